@@ -1,0 +1,64 @@
+# One command each for installing, showing, testing and checking. `make help` lists them.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/installed
+PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Extra arguments of the command behind a target: make test ARGS="-k ledger -x"
+ARGS    ?=
+WORKERS ?= 2
+HERE    := not gpu and not slurm and not network
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
+test test-all bench: export OMP_NUM_THREADS := 1
+test test-all bench: export OMP_WAIT_POLICY := PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## install everything into .venv (no GPU needed; PYTHON=python3.12 picks another Python)
+
+# torch goes first: with it in place nothing below may bring another one. lmms-eval goes last and
+# without its requirements (all versions stand in constraints.txt), because its torchvision does not import beside a torch without CUDA;
+# what the part we use needs is the extra `lean`.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mustdrop needs Python 3.11 or later: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2> /dev/null || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo 'installing into $(VENV); the first time this takes some minutes'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable '.[lean,track,dev]'
+	$(PIP) --no-deps lmms-eval
+	@touch $@
+
+demo: setup  ## run MustDrop and its comparisons on the embedded model, print the table (minutes, CPU)
+	$(BIN)/python experiments/demo.py $(ARGS)
+
+test: setup  ## run the tests (minutes, CPU, no network)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-all: setup  ## run the slow tests too: every model family, every strategy
+	$(BIN)/python -m pytest -n $(WORKERS) -m "$(HERE)" $(ARGS)
+
+check: setup  ## formatting, lint, types and the floors of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## rewrite the sources the way `check` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup  ## measure the engine's overhead over its own floor
+	$(BIN)/python experiments/bench.py $(ARGS)
+
+clean:  ## remove the environment and every cache; results in outputs/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
