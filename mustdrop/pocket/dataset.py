@@ -1,0 +1,124 @@
+"""PocketVQA: named splits of generated scenes with one question each. Knows no model.
+
+Each split has a seed of its own, so splits share no draw. Question types are balanced: every seven
+indices from a multiple of seven on hold each type once, in random order.
+
+    name                  objects  for
+    crowded_test          10 - 16  results (the default)
+    crowded_calibration   10 - 16  choosing thresholds
+    easy_test              2 - 8   results; a text-blind saliency map nearly solves it
+    easy_calibration       2 - 8   choosing thresholds
+"""
+
+from dataclasses import dataclass
+from itertools import count
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Bool, Int
+from PIL import Image
+
+from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask
+from mustdrop.pocket.scenes import Scene, SceneObject, Stream, generator, scene
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a split's samples come from.
+
+    Attributes:
+        seed: The split's own; no two splits, and no training, share one.
+        fewest: Objects in its emptiest scenes.
+        most: Objects in its fullest scenes.
+        size: Its indices are ``range(size)``.
+    """
+
+    seed: int
+    fewest: int
+    most: int
+    size: int = 10_000
+
+
+DEFAULT_SPLIT = "crowded_test"
+SPLITS = MappingProxyType(
+    {
+        "crowded_test": Split(seed=41, fewest=10, most=16),
+        "crowded_calibration": Split(seed=42, fewest=10, most=16),
+        "easy_test": Split(seed=43, fewest=2, most=8),
+        "easy_calibration": Split(seed=44, fewest=2, most=8),
+    }
+)
+TRAINING_SEED = 51
+VALIDATION_SEED = 52
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image, one question, and where on the image its answer is.
+
+    Attributes:
+        split: The split's name.
+        index: Its place in the split.
+        image: 192 x 192 RGB.
+        question: What is asked, as words with a space between them.
+        answer: One word.
+        type: One of ``QUESTION_TYPES``.
+        targets: The objects asked about, by index; none where the answer is that there is none.
+        objects: All objects of the scene.
+        patch_owner: Per patch, the object it shows (an index), or -1.
+        target_patches: The patches of the objects asked about.
+        object_patches: The patches of any object.
+    """
+
+    split: str
+    index: int
+    image: Image.Image
+    question: str
+    answer: str
+    type: str
+    targets: tuple[int, ...]
+    objects: tuple[SceneObject, ...]
+    patch_owner: Int[np.ndarray, "24 24"]
+    target_patches: Bool[np.ndarray, "24 24"]
+    object_patches: Bool[np.ndarray, "24 24"]
+
+
+def sample(split: str, index: int) -> Sample:
+    """The sample at an index of a split; the same one on every machine.
+
+    Raises:
+        ValueError: If the split is unknown or the index is not one of its indices.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    source = SPLITS[split]
+    if not 0 <= index < source.size:
+        raise ValueError(f"index must be in [0, {source.size}) for {split}, got {index}")
+    drawn, question = _draw(source, index)
+    return Sample(
+        split=split,
+        index=index,
+        image=drawn.image,
+        question=question.text,
+        answer=question.answer,
+        type=question.type,
+        targets=question.targets,
+        objects=drawn.objects,
+        patch_owner=drawn.patch_owner,
+        target_patches=drawn.patches(question.targets),
+        object_patches=drawn.patch_owner >= 0,
+    )
+
+
+def _draw(source: Split, index: int) -> tuple[Scene, Question]:
+    """Scenes, until one allows a question of the type that is this index's turn."""
+    turn, place = divmod(index, len(QUESTION_TYPES))
+    order = generator(source.seed, turn, Stream.TYPE).permutation(QUESTION_TYPES)
+    for attempt in count():
+        drawn = scene(source.seed, index, source.fewest, source.most, attempt)
+        # The same draws meet every attempt's scene: a scene that allows no "no", say, is replaced
+        # by one that does, and rejections leave the answers as evenly spread as they were.
+        question = ask(generator(source.seed, index, Stream.QUESTION), drawn.objects, order[place])
+        if question is not None:
+            return drawn, question
+    raise AssertionError("count() ended")

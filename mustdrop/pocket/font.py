@@ -1,0 +1,41 @@
+"""A bitmap font of ten digits and ten letters. Knows nothing about scenes.
+
+Its own bitmaps, so that no font file, and no font renderer's version, changes a picture.
+"""
+
+import numpy as np
+
+DIGITS = "0123456789"
+LETTERS = "ACEFHKLPTX"
+CHARACTERS = DIGITS + LETTERS
+
+_DIGITS = """
+.###. ..#.. .###. ####. ...#. ##### ..##. ##### .###. .###.
+#...# .##.. #...# ....# ..##. #.... .#... ....# #...# #...#
+#..## ..#.. ....# ....# .#.#. ####. #.... ...#. #...# #...#
+#.#.# ..#.. ..##. .###. #..#. ....# ####. ..#.. .###. .####
+##..# ..#.. .#... ....# ##### ....# #...# .#... #...# ....#
+#...# ..#.. #.... ....# ...#. #...# #...# .#... #...# ...#.
+.###. .###. ##### ####. ...#. .###. .###. .#... .###. .##..
+"""
+_LETTERS = """
+.###. .###. ##### ##### #...# #...# #.... ####. ##### #...#
+#...# #...# #.... #.... #...# #..#. #.... #...# ..#.. #...#
+#...# #.... #.... #.... #...# #.#.. #.... #...# ..#.. .#.#.
+##### #.... ####. ####. ##### ##... #.... ####. ..#.. ..#..
+#...# #.... #.... #.... #...# #.#.. #.... #.... ..#.. .#.#.
+#...# #...# #.... #.... #...# #..#. #.... #.... ..#.. #...#
+#...# .###. ##### #.... #...# #...# ##### #.... ..#.. #...#
+"""
+_PIXELS_PER_DOT = 2
+
+
+def _glyphs(characters: str, sheet: str) -> dict[str, np.ndarray]:
+    rows = np.array([[list(glyph) for glyph in line.split()] for line in sheet.split("\n") if line])
+    dots = rows.transpose(1, 0, 2) == "#"  # [rows, characters, columns] -> [characters, ...]
+    square = np.ones((_PIXELS_PER_DOT, _PIXELS_PER_DOT), bool)
+    return {character: np.kron(glyph, square) for character, glyph in zip(characters, dots)}
+
+
+GLYPHS = _glyphs(DIGITS, _DIGITS) | _glyphs(LETTERS, _LETTERS)
+GLYPH_HEIGHT, GLYPH_WIDTH = GLYPHS["0"].shape

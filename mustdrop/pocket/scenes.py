@@ -1,0 +1,236 @@
+"""Scenes of small coloured shapes, drawn from a seed and an index. Knows no questions and no model.
+
+A scene is 192 x 192 pixels: a muted gradient with noise, and objects that never touch, each pair of
+colour and shape at most once. Squares, circles and buses may carry a digit or a letter.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+from PIL import Image, ImageDraw
+
+from mustdrop.pocket.font import CHARACTERS, GLYPH_HEIGHT, GLYPH_WIDTH, GLYPHS
+
+IMAGE_SIZE = 192
+PATCH_SIZE = 8
+GRID = IMAGE_SIZE // PATCH_SIZE
+COLORS = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (50, 80, 225),
+    "yellow": (235, 220, 50),
+    "purple": (150, 50, 190),
+    "orange": (245, 140, 30),
+    "cyan": (60, 215, 225),
+}
+SHAPES = ("circle", "square", "triangle", "diamond", "cross", "bus")
+MAX_OBJECTS = 20  # more do not fit for certain
+
+_CARRIERS = ("circle", "square", "bus")
+_CARRYING = 0.75  # share of the carriers with a character
+_GAP = 4  # least pixels between the boxes of two objects
+_OWNED = 4  # least pixels of an object in a patch that it owns
+_WHEEL = 3  # radius, in pixels
+
+
+class Stream(IntEnum):
+    """Which draws a generator is for, so that one kind of draw never shifts another."""
+
+    COUNT = 1
+    LAYOUT = 2
+    QUESTION = 3
+    TYPE = 4
+    TOKENS = 5
+
+
+def generator(seed: int, index: int, stream: Stream, attempt: int = 0) -> np.random.Generator:
+    """The random draws of one item, independent of every other item's.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+    if min(seed, index, attempt) < 0:
+        raise ValueError(f"seed, index and attempt must be >= 0, got {seed}, {index}, {attempt}")
+    return np.random.default_rng([seed, index, stream, attempt])
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One object, by its look and its box in pixels; ``character`` is None on a plain one."""
+
+    color: str
+    shape: str
+    character: str | None
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Across and down, in pixels."""
+        return self.left + self.width / 2, self.top + self.height / 2
+
+    def apart(self, other: "SceneObject") -> bool:
+        """Whether at least the gap lies between the two boxes."""
+        return (
+            self.left + self.width + _GAP <= other.left
+            or other.left + other.width + _GAP <= self.left
+            or self.top + self.height + _GAP <= other.top
+            or other.top + other.height + _GAP <= self.top
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Objects, their picture, and whose each patch is.
+
+    Attributes:
+        objects: All of them; ``len(objects)`` is the number that was asked for and placed.
+        pixels: The picture.
+        patch_owner: Per patch of 8 x 8 pixels, the object with most pixels in it; -1 where none
+            has four.
+    """
+
+    objects: tuple[SceneObject, ...]
+    pixels: UInt8[np.ndarray, "192 192 3"]
+    patch_owner: Int[np.ndarray, "24 24"]
+
+    @property
+    def image(self) -> Image.Image:
+        return Image.fromarray(self.pixels)
+
+    def patches(self, objects: Sequence[int]) -> Bool[np.ndarray, "24 24"]:
+        """The patches of some of the objects, by index."""
+        return np.isin(self.patch_owner, list(objects))
+
+
+def scene(seed: int, index: int, fewest: int, most: int, attempt: int = 0) -> Scene:
+    """The scene of an index: ``fewest`` to ``most`` objects, each number as likely as the others.
+
+    ``attempt`` draws another scene for the same index. The number of objects is the same in all of
+    them, so that rejecting scenes (for want of a digit, say) does not thin out the crowded ones.
+
+    Raises:
+        ValueError: If not 1 <= fewest <= most <= 20, or a number is negative.
+    """
+    if not 1 <= fewest <= most <= MAX_OBJECTS:
+        raise ValueError(
+            f"objects must satisfy 1 <= fewest <= most <= {MAX_OBJECTS}, got {fewest} to {most}"
+        )
+    count = int(generator(seed, index, Stream.COUNT).integers(fewest, most + 1))
+    rng = generator(seed, index, Stream.LAYOUT, attempt)
+    objects = _layout(rng, count)
+    return Scene(objects, _render(rng, objects), _patch_owner(objects))
+
+
+def _layout(rng: np.random.Generator, count: int) -> tuple[SceneObject, ...]:
+    """Exactly ``count`` objects: a layout in which one finds no room is thrown away whole."""
+    while True:
+        palette = rng.permutation(list(COLORS))[: rng.integers(3, len(COLORS) + 1)]
+        shapes = rng.permutation(SHAPES)[: rng.integers(3, len(SHAPES) + 1)]
+        pairs = rng.permutation([(color, shape) for color in palette for shape in shapes])
+        objects: list[SceneObject] = []
+        for color, shape in pairs[:count].tolist():
+            placed = _place(rng, color, shape, objects)
+            if placed is None:
+                break
+            objects.append(placed)
+        if len(objects) == count:
+            return tuple(objects)
+
+
+def _place(
+    rng: np.random.Generator, color: str, shape: str, others: list[SceneObject]
+) -> SceneObject | None:
+    """An object somewhere clear of the others, or None if 200 places were taken."""
+    carries = shape in _CARRIERS and rng.random() < _CARRYING
+    character = CHARACTERS[rng.integers(len(CHARACTERS))] if carries else None
+    width, height = _size(rng, shape, carries)
+    for _ in range(200):
+        left, top = (int(rng.integers(1, IMAGE_SIZE - side)) for side in (width, height))
+        candidate = SceneObject(color, shape, character, left, top, width, height)
+        if all(candidate.apart(other) for other in others):
+            return candidate
+    return None
+
+
+def _size(rng: np.random.Generator, shape: str, carries: bool) -> tuple[int, int]:
+    """Width and height in pixels; a carrier is large enough for its character."""
+    if shape == "bus":
+        return int(rng.integers(26, 33)), int(rng.integers(20, 24))
+    smallest, largest = {"circle": (20, 24), "square": (17, 22)}[shape] if carries else (12, 24)
+    side = int(rng.integers(smallest, largest + 1))
+    return side, side
+
+
+def _render(
+    rng: np.random.Generator, objects: Sequence[SceneObject]
+) -> UInt8[np.ndarray, "192 192 3"]:
+    base = rng.integers(70, 130, 3)
+    muted = (base + base.mean()) / 2
+    across, down = rng.uniform(-14, 14, 2)
+    axis = np.linspace(-1, 1, IMAGE_SIZE)
+    ramp = across * axis[None, :] + down * axis[:, None]
+    image = Image.fromarray((ramp[..., None] + muted).astype(np.uint8))
+    canvas = ImageDraw.Draw(image)
+    for item in objects:
+        shade = np.clip(np.array(COLORS[item.color]) + rng.integers(-18, 19, 3), 0, 255)
+        red, green, blue = shade.tolist()
+        _draw(canvas, item, (red, green, blue), (15, 15, 15))
+    noise = rng.integers(-8, 8, (IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.int16)
+    pixels = np.clip(np.asarray(image).astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    for item in objects:
+        if item.character is not None:
+            _write(pixels, item, item.character)
+    return pixels
+
+
+def _write(pixels: UInt8[np.ndarray, "192 192 3"], item: SceneObject, character: str) -> None:
+    """Dark on a bright object, bright on a dark one, in the middle of its body."""
+    body = item.height - (_WHEEL if item.shape == "bus" else 0)
+    top = item.top + (body - GLYPH_HEIGHT) // 2
+    left = item.left + (item.width - GLYPH_WIDTH) // 2
+    window = pixels[top : top + GLYPH_HEIGHT, left : left + GLYPH_WIDTH]
+    window[GLYPHS[character]] = 10 if sum(COLORS[item.color]) / 3 > 125 else 245
+
+
+def _draw(canvas: ImageDraw.ImageDraw, item: SceneObject, body: object, wheels: object) -> None:
+    """Draw the shape; the two fills are colours, or one index for a map of owners."""
+    left, top = item.left, item.top
+    right, bottom = left + item.width - 1, top + item.height - 1
+    middle, centre = (left + right) / 2, (top + bottom) / 2
+    if item.shape == "circle":
+        canvas.ellipse((left, top, right, bottom), fill=body)
+    elif item.shape == "square":
+        canvas.rectangle((left, top, right, bottom), fill=body)
+    elif item.shape == "triangle":
+        canvas.polygon([(middle, top), (right, bottom), (left, bottom)], fill=body)
+    elif item.shape == "diamond":
+        corners = [(middle, top), (right, centre), (middle, bottom), (left, centre)]
+        canvas.polygon(corners, fill=body)
+    elif item.shape == "cross":
+        inset, drop = item.width // 3, item.height // 3
+        canvas.rectangle((left + inset, top, right - inset, bottom), fill=body)
+        canvas.rectangle((left, top + drop, right, bottom - drop), fill=body)
+    else:
+        canvas.rectangle((left, top, right, bottom - _WHEEL), fill=body)
+        for axle in (left + 2 * _WHEEL, right - 2 * _WHEEL):
+            rim = (axle - _WHEEL, bottom - 2 * _WHEEL, axle + _WHEEL, bottom)
+            canvas.ellipse(rim, fill=wheels)
+
+
+def _patch_owner(objects: Sequence[SceneObject]) -> Int[np.ndarray, "24 24"]:
+    pixels = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE), len(objects))  # the last index: background
+    canvas = ImageDraw.Draw(pixels)
+    for index, item in enumerate(objects):
+        _draw(canvas, item, index, index)
+    patches = np.asarray(pixels).reshape(GRID, PATCH_SIZE, GRID, PATCH_SIZE).swapaxes(1, 2)
+    kinds = len(objects) + 1
+    shifted = patches.reshape(GRID**2, -1) + kinds * np.arange(GRID**2)[:, None]
+    counts = np.bincount(shifted.ravel(), minlength=kinds * GRID**2).reshape(GRID, GRID, kinds)
+    counts = counts[..., :-1]
+    return np.where(counts.max(-1) >= _OWNED, counts.argmax(-1), -1)
