@@ -1,0 +1,1 @@
+"""Stage 3: strategies that choose what the KV cache keeps for decoding, one file each."""

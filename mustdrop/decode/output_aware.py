@@ -1,0 +1,34 @@
+"""Output-aware cache: decode on the tokens that were still alive when the prompt had been understood."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts
+
+
+@final
+@dataclass(frozen=True)
+class OutputAware(DecodeStrategy):
+    """Keep in every layer's KV cache only the vision tokens that survived to the last layer.
+
+    Source: MustDrop, arXiv:2411.10803, Sec. 3.4 and Sec. 1 ("after the second layer").
+    Differs from the authors' code: nothing, with ``from_layer=2`` (909afa5, modelling_sparse_llama.py:300-325).
+
+    Attributes:
+        from_layer: The first layer whose cache is cut; the caches of earlier layers stay whole.
+    """
+
+    from_layer: int = 2
+
+    def check(self, facts: ModelFacts) -> None:
+        if not 0 <= self.from_layer <= facts.depth:
+            raise ValueError(
+                f"from_layer must be in [0, {facts.depth}], the model's depth, got {self.from_layer}"
+            )
+
+    def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
+        return view.survives if view.layer >= self.from_layer else torch.ones_like(view.survives)

@@ -1,0 +1,91 @@
+"""TokenDropper: the stages of a method, attached to an unmodified model for the length of a context."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from mustdrop.engine import refuse
+from mustdrop.engine.session import DropRun, Session, Stages
+from mustdrop.models import adapter_for
+from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
+
+__all__ = ["DropRun", "TokenDropper"]
+
+
+@dataclass(frozen=True)
+class TokenDropper:
+    """Drops vision tokens of a multimodal language model at the stages that are given.
+
+    Attributes:
+        vision: Stage 1, inside or right behind the vision encoder.
+        key_tokens: Stage 1b, marks tokens that no later stage drops.
+        prefill: Stage 2, between decoder layers.
+        decode: Stage 3, in the KV cache once the prefill is over.
+        positions: Rotary positions after a drop between layers: each token keeps its ``original`` one, or the
+            survivors are counted anew (``compact``, the authors of MustDrop and SparseVLM).
+        vision_positions: The same for a drop before the first layer.
+        decode_positions: ``continue``: a new token follows the prompt's last token. ``cache_length``: its position
+            is each layer's own cache length; wrong where caches were cut, kept for parity with the authors' code.
+        log_scores: Keep the strategies' scores in the ledger.
+
+    Example:
+        >>> dropper = TokenDropper(prefill=FastV(keep=166, layer=1))
+        >>> with dropper.attach(model) as run:
+        ...     tokens = model.generate(**inputs)
+        >>> run.ledgers[0].counts()
+
+    Raises:
+        TypeError: If a stage is no strategy of its kind.
+        ValueError: If a position rule is unknown.
+    """
+
+    vision: VisionStrategy | None = None
+    key_tokens: KeyTokenStrategy | None = None
+    prefill: PrefillStrategy | None = None
+    decode: DecodeStrategy | None = None
+    positions: Literal["original", "compact"] = "original"
+    vision_positions: Literal["original", "compact"] = "original"
+    decode_positions: Literal["continue", "cache_length"] = "continue"
+    log_scores: bool = False
+
+    def __post_init__(self) -> None:
+        refuse.not_a_stage("vision", self.vision, VisionStrategy)
+        refuse.not_a_stage("key_tokens", self.key_tokens, KeyTokenStrategy)
+        refuse.not_a_stage("prefill", self.prefill, PrefillStrategy)
+        refuse.not_a_stage("decode", self.decode, DecodeStrategy)
+        for name, known in (
+            ("positions", ("original", "compact")),
+            ("vision_positions", ("original", "compact")),
+            ("decode_positions", ("continue", "cache_length")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+    @contextmanager
+    def attach(self, model: PreTrainedModel) -> Iterator[DropRun]:
+        """Drop tokens in every prefill of ``model`` while the context is open.
+
+        Args:
+            model: An unmodified model of a supported family.
+
+        Yields:
+            The record of the last prefill: a ledger per prompt.
+
+        Raises:
+            TypeError: If no adapter knows the model.
+            ValueError: If the model, or a stage on this model, cannot work (see :mod:`mustdrop.engine.refuse`).
+        """
+        adapter = adapter_for(model)
+        refuse.unfit_model(model, adapter)
+        refuse.unfit_stages(
+            adapter.facts, adapter, self.vision, self.key_tokens, self.prefill, self.decode
+        )
+        stages = Stages(
+            self.vision, self.key_tokens, self.prefill, self.decode, self.positions,
+            self.vision_positions, self.decode_positions, self.log_scores,
+        )  # fmt: skip
+        with Session(adapter, stages).attach() as run:
+            yield run

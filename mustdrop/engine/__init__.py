@@ -1,0 +1,1 @@
+"""Hooks that carry a strategy's decisions out. The only room that touches transformers' internals."""

@@ -1,0 +1,177 @@
+"""Where each prompt's surviving tokens sit: per prompt in sequence order, in the batch padded on the left.
+
+Counts are known on the host at all times, so that nothing here waits for the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mustdrop.ledger import TokenLedger
+from mustdrop.reduction import Reduction
+
+
+@dataclass(eq=False)
+class Prompt:
+    """The tokens of one prompt that are alive, in sequence order; padding left out.
+
+    Attributes:
+        ledger: The record that this prompt writes.
+        alive: Original position of each token.
+        position: Rotary position of each token.
+        vision: Where in ``alive`` the vision tokens are, ascending.
+        run: For each vision token, which unbroken run of vision slots it belongs to, ascending.
+        cells: (image, row, column) of each vision token, -1 off the grid.
+        sizes: Patches that each vision token stands for.
+        text: Number of text tokens behind the last vision slot.
+        images: Number of images.
+        shift: How far the prompt's last token moved forward from its original rotary position.
+    """
+
+    ledger: TokenLedger
+    alive: Int[Tensor, " alive"]
+    position: Int[Tensor, " alive"]
+    vision: Int[Tensor, " vision"]
+    run: Int[Tensor, " vision"]
+    cells: Int[Tensor, "vision 3"]
+    sizes: Float[Tensor, " vision"]
+    text: int
+    images: int
+    shift: int = 0
+
+    def __len__(self) -> int:
+        return len(self.alive)
+
+    @property
+    def other(self) -> int:
+        """Tokens of the prompt that are no vision tokens; they never leave."""
+        return len(self) - len(self.vision)
+
+    def reduce(self, reduction: Reduction, compact: bool) -> Int[Tensor, " after"]:
+        """Take over a decision on the vision tokens.
+
+        Survivors close ranks at the start of their run, in the order that the reduction gives them.
+
+        Args:
+            reduction: Over the vision tokens alive now.
+            compact: Whether rotary positions are counted anew.
+
+        Returns:
+            For each token that goes on, its index among those alive before.
+        """
+        device = self.alive.device
+        keep = reduction.keep.to(device)
+        is_text = torch.ones(len(self), dtype=torch.bool, device=device)
+        is_text[self.vision] = False
+        text_tokens = self.other
+        text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[:text_tokens]
+
+        by_run = self.run[keep].argsort(stable=True)
+        keep = keep[by_run]
+        run = self.run[keep]
+        rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
+        start = self.vision[torch.searchsorted(self.run, run)]
+        order = torch.cat([text, start + rank]).argsort()
+        gather = torch.cat([text, self.vision[keep]])[order]
+
+        self.vision = order.argsort()[text_tokens:]
+        self.run, self.cells = run, self.cells[keep]
+        sizes = self.sizes[keep] if reduction.sizes is None else reduction.sizes[by_run]
+        self.sizes = sizes.to(self.sizes)
+        self.alive = self.alive[gather]
+        if compact:
+            self.position = torch.arange(len(gather), device=device)
+            self.shift = self.ledger.seq_len - len(gather)
+        else:
+            self.position = self.position[gather]
+        return gather
+
+    def moved(self, reduction: Reduction) -> bool:
+        """Whether a reduction changes anything; asks the device only where no token leaves."""
+        if reduction.mix is not None or len(reduction) != len(self.vision):
+            return True
+        stay = torch.arange(len(reduction), device=reduction.keep.device)
+        return not torch.equal(reduction.keep, stay)
+
+
+def align(index: Sequence[Int[Tensor, " _"]], pads: Sequence[int]) -> Int[Tensor, "batch longest"]:
+    """Rows of indices as one tensor, aligned to the right; ``pads`` is added, padding points to 0."""
+    longest = max(len(row) for row in index)
+    rows = [
+        F.pad(row + pad if pad else row, (longest - len(row), 0))
+        for row, pad in zip(index, pads, strict=True)
+    ]
+    return torch.stack(rows)
+
+
+def padding(lengths: Sequence[int]) -> list[int]:
+    """Slots of padding in front of each row."""
+    longest = max(lengths)
+    return [longest - length for length in lengths]
+
+
+def take(
+    states: Float[Tensor, "batch before dim"], index: Int[Tensor, "batch after"]
+) -> Float[Tensor, "batch after dim"]:
+    """Tokens of each prompt by index; a batch of one prompt takes the faster path."""
+    if len(states) == 1:
+        return states.index_select(1, index[0])
+    return states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def valid(pads: Sequence[int], length: int, device: torch.device) -> Bool[Tensor, "batch seq"]:
+    """Slots that hold a token."""
+    front = torch.tensor(pads, device=device)
+    return torch.arange(length, device=device) >= front[:, None]
+
+
+@dataclass(eq=False)
+class Masks:
+    """Attention masks in the form that the layers' attention wants; None where none is needed.
+
+    Attributes:
+        eager: Scores are masked by addition, so masks are numbers.
+        flash: Masks are [batch, tokens].
+    """
+
+    eager: bool
+    flash: bool
+    memo: dict[tuple, Tensor | None] = field(default_factory=dict)
+
+    def prefill(self, pads: Sequence[int], length: int, like: Tensor) -> Tensor | None:
+        """Causal mask over a left-padded batch; padding sees itself, so that no row is empty."""
+        key = ("prefill", tuple(pads), length)
+        if key not in self.memo:
+            ragged = any(pads)
+            if self.flash:
+                mask = valid(pads, length, like.device) if ragged else None
+            elif not ragged and not self.eager:
+                mask = None  # sdpa's own causal path
+            else:
+                causal = torch.ones(length, length, dtype=torch.bool, device=like.device).tril()
+                seen = causal[None] & valid(pads, length, like.device)[:, None]
+                seen |= torch.eye(length, dtype=torch.bool, device=like.device)
+                mask = self._form(seen[:, None], like)
+            self.memo[key] = mask
+        return self.memo[key]
+
+    def decode(self, pads: Sequence[int], length: int, like: Tensor) -> Tensor | None:
+        """Mask of one new token over a left-padded cache of ``length`` tokens, itself included."""
+        if not any(pads):
+            return None
+        key = ("decode", tuple(pads), length)
+        if key not in self.memo:
+            seen = valid(pads, length, like.device)
+            self.memo[key] = seen if self.flash else self._form(seen[:, None, None], like)
+        return self.memo[key]
+
+    def _form(self, seen: Bool[Tensor, "b 1 q k"], like: Tensor) -> Tensor:
+        if not self.eager:
+            return seen
+        floor = torch.finfo(like.dtype).min
+        zeros = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+        return zeros.masked_fill(~seen, floor)

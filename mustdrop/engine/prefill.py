@@ -1,0 +1,223 @@
+"""Stage 2 at work: tokens leave between decoder layers, and every later layer sees a shorter prompt.
+
+A decision after layer l is carried out in the pre-hook of layer l + 1, which shortens the hidden states;
+the pre-hooks of all later layers hand over the mask and the rotary embeddings that fit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mustdrop.engine.layout import Masks, Prompt, align, padding, take
+from mustdrop.engine.tap import attention_tap
+from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.models import ModelAdapter
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView, Rows
+
+
+class _Caught(Exception):
+    """Leaves a look-ahead as soon as queries and keys are there."""
+
+
+@dataclass(eq=False)
+class PrefillPass:
+    """One prefill of a batch.
+
+    Attributes:
+        prompts: The state of each prompt.
+        entering: What the encoder left of each prompt's vision slots; None: everything.
+        inputs: The language model's input embeddings.
+        pads: Padding in front of each prompt at the language model's input.
+        compact_vision: Count rotary positions anew after a drop at the input.
+        compact: Count rotary positions anew after a drop between layers.
+        keys: Told the number of a prompt, returns its key for random draws.
+        log_scores: Whether strategies' scores go to the ledger.
+        layer_pads: Per layer, the padding in front of each prompt at its input.
+        layer_shifts: Per layer, how far each prompt's last token moved forward in rotary position.
+        layer_lengths: Per layer, the length of the padded batch at its input.
+        mixed: Layer -> each prompt's decision, where tokens were mixed.
+    """
+
+    adapter: ModelAdapter
+    strategy: PrefillStrategy | None
+    prompts: Sequence[Prompt]
+    entering: Sequence[Reduction] | None
+    inputs: Float[Tensor, "batch seq dim"]
+    pads: list[int]
+    masks: Masks
+    compact_vision: bool
+    compact: bool
+    keys: Callable[[int], int]
+    log_scores: bool = False
+    layer_pads: list[list[int]] = field(default_factory=list)
+    layer_shifts: list[list[int]] = field(default_factory=list)
+    layer_lengths: list[int] = field(default_factory=list)
+    mixed: dict[int, list[Reduction]] = field(default_factory=dict)
+    called: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.facts = self.adapter.facts
+        self.input_pads = self.pads
+        self.length = self.inputs.shape[1]
+        self.dropped = False
+        self.heads: tuple[Tensor, Tensor, float] | None = None
+        self.rotary: tuple[Tensor, Tensor] | None = None
+        self.protected_counts: dict[int, int] = {}
+
+    def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
+        """Take the queries and keys of a layer after which the strategy acts."""
+        self.heads = (query, key, scaling)
+
+    def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
+        """Pre-hook of a decoder layer."""
+        hidden = args[0]
+        if layer == 0 and self.entering is not None:
+            hidden = self._drop(self.entering, hidden, kwargs, self.compact_vision, None)
+        if self.strategy is not None and layer - 1 in self.strategy.layers:
+            self.called.add(layer - 1)
+            decisions = [
+                self.strategy.reduce(self._view(number, layer - 1, hidden, kwargs))
+                if len(prompt.vision)
+                else Reduction(prompt.vision)
+                for number, prompt in enumerate(self.prompts)
+            ]
+            self.heads = None
+            compact = self.compact if layer else self.compact_vision
+            hidden = self._drop(decisions, hidden, kwargs, compact, layer - 1)
+        self.layer_pads.append(self.pads)
+        self.layer_lengths.append(self.length)
+        self.layer_shifts.append([prompt.shift for prompt in self.prompts])
+        for prompt in self.prompts:
+            prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
+        if not self.dropped:
+            return None
+        fitting = {
+            "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
+            "position_embeddings": self.rotary,
+            "position_ids": None,
+        }
+        return (hidden, *args[1:]), {**kwargs, **fitting}
+
+    def _drop(
+        self,
+        decisions: Sequence[Reduction],
+        hidden: Float[Tensor, "batch before dim"],
+        kwargs: dict[str, Any],
+        compact: bool,
+        layer: int | None,
+    ) -> Float[Tensor, "batch after dim"]:
+        """Carry decisions out on the hidden states; ``layer`` None: slots that the encoder emptied."""
+        if not any(p.moved(d) for p, d in zip(self.prompts, decisions, strict=True)):
+            return hidden
+        merged: dict[int, Tensor] = {}
+        gather = []
+        for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
+            if decision.mix is not None:
+                rows = hidden[number, self.pads[number] :].index_select(0, prompt.vision)
+                order = prompt.run[decision.keep].argsort(stable=True)
+                merged[number] = decision(rows)[order]
+            gather.append(prompt.reduce(decision, compact))
+        if merged and layer is not None:
+            self.mixed[layer] = list(decisions)
+        index = align(gather, self.pads).to(hidden.device)
+        self.pads = padding([len(prompt) for prompt in self.prompts])
+        self.length = index.shape[1]
+        hidden = take(hidden, index)
+        for number, rows in merged.items():
+            where = self.prompts[number].vision + self.pads[number]
+            hidden[number] = hidden[number].index_copy(0, where, rows)
+        self._rotate(hidden, kwargs)
+        self.dropped = True
+        return hidden
+
+    def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
+        """Rotary embeddings of the survivors: those of their original positions, or counted anew."""
+        if any(prompt.shift for prompt in self.prompts):
+            index = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
+            self.rotary = self.adapter.language_model.rotary_emb(hidden, position_ids=index)
+            return
+        index = align([prompt.alive for prompt in self.prompts], self.input_pads)
+        cos, sin = (
+            take(part.expand(len(self.prompts), -1, -1), index.to(part.device))
+            for part in kwargs["position_embeddings"]
+        )
+        self.rotary = (cos, sin)
+
+    def _view(self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> PrefillView:
+        prompt, pad = self.prompts[number], self.pads[number]
+        protected = prompt.ledger.protected[prompt.alive[prompt.vision]]
+        if number not in self.protected_counts:
+            encoded = prompt.ledger.encoder
+            self.protected_counts[number] = int(protected.sum()) if encoded else 0
+
+        def states() -> Tensor:
+            return hidden[number, pad:].index_select(0, prompt.vision)
+
+        def attention(rows: Rows, of: str) -> Tensor:
+            if of == "this" and layer < 0:
+                raise ValueError("no layer has run yet at the language model's input; ask for of='next'")
+            query, key, scaling = (
+                self._look_ahead(number, layer + 1, hidden, kwargs) if of == "next" else self._now(number)
+            )
+            where = self._rows(prompt, rows).to(query.device)
+            weights = attention_rows(query.index_select(1, where), key, where, scaling)
+            return weights.index_select(-1, prompt.vision.to(weights.device))
+
+        def generator(seed: int) -> torch.Generator:
+            return torch.Generator().manual_seed(stable_seed(seed, self.keys(number), layer))
+
+        def log_score(score: Tensor) -> None:
+            if self.log_scores:
+                prompt.ledger.scores[layer] = score
+
+        prompt_inputs = self.inputs[number, self.input_pads[number] :]
+        text = torch.arange(prompt.ledger.seq_len - prompt.text, prompt.ledger.seq_len)
+        return PrefillView(
+            layer=layer, depth=self.facts.depth, positions=prompt.alive[prompt.vision], cells=prompt.cells,
+            grid=self.facts.grid, image_count=prompt.images, protected=protected,
+            protected_count=self.protected_counts[number], sizes=prompt.sizes,
+            text=text.to(prompt.alive.device), inputs=prompt_inputs, get_hidden=states,
+            get_attention=attention, get_generator=generator, log_score=log_score,
+        )  # fmt: skip
+
+    def _rows(self, prompt: Prompt, rows: Rows) -> Tensor:
+        """Rows by name or index, as places in the prompt as it is now."""
+        if prompt.text == 0:
+            raise ValueError("the prompt ends with the image: there is no text to attend from")
+        text = torch.arange(len(prompt) - prompt.text, len(prompt), device=prompt.alive.device)
+        if isinstance(rows, str):
+            return text if rows == "text" else text[-1:]
+        return text[rows]
+
+    def _now(self, number: int) -> tuple[Tensor, Tensor, float]:
+        assert self.heads is not None
+        query, key, scaling = self.heads
+        return query[number, :, self.pads[number] :], key[number, :, self.pads[number] :], scaling
+
+    def _look_ahead(
+        self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, float]:
+        """Queries and keys that ``layer`` would form on what it is about to receive."""
+        module = self.adapter.layers[layer]
+        own = slice(number, number + 1)
+        rotary = self.rotary if self.dropped else kwargs["position_embeddings"]
+        assert rotary is not None
+        cos, sin = (part.expand(len(hidden), -1, -1)[own, self.pads[number] :] for part in rotary)
+        caught: list[tuple[Tensor, Tensor, float]] = []
+
+        def catch(query: Tensor, key: Tensor, scaling: float) -> None:
+            caught.append((query[0], key[0], scaling))
+            raise _Caught
+
+        states = module.input_layernorm(hidden[own, self.pads[number] :])
+        try:
+            with attention_tap({module.self_attn: catch}):
+                module.self_attn(states, position_embeddings=(cos, sin), attention_mask=None)
+        except _Caught:
+            pass
+        return caught[0]

@@ -1,0 +1,116 @@
+"""Pure tensor functions of one prompt or one image: attention rows, windows, selections.
+
+Knows nothing about models, hooks, strategies or configs. Nothing here moves data to the host.
+"""
+
+import hashlib
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def attention_rows(
+    query: Float[Tensor, "heads rows dim"],
+    key: Float[Tensor, "kv_heads tokens dim"],
+    row: Int[Tensor, " rows"] | None,
+    scaling: float,
+) -> Float[Tensor, "heads rows tokens"]:
+    """Attention weights of some rows only, as eager attention would compute them.
+
+    The softmax runs over the whole (causal) row in float32 and is cast back to the query's dtype, so
+    that thresholds see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of
+    ``tokens x tokens`` never exists.
+
+    Args:
+        query: Queries of the wanted rows, after norm and rotary embedding.
+        key: Keys of every token, likewise; grouped heads are matched as ``repeat_kv`` would.
+        row: Index of each row on the key axis, for the causal mask. None: every row sees all tokens.
+        scaling: Factor on the dot products, usually ``dim ** -0.5``.
+    """
+    grouped = rearrange(query, "(kv rep) rows dim -> kv (rep rows) dim", kv=key.shape[0])
+    score = (grouped @ key.transpose(-1, -2)) * scaling
+    score = rearrange(score, "kv (rep rows) tokens -> (kv rep) rows tokens", rows=query.shape[1])
+    if row is not None:
+        unseen = torch.arange(key.shape[1], device=key.device) > row[:, None]
+        score = score.masked_fill(unseen, -math.inf)
+    return score.softmax(-1, dtype=torch.float32).to(query.dtype)
+
+
+def top_keep(
+    score: Float[Tensor, " tokens"], keep: int, protected: Bool[Tensor, " tokens"] | None = None
+) -> Int[Tensor, " kept"]:
+    """Index of the ``keep`` highest scores, in sequence order; protected tokens rank above all.
+
+    Ties go to the earlier token, on every device and in every batch.
+
+    Raises:
+        ValueError: If ``keep`` is not in [0, tokens].
+    """
+    if not 0 <= keep <= len(score):
+        raise ValueError(f"keep must be in [0, {len(score)}], got {keep}")
+    if protected is not None:
+        score = score.masked_fill(protected, math.inf)
+    return score.argsort(descending=True, stable=True)[:keep].sort().values
+
+
+def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
+    """Raster index of every cell of every ``window x window`` block, both in raster order.
+
+    Raises:
+        ValueError: If the window does not divide the grid.
+    """
+    if window < 1 or height % window or width % window:
+        raise ValueError(
+            f"a window of {window}x{window} does not divide the grid of {height}x{width} patches"
+        )
+    cells = torch.arange(height * width).view(height, width)
+    return rearrange(cells, "(r a) (c b) -> (r c) (a b)", a=window, b=window)
+
+
+def window_similarity(
+    hidden: Float[Tensor, "tokens dim"],
+    index: Int[Tensor, "windows cells"],
+    reduce: Literal["mean", "sum"] = "mean",
+) -> Float[Tensor, " windows"]:
+    """Cosine similarity over the ordered pairs m != n of each window's tokens.
+
+    S_w = sum_{m != n} cos(v_m, v_n), divided by the number of pairs for ``mean``.
+
+    Source: arXiv:2411.10803, Eq. 5 (sum); the authors' code takes the mean.
+    """
+    unit = F.normalize(hidden[index], dim=-1)
+    cosine = unit @ unit.transpose(-1, -2)
+    total = cosine.sum((-2, -1)) - cosine.diagonal(dim1=-2, dim2=-1).sum(-1)
+    cells = index.shape[1]
+    return total / (cells * (cells - 1)) if reduce == "mean" else total
+
+
+def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
+    """``keep`` cells spread evenly over a grid: about sqrt(keep) rows, each evenly filled.
+
+    Raises:
+        ValueError: If ``keep`` is not in [0, height * width].
+    """
+    if not 0 <= keep <= height * width:
+        raise ValueError(f"keep must be in [0, {height * width}], got {keep}")
+    if keep == 0:
+        return torch.zeros(0, dtype=torch.long)
+    rows = min(height, max(math.ceil(keep / width), round(math.sqrt(keep * height / width))))
+    chosen = []
+    for line in range(rows):
+        count = keep * (line + 1) // rows - keep * line // rows
+        row = int((line + 0.5) * height / rows)
+        columns = ((torch.arange(count) + 0.5) * width / max(count, 1)).long()
+        chosen.append(row * width + columns)
+    return torch.cat(chosen)
+
+
+def stable_seed(*parts: object) -> int:
+    """A seed made of the parts' text, the same in every process and on every machine."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,65 @@
+"""Key tokens: the patches that stand out in the encoder's own [CLS] attention."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mustdrop.functional import top_keep
+from mustdrop.strategy import KeyTokenStrategy, ModelFacts, VisionView
+
+
+@final
+@dataclass(frozen=True)
+class ClsAttention(KeyTokenStrategy):
+    """Protect the tokens that a deep encoder block's [CLS] attends to most.
+
+    a_cls = softmax(q_cls K^T / sqrt(d)),   O = {a_cls > mu},  mu an adaptive threshold.
+
+    Source: MustDrop, arXiv:2411.10803, Sec. 3.2, Eq. 6-7.
+    Differs from the authors' code: nothing, with ``rule="ratio"``, ``ratio=0.08``, ``heads="mean"`` and
+    ``block=-1`` (909afa5, clip_encoder.py:86-107). The paper does not say how mu adapts; ``outlier`` is our choice.
+
+    Attributes:
+        rule: ``outlier``: mu = Q3 + ``mu`` x (Q3 - Q1) of the image's own attention (ours). ``threshold``: the
+            attention itself must exceed ``mu``. ``ratio``: the ceil(``ratio`` x tokens) highest.
+        mu: Interquartile ranges over the third quartile, or the attention, as ``rule`` says.
+        ratio: Fraction of tokens protected under ``ratio``, in [0, 1].
+        block: The encoder block whose attention is read.
+        heads: How the heads are joined.
+    """
+
+    rule: Literal["outlier", "threshold", "ratio"] = "outlier"
+    mu: float = 1.5
+    ratio: float = 0.08
+    block: int = -1
+    heads: Literal["mean", "max"] = "mean"
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("outlier", "threshold", "ratio"):
+            raise ValueError(f"rule must be outlier, threshold or ratio, got {self.rule!r}")
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio must be in [0, 1], got {self.ratio}")
+
+    @property
+    def reads(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.block(self.block)
+        if not facts.has_cls:
+            raise ValueError("key tokens by [CLS] attention need an encoder with a [CLS] token")
+
+    def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
+        heads = view.cls_attention(self.block)
+        attention = heads.mean(0) if self.heads == "mean" else heads.amax(0)
+        if self.rule == "ratio":
+            key = top_keep(attention, math.ceil(self.ratio * len(attention)))
+            return torch.zeros_like(attention, dtype=torch.bool).index_fill_(0, key, True)
+        if self.rule == "threshold":
+            return attention > self.mu
+        first, third = attention.float().quantile(attention.new_tensor([0.25, 0.75]).float())
+        return attention > third + self.mu * (third - first)

@@ -1,0 +1,164 @@
+"""TokenLedger: which token of one prompt lived where. Original positions only; knows no model."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The four numbers that tell how many vision tokens a prompt had; always reported together.
+
+    Attributes:
+        nominal: Tokens the method was asked for; None where it has no target.
+        paper_average: Mean over layers of the tokens left *after* each layer's own drop (the count of
+            the authors' script).
+        executed_average: Mean over layers of the tokens that *entered* the layer.
+        resident: Mean over layers of the vision tokens in the KV cache while decoding.
+    """
+
+    nominal: float | None
+    paper_average: float
+    executed_average: float
+    resident: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What the vision tokens of one image stand for at the language model's input.
+
+    Attributes:
+        patches: Grid of the image as (rows, columns).
+        slots: Original position of each token, in the order in which they entered.
+        mix: Weight of every patch in every token; None: token i is patch ``cells[i]``.
+        cells: Raster index of the patch in whose place each token stands.
+    """
+
+    patches: tuple[int, int]
+    slots: Int[Tensor, " tokens"]
+    cells: Int[Tensor, " tokens"]
+    mix: Float[Tensor, "tokens patches"] | None = None
+
+
+@dataclass(eq=False)
+class TokenLedger:
+    """The record of one prompt.
+
+    Attributes:
+        seq_len: Tokens of the prompt as the processor built it, padding left out.
+        vision: Slots that hold image content.
+        protected: Slots that hold key tokens.
+        alive: Per layer, the original positions at its input, in the order of the sequence.
+        cached: Per layer, the original positions in its KV cache while decoding.
+        encoder: Per image (crop, frame), encoder block -> patch tokens at its input.
+        sources: Per image, what its tokens stand for; empty where the encoder was left alone.
+        scores: Per layer, the strategy's score of the vision tokens alive there (opt-in).
+    """
+
+    seq_len: int
+    vision: Bool[Tensor, " seq"]
+    protected: Bool[Tensor, " seq"]
+    alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
+    cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
+    encoder: list[dict[int, int]] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
+    scores: dict[int, Float[Tensor, " scored"]] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        """Number of decoder layers recorded."""
+        return len(self.alive)
+
+    @property
+    def text_tokens(self) -> int:
+        """Prompt tokens that are no vision tokens; they are never dropped."""
+        return self.seq_len - int(self.vision.sum())
+
+    def vision_per_layer(self) -> list[int]:
+        """Vision tokens that entered each layer."""
+        text = self.text_tokens
+        return [len(self.alive[layer]) - text for layer in range(self.depth)]
+
+    def resident_per_layer(self) -> list[int]:
+        """Vision tokens in each layer's KV cache while decoding."""
+        text = self.text_tokens
+        return [len(self.cached[layer]) - text for layer in range(self.depth)]
+
+    def counts(self, nominal: float | None = None) -> Counts:
+        """The four counts (see :class:`Counts`).
+
+        Raises:
+            ValueError: If no prefill was recorded.
+        """
+        if not self.alive:
+            raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
+        entered = self.vision_per_layer()
+        left = [*entered[1:], entered[-1]]
+        resident = self.resident_per_layer()
+        depth = self.depth
+        return Counts(
+            nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth
+        )
+
+    def dropped_after(self) -> dict[int, Int[Tensor, " dropped"]]:
+        """Layer -> original positions of the vision slots that left after it; -1: before layer 0."""
+        before = torch.arange(self.seq_len, device=self.vision.device)
+        out = {}
+        for layer in range(self.depth):
+            now = self.alive[layer]
+            if len(now) != len(before):
+                out[layer - 1] = before[~torch.isin(before, now)]
+            before = now
+        return out
+
+    def save(self, path: Path) -> None:
+        """Write the ledger as a compressed npz."""
+        arrays = {
+            "vision": self.vision,
+            "protected": self.protected,
+            **{f"alive/{layer}": index for layer, index in self.alive.items()},
+            **{f"cached/{layer}": index for layer, index in self.cached.items()},
+            **{f"scores/{layer}": score.float() for layer, score in self.scores.items()},
+        }
+        for image, source in enumerate(self.sources):
+            arrays[f"source/{image}/patches"] = torch.tensor(source.patches)
+            arrays[f"source/{image}/slots"] = source.slots
+            arrays[f"source/{image}/cells"] = source.cells
+            if source.mix is not None:
+                arrays[f"source/{image}/mix"] = source.mix.float()
+        for image, blocks in enumerate(self.encoder):
+            arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
+        np.savez_compressed(path, **{k: v.detach().cpu().numpy() for k, v in arrays.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenLedger":
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as stored:
+            data = {key: torch.from_numpy(stored[key]) for key in stored.files}
+        ledger = cls(len(data["vision"]), data["vision"], data["protected"])
+        images = sum(key.startswith("encoder/") for key in data)
+        ledger.encoder = [
+            {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}
+            for image in range(images)
+        ]
+        for image in range(sum(key.endswith("/patches") for key in data)):
+            rows, columns = data[f"source/{image}/patches"].tolist()
+            ledger.sources.append(
+                Source(
+                    (rows, columns),
+                    data[f"source/{image}/slots"],
+                    data[f"source/{image}/cells"],
+                    data.get(f"source/{image}/mix"),
+                )
+            )
+        for name in ("alive", "cached", "scores"):
+            kept = {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
+            getattr(ledger, name).update(dict(sorted(kept.items())))
+        return ledger

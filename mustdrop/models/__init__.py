@@ -1,0 +1,24 @@
+"""Which adapter serves which model."""
+
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from mustdrop.models.base import OFF_GRID, ModelAdapter
+from mustdrop.models.llava import LlavaAdapter
+
+ADAPTERS: dict[type, type[ModelAdapter]] = {LlavaForConditionalGeneration: LlavaAdapter}
+
+__all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "adapter_for"]
+
+
+def adapter_for(model: nn.Module) -> ModelAdapter:
+    """The adapter of a model.
+
+    Raises:
+        TypeError: If no adapter knows the model's class.
+    """
+    for family, adapter in ADAPTERS.items():
+        if isinstance(model, family):
+            return adapter(model)
+    known = ", ".join(sorted(family.__name__ for family in ADAPTERS))
+    raise TypeError(f"no adapter for {type(model).__name__}; there are adapters for: {known}")

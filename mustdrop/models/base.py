@@ -1,0 +1,115 @@
+"""ModelAdapter: where a model family keeps its parts and its vision tokens. Facts only, no maths."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mustdrop.strategy import ModelFacts
+
+OFF_GRID = -1  # the tag of a slot that holds no patch: a newline, a frame's [CLS]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelAdapter(ABC):
+    """The facts of one model family.
+
+    The vision tokens of a prompt are described by *tags*: for each vision slot, in prompt order, the flat
+    patch id ``image * patches + patch``, or ``OFF_GRID``. A family whose slots are the encoder's patches in raster
+    order (LLaVA-1.5) needs no more than :meth:`tags`' default; one that keeps each frame's [CLS]
+    (Video-LLaVA) sets ``keeps_cls``; one that rearranges patches after the projector (LLaVA-NeXT) reports
+    what it did through :meth:`trace_packing`.
+    """
+
+    model: PreTrainedModel
+    keeps_cls = False
+
+    @property
+    @abstractmethod
+    def base(self) -> nn.Module:
+        """The module that receives ``input_ids`` and calls encoder, projector and language model."""
+
+    @property
+    @abstractmethod
+    def language_model(self) -> nn.Module:
+        """The decoder, without its head."""
+
+    @property
+    @abstractmethod
+    def encoders(self) -> Sequence[nn.Module]:
+        """Vision encoders; each call encodes a batch of images."""
+
+    @property
+    @abstractmethod
+    def projector(self) -> nn.Module:
+        """Maps features to the language model's width."""
+
+    @abstractmethod
+    def blocks(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        """The encoder's blocks; each has ``self_attn``."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> ModelFacts:
+        """What strategies may know of the model."""
+
+    @property
+    @abstractmethod
+    def vision_token_ids(self) -> Sequence[int]:
+        """Token ids of vision slots."""
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Decoder layers; each has ``self_attn`` and ``input_layernorm``."""
+        return list(self.language_model.layers)
+
+    @property
+    def first_drop_layer(self) -> int:
+        """The first layer after which tokens may leave (-1: at the input)."""
+        return -1
+
+    @property
+    def patches(self) -> int:
+        """Patches of one encoded image."""
+        rows, columns = self.facts.grid
+        return rows * columns
+
+    @property
+    def slots_per_image(self) -> int:
+        """Vision slots of one encoded image, where that is a constant."""
+        return self.patches + self.keeps_cls
+
+    def vision_mask(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
+        """Slots that hold image content."""
+        ids = torch.tensor(self.vision_token_ids, device=input_ids.device)
+        return torch.isin(input_ids, ids)
+
+    def images_per_prompt(self, slots: Sequence[int]) -> list[int]:
+        """Encoded images of each prompt, from its number of vision slots.
+
+        Raises:
+            ValueError: If a prompt's slots are no whole number of images.
+        """
+        for count in slots:
+            if count % self.slots_per_image:
+                raise ValueError(
+                    f"a prompt has {count} vision tokens; expected a multiple of {self.slots_per_image}"
+                )
+        return [count // self.slots_per_image for count in slots]
+
+    def tags(self, images: int) -> Int[Tensor, " slots"]:
+        """Tag of each vision slot of a prompt with ``images`` images."""
+        tags = torch.arange(images * self.patches).view(images, self.patches)
+        if self.keeps_cls:
+            tags = torch.cat([torch.full((images, 1), OFF_GRID), tags], 1)
+        return tags.flatten()
+
+    @contextmanager
+    def trace_packing(self, report: Callable[[Int[Tensor, " slots"]], None]) -> Iterator[None]:
+        """Calls ``report`` with each prompt's tags while the model packs features; nothing by default."""
+        yield

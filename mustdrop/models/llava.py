@@ -1,0 +1,70 @@
+"""LLaVA-1.5: a CLIP encoder with [CLS], a two-layer projector, a Llama decoder (arXiv:2310.03744)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from mustdrop.models.base import ModelAdapter
+from mustdrop.strategy import ModelFacts
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LlavaAdapter(ModelAdapter):
+    """Facts of ``LlavaForConditionalGeneration``: one image is ``grid`` slots in raster order."""
+
+    @property
+    def base(self) -> nn.Module:
+        return self.model.model
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.base.language_model
+
+    @property
+    def encoders(self) -> Sequence[nn.Module]:
+        return [self.base.vision_tower]
+
+    @property
+    def projector(self) -> nn.Module:
+        return self.base.multi_modal_projector
+
+    def blocks(self, encoder: nn.Module) -> Sequence[nn.Module]:
+        return list(encoder.encoder.layers)
+
+    @property
+    def vision_token_ids(self) -> Sequence[int]:
+        return [self.model.config.image_token_id]
+
+    @property
+    def keeps_cls(self) -> bool:
+        """True where the checkpoint feeds the encoder's [CLS] to the language model as well."""
+        return self.model.config.vision_feature_select_strategy == "full" and self.has_cls
+
+    @property
+    def has_cls(self) -> bool:
+        """CLIP has a [CLS] token; SigLIP, for one, has none."""
+        return self.model.config.vision_config.model_type.startswith("clip")
+
+    @property
+    def facts(self) -> ModelFacts:
+        config = self.model.config
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        hidden_state = config.vision_feature_layer
+        if not isinstance(hidden_state, int):
+            raise ValueError(
+                "vision_feature_layer must be one layer; a list of layers has features of several lengths"
+                f" once tokens are dropped, got {hidden_state}"
+            )
+        # hidden_states[0] is the input of block 0, so hidden_states[i] is the output of block i - 1.
+        states = vision.num_hidden_layers + 1
+        return ModelFacts(
+            depth=config.text_config.num_hidden_layers,
+            blocks=vision.num_hidden_layers,
+            grid=(side, side),
+            has_cls=self.has_cls,
+            feature_block=hidden_state % states - 1,
+        )

@@ -1,0 +1,71 @@
+"""Dual-attention filtering: drop what neither the whole text nor any single word looks at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mustdrop.functional import top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView
+
+
+@final
+@dataclass(frozen=True)
+class DualAttention(PrefillStrategy):
+    """Drop a vision token iff it matters neither globally nor to any individual text token.
+
+    With A the attention from text to vision of the layer that has just run, averaged over heads, token j leaves iff
+      V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)   and   max_t A[t, j] < alpha   (Eq. 10, individual)
+    and j is no key token. The text is what follows the last vision token.
+
+    Source: MustDrop, arXiv:2411.10803, Sec. 3.3, Eq. 8-10; layers from the authors' code (modelling_sparse_llama.py:103).
+    Differs from the authors' code: nothing, with ``strict=True`` and ``min_keep=0``; attention is summed in the
+    model's dtype there, in float32 here.
+
+    Attributes:
+        gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None: the individual test alone.
+        alpha: Individual threshold, an attention weight in [0, 1]; None: the global test alone.
+        layers: Acts after these layers, counted from 0.
+        strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq. 9's <=).
+        min_keep: Fewest vision tokens left; where the thresholds leave fewer, those of highest V_j stay.
+    """
+
+    gamma: float | None
+    alpha: float | None
+    layers: Sequence[int] = (2, 6, 10, 14)
+    strict: bool = False
+    min_keep: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if self.gamma is None and self.alpha is None:
+            raise ValueError("gamma and alpha are both None: give at least one threshold")
+        for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
+        if self.min_keep < 0:
+            raise ValueError(f"min_keep must be a count of tokens, 0 or more, got {self.min_keep}")
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        attention = view.attention(rows="text").float().mean(0)
+        view.log_score(attention.sum(0))
+        keep = (~self.unimportant(attention) | view.protected).nonzero().flatten()
+        if len(keep) < min(self.min_keep, len(view.positions)):
+            keep = top_keep(
+                attention.sum(0), min(self.min_keep, len(view.positions)), view.protected
+            )
+        return Reduction(keep)
+
+    def unimportant(self, attention: Float[Tensor, "text vision"]) -> Bool[Tensor, " vision"]:
+        """The tokens that both criteria (or the one in use) let go."""
+        share = attention.sum(0)
+        drop = attention.new_ones(attention.shape[1]).bool()
+        if self.gamma is not None:
+            limit = self.gamma * share.sum()
+            drop = share < limit if self.strict else share <= limit
+        if self.alpha is not None:
+            drop = drop & (attention.amax(0) < self.alpha)
+        return drop

@@ -1,0 +1,39 @@
+"""FastV: an image is worth half its tokens after layer two."""
+
+from dataclasses import dataclass
+from typing import final
+
+from mustdrop.functional import top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView
+
+
+@final
+@dataclass(frozen=True)
+class FastV(PrefillStrategy):
+    """Keep the vision tokens that the prompt's last token attends to most, averaged over heads.
+
+    Source: FastV, arXiv:2403.06764, Sec. 4.1. The paper's K is ``layer`` + 1: K layers run on all tokens.
+    Differs from the authors' code: ``keep`` is a count, not a ratio; each sample of a batch chooses for itself.
+
+    Attributes:
+        keep: Vision tokens kept per prompt.
+        layer: Acts after this layer, on its attention.
+    """
+
+    keep: int
+    layer: int = 1
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        score = view.attention(rows="last").float().mean(0).squeeze(0)
+        view.log_score(score)
+        keep = min(max(self.keep, view.protected_count), len(score))
+        return Reduction(top_keep(score, keep, view.protected))

@@ -1,0 +1,42 @@
+"""Random dropping: the control that a method must beat."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from mustdrop.functional import top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView
+
+
+@final
+@dataclass(frozen=True)
+class Random(PrefillStrategy):
+    """Keep ``keep`` vision tokens drawn uniformly, the same ones in every run and batch of a sample.
+
+    Source: control, ours. The draw depends on seed, prompt, image and layer alone.
+
+    Attributes:
+        keep: Vision tokens kept per prompt.
+        layer: Acts after this layer; -1: before the language model.
+        seed: Which draw.
+    """
+
+    keep: int
+    layer: int = -1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        tokens = len(view.positions)
+        score = torch.rand(tokens, generator=view.generator(self.seed)).to(view.positions.device)
+        keep = min(max(self.keep, view.protected_count), tokens)
+        return Reduction(top_keep(score, keep, view.protected))

@@ -1,0 +1,48 @@
+"""Uniform grid: evenly spaced patches, the control that knows neither image nor question."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from mustdrop.functional import even_cells, top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView
+
+
+@final
+@dataclass(frozen=True)
+class UniformGrid(PrefillStrategy):
+    """Keep ``keep`` vision tokens spread evenly over the images and over each image's grid.
+
+    Source: control, ours.
+
+    Attributes:
+        keep: Vision tokens kept per prompt, shared evenly among its images (the first get the remainder).
+        layer: Acts after this layer; -1: before the language model.
+    """
+
+    keep: int
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        tokens = len(view.positions)
+        keep = min(max(self.keep, view.protected_count), tokens)
+        rows, columns = view.grid
+        images = view.image_count
+        wanted = torch.zeros(images, rows * columns)
+        for image in range(images):
+            share = keep * (image + 1) // images - keep * image // images
+            wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
+        image, row, column = view.cells.T
+        score = wanted.to(view.cells.device)[image, row * columns + column]
+        # off-grid slots (newlines) and cells that are gone already come last; ties go to the earlier token
+        return Reduction(top_keep(score.masked_fill(image < 0, -1.0), keep, view.protected))

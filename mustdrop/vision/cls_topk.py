@@ -1,0 +1,44 @@
+"""Selection by [CLS] attention: the tokens that the encoder itself looks at, whatever the question."""
+
+from dataclasses import dataclass
+from typing import final
+
+from mustdrop.functional import top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
+
+
+@final
+@dataclass(frozen=True)
+class ClsTopK(VisionStrategy):
+    """Keep the tokens of an image that [CLS] attends to most, before the projector.
+
+    Source: MustDrop, arXiv:2411.10803, Table 4 row (a): "we retain an average of 64 vision tokens based on
+    their correlation with the [CLS] token in the vision encoder". Block and heads are not said; the block and
+    the head mean of the authors' key tokens are taken.
+
+    Attributes:
+        keep: Tokens kept per image.
+        block: The encoder block whose attention is read.
+    """
+
+    keep: int
+    block: int = -1
+    at = ("features",)
+
+    def __post_init__(self) -> None:
+        if self.keep < 0:
+            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+
+    @property
+    def reads(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.block(self.block)
+        if not facts.has_cls:
+            raise ValueError("ClsTopK reads [CLS] attention, but this encoder has no [CLS] token")
+
+    def reduce(self, view: VisionView) -> Reduction:
+        score = view.cls_attention(self.block).mean(0)
+        return Reduction(top_keep(score, min(self.keep, len(score))))

@@ -1,0 +1,89 @@
+"""Local spatial merging: one token for each window of similar patches."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mustdrop.functional import window_similarity, windows
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
+
+
+@final
+@dataclass(frozen=True)
+class LocalMerge(VisionStrategy):
+    """Merge every k x k window whose patches are alike into their mean.
+
+    A window w of k^2 neighbouring patches is merged iff  S_w = sum_{m != n} cos(v_m, v_n) > tau.
+
+    Source: MustDrop, arXiv:2411.10803, Sec. 3.2, Eq. 5.
+    Differs from the authors' code: nothing, with ``score="mean"``, ``strict=False``, ``crops="fewest"`` and
+    ``order="similarity"`` (909afa5, local_merge.py).
+
+    Attributes:
+        tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for ``sum``.
+        window: Side k of a window, in patches; it must divide the grid.
+        block: The encoder block after which windows merge.
+        score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
+        strict: Whether a window must exceed tau (the paper) or may equal it (the code).
+        crops: ``own``: each image merges all windows over tau. ``fewest``: each merges only its r most similar
+            windows, r being the least number over tau among the crops of the same prompt.
+        order: ``raster``: a merged token stands where its window's last patch stood. ``similarity``: merged tokens
+            come first, the most similar window leading.
+    """
+
+    tau: float
+    window: int = 3
+    block: int = 0
+    score: Literal["mean", "sum"] = "sum"
+    strict: bool = True
+    crops: Literal["own", "fewest"] = "own"
+    order: Literal["raster", "similarity"] = "raster"
+
+    @property
+    def at(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        windows(*facts.grid, self.window)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        hidden = view.hidden
+        if len(hidden) != view.grid[0] * view.grid[1]:
+            raise ValueError("LocalMerge merges windows of the full grid; act before any other reduction")
+        index = windows(*view.grid, self.window).to(hidden.device)
+        similarity = window_similarity(hidden, index, self.score)
+        if self.crops == "own":
+            chosen = self._alike(similarity).nonzero().flatten()
+        else:
+            alike = [self._alike(window_similarity(crop, index, self.score)) for crop in view.crops]
+            fewest = int(torch.stack([crop.sum() for crop in alike]).min())
+            chosen = similarity.topk(fewest).indices
+        if self.order == "similarity":
+            chosen = chosen[similarity[chosen].argsort(descending=True, stable=True)]
+        return self._merge(index[chosen], hidden)
+
+    def _alike(self, similarity: Float[Tensor, " windows"]) -> Tensor:
+        return similarity > self.tau if self.strict else similarity >= self.tau
+
+    def _merge(self, merged: Tensor, hidden: Float[Tensor, "tokens dim"]) -> Reduction:
+        """Reduction that averages each row of ``merged`` (window x cell) into its last cell."""
+        tokens = len(hidden)
+        single = torch.ones(tokens, dtype=torch.bool, device=hidden.device)
+        single[merged] = False
+        # sorting by (merged, index) lists the untouched patches without asking the device for their number
+        untouched = tokens - merged.numel()
+        rest = single.logical_not().to(torch.uint8).argsort(stable=True)[:untouched]
+        keep = torch.cat([merged[:, -1], rest])
+        sizes = torch.ones_like(keep, dtype=hidden.dtype)
+        sizes[: len(merged)] = merged.shape[1]
+        mix = torch.zeros(len(keep), tokens, dtype=hidden.dtype, device=hidden.device)
+        mix.scatter_(1, keep[:, None], 1.0)
+        mix[: len(merged)].scatter_(1, merged, 1.0 / merged.shape[1])
+        if self.order == "raster":
+            order = keep.argsort()
+            keep, mix, sizes = keep[order], mix[order], sizes[order]
+        return Reduction(keep, mix if len(merged) else None, sizes)
