@@ -60,6 +60,7 @@ class TokenLedger:
         encoder: Per image (crop, frame), encoder block -> patch tokens at its input.
         sources: Per image, what its tokens stand for; empty where the encoder was left alone.
         scores: Per layer, the strategy's score of the vision tokens alive there (opt-in).
+        scored: Per layer, the text rows whose attention was computed on top of the model's own.
     """
 
     seq_len: int
@@ -70,6 +71,7 @@ class TokenLedger:
     encoder: list[dict[int, int]] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     scores: dict[int, Float[Tensor, " scored"]] = field(default_factory=dict)
+    scored: dict[int, int] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -133,6 +135,7 @@ class TokenLedger:
             arrays[f"source/{image}/cells"] = source.cells
             if source.mix is not None:
                 arrays[f"source/{image}/mix"] = source.mix.float()
+        arrays["scored"] = torch.tensor(sorted(self.scored.items())).view(-1, 2)
         for image, blocks in enumerate(self.encoder):
             arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
         np.savez_compressed(path, **{k: v.detach().cpu().numpy() for k, v in arrays.items()})
@@ -143,6 +146,7 @@ class TokenLedger:
         with np.load(path) as stored:
             data = {key: torch.from_numpy(stored[key]) for key in stored.files}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
+        ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         images = sum(key.startswith("encoder/") for key in data)
         ledger.encoder = [
             {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}

@@ -165,6 +165,8 @@ class PrefillPass:
                 self._look_ahead(number, layer + 1, hidden, kwargs) if of == "next" else self._now(number)
             )
             where = self._rows(prompt, rows).to(query.device)
+            at = layer + 1 if of == "next" else layer
+            prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + len(where)
             weights = attention_rows(query.index_select(1, where), key, where, scaling)
             return weights.index_select(-1, prompt.vision.to(weights.device))
 

@@ -1,0 +1,128 @@
+"""What a prompt costs, in closed form from its ledger: multiply-accumulates, FLOPs, bytes of KV cache.
+
+Conventions, by name:
+  macs      multiply-accumulates of matrix products; attention over the full n x n square, no causal halving;
+            SwiGLU's three matrices; the strategies' own scoring included.
+  flops     2 x macs, what ``torch.utils.flop_counter`` counts.
+  sparsevlm 4 n d^2 + 2 n^2 d + 3 n d m per layer, the count that SparseVLM's code prints and calls FLOPs: the macs
+            of a decoder whose heads are all key-value heads, without scoring and head.
+  paper_mb  0.525 MB per vision token and layer-average, the factor behind Tables 3 and 6 of arXiv:2411.10803.
+Knows nothing about models: shapes are numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mustdrop.ledger import TokenLedger
+
+PAPER_MB_PER_TOKEN = 0.525
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a Llama-like decoder.
+
+    Attributes:
+        hidden: Width d.
+        query: Width of all query heads together.
+        kv: Width of all key (or value) heads together.
+        ffn: Inner width m of the SwiGLU.
+        vocab: Rows of the head.
+        bytes_per_value: Of one cached number.
+    """
+
+    hidden: int
+    query: int
+    kv: int
+    ffn: int
+    vocab: int
+    bytes_per_value: int = 2
+
+    def layer_macs(self, tokens: int) -> int:
+        """One layer over ``tokens`` tokens."""
+        projections = 2 * self.hidden * (self.query + self.kv) + 3 * self.hidden * self.ffn
+        return tokens * projections + 2 * tokens**2 * self.query
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Sizes of a ViT encoder with a two-matrix MLP, and of the two-layer projector behind it.
+
+    Attributes:
+        hidden: Width of the encoder.
+        ffn: Inner width of its MLP.
+        blocks: Number of blocks; all run, whatever features are read.
+        patches: Patches per image.
+        extra: Tokens besides the patches: 1 for a [CLS].
+        patch_values: Numbers in one patch, channels included.
+        projected: Width behind the projector.
+    """
+
+    hidden: int
+    ffn: int
+    blocks: int
+    patches: int
+    extra: int
+    patch_values: int
+    projected: int
+
+    def block_macs(self, tokens: int) -> int:
+        """One block over ``tokens`` tokens."""
+        return tokens * (4 * self.hidden**2 + 2 * self.hidden * self.ffn) + 2 * tokens**2 * self.hidden
+
+
+def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
+    """Dot products that the prefill strategies asked for on top of the model's own."""
+    return sum(rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored.items())
+
+
+def prefill_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
+    """Decoder layers, scoring, and the head over the last token."""
+    layers = sum(shape.layer_macs(len(alive)) for alive in ledger.alive.values())
+    return layers + scoring_macs(ledger, shape) + shape.hidden * shape.vocab
+
+
+def vanilla_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
+    """What the same prompt costs when nothing is dropped."""
+    return ledger.depth * shape.layer_macs(ledger.seq_len) + shape.hidden * shape.vocab
+
+
+def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
+    """Patch embedding, blocks and projector of a prompt's images.
+
+    Args:
+        ledger: The prompt's record; an image it has no record of ran whole.
+        shape: Sizes of the encoder.
+        images: Images of the prompt.
+    """
+    total = 0
+    for image in range(images):
+        seen = ledger.encoder[image] if image < len(ledger.encoder) else {}
+        total += shape.patches * shape.patch_values * shape.hidden
+        for block in range(shape.blocks):
+            total += shape.block_macs(seen.get(block, shape.patches) + shape.extra)
+        left = seen.get(shape.blocks - 1, shape.patches)
+        total += left * (shape.hidden * shape.projected + shape.projected**2)
+    return total
+
+
+def flops(macs: int) -> int:
+    """Floating-point operations of multiply-accumulates: one product and one sum each."""
+    return 2 * macs
+
+
+def sparsevlm_macs(tokens_per_layer: Sequence[int], shape: DecoderShape) -> int:
+    """The count of SparseVLM's code (modelling_sparse_llama.py:216-219), which it calls FLOPs."""
+    d, m = shape.hidden, shape.ffn
+    return sum(4 * n * d**2 + 2 * n**2 * d + 3 * n * d * m for n in tokens_per_layer)
+
+
+def kv_bytes(ledger: TokenLedger, shape: DecoderShape) -> int:
+    """Bytes of the prompt's KV cache while decoding, text and vision."""
+    tokens = sum(len(cached) for cached in ledger.cached.values())
+    return 2 * tokens * shape.kv * shape.bytes_per_value
+
+
+def paper_mb(ledger: TokenLedger) -> float:
+    """KV megabytes as Tables 3 and 6 of arXiv:2411.10803 count them; 0.14 % above the true fp16 value."""
+    return PAPER_MB_PER_TOKEN * ledger.counts().resident
