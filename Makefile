@@ -23,8 +23,8 @@ help:  ## show this list
 setup: $(STAMP)  ## install everything into .venv (no GPU needed; PYTHON=python3.12 picks another Python)
 
 # torch goes first: with it in place nothing below may bring another one. lmms-eval goes last and
-# without its requirements (all versions stand in constraints.txt), because its torchvision does not import beside a torch without CUDA;
-# what the part we use needs is the extra `lean`.
+# without its requirements, because its torchvision does not import beside a torch without CUDA;
+# what the part we use needs is the extra `lean`. Versions stand in constraints.txt alone.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "mustdrop needs Python 3.11 or later: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
