@@ -112,7 +112,8 @@ class PrefillPass:
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
         """Carry decisions out on the hidden states; ``layer`` None: slots that the encoder emptied."""
-        if not any(p.moved(d) for p, d in zip(self.prompts, decisions, strict=True)):
+        moved = [p.moved(d) for p, d in zip(self.prompts, decisions, strict=True)]
+        if not any(moved):
             return hidden
         merged: dict[int, Tensor] = {}
         gather = []
@@ -121,7 +122,8 @@ class PrefillPass:
                 rows = hidden[number, self.pads[number] :].index_select(0, prompt.vision)
                 order = prompt.run[decision.keep].argsort(stable=True)
                 merged[number] = decision(rows)[order]
-            gather.append(prompt.reduce(decision, compact))
+            # a prompt that lost nothing keeps its positions, whatever happened to its neighbours
+            gather.append(prompt.reduce(decision, compact and moved[number]))
         if merged and layer is not None:
             self.mixed[layer] = list(decisions)
         index = align(gather, self.pads).to(hidden.device)

@@ -1,0 +1,160 @@
+"""The oracle: the same prompt with masks instead of drops. No hooks, no cache, nothing ever gets shorter.
+
+Every token is computed at full length in every block and layer, and what the ledger says is gone is masked
+out; each new token recomputes the whole sequence. Dropping must equal this, or dropping is wrong. It takes
+*which* tokens stay from the run: it proves the execution, not the selection.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mustdrop.dropper import DropRun, TokenDropper
+from mustdrop.engine.encoder import EncodedImage
+from mustdrop.ledger import TokenLedger
+from mustdrop.models import ModelAdapter, adapter_for
+from mustdrop.reduction import Reduction
+
+
+def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
+    """Largest difference, relative to the largest expected value."""
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+@torch.inference_mode()
+def masked_logits(
+    model: nn.Module,
+    dropper: TokenDropper,
+    run: DropRun,
+    inputs: Mapping[str, Tensor],
+    new_tokens: Int[Tensor, "batch new"],
+    number: int = 0,
+) -> Float[Tensor, "new vocab"]:
+    """Logits of one prompt of a run, recomputed with masks.
+
+    Args:
+        model: The model, no dropper attached.
+        dropper: The dropper that made the run; its position rules are followed.
+        run: The record of the run.
+        inputs: What the run was given: input_ids, attention_mask, pixel_values.
+        new_tokens: What the run decoded; row i of the result predicts token i.
+        number: The prompt.
+    """
+    adapter = adapter_for(model)
+    ledger = run.ledgers[number]
+    ids = inputs["input_ids"][number, -ledger.seq_len :]
+    new = new_tokens[number, :-1]
+    embed = model.get_input_embeddings()
+    prompt = embed(ids)
+    first = sum(_images(adapter, run.ledgers[:number]))
+    for image in range(_images(adapter, [ledger])[0]):
+        encoded = run.images[first + image] if run.images else None
+        features = _encode(adapter, inputs["pixel_values"][first + image], encoded)
+        if encoded is None:
+            start = image * adapter.slots_per_image
+            slots = ledger.vision.nonzero().flatten()[start : start + adapter.slots_per_image]
+        else:
+            source = ledger.sources[image]
+            slots, features = source.slots, features[source.cells]
+        prompt[slots] = features.to(prompt)
+    hidden = _decode(adapter, dropper, run, number, torch.cat([prompt, embed(new)])[None])
+    rows = model.lm_head(adapter.language_model.norm(hidden))[0]
+    return rows[ledger.seq_len - 1 :]
+
+
+def _images(adapter: ModelAdapter, ledgers: Sequence[TokenLedger]) -> list[int]:
+    return adapter.images_per_prompt([int(ledger.vision.sum()) for ledger in ledgers])
+
+
+def _encode(
+    adapter: ModelAdapter, pixels: Float[Tensor, "c h w"], image: EncodedImage | None
+) -> Float[Tensor, "patches dim"]:
+    """Features of one image on its full grid; only the cells of its tokens mean anything."""
+    encoder = adapter.encoders[0]
+    facts = adapter.facts
+    cls, patches = int(facts.has_cls), adapter.patches
+    hidden = encoder.pre_layrnorm(encoder.embeddings(pixels[None]))
+    steps: Mapping[int | str, Reduction] = image.steps if image is not None else {}
+    alive = torch.arange(patches, device=pixels.device)
+    for index, block in enumerate(adapter.blocks(encoder)[: facts.feature_block + 1]):
+        if index - 1 in steps:
+            alive = _replace(hidden[0, cls:], alive, steps[index - 1])
+        seen = torch.ones(cls + patches, dtype=torch.bool, device=pixels.device)
+        seen[cls:] = False
+        seen[cls + alive] = True
+        hidden = block(hidden, _additive(seen.expand(cls + patches, -1), hidden))
+    features = hidden[0, cls:]
+    if "features" in steps:
+        alive = _replace(features, alive, steps["features"])
+    features = adapter.projector(features[None])[0]
+    if "projected" in steps:
+        _replace(features, alive, steps["projected"])
+    return features
+
+
+def _decode(
+    adapter: ModelAdapter,
+    dropper: TokenDropper,
+    run: DropRun,
+    number: int,
+    hidden: Float[Tensor, "1 tokens dim"],
+) -> Float[Tensor, "1 tokens dim"]:
+    """All decoder layers over prompt and new tokens, at full length."""
+    ledger, model = run.ledgers[number], adapter.language_model
+    length, total = ledger.seq_len, hidden.shape[1]
+    new = torch.arange(total - length, device=hidden.device)
+    position = torch.arange(length, device=hidden.device)
+    before = position
+    for layer, module in enumerate(adapter.layers):
+        alive = ledger.alive[layer]
+        if layer - 1 in run.mixed:
+            vision = before[ledger.vision[before]]
+            _replace(hidden[0], vision, run.mixed[layer - 1][number])
+        rule = dropper.vision_positions if layer == 0 else dropper.positions
+        if len(alive) != len(before) and rule == "compact":
+            position = position.clone()
+            position[alive] = torch.arange(len(alive), device=alive.device)
+        follow = position[alive[-1]] + 1
+        if dropper.decode_positions == "cache_length" and _changed(ledger):
+            follow = torch.tensor(len(ledger.cached[layer]), device=hidden.device)
+        rotary = model.rotary_emb(hidden, position_ids=torch.cat([position, follow + new])[None])
+        mask = _additive(_seen(ledger, layer, total), hidden)
+        hidden = module(hidden, attention_mask=mask, position_embeddings=rotary)
+        before = alive
+    return hidden
+
+
+def _changed(ledger: TokenLedger) -> bool:
+    return any(len(cached) != ledger.seq_len for cached in ledger.cached.values())
+
+
+def _seen(ledger: TokenLedger, layer: int, total: int) -> Bool[Tensor, "tokens tokens"]:
+    """Which token (row) may look at which (column) in a layer."""
+    length, alive = ledger.seq_len, ledger.alive[layer]
+    rank = torch.full((length,), total, device=alive.device)
+    rank[alive] = torch.arange(len(alive), device=alive.device)
+    seen = torch.eye(total, dtype=torch.bool, device=alive.device)  # the gone see themselves: no NaN
+    living = rank < total
+    seen[:length, :length] |= (rank[None] <= rank[:, None]) & living[:, None] & living[None]
+    seen[length:, ledger.cached[layer]] = True
+    new = total - length
+    seen[length:, length:] = torch.ones(new, new, dtype=torch.bool, device=alive.device).tril()
+    return seen
+
+
+def _additive(
+    seen: Bool[Tensor, "rows tokens"], like: Float[Tensor, "1 n dim"]
+) -> Float[Tensor, "1 1 rows tokens"]:
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill(~seen, torch.finfo(like.dtype).min)[None, None]
+
+
+def _replace(
+    states: Float[Tensor, "n dim"], alive: Int[Tensor, " before"], reduction: Reduction
+) -> Int[Tensor, " after"]:
+    """Write survivors into the places they descend from; returns those places."""
+    kept = alive[reduction.keep]
+    states[kept] = reduction(states[alive])
+    return kept
