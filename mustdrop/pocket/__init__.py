@@ -1,0 +1,36 @@
+"""The embedded default: PocketVQA, generated, and PocketLLaVA, a small trained LLaVA.
+
+Needs no network and no download. Training is in ``mustdrop.pocket.training``, imported by itself.
+"""
+
+from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, sample
+from mustdrop.pocket.evaluation import Score, answer, exact_match, prompt
+from mustdrop.pocket.model import CHECKPOINT, build_model, build_processor, config, load
+from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask
+from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE, Scene, SceneObject, scene
+
+__all__ = [
+    "CHECKPOINT",
+    "DEFAULT_SPLIT",
+    "GRID",
+    "IMAGE_SIZE",
+    "PATCH_SIZE",
+    "QUESTION_TYPES",
+    "SPLITS",
+    "Question",
+    "Sample",
+    "Scene",
+    "SceneObject",
+    "Score",
+    "Split",
+    "answer",
+    "ask",
+    "build_model",
+    "build_processor",
+    "config",
+    "exact_match",
+    "load",
+    "prompt",
+    "sample",
+    "scene",
+]

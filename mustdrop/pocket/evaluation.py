@@ -26,7 +26,7 @@ class Score:
         middle = self.share + z**2 / (2 * self.n)
         spread = z * math.sqrt(self.share * (1 - self.share) / self.n + z**2 / (4 * self.n**2))
         total = 1 + z**2 / self.n
-        return (middle - spread) / total, (middle + spread) / total
+        return max(0.0, (middle - spread) / total), min(1.0, (middle + spread) / total)
 
 
 def prompt(processor: LlavaProcessor, question: str) -> str:

@@ -34,7 +34,8 @@ def _glyphs(characters: str, sheet: str) -> dict[str, np.ndarray]:
     rows = np.array([[list(glyph) for glyph in line.split()] for line in sheet.split("\n") if line])
     dots = rows.transpose(1, 0, 2) == "#"  # [rows, characters, columns] -> [characters, ...]
     square = np.ones((_PIXELS_PER_DOT, _PIXELS_PER_DOT), bool)
-    return {character: np.kron(glyph, square) for character, glyph in zip(characters, dots)}
+    glyphs = (np.kron(glyph, square) for glyph in dots)
+    return dict(zip(characters, glyphs, strict=True))
 
 
 GLYPHS = _glyphs(DIGITS, _DIGITS) | _glyphs(LETTERS, _LETTERS)

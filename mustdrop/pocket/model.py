@@ -217,4 +217,5 @@ def load(
     model = LlavaForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, attn_implementation=attn_implementation, local_files_only=True
     )
-    return model.eval(), LlavaProcessor.from_pretrained(folder, local_files_only=True)
+    processor = LlavaProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    return model.eval(), processor

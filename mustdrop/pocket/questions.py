@@ -18,9 +18,10 @@ QUESTION_TYPES = ("color", "shape", "number", "letter", "exist", "count", "spati
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 MAX_COUNT = 5
 WORDS = frozenset(
-    "what color is the shape object number letter on there a how many are objects"
-    " left right of or above below yes no ?".split()
-) | {*COLORS, *SHAPES, *PLURALS.values(), *CHARACTERS}
+    {*("what", "color", "shape", "number", "letter", "how", "many", "is", "are", "there", "?")}
+    | {*("a", "the", "on", "of", "or", "left", "right", "above", "below", "object", "objects")}
+    | {*("yes", "no"), *COLORS, *SHAPES, *PLURALS.values(), *CHARACTERS}
+)
 
 Choice = TypeVar("Choice")
 
@@ -106,7 +107,7 @@ def _letter(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questio
 
 
 def _exist(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
-    """Half yes; half of the rest name a colour and a shape that are both there, but not together."""
+    """Half yes. Half of the rest name a colour and a shape that are both there, yet not as one."""
     present, adversarial = rng.random(2) < 0.5
     if present:
         target = int(rng.integers(len(objects)))

@@ -1,0 +1,105 @@
+"""Train PocketLLaVA and export it; stopped anywhere, the same command goes on where it was.
+
+python experiments/train_pocket.py
+python experiments/train_pocket.py smoke=true
+python experiments/train_pocket.py recipe.architecture.layers=12 recipe.probe_layer=10 output=...
+
+The state, scores.json and the exported model (export/, which ``mustdrop.pocket.load(folder=...)``
+reads and which may replace mustdrop/pocket/checkpoint/) lie under ``output``.
+"""
+
+import json
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mustdrop.pocket import SPLITS, Score, answer, exact_match, load, sample
+from mustdrop.pocket.training import Training
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="train_pocket")
+def main(cfg: DictConfig) -> None:
+    """Compose the recipe, train, export, measure on the calibration splits."""
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
+    console = Console()
+    recipe = instantiate(cfg.recipe)
+    folder = Path(cfg.output)
+    measured = cfg.measured
+    if cfg.smoke:
+        recipe, folder, measured = recipe.smoke(), folder / "smoke", 7
+    device = cfg.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = Training(recipe, folder, device, cfg.workers)
+    _run(training, console)
+    training.export(folder / "export")
+    scores = _measure(folder / "export", measured)
+    rows = {name: {"right": score.right, "n": score.n} for name, score in scores.items()}
+    (folder / "scores.json").write_text(json.dumps(rows, indent=2) + "\n")
+    console.print(_table("exported model", scores))
+
+
+def _run(training: Training, console: Console) -> None:
+    """Train to the end under a bar; after each stage, say what the model can do."""
+    names = list(training.recipe.stages)
+    with Progress(
+        TextColumn("{task.fields[stage]}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps, {task.fields[rate]:.1f} /s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}{task.fields[right]}"),
+        console=console,
+    ) as bars:
+        task = bars.add_task(
+            "",
+            total=training.recipe.steps,
+            completed=training.done,
+            stage=names[0],
+            rate=0.0,
+            loss=float("nan"),
+            right="",
+        )
+        for report in training.run():
+            right = "" if report.right is None else f", right {report.right:.2f}"
+            bars.update(
+                task,
+                completed=report.done,
+                stage=report.stage,
+                rate=bars.tasks[0].speed or 0.0,
+                loss=report.loss,
+                right=right,
+            )
+            stage = training.recipe.stages[report.stage]
+            if report.step == stage.steps and stage.questions:
+                title = f"after {report.stage}, all vision tokens"
+                bars.console.print(_table(title, training.validate()))
+
+
+def _measure(folder: Path, n: int) -> dict[str, Score]:
+    """The calibration splits, answered by plain ``generate``: the test splits stay unseen."""
+    model, processor = load(folder=folder)
+    scores = {}
+    for name in SPLITS:
+        if name.endswith("calibration"):
+            samples = [sample(name, index) for index in range(n)]
+            scores[name] = exact_match(answer(model, processor, samples), samples)
+    return scores
+
+
+def _table(title: str, scores: dict[str, Score]) -> Table:
+    table = Table("", "right", "n", "95 % interval", title=title)
+    for name, score in scores.items():
+        low, high = score.interval()
+        table.add_row(name, f"{score.share:.3f}", str(score.n), f"{low:.3f} - {high:.3f}")
+    return table
+
+
+if __name__ == "__main__":
+    main()
