@@ -50,7 +50,7 @@ check: setup  ## formatting, lint, types and the floors of the house
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 format: setup  ## rewrite the sources the way `check` wants them
 	$(BIN)/ruff check --fix .
