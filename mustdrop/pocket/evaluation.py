@@ -56,10 +56,12 @@ def answer(
         inputs = processor(
             images=[one.image for one in batch],
             text=[prompt(processor, one.question) for one in batch],
-            padding=True,
-            return_tensors="pt",
+            text_kwargs={"padding": True, "return_tensors": "pt"},
+            images_kwargs={"return_tensors": "pt"},
         ).to(model.device, model.dtype)
-        tokens = model.generate(**inputs, do_sample=False, max_new_tokens=4)
+        tokens = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
+            **inputs, do_sample=False, max_new_tokens=4
+        )
         fresh = tokens[:, inputs["input_ids"].shape[1] :]
         answers += processor.batch_decode(fresh, skip_special_tokens=True)
     return [text.strip() for text in answers]

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import LlavaForConditionalGeneration
 
 from mustdrop.pocket.batches import CENSUS, PATCH_CLASSES, Batch
-from mustdrop.pocket.model import EOS
+from mustdrop.pocket.model import EOS, FEATURE_LAYER
 from mustdrop.pocket.packing import decode, encode, normalise
 from mustdrop.pocket.recipe import Stage
 
@@ -47,7 +47,7 @@ def objective(
     loss = stage.dense * dense_loss(model, probes, states, batch)
     if not stage.questions:
         return loss, None
-    features = states[model.config.vision_feature_layer][:, 1:]
+    features = states[FEATURE_LAYER][:, 1:]
     hidden = decode(model, features, batch.kept, batch.questions)
     answer, right = answer_loss(model, hidden[-1], batch)
     loss = loss + answer
@@ -70,8 +70,7 @@ def dense_loss(
     The census is the only loss on the last block, whose features the language model never sees:
     it makes CLS attend to the objects, as a contrastively trained encoder's does.
     """
-    layer = model.config.vision_feature_layer
-    *logits, centers = probes.patch(states[layer][:, 1:]).split([*PATCH_CLASSES, 2], dim=-1)
+    *logits, centers = probes.patch(states[FEATURE_LAYER][:, 1:]).split([*PATCH_CLASSES, 2], dim=-1)
     shown = batch.patch_labels[..., 0] > 0
     weights = torch.where(shown, 1.0, _BACKGROUND)
     loss = logits[0].new_zeros(())

@@ -25,6 +25,7 @@ from transformers import (
 from mustdrop.pocket.questions import WORDS
 from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
 
+FEATURE_LAYER = -2  # the language model reads the encoder before its last block, as in LLaVA-1.5
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PAD, BOS, EOS, UNKNOWN, IMAGE = range(5)
 # "or" stands last because the packaged weights learned it last.
@@ -110,7 +111,7 @@ def config(
         text_config=text,
         image_token_index=IMAGE,
         image_seq_length=GRID**2,
-        vision_feature_layer=-2,
+        vision_feature_layer=FEATURE_LAYER,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
     )

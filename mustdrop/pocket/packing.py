@@ -10,14 +10,13 @@ The Hugging Face modules do all the maths: ours are the order, the mask and the 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
 
-from mustdrop.pocket.model import BOS, TOKEN_IDS
+from mustdrop.pocket.model import BOS, FEATURE_LAYER, TOKEN_IDS
 from mustdrop.pocket.scenes import GRID
 
 _OPENING = (BOS, TOKEN_IDS["USER:"])
-_CLIP_STATISTICS = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+_CLIP_STATISTICS = (CLIPImageProcessorPil.image_mean, CLIPImageProcessorPil.image_std)
 
 
 def normalise(pixels: UInt8[Tensor, "images 192 192 3"]) -> Float[Tensor, "images 3 192 192"]:
@@ -82,7 +81,7 @@ def answers(
 ) -> Float[Tensor, "images questions vocabulary"]:
     """Logits of the word after each question's end."""
     states = encode(model, normalise(pixels), kept)
-    hidden = decode(model, states[model.config.vision_feature_layer][:, 1:], kept, questions)[-1]
+    hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, questions)[-1]
     return model.lm_head(hidden.take_along_dim(ends[..., None, None], dim=2)[:, :, 0])
 
 

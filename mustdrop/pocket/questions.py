@@ -59,7 +59,7 @@ def ask(rng: np.random.Generator, objects: Sequence[SceneObject], type: str) -> 
 
 
 def _pick(rng: np.random.Generator, candidates: Sequence[Choice]) -> Choice | None:
-    return candidates[rng.integers(len(candidates))] if candidates else None
+    return candidates[int(rng.integers(len(candidates)))] if candidates else None
 
 
 def _name(item: SceneObject) -> str:

@@ -26,8 +26,10 @@ COLORS = {
     "orange": (245, 140, 30),
     "cyan": (60, 215, 225),
 }
-SHAPES = ("circle", "square", "triangle", "diamond", "cross", "bus")
+SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "diamond", "cross", "bus")
 MAX_OBJECTS = 20  # more do not fit for certain
+
+Ink = int | tuple[int, int, int]
 
 _CARRIERS = ("circle", "square", "bus")
 _CARRYING = 0.75  # share of the carriers with a character
@@ -198,7 +200,7 @@ def _write(pixels: UInt8[np.ndarray, "192 192 3"], item: SceneObject, character:
     window[GLYPHS[character]] = 10 if sum(COLORS[item.color]) / 3 > 125 else 245
 
 
-def _draw(canvas: ImageDraw.ImageDraw, item: SceneObject, body: object, wheels: object) -> None:
+def _draw(canvas: ImageDraw.ImageDraw, item: SceneObject, body: Ink, wheels: Ink) -> None:
     """Draw the shape; the two fills are colours, or one index for a map of owners."""
     left, top = item.left, item.top
     right, bottom = left + item.width - 1, top + item.height - 1

@@ -66,19 +66,21 @@ class Training:
 
     def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", workers: int = 1):
         architecture = config(**recipe.architecture)
-        layers = architecture.text_config.num_hidden_layers
+        self.recipe, self.folder, self.workers = recipe, folder, workers
+        self.device = torch.device(device)
+        self.model = build_model(architecture, recipe.seed)
+        layers = len(self.model.model.language_model.layers)
         if not 0 <= recipe.probe_layer < layers - 1:
             raise ValueError(
                 f"probe_layer must be in [0, {layers - 1}), before the last layer,"
                 f" got {recipe.probe_layer}"
             )
-        self.recipe, self.folder, self.workers = recipe, folder, workers
-        self.device = torch.device(device)
-        self.model = build_model(architecture, recipe.seed).to(self.device)
         # On the CPU the plain softmax is faster, forward and back, than the fused kernel.
         self.model.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
-        hidden = architecture.vision_config.hidden_size, architecture.text_config.hidden_size
-        self.probes = Probes(*hidden, seed=recipe.seed).to(self.device)
+        projector = self.model.model.multi_modal_projector
+        vision_hidden, hidden = projector.linear_1.in_features, projector.linear_2.out_features
+        self.probes = Probes(vision_hidden, hidden, recipe.seed)
+        nn.ModuleList([self.model, self.probes]).to(self.device)
         self.number, self.step = 0, 0
         self.optimizer = self._optimizer()
         if (folder / _STATE).is_file():
@@ -165,7 +167,7 @@ class Training:
         Raises:
             ValueError: If the weights are larger than the package may carry.
         """
-        model = copy.deepcopy(self.model).to("cpu", torch.bfloat16)
+        model = copy.deepcopy(self.model).cpu().bfloat16()
         size = sum(2 * parameter.numel() for parameter in model.parameters())
         if size > MAX_BYTES:
             raise ValueError(f"weights must be at most {MAX_BYTES} bytes, got {size}")
@@ -208,7 +210,7 @@ class Training:
                 }
                 for (vision, decays), parameters in groups.items()
             ],
-            betas=self.recipe.betas,
+            betas=(self.recipe.betas[0], self.recipe.betas[1]),
             eps=self.recipe.eps,
         )
 
