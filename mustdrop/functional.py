@@ -32,12 +32,13 @@ def attention_rows(
         row: Index of each row on the key axis, for the causal mask. None: every row sees all tokens.
         scaling: Factor on the dot products, usually ``dim ** -0.5``.
     """
-    grouped = rearrange(query, "(kv rep) rows dim -> kv (rep rows) dim", kv=key.shape[0])
-    score = (grouped @ key.transpose(-1, -2)) * scaling
-    score = rearrange(score, "kv (rep rows) tokens -> (kv rep) rows tokens", rows=query.shape[1])
+    heads, rows, dim = query.shape
+    kv_heads, tokens, _ = key.shape
+    grouped = query.reshape(kv_heads, heads // kv_heads * rows, dim)
+    score = ((grouped @ key.transpose(-1, -2)) * scaling).view(heads, rows, tokens)
     if row is not None:
-        unseen = torch.arange(key.shape[1], device=key.device) > row[:, None]
-        score = score.masked_fill(unseen, -math.inf)
+        unseen = torch.arange(tokens, device=key.device) > row[:, None]
+        score.masked_fill_(unseen, -math.inf)
     return score.softmax(-1, dtype=torch.float32).to(query.dtype)
 
 

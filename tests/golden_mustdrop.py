@@ -183,7 +183,7 @@ class Replay:
             "attn_t2v": lambda: mean,
             "attn_sum": lambda: mean.sum(0),
             "attn_max": lambda: mean.amax(0),
-            "dual_keep": lambda: (~self.recorder.inner.unimportant(mean)).nonzero().flatten(),
+            "dual_keep": lambda: (~self.recorder.inner.unimportant(mean, mean.sum(0))).nonzero().flatten(),
             "vis_keep": lambda: keep,
             "key_out": lambda: protected[keep].nonzero().flatten(),
             "merged_indices": lambda: _places(before, after),

@@ -40,7 +40,6 @@ class DecodePass:
 
     def __post_init__(self) -> None:
         self.rotary: dict[tuple, tuple[Tensor, Tensor]] = {}
-        self.memo: dict[int, tuple[Tensor, ...]] = {}
 
     def compact(self, strategy: DecodeStrategy, prompts: Sequence[Prompt]) -> None:
         """Cut every layer's cache to the tokens that the strategy keeps.
@@ -48,43 +47,32 @@ class DecodePass:
         The device is asked twice, however many layers and prompts there are: how many tokens stay, and which.
         """
         depth = len(self.lengths)
-        self.memo = {}
-        rows: list[Tensor] = []
-        for layer in range(depth):
-            rows += [self._stays(strategy, prompt, layer, depth) for prompt in prompts]
-        counts = torch.stack([row.sum() for row in rows]).tolist()
-        index = torch.cat(rows).nonzero().flatten()
-        offsets = torch.tensor([0] + [len(row) for row in rows[:-1]]).cumsum(0).tolist()
-        stays = [
-            part - offset for part, offset in zip(index.split(counts), offsets, strict=True)
-        ]
-        for layer, cached in enumerate(self.cache.layers):
-            number = slice(layer * len(prompts), (layer + 1) * len(prompts))
-            if all(len(row) == count for row, count in zip(rows[number], counts[number], strict=True)):
+        seen = _Seen(strategy, depth)
+        rows = [[seen.stays(prompt, layer) for prompt in prompts] for layer in range(depth)]
+        unique = list({id(row): row for line in rows for row in line}.values())
+        counts = torch.stack([row.sum() for row in unique]).tolist()
+        index = torch.cat(unique).nonzero().flatten().split(counts)
+        start = 0
+        stays: dict[int, Tensor] = {}
+        for row, part in zip(unique, index, strict=True):
+            stays[id(row)] = part - start
+            start += len(row)
+        for layer, line in enumerate(rows):
+            keep = [stays[id(row)] for row in line]
+            if all(len(part) == len(row) for part, row in zip(keep, line, strict=True)):
                 continue
-            assert cached.keys is not None and cached.values is not None
-            gather = align(stays[number], self.pads[layer]).to(cached.keys.device)
-            cached.keys, cached.values = _cut(cached.keys, gather), _cut(cached.values, gather)
-            self.pads[layer] = padding(counts[number])
-            self.lengths[layer] = gather.shape[1]
-            self.changed = True
-            for prompt, stay in zip(prompts, stays[number], strict=True):
-                prompt.ledger.cached[layer] = prompt.ledger.alive[layer][stay]
+            self._cut(layer, keep)
+            for prompt, part in zip(prompts, keep, strict=True):
+                prompt.ledger.cached[layer] = prompt.ledger.alive[layer][part]
 
-    def _stays(self, strategy: DecodeStrategy, prompt: Prompt, layer: int, depth: int) -> Tensor:
-        """Which of a prompt's tokens stay in a layer's cache; text always does."""
-        ledger = prompt.ledger
-        alive = ledger.alive[layer]
-        if id(alive) not in self.memo:  # layers between two drops share one tensor, kept by the ledger
-            vision = len(alive) - prompt.other
-            is_text = ledger.vision[alive].logical_not()
-            where = is_text.to(torch.uint8).argsort(stable=True)[:vision]
-            last = torch.zeros_like(ledger.vision).index_fill_(0, ledger.alive[depth - 1], True)
-            at = alive[where]
-            self.memo[id(alive)] = (where, at, last[at], ledger.protected[at])
-        where, *seen = self.memo[id(alive)]
-        stays = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
-        return stays.index_copy_(0, where, strategy.keep(CacheView(layer, depth, *seen)))
+    def _cut(self, layer: int, keep: Sequence[Tensor]) -> None:
+        cached = self.cache.layers[layer]
+        assert cached.keys is not None and cached.values is not None
+        index = align(keep, self.pads[layer]).to(cached.keys.device)
+        cached.keys, cached.values = _take(cached.keys, index), _take(cached.values, index)
+        self.pads[layer] = padding([len(part) for part in keep])
+        self.lengths[layer] = index.shape[1]
+        self.changed = True
 
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
         """Pre-hook of a decoder layer at a decoding step."""
@@ -127,7 +115,37 @@ class DecodePass:
         self.masks.memo = {}
 
 
-def _cut(states: Tensor, index: Tensor) -> Tensor:
+class _Seen:
+    """What a decode strategy decides, computed once for all layers that hold the same tokens."""
+
+    def __init__(self, strategy: DecodeStrategy, depth: int) -> None:
+        self.strategy, self.depth = strategy, depth
+        self.views: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
+
+    def stays(self, prompt: Prompt, layer: int) -> Tensor:
+        """Which of a prompt's tokens stay in a layer's cache; text always does."""
+        ledger = prompt.ledger
+        alive = ledger.alive[layer]
+        same = (id(prompt), id(alive))  # layers between two drops share one tensor, kept by the ledger
+        if same not in self.views:
+            vision = len(alive) - prompt.other
+            is_text = ledger.vision[alive].logical_not()
+            where = is_text.to(torch.uint8).argsort(stable=True)[:vision]
+            last = torch.zeros_like(ledger.vision)
+            last = last.index_fill_(0, ledger.alive[self.depth - 1], True)
+            at = alive[where]
+            self.views[same] = (where, at, last[at], ledger.protected[at])
+        where, *view = self.views[same]
+        keep = self.strategy.keep(CacheView(layer, self.depth, *view))
+        answer = (*same, id(keep))
+        if answer not in self.rows:  # the answer is kept as well: ids are unique among the living alone
+            row = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
+            self.rows[answer] = (row.index_copy_(0, where, keep), keep)
+        return self.rows[answer][0]
+
+
+def _take(states: Tensor, index: Tensor) -> Tensor:
     """Cached states [batch, heads, tokens, dim] by token index [batch, tokens]."""
     if len(states) == 1:
         return states.index_select(-2, index[0])

@@ -152,7 +152,8 @@ class PrefillPass:
 
     def _view(self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> PrefillView:
         prompt, pad = self.prompts[number], self.pads[number]
-        protected = prompt.ledger.protected[prompt.alive[prompt.vision]]
+        positions = prompt.alive[prompt.vision]
+        protected = prompt.ledger.protected[positions]
         if number not in self.protected_counts:
             encoded = prompt.ledger.encoder
             self.protected_counts[number] = int(protected.sum()) if encoded else 0
@@ -180,12 +181,11 @@ class PrefillPass:
                 prompt.ledger.scores[layer] = score
 
         prompt_inputs = self.inputs[number, self.input_pads[number] :]
-        text = torch.arange(prompt.ledger.seq_len - prompt.text, prompt.ledger.seq_len)
         return PrefillView(
-            layer=layer, depth=self.facts.depth, positions=prompt.alive[prompt.vision], cells=prompt.cells,
+            layer=layer, depth=self.facts.depth, positions=positions, cells=prompt.cells,
             grid=self.facts.grid, image_count=prompt.images, protected=protected,
             protected_count=self.protected_counts[number], sizes=prompt.sizes,
-            text=text.to(prompt.alive.device), inputs=prompt_inputs, get_hidden=states,
+            text=prompt.alive[len(prompt) - prompt.text :], inputs=prompt_inputs, get_hidden=states,
             get_attention=attention, get_generator=generator, log_score=log_score,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -53,7 +54,7 @@ class ModelAdapter(ABC):
     def blocks(self, encoder: nn.Module) -> Sequence[nn.Module]:
         """The encoder's blocks; each has ``self_attn``."""
 
-    @property
+    @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:
         """What strategies may know of the model."""
@@ -63,7 +64,7 @@ class ModelAdapter(ABC):
     def vision_token_ids(self) -> Sequence[int]:
         """Token ids of vision slots."""
 
-    @property
+    @cached_property
     def layers(self) -> Sequence[nn.Module]:
         """Decoder layers; each has ``self_attn`` and ``input_layernorm``."""
         return list(self.language_model.layers)
@@ -73,7 +74,7 @@ class ModelAdapter(ABC):
         """The first layer after which tokens may leave (-1: at the input)."""
         return -1
 
-    @property
+    @cached_property
     def patches(self) -> int:
         """Patches of one encoded image."""
         rows, columns = self.facts.grid

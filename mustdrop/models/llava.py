@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 from torch import nn
@@ -48,7 +49,7 @@ class LlavaAdapter(ModelAdapter):
         """CLIP has a [CLS] token; SigLIP, for one, has none."""
         return self.model.config.vision_config.model_type.startswith("clip")
 
-    @property
+    @cached_property
     def facts(self) -> ModelFacts:
         config = self.model.config
         vision = config.vision_config

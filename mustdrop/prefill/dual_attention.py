@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -51,18 +52,24 @@ class DualAttention(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         attention = view.attention(rows="text").float().mean(0)
-        view.log_score(attention.sum(0))
-        keep = (~self.unimportant(attention) | view.protected).nonzero().flatten()
-        if len(keep) < min(self.min_keep, len(view.positions)):
-            keep = top_keep(
-                attention.sum(0), min(self.min_keep, len(view.positions)), view.protected
-            )
+        share = attention.sum(0)
+        view.log_score(share)
+        keep = (~self.unimportant(attention, share) | view.protected).nonzero().flatten()
+        fewest = min(self.min_keep, len(share))
+        if len(keep) < fewest:
+            keep = top_keep(share, fewest, view.protected)
         return Reduction(keep)
 
-    def unimportant(self, attention: Float[Tensor, "text vision"]) -> Bool[Tensor, " vision"]:
-        """The tokens that both criteria (or the one in use) let go."""
-        share = attention.sum(0)
-        drop = attention.new_ones(attention.shape[1]).bool()
+    def unimportant(
+        self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]
+    ) -> Bool[Tensor, " vision"]:
+        """The tokens that both criteria (or the one in use) let go.
+
+        Args:
+            attention: A, the attention from text to vision.
+            share: V, its sum over the text.
+        """
+        drop = torch.ones_like(share, dtype=torch.bool)
         if self.gamma is not None:
             limit = self.gamma * share.sum()
             drop = share < limit if self.strict else share <= limit

@@ -1,0 +1,241 @@
+"""What dropping costs on top of its floor, and what the hooks cost when nothing is dropped.
+
+The floor of a run is the same stock layers, with sdpa, on sequences that are simply cut to the run's own counts: no
+scoring, no selection, no gather, no compaction. A perfect implementation has ratio 1. Ratios are taken pair by
+pair, in turn, in one process on one thread, from CPU time.
+
+    python experiments/bench.py                      # about 4 minutes on one core
+    python experiments/bench.py --rounds 40 --out experiments/records/bench.json
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import transformers
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    DynamicCache,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from mustdrop import TokenDropper
+from mustdrop.cost import DecoderShape, prefill_macs, scoring_macs
+from mustdrop.decode.output_aware import OutputAware
+from mustdrop.ledger import TokenLedger
+from mustdrop.prefill.dual_attention import DualAttention
+
+IMAGE, BEFORE, AFTER = 5, 35, 30
+LAYERS = (2, 6, 10, 14)
+CASES = ((576, 192), (576, 128), (576, 64), (2880, 320))
+
+
+def build(slots: int) -> LlavaForConditionalGeneration:
+    """A random LLaVA with 32 layers of width 256; its encoder is a dummy, only the decoder is timed."""
+    torch.manual_seed(0)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            image_size=4 * 24, patch_size=4,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=128, hidden_size=256, intermediate_size=688, num_hidden_layers=32,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, pad_token_id=0,
+        ),
+        image_token_index=IMAGE, image_seq_length=slots, vision_feature_layer=-2,
+    )  # fmt: skip
+    model = LlavaForConditionalGeneration(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in model.named_parameters():
+        if name.endswith(("q_proj.weight", "k_proj.weight")):  # unit-variance logits: attention that differs by token
+            weight.data.normal_(0, 1.5 / weight.shape[1] ** 0.5, generator=generator)
+    return model
+
+
+def prompt(model: LlavaForConditionalGeneration, slots: int) -> tuple[Tensor, Tensor]:
+    """(ids, embeddings) of 35 text, ``slots`` vision and 30 text tokens."""
+    generator = torch.Generator().manual_seed(2)
+    text = torch.randint(6, 128, (BEFORE + AFTER,), generator=generator)
+    ids = torch.cat([text[:BEFORE], torch.full((slots,), IMAGE), text[BEFORE:]])[None]
+    embeds = model.get_input_embeddings()(ids)
+    vision = torch.randn(slots, 256, generator=generator) * embeds.std()
+    embeds[0, BEFORE : BEFORE + slots] = vision
+    return ids, embeds
+
+
+def timed(work: Callable[[], object]) -> float:
+    """CPU seconds of one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+class Arm:
+    """One prompt on one model: the prefill with a dropper, its floor, and the plain prefill.
+
+    Each way returns the CPU seconds of one prefill.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration, slots: int) -> None:
+        self.model, self.decoder = model, model.model.language_model
+        self.ids, self.embeds = prompt(model, slots)
+
+    def prefill(self) -> None:
+        self.decoder(inputs_embeds=self.embeds, past_key_values=DynamicCache(), use_cache=True)
+
+    def plain(self) -> float:
+        return timed(self.prefill)
+
+    def dropping(self, dropper: TokenDropper) -> tuple[float, TokenLedger]:
+        """(seconds, ledger); attaching is not timed, a context serves many prompts."""
+        with attached(dropper, self) as state:
+            return timed(self.prefill), state.ledgers[0]
+
+    def floor(self, ledger: TokenLedger) -> float:
+        """The stock layers on sequences cut to the ledger's counts."""
+        counts = [len(ledger.alive[layer]) for layer in range(ledger.depth)]
+
+        def run() -> None:
+            hidden, cache, rotary = self.embeds, DynamicCache(), None
+            for layer, count in zip(self.decoder.layers, counts, strict=True):
+                if rotary is None or count != hidden.shape[1]:
+                    hidden = hidden[:, :count].contiguous()
+                    position = torch.arange(count)[None]
+                    rotary = self.decoder.rotary_emb(hidden, position_ids=position)
+                hidden = layer(
+                    hidden, attention_mask=None, position_embeddings=rotary,
+                    past_key_values=cache, use_cache=True,
+                )  # fmt: skip
+            self.decoder.norm(hidden)
+
+        return timed(run)
+
+
+class attached:
+    """A dropper attached to an arm's model, told the prompt's ids as the model's own forward would."""
+
+    def __init__(self, dropper: TokenDropper, arm: Arm) -> None:
+        self.context, self.arm = dropper.attach(arm.model), arm
+
+    def __enter__(self):
+        run = self.context.__enter__()
+        for hook in self.arm.model.model._forward_pre_hooks.values():
+            hook(self.arm.model.model, (), {"input_ids": self.arm.ids})
+        return run
+
+    def __exit__(self, *error) -> None:
+        self.context.__exit__(*error)
+
+
+def calibrate(arm: Arm, target: float) -> DualAttention:
+    """Global and individual filtering whose executed average is nearest to ``target``, by bisection on gamma."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        strategy = DualAttention(gamma=middle, alpha=1.0, layers=LAYERS)
+        _, ledger = arm.dropping(TokenDropper(prefill=strategy))
+        found = ledger.counts().executed_average
+        if abs(found - target) <= 0.01 * target:
+            return strategy
+        low, high = (middle, high) if found > target else (low, middle)
+    return strategy
+
+
+def paired(ours: Callable[[], float], base: Callable[[], float], rounds: int, tick) -> dict:
+    """Both in turn and in changing order; the ratio of each pair."""
+    ours(), base()
+    pairs = []
+    for number in range(rounds):
+        order = (ours, base) if number % 2 else (base, ours)
+        times = {run: run() for run in order}
+        pairs.append((times[ours], times[base]))
+        tick()
+    ratios = sorted(a / b for a, b in pairs)
+    quarter = statistics.quantiles(ratios, n=4)
+    return {
+        "median": statistics.median(ratios), "q1": quarter[0], "q3": quarter[2], "min": ratios[0],
+        "max": ratios[-1], "rounds": rounds, "ms": 1e3 * statistics.median(a for a, _ in pairs),
+        "base_ms": 1e3 * statistics.median(b for _, b in pairs),
+    }  # fmt: skip
+
+
+@torch.inference_mode()
+def measure(rounds: int, progress: Progress) -> list[dict]:
+    """Every case, as rows of the record."""
+    rows, arms = [], {slots: Arm(build(slots), slots) for slots in {slots for slots, _ in CASES}}
+    bar = progress.add_task("bench", total=rounds * (2 * len(CASES) + 1))
+    shape = DecoderShape(256, 256, 256, 688, 128)
+
+    def tick() -> None:
+        progress.advance(bar)
+
+    def compare(case: str, arm: Arm, dropper: TokenDropper, base: Callable[[], float], **about) -> None:
+        result = paired(lambda: arm.dropping(dropper)[0], base, rounds, tick)
+        rows.append({"case": case, **about, **result})
+
+    compare("hooks, nothing dropped / plain", arms[576], TokenDropper(), arms[576].plain)
+    for slots, target in CASES:
+        arm = arms[slots]
+        strategy = calibrate(arm, target)
+        dropper = TokenDropper(prefill=strategy, decode=OutputAware(from_layer=2))
+        _, ledger = arm.dropping(dropper)
+        about = {
+            "executed": ledger.counts().executed_average, "slots": slots, "gamma": strategy.gamma,
+            "scoring_share": scoring_macs(ledger, shape) / prefill_macs(ledger, shape),
+        }  # fmt: skip
+        name = f"{slots} -> {target} executed"
+        floor = partial(arm.floor, ledger)
+        compare(f"{name} / floor", arm, dropper, floor, **about)
+        compare(f"{name} / plain", arm, dropper, arm.plain, **about)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--out", type=Path, help="write the record here (json)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with Progress() as progress:
+        rows = measure(options.rounds, progress)
+    table = Table("case", "executed", "median", "q1 - q3", "ms", "base ms", "scoring", title="CPU time, paired")
+    for row in rows:
+        executed, share = row.get("executed"), row.get("scoring_share")
+        table.add_row(
+            row["case"], f"{executed:.1f}" if executed else "", f"{row['median']:.3f}",
+            f"{row['q1']:.3f} - {row['q3']:.3f}", f"{row['ms']:.0f}", f"{row['base_ms']:.0f}",
+            f"{share:.2%}" if share else "",
+        )  # fmt: skip
+    Console().print(table)
+    if options.out:
+        record = {
+            "what": __doc__.split("\n")[0], "rows": rows, "torch": torch.__version__,
+            "transformers": transformers.__version__, "threads": 1, "cpu": cpu_name(),
+            "python": platform.python_version(),
+        }  # fmt: skip
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def cpu_name() -> str:
+    """The processor's own name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
