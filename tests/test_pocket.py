@@ -1,0 +1,260 @@
+"""PocketVQA: scenes, questions and splits hold what they promise, by separate code."""
+
+import hashlib
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mustdrop.pocket import GRID, PATCH_SIZE, QUESTION_TYPES, SPLITS, ask, sample, scene
+from mustdrop.pocket.dataset import TRAINING_SEED, VALIDATION_SEED
+from mustdrop.pocket.questions import PLURALS, WORDS
+from mustdrop.pocket.scenes import COLORS, SHAPES, Stream, generator
+
+YES_NO = {True: "yes", False: "no"}
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Enough of both calibration splits to see frequencies: 60 questions of each type, a split."""
+    names = ("crowded_calibration", "easy_calibration")
+    return {name: [sample(name, index) for index in range(60 * 7)] for name in names}
+
+
+# Scenes
+
+
+def test_a_scene_is_a_function_of_seed_and_index():
+    first, again = scene(3, 5, 2, 8), scene(3, 5, 2, 8)
+    assert first.objects == again.objects
+    assert np.array_equal(first.pixels, again.pixels)
+    for other in (scene(3, 6, 2, 8), scene(4, 5, 2, 8), scene(3, 5, 2, 8, attempt=1)):
+        assert other.objects != first.objects
+
+
+def test_streams_and_attempts_share_no_draw():
+    draws = [generator(1, 2, stream, k).integers(2**62) for stream in Stream for k in range(3)]
+    assert len(set(draws)) == len(draws)
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(1, 1), (2, 8), (10, 16), (20, 20)])
+def test_a_scene_holds_exactly_the_objects_asked_for(fewest, most):
+    counts = Counter()
+    for index in range(60):
+        objects = scene(7, index, fewest, most).objects
+        counts[len(objects)] += 1
+        assert len({(item.color, item.shape) for item in objects}) == len(objects)
+        assert len(scene(7, index, fewest, most, attempt=2).objects) == len(objects)
+        for i, item in enumerate(objects):
+            assert item.left >= 1 and item.left + item.width < 192
+            assert item.top >= 1 and item.top + item.height < 192
+            for other in objects[:i]:
+                across = max(
+                    item.left - other.left - other.width, other.left - item.left - item.width
+                )
+                down = max(item.top - other.top - other.height, other.top - item.top - item.height)
+                assert max(across, down) >= 4
+    assert set(counts) == set(range(fewest, most + 1))
+
+
+def test_only_squares_circles_and_buses_carry_characters():
+    objects = [item for index in range(60) for item in scene(7, index, 10, 16).objects]
+    carried = Counter(item.shape for item in objects if item.character)
+    assert set(carried) == {"square", "circle", "bus"}
+    carriers = sum(item.shape in carried for item in objects)
+    assert 0.65 < sum(carried.values()) / carriers < 0.85
+
+
+def test_patch_owners_are_where_the_colours_are(samples):
+    """Found again by colour, in the picture alone."""
+    for one in samples["crowded_calibration"][:60]:
+        pixels = np.asarray(one.image).astype(int)
+        for index, item in enumerate(one.objects):
+            box = np.zeros((192, 192), bool)
+            box[item.top : item.top + item.height, item.left : item.left + item.width] = True
+            painted = box & (abs(pixels - COLORS[item.color]).max(-1) <= 18 + 8)
+            owned = (one.patch_owner == index).repeat(PATCH_SIZE, 0).repeat(PATCH_SIZE, 1)
+            assert painted.sum() >= 40
+            assert (painted & owned).sum() >= 0.85 * painted.sum()
+            touched = (box & owned).reshape(GRID, PATCH_SIZE, GRID, PATCH_SIZE).any((1, 3))
+            assert np.array_equal(touched, one.patch_owner == index)
+
+
+def test_target_patches_are_those_of_the_objects_asked_about(samples):
+    for one in samples["easy_calibration"]:
+        expected = np.zeros((GRID, GRID), bool)
+        for index in one.targets:
+            expected |= one.patch_owner == index
+        assert np.array_equal(one.target_patches, expected)
+        assert one.target_patches.any() == bool(one.targets)
+        assert np.array_equal(one.object_patches, one.patch_owner != -1)
+        assert (one.object_patches | ~one.target_patches).all()
+
+
+# Questions
+
+
+def named(objects, name):
+    """The objects that a name fits: "red bus", "red object", "bus", "buses", "red objects"."""
+    words = [{plural: shape for shape, plural in PLURALS.items()}.get(w, w) for w in name.split()]
+    words = [word for word in words if word not in ("object", "objects")]
+    return [
+        i for i, item in enumerate(objects) if all(w in (item.color, item.shape) for w in words)
+    ]
+
+
+def solve(question, objects):
+    """Answer and targets, from the text and the objects alone."""
+    if match := re.fullmatch(r"what (color|shape|number|letter) is (?:on )?the (.+) \?", question):
+        (target,) = named(objects, match[2])
+        attribute = match[1] if match[1] in ("color", "shape") else "character"
+        value = getattr(objects[target], attribute)
+        assert value.isdigit() == (match[1] == "number")
+        return value, {target}
+    if match := re.fullmatch(r"is there a (\w+ \w+) \?", question):
+        found = named(objects, match[1])
+        return YES_NO[bool(found)], set(found)
+    if match := re.fullmatch(r"how many (.+) are there \?", question):
+        found = named(objects, match[1])
+        return str(len(found)), set(found)
+    pattern = (
+        r"is the (\w+ \w+) (left|right|above|below)(?: or (right|below))?(?: of)? the (\w+ \w+) \?"
+    )
+    match = re.fullmatch(pattern, question)
+    (first,), (second,) = named(objects, match[1]), named(objects, match[4])
+    a, b = objects[first], objects[second]
+    across = a.left + a.width / 2 - b.left - b.width / 2
+    down = a.top + a.height / 2 - b.top - b.height / 2
+    if match[3]:
+        assert (match[2], match[3]) in {("left", "right"), ("above", "below")}
+    offset = across if match[2] in ("left", "right") else down
+    assert abs(offset) >= 16
+    side = {True: ("left", "above"), False: ("right", "below")}[offset < 0]
+    if match[3]:
+        return next(word for word in (match[2], match[3]) if word in side), {first, second}
+    return YES_NO[match[2] in side], {first, second}
+
+
+def test_every_answer_follows_from_the_objects(samples):
+    for one in (*samples["crowded_calibration"], *samples["easy_calibration"]):
+        answer, targets = solve(one.question, one.objects)
+        assert one.answer == answer, one.question
+        assert set(one.targets) == targets, one.question
+
+
+def test_every_word_is_in_the_vocabulary(samples):
+    texts = [f"{one.question} {one.answer}" for split in samples.values() for one in split]
+    used = {word for text in texts for word in text.split()}
+    assert used <= WORDS
+    assert len(WORDS - used) <= 3, "words that no question uses"
+    assert max(len(text.split()) for text in texts) <= 13
+
+
+@pytest.mark.parametrize("split", ["crowded_calibration", "easy_calibration"])
+def test_little_can_be_answered_without_looking(samples, split):
+    bounds = {
+        "color": 0.3,
+        "shape": 0.35,
+        "number": 0.25,
+        "letter": 0.25,
+        "exist": 0.65,
+        "count": 0.45,
+        "spatial": 0.35,
+    }
+    answers = {type: Counter() for type in QUESTION_TYPES}
+    for one in samples[split]:
+        answers[one.type][one.answer] += 1
+    for type, counted in answers.items():
+        ((_, most),) = counted.most_common(1)
+        assert most / counted.total() <= bounds[type], (type, counted)
+    assert len(answers["number"]) == len(answers["letter"]) == 10
+    assert set(answers["spatial"]) == {"yes", "no", "left", "right", "above", "below"}
+
+
+def test_half_the_negatives_are_adversarial():
+    yes, adversarial, plain = 0, 0, 0
+    for index in range(400):
+        question = None
+        for attempt in itertools.count():
+            objects = scene(11, index, 2, 8, attempt).objects
+            if question := ask(np.random.default_rng(index), objects, "exist"):
+                break
+        assert question
+        color, shape = question.text.split()[3:5]
+        seen = any(o.color == color for o in objects) and any(o.shape == shape for o in objects)
+        yes += question.answer == "yes"
+        adversarial += question.answer == "no" and seen
+        plain += question.answer == "no" and not seen
+    assert 0.43 < yes / (yes + adversarial + plain) < 0.57
+    assert 0.4 < adversarial / (adversarial + plain) < 0.6
+
+
+def test_a_question_that_a_scene_does_not_allow_is_not_asked():
+    plain = [item for item in scene(7, 0, 10, 10).objects if item.character is None]
+    assert plain
+    assert ask(np.random.default_rng(0), plain, "number") is None
+    assert ask(np.random.default_rng(0), plain[:1], "spatial") is None
+
+
+# Splits
+
+
+def test_a_sample_is_a_function_of_split_and_index():
+    first, again = sample("crowded_test", 5), sample("crowded_test", 5)
+    assert first.image.tobytes() == again.image.tobytes()
+    assert (first.question, first.answer) == (again.question, again.answer)
+
+
+def test_the_samples_are_those_that_published_numbers_were_measured_on():
+    pairs = itertools.product(SPLITS, range(14))
+    drawn = [sample(name, index) for name, index in pairs]
+    texts = [f"{one.question} {one.answer} {one.targets} {one.objects}" for one in drawn]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    assert digest[:16] == "e1de2595ee5464c4"
+
+
+def test_splits_are_disjoint():
+    seeds = [split.seed for split in SPLITS.values()]
+    assert len({*seeds, TRAINING_SEED, VALIDATION_SEED}) == len(seeds) + 2
+    images = [sample(name, index).image.tobytes() for name in SPLITS for index in range(30)]
+    assert len(set(images)) == len(images)
+
+
+@pytest.mark.parametrize(("name", "fewest", "most"), [("easy", 2, 8), ("crowded", 10, 16)])
+def test_splits_hold_the_objects_they_promise(name, fewest, most, samples):
+    counts = Counter(len(one.objects) for one in samples[f"{name}_calibration"])
+    assert set(counts) == set(range(fewest, most + 1))
+    assert max(counts.values()) < 2 * min(counts.values())
+    split = SPLITS[f"{name}_test"]
+    assert (split.fewest, split.most) == (fewest, most)
+
+
+def test_question_types_are_balanced_from_any_multiple_of_seven(samples):
+    for split in samples.values():
+        blocks = [[one.type for one in split[i : i + 7]] for i in range(0, len(split), 7)]
+        assert all(sorted(block) == sorted(QUESTION_TYPES) for block in blocks)
+        assert len({tuple(block) for block in blocks}) > 50
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sample("hard", 0), "crowded_test, crowded_calibration, easy_test"),
+        (lambda: sample("easy_test", -1), r"index must be in \[0, 10000\)"),
+        (lambda: sample("easy_test", 10_000), r"index must be in \[0, 10000\)"),
+        (lambda: scene(0, 0, 0, 4), "1 <= fewest <= most <= 20"),
+        (lambda: scene(0, 0, 5, 4), "1 <= fewest <= most <= 20"),
+        (lambda: scene(0, 0, 5, 21), "1 <= fewest <= most <= 20"),
+        (lambda: scene(-1, 0, 2, 4), "must be >= 0"),
+        (lambda: ask(np.random.default_rng(0), (), "age"), "color, shape, number, letter"),
+    ],
+)
+def test_bad_input_says_what_was_expected(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_shapes_have_plurals():
+    assert {PLURALS[shape] for shape in SHAPES} >= {"buses", "crosses", "circles"}
