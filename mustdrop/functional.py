@@ -17,28 +17,31 @@ from torch import Tensor
 def attention_rows(
     query: Float[Tensor, "heads rows dim"],
     key: Float[Tensor, "kv_heads tokens dim"],
-    row: Int[Tensor, " rows"] | None,
     scaling: float,
+    first: int | None = None,
+    where: Int[Tensor, " rows"] | None = None,
 ) -> Float[Tensor, "heads rows tokens"]:
     """Attention weights of some rows only, as eager attention would compute them.
 
-    The softmax runs over the whole (causal) row in float32 and is cast back to the query's dtype, so
-    that thresholds see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of
-    ``tokens x tokens`` never exists.
+    The softmax runs over the whole row in float32 and is cast back to the query's dtype, so that thresholds
+    see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of ``tokens x tokens`` never exists.
 
     Args:
         query: Queries of the wanted rows, after norm and rotary embedding.
         key: Keys of every token, likewise; grouped heads are matched as ``repeat_kv`` would.
-        row: Index of each row on the key axis, for the causal mask. None: every row sees all tokens.
         scaling: Factor on the dot products, usually ``dim ** -0.5``.
+        first: The first row's place among the tokens, for the causal mask: no row sees less than the tokens up to
+            it. None: every row sees all tokens.
+        where: Place of each row among the tokens; None: rows follow each other from ``first`` on.
     """
     heads, rows, dim = query.shape
     kv_heads, tokens, _ = key.shape
     grouped = query.reshape(kv_heads, heads // kv_heads * rows, dim)
     score = ((grouped @ key.transpose(-1, -2)) * scaling).view(heads, rows, tokens)
-    if row is not None:
-        unseen = torch.arange(tokens, device=key.device) > row[:, None]
-        score.masked_fill_(unseen, -math.inf)
+    if first is not None and first + 1 < tokens:
+        column = torch.arange(first, tokens, device=key.device)
+        where = column[:rows] if where is None else where.to(key.device)
+        score[..., first:].masked_fill_(column > where[:, None], -math.inf)
     return score.softmax(-1, dtype=torch.float32).to(query.dtype)
 
 

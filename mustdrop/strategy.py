@@ -92,17 +92,15 @@ class VisionView:
 
 @dataclass(frozen=True, eq=False)
 class PrefillView:
-    """The vision tokens of one prompt between two decoder layers.
+    """The vision tokens of one prompt between two decoder layers; ``len`` counts them.
 
     Attributes:
         layer: The layer that has just run; -1 at the language model's input.
         depth: Number of decoder layers.
-        positions: Original position of each vision token.
-        cells: (image, row, column) of each vision token; -1 for newlines and other slots off the grid.
         grid: Patches per image as (rows, columns).
+        image_count: Images of the prompt.
         protected: Key tokens; they must stay.
         protected_count: How many there are.
-        image_count: Images of the prompt.
         sizes: Patches that each vision token stands for.
         text: Original positions of the text tokens behind the last vision token.
         inputs: The language model's input embeddings of the whole prompt.
@@ -110,8 +108,6 @@ class PrefillView:
 
     layer: int
     depth: int
-    positions: Int[Tensor, " vision"]
-    cells: Int[Tensor, "vision 3"]
     grid: tuple[int, int]
     image_count: int
     protected: Bool[Tensor, " vision"]
@@ -119,10 +115,25 @@ class PrefillView:
     sizes: Float[Tensor, " vision"]
     text: Int[Tensor, " text"]
     inputs: Float[Tensor, "prompt dim"]
+    get_positions: Callable[[], Int[Tensor, " vision"]]
+    get_cells: Callable[[], Int[Tensor, "vision 3"]]
     get_hidden: Callable[[], Float[Tensor, "vision dim"]]
     get_attention: Callable[[Rows, str], Float[Tensor, "heads rows vision"]]
     get_generator: Callable[[int], torch.Generator]
     log_score: Callable[[Float[Tensor, " vision"]], None]
+
+    def __len__(self) -> int:
+        return len(self.protected)
+
+    @property
+    def positions(self) -> Int[Tensor, " vision"]:
+        """Original position of each vision token."""
+        return self.get_positions()
+
+    @property
+    def cells(self) -> Int[Tensor, "vision 3"]:
+        """(image, row, column) of each vision token; -1 for newlines and other slots off the grid."""
+        return self.get_cells()
 
     @property
     def hidden(self) -> Float[Tensor, "vision dim"]:

@@ -18,11 +18,11 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     attention = row[:, None, start : start + vision]
     seen: dict[str, Tensor] = {}
     view = PrefillView(
-        layer=1, depth=32, positions=torch.arange(start, start + vision),
-        cells=torch.full((vision, 3), -1), grid=(24, 24), image_count=1,
+        layer=1, depth=32, grid=(24, 24), image_count=1,
         protected=torch.zeros(vision, dtype=torch.bool), protected_count=0, sizes=torch.ones(vision),
         text=torch.arange(start + vision, row.shape[1]), inputs=torch.zeros(row.shape[1], 1),
-        get_hidden=lambda: torch.zeros(vision, 1), get_attention=lambda rows, of: attention,
+        get_positions=lambda: torch.arange(start, start + vision),
+        get_cells=lambda: torch.full((vision, 3), -1), get_hidden=lambda: torch.zeros(vision, 1), get_attention=lambda rows, of: attention,
         get_generator=lambda seed: torch.Generator(), log_score=lambda s: seen.update(score=s),
     )  # fmt: skip
     kept = FastV(keep=_count(data, row.shape[1] - vision), layer=1).reduce(view).keep

@@ -41,10 +41,10 @@ def arrange(
             )
         own = is_vision[pad:]
         where = own.nonzero().flatten()
-        images = sum(adapter.images_per_prompt([len(where)])) if len(where) else 0
+        count = len(where)
+        images = adapter.images_per_prompt([count])[0] if count else 0
         run = (where.diff(prepend=where[:1]) > 1).cumsum(0)
-        text = tokens - 1 - int(where[-1]) if len(where) else tokens
-        tags = adapter.tags(images)[: len(where)] if images else torch.zeros(0, dtype=torch.long)
+        one_run = count > 0 and int(run[-1]) == 0
         position = torch.arange(tokens, device=device)
         if position_ids is not None and position_ids.dim() == 2:
             position = position_ids.expand(len(ids), -1)[number, pad:]
@@ -53,8 +53,11 @@ def arrange(
             Prompt(
                 ledger=TokenLedger(tokens, own, torch.zeros_like(own)),
                 alive=torch.arange(tokens, device=device), position=position,
-                vision=where.to(device), run=run.to(device), cells=cells(adapter, tags).to(device),
-                sizes=torch.ones(len(where), device=device), text=text, images=images,
+                vision=slice(int(where[0]), int(where[0]) + count) if one_run else where.to(device),
+                run=run.to(device), tags=adapter.tags(images).to(device),
+                sizes=torch.ones(count, device=device),
+                protected=torch.zeros(count, dtype=torch.bool, device=device), other=tokens - count,
+                text=tokens - 1 - int(where[-1]) if count else tokens, images=images,
             )  # fmt: skip
         )
         pads.append(pad)
@@ -102,8 +105,9 @@ def _enter(
 ) -> Reduction:
     """Protects a prompt's key tokens, records its sources, and returns which slots are filled."""
     device, patches = prompt.alive.device, adapter.patches
+    slots_to_prompt = prompt.vision_index()
     if not images:
-        return Reduction(prompt.vision)
+        return Reduction(slots_to_prompt)
     on_grid = (tags != OFF_GRID).nonzero().flatten()
     slot_of = torch.full((len(images) * patches,), OFF_GRID)
     slot_of[tags[on_grid]] = on_grid
@@ -111,7 +115,6 @@ def _enter(
     slot_of = slot_of.to(device)
     kept, sizes = [], []
     protected = torch.zeros(len(tags), dtype=torch.bool, device=device)
-    slots_to_prompt = prompt.vision
     for number, image in enumerate(images):
         prompt.ledger.encoder.append(dict(image.blocks))
         slot = slot_of[number * patches + image.cells.to(device)]
@@ -129,6 +132,8 @@ def _enter(
         prompt.ledger.sources.append(
             Source(adapter.facts.grid, slots_to_prompt[slot], source, mix)
         )
+    prompt.protected = protected
+    prompt.tags = tags.to(device)
     prompt.ledger.protected[slots_to_prompt] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)
     if len(on_grid) < len(tags):

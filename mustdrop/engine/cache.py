@@ -120,7 +120,7 @@ class _Seen:
 
     def __init__(self, strategy: DecodeStrategy, depth: int) -> None:
         self.strategy, self.depth = strategy, depth
-        self.views: dict[tuple[int, int], tuple[Tensor, ...]] = {}
+        self.views: dict[tuple[int, int], tuple[Any, tuple[Tensor, ...]]] = {}
         self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def stays(self, prompt: Prompt, layer: int) -> Tensor:
@@ -129,19 +129,18 @@ class _Seen:
         alive = ledger.alive[layer]
         same = (id(prompt), id(alive))  # layers between two drops share one tensor, kept by the ledger
         if same not in self.views:
-            vision = len(alive) - prompt.other
-            is_text = ledger.vision[alive].logical_not()
-            where = is_text.to(torch.uint8).argsort(stable=True)[:vision]
+            where = prompt.vision_in(alive)
             last = torch.zeros_like(ledger.vision)
             last = last.index_fill_(0, ledger.alive[self.depth - 1], True)
             at = alive[where]
-            self.views[same] = (where, at, last[at], ledger.protected[at])
-        where, *view = self.views[same]
+            self.views[same] = (where, (at, last[at], ledger.protected[at]))
+        where, view = self.views[same]
         keep = self.strategy.keep(CacheView(layer, self.depth, *view))
         answer = (*same, id(keep))
         if answer not in self.rows:  # the answer is kept as well: ids are unique among the living alone
             row = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
-            self.rows[answer] = (row.index_copy_(0, where, keep), keep)
+            row[where] = keep
+            self.rows[answer] = (row, keep)
         return self.rows[answer][0]
 
 

@@ -166,7 +166,7 @@ class EncoderStage:
             cls = self.facts.has_cls
             for image, q, k in zip(self.batch, query, key, strict=True):
                 tokens = cls + len(image.cells)
-                row = attention_rows(q[:, :1], k[:, :tokens], None, scaling)
+                row = attention_rows(q[:, :1], k[:, :tokens], scaling)
                 image.cls_attention[index] = row[:, 0, cls:]
 
         return probe

@@ -23,10 +23,12 @@ class Prompt:
         ledger: The record that this prompt writes.
         alive: Original position of each token.
         position: Rotary position of each token.
-        vision: Where in ``alive`` the vision tokens are, ascending.
+        vision: Where in ``alive`` the vision tokens are, ascending: a slice where they stand in one unbroken run.
         run: For each vision token, which unbroken run of vision slots it belongs to, ascending.
-        cells: (image, row, column) of each vision token, -1 off the grid.
+        tags: Which patch each vision token stands for, see :class:`mustdrop.models.ModelAdapter`.
         sizes: Patches that each vision token stands for.
+        protected: Key tokens among the vision tokens.
+        other: Tokens that are no vision tokens; they never leave.
         text: Number of text tokens behind the last vision slot.
         images: Number of images.
         shift: How far the prompt's last token moved forward from its original rotary position.
@@ -35,10 +37,12 @@ class Prompt:
     ledger: TokenLedger
     alive: Int[Tensor, " alive"]
     position: Int[Tensor, " alive"]
-    vision: Int[Tensor, " vision"]
+    vision: slice | Int[Tensor, " vision"]
     run: Int[Tensor, " vision"]
-    cells: Int[Tensor, "vision 3"]
+    tags: Int[Tensor, " vision"]
     sizes: Float[Tensor, " vision"]
+    protected: Bool[Tensor, " vision"]
+    other: int
     text: int
     images: int
     shift: int = 0
@@ -47,9 +51,23 @@ class Prompt:
         return len(self.alive)
 
     @property
-    def other(self) -> int:
-        """Tokens of the prompt that are no vision tokens; they never leave."""
-        return len(self) - len(self.vision)
+    def count(self) -> int:
+        """Vision tokens alive."""
+        return len(self) - self.other
+
+    def vision_in(self, alive: Int[Tensor, " n"]) -> slice | Int[Tensor, " vision"]:
+        """Where the vision tokens are among the ``alive`` of any layer."""
+        count = len(alive) - self.other
+        if isinstance(self.vision, slice):
+            return slice(self.vision.start, self.vision.start + count)
+        is_text = self.ledger.vision[alive].logical_not()
+        return is_text.to(torch.uint8).argsort(stable=True)[:count]
+
+    def vision_index(self) -> Int[Tensor, " vision"]:
+        """``vision`` as an index, also where it is a slice."""
+        if isinstance(self.vision, slice):
+            return torch.arange(self.vision.start, self.vision.stop, device=self.alive.device)
+        return self.vision
 
     def reduce(self, reduction: Reduction, compact: bool) -> Int[Tensor, " after"]:
         """Take over a decision on the vision tokens.
@@ -63,25 +81,21 @@ class Prompt:
         Returns:
             For each token that goes on, its index among those alive before.
         """
-        device = self.alive.device
-        keep = reduction.keep.to(device)
-        is_text = torch.ones(len(self), dtype=torch.bool, device=device)
-        is_text[self.vision] = False
-        text_tokens = self.other
-        text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[:text_tokens]
-
-        by_run = self.run[keep].argsort(stable=True)
-        keep = keep[by_run]
-        run = self.run[keep]
-        rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
-        start = self.vision[torch.searchsorted(self.run, run)]
-        order = torch.cat([text, start + rank]).argsort()
-        gather = torch.cat([text, self.vision[keep]])[order]
-
-        self.vision = order.argsort()[text_tokens:]
-        self.run, self.cells = run, self.cells[keep]
-        sizes = self.sizes[keep] if reduction.sizes is None else reduction.sizes[by_run]
-        self.sizes = sizes.to(self.sizes)
+        device, tokens = self.alive.device, len(self)
+        keep, sizes = reduction.keep.to(device), reduction.sizes
+        if isinstance(self.vision, slice):
+            start, stop = self.vision.start, self.vision.stop
+            index = torch.arange(tokens, device=device)
+            gather = torch.cat([index[:start], keep + start, index[stop:]])
+            self.vision = slice(start, start + len(keep))
+        else:
+            by_run = self.run[keep].argsort(stable=True)
+            keep = keep[by_run]
+            sizes = None if sizes is None else sizes[by_run]
+            gather = self._merge_runs(self.vision, keep)
+        self.run, self.tags = self.run[keep], self.tags[keep]
+        self.protected = self.protected[keep]
+        self.sizes = self.sizes[keep] if sizes is None else sizes.to(self.sizes)
         self.alive = self.alive[gather]
         if compact:
             self.position = torch.arange(len(gather), device=device)
@@ -90,9 +104,32 @@ class Prompt:
             self.position = self.position[gather]
         return gather
 
+    @property
+    def one_run(self) -> bool:
+        """Whether the vision tokens stand in one unbroken run."""
+        return isinstance(self.vision, slice)
+
+    def _merge_runs(
+        self, vision: Int[Tensor, " vision"], keep: Int[Tensor, " kept"]
+    ) -> Int[Tensor, " after"]:
+        """Order of the tokens that go on, where vision tokens stand in several runs; moves ``vision``."""
+        device = keep.device
+        is_text = torch.ones(len(self), dtype=torch.bool, device=device).index_fill_(0, vision, False)
+        text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[: self.other]
+        run = self.run[keep]
+        rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
+        start = vision[torch.searchsorted(self.run, run)]
+        order = torch.cat([text, start + rank]).argsort()
+        self.vision = order.argsort()[self.other :]
+        return torch.cat([text, vision[keep]])[order]
+
+    def order(self, reduction: Reduction) -> Int[Tensor, " after"] | None:
+        """The places that survivors take, as an index into them; None: as the reduction has them."""
+        return None if self.one_run else self.run[reduction.keep].argsort(stable=True)
+
     def moved(self, reduction: Reduction) -> bool:
         """Whether a reduction changes anything; asks the device only where no token leaves."""
-        if reduction.mix is not None or len(reduction) != len(self.vision):
+        if reduction.mix is not None or len(reduction) != self.count:
             return True
         stay = torch.arange(len(reduction), device=reduction.keep.device)
         return not torch.equal(reduction.keep, stay)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mustdrop.engine.arrival import cells
 from mustdrop.engine.layout import Masks, Prompt, align, padding, take
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
@@ -82,8 +83,8 @@ class PrefillPass:
             self.called.add(layer - 1)
             decisions = [
                 self.strategy.reduce(self._view(number, layer - 1, hidden, kwargs))
-                if len(prompt.vision)
-                else Reduction(prompt.vision)
+                if prompt.count
+                else Reduction(prompt.vision_index())
                 for number, prompt in enumerate(self.prompts)
             ]
             self.heads = None
@@ -119,9 +120,9 @@ class PrefillPass:
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mix is not None:
-                rows = hidden[number, self.pads[number] :].index_select(0, prompt.vision)
-                order = prompt.run[decision.keep].argsort(stable=True)
-                merged[number] = decision(rows)[order]
+                rows = decision(hidden[number, self.pads[number] :][prompt.vision])
+                order = prompt.order(decision)
+                merged[number] = rows if order is None else rows[order]
             # a prompt that lost nothing keeps its positions, whatever happened to its neighbours
             gather.append(prompt.reduce(decision, compact and moved[number]))
         if merged and layer is not None:
@@ -131,7 +132,7 @@ class PrefillPass:
         self.length = index.shape[1]
         hidden = take(hidden, index)
         for number, rows in merged.items():
-            where = self.prompts[number].vision + self.pads[number]
+            where = self.prompts[number].vision_index() + self.pads[number]
             hidden[number] = hidden[number].index_copy(0, where, rows)
         self._rotate(hidden, kwargs)
         self.dropped = True
@@ -152,14 +153,9 @@ class PrefillPass:
 
     def _view(self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> PrefillView:
         prompt, pad = self.prompts[number], self.pads[number]
-        positions = prompt.alive[prompt.vision]
-        protected = prompt.ledger.protected[positions]
         if number not in self.protected_counts:
-            encoded = prompt.ledger.encoder
-            self.protected_counts[number] = int(protected.sum()) if encoded else 0
-
-        def states() -> Tensor:
-            return hidden[number, pad:].index_select(0, prompt.vision)
+            marked = bool(prompt.ledger.encoder)
+            self.protected_counts[number] = int(prompt.protected.sum()) if marked else 0
 
         def attention(rows: Rows, of: str) -> Tensor:
             if of == "this" and layer < 0:
@@ -167,11 +163,18 @@ class PrefillPass:
             query, key, scaling = (
                 self._look_ahead(number, layer + 1, hidden, kwargs) if of == "next" else self._now(number)
             )
-            where = self._rows(prompt, rows).to(query.device)
+            if prompt.text == 0:
+                raise ValueError("the prompt ends with the image: there is no text to attend from")
+            first = len(prompt) - prompt.text
+            query, seen_from = query[:, first:], first
+            if rows == "last":
+                query, seen_from = query[:, -1:], len(prompt) - 1
+            elif isinstance(rows, Tensor):
+                query = query.index_select(1, rows.to(query.device))
+            where = rows + first if isinstance(rows, Tensor) else None
             at = layer + 1 if of == "next" else layer
-            prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + len(where)
-            weights = attention_rows(query.index_select(1, where), key, where, scaling)
-            return weights.index_select(-1, prompt.vision.to(weights.device))
+            prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + query.shape[1]
+            return attention_rows(query, key, scaling, seen_from, where)[..., prompt.vision]
 
         def generator(seed: int) -> torch.Generator:
             return torch.Generator().manual_seed(stable_seed(seed, self.keys(number), layer))
@@ -180,23 +183,16 @@ class PrefillPass:
             if self.log_scores:
                 prompt.ledger.scores[layer] = score
 
-        prompt_inputs = self.inputs[number, self.input_pads[number] :]
         return PrefillView(
-            layer=layer, depth=self.facts.depth, positions=positions, cells=prompt.cells,
-            grid=self.facts.grid, image_count=prompt.images, protected=protected,
-            protected_count=self.protected_counts[number], sizes=prompt.sizes,
-            text=prompt.alive[len(prompt) - prompt.text :], inputs=prompt_inputs, get_hidden=states,
+            layer=layer, depth=self.facts.depth, grid=self.facts.grid, image_count=prompt.images,
+            protected=prompt.protected, protected_count=self.protected_counts[number],
+            sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.text :],
+            inputs=self.inputs[number, self.input_pads[number] :],
+            get_positions=lambda: prompt.alive[prompt.vision],
+            get_cells=lambda: cells(self.adapter, prompt.tags),
+            get_hidden=lambda: hidden[number, pad:][prompt.vision],
             get_attention=attention, get_generator=generator, log_score=log_score,
         )  # fmt: skip
-
-    def _rows(self, prompt: Prompt, rows: Rows) -> Tensor:
-        """Rows by name or index, as places in the prompt as it is now."""
-        if prompt.text == 0:
-            raise ValueError("the prompt ends with the image: there is no text to attend from")
-        text = torch.arange(len(prompt) - prompt.text, len(prompt), device=prompt.alive.device)
-        if isinstance(rows, str):
-            return text if rows == "text" else text[-1:]
-        return text[rows]
 
     def _now(self, number: int) -> tuple[Tensor, Tensor, float]:
         assert self.heads is not None

@@ -87,8 +87,8 @@ class ModelAdapter(ABC):
 
     def vision_mask(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
         """Slots that hold image content."""
-        ids = torch.tensor(self.vision_token_ids, device=input_ids.device)
-        return torch.isin(input_ids, ids)
+        masks = [input_ids == token for token in self.vision_token_ids]
+        return torch.stack(masks).any(0) if len(masks) > 1 else masks[0]
 
     def images_per_prompt(self, slots: Sequence[int]) -> list[int]:
         """Encoded images of each prompt, from its number of vision slots.

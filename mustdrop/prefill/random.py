@@ -36,7 +36,7 @@ class Random(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        tokens = len(view.positions)
-        score = torch.rand(tokens, generator=view.generator(self.seed)).to(view.positions.device)
+        tokens = len(view)
+        score = torch.rand(tokens, generator=view.generator(self.seed)).to(view.protected.device)
         keep = min(max(self.keep, view.protected_count), tokens)
         return Reduction(top_keep(score, keep, view.protected))

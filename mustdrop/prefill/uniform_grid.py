@@ -34,7 +34,7 @@ class UniformGrid(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        tokens = len(view.positions)
+        tokens = len(view)
         keep = min(max(self.keep, view.protected_count), tokens)
         rows, columns = view.grid
         images = view.image_count
