@@ -192,15 +192,14 @@ class Training:
         return loss.item(), None if right is None else right.float().mean().item()
 
     def _optimizer(self) -> torch.optim.AdamW:
-        """Of the stage at hand: the encoder alone where no question is asked."""
+        """Fresh, for the stage at hand. What its loss does not reach gets no gradient and stays."""
         stages = list(self.recipe.stages.values())
         stage = stages[min(self.number, len(stages) - 1)]
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in (*self.model.named_parameters(), *self.probes.named_parameters()):
             vision = "vision_tower" in name
             decays = parameter.dim() >= 2 and "embed" not in name
-            if stage.questions or vision or name.startswith(("patch", "census")):
-                groups.setdefault((vision, decays), []).append(parameter)
+            groups.setdefault((vision, decays), []).append(parameter)
         return torch.optim.AdamW(
             [
                 {

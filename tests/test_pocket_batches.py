@@ -1,0 +1,115 @@
+"""What training feeds on: packed questions get their own logits, and labels are the scene's."""
+
+import torch
+
+from mustdrop.pocket import build_model, load, prompt, scene
+from mustdrop.pocket.batches import Batches
+from mustdrop.pocket.model import VOCABULARY
+from mustdrop.pocket.packing import answers, encode, normalise
+from mustdrop.pocket.questions import QUESTION_TYPES
+
+EVEN = dict.fromkeys(QUESTION_TYPES, 1.0)
+
+
+def batches(**changes):
+    values = {"seed": 9, "stage": 1, "steps": 5, "images": 2, "questions": 6}
+    values |= {"objects": (3, 8), "tokens": (576,), "question_weights": EVEN}
+    return Batches(**(values | changes))
+
+
+# The packed forward
+
+
+def test_a_packed_question_gets_the_logits_it_gets_alone():
+    """The other side is the processor's own prompt and the model's own forward, one at a time."""
+    model, processor = load()
+    batch = batches()[0]
+    with torch.no_grad():
+        packed = answers(model, batch.pixels, batch.kept, batch.questions, batch.ends)
+        for image, pixels in enumerate(batch.pixels):
+            for row, words in enumerate(batch.questions[image]):
+                end = int(batch.ends[image, row])
+                text = prompt(processor, " ".join(VOCABULARY[word] for word in words[:end]))
+                inputs = processor(images=pixels.numpy(), text=text, return_tensors="pt")
+                alone = model(**inputs).logits[0, -1]
+                assert (packed[image, row] - alone).abs().max() < 1e-5 * alone.abs().max()
+    assert (packed[0, 0] - packed[0, 1]).abs().max() > 1, "questions that all look alike"
+
+
+def test_tokens_left_out_change_what_is_seen_but_no_position():
+    model = build_model(seed=3)
+    batch = batches()[0]
+    with torch.no_grad():
+        images = normalise(batch.pixels)
+        whole = model.model.vision_tower.embeddings(images)
+        few = encode(model, images, batch.kept[:, 7:300:2])
+        one = model.model.vision_tower.pre_layrnorm(whole[:, [0, *range(8, 301, 2)]])
+        for block in model.model.vision_tower.encoder.layers:
+            one = block(one, attention_mask=None)
+        assert torch.allclose(few[-1], one, atol=1e-6)
+        full, part = (
+            answers(model, batch.pixels, kept, batch.questions, batch.ends)
+            for kept in (batch.kept, batch.kept[:, 7:300:2])
+        )
+    assert (full - part).abs().max() > 1e-3
+
+
+# The batches
+
+
+def test_a_batch_is_a_function_of_seed_stage_and_step():
+    first, again = batches(tokens=(64, 96))[3], batches(tokens=(64, 96), steps=9)[3]
+    for name, value in vars(first).items():
+        assert torch.equal(value, getattr(again, name)), name
+    for changed in ({"seed": 10}, {"stage": 2}):
+        assert not torch.equal(batches(tokens=(64, 96), **changed)[3].pixels, first.pixels)
+    drawn = {batches(tokens=(64, 96), steps=20)[step].kept.shape[1] for step in range(20)}
+    assert drawn == {64, 96}
+
+
+def test_labels_say_what_the_scene_holds():
+    batch = batches(tokens=(96,), stage=0)[2]
+    colors = ["none", "red", "green", "blue", "yellow", "purple", "orange", "cyan"]
+    for image in range(2):
+        drawn = scene(9, 2 * 2 + image, 3, 8)
+        assert torch.equal(batch.pixels[image], torch.from_numpy(drawn.pixels))
+        kept = batch.kept[image]
+        assert kept.tolist() == sorted(set(kept.tolist())) and len(kept) == 96
+        owner = torch.from_numpy(drawn.patch_owner).flatten()
+        assert set((owner >= 0).nonzero().flatten().tolist()) <= set(kept.tolist())
+        for place, patch in enumerate(kept.tolist()):
+            color, _, character = batch.patch_labels[image, place].tolist()
+            index = int(owner[patch])
+            item = drawn.objects[index] if index >= 0 else None
+            assert colors[color] == (item.color if item else "none")
+            assert (character > 0) == bool(item and item.character)
+        assert int(batch.census[image, :42].sum()) == len(drawn.objects)
+        assert int(batch.census[image, 42:].sum()) == len(
+            {item.character for item in drawn.objects} - {None}
+        )
+
+
+def test_nouns_are_grounded_in_the_objects_they_name():
+    grounded = 0
+    for batch in (batches(questions=12)[step] for step in range(4)):
+        for words, end, mentions, centers, weights in zip(
+            *(
+                value.flatten(0, 1)
+                for value in (
+                    batch.questions,
+                    batch.ends,
+                    batch.mentions,
+                    batch.mention_centers,
+                    batch.mention_weights,
+                )
+            ),
+            strict=True,
+        ):
+            text = [VOCABULARY[word] for word in words]
+            assert text[end] == "ASSISTANT:"
+            for place in weights.nonzero().flatten().tolist():
+                noun = text[int(mentions[place])]
+                assert noun in ("object", "circle", "square", "triangle", "diamond", "cross", "bus")
+                assert centers[place].abs().max() < 1
+                grounded += 1
+    assert grounded > 40
