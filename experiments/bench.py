@@ -1,8 +1,8 @@
 """What dropping costs on top of its floor, and what the hooks cost when nothing is dropped.
 
-The floor of a run is the same stock layers, with sdpa, on sequences that are simply cut to the run's own counts: no
-scoring, no selection, no gather, no compaction. A perfect implementation has ratio 1. Ratios are taken pair by
-pair, in turn, in one process on one thread, from CPU time.
+The floor of a run is the same stock layers, with sdpa, on sequences that are simply cut to the
+run's own counts: no scoring, no selection, no gather, no compaction. A perfect implementation has
+ratio 1. Ratios are taken pair by pair, in turn, in one process on one thread, from CPU time.
 
     python experiments/bench.py                      # about 4 minutes on one core
     python experiments/bench.py --rounds 40 --out experiments/records/bench.json
@@ -43,7 +43,7 @@ CASES = ((576, 192), (576, 128), (576, 64), (2880, 320))
 
 
 def build(slots: int) -> LlavaForConditionalGeneration:
-    """A random LLaVA with 32 layers of width 256; its encoder is a dummy, only the decoder is timed."""
+    """A random LLaVA with 32 layers of width 256; only its decoder is timed."""
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -52,14 +52,16 @@ def build(slots: int) -> LlavaForConditionalGeneration:
         ),
         text_config=LlamaConfig(
             vocab_size=128, hidden_size=256, intermediate_size=688, num_hidden_layers=32,
-            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096, pad_token_id=0,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=4096,
+            pad_token_id=0,
         ),
         image_token_index=IMAGE, image_seq_length=slots, vision_feature_layer=-2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config).eval()
     generator = torch.Generator().manual_seed(1)
     for name, weight in model.named_parameters():
-        if name.endswith(("q_proj.weight", "k_proj.weight")):  # unit-variance logits: attention that differs by token
+        # unit-variance logits: attention that differs by token
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
             weight.data.normal_(0, 1.5 / weight.shape[1] ** 0.5, generator=generator)
     return model
 
@@ -124,7 +126,7 @@ class Arm:
 
 
 class attached:
-    """A dropper attached to an arm's model, told the prompt's ids as the model's own forward would."""
+    """A dropper attached to an arm's model and told the prompt's ids."""
 
     def __init__(self, dropper: TokenDropper, arm: Arm) -> None:
         self.context, self.arm = dropper.attach(arm.model), arm
@@ -140,7 +142,7 @@ class attached:
 
 
 def calibrate(arm: Arm, target: float) -> DualAttention:
-    """Global and individual filtering whose executed average is nearest to ``target``, by bisection on gamma."""
+    """Dual-attention filtering with the executed average ``target``, by bisection on gamma."""
     low, high = 0.0, 1.0
     for _ in range(30):
         middle = (low + high) / 2
@@ -181,7 +183,9 @@ def measure(rounds: int, progress: Progress) -> list[dict]:
     def tick() -> None:
         progress.advance(bar)
 
-    def compare(case: str, arm: Arm, dropper: TokenDropper, base: Callable[[], float], **about) -> None:
+    def compare(
+        case: str, arm: Arm, dropper: TokenDropper, base: Callable[[], float], **about
+    ) -> None:
         result = paired(lambda: arm.dropping(dropper)[0], base, rounds, tick)
         rows.append({"case": case, **about, **result})
 
@@ -203,14 +207,26 @@ def measure(rounds: int, progress: Progress) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    """Measure, print, and write the record."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--out", type=Path, help="write the record here (json)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with Progress() as progress:
         rows = measure(options.rounds, progress)
-    table = Table("case", "executed", "median", "q1 - q3", "ms", "base ms", "scoring", title="CPU time, paired")
+    table = Table(
+        "case",
+        "executed",
+        "median",
+        "q1 - q3",
+        "ms",
+        "base ms",
+        "scoring",
+        title="CPU time, paired",
+    )
     for row in rows:
         executed, share = row.get("executed"), row.get("scoring_share")
         table.add_row(

@@ -1,12 +1,14 @@
-"""What a prompt costs, in closed form from its ledger: multiply-accumulates, FLOPs, bytes of KV cache.
+"""What a prompt costs, in closed form from its ledger: FLOPs and bytes of KV cache.
 
 Conventions, by name:
-  macs      multiply-accumulates of matrix products; attention over the full n x n square, no causal halving;
-            SwiGLU's three matrices; the strategies' own scoring included.
+  macs      multiply-accumulates of matrix products; attention over the full n x n square, no causal
+            halving; SwiGLU's three matrices; the strategies' own scoring included.
   flops     2 x macs, what ``torch.utils.flop_counter`` counts.
-  sparsevlm 4 n d^2 + 2 n^2 d + 3 n d m per layer, the count that SparseVLM's code prints and calls FLOPs: the macs
-            of a decoder whose heads are all key-value heads, without scoring and head.
-  paper_mb  0.525 MB per vision token and layer-average, the factor behind Tables 3 and 6 of arXiv:2411.10803.
+  sparsevlm 4 n d^2 + 2 n^2 d + 3 n d m per layer, the count that SparseVLM's code prints and calls
+            FLOPs: the macs of a decoder whose heads are all key-value heads, without scoring and
+            head.
+  paper_mb  0.525 MB per vision token and layer-average, the factor behind Tables 3 and 6 of
+            arXiv:2411.10803.
 Knows nothing about models: shapes are numbers.
 """
 
@@ -68,12 +70,16 @@ class EncoderShape:
 
     def block_macs(self, tokens: int) -> int:
         """One block over ``tokens`` tokens."""
-        return tokens * (4 * self.hidden**2 + 2 * self.hidden * self.ffn) + 2 * tokens**2 * self.hidden
+        return (
+            tokens * (4 * self.hidden**2 + 2 * self.hidden * self.ffn) + 2 * tokens**2 * self.hidden
+        )
 
 
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
     """Dot products that the prefill strategies asked for on top of the model's own."""
-    return sum(rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored.items())
+    return sum(
+        rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored.items()
+    )
 
 
 def prefill_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
@@ -124,5 +130,5 @@ def kv_bytes(ledger: TokenLedger, shape: DecoderShape) -> int:
 
 
 def paper_mb(ledger: TokenLedger) -> float:
-    """KV megabytes as Tables 3 and 6 of arXiv:2411.10803 count them; 0.14 % above the true fp16 value."""
+    """KV megabytes as Tables 3 and 6 of arXiv:2411.10803 count them, 0.14 % above true fp16."""
     return PAPER_MB_PER_TOKEN * ledger.counts().resident

@@ -1,4 +1,4 @@
-"""TokenDropper: the stages of a method, attached to an unmodified model for the length of a context."""
+"""TokenDropper: the stages of a method, attached to an unmodified model within a context."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,11 +24,13 @@ class TokenDropper:
         key_tokens: Stage 1b, marks tokens that no later stage drops.
         prefill: Stage 2, between decoder layers.
         decode: Stage 3, in the KV cache once the prefill is over.
-        positions: Rotary positions after a drop between layers: each token keeps its ``original`` one, or the
-            survivors are counted anew (``compact``, the authors of MustDrop and SparseVLM).
+        positions: Rotary positions after a drop between layers: each token keeps its ``original``
+            one, or the survivors are counted anew (``compact``, the authors of MustDrop and
+            SparseVLM).
         vision_positions: The same for a drop before the first layer.
-        decode_positions: ``continue``: a new token follows the prompt's last token. ``cache_length``: its position
-            is each layer's own cache length; wrong where caches were cut, kept for parity with the authors' code.
+        decode_positions: ``continue``: a new token follows the prompt's last token.
+            ``cache_length``: its position is each layer's own cache length; wrong where caches were
+            cut, kept for parity with the authors' code.
         log_scores: Keep the strategies' scores in the ledger.
 
     Example:
@@ -76,7 +78,8 @@ class TokenDropper:
 
         Raises:
             TypeError: If no adapter knows the model.
-            ValueError: If the model, or a stage on this model, cannot work (see :mod:`mustdrop.engine.refuse`).
+            ValueError: If the model, or a stage on this model, cannot work (see
+                :mod:`mustdrop.engine.refuse`).
         """
         adapter = adapter_for(model)
         refuse.unfit_model(model, adapter)

@@ -23,15 +23,16 @@ def attention_rows(
 ) -> Float[Tensor, "heads rows tokens"]:
     """Attention weights of some rows only, as eager attention would compute them.
 
-    The softmax runs over the whole row in float32 and is cast back to the query's dtype, so that thresholds
-    see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of ``tokens x tokens`` never exists.
+    The softmax runs over the whole row in float32 and is cast back to the query's dtype, so that
+    thresholds see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of
+    ``tokens x tokens`` never exists.
 
     Args:
         query: Queries of the wanted rows, after norm and rotary embedding.
         key: Keys of every token, likewise; grouped heads are matched as ``repeat_kv`` would.
         scaling: Factor on the dot products, usually ``dim ** -0.5``.
-        first: The first row's place among the tokens, for the causal mask: no row sees less than the tokens up to
-            it. None: every row sees all tokens.
+        first: The first row's place among the tokens, for the causal mask: no row sees less than
+            the tokens up to it. None: every row sees all tokens.
         where: Place of each row among the tokens; None: rows follow each other from ``first`` on.
     """
     heads, rows, dim = query.shape

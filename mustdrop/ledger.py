@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ class Counts:
 
     Attributes:
         nominal: Tokens the method was asked for; None where it has no target.
-        paper_average: Mean over layers of the tokens left *after* each layer's own drop (the count of
-            the authors' script).
+        paper_average: Mean over layers of the tokens left *after* each layer's own drop (the count
+            of the authors' script).
         executed_average: Mean over layers of the tokens that *entered* the layer.
         resident: Mean over layers of the vision tokens in the KV cache while decoding.
     """
@@ -105,12 +106,10 @@ class TokenLedger:
         left = [*entered[1:], entered[-1]]
         resident = self.resident_per_layer()
         depth = self.depth
-        return Counts(
-            nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth
-        )
+        return Counts(nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth)
 
     def dropped_after(self) -> dict[int, Int[Tensor, " dropped"]]:
-        """Layer -> original positions of the vision slots that left after it; -1: before layer 0."""
+        """Layer -> original positions of the vision slots that left after it; -1: at the input."""
         before = torch.arange(self.seq_len, device=self.vision.device)
         out = {}
         for layer in range(self.depth):
@@ -138,7 +137,8 @@ class TokenLedger:
         arrays["scored"] = torch.tensor(sorted(self.scored.items())).view(-1, 2)
         for image, blocks in enumerate(self.encoder):
             arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
-        np.savez_compressed(path, **{k: v.detach().cpu().numpy() for k, v in arrays.items()})
+        stored: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in arrays.items()}
+        np.savez_compressed(path, **stored)
 
     @classmethod
     def load(cls, path: Path) -> "TokenLedger":

@@ -1,21 +1,24 @@
-"""The oracle: the same prompt with masks instead of drops. No hooks, no cache, nothing ever gets shorter.
+"""The oracle: the same prompt with masks instead of drops; nothing ever gets shorter.
 
-Every token is computed at full length in every block and layer, and what the ledger says is gone is masked
-out; each new token recomputes the whole sequence. Dropping must equal this, or dropping is wrong. It takes
-*which* tokens stay from the run: it proves the execution, not the selection.
+No hooks, no cache. Every token is computed at full length in every block and layer, what the ledger
+says is gone is masked out, and each new token recomputes the whole sequence. Dropping must equal
+this, or dropping is wrong. It takes *which* tokens stay from the run: it proves the execution, not
+the selection.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mustdrop.dropper import DropRun, TokenDropper
 from mustdrop.engine.encoder import EncodedImage
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
+from mustdrop.strategy import Place
 
 
 def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
@@ -25,7 +28,7 @@ def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*sha
 
 @torch.inference_mode()
 def masked_logits(
-    model: nn.Module,
+    model: Any,
     dropper: TokenDropper,
     run: DropRun,
     inputs: Mapping[str, Tensor],
@@ -76,7 +79,7 @@ def _encode(
     facts = adapter.facts
     cls, patches = int(facts.has_cls), adapter.patches
     hidden = encoder.pre_layrnorm(encoder.embeddings(pixels[None]))
-    steps: Mapping[int | str, Reduction] = image.steps if image is not None else {}
+    steps: Mapping[Place, Reduction] = image.steps if image is not None else {}
     alive = torch.arange(patches, device=pixels.device)
     for index, block in enumerate(adapter.blocks(encoder)[: facts.feature_block + 1]):
         if index - 1 in steps:
@@ -135,7 +138,9 @@ def _seen(ledger: TokenLedger, layer: int, total: int) -> Bool[Tensor, "tokens t
     length, alive = ledger.seq_len, ledger.alive[layer]
     rank = torch.full((length,), total, device=alive.device)
     rank[alive] = torch.arange(len(alive), device=alive.device)
-    seen = torch.eye(total, dtype=torch.bool, device=alive.device)  # the gone see themselves: no NaN
+    seen = torch.eye(
+        total, dtype=torch.bool, device=alive.device
+    )  # the gone see themselves: no NaN
     living = rank < total
     seen[:length, :length] |= (rank[None] <= rank[:, None]) & living[:, None] & living[None]
     seen[length:, ledger.cached[layer]] = True

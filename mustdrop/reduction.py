@@ -12,10 +12,10 @@ class Reduction:
     """Tokens before -> tokens after: ``x[keep]``, or ``mix @ x`` where tokens were mixed.
 
     Attributes:
-        keep: Per survivor, the token that it descends from and in whose place it stands. The order of
-            ``keep`` is the order of the survivors.
-        mix: Weight of every token in every survivor; None where nothing is mixed, and the selection is
-            exact to the bit. Rows sum to one unless the strategy says ``normalised = False``.
+        keep: Per survivor, the token that it descends from and in whose place it stands. The order
+            of ``keep`` is the order of the survivors.
+        mix: Weight of every token in every survivor; None where nothing is mixed, and the selection
+            is exact to the bit. Rows sum to one unless the strategy says ``normalised = False``.
         sizes: How many tokens each survivor stands for; None: one each.
     """
 

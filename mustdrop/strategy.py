@@ -1,7 +1,7 @@
 """The four kinds of decision, and what each may look at.
 
-A strategy decides which tokens stay; it never touches a model. Views compute lazily: what a strategy does
-not ask for is never computed.
+A strategy decides which tokens stay; it never touches a model. Views compute lazily: what a
+strategy does not ask for is never computed.
 """
 
 from abc import ABC, abstractmethod
@@ -16,6 +16,7 @@ from torch import Tensor
 from mustdrop.reduction import Reduction
 
 Rows = Literal["text", "last"] | Int[Tensor, " rows"]
+Place = int | Literal["features", "projected"]  # after a block, or behind the encoder
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class VisionView:
         sizes: Patches that each token stands for.
     """
 
-    block: int | Literal["features", "projected"]
+    block: Place
     grid: tuple[int, int]
     cells: Int[Tensor, " tokens"]
     sizes: Float[Tensor, " tokens"]
@@ -81,7 +82,8 @@ class VisionView:
         """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.
 
         Raises:
-            ValueError: If the encoder has no [CLS], or the strategy did not list the block in ``reads``.
+            ValueError: If the encoder has no [CLS], or the strategy did not list the block in
+                ``reads``.
         """
         return self.get_cls_attention(block)
 
@@ -132,7 +134,7 @@ class PrefillView:
 
     @property
     def cells(self) -> Int[Tensor, "vision 3"]:
-        """(image, row, column) of each vision token; -1 for newlines and other slots off the grid."""
+        """(image, row, column) of each vision token; -1 for newlines and the like."""
         return self.get_cells()
 
     @property
@@ -147,12 +149,13 @@ class PrefillView:
 
         Args:
             rows: All text behind the last vision token, only its last token, or an index into it.
-            of: The layer that has just run, or the next one on this layer's output (one look ahead).
+            of: The layer that has just run, or the next one on this layer's output (one look
+                ahead).
         """
         return self.get_attention(rows, of)
 
     def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, prompt (ids and pixels) and layer, and on nothing else."""
+        """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
         return self.get_generator(seed)
 
 
@@ -179,12 +182,12 @@ class VisionStrategy(ABC):
     """Stage 1: drops or merges tokens inside or right behind the vision encoder.
 
     Attributes:
-        at: Blocks after which it acts (negative from the end), or ``features`` (before the projector) or
-            ``projected`` (behind it).
+        at: Blocks after which it acts (negative from the end), or ``features`` (before the
+            projector) or ``projected`` (behind it).
         reads: Blocks whose [CLS] attention it asks for.
     """
 
-    at: Sequence[int | Literal["features", "projected"]]
+    at: Sequence[Place]
     reads: Sequence[int] = ()
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
@@ -233,4 +236,4 @@ class DecodeStrategy(ABC):
 
     @abstractmethod
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
-        """Which vision tokens stay in one layer's cache; called once per layer, after the prefill."""
+        """Which vision tokens stay in one layer's cache; called once per layer."""

@@ -1,4 +1,5 @@
-"""Our FastV on the authors' recorded attention rows; a layout for every file of their golden set."""
+"""Our FastV on the authors' recorded attention rows; a layout for every file of their golden
+set."""
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     view = PrefillView(
         layer=1, depth=32, grid=(24, 24), image_count=1,
-        protected=torch.zeros(vision, dtype=torch.bool), protected_count=0, sizes=torch.ones(vision),
+        protected=torch.zeros(vision, dtype=torch.bool), protected_count=0,
+        sizes=torch.ones(vision),
         text=torch.arange(start + vision, row.shape[1]), inputs=torch.zeros(row.shape[1], 1),
         get_positions=lambda: torch.arange(start, start + vision),
-        get_cells=lambda: torch.full((vision, 3), -1), get_hidden=lambda: torch.zeros(vision, 1), get_attention=lambda rows, of: attention,
+        get_cells=lambda: torch.full((vision, 3), -1), get_hidden=lambda: torch.zeros(vision, 1),
+        get_attention=lambda rows, of: attention,
+       
         get_generator=lambda seed: torch.Generator(), log_score=lambda s: seen.update(score=s),
     )  # fmt: skip
     kept = FastV(keep=_count(data, row.shape[1] - vision), layer=1).reduce(view).keep
@@ -34,7 +38,11 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
         mask[0, keep] = True
         ours["keymask"] = mask
     else:
-        ours |= {"keep": keep, "position_ids": keep[None], "cache_position": torch.arange(len(keep))}
+        ours |= {
+            "keep": keep,
+            "position_ids": keep[None],
+            "cache_position": torch.arange(len(keep)),
+        }
     if "hidden" in data:
         ours["hidden_out"] = torch.from_numpy(data["hidden"])[:, keep]
     return {name: value for name, value in ours.items() if name in data}

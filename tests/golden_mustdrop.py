@@ -56,7 +56,9 @@ def load_model(folder: Path, attention: str = "sdpa") -> LlavaForConditionalGene
     with np.load(folder / "weights.npz") as weights:
         for name in weights.files:
             value = torch.from_numpy(weights[name]).float()
-            new = name.replace("model.vision_tower.vision_tower.vision_model.", "model.vision_tower.")
+            new = name.replace(
+                "model.vision_tower.vision_tower.vision_model.", "model.vision_tower."
+            )
             new = new.replace("model.mm_projector.0.", "model.multi_modal_projector.linear_1.")
             new = new.replace("model.mm_projector.2.", "model.multi_modal_projector.linear_2.")
             if new.startswith(("model.embed", "model.layers", "model.norm")):
@@ -110,7 +112,8 @@ def generate(model, prompt: dict[str, Tensor]):
 
 
 class Replay:
-    """One golden case run through our official preset; ``ours(name)`` is our value of a golden array."""
+    """One golden case run through our official preset; ``ours(name)`` is our value of a golden
+    array."""
 
     def __init__(self, model: LlavaForConditionalGeneration, data: dict[str, np.ndarray]) -> None:
         self.data, self.model = data, model
@@ -183,7 +186,9 @@ class Replay:
             "attn_t2v": lambda: mean,
             "attn_sum": lambda: mean.sum(0),
             "attn_max": lambda: mean.amax(0),
-            "dual_keep": lambda: (~self.recorder.inner.unimportant(mean, mean.sum(0))).nonzero().flatten(),
+            "dual_keep": lambda: (
+                (~self.recorder.inner.unimportant(mean, mean.sum(0))).nonzero().flatten()
+            ),
             "vis_keep": lambda: keep,
             "key_out": lambda: protected[keep].nonzero().flatten(),
             "merged_indices": lambda: _places(before, after),

@@ -1,7 +1,7 @@
 """Tiny random LLaVA models and prompts for the tests.
 
-Weights are drawn so that attention logits have unit variance: a saturated model would not notice that a
-token is gone, and every proof on it would be empty.
+Weights are drawn so that attention logits have unit variance: a saturated model would not notice
+that a token is gone, and every proof on it would be empty.
 """
 
 import torch
@@ -30,7 +30,8 @@ def tiny_llava(
             image_size=4 * grid, patch_size=4,
         ),
         text_config=LlamaConfig(
-            vocab_size=97, hidden_size=hidden, intermediate_size=ffn or 2 * hidden, num_hidden_layers=layers,
+            vocab_size=97, hidden_size=hidden, intermediate_size=ffn or 2 * hidden,
+            num_hidden_layers=layers,
             num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=4096,
             bos_token_id=1, eos_token_id=None, pad_token_id=0,
         ),

@@ -1,7 +1,7 @@
 """Parity with the authors' own code: every golden array, name by name.
 
-Files are found under $MUSTDROP_GOLDEN (default tests/golden), laid out as <method>/*.npz. Indices and lengths
-must be exact, values within 1e-5 of their maximum, logits within 1e-4.
+Files are found under $MUSTDROP_GOLDEN (default tests/golden), laid out as <method>/*.npz. Indices
+and lengths must be exact, values within 1e-5 of their maximum, logits within 1e-4.
 """
 
 import os
@@ -91,6 +91,6 @@ def test_a_wrong_threshold_fails_parity(model):
 def test_fastv_equals_the_authors_code(path):
     data = load(path)
     ours = replay_fastv(data)
-    assert ours.keys() <= data.keys() and "keep" in ours or "keymask" in ours
+    assert (ours.keys() <= data.keys() and "keep" in ours) or "keymask" in ours
     for name, value in ours.items():
         same(name, value, data[name])

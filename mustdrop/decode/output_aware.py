@@ -1,4 +1,4 @@
-"""Output-aware cache: decode on the tokens that were still alive when the prompt had been understood."""
+"""Output-aware cache: decode on the tokens that were still alive in the last layer."""
 
 from dataclasses import dataclass
 from typing import final
@@ -16,7 +16,8 @@ class OutputAware(DecodeStrategy):
     """Keep in every layer's KV cache only the vision tokens that survived to the last layer.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.4 and Sec. 1 ("after the second layer").
-    Differs from the authors' code: nothing, with ``from_layer=2`` (909afa5, modelling_sparse_llama.py:300-325).
+    Differs from the authors' code: nothing, with ``from_layer=2`` (909afa5,
+    modelling_sparse_llama.py:300-325).
 
     Attributes:
         from_layer: The first layer whose cache is cut; the caches of earlier layers stay whole.
@@ -26,9 +27,7 @@ class OutputAware(DecodeStrategy):
 
     def check(self, facts: ModelFacts) -> None:
         if not 0 <= self.from_layer <= facts.depth:
-            raise ValueError(
-                f"from_layer must be in [0, {facts.depth}], the model's depth, got {self.from_layer}"
-            )
+            raise ValueError(f"from_layer must be in [0, {facts.depth}], got {self.from_layer}")
 
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
         return view.survives if view.layer >= self.from_layer else torch.ones_like(view.survives)

@@ -1,1 +1,1 @@
-"""Hooks that carry a strategy's decisions out. The only room that touches transformers' internals."""
+"""Hooks that carry decisions out; the only room that touches transformers' internals."""

@@ -1,9 +1,9 @@
-"""Prompts as they arrive at the language model: where vision sits, and what the encoder left of it."""
+"""Prompts as they reach the language model: where vision sits, what the encoder left of it."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from mustdrop.engine.encoder import EncodedImage
@@ -36,8 +36,8 @@ def arrange(
         pad = len(is_present) - tokens
         if tokens == 0 or not bool(is_present[pad:].all()):
             raise ValueError(
-                f"prompt {number} must be padded on the left (processor.tokenizer.padding_side = 'left'); its "
-                "attention_mask is empty, has holes or ends in padding"
+                f"prompt {number}: attention_mask is empty, has holes or ends in padding; pad "
+                "on the left (processor.tokenizer.padding_side = 'left')"
             )
         own = is_vision[pad:]
         where = own.nonzero().flatten()
@@ -52,13 +52,17 @@ def arrange(
         prompts.append(
             Prompt(
                 ledger=TokenLedger(tokens, own, torch.zeros_like(own)),
-                alive=torch.arange(tokens, device=device), position=position,
+                alive=torch.arange(tokens, device=device),
+                position=position,
                 vision=slice(int(where[0]), int(where[0]) + count) if one_run else where.to(device),
-                run=run.to(device), tags=adapter.tags(images).to(device),
+                run=run.to(device),
+                tags=adapter.tags(images).to(device),
                 sizes=torch.ones(count, device=device),
-                protected=torch.zeros(count, dtype=torch.bool, device=device), other=tokens - count,
-                text=tokens - 1 - int(where[-1]) if count else tokens, images=images,
-            )  # fmt: skip
+                protected=torch.zeros(count, dtype=torch.bool, device=device),
+                other=tokens - count,
+                text=tokens - 1 - int(where[-1]) if count else tokens,
+                images=images,
+            )
         )
         pads.append(pad)
     return prompts, pads
@@ -78,7 +82,7 @@ def entering(
     images: Sequence[EncodedImage],
     packed: Sequence[Int[Tensor, " slots"]],
 ) -> list[Reduction] | None:
-    """What the encoder left of each prompt's vision slots, written to the ledgers; None: everything.
+    """What the encoder left of each prompt's vision slots; None: everything. Fills the ledgers.
 
     Raises:
         ValueError: If the prompts' images are not those that were encoded.
@@ -118,7 +122,12 @@ def _enter(
     for number, image in enumerate(images):
         prompt.ledger.encoder.append(dict(image.blocks))
         slot = slot_of[number * patches + image.cells.to(device)]
-        fate, size, source, mix = image.protected.to(device), image.sizes.to(device), image.cells, None
+        fate, size, source, mix = (
+            image.protected.to(device),
+            image.sizes.to(device),
+            image.cells,
+            None,
+        )
         if image.reduction is not None and image.reduction.mix is not None:
             mix = image.reduction.mix
         if not shown:
@@ -129,9 +138,7 @@ def _enter(
         protected[slot] = fate
         kept.append(slot)
         sizes.append(size)
-        prompt.ledger.sources.append(
-            Source(adapter.facts.grid, slots_to_prompt[slot], source, mix)
-        )
+        prompt.ledger.sources.append(Source(adapter.facts.grid, slots_to_prompt[slot], source, mix))
     prompt.protected = protected
     prompt.tags = tags.to(device)
     prompt.ledger.protected[slots_to_prompt] = protected

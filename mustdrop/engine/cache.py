@@ -1,4 +1,4 @@
-"""Stage 3 at work: the KV cache is cut once, when the prefill is over; decoding steps get what fits it."""
+"""Stage 3 at work: the KV cache is cut once after the prefill, and decoding gets what fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,11 +40,13 @@ class DecodePass:
 
     def __post_init__(self) -> None:
         self.rotary: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
 
     def compact(self, strategy: DecodeStrategy, prompts: Sequence[Prompt]) -> None:
         """Cut every layer's cache to the tokens that the strategy keeps.
 
-        The device is asked twice, however many layers and prompts there are: how many tokens stay, and which.
+        The device is asked twice, however many layers and prompts there are: how many tokens stay,
+        and which.
         """
         depth = len(self.lengths)
         seen = _Seen(strategy, depth)
@@ -66,8 +68,7 @@ class DecodePass:
                 prompt.ledger.cached[layer] = prompt.ledger.alive[layer][part]
 
     def _cut(self, layer: int, keep: Sequence[Tensor]) -> None:
-        cached = self.cache.layers[layer]
-        assert cached.keys is not None and cached.values is not None
+        cached = self.layers[layer]
         index = align(keep, self.pads[layer]).to(cached.keys.device)
         cached.keys, cached.values = _take(cached.keys, index), _take(cached.values, index)
         self.pads[layer] = padding([len(part) for part in keep])
@@ -79,7 +80,7 @@ class DecodePass:
         if not self.changed:
             return None
         hidden = args[0]
-        past = self.cache.layers[layer].get_seq_length()
+        past = self.layers[layer].get_seq_length()
         new = past - self.lengths[layer]
         given = kwargs["position_ids"]
         fitting: dict[str, Any] = {
@@ -103,8 +104,7 @@ class DecodePass:
 
     def next_positions(self) -> Tensor:
         """Original position of the token now being decoded, for callers that pass none."""
-        cached = self.cache.layers[0]
-        assert cached.keys is not None
+        cached = self.layers[0]
         new = cached.get_seq_length() - self.lengths[0]
         lengths = torch.tensor(self.prompt_lengths, device=cached.keys.device)
         return (lengths + new)[:, None]
@@ -127,7 +127,10 @@ class _Seen:
         """Which of a prompt's tokens stay in a layer's cache; text always does."""
         ledger = prompt.ledger
         alive = ledger.alive[layer]
-        same = (id(prompt), id(alive))  # layers between two drops share one tensor, kept by the ledger
+        same = (
+            id(prompt),
+            id(alive),
+        )  # layers between two drops share one tensor, kept by the ledger
         if same not in self.views:
             where = prompt.vision_in(alive)
             last = torch.zeros_like(ledger.vision)
@@ -137,7 +140,9 @@ class _Seen:
         where, view = self.views[same]
         keep = self.strategy.keep(CacheView(layer, self.depth, *view))
         answer = (*same, id(keep))
-        if answer not in self.rows:  # the answer is kept as well: ids are unique among the living alone
+        if (
+            answer not in self.rows
+        ):  # the answer is kept as well: ids are unique among the living alone
             row = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
             row[where] = keep
             self.rows[answer] = (row, keep)

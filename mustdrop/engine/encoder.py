@@ -1,8 +1,8 @@
 """Stage 1 and 1b at work: images run shorter through the encoder, and come out on their slots.
 
-Expand, then drop: behind the projector every token is put back in the slot of the patch in whose place it
-stands, and the other slots are left empty. The model's own packing, placeholder check and scatter run
-unchanged; the language model's first pre-hook drops the empty slots.
+Expand, then drop: behind the projector every token is put back in the slot of the patch in whose
+place it stands, and the other slots are left empty. The model's own packing, placeholder check and
+scatter run unchanged; the language model's first pre-hook drops the empty slots.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import KeyTokenStrategy, VisionStrategy, VisionView
+from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy, VisionView
 
 
 @dataclass(eq=False)
@@ -26,7 +26,8 @@ class EncodedImage:
     """What happened to one image (crop, frame).
 
     Attributes:
-        cells: Raster index of the patch in whose place each token stands, in the order of the tokens.
+        cells: Raster index of the patch in whose place each token stands, in the order of the
+            tokens.
         reduction: From all patches to these tokens; None: nothing was dropped or merged.
         steps: The reduction of each place where something was decided.
         blocks: Encoder block -> patch tokens at its input.
@@ -38,11 +39,11 @@ class EncodedImage:
     sizes: Float[Tensor, " tokens"]
     protected: Bool[Tensor, " tokens"]
     reduction: Reduction | None = None
-    steps: dict[int | str, Reduction] = field(default_factory=dict)
+    steps: dict[Place, Reduction] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)
     cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
 
-    def apply(self, place: int | str, reduction: Reduction, patches: int) -> None:
+    def apply(self, place: Place, reduction: Reduction, patches: int) -> None:
         """Take over a decision."""
         self.steps[place] = reduction
         whole = self.reduction
@@ -171,17 +172,21 @@ class EncoderStage:
 
         return probe
 
-    def _reduce(self, place: int | str, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b m c"]:
-        """Let the strategy decide for each image of the batch; a ragged result is padded on the right."""
+    def _reduce(self, place: Place, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b m c"]:
+        """Let the strategy decide image by image; a ragged result is padded on the right."""
         assert self.vision is not None
-        before = [states[: len(image.cells)] for image, states in zip(self.batch, hidden, strict=True)]
+        before = [
+            states[: len(image.cells)] for image, states in zip(self.batch, hidden, strict=True)
+        ]
         decisions = [
             self.vision.reduce(self._view(number, place, before)) for number in range(len(before))
         ]
         after = []
         for image, states, decision in zip(self.batch, before, decisions, strict=True):
             if decision.mix is None and len(decision) == len(states):
-                unmoved = torch.equal(decision.keep, torch.arange(len(states), device=states.device))
+                unmoved = torch.equal(
+                    decision.keep, torch.arange(len(states), device=states.device)
+                )
                 if unmoved:
                     after.append(states)
                     continue
@@ -189,19 +194,21 @@ class EncoderStage:
             after.append(decision(states))
         return nn.utils.rnn.pad_sequence(after, batch_first=True)
 
-    def _view(self, number: int, place: int | str, hidden: Sequence[Tensor]) -> VisionView:
+    def _view(self, number: int, place: Place, hidden: Sequence[Tensor]) -> VisionView:
         image = self.batch[number]
 
         def crops() -> list[Tensor]:
             owner = self.owners(len(hidden))
-            return [states for states, own in zip(hidden, owner, strict=True) if own == owner[number]]
+            return [
+                states for states, own in zip(hidden, owner, strict=True) if own == owner[number]
+            ]
 
         def cls_attention(block: int) -> Tensor:
             asked = self.facts.block(block)
             if asked not in image.cls_attention:
                 raise ValueError(
-                    f"[CLS] attention of block {asked} was not read; list it in 'reads', and read blocks that "
-                    f"have run (now: {sorted(image.cls_attention)})"
+                    f"[CLS] attention of block {asked} was not read; list it in 'reads', and ask "
+                    f"for blocks that have run (now: {sorted(image.cls_attention)})"
                 )
             return image.cls_attention[asked]
 

@@ -1,4 +1,4 @@
-"""Where each prompt's surviving tokens sit: per prompt in sequence order, in the batch padded on the left.
+"""Where surviving tokens sit: per prompt in sequence order, in the batch padded on the left.
 
 Counts are known on the host at all times, so that nothing here waits for the device.
 """
@@ -23,7 +23,8 @@ class Prompt:
         ledger: The record that this prompt writes.
         alive: Original position of each token.
         position: Rotary position of each token.
-        vision: Where in ``alive`` the vision tokens are, ascending: a slice where they stand in one unbroken run.
+        vision: Where in ``alive`` the vision tokens are, ascending: a slice where they stand in one
+            unbroken run.
         run: For each vision token, which unbroken run of vision slots it belongs to, ascending.
         tags: Which patch each vision token stands for, see :class:`mustdrop.models.ModelAdapter`.
         sizes: Patches that each vision token stands for.
@@ -112,9 +113,11 @@ class Prompt:
     def _merge_runs(
         self, vision: Int[Tensor, " vision"], keep: Int[Tensor, " kept"]
     ) -> Int[Tensor, " after"]:
-        """Order of the tokens that go on, where vision tokens stand in several runs; moves ``vision``."""
+        """Order of the tokens that go on, where vision stands in several runs; moves it."""
         device = keep.device
-        is_text = torch.ones(len(self), dtype=torch.bool, device=device).index_fill_(0, vision, False)
+        is_text = torch.ones(len(self), dtype=torch.bool, device=device).index_fill_(
+            0, vision, False
+        )
         text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[: self.other]
         run = self.run[keep]
         rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
@@ -124,7 +127,7 @@ class Prompt:
         return torch.cat([text, vision[keep]])[order]
 
     def order(self, reduction: Reduction) -> Int[Tensor, " after"] | None:
-        """The places that survivors take, as an index into them; None: as the reduction has them."""
+        """The survivors in the order of their places; None: as the reduction has them."""
         return None if self.one_run else self.run[reduction.keep].argsort(stable=True)
 
     def moved(self, reduction: Reduction) -> bool:
@@ -136,7 +139,7 @@ class Prompt:
 
 
 def align(index: Sequence[Int[Tensor, " _"]], pads: Sequence[int]) -> Int[Tensor, "batch longest"]:
-    """Rows of indices as one tensor, aligned to the right; ``pads`` is added, padding points to 0."""
+    """Rows of indices as one tensor, aligned to the right; each row's pad is added to it."""
     longest = max(len(row) for row in index)
     rows = [
         F.pad(row + pad if pad else row, (longest - len(row), 0))

@@ -1,7 +1,7 @@
-"""Stage 2 at work: tokens leave between decoder layers, and every later layer sees a shorter prompt.
+"""Stage 2 at work: tokens leave between decoder layers, and later layers see less.
 
-A decision after layer l is carried out in the pre-hook of layer l + 1, which shortens the hidden states;
-the pre-hooks of all later layers hand over the mask and the rotary embeddings that fit.
+A decision after layer l is carried out in the pre-hook of layer l + 1, which shortens the hidden
+states; the pre-hooks of all later layers hand over the mask and the rotary embeddings that fit.
 """
 
 from collections.abc import Callable, Sequence
@@ -112,7 +112,7 @@ class PrefillPass:
         compact: bool,
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
-        """Carry decisions out on the hidden states; ``layer`` None: slots that the encoder emptied."""
+        """Carry decisions out on the hidden states; layer None: slots that the encoder emptied."""
         moved = [p.moved(d) for p, d in zip(self.prompts, decisions, strict=True)]
         if not any(moved):
             return hidden
@@ -139,7 +139,7 @@ class PrefillPass:
         return hidden
 
     def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
-        """Rotary embeddings of the survivors: those of their original positions, or counted anew."""
+        """Rotary embeddings of the survivors: of their original positions, or counted anew."""
         if any(prompt.shift for prompt in self.prompts):
             index = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
             self.rotary = self.adapter.language_model.rotary_emb(hidden, position_ids=index)
@@ -159,9 +159,13 @@ class PrefillPass:
 
         def attention(rows: Rows, of: str) -> Tensor:
             if of == "this" and layer < 0:
-                raise ValueError("no layer has run yet at the language model's input; ask for of='next'")
+                raise ValueError(
+                    "no layer has run yet at the language model's input; ask for of='next'"
+                )
             query, key, scaling = (
-                self._look_ahead(number, layer + 1, hidden, kwargs) if of == "next" else self._now(number)
+                self._look_ahead(number, layer + 1, hidden, kwargs)
+                if of == "next"
+                else self._now(number)
             )
             if prompt.text == 0:
                 raise ValueError("the prompt ends with the image: there is no text to attend from")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -41,16 +40,20 @@ def unfit_model(model: PreTrainedModel, adapter: ModelAdapter) -> None:
         ValueError: With what was found.
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        if (
+            isinstance(module, torch._dynamo.OptimizedModule)
+            or module._compiled_call_impl is not None
+        ):
             raise ValueError(
-                f"{name or type(model).__name__} is compiled: a compiled model ignores hooks silently. "
-                "Attach to the model before compiling, or use the uncompiled one"
+                f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
+                "silently; use the uncompiled one"
             )
     for part in (adapter.language_model, *adapter.encoders):
         found = part.config._attn_implementation
         if found not in IMPLEMENTATIONS:
             raise ValueError(
-                f"attention implementation {found!r} is not supported; use one of {', '.join(IMPLEMENTATIONS)}"
+                f"attention implementation {found!r} is not supported; use one of "
+                f"{', '.join(IMPLEMENTATIONS)}"
             )
 
 
@@ -74,16 +77,16 @@ def unfit_stages(
         for place in vision.at:
             if isinstance(place, int) and facts.block(place) >= facts.feature_block:
                 raise ValueError(
-                    f"{type(vision).__name__} acts after encoder block {facts.block(place)}, but features are read "
-                    f"at block {facts.feature_block}: act before it, or at 'features'"
+                    f"{type(vision).__name__} acts after block {facts.block(place)}, but "
+                    f"features are read at block {facts.feature_block}: act before it, or at 'features'"
                 )
     if prefill is not None:
         first, last = adapter.first_drop_layer, facts.depth - 2
         for layer in prefill.layers:
             if not first <= layer <= last:
                 raise ValueError(
-                    f"{type(prefill).__name__} acts after layer {layer}; this model can drop after layers "
-                    f"{first} to {last} (it has {facts.depth})"
+                    f"{type(prefill).__name__} acts after layer {layer}; this model can drop after "
+                    f"layers {first} to {last} (it has {facts.depth})"
                 )
 
 
@@ -100,12 +103,14 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
             if value is None and config is not None and name in config.__dict__:
                 value = config.__dict__[name]
         if not any(value is option or value == option for option in harmless):
-            raise ValueError(f"generate({name}={value!r}) is not supported while tokens are dropped")
+            raise ValueError(
+                f"generate({name}={value!r}) is not supported while tokens are dropped"
+            )
     cache = arguments.get("past_key_values")
     if isinstance(cache, Cache) and cache.get_seq_length() > 0:
         raise ValueError(
-            "generate(past_key_values=...) with a filled cache: a second turn on a compacted cache would read "
-            "wrong positions; pass the whole conversation as one prompt"
+            "generate(past_key_values=...) with a filled cache: a second turn on a compacted cache "
+            "would read wrong positions; pass the whole conversation as one prompt"
         )
 
 
@@ -118,11 +123,13 @@ def forward_options(arguments: Mapping[str, Any], merges: bool) -> None:
     if arguments.get("labels") is not None:
         raise ValueError("labels are not supported: dropped tokens have no logits to compare with")
     if isinstance(arguments.get("logits_to_keep"), torch.Tensor):
-        raise ValueError("logits_to_keep must count from the end; positions move when tokens are dropped")
+        raise ValueError(
+            "logits_to_keep must count from the end; positions move when tokens are dropped"
+        )
     if merges and isinstance(arguments.get("vision_feature_layer"), (list, tuple)):
         raise ValueError(
-            "vision_feature_layer as a list: features before and after a reduction have other lengths, got "
-            f"{arguments['vision_feature_layer']}"
+            "vision_feature_layer as a list: features before and after a reduction have other "
+            f"lengths, got {arguments['vision_feature_layer']}"
         )
     pixels = arguments.get("pixel_values")
     if isinstance(pixels, torch.Tensor) and pixels.numel() == 0:
@@ -137,12 +144,15 @@ def unfit_prefill(cache: Cache | None, attention_mask: Any, input_ids: Any) -> N
     """
     if cache is None:
         raise ValueError("use_cache=False is not supported: later stages live in the KV cache")
-    kinds = {type(layer) for layer in cache.layers} | {cache.layer_class_to_replicate} - {None}
-    if kinds - {DynamicLayer}:
-        found = ", ".join(sorted(kind.__name__ for kind in kinds - {DynamicLayer}))
+    kinds = {type(layer) for layer in cache.layers}
+    if cache.layer_class_to_replicate is not None:
+        kinds.add(cache.layer_class_to_replicate)
+    if kinds - {DynamicLayer} or cache.offloading:
+        names = {kind.__name__ for kind in kinds - {DynamicLayer}}
+        found = ", ".join(sorted(names)) or "offloaded layers"
         raise ValueError(
-            f"only a plain DynamicCache can be compacted, got layers of {found}; static, sliding and quantised "
-            "caches are not supported"
+            f"only a plain DynamicCache can be compacted, got {found}; static, sliding, "
+            "quantised and offloaded caches are not supported"
         )
     if attention_mask is not None and not (
         isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
@@ -165,14 +175,16 @@ def not_a_stage(name: str, value: object, kind: type) -> None:
             hint = "; build it first with hydra.utils.instantiate"
         elif isinstance(value, type) and issubclass(value, kind):
             hint = "; pass an instance, not the class"
-        raise TypeError(f"{name} must be a {kind.__name__} or None, got {type(value).__name__}{hint}")
+        raise TypeError(
+            f"{name} must be a {kind.__name__} or None, got {type(value).__name__}{hint}"
+        )
 
 
-def is_flash(module: nn.Module) -> bool:
+def is_flash(module: Any) -> bool:
     """Whether the module attends with flash attention, which wants [batch, tokens] masks."""
     return "flash" in module.config._attn_implementation
 
 
-def is_eager(module: nn.Module) -> bool:
+def is_eager(module: Any) -> bool:
     """Whether the module adds its mask to the scores, in their dtype."""
     return module.config._attn_implementation == "eager"

@@ -1,4 +1,4 @@
-"""One dropper at work on one model: installs the hooks, tells prefill from decoding, checks the outcome."""
+"""One dropper at work on one model: its hooks, prefill told from decoding, the outcome checked."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -8,7 +8,6 @@ from functools import wraps
 from typing import Any, Literal
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
@@ -21,7 +20,7 @@ from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import stable_seed
 from mustdrop.ledger import TokenLedger
-from mustdrop.models import ModelAdapter
+from mustdrop.models import ModelAdapter, Part
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
 
@@ -48,7 +47,8 @@ class DropRun:
 
     Attributes:
         ledgers: One per prompt.
-        images: One per encoded image, in the order of the prompts; empty where no stage looks at the encoder.
+        images: One per encoded image, in the order of the prompts; empty where no stage looks at
+            the encoder.
         mixed: Layer -> each prompt's reduction, where a prefill strategy mixed tokens.
     """
 
@@ -95,7 +95,9 @@ class Session:
             stack.callback(after.remove)
             layers = stages.prefill.layers if stages.prefill is not None else ()
             stack.enter_context(
-                attention_tap({adapter.layers[at].self_attn: self._probe for at in layers if at >= 0})
+                attention_tap(
+                    {adapter.layers[at].self_attn: self._probe for at in layers if at >= 0}
+                )
             )
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
@@ -142,7 +144,7 @@ class Session:
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.ids = kwargs.get("input_ids", args[0] if args else None)
 
-    def _on_text(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+    def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
         cache, inputs = kwargs.get("past_key_values"), kwargs["inputs_embeds"]
         if cache is not None and cache.get_seq_length() > 0:
             return self._continue(args, kwargs)
@@ -178,12 +180,13 @@ class Session:
         decode = self.decode
         if decode is None or kwargs["past_key_values"] is not decode.cache:
             raise ValueError(
-                "this cache was not filled by the last prefill under this dropper; start with the whole prompt"
+                "this cache was not filled by the last prefill under this dropper; start with the "
+                "whole prompt"
             )
         if new != 1:
             raise ValueError(
-                f"{new} tokens after the prefill: chunked prefill, second turns on a compacted cache and "
-                "speculative decoding are not supported; decode one token at a time"
+                f"{new} tokens after the prefill: chunked prefill, second turns on a compacted "
+                "cache and speculative decoding are not supported; decode one token at a time"
             )
         decode.step()
         if kwargs.get("position_ids") is None:
@@ -214,9 +217,11 @@ class Session:
         self._check(done)
         if self.stages.decode is not None:
             self.decode.compact(self.stages.decode, done.prompts)
-        found = [layer.get_seq_length() for layer in self.cache.layers]
+        found = [layer.get_seq_length() for layer in self.decode.layers]
         if found != self.decode.lengths:
-            raise RuntimeError(f"the KV cache holds {found} tokens per layer, not {self.decode.lengths}")
+            raise RuntimeError(
+                f"the KV cache holds {found} tokens per layer, not {self.decode.lengths}"
+            )
 
     def _check(self, done: PrefillPass) -> None:
         """Every layer was recorded, and every configured stage was called."""
@@ -233,7 +238,9 @@ class Session:
     def _owners(self, images: int) -> list[int]:
         """The prompt of each image of an encoder call."""
         if self.ids is None:
-            raise ValueError("images are encoded before their prompt is known; call generate or forward")
+            raise ValueError(
+                "images are encoded before their prompt is known; call generate or forward"
+            )
         slots = self.adapter.vision_mask(self.ids).sum(1).tolist()
         owner = [
             prompt

@@ -1,15 +1,17 @@
-"""The attention tap: hands over queries and keys, after norm and rotary embedding, of chosen modules.
+"""The attention tap: hands over queries and keys of chosen modules, as attention gets them.
 
-transformers looks an attention function up by name in ALL_ATTENTION_FUNCTIONS at each call; the tap puts a
-wrapper there while a context is open. Implementation names stay as they are, so masks are built as always.
+transformers looks an attention function up by name in ALL_ATTENTION_FUNCTIONS at each call; the tap
+puts a wrapper there while a context is open. Implementation names stay as they are, so masks are
+built as always.
 """
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 Probe = Callable[
@@ -18,11 +20,12 @@ Probe = Callable[
 
 
 @contextmanager
-def attention_tap(probes: Mapping[nn.Module, Probe]) -> Iterator[None]:
+def attention_tap(probes: Mapping[Any, Probe]) -> Iterator[None]:
     """Call ``probes[module](query, key, scaling)`` right before each of these modules attends.
 
-    Modifications: the entries of ALL_ATTENTION_FUNCTIONS for the probed modules' implementations, restored on
-    exit. Eager attention is in no mapping; its wrapper calls the function of the module's own file.
+    Modifications: the entries of ALL_ATTENTION_FUNCTIONS for the probed modules' implementations,
+        restored on exit. Eager attention is in no mapping; its wrapper calls the function of the
+        module's own file.
     """
 
     def wrap(attend: Callable) -> Callable:

@@ -20,12 +20,14 @@ class ClsAttention(KeyTokenStrategy):
     a_cls = softmax(q_cls K^T / sqrt(d)),   O = {a_cls > mu},  mu an adaptive threshold.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.2, Eq. 6-7.
-    Differs from the authors' code: nothing, with ``rule="ratio"``, ``ratio=0.08``, ``heads="mean"`` and
-    ``block=-1`` (909afa5, clip_encoder.py:86-107). The paper does not say how mu adapts; ``outlier`` is our choice.
+    Differs from the authors' code: nothing, with ``rule="ratio"``, ``ratio=0.08``, ``heads="mean"``
+    and ``block=-1`` (909afa5, clip_encoder.py:86-107). The paper does not say how mu adapts;
+    ``outlier`` is our choice.
 
     Attributes:
-        rule: ``outlier``: mu = Q3 + ``mu`` x (Q3 - Q1) of the image's own attention (ours). ``threshold``: the
-            attention itself must exceed ``mu``. ``ratio``: the ceil(``ratio`` x tokens) highest.
+        rule: ``outlier``: mu = Q3 + ``mu`` x (Q3 - Q1) of the image's own attention (ours).
+            ``threshold``: the attention itself must exceed ``mu``. ``ratio``: the ceil(``ratio`` x
+            tokens) highest.
         mu: Interquartile ranges over the third quartile, or the attention, as ``rule`` says.
         ratio: Fraction of tokens protected under ``ratio``, in [0, 1].
         block: The encoder block whose attention is read.

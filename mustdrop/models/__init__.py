@@ -3,12 +3,12 @@
 from torch import nn
 from transformers import LlavaForConditionalGeneration
 
-from mustdrop.models.base import OFF_GRID, ModelAdapter
+from mustdrop.models.base import OFF_GRID, ModelAdapter, Part
 from mustdrop.models.llava import LlavaAdapter
 
 ADAPTERS: dict[type, type[ModelAdapter]] = {LlavaForConditionalGeneration: LlavaAdapter}
 
-__all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "adapter_for"]
+__all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "Part", "adapter_for"]
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:

@@ -1,17 +1,20 @@
-"""ModelAdapter: where a model family keeps its parts and its vision tokens. Facts only, no maths."""
+"""ModelAdapter: where a model family keeps its parts and vision tokens. Facts, no maths."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from mustdrop.strategy import ModelFacts
+
+# What transformers' modules hold is known at run time only, so parts of models are Any.
+Part = Any
 
 OFF_GRID = -1  # the tag of a slot that holds no patch: a newline, a frame's [CLS]
 
@@ -20,38 +23,38 @@ OFF_GRID = -1  # the tag of a slot that holds no patch: a newline, a frame's [CL
 class ModelAdapter(ABC):
     """The facts of one model family.
 
-    The vision tokens of a prompt are described by *tags*: for each vision slot, in prompt order, the flat
-    patch id ``image * patches + patch``, or ``OFF_GRID``. A family whose slots are the encoder's patches in raster
-    order (LLaVA-1.5) needs no more than :meth:`tags`' default; one that keeps each frame's [CLS]
-    (Video-LLaVA) sets ``keeps_cls``; one that rearranges patches after the projector (LLaVA-NeXT) reports
-    what it did through :meth:`trace_packing`.
+    The vision tokens of a prompt are described by *tags*: for each vision slot, in prompt order,
+    the flat patch id ``image * patches + patch``, or ``OFF_GRID``. A family whose slots are the
+    encoder's patches in raster order (LLaVA-1.5) needs no more than :meth:`tags`' default; one that
+    keeps each frame's [CLS] (Video-LLaVA) sets ``keeps_cls``; one that rearranges patches after the
+    projector (LLaVA-NeXT) reports what it did through :meth:`trace_packing`.
     """
 
-    model: PreTrainedModel
+    model: Any
     keeps_cls = False
 
     @property
     @abstractmethod
-    def base(self) -> nn.Module:
-        """The module that receives ``input_ids`` and calls encoder, projector and language model."""
+    def base(self) -> Part:
+        """The module that receives ``input_ids`` and calls all other parts."""
 
     @property
     @abstractmethod
-    def language_model(self) -> nn.Module:
+    def language_model(self) -> Part:
         """The decoder, without its head."""
 
     @property
     @abstractmethod
-    def encoders(self) -> Sequence[nn.Module]:
+    def encoders(self) -> Sequence[Part]:
         """Vision encoders; each call encodes a batch of images."""
 
     @property
     @abstractmethod
-    def projector(self) -> nn.Module:
+    def projector(self) -> Part:
         """Maps features to the language model's width."""
 
     @abstractmethod
-    def blocks(self, encoder: nn.Module) -> Sequence[nn.Module]:
+    def blocks(self, encoder: Part) -> Sequence[Part]:
         """The encoder's blocks; each has ``self_attn``."""
 
     @cached_property
@@ -65,7 +68,7 @@ class ModelAdapter(ABC):
         """Token ids of vision slots."""
 
     @cached_property
-    def layers(self) -> Sequence[nn.Module]:
+    def layers(self) -> Sequence[Part]:
         """Decoder layers; each has ``self_attn`` and ``input_layernorm``."""
         return list(self.language_model.layers)
 
@@ -99,7 +102,7 @@ class ModelAdapter(ABC):
         for count in slots:
             if count % self.slots_per_image:
                 raise ValueError(
-                    f"a prompt has {count} vision tokens; expected a multiple of {self.slots_per_image}"
+                    f"a prompt has {count} vision tokens, no multiple of {self.slots_per_image}"
                 )
         return [count // self.slots_per_image for count in slots]
 
@@ -112,5 +115,5 @@ class ModelAdapter(ABC):
 
     @contextmanager
     def trace_packing(self, report: Callable[[Int[Tensor, " slots"]], None]) -> Iterator[None]:
-        """Calls ``report`` with each prompt's tags while the model packs features; nothing by default."""
+        """Calls ``report`` with each prompt's tags while the model packs its features."""
         yield

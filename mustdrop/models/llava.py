@@ -1,13 +1,11 @@
-"""LLaVA-1.5: a CLIP encoder with [CLS], a two-layer projector, a Llama decoder (arXiv:2310.03744)."""
+"""LLaVA-1.5 (arXiv:2310.03744): CLIP with [CLS], a two-layer projector, a Llama decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from torch import nn
-
-from mustdrop.models.base import ModelAdapter
+from mustdrop.models.base import ModelAdapter, Part
 from mustdrop.strategy import ModelFacts
 
 
@@ -17,22 +15,22 @@ class LlavaAdapter(ModelAdapter):
     """Facts of ``LlavaForConditionalGeneration``: one image is ``grid`` slots in raster order."""
 
     @property
-    def base(self) -> nn.Module:
+    def base(self) -> Part:
         return self.model.model
 
     @property
-    def language_model(self) -> nn.Module:
+    def language_model(self) -> Part:
         return self.base.language_model
 
     @property
-    def encoders(self) -> Sequence[nn.Module]:
+    def encoders(self) -> Sequence[Part]:
         return [self.base.vision_tower]
 
     @property
-    def projector(self) -> nn.Module:
+    def projector(self) -> Part:
         return self.base.multi_modal_projector
 
-    def blocks(self, encoder: nn.Module) -> Sequence[nn.Module]:
+    def blocks(self, encoder: Part) -> Sequence[Part]:
         return list(encoder.encoder.layers)
 
     @property
@@ -57,10 +55,11 @@ class LlavaAdapter(ModelAdapter):
         hidden_state = config.vision_feature_layer
         if not isinstance(hidden_state, int):
             raise ValueError(
-                "vision_feature_layer must be one layer; a list of layers has features of several lengths"
-                f" once tokens are dropped, got {hidden_state}"
+                "vision_feature_layer must be one layer; those of a list have several lengths once "
+                f"tokens are dropped, got {hidden_state}"
             )
-        # hidden_states[0] is the input of block 0, so hidden_states[i] is the output of block i - 1.
+        # hidden_states[0] is the input of block 0, so hidden_states[i] is the output of block i -
+        # 1.
         states = vision.num_hidden_layers + 1
         return ModelFacts(
             depth=config.text_config.num_hidden_layers,

@@ -18,20 +18,25 @@ from mustdrop.strategy import PrefillStrategy, PrefillView
 class DualAttention(PrefillStrategy):
     """Drop a vision token iff it matters neither globally nor to any individual text token.
 
-    With A the attention from text to vision of the layer that has just run, averaged over heads, token j leaves iff
-      V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)   and   max_t A[t, j] < alpha   (Eq. 10, individual)
+    With A the attention from text to vision of the layer that has just run, averaged over heads,
+      token j leaves iff V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)   and   max_t
+      A[t, j] < alpha   (Eq. 10, individual)
     and j is no key token. The text is what follows the last vision token.
 
-    Source: MustDrop, arXiv:2411.10803, Sec. 3.3, Eq. 8-10; layers from the authors' code (modelling_sparse_llama.py:103).
-    Differs from the authors' code: nothing, with ``strict=True`` and ``min_keep=0``; attention is summed in the
-    model's dtype there, in float32 here.
+    Source: MustDrop, arXiv:2411.10803, Sec. 3.3, Eq. 8-10; layers from the authors' code
+        (modelling_sparse_llama.py:103). Differs from the authors' code: nothing, with
+        ``strict=True`` and ``min_keep=0``; attention is summed in the model's dtype there, in
+        float32 here.
 
     Attributes:
-        gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None: the individual test alone.
+        gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None: the
+            individual test alone.
         alpha: Individual threshold, an attention weight in [0, 1]; None: the global test alone.
         layers: Acts after these layers, counted from 0.
-        strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq. 9's <=).
-        min_keep: Fewest vision tokens left; where the thresholds leave fewer, those of highest V_j stay.
+        strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq.
+            9's <=).
+        min_keep: Fewest vision tokens left; where the thresholds leave fewer, those of highest V_j
+            stay.
     """
 
     gamma: float | None

@@ -13,7 +13,7 @@ from mustdrop.strategy import PrefillStrategy, PrefillView
 @final
 @dataclass(frozen=True)
 class Random(PrefillStrategy):
-    """Keep ``keep`` vision tokens drawn uniformly, the same ones in every run and batch of a sample.
+    """Keep vision tokens drawn uniformly, the same ones in every run and batch of a sample.
 
     Source: control, ours. The draw depends on seed, prompt, image and layer alone.
 

@@ -18,7 +18,8 @@ class UniformGrid(PrefillStrategy):
     Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt, shared evenly among its images (the first get the remainder).
+        keep: Vision tokens kept per prompt, shared evenly among its images (the first get the
+            remainder).
         layer: Acts after this layer; -1: before the language model.
     """
 
@@ -44,5 +45,6 @@ class UniformGrid(PrefillStrategy):
             wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
         image, row, column = view.cells.T
         score = wanted.to(view.cells.device)[image, row * columns + column]
-        # off-grid slots (newlines) and cells that are gone already come last; ties go to the earlier token
+        # off-grid slots (newlines) and cells that are gone already come last; ties go to the
+        # earlier token
         return Reduction(top_keep(score.masked_fill(image < 0, -1.0), keep, view.protected))

@@ -1,4 +1,4 @@
-"""Selection by [CLS] attention: the tokens that the encoder itself looks at, whatever the question."""
+"""Selection by [CLS] attention: what the encoder itself looks at, whatever the question."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,9 +13,9 @@ from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
 class ClsTopK(VisionStrategy):
     """Keep the tokens of an image that [CLS] attends to most, before the projector.
 
-    Source: MustDrop, arXiv:2411.10803, Table 4 row (a): "we retain an average of 64 vision tokens based on
-    their correlation with the [CLS] token in the vision encoder". Block and heads are not said; the block and
-    the head mean of the authors' key tokens are taken.
+    Source: MustDrop, arXiv:2411.10803, Table 4 row (a): "we retain an average of 64 vision tokens
+        based on their correlation with the [CLS] token in the vision encoder". Block and heads are
+        not said; the block and the head mean of the authors' key tokens are taken.
 
     Attributes:
         keep: Tokens kept per image.

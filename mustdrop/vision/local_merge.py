@@ -20,19 +20,21 @@ class LocalMerge(VisionStrategy):
     A window w of k^2 neighbouring patches is merged iff  S_w = sum_{m != n} cos(v_m, v_n) > tau.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.2, Eq. 5.
-    Differs from the authors' code: nothing, with ``score="mean"``, ``strict=False``, ``crops="fewest"`` and
-    ``order="similarity"`` (909afa5, local_merge.py).
+    Differs from the authors' code: nothing, with ``score="mean"``, ``strict=False``,
+    ``crops="fewest"`` and ``order="similarity"`` (909afa5, local_merge.py).
 
     Attributes:
-        tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for ``sum``.
+        tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for
+            ``sum``.
         window: Side k of a window, in patches; it must divide the grid.
         block: The encoder block after which windows merge.
         score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
         strict: Whether a window must exceed tau (the paper) or may equal it (the code).
-        crops: ``own``: each image merges all windows over tau. ``fewest``: each merges only its r most similar
-            windows, r being the least number over tau among the crops of the same prompt.
-        order: ``raster``: a merged token stands where its window's last patch stood. ``similarity``: merged tokens
-            come first, the most similar window leading.
+        crops: ``own``: each image merges all windows over tau. ``fewest``: each merges only its r
+            most similar windows, r being the least number over tau among the crops of the same
+            prompt.
+        order: ``raster``: a merged token stands where its window's last patch stood.
+            ``similarity``: merged tokens come first, the most similar window leading.
     """
 
     tau: float
@@ -53,7 +55,9 @@ class LocalMerge(VisionStrategy):
     def reduce(self, view: VisionView) -> Reduction:
         hidden = view.hidden
         if len(hidden) != view.grid[0] * view.grid[1]:
-            raise ValueError("LocalMerge merges windows of the full grid; act before any other reduction")
+            raise ValueError(
+                "LocalMerge merges windows of the full grid; act before any other reduction"
+            )
         index = windows(*view.grid, self.window).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
         if self.crops == "own":
@@ -74,7 +78,8 @@ class LocalMerge(VisionStrategy):
         tokens = len(hidden)
         single = torch.ones(tokens, dtype=torch.bool, device=hidden.device)
         single[merged] = False
-        # sorting by (merged, index) lists the untouched patches without asking the device for their number
+        # sorting by (merged, index) lists the untouched patches without asking the device for their
+        # number
         untouched = tokens - merged.numel()
         rest = single.logical_not().to(torch.uint8).argsort(stable=True)[:untouched]
         keep = torch.cat([merged[:, -1], rest])
