@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.dropper import DropRun, TokenDropper
 from mustdrop.engine.encoder import EncodedImage
+from mustdrop.engine.session import DropRun
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
@@ -29,7 +29,6 @@ def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*sha
 @torch.inference_mode()
 def masked_logits(
     model: Any,
-    dropper: TokenDropper,
     run: DropRun,
     inputs: Mapping[str, Tensor],
     new_tokens: Int[Tensor, "batch new"],
@@ -39,8 +38,7 @@ def masked_logits(
 
     Args:
         model: The model, no dropper attached.
-        dropper: The dropper that made the run; its position rules are followed.
-        run: The record of the run.
+        run: The record of the run; its position rules are followed.
         inputs: What the run was given: input_ids, attention_mask, pixel_values.
         new_tokens: What the run decoded; row i of the result predicts token i.
         number: The prompt.
@@ -62,7 +60,7 @@ def masked_logits(
             source = ledger.sources[image]
             slots, features = source.slots, features[source.cells]
         prompt[slots] = features.to(prompt)
-    hidden = _decode(adapter, dropper, run, number, torch.cat([prompt, embed(new)])[None])
+    hidden = _decode(adapter, run, number, torch.cat([prompt, embed(new)])[None])
     rows = model.lm_head(adapter.language_model.norm(hidden))[0]
     return rows[ledger.seq_len - 1 :]
 
@@ -99,7 +97,6 @@ def _encode(
 
 def _decode(
     adapter: ModelAdapter,
-    dropper: TokenDropper,
     run: DropRun,
     number: int,
     hidden: Float[Tensor, "1 tokens dim"],
@@ -115,12 +112,12 @@ def _decode(
         if layer - 1 in run.mixed:
             vision = before[ledger.vision[before]]
             _replace(hidden[0], vision, run.mixed[layer - 1][number])
-        rule = dropper.vision_positions if layer == 0 else dropper.positions
+        rule = run.stages.vision_positions if layer == 0 else run.stages.positions
         if len(alive) != len(before) and rule == "compact":
             position = position.clone()
             position[alive] = torch.arange(len(alive), device=alive.device)
         follow = position[alive[-1]] + 1
-        if dropper.decode_positions == "cache_length" and _changed(ledger):
+        if run.stages.decode_positions == "cache_length" and _changed(ledger):
             follow = torch.tensor(len(ledger.cached[layer]), device=hidden.device)
         rotary = model.rotary_emb(hidden, position_ids=torch.cat([position, follow + new])[None])
         mask = _additive(_seen(ledger, layer, total), hidden)

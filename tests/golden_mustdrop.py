@@ -301,4 +301,4 @@ def oracle_logits(model, data, dropper: TokenDropper) -> tuple[Tensor, Tensor]:
     with dropper.attach(model) as run:
         out = generate(model, prompt)
     new = out.sequences[:, -STEPS:]
-    return torch.cat(out.logits), masked_logits(model, dropper, run, prompt, new)
+    return torch.cat(out.logits), masked_logits(model, run, prompt, new)

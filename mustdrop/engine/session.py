@@ -46,12 +46,14 @@ class DropRun:
     """What happened in the last prefill.
 
     Attributes:
+        stages: What was to be done.
         ledgers: One per prompt.
         images: One per encoded image, in the order of the prompts; empty where no stage looks at
             the encoder.
         mixed: Layer -> each prompt's reduction, where a prefill strategy mixed tokens.
     """
 
+    stages: Stages
     ledgers: list[TokenLedger] = field(default_factory=list)
     images: list[EncodedImage] = field(default_factory=list)
     mixed: dict[int, list[Reduction]] = field(default_factory=dict)
@@ -61,7 +63,7 @@ class Session:
     """The hooks of one attached dropper and the state between them."""
 
     def __init__(self, adapter: ModelAdapter, stages: Stages) -> None:
-        self.adapter, self.stages, self.run = adapter, stages, DropRun()
+        self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.ids: Tensor | None = None
         self.pixels: Tensor | None = None
         self.prefill: PrefillPass | None = None

@@ -1,0 +1,51 @@
+"""Droppers for tiny models: every strategy and position rule, small enough for six layers."""
+
+from mustdrop import TokenDropper
+from mustdrop.decode.output_aware import OutputAware
+from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.random import Random
+from mustdrop.prefill.uniform_grid import UniformGrid
+from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.local_merge import LocalMerge
+
+
+def mustdrop(merge: dict | None = None, **options) -> TokenDropper:
+    """All three stages; thresholds that drop something after both layers."""
+    return TokenDropper(
+        vision=LocalMerge(0.5, score="mean", **(merge or {})),
+        key_tokens=ClsAttention("ratio", ratio=0.1),
+        prefill=DualAttention(0.02, 0.1, layers=[1, 3]),
+        decode=OutputAware(from_layer=1),
+        **options,
+    )
+
+
+OFFICIAL = {"strict": False, "crops": "fewest", "order": "similarity"}
+DROPPERS: dict[str, TokenDropper] = {
+    "fastv": TokenDropper(prefill=FastV(keep=10, layer=1)),
+    "fastv_none_left": TokenDropper(prefill=FastV(keep=0, layer=2)),
+    "random": TokenDropper(prefill=Random(keep=10), vision_positions="compact"),
+    "random_mid": TokenDropper(prefill=Random(keep=7, layer=2), decode=OutputAware(0)),
+    "uniform_grid": TokenDropper(prefill=UniformGrid(keep=9)),
+    "cls_topk": TokenDropper(vision=ClsTopK(keep=12), vision_positions="compact"),
+    "local_merge": TokenDropper(vision=LocalMerge(0.5, score="mean")),
+    "global_only": TokenDropper(prefill=DualAttention(0.02, None, layers=[1, 3])),
+    "individual_only": TokenDropper(prefill=DualAttention(None, 0.1, layers=[0, 4])),
+    "mustdrop": mustdrop(),
+    "mustdrop_compact": mustdrop(positions="compact"),
+    "mustdrop_vision_compact": mustdrop(vision_positions="compact"),
+    "mustdrop_outlier": TokenDropper(
+        LocalMerge(0.5, score="mean"),
+        ClsAttention("outlier", mu=0.5),
+        DualAttention(0.05, 0.2, layers=[2]),
+        OutputAware(0),
+    ),
+    "mustdrop_official": mustdrop(
+        OFFICIAL,
+        positions="compact",
+        vision_positions="compact",
+        decode_positions="cache_length",
+    ),
+}
