@@ -1,0 +1,160 @@
+"""What became of each patch of an image: merged, key, dropped after a layer, resident in the cache.
+
+From the ledger alone. A patch lives as long as some token that carries it does. Knows nothing
+about pictures.
+"""
+
+from dataclasses import dataclass
+from math import isqrt
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from mustdrop.ledger import TokenLedger
+
+
+@dataclass(frozen=True, eq=False)
+class Drop:
+    """Tokens of the image leaving after one layer, or after several neighbouring ones shown as one.
+
+    Attributes:
+        first: The first layer after which any left; -1: before layer 0.
+        last: The last one.
+        before: Tokens before.
+        left: Tokens left.
+        dropped: Patches whose last token left here.
+        alive: Patches that some token carries from here on.
+    """
+
+    first: int
+    last: int
+    before: int
+    left: int
+    dropped: Bool[np.ndarray, "rows columns"]
+    alive: Bool[np.ndarray, "rows columns"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fates:
+    """The life of one image's patches.
+
+    Attributes:
+        grid: Rows and columns of patches.
+        tokens: Tokens the encoder hands to the language model.
+        arrived: Patches that some of them carries.
+        merged: The patches (raster index) of every token that carries more than one.
+        key: Patches that key tokens carry.
+        drops: In the order of the layers.
+        resident: Share of the layers whose KV cache holds the patch while decoding.
+        resident_tokens: Tokens of the image in a layer's cache, mean over layers.
+        end: Patches alive in the last layer.
+    """
+
+    grid: tuple[int, int]
+    tokens: int
+    arrived: Bool[np.ndarray, "rows columns"]
+    merged: tuple[tuple[int, ...], ...]
+    key: Bool[np.ndarray, "rows columns"]
+    drops: tuple[Drop, ...]
+    resident: Float[np.ndarray, "rows columns"]
+    resident_tokens: float
+    end: Bool[np.ndarray, "rows columns"]
+
+
+def fates(
+    ledger: TokenLedger,
+    image: int = 0,
+    grid: tuple[int, int] | None = None,
+    most_drops: int = 8,
+) -> Fates:
+    """Follow the patches of one image of a prompt.
+
+    Args:
+        ledger: The prompt's record.
+        image: Which image (crop, frame) of the prompt, from 0.
+        grid: Rows and columns of its patches, where the ledger has no sources and the slots are
+            the raster grids of the images one after the other; by default one square grid.
+        most_drops: Neighbouring drops are joined until no more than these remain.
+
+    Raises:
+        ValueError: If the ledger has no prefill or no such image, or its slots are no whole grids.
+    """
+    if not ledger.alive:
+        raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
+    if most_drops < 1:
+        raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
+    shape, slots, carries = _tokens(ledger, image, grid)
+
+    def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
+        return np.asarray(carries[tokens].any(0)).reshape(shape)
+
+    present = [np.isin(slots, ledger.alive[layer].numpy()) for layer in range(ledger.depth)]
+    cached = [np.isin(slots, ledger.cached[layer].numpy()) for layer in sorted(ledger.cached)]
+    states = [np.ones(len(slots), dtype=bool), *present]
+    leaving = [
+        layer - 1
+        for layer, (before, after) in enumerate(zip(states, present, strict=False))
+        if before.sum() != after.sum()
+    ]
+    drops = []
+    for chunk in np.array_split(leaving, min(most_drops, len(leaving)) or 1):
+        if not len(chunk):
+            continue
+        first, last = int(chunk[0]), int(chunk[-1])
+        before, after = states[first + 1], states[last + 2]
+        drops.append(
+            Drop(
+                first=first,
+                last=last,
+                before=int(before.sum()),
+                left=int(after.sum()),
+                dropped=patches(before) & ~patches(after),
+                alive=patches(after),
+            )
+        )
+    none = np.zeros(shape, dtype=float)
+    return Fates(
+        grid=shape,
+        tokens=len(slots),
+        arrived=patches(states[0]),
+        merged=tuple(
+            tuple(int(patch) for patch in np.flatnonzero(row)) for row in carries if row.sum() > 1
+        ),
+        key=patches(ledger.protected.numpy()[slots]),
+        drops=tuple(drops),
+        resident=sum((patches(tokens).astype(float) for tokens in cached), none)
+        / max(len(cached), 1),
+        resident_tokens=float(np.mean([tokens.sum() for tokens in cached])) if cached else 0.0,
+        end=patches(present[-1]),
+    )
+
+
+def _tokens(
+    ledger: TokenLedger, image: int, grid: tuple[int, int] | None
+) -> tuple[tuple[int, int], Int[np.ndarray, " tokens"], Bool[np.ndarray, "tokens patches"]]:
+    """Grid of the image, the slot of each of its tokens, and which patches each token carries."""
+    if ledger.sources:
+        if not 0 <= image < len(ledger.sources):
+            raise ValueError(f"image must be in [0, {len(ledger.sources)}), got {image}")
+        source = ledger.sources[image]
+        slots = source.slots.numpy()
+        if source.mix is not None:
+            return source.patches, slots, source.mix.numpy() != 0
+        carries = np.zeros((len(slots), source.patches[0] * source.patches[1]), dtype=bool)
+        carries[np.arange(len(slots)), source.cells.numpy()] = True
+        return source.patches, slots, carries
+    slots = np.flatnonzero(ledger.vision.numpy())
+    rows, columns = grid or (isqrt(len(slots)), isqrt(len(slots)))
+    patches = rows * columns
+    if not patches or len(slots) % patches or (grid is None and patches != len(slots)):
+        expected = "a square grid" if grid is None else f"grids of {rows} x {columns}"
+        raise ValueError(
+            f"expected {expected}, got {len(slots)} vision slots: give the grid of one image"
+        )
+    if not 0 <= image < len(slots) // patches:
+        raise ValueError(f"image must be in [0, {len(slots) // patches}), got {image}")
+    return (
+        (rows, columns),
+        slots[image * patches : (image + 1) * patches],
+        np.eye(patches, dtype=bool),
+    )

@@ -1,0 +1,59 @@
+"""What a reader must know to read a result table: how intervals were found, what the marks mean.
+
+Only what the table at hand calls for is said. Knows nothing about layout.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+OFF = "≠"
+CONTROLS = ("vanilla", "random")
+INTERVALS = {
+    "wilson": "Wilson's 95 % interval",
+    "t": "Student's t, 95 % (scores that are not all 0 or 1)",
+}
+
+
+def how(rows: Iterable[Mapping[Any, Any]]) -> str:
+    """Which intervals the scores have."""
+    used = {row["interval"] for row in rows}
+    return ", or ".join(INTERVALS[name] for name in INTERVALS if name in used) or "no interval"
+
+
+def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Iterator[str]:
+    """The notes of a table of cells.
+
+    Args:
+        rows: The table's.
+        setups: The letter of each setup.
+    """
+    ran = [row for row in rows if row["n"]]
+    if any(row[f"vs_{control}_n"] for control in CONTROLS for row in ran):
+        yield (
+            "Δ: difference on the same samples, 95 % interval of the pairs (Newcombe for 0 and 1, "
+            "else t), each by itself, not adjusted for their number."
+        )
+    for control in CONTROLS:
+        for row in ran:
+            if 0 < row[f"vs_{control}_n"] < row["n"]:
+                yield (
+                    f"{row['method']} {row['budget']}: {row[f'vs_{control}_n']} of its {row['n']} "
+                    f"samples are shared with {control}."
+                )
+    if any(row["vs_random_n"] for row in ran) and any(
+        not row["vs_random_n"] and row["method"] not in CONTROLS for row in ran
+    ):
+        yield (
+            "Δ random –: no random arm within 1 % of that executed average, or several that differ "
+            "in more than the seed."
+        )
+    if any(row["matched"] is False for row in ran):
+        yield f"{OFF}: the executed average is more than 1 % off the budget."
+    if any(not isnan(row["floor"]) for row in rows):
+        yield "floor: the least executed average that the method reaches; the budget is below it."
+    yield "Vision tokens, KV cache: means over samples. FLOPs: share of vanilla, same prompts."
+    if len(setups) > 1:
+        yield "Seconds compare only within one setup:"
+        for setup, letter in setups.items():
+            yield f"{letter} = {setup}"

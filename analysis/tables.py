@@ -1,0 +1,185 @@
+"""The result table: a row a finished cell, every number with its interval, controls beside each.
+
+Run it on a folder of results::
+
+    python -m analysis.tables outputs/demo
+    python -m analysis.tables outputs/demo --types --format markdown
+
+Knows nothing about models: a table is a function of the records and their samples.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from analysis.cells import COUNTS, Cell, agree, groups, load
+from analysis.intervals import Interval, mean_interval, paired_interval
+from analysis.rendering import render, show, to_csv, to_markdown
+from analysis.variants import alike
+
+__all__ = ["by_type", "render", "show", "summary", "to_csv", "to_markdown"]
+
+CONTROLS = ("vanilla", "random")
+
+
+def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
+    """One row per finished cell under a results folder, vanilla first, then by budget and method.
+
+    accuracy, low, high, interval: Mean of ``metric``, the ends of its 95 % interval, how they were
+        found (see :mod:`analysis.intervals`).
+    vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both
+        answered, with a paired interval. Random arms are those whose executed average agrees with
+        the cell's within 1 %, whatever their budget was called (of several, those of its own name).
+        Seeds are averaged sample by sample first; where arms differ in more, none is taken.
+    nominal, paper_average, executed_average, resident: The four counts, means over samples.
+    matched: Whether the executed average is within 1 % of the budget.
+    floor: The least executed average that the method reaches, where its budget lies below; such a
+        cell has no accuracy.
+    seconds, setup: Median over the samples, which means something within one setup only.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+        ValueError: See :func:`analysis.cells.load`; also if two cells disagree about a sample.
+    """
+    rows = []
+    for members in groups(load(root, metric)).values():
+        rows += [_row(cell, members) for cell in members]
+    return pd.DataFrame(rows)
+
+
+def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
+    """Accuracy of every finished cell per question type: a row per cell and type.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+        ValueError: See :func:`analysis.cells.load`; also if no sample has a type.
+    """
+    rows = []
+    for cell in load(root, metric):
+        if cell.metric is None:
+            continue
+        for kind, samples in cell.samples.groupby("type", sort=True):
+            found = mean_interval(samples["score"])
+            rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, found)})
+    if not rows:
+        raise ValueError(f"no sample under {root} has a question type")
+    return pd.DataFrame(rows)
+
+
+def _names(cell: Cell) -> dict[str, Any]:
+    names = ("experiment", "model", "benchmark", "method", "preset", "budget")
+    return {
+        **{name: cell[name] for name in names},
+        "image": cell.image or "",
+        "variant": cell.variant,
+    }
+
+
+def _accuracy(cell: Cell, found: Interval) -> dict[str, Any]:
+    return {
+        "n": found.n,
+        "metric": cell.metric,
+        "accuracy": found.value,
+        "low": found.low,
+        "high": found.high,
+        "interval": found.method,
+    }
+
+
+def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
+    record = cell.record
+    scores = cell.samples["score"] if cell.metric else ()
+    row = {**_names(cell), "floor": _number(record["floor"])}
+    row |= _accuracy(cell, mean_interval(scores))
+    for control in CONTROLS:
+        found = _against(cell, _arms(cell, members, control))
+        row |= {
+            f"vs_{control}": found.value,
+            f"vs_{control}_low": found.low,
+            f"vs_{control}_high": found.high,
+            f"vs_{control}_n": found.n,
+        }
+    counts = record["counts"] or {}
+    row |= {name: _number(counts.get(name)) for name in COUNTS}
+    ran = cell.metric is not None
+    return row | {
+        "matched": agree(cell.executed, cell.budget) if ran and cell.budget else None,
+        "flops_ratio": _number(record["flops_ratio"]) if ran else nan,
+        "kv_bytes": _number(record["kv_bytes"]) if ran else nan,
+        "kv_ratio": record["kv_bytes"] / record["vanilla_kv_bytes"] if ran else nan,
+        "seconds": cell.samples["seconds"].median() if ran else nan,
+        "setup": cell.setup,
+    }
+
+
+def _number(value: float | None) -> float:
+    return nan if value is None else float(value)
+
+
+def _arms(cell: Cell, members: Sequence[Cell], control: str) -> list[Cell]:
+    """The runs of a control that this cell may be held against: seeds of one setting, or none."""
+    if cell.metric is None or (cell["method"] == control and cell.image is None):
+        return []
+    found = [
+        other
+        for other in members
+        if other["method"] == control
+        and other.image is None
+        and other.metric == cell.metric
+        and other["config"]["model"] == cell["config"]["model"]
+        and (control == "vanilla" or agree(other.executed, cell.executed))
+    ]
+    named = [other for other in found if other["budget"] == cell["budget"]]
+    arms = named or found
+    one = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
+    return arms if one else []
+
+
+def _against(cell: Cell, arms: Sequence[Cell]) -> Interval:
+    """Difference to the arms' mean over the samples that all of them answered."""
+    if not arms:
+        return Interval(nan, nan, nan, "none", 0)
+    shared = cell.samples.index
+    for arm in arms:
+        shared = shared.intersection(arm.samples.index)
+    for arm in arms:
+        for field in ("question", "target"):
+            ours, theirs = (each.samples.loc[shared, field].astype(str) for each in (cell, arm))
+            if (ours != theirs).any():
+                which = shared[(ours != theirs).to_numpy()][0]
+                raise ValueError(
+                    f"{cell['method']} and {arm['method']} disagree about the {field} of sample "
+                    f"{which[1]} of {which[0]}: they were not run on the same data"
+                )
+    theirs = sum(arm.samples.loc[shared, "score"].to_numpy() for arm in arms) / len(arms)
+    return paired_interval(cell.samples.loc[shared, "score"], theirs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table of a results folder."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=main.__doc__)
+    parser.add_argument("root", type=Path, help="a results folder, such as outputs/demo")
+    parser.add_argument("--types", action="store_true", help="accuracy per question type instead")
+    parser.add_argument("--metric", help="the score to read (default: the benchmark's own)")
+    parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
+    options = parser.parse_args(arguments)
+    try:
+        frame = (by_type if options.types else summary)(options.root, options.metric)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.format == "text":
+        show(frame, Console(width=None if sys.stdout.isatty() else 200))
+    else:
+        print({"markdown": to_markdown, "csv": to_csv}[options.format](frame), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
