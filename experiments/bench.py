@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -144,20 +145,22 @@ class attached:
 def calibrate(arm: Arm, target: float) -> DualAttention:
     """Dual-attention filtering with the executed average ``target``, by bisection on gamma."""
     low, high = 0.0, 1.0
+    strategy = DualAttention(gamma=high, alpha=1.0, layers=LAYERS)
     for _ in range(30):
         middle = (low + high) / 2
-        strategy = DualAttention(gamma=middle, alpha=1.0, layers=LAYERS)
+        strategy = replace(strategy, gamma=middle)
         _, ledger = arm.dropping(TokenDropper(prefill=strategy))
         found = ledger.counts().executed_average
         if abs(found - target) <= 0.01 * target:
-            return strategy
+            break
         low, high = (middle, high) if found > target else (low, middle)
     return strategy
 
 
 def paired(ours: Callable[[], float], base: Callable[[], float], rounds: int, tick) -> dict:
     """Both in turn and in changing order; the ratio of each pair."""
-    ours(), base()
+    ours()
+    base()
     pairs = []
     for number in range(rounds):
         order = (ours, base) if number % 2 else (base, ours)
@@ -237,7 +240,7 @@ def main() -> None:
     Console().print(table)
     if options.out:
         record = {
-            "what": __doc__.split("\n")[0], "rows": rows, "torch": torch.__version__,
+            "what": "prefill CPU time over its floor", "rows": rows, "torch": torch.__version__,
             "transformers": transformers.__version__, "threads": 1, "cpu": cpu_name(),
             "python": platform.python_version(),
         }  # fmt: skip

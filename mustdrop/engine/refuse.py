@@ -77,8 +77,8 @@ def unfit_stages(
         for place in vision.at:
             if isinstance(place, int) and facts.block(place) >= facts.feature_block:
                 raise ValueError(
-                    f"{type(vision).__name__} acts after block {facts.block(place)}, but "
-                    f"features are read at block {facts.feature_block}: act before it, or at 'features'"
+                    f"{type(vision).__name__} acts after block {facts.block(place)}, but features "
+                    f"are read at block {facts.feature_block}: act earlier, or at 'features'"
                 )
     if prefill is not None:
         first, last = adapter.first_drop_layer, facts.depth - 2

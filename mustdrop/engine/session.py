@@ -212,8 +212,8 @@ class Session:
         if done is None:
             return
         self.decode = DecodePass(
-            self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths, done.layer_shifts,
-            done.dropped, self.stages.decode_positions,
+            self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths,
+            done.layer_shifts, done.dropped, self.stages.decode_positions,
             [prompt.ledger.seq_len for prompt in done.prompts],
         )  # fmt: skip
         self._check(done)
