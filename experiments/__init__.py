@@ -1,0 +1,1 @@
+"""Scripts: compose a configuration, build what it names, call it."""

@@ -1,0 +1,45 @@
+"""Configurations: where conf/ is, what its resolvers mean, a config with every value in place."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from mustdrop.harness.budget import STAGES, budget_keep
+
+OmegaConf.register_new_resolver("budget_keep", budget_keep, replace=True)
+
+
+def conf_dir() -> Path:
+    """The folder of configs: inside an installed package, beside it in a checkout."""
+    spec = find_spec("mustdrop")
+    assert spec is not None and spec.origin is not None
+    package = Path(spec.origin).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def composed(*overrides: str, name: str = "run") -> DictConfig:
+    """The config that the command line with these overrides would run."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Every value in place, as plain data: what a run is keyed by and what its record tells.
+
+    A method that drops nothing has no budget, whatever was asked for: vanilla is one run, not one a
+    budget.
+
+    Raises:
+        MissingMandatoryValue: If a value has to be given.
+        InterpolationResolutionError: If one cannot be computed from the others.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    config = {str(name): value for name, value in plain.items() if name != "hydra"}
+    if all(config[stage] is None for stage in STAGES):
+        config["budget"] = None
+    return config
