@@ -9,6 +9,7 @@ from math import isqrt
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from mustdrop.ledger import TokenLedger
 
@@ -88,8 +89,8 @@ def fates(
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
         return np.asarray(carries[tokens].any(0)).reshape(shape)
 
-    present = [np.isin(slots, ledger.alive[layer].numpy()) for layer in range(ledger.depth)]
-    cached = [np.isin(slots, ledger.cached[layer].numpy()) for layer in sorted(ledger.cached)]
+    present = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(ledger.depth)]
+    cached = [np.isin(slots, _array(ledger.cached[layer])) for layer in sorted(ledger.cached)]
     states = [np.ones(len(slots), dtype=bool), *present]
     leaving = [
         layer - 1
@@ -120,7 +121,7 @@ def fates(
         merged=tuple(
             tuple(int(patch) for patch in np.flatnonzero(row)) for row in carries if row.sum() > 1
         ),
-        key=patches(ledger.protected.numpy()[slots]),
+        key=patches(_array(ledger.protected)[slots]),
         drops=tuple(drops),
         resident=sum((patches(tokens).astype(float) for tokens in cached), none)
         / max(len(cached), 1),
@@ -137,13 +138,13 @@ def _tokens(
         if not 0 <= image < len(ledger.sources):
             raise ValueError(f"image must be in [0, {len(ledger.sources)}), got {image}")
         source = ledger.sources[image]
-        slots = source.slots.numpy()
+        slots = _array(source.slots)
         if source.mix is not None:
-            return source.patches, slots, source.mix.numpy() != 0
+            return source.patches, slots, _array(source.mix != 0)
         carries = np.zeros((len(slots), source.patches[0] * source.patches[1]), dtype=bool)
-        carries[np.arange(len(slots)), source.cells.numpy()] = True
+        carries[np.arange(len(slots)), _array(source.cells)] = True
         return source.patches, slots, carries
-    slots = np.flatnonzero(ledger.vision.numpy())
+    slots = np.flatnonzero(_array(ledger.vision))
     rows, columns = grid or (isqrt(len(slots)), isqrt(len(slots)))
     patches = rows * columns
     if not patches or len(slots) % patches or (grid is None and patches != len(slots)):
@@ -158,3 +159,8 @@ def _tokens(
         slots[image * patches : (image + 1) * patches],
         np.eye(patches, dtype=bool),
     )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    """A tensor of any device."""
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,45 @@
+import math
+
+import numpy as np
+import pytest
+
+from analysis.intervals import mean_interval, paired_interval
+
+
+def test_the_paired_interval_is_newcombes():
+    # worked examples: Altman et al., Statistics with Confidence (2000), p. 52, and Newcombe (1998)
+    for both, first, second, neither, low, high in (
+        (14, 5, 0, 22, 0.011, 0.226),
+        (36, 12, 2, 0, 0.0569, 0.3404),
+    ):
+        ours = [1] * both + [1] * first + [0] * second + [0] * neither
+        theirs = [1] * both + [0] * first + [1] * second + [0] * neither
+        found = paired_interval(ours, theirs)
+        assert [found.low, found.high] == pytest.approx([low, high], abs=6e-4)
+        mirrored = paired_interval(theirs, ours)
+        assert [-mirrored.high, -mirrored.low] == pytest.approx([found.low, found.high])
+
+
+def test_the_paired_interval_covers_the_truth_and_pairing_is_what_narrows_it():
+    rng = np.random.default_rng(0)
+    covered, widths, unpaired = [], [], []
+    for _ in range(400):
+        level = rng.random(80)
+        ours, theirs = level < 0.7, level + rng.normal(0, 0.1, 80) < 0.6
+        found = paired_interval(ours, theirs)
+        covered.append(found.low <= 0.1 <= found.high)
+        widths.append(found.high - found.low)
+        broken = paired_interval(ours, rng.permutation(theirs))
+        unpaired.append(broken.high - broken.low)
+    assert 0.92 <= np.mean(covered) <= 1
+    assert np.mean(widths) < 0.75 * np.mean(unpaired)
+
+
+def test_too_few_samples_have_no_interval():
+    assert mean_interval([]).n == 0
+    assert math.isnan(mean_interval([0.5]).low)
+    assert mean_interval([1, 1]).high == 1
+    with pytest.raises(ValueError, match="equal lengths"):
+        paired_interval([1, 0], [1])
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval([1.0, math.nan])
