@@ -107,7 +107,7 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
         total += shape.patches * shape.patch_values * shape.hidden
         for block in range(shape.blocks):
             total += shape.block_macs(seen.get(block, shape.patches) + shape.extra)
-        left = seen.get(shape.blocks - 1, shape.patches)
+        left = seen.get(shape.blocks, shape.patches)
         total += left * (shape.hidden * shape.projected + shape.projected**2)
     return total
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from transformers import PreTrainedModel
+from torch import nn
 
 from mustdrop.engine import refuse
 from mustdrop.engine.session import DropRun, Session, Stages
@@ -67,7 +67,7 @@ class TokenDropper:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @contextmanager
-    def attach(self, model: PreTrainedModel) -> Iterator[DropRun]:
+    def attach(self, model: nn.Module) -> Iterator[DropRun]:
         """Drop tokens in every prefill of ``model`` while the context is open.
 
         Args:
@@ -81,8 +81,9 @@ class TokenDropper:
             ValueError: If the model, or a stage on this model, cannot work (see
                 :mod:`mustdrop.engine.refuse`).
         """
+        refuse.compiled(model)
         adapter = adapter_for(model)
-        refuse.unfit_model(model, adapter)
+        refuse.unfit_attention(adapter)
         refuse.unfit_stages(
             adapter.facts, adapter, self.vision, self.key_tokens, self.prefill, self.decode
         )

@@ -58,7 +58,8 @@ class TokenLedger:
         protected: Slots that hold key tokens.
         alive: Per layer, the original positions at its input, in the order of the sequence.
         cached: Per layer, the original positions in its KV cache while decoding.
-        encoder: Per image (crop, frame), encoder block -> patch tokens at its input.
+        encoder: Per image (crop, frame), encoder block -> patch tokens at its input; the number of
+            blocks -> patch tokens at the projector's.
         sources: Per image, what its tokens stand for; empty where the encoder was left alone.
         scores: Per layer, the strategy's score of the vision tokens alive there (opt-in).
         scored: Per layer, the text rows whose attention was computed on top of the model's own.

@@ -1,7 +1,9 @@
 """Prompts as they reach the language model: where vision sits, what the encoder left of it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -40,7 +42,7 @@ def arrange(
                 "on the left (processor.tokenizer.padding_side = 'left')"
             )
         own = is_vision[pad:]
-        where = own.nonzero().flatten()
+        where = torch.from_numpy(np.flatnonzero(own.numpy()))
         count = len(where)
         images = adapter.images_per_prompt([count])[0] if count else 0
         run = (where.diff(prepend=where[:1]) > 1).cumsum(0)
@@ -101,6 +103,33 @@ def entering(
     return reductions
 
 
+@dataclass(frozen=True, eq=False)
+class _Slots:
+    """Where a prompt's patches are among its vision slots; counted on the host.
+
+    Attributes:
+        of_patch: Slot of each patch of each image, -1 where the model's packing cut it away.
+        off_grid: Slots that hold no patch; they always go on.
+        whole: Whether every patch has a slot.
+    """
+
+    of_patch: Int[Tensor, " patches"]
+    off_grid: Int[Tensor, " off"]
+    whole: bool
+
+    @classmethod
+    def of(cls, tags: Int[Tensor, " slots"], patches: int, device: torch.device) -> "_Slots":
+        host = tags.numpy()
+        on_grid = np.flatnonzero(host != OFF_GRID)
+        of_patch = np.full(patches, OFF_GRID)
+        of_patch[host[on_grid]] = on_grid
+        return cls(
+            torch.from_numpy(of_patch).to(device),
+            torch.from_numpy(np.flatnonzero(host == OFF_GRID)).to(device),
+            bool((of_patch >= 0).all()),
+        )
+
+
 def _enter(
     adapter: ModelAdapter,
     prompt: Prompt,
@@ -109,43 +138,31 @@ def _enter(
 ) -> Reduction:
     """Protects a prompt's key tokens, records its sources, and returns which slots are filled."""
     device, patches = prompt.alive.device, adapter.patches
-    slots_to_prompt = prompt.vision_index()
+    vision = prompt.vision_index()
     if not images:
-        return Reduction(slots_to_prompt)
-    on_grid = (tags != OFF_GRID).nonzero().flatten()
-    slot_of = torch.full((len(images) * patches,), OFF_GRID)
-    slot_of[tags[on_grid]] = on_grid
-    shown = bool((slot_of >= 0).all())  # no patch was cut away by the model's packing
-    slot_of = slot_of.to(device)
-    kept, sizes = [], []
+        return Reduction(vision)
+    slots = _Slots.of(tags, len(images) * patches, device)
     protected = torch.zeros(len(tags), dtype=torch.bool, device=device)
+    kept, sizes = [], []
     for number, image in enumerate(images):
-        prompt.ledger.encoder.append(dict(image.blocks))
-        slot = slot_of[number * patches + image.cells.to(device)]
-        fate, size, source, mix = (
-            image.protected.to(device),
-            image.sizes.to(device),
-            image.cells,
-            None,
-        )
-        if image.reduction is not None and image.reduction.mix is not None:
-            mix = image.reduction.mix
-        if not shown:
-            visible = slot >= 0
-            slot, fate, size = slot[visible], fate[visible], size[visible]
-            source = source.to(device)[visible]
-            mix = None if mix is None else mix.to(device)[visible]
-        protected[slot] = fate
+        shown = slice(None)
+        cells = image.cells.to(device)
+        slot = slots.of_patch[number * patches + cells]
+        if not slots.whole:
+            shown = (slot >= 0).nonzero().flatten()
+        slot = slot[shown]
+        protected[slot] = image.protected.to(device)[shown]
         kept.append(slot)
-        sizes.append(size)
-        prompt.ledger.sources.append(Source(adapter.facts.grid, slots_to_prompt[slot], source, mix))
-    prompt.protected = protected
-    prompt.tags = tags.to(device)
-    prompt.ledger.protected[slots_to_prompt] = protected
+        sizes.append(image.sizes.to(device)[shown])
+        mix = image.reduction.mix if image.reduction is not None else None
+        mix = None if mix is None else mix.to(device)[shown]
+        prompt.ledger.encoder.append(dict(image.blocks))
+        prompt.ledger.sources.append(Source(adapter.facts.grid, vision[slot], cells[shown], mix))
+    prompt.protected, prompt.tags = protected, tags.to(device)
+    prompt.ledger.protected[vision] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)
-    if len(on_grid) < len(tags):
-        off_grid = (tags == OFF_GRID).nonzero().flatten().to(device)
-        keep = torch.cat([keep, off_grid])
+    if len(slots.off_grid):
+        keep = torch.cat([keep, slots.off_grid])
         order = keep.argsort()
-        keep, size = keep[order], torch.cat([size, size.new_ones(len(off_grid))])[order]
+        keep, size = keep[order], torch.cat([size, size.new_ones(len(slots.off_grid))])[order]
     return Reduction(keep, None, size)

@@ -30,7 +30,7 @@ class EncodedImage:
             tokens.
         reduction: From all patches to these tokens; None: nothing was dropped or merged.
         steps: The reduction of each place where something was decided.
-        blocks: Encoder block -> patch tokens at its input.
+        blocks: Encoder block -> patch tokens at its input; the number of blocks -> the projector.
         protected: Key tokens among the tokens.
         sizes: Patches that each token stands for.
     """
@@ -231,6 +231,8 @@ class EncoderStage:
                 image.protected = self.key_tokens.protect(self._view(number, "features", hidden))
         if "features" in self.behind:
             tokens = self._reduce("features", tokens)
+        for image in self.batch:
+            image.blocks[self.facts.blocks] = len(image.cells)
         return (torch.cat([cls, tokens], 1) if extra else tokens, *args[1:])
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -33,11 +34,11 @@ GENERATE = {
 }
 
 
-def unfit_model(model: PreTrainedModel, adapter: ModelAdapter) -> None:
-    """Raise where the model cannot be hooked: compiled, or an attention that hides its masks.
+def compiled(model: nn.Module) -> None:
+    """Raise where the model or a part of it is compiled.
 
     Raises:
-        ValueError: With what was found.
+        ValueError: With the part.
     """
     for name, module in model.named_modules():
         if (
@@ -48,6 +49,14 @@ def unfit_model(model: PreTrainedModel, adapter: ModelAdapter) -> None:
                 f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
                 "silently; use the uncompiled one"
             )
+
+
+def unfit_attention(adapter: ModelAdapter) -> None:
+    """Raise where the model attends in a way that the engine cannot feed.
+
+    Raises:
+        ValueError: With the implementation found and those that work.
+    """
     for part in (adapter.language_model, *adapter.encoders):
         found = part.config._attn_implementation
         if found not in IMPLEMENTATIONS:
@@ -170,14 +179,12 @@ def not_a_stage(name: str, value: object, kind: type) -> None:
         TypeError: With the expected class and what came.
     """
     if value is not None and not isinstance(value, kind):
-        hint = ""
+        hint, found = "", type(value).__name__
         if type(value).__name__ in ("DictConfig", "dict"):
             hint = "; build it first with hydra.utils.instantiate"
-        elif isinstance(value, type) and issubclass(value, kind):
-            hint = "; pass an instance, not the class"
-        raise TypeError(
-            f"{name} must be a {kind.__name__} or None, got {type(value).__name__}{hint}"
-        )
+        elif isinstance(value, type):
+            hint, found = "; pass an instance, not the class", f"the class {value.__name__}"
+        raise TypeError(f"{name} must be a {kind.__name__} or None, got {found}{hint}")
 
 
 def is_flash(module: Any) -> bool:

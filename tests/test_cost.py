@@ -1,0 +1,188 @@
+"""Costs in closed form equal what a counter counts, and the engine waits for the device rarely."""
+
+from collections import Counter
+
+import pytest
+import torch
+from droppers import DROPPERS, mustdrop
+from models import batch, prompt, tiny_llava
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
+
+from mustdrop import TokenDropper, cost
+from mustdrop.decode.output_aware import OutputAware
+from mustdrop.ledger import TokenLedger
+from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.fastv import FastV
+
+SHAPE = cost.DecoderShape(hidden=32, query=32, kv=16, ffn=64, vocab=97, bytes_per_value=4)
+ENCODER = cost.EncoderShape(
+    hidden=24, ffn=48, blocks=4, patches=36, extra=1, patch_values=48, projected=32
+)
+
+
+def counted(model, inputs) -> tuple[int, int]:
+    """FLOPs that torch counts in (encoder and projector, decoder and head over the last token).
+
+    Eager attention, since not every torch counts sdpa on the CPU.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(**inputs, logits_to_keep=1)
+    flops = {name: sum(ops.values()) for name, ops in counter.flop_counts.items()}
+    vision = sum(
+        value
+        for name, value in flops.items()
+        if name.endswith(("model.vision_tower", "model.multi_modal_projector"))
+    )
+    return vision, flops["Global"] - vision
+
+
+@pytest.mark.parametrize("name", DROPPERS)
+def test_closed_forms_equal_the_counter_to_the_integer(name):
+    model = tiny_llava("eager")
+    inputs = prompt(model, flat=0.5)
+    dropper = DROPPERS[name]
+    with dropper.attach(model) as run:
+        vision, decoder = counted(model, inputs)
+    ledger = run.ledgers[0]
+    assert decoder == cost.flops(cost.prefill_macs(ledger, SHAPE))
+    ours = cost.flops(cost.encoder_macs(ledger, ENCODER, images=1))
+    if dropper.vision is None and dropper.key_tokens is None:
+        assert vision == ours
+    else:  # torch also counts [CLS] rows, window similarities and the merging itself
+        assert ours <= vision <= 1.2 * ours
+
+
+def test_vanilla_costs_are_those_of_an_untouched_model():
+    model = tiny_llava("eager")
+    inputs = prompt(model)
+    _, decoder = counted(model, inputs)
+    with TokenDropper(prefill=FastV(5)).attach(model) as run, torch.inference_mode():
+        model(**inputs)
+    assert decoder == cost.flops(cost.vanilla_macs(run.ledgers[0], SHAPE))
+    assert cost.prefill_macs(run.ledgers[0], SHAPE) < cost.vanilla_macs(run.ledgers[0], SHAPE)
+
+
+def test_kv_bytes_are_the_bytes_in_the_cache():
+    model = tiny_llava()
+    cache = DynamicCache()
+    with mustdrop().attach(model) as run, torch.inference_mode():
+        model(**prompt(model, flat=0.5), past_key_values=cache)
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert cost.kv_bytes(run.ledgers[0], SHAPE) == held
+
+
+def seven_b(vision: int) -> TokenLedger:
+    """A prompt of vision tokens alone, on the 32 layers of LLaVA-1.5-7B."""
+    everything = torch.arange(vision)
+    ledger = TokenLedger(
+        vision, torch.ones(vision, dtype=torch.bool), torch.zeros(vision, dtype=torch.bool)
+    )
+    ledger.alive = ledger.cached = dict.fromkeys(range(32), everything)
+    return ledger
+
+
+def test_the_7b_decoder_costs_what_was_published():
+    shape = cost.DecoderShape(4096, 4096, 4096, 11008, 32064)
+    layers = sum(shape.layer_macs(576) for _ in range(32))
+    assert cost.flops(layers) == pytest.approx(7.634e12, rel=1e-3)
+    assert cost.sparsevlm_macs([576] * 32, shape) == layers
+    assert cost.kv_bytes(seven_b(576), shape) == pytest.approx(302.0e6, rel=1e-3)
+
+
+@pytest.mark.parametrize(("tokens", "megabytes"), [(576, 302.4), (440, 231.0), (64, 33.6)])
+def test_paper_megabytes_are_those_of_table_3(tokens, megabytes):
+    assert cost.paper_mb(seven_b(tokens)) == pytest.approx(megabytes, abs=0.05)
+
+
+def test_scoring_costs_under_two_percent_of_the_prefill():
+    """Four scoring layers at the size of LLaVA-1.5-7B: 35 + 576 + 30 tokens, nothing dropped."""
+    shape = cost.DecoderShape(4096, 4096, 4096, 11008, 32064)
+    ledger = seven_b(641)
+    ledger.scored = {2: 30, 6: 30, 10: 30, 14: 30}
+    share = cost.scoring_macs(ledger, shape) / cost.prefill_macs(ledger, shape)
+    assert 0 < share < 0.02
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations that make the host wait for the device, and the largest tensor made."""
+
+    WAITS = ("nonzero", "_local_scalar_dense", "_unique2", "unique_dim", "masked_select", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.waits, self.maps = Counter(), []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if name in self.WAITS:
+            self.waits[name] += 1
+        if name in ("index", "index_put", "index_put_"):  # a boolean index asks for its count
+            index = [i for i in args[1] if i is not None]
+            self.waits["boolean index"] += any(i.dtype == torch.bool for i in index)
+        for made in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(made, torch.Tensor) and made.dim() >= 3:
+                self.maps.append(tuple(made.shape))
+        return out
+
+
+def watched(model, inputs, dropper: TokenDropper | None) -> Watch:
+    with torch.inference_mode(), Watch() as watch:
+        if dropper is None:
+            model(**inputs)
+        else:
+            with dropper.attach(model):
+                model(**inputs)
+    return watch
+
+
+@pytest.mark.parametrize("name", DROPPERS)
+def test_a_prefill_waits_for_the_device_at_most_twice_per_drop(name):
+    model = tiny_llava()
+    inputs = prompt(model, flat=0.5)
+    del inputs["attention_mask"]  # as generate does where all ones
+    dropper = DROPPERS[name]
+    own = watched(model, inputs, None).waits
+    waits = watched(model, inputs, dropper).waits - own
+    drops = len(dropper.prefill.layers) if dropper.prefill else 0
+    drops += len(dropper.vision.at) if dropper.vision else 0
+    drops += bool(dropper.decode)
+    if name.startswith("random"):  # draws are keyed by the prompt's own bytes
+        drops += 1
+    assert waits.total() <= 2 * drops, waits
+
+
+def test_the_watch_sees_what_it_must():
+    x = torch.rand(5)
+    with Watch() as watch:
+        x[x > 0.5]
+        (x > 0.5).nonzero()
+        float(x[0])
+        torch.equal(x, x)
+        x[torch.tensor([0, 1])]
+    assert watch.waits["boolean index"] + watch.waits["nonzero"] >= 2
+    assert watch.waits["_local_scalar_dense"] >= 1
+
+
+def test_attention_maps_never_exist():
+    model = tiny_llava(layers=8, heads=4, kv_heads=4)
+    inputs = prompt(model, after=7)
+    tokens = inputs["input_ids"].shape[1]
+    dropper = TokenDropper(
+        prefill=DualAttention(0.01, 0.05, layers=[1, 2, 3, 4]), decode=OutputAware(0)
+    )
+    watch = watched(model, inputs, dropper)
+    maps = [shape for shape in watch.maps if shape[-2:] == (tokens, tokens) and shape[0] > 1]
+    assert not maps
+    assert any(shape[-2:] == (7, tokens) for shape in watch.maps)  # the rows asked for did
+
+
+def test_waits_do_not_grow_with_depth():
+    def waits(layers: int) -> int:
+        model = tiny_llava(layers=layers)
+        inputs = batch(prompt(model, flat=0.5), prompt(model, seed=2, flat=0.9))
+        return watched(model, inputs, DROPPERS["mustdrop"]).waits.total()
+
+    assert waits(12) == waits(6)
