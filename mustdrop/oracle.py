@@ -52,11 +52,12 @@ def masked_logits(
     first = sum(_images(adapter, run.ledgers[:number]))
     for image in range(_images(adapter, [ledger])[0]):
         encoded = run.images[first + image] if run.images else None
-        features = _encode(adapter, inputs["pixel_values"][first + image], encoded)
-        if encoded is None:
-            start = image * adapter.slots_per_image
-            slots = ledger.vision.nonzero().flatten()[start : start + adapter.slots_per_image]
-        else:
+        cls, features = _encode(adapter, inputs["pixel_values"][first + image], encoded)
+        start = image * adapter.slots_per_image
+        slots = ledger.vision.nonzero().flatten()[start : start + adapter.slots_per_image]
+        prompt[slots[: len(cls)]] = cls.to(prompt)
+        slots = slots[len(cls) :]
+        if encoded is not None:
             source = ledger.sources[image]
             slots, features = source.slots, features[source.cells]
         prompt[slots] = features.to(prompt)
@@ -71,8 +72,8 @@ def _images(adapter: ModelAdapter, ledgers: Sequence[TokenLedger]) -> list[int]:
 
 def _encode(
     adapter: ModelAdapter, pixels: Float[Tensor, "c h w"], image: EncodedImage | None
-) -> Float[Tensor, "patches dim"]:
-    """Features of one image on its full grid; only the cells of its tokens mean anything."""
+) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "patches dim"]]:
+    """(its [CLS], where the model keeps it; one image on its full grid, at its tokens' cells)."""
     encoder = adapter.encoders[0]
     facts = adapter.facts
     cls, patches = int(facts.has_cls), adapter.patches
@@ -86,13 +87,14 @@ def _encode(
         seen[cls:] = False
         seen[cls + alive] = True
         hidden = block(hidden, _additive(seen.expand(cls + patches, -1), hidden))
-    features = hidden[0, cls:]
+    kept = int(adapter.keeps_cls)
+    features = hidden[0, cls - kept :]
     if "features" in steps:
-        alive = _replace(features, alive, steps["features"])
+        alive = _replace(features[kept:], alive, steps["features"])
     features = adapter.projector(features[None])[0]
     if "projected" in steps:
-        _replace(features, alive, steps["projected"])
-    return features
+        _replace(features[kept:], alive, steps["projected"])
+    return features[:kept], features[kept:]
 
 
 def _decode(
