@@ -47,6 +47,27 @@ class ModelFacts:
             raise ValueError(f"the encoder has blocks 0 to {self.blocks - 1}, got {block}")
         return block % self.blocks
 
+    def require_cls(self, block: int) -> None:
+        """Check that ``block`` has [CLS] attention to read.
+
+        Raises:
+            ValueError: If the encoder has no such block, or no [CLS] token.
+        """
+        self.block(block)
+        if not self.has_cls:
+            raise ValueError("[CLS] attention was asked for, but this encoder has no [CLS] token")
+
+
+def require_counts(**counts: int) -> None:
+    """Check that hyper-parameters which count tokens are counts.
+
+    Raises:
+        ValueError: If one is negative.
+    """
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name} must be a count of tokens, 0 or more, got {count}")
+
 
 @dataclass(frozen=True, eq=False)
 class VisionView:

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
@@ -327,3 +329,10 @@ def _skips(before):
             self.strategy = kept
 
     return broken
+
+
+def test_cls_attention_of_an_encoder_without_cls(model):
+    facts = replace(adapter_for(model).facts, has_cls=False)
+    for stage in (ClsTopK(3), ClsAttention()):
+        with pytest.raises(ValueError, match="no \\[CLS\\] token"):
+            stage.check(facts)

@@ -51,9 +51,7 @@ class ClsAttention(KeyTokenStrategy):
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
-        facts.block(self.block)
-        if not facts.has_cls:
-            raise ValueError("key tokens by [CLS] attention need an encoder with a [CLS] token")
+        facts.require_cls(self.block)
 
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
         heads = view.cls_attention(self.block)

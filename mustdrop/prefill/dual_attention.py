@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
 
 @final
@@ -52,8 +52,7 @@ class DualAttention(PrefillStrategy):
         for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
-        if self.min_keep < 0:
-            raise ValueError(f"min_keep must be a count of tokens, 0 or more, got {self.min_keep}")
+        require_counts(min_keep=self.min_keep)
 
     def reduce(self, view: PrefillView) -> Reduction:
         attention = view.attention(rows="text").float().mean(0)

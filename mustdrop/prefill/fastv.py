@@ -5,7 +5,7 @@ from typing import final
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
 
 @final
@@ -26,8 +26,7 @@ class FastV(PrefillStrategy):
     layer: int = 1
 
     def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+        require_counts(keep=self.keep)
 
     @property
     def layers(self) -> tuple[int]:

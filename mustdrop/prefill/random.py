@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
 
 @final
@@ -28,8 +28,7 @@ class Random(PrefillStrategy):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+        require_counts(keep=self.keep)
 
     @property
     def layers(self) -> tuple[int]:

@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import even_cells, top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
 
 @final
@@ -27,8 +27,7 @@ class UniformGrid(PrefillStrategy):
     layer: int = -1
 
     def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+        require_counts(keep=self.keep)
 
     @property
     def layers(self) -> tuple[int]:

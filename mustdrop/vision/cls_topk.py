@@ -5,7 +5,7 @@ from typing import final
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
 
 
 @final
@@ -27,17 +27,14 @@ class ClsTopK(VisionStrategy):
     at = ("features",)
 
     def __post_init__(self) -> None:
-        if self.keep < 0:
-            raise ValueError(f"keep must be a count of tokens, 0 or more, got {self.keep}")
+        require_counts(keep=self.keep)
 
     @property
     def reads(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
-        facts.block(self.block)
-        if not facts.has_cls:
-            raise ValueError("ClsTopK reads [CLS] attention, but this encoder has no [CLS] token")
+        facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).mean(0)
