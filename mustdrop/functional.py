@@ -116,6 +116,9 @@ def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
 
 
 def stable_seed(*parts: object) -> int:
-    """A seed made of the parts' text, the same in every process and on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+    """A seed made of the parts' bytes or text, the same in every process and on every machine."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        digest.update(part if isinstance(part, bytes) else repr(part).encode())
+        digest.update(b"\0")
+    return int.from_bytes(digest.digest(), "big") >> 1
