@@ -61,8 +61,8 @@ def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, fl
         console.print(f"{place} {value:.4g}: executed {average:.1f}")
         return average
 
-    bounds = cfg.calibration.low, cfg.calibration.high
-    found = bisect(measure, cfg.budget.tokens, *bounds, cfg.calibration.tolerance)
+    asked = (cfg.budget.tokens, cfg.calibration.low, cfg.calibration.high, cfg.calibration.tolerance)
+    found = bisect(measure, *(float(number) for number in asked))
     if isinstance(found, OutOfReach):
         return found, None
     return found, executed_average(model, with_field(dropper, place, found.value), prompts(n))
@@ -132,7 +132,7 @@ def main(cfg: DictConfig) -> None:
         told += f", held out {held_out:.1f}"
     console.print(f"{cfg.method.name} at {cfg.budget.name}: {told}")
     if cfg.calibration.write:
-        console.print(f"written: {write(cfg, found, held_out)}")
+        console.print(f"written: {write(cfg, found, held_out)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

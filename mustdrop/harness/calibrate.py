@@ -94,7 +94,7 @@ def bisect(
     return Found(best[0], best[1], target, taken)
 
 
-def with_field(dropper: TokenDropper, place: str, value: float) -> TokenDropper:
+def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:
     """The dropper with one hyper-parameter set; ``place`` is written ``prefill.gamma``.
 
     Raises:

@@ -53,7 +53,7 @@ class Cell:
     @property
     def nominal(self) -> float | None:
         """The count of tokens asked for."""
-        return self.config["budget"]["tokens"] if self.config["budget"] else None
+        return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
 
     def check(self) -> None:
         """Raise what is wrong with method and model before anything is asked."""
@@ -212,7 +212,7 @@ def _keeper(folder: Path, wanted: Sequence[int]) -> Any:
     return keep
 
 
-def _means(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+def _means(rows: Sequence[Mapping[str, float | int | None]]) -> dict[str, float | None]:
     """Mean of each column; None where a row has none."""
     out: dict[str, float | None] = {}
     for name in rows[0]:

@@ -1,0 +1,92 @@
+"""MustDrop beside its controls at matched executed averages, on the embedded model.
+
+Prints a table, draws a trade-off plot and overlays of what each stage dropped. Stopped anywhere,
+the same command goes on.
+
+python experiments/demo.py
+python experiments/demo.py benchmark.limit=70 output_root=/tmp/quick
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.compose import composed
+from experiments.run import BAD_INPUT, KNOWN, message, run
+
+METHODS = ("random", "uniform_grid", "cls_topk", "fastv", "mustdrop")
+BUDGETS = ("t192", "t128", "t64")
+DRAWN = ("mustdrop", "t128")
+
+
+def cells(overrides: Sequence[str]) -> Iterator[Any]:
+    """The configs of the demo's cells, vanilla first, then budget by budget."""
+    yield composed("experiment=demo", "method=vanilla", "budget=none", *overrides)
+    for budget in BUDGETS:
+        for method in METHODS:
+            yield composed("experiment=demo", f"method={method}", f"budget={budget}", *overrides)
+
+
+def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
+    """One picture for each question whose ledger was kept: what left where."""
+    from analysis.overlays import draw
+    from mustdrop.harness.record import read_samples, run_folder, trace_path
+    from mustdrop.ledger import TokenLedger
+    from mustdrop.pocket import sample
+
+    run_at = run_folder(record["config"])
+    drawn = []
+    for line in read_samples(run_at):
+        trace = trace_path(run_at, line["doc_id"])
+        if not trace.exists():
+            continue
+        asked = sample(record["config"]["benchmark"]["task"]["split"], line["doc_id"])
+        drawn.append(
+            draw(
+                asked.image,
+                TokenLedger.load(trace),
+                folder / f"{record['method']}_{record['budget']}_{line['doc_id']}.png",
+                title=f"{record['method']} at {record['budget']}",
+                question=line["question"],
+                answer=line["answer"],
+                target=line["target"],
+                region=asked.target_patches,
+            )
+        )
+    return drawn
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Run what is not run yet, then show all of it."""
+    console, start = Console(), time.monotonic()
+    asked = list(cells(overrides))
+    records = []
+    for number, cfg in enumerate(asked, 1):
+        console.print(f"[bold]{number}/{len(asked)}[/] {cfg.method.name}", highlight=False)
+        records.append(run(cfg))
+    root = Path(asked[0].output_root, "demo")
+
+    from analysis.plots import tradeoff
+    from analysis.tables import show, summary
+
+    console.print()
+    show(summary(root), console)
+    pictures = [tradeoff(root, root / "tradeoff.png")]
+    for record in records:
+        if (record["method"], record["budget"]) == DRAWN:
+            pictures += overlays(record, root / "overlays")
+    console.print(f"trade-off: {pictures[0]}")
+    console.print(f"overlays: {len(pictures) - 1} in {root / 'overlays'}")
+    console.print(f"samples and records: {root}; {time.monotonic() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KNOWN as error:
+        print(f"error: {message(error)}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None

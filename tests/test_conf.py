@@ -1,0 +1,230 @@
+"""Every file under conf/ composes, names what it builds, and leaves nothing where it is off."""
+
+import dataclasses
+import inspect
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from experiments.compose import composed, conf_dir, resolved
+from mustdrop import TokenDropper
+from mustdrop.decode.output_aware import OutputAware
+from mustdrop.harness.budget import STAGES, floor, keep_for, unreachable
+from mustdrop.harness.record import run_folder, run_key
+from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.fastv import FastV
+from mustdrop.vision.local_merge import LocalMerge
+
+CONF = conf_dir()
+# the training recipe has scripts and tests of its own
+FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
+GROUPS = ("model", "benchmark", "budget", "experiment", "method", *STAGES)
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+METHODS = [name for group, name in OPTIONS if group == "method"]
+TUNED = sorted((CONF / "tuned").rglob("*.yaml"))
+# what a strategy's yaml leaves open, so that every option composes on its own
+THRESHOLDS = ("prefill.gamma=1e-3", "prefill.alpha=1e-2")
+
+
+def built(*overrides: str) -> TokenDropper:
+    return instantiate(composed(*overrides).dropper)
+
+
+def targets(node, path=""):
+    """Every mapping of a yaml that names what it builds."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for name, value in node.items():
+            yield from targets(value, f"{path}.{name}")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_with_every_value_in_place(group, option):
+    chosen = [f"{group}={option}"]
+    cfg = composed(*chosen)
+    if cfg.prefill is not None and OmegaConf.is_missing(cfg.prefill, "gamma"):
+        chosen += THRESHOLDS
+    config = resolved(composed(*chosen))
+    json.dumps(config)
+    if option == "none" and group in STAGES:
+        assert config[group] is None
+
+
+def test_no_group_is_forgotten():
+    found = {path.relative_to(CONF).parts[0] for path in FILES if path.parent != CONF}
+    assert found == {*GROUPS, "tuned"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
+def test_a_target_gets_exactly_its_fields_in_their_order(path):
+    for place, node in targets(yaml.safe_load(path.read_text())):
+        name = node["_target_"]
+        made = get_class(name)
+        fields = list(inspect.signature(made).parameters)
+        given = [name for name in node if not name.startswith("_")]
+        assert given == fields, f"{path.name}{place}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
+def test_plain_yaml_reads_the_numbers_that_hydra_reads(path):
+    """``1e-3`` is a number to OmegaConf and text to YAML: whoever reads a record is misled."""
+    plain = yaml.safe_load(path.read_text())
+    ours = OmegaConf.to_container(OmegaConf.load(path))
+    assert plain == ours
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_strategy_has_a_yaml(stage):
+    package = Path(inspect.getfile(TokenDropper)).parent / stage
+    files = {path.stem for path in package.glob("*.py") if path.stem != "__init__"}
+    named = {
+        yaml.safe_load(path.read_text()).get("_target_") for path in (CONF / stage).glob("*.yaml")
+    }
+    assert files == {name.split(".")[2] for name in named - {None}}
+
+
+@pytest.mark.parametrize("budget", ["t192", "t128"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_builds_a_dropper(method, budget):
+    dropper = built(f"method={method}", f"budget={budget}")
+    assert isinstance(dropper, TokenDropper)
+    used = [stage for stage in STAGES if getattr(dropper, stage) is not None]
+    assert bool(used) == (method != "vanilla")
+
+
+def test_the_presets_hold_the_papers_and_the_codes_choices():
+    thresholds = {"gamma": 1.2e-3, "alpha": 1e-3}
+    chosen = ("model=llava15_7b", "budget=none", "prefill.gamma=1.2e-3", "prefill.alpha=1e-3")
+    assert built("method=mustdrop", *chosen) == TokenDropper(
+        LocalMerge(57.6, window=3, block=0, score="sum", strict=True, crops="own", order="raster"),
+        ClsAttention("outlier", mu=1.5),
+        DualAttention(**thresholds, layers=(2, 6, 10, 14), strict=False),
+        OutputAware(from_layer=2),
+        positions="original",
+        vision_positions="compact",
+        decode_positions="continue",
+    )
+    assert built("method=mustdrop_official", *chosen) == TokenDropper(
+        LocalMerge(0.8, 3, 0, score="mean", strict=False, crops="fewest", order="similarity"),
+        ClsAttention("ratio", ratio=0.08, block=-1),
+        DualAttention(**thresholds, layers=(2, 6, 10, 14), strict=True, min_keep=0),
+        OutputAware(from_layer=2),
+        positions="compact",
+        vision_positions="compact",
+        decode_positions="cache_length",
+    )
+    assert built("method=fastv", "model=llava15_7b", "budget=t192") == TokenDropper(
+        prefill=FastV(keep=166, layer=1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "budget", "gamma", "alpha"),
+    [
+        ("textvqa", "t192", 0.001, 0.001),
+        ("textvqa", "t128", 0.0012, 0.001),
+        ("textvqa", "t64", 0.011, 0.01),
+        ("vizwiz", "t64", 0.005, 0.001),
+    ],
+)
+@pytest.mark.parametrize("variant", ["", "_official"])
+def test_the_published_thresholds_are_presets(variant, benchmark, budget, gamma, alpha):
+    choice = f"llava15_7b/{benchmark}/dual_attention{variant}_{budget}"
+    dropper = built(
+        f"method=mustdrop{variant}",
+        "model=llava15_7b",
+        f"budget={budget}",
+        f"tuned@prefill={choice}",
+    )
+    assert isinstance(dropper.prefill, DualAttention)
+    assert (dropper.prefill.gamma, dropper.prefill.alpha) == (gamma, alpha)
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.relative_to(CONF).as_posix())
+def test_a_tuned_file_holds_fields_of_the_strategy_it_is_named_after(path):
+    values = yaml.safe_load(path.read_text())
+    name = path.stem.rpartition("_")[0]
+    if path.parent.name == "layers":
+        name = path.stem.partition("_")[2]
+    if path.stem.endswith("_floor"):
+        assert set(values) == {"floor"}
+        return
+    strategy = next(
+        CONF / stage / f"{name}.yaml"
+        for stage in STAGES
+        if (CONF / stage / f"{name}.yaml").exists()
+    )
+    made = get_class(yaml.safe_load(strategy.read_text())["_target_"])
+    assert set(values) <= {field.name for field in dataclasses.fields(made)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_switched_off_on_the_command_line_stays_off(stage):
+    for budget in ("t192", "none"):
+        chosen = ["method=mustdrop", f"budget={budget}", f"{stage}=none"]
+        if stage != "prefill" and budget == "none":
+            chosen += THRESHOLDS
+        assert getattr(built(*chosen), stage) is None
+
+
+def test_another_strategy_leaves_no_threshold_behind():
+    assert built("method=mustdrop", "prefill=fastv").prefill == FastV(keep=137, layer=0)
+    tuned = composed("method=mustdrop", "budget=t192").prefill
+    assert set(tuned) > set(composed("method=mustdrop", "prefill=fastv").prefill) - {
+        "keep",
+        "layer",
+    }
+
+
+def test_a_budget_in_closed_form_is_what_is_executed():
+    """By summing layers, for every layer of two depths and a range of budgets."""
+    for layers, tokens in ((8, 576), (32, 2880)):
+        for layer, budget in itertools.product(range(-1, layers - 1), range(1, tokens + 1, 13)):
+            keep = keep_for(float(budget), tokens, layers, layer)
+            entered = [tokens] * (layer + 1) + [keep or 0] * (layers - layer - 1)
+            average = sum(entered) / layers
+            if keep is None:
+                assert budget < average == floor(tokens, layers, layer)
+            else:
+                assert abs(average - budget) <= 0.5
+
+
+def test_a_budget_out_of_reach_is_a_floor_and_no_error():
+    config = resolved(composed("method=fastv", "model=llava15_7b", "budget=t64", "prefill.layer=3"))
+    assert unreachable(config) == 4 * 576 / 32
+    assert unreachable(resolved(composed("method=fastv", "budget=t192"))) is None
+    tuned = composed("method=mustdrop", "budget=t64", *THRESHOLDS)
+    tuned.budget.floor = 66.5
+    assert unreachable(resolved(tuned)) == 66.5
+
+
+def test_vanilla_is_one_run_whatever_the_budget():
+    chosen = [resolved(composed("method=vanilla", f"budget={name}")) for name in ("t192", "none")]
+    assert run_folder(chosen[0]) == run_folder(chosen[1])
+    assert chosen[0]["budget"] is None
+
+
+def test_a_run_keeps_its_folder_while_it_asks_for_the_same():
+    base = resolved(composed("method=fastv"))
+    same = ("benchmark.limit=7", "device=cuda", "force=true", "threads=2", "traces=3")
+    assert run_folder(resolved(composed("method=fastv", *same))) == run_folder(base)
+    moved = run_folder(resolved(composed("method=fastv", "output_root=/elsewhere")))
+    assert moved.relative_to("/elsewhere") == run_folder(base).relative_to("outputs")
+    assert run_folder(base).parts[:-1] == ("outputs", "run", "pocket", "fastv", "t192")
+    named = resolved(composed("method=fastv", "experiment=demo"))
+    assert run_key(named) == run_key(base) or named["traces"] != base["traces"]
+    others = ("prefill.keep=3", "seed=1", "model.dtype=bfloat16", "benchmark=pocket_vqa_easy")
+    keys = {run_key(resolved(composed("method=fastv", other))) for other in others}
+    assert len(keys | {run_key(base)}) == 1 + len(others)
+
+
+def test_a_missing_budget_is_told_in_words():
+    with pytest.raises(ValueError, match="choose one"):
+        resolved(composed("method=fastv", "budget=none"))
