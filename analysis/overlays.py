@@ -143,7 +143,7 @@ def figure(
         weight = "normal" if number else "bold"
         canvas.text(0.02, y, text, va="top", size=10.5, weight=weight, color=colour)
         y -= LINE * (text.count("\n") + 1) / size[1]
-    marks = _legend(shown, region is not None)
+    marks = _legend(shown, region is not None and bool(region.any()))
     canvas.legend(handles=marks, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
     return canvas
 

@@ -57,6 +57,8 @@ def tradeoff(root: Path | str, path: Path | str, metric: str | None = None) -> P
 def tokens_per_layer(root: Path | str, path: Path | str) -> Path:
     """Vision tokens that entered each layer: the mean, and the middle 80 % of the samples.
 
+    Methods whose numbers agree in every layer share a line.
+
     Args:
         root: A results folder; each budget is a panel, each experiment, model and benchmark a row.
         path: Where to; the ending says the format.
@@ -86,6 +88,9 @@ def tokens_per_layer(root: Path | str, path: Path | str) -> Path:
                 list(entries.values()), list(entries), frameon=False, fontsize=8.5,
                 loc="upper left", bbox_to_anchor=(1.0, 1.0),
             )  # fmt: skip
+            top = max(place.get_ylim()[1] for place in places[: len(budgets)])
+            for place in places[: len(budgets)]:
+                place.set_ylim(0, top)
             places[0].set_ylabel("vision tokens entering")
             places[0].annotate(
                 " · ".join(names), (0, 1), (0, 26), "axes fraction", textcoords="offset points",
@@ -128,10 +133,11 @@ def _tradeoff(place: Axes, rows: Sequence[Row]) -> None:
         ends.append((float(x[-1]), float(y[-1]), label, look["color"]))
     for row in plain:
         _band(place, row, scale)
-    reached = sorted({row["executed_average"] for line in lines.values() for row in line})
+    reached = sorted(row["executed_average"] for line in lines.values() for row in line)
+    asked = {row["nominal"] for line in lines.values() for row in line if row["nominal"] > 0}
     low, high = (reached[0] / ASIDE, reached[-1] * ASIDE) if reached else (1.0, 2.0)
     place.set_xlim(low, high)
-    place.xaxis.set_major_locator(FixedLocator(_ticks(reached, low, high)))
+    place.xaxis.set_major_locator(FixedLocator(_ticks(sorted(asked) or reached, low, high)))
     place.xaxis.set_minor_locator(NullLocator())
     place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     place.grid(axis="y", color="0.92", lw=0.8)
@@ -207,20 +213,26 @@ def _budgets(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 
 def _layers(place: Axes, cells: Sequence[Cell], style: Mapping[str, Mapping[str, Any]]) -> None:
+    lines: list[tuple[np.ndarray, list[Cell]]] = []
     for cell in cells:
         counts = np.array(cell.samples["vision_tokens"].tolist(), dtype=float)
-        layers = np.arange(counts.shape[1])
-        # the control on top: its dashes let what it covers through
-        look = {
-            **style[cell["method"]],
-            "marker": "none",
-            "zorder": 2 + (cell["method"] == "random"),
-        }
-        label = ", ".join(part for part in (cell["method"], cell.variant) if part)
-        place.plot(layers, counts.mean(0), drawstyle="steps-mid", lw=1.6, label=label, **look)
-        low, high = np.quantile(counts, (0.1, 0.9), axis=0)
+        shape = np.stack([counts.mean(0), *np.quantile(counts, (0.1, 0.9), axis=0)])
+        same = next((members for other, members in lines if _together(shape, other)), None)
+        if same is None:
+            lines.append((shape, [cell]))
+        else:
+            same.append(cell)
+    for (mean, low, high), members in lines:
+        look = {**style[members[0]["method"]], "marker": "none"}
+        label = " = ".join(" ".join(filter(None, (c["method"], c.variant))) for c in members)
+        layers = np.arange(len(mean))
+        place.plot(layers, mean, drawstyle="steps-mid", lw=1.6, label=label, **look)
         place.fill_between(layers, low, high, step="mid", color=look["color"], alpha=0.15, lw=0)
-    place.set_ylim(0)
     place.xaxis.set_major_locator(MaxNLocator(integer=True))
     place.grid(axis="y", color="0.92", lw=0.8)
     place.set_axisbelow(True)
+
+
+def _together(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two lines and their bands would print over each other."""
+    return first.shape == second.shape and bool(np.abs(first - second).max() < 2)

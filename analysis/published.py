@@ -89,7 +89,8 @@ def beside(
     Returns:
         A row per measured cell: what it is; ours, ours_low, ours_high (in percent where they are
         shares), ours_metric, ours_executed; paper, published_metric, paper_budget; others_low,
-        others_high and others_n, the range and number of all other sources with that metric.
+        others_high and others_n, the range and number of the other sources with that metric, rows
+        that say they are copies left out.
     """
     numbers = published(path).to_dict("records")
     spelt = {_plain(ours): _plain(theirs) for ours, theirs in (names or {}).items()}
@@ -120,7 +121,9 @@ def _beside(
     others = [
         number["value"]
         for number in found
-        if not number["source"].startswith(paper) and number["metric"] == metric
+        if not number["source"].startswith(paper)
+        and number["metric"] == metric
+        and number["provenance"] != "copied"
     ]
     scale = 100.0 if 0 <= row["accuracy"] <= 1 else 1.0
     return {

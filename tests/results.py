@@ -22,7 +22,8 @@ def write(root, method, budget="t192", executed=192.0, scores=(1.0, 0.0) * 20, *
     samples = [
         {
             "doc_id": doc, "task": "vqa", "type": ("count", "color")[doc % 2],
-            "question": f"q{doc}", "answer": "a", "target": f"t{doc}", "scores": {"exact_match": scores[doc]},
+            "question": f"q{doc}", "answer": "a", "target": f"t{doc}",
+            "scores": {"exact_match": scores[doc]},
             "vision_tokens": [576, *[int((4 * executed - 576) / 3)] * 3],
             "resident_tokens": [int(executed)] * 4, "seconds": 0.1 * (doc + 1),
         }

@@ -175,6 +175,7 @@ def test_what_is_alive_keeps_its_pixels_and_what_is_gone_loses_its_colour():
     now, before = second[patch == 1], second[patch == 2]
     assert np.ptp(before, axis=1).max() < 0.01  # grey
     assert (now[:, 0] - now[:, 2]).min() > 0.3  # vermilion
+    assert now[:, 0].std() > before[:, 0].std()  # what was there can still be seen
 
 
 def test_an_outline_has_the_sides_that_a_patch_does_not_share():

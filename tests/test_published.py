@@ -33,10 +33,15 @@ def test_measured_and_published_never_share_a_column(tmp_path):
     write(tmp_path, "fastv", "t64", 80.3, draws(1), model="llava15_7b", benchmark="scienceqa")
     write(tmp_path, "vanilla", "none", 576.0, draws(0), model="llava15_7b", benchmark="nowhere",
           config={"model": model})  # fmt: skip
+    write(tmp_path, "fastv", "t128", 128.0, draws(1), model="llava15_7b", benchmark="mme")
     frame = beside(summary(tmp_path), {"scienceqa": "ScienceQA-IMG"}).set_index("method")
-    found = frame.loc["fastv"]
+    found = frame.loc["fastv"].set_index("benchmark")
+    # MME as perception alone is another metric, and no other source
+    assert found.loc["mme", "published_metric"] == "score_sum(perception+cognition)"
+    assert found.loc["mme", ["others_low", "others_high"]].tolist() == [1646, 1646]
+    found = found.loc["scienceqa"]
     assert (found["ours"], found["paper"]) == (pytest.approx(100 * np.mean(draws(1))), 51.1)
-    assert (found["others_low"], found["others_high"]) == (51.1, 70.0)
+    assert (found["others_low"], found["others_high"]) == (68.7, 70.0)
     assert found["ours_executed"] == 80.3 and found["paper_budget"].startswith("64")
     assert math.isnan(frame.loc["vanilla", "paper"]) and frame.loc["vanilla", "others_n"] == 0
 
