@@ -25,6 +25,7 @@ from mustdrop.ledger import TokenLedger
 
 COLUMNS = 4
 PANEL, TITLE, LINE, FOOT = 2.5, 0.5, 0.24, 0.42  # inches
+LETTERS = 10.5  # of the head, in an inch
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +121,10 @@ def figure(
     rows = -(-len(shown) // columns)
     height, width = shown[0].picture.shape[:2]
     tall = PANEL * min(max(height / width, 0.4), 2.5)
+    wide = max(columns * PANEL, 5.0)
+    lines = [(textwrap.fill(text, int(wide * LETTERS)), colour) for text, colour in lines]
     head = LINE * sum(text.count("\n") + 1 for text, _ in lines) + 0.15
-    size = (max(columns * PANEL, 5.0), rows * (tall + TITLE) + head + FOOT)
+    size = (wide, rows * (tall + TITLE) + head + FOOT)
     canvas = Figure(figsize=size)
     FigureCanvasAgg(canvas)
     axes = canvas.subplots(rows, columns, squeeze=False)
@@ -185,14 +188,14 @@ def _legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
 
 def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
     """The head of the figure, as (text, colour)."""
-    lines = [(textwrap.fill(text, 90), BLACK) for text in (title, question) if text]
+    lines = [(text, BLACK) for text in (title, question) if text]
     if answer or target:
         right = answer.strip().lower() == target.strip().lower()
         said = f'answer: "{answer}"'
         if target:
             said += "  (right)" if right else f'  (wrong, expected "{target}")'
         colour = BLACK if not target else GREEN if right else ORANGE
-        lines.append((textwrap.fill(said, 90), colour))
+        lines.append((said, colour))
     return lines or [("", BLACK)]
 
 
