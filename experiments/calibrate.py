@@ -61,8 +61,13 @@ def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, fl
         console.print(f"{place} {value:.4g}: executed {average:.1f}")
         return average
 
-    asked = (cfg.budget.tokens, cfg.calibration.low, cfg.calibration.high, cfg.calibration.tolerance)
-    found = bisect(measure, *(float(number) for number in asked))
+    found = bisect(
+        measure,
+        float(cfg.budget.tokens),
+        float(cfg.calibration.low),
+        float(cfg.calibration.high),
+        float(cfg.calibration.tolerance),
+    )
     if isinstance(found, OutOfReach):
         return found, None
     return found, executed_average(model, with_field(dropper, place, found.value), prompts(n))

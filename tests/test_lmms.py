@@ -93,6 +93,12 @@ def test_the_batch_changes_no_answer_no_score_and_no_count(pocket, task, dropper
     assert told[0] == told[1]
 
 
+def test_prompts_are_padded_on_the_left_whatever_the_processor_was_told(pocket, task, monkeypatch):
+    before = [line["answer"] for line in evaluated(pocket, task, 8, FASTV, 8)[1]]
+    monkeypatch.setattr(pocket[1].tokenizer, "padding_side", "right")
+    assert [line["answer"] for line in evaluated(pocket, task, 8, FASTV, 8)[1]] == before
+
+
 def test_the_streamed_scores_are_lmms_evals(pocket, task):
     results, samples = evaluated(pocket, task, 21, TokenDropper(prefill=Random(keep=32)))
     found = results["results"]["pocket_vqa"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from lmms_eval import evaluator
 from lmms_eval.api.task import Task
@@ -168,7 +169,7 @@ def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -
 @contextmanager
 def _quiet(run: Run) -> Iterator[None]:
     """lmms-eval's messages and bars in run.log instead of over ours; the random state as it was."""
-    drawn = random.getstate(), torch.get_rng_state()
+    drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
     logger.remove()
     sink = logger.add(
         run.folder / "run.log", level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}"
@@ -180,7 +181,8 @@ def _quiet(run: Run) -> Iterator[None]:
         logger.remove(sink)
         logger.add(sys.stderr, level="WARNING")
         random.setstate(drawn[0])
-        torch.set_rng_state(drawn[1])
+        numpy.random.set_state(drawn[1])
+        torch.set_rng_state(drawn[2])
 
 
 def hardware(model: PreTrainedModel) -> dict[str, Any]:

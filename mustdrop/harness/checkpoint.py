@@ -54,7 +54,6 @@ class Checkpoint:
         load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub
         loaded: tuple[Any, Any] = load(dtype)
         model, processor = loaded
-        processor.tokenizer.padding_side = "left"
         self._check(model)
         return model.to(device).eval(), processor
 

@@ -55,7 +55,7 @@ class DroppedVLM(lmms):
     Args:
         model: An unmodified model; it is not copied and never becomes an attribute that lmms-eval
             could delete.
-        processor: Its processor, padding on the left.
+        processor: Its processor.
         dropper: What to drop; one without stages for the model as it is.
         config: Everything that decides an answer; it is what ``repr`` tells, and what a cache may
             go by.
@@ -239,7 +239,9 @@ def prompt_inputs(
         for chat in chats
     ]
     images = [image.convert("RGB") for chat in chats for image in chat.extract_media()[0]]
-    inputs = processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+    inputs = processor(
+        text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
+    )
     return inputs.to(model.device, model.dtype)
 
 

@@ -38,7 +38,7 @@ class Meanwhile:
         # drawn twice a second at most: drawing must not cost samples
         self.bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[told]}"),
             # this very stream: while lmms-eval works, its own messages are led elsewhere
