@@ -80,9 +80,7 @@ def test_packing_that_moves_cuts_and_separates_patches():
     """A packed prompt as LLaVA-NeXT makes it: tiles reordered, rows cut away, newlines between."""
     model = tiny_llava(grid=6)
     adapter = LlavaAdapter(model)
-    rows = torch.arange(36, 72).view(6, 6)[
-        1:5
-    ]  # first and last row cut away
+    rows = torch.arange(36, 72).view(6, 6)[1:5]  # first and last row cut away
     newline = torch.full((4, 1), OFF_GRID)
     packed = torch.cat([torch.arange(36), torch.cat([rows, newline], 1).flatten()])
     slots = torch.full((1, len(packed)), model.config.image_token_id)
