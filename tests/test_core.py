@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenLedger
-from mustdrop.engine.layout import Prompt
+from mustdrop.engine.layout import Masks, Prompt
 from mustdrop.functional import (
     attention_rows,
     even_cells,
@@ -225,3 +225,24 @@ def test_scores_are_kept_when_asked_for():
     assert {k: len(v) for k, v in ledger.scores.items()} == {
         layer: ledger.vision_per_layer()[layer] for layer in (1, 3)
     }
+
+
+def test_masks_take_the_form_that_each_attention_wants():
+    """Two prompts of 3 and 5 tokens, padded on the left."""
+    like = torch.zeros(2, 5, 4, dtype=torch.float16)
+    seen = torch.ones(2, 5, 5, dtype=torch.bool).tril()
+    seen[0, :, :2] = False
+    seen |= torch.eye(5, dtype=torch.bool)
+    sdpa = Masks(eager=False, flash=False)
+    assert sdpa.prefill([0, 0], 5, like) is None  # its own causal path
+    assert torch.equal(sdpa.prefill([2, 0], 5, like), seen[:, None])
+    assert sdpa.decode([0, 0], 6, like) is None
+    assert sdpa.decode([2, 0], 6, like)[:, 0, 0].tolist() == [[False] * 2 + [True] * 4, [True] * 6]
+    eager = Masks(eager=True, flash=False)
+    assert torch.equal(eager.prefill([2, 0], 5, like) == 0, seen[:, None])
+    assert eager.prefill([2, 0], 5, like).dtype == torch.float16
+    assert eager.prefill([0, 0], 5, like).shape == (2, 1, 5, 5)
+    flash = Masks(eager=False, flash=True)
+    assert flash.prefill([0, 0], 5, like) is None
+    assert flash.prefill([2, 0], 5, like).tolist() == [[False] * 2 + [True] * 3, [True] * 5]
+    assert flash.decode([2, 0], 6, like).shape == (2, 6)

@@ -184,7 +184,7 @@ class Masks:
 
     def prefill(self, pads: Sequence[int], length: int, like: Tensor) -> Tensor | None:
         """Causal mask over a left-padded batch; padding sees itself, so that no row is empty."""
-        key = ("prefill", tuple(pads), length)
+        key = ("prefill", tuple(pads), length, like.device)
         if key not in self.memo:
             ragged = any(pads)
             if self.flash:
@@ -203,7 +203,7 @@ class Masks:
         """Mask of one new token over a left-padded cache of ``length`` tokens, itself included."""
         if not any(pads):
             return None
-        key = ("decode", tuple(pads), length)
+        key = ("decode", tuple(pads), length, like.device)
         if key not in self.memo:
             seen = valid(pads, length, like.device)
             self.memo[key] = seen if self.flash else self._form(seen[:, None, None], like)

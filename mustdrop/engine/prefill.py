@@ -132,7 +132,7 @@ class PrefillPass:
         self.length = index.shape[1]
         hidden = take(hidden, index)
         for number, rows in merged.items():
-            where = self.prompts[number].vision_index() + self.pads[number]
+            where = self.prompts[number].vision_index().to(hidden.device) + self.pads[number]
             hidden[number] = hidden[number].index_copy(0, where, rows)
         self._rotate(hidden, kwargs)
         self.dropped = True
@@ -178,7 +178,8 @@ class PrefillPass:
             where = rows + first if isinstance(rows, Tensor) else None
             at = layer + 1 if of == "next" else layer
             prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + query.shape[1]
-            return attention_rows(query, key, scaling, seen_from, where)[..., prompt.vision]
+            weights = attention_rows(query, key, scaling, seen_from, where)
+            return weights.to(prompt.alive.device)[..., prompt.vision]
 
         def generator(seed: int) -> torch.Generator:
             return torch.Generator().manual_seed(stable_seed(seed, self.keys(number), layer))
