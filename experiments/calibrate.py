@@ -22,7 +22,7 @@ from rich.console import Console
 from experiments.compose import conf_dir
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.calibrate import Found, OutOfReach, bisect, executed_average, with_field
-from mustdrop.harness.lmms import prompt_inputs, read_chat
+from mustdrop.harness.chat import prompt_inputs, read_chat
 
 
 def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, float | None]:

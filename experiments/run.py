@@ -23,7 +23,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from experiments.compose import conf_dir, resolved
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import Run, finished, floor_record, run_folder
+from mustdrop.harness.record import Run, finished, run_folder
+from mustdrop.harness.summary import floor_record
 
 if TYPE_CHECKING:
     from mustdrop.harness.checkpoint import Checkpoint
@@ -61,9 +62,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         folder, Fingerprint.now(), OmegaConf.to_yaml(OmegaConf.create(config)), config["force"]
     ) as ours:
         floor = unreachable(config)
-        record = (
-            floor_record(config, ours, floor) if floor is not None else _measure(cfg, config, ours)
-        )
+        record = _measure(cfg, config, ours) if floor is None else floor_record(config, ours, floor)
+        ours.finish(record)
     print(summary(record, folder, "done"))
     return record
 

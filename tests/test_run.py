@@ -15,6 +15,7 @@ from experiments import run as script
 from experiments.compose import composed, resolved
 from experiments.run import main, run
 from mustdrop.harness.fingerprint import Fingerprint
+from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.record import Run, read_records, read_samples, run_folder, trace_path
 from mustdrop.ledger import TokenLedger
 
@@ -85,10 +86,18 @@ def test_a_finished_run_is_done_and_touches_nothing(finished, capsys, monkeypatc
     assert {path: path.stat().st_mtime_ns for path in folder_of(cfg).iterdir()} == before
 
 
-def test_a_larger_limit_goes_on_and_a_new_trace_adds_no_sample(tmp_path):
+def test_a_larger_limit_goes_on_and_a_new_trace_adds_no_sample(tmp_path, monkeypatch):
     run(config(tmp_path, "benchmark.limit=3"))
+    ask, asked = DroppedVLM._ask, []
+
+    def spied(adapter, batch):
+        asked.extend(request.doc_id for request in batch)
+        return ask(adapter, batch)
+
+    monkeypatch.setattr(DroppedVLM, "_ask", spied)
     record = run(config(tmp_path, "benchmark.limit=6", "traces=1"))
     folder = folder_of(config(tmp_path))
+    assert asked == [0, 3, 4, 5]
     assert record["n"] == 6
     assert [doc for doc, _ in answers(folder)] == list(range(6))
     assert trace_path(folder, 0).exists()

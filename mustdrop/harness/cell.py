@@ -25,7 +25,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.progress import Meanwhile
-from mustdrop.harness.record import Run, head, now, trace_path
+from mustdrop.harness.record import Run, trace_path
+from mustdrop.harness.summary import record_of
 from mustdrop.ledger import TokenLedger
 
 
@@ -65,7 +66,7 @@ class Cell:
         """Answer what is not answered yet, then let lmms-eval score all of it.
 
         Returns:
-            The record; it is written too.
+            The record.
         """
         self.check()
         available = len(self.task.eval_docs)
@@ -103,35 +104,7 @@ class Cell:
                 on_ledger=_keeper(run.folder, traced),
             )
             metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
-        record = self._record(run, metrics, available)
-        run.finish(record)
-        return record
-
-    def _record(self, run: Run, metrics: Mapping[str, float], available: int) -> dict[str, Any]:
-        samples = list(run.samples.values())
-        spent = sum(line["encoder_macs"] + line["prefill_macs"] for line in samples)
-        whole = sum(line["vanilla_encoder_macs"] + line["vanilla_macs"] for line in samples)
-        return {
-            **head(self.config, run),
-            "n": len(samples),
-            "limit": self.limit,
-            "available": available,
-            "metrics": dict(metrics),
-            "counts": _means([line["counts"] for line in samples]),
-            "vision_tokens": _column_means([line["vision_tokens"] for line in samples]),
-            "resident_tokens": _column_means([line["resident_tokens"] for line in samples]),
-            **_means(
-                [
-                    {name: line[name] for name in line if name.endswith(("_macs", "kv_bytes"))}
-                    for line in samples
-                ]
-            ),
-            "flops_ratio": spent / whole,
-            "hardware": hardware(self.model),
-            "seconds": sum(line["seconds"] for line in samples),
-            "finished": now(),
-            "floor": None,
-        }
+        return record_of(self.config, run, metrics, available, hardware(self.model))
 
 
 def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -> dict[str, float]:
@@ -212,16 +185,3 @@ def _keeper(folder: Path, wanted: Sequence[int]) -> Any:
             path.with_name(f"{doc_id}.tmp.npz").replace(path)
 
     return keep
-
-
-def _means(rows: Sequence[Mapping[str, float | int | None]]) -> dict[str, float | None]:
-    """Mean of each column; None where a row has none."""
-    out: dict[str, float | None] = {}
-    for name in rows[0]:
-        values = [value for row in rows if (value := row[name]) is not None]
-        out[name] = sum(values) / len(values) if len(values) == len(rows) else None
-    return out
-
-
-def _column_means(rows: Sequence[Sequence[int]]) -> list[float]:
-    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]

@@ -21,6 +21,7 @@ from lmms_eval.protocol import ChatMessages
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
+from mustdrop.harness.chat import prompt_inputs, question, read_chat
 from mustdrop.harness.measure import Meter
 from mustdrop.ledger import TokenLedger
 
@@ -187,7 +188,7 @@ class DroppedVLM(lmms):
             "doc_id": request.doc_id,
             "task": request.task.config.task,
             **kind,
-            "question": _question(request.chat),
+            "question": question(request.chat),
             "answer": answer.strip(),
             "target": request.task.doc_to_target(request.doc),
             "scores": scores(request.task, request.instance, request.doc, answer),
@@ -204,45 +205,10 @@ class DroppedVLM(lmms):
     def _length(self, row: torch.Tensor) -> int:
         """New tokens up to the end of the answer, its end token counted."""
         ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            return len(row)
         ended = torch.isin(row, torch.tensor(ends if isinstance(ends, list) else [ends]))
         return int(ended.int().argmax()) + 1 if ended.any() else len(row)
-
-
-def read_chat(task: str, doc_id: int, messages: Any) -> ChatMessages:
-    """A document's conversation.
-
-    Raises:
-        ValueError: If it holds what cannot be asked: video, sound, an image without pixels.
-    """
-    chat = ChatMessages(messages=messages)
-    images, videos, sounds = chat.extract_media()
-    if videos or sounds:
-        raise ValueError(
-            f"document {doc_id} of {task} holds video or sound; images alone are supported"
-        )
-    for image in images:
-        if 0 in image.size:
-            raise ValueError(
-                f"document {doc_id} of {task} has an empty image, of size {image.size}"
-            )
-    return chat
-
-
-def prompt_inputs(
-    model: PreTrainedModel, processor: Any, chats: Sequence[ChatMessages]
-) -> Mapping[str, Any]:
-    """What ``generate`` takes: prompts, padded on the left, with their images."""
-    texts = [
-        processor.apply_chat_template(
-            chat.to_hf_messages(), tokenize=False, add_generation_prompt=True
-        )
-        for chat in chats
-    ]
-    images = [image.convert("RGB") for chat in chats for image in chat.extract_media()[0]]
-    inputs = processor(
-        text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
-    )
-    return inputs.to(model.device, model.dtype)
 
 
 def scores(task: Task, instance: Instance, doc: Mapping[str, Any], answer: str) -> dict[str, float]:
@@ -272,9 +238,3 @@ def _result(sample: Mapping[str, Any]) -> GenerationResult:
         measured={name: sample[name] for name in counters},
     )
     return GenerationResult(sample["answer"], counts)
-
-
-def _question(chat: ChatMessages) -> str:
-    return "\n".join(
-        part.text for turn in chat.messages for part in turn.content if part.type == "text"
-    )

@@ -221,44 +221,6 @@ class Run:
                 path.rename(self.folder / f"{name}.{number}")
 
 
-def floor_record(config: Mapping[str, Any], run: Run, floor: float) -> dict[str, Any]:
-    """The record of a cell whose budget cannot be had: finished, and empty."""
-    record = {
-        **head(config, run),
-        "n": 0,
-        "limit": config["benchmark"]["limit"],
-        "available": None,
-        "metrics": {},
-        **dict.fromkeys(("counts", "vision_tokens", "resident_tokens", "flops_ratio", "hardware")),
-        "seconds": 0.0,
-        "finished": now(),
-        "floor": floor,
-    }
-    run.finish(record)
-    return record
-
-
-def head(config: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """What a record says of its run, whatever came out."""
-    budget = config["budget"]
-    return {
-        "schema": SCHEMA,
-        "experiment": config["experiment"],
-        "model": config["model"]["name"],
-        "method": config["method"]["name"],
-        "preset": f"method/{config['method']['name']}.yaml",
-        "budget": budget["name"] if budget else "none",
-        "benchmark": config["benchmark"]["name"],
-        "metric": config["benchmark"]["metric"],
-        "key": run.folder.name.rpartition("-")[2],
-        "seed": config["seed"],
-        "started": run.started,
-        "fingerprint": run.mark.id,
-        "versions": dict(run.mark.versions),
-        "config": dict(config),
-    }
-
-
 def _write(path: Path, value: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n")
