@@ -1,17 +1,22 @@
 """mustdrop: dropping vision tokens of multimodal language models over their whole life.
 
-Strategies live in their rooms, one file each: ``from mustdrop.prefill.fastv import FastV``.
+Strategies live in their rooms, one file each: ``from mustdrop.prefill.fastv import FastV``. Names
+are fetched when first asked for, so that reading records costs no import of transformers.
 """
 
-from mustdrop.dropper import DropRun, TokenDropper
-from mustdrop.ledger import Counts, TokenLedger
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import (
-    DecodeStrategy,
-    KeyTokenStrategy,
-    PrefillStrategy,
-    VisionStrategy,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mustdrop.dropper import DropRun, TokenDropper
+    from mustdrop.ledger import Counts, TokenLedger
+    from mustdrop.reduction import Reduction
+    from mustdrop.strategy import (
+        DecodeStrategy,
+        KeyTokenStrategy,
+        PrefillStrategy,
+        VisionStrategy,
+    )
 
 __all__ = [
     "Counts",
@@ -24,3 +29,17 @@ __all__ = [
     "TokenLedger",
     "VisionStrategy",
 ]
+
+_HOME = {
+    "dropper": ("DropRun", "TokenDropper"),
+    "ledger": ("Counts", "TokenLedger"),
+    "reduction": ("Reduction",),
+    "strategy": ("DecodeStrategy", "KeyTokenStrategy", "PrefillStrategy", "VisionStrategy"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"mustdrop.{module}"), name)
+    raise AttributeError(f"module 'mustdrop' has no attribute {name!r}")

@@ -1,5 +1,8 @@
 """Small laws of the core's nouns: functions of tensors, reductions, ledgers, layouts."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from droppers import DROPPERS
@@ -246,3 +249,15 @@ def test_masks_take_the_form_that_each_attention_wants():
     assert flash.prefill([0, 0], 5, like) is None
     assert flash.prefill([2, 0], 5, like).tolist() == [[False] * 2 + [True] * 3, [True] * 5]
     assert flash.decode([2, 0], 6, like).shape == (2, 6)
+
+
+def test_public_names_are_fetched_when_asked_for():
+    import mustdrop
+
+    for name in mustdrop.__all__:
+        assert getattr(mustdrop, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        mustdrop.Nothing  # noqa: B018
+    code = "import sys, mustdrop, mustdrop.harness.record; print('transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

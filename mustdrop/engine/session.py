@@ -118,8 +118,8 @@ class Session:
 
         @wraps(original)
         def generate(*args, **kwargs):
-            bound = inspect.signature(original).bind_partial(*args, **kwargs).arguments
-            options = {**bound, **bound.pop("kwargs", {})}
+            named = inspect.signature(original).bind_partial(*args).arguments
+            options = {**named, **kwargs}
             refuse.generate_options(model, options)
             refuse.forward_options(options, self.encoder is not None)
             self._remember(options.get("input_ids", options.get("inputs")), options)
