@@ -1,8 +1,10 @@
 """The README is true: its example runs as printed, its commands and links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from experiments.compose import composed, conf_dir
@@ -44,3 +46,30 @@ def test_every_room_of_the_tree_exists():
     inside = [line.split()[0] for line in tree.splitlines() if line.startswith("  ")]
     assert all((ROOT / name).exists() for name in top)
     assert all((ROOT / "mustdrop" / name).exists() for name in inside)
+
+
+def test_demo_numbers_are_those_of_the_record():
+    record = pd.read_csv(ROOT / "experiments/records/demo.csv")
+    record = record[record.variant.isna()].set_index(["method", "budget"])
+    rows = re.findall(
+        r"^\| (\w+) \| (\w+) \| ([\d.]+) \[([\d.]+), ([\d.]+)\] \|.*\| ([\d.]+) \| (\d+) \|$",
+        README,
+        re.MULTILINE,
+    )
+    assert len(rows) == len(record) - 1  # and one cell that is a floor
+    for method, budget, accuracy, low, high, flops, kilobytes in rows:
+        cell = record.loc[(method, budget)]
+        told = [f"{100 * cell[name]:.1f}" for name in ("accuracy", "low", "high")]
+        assert told == [accuracy, low, high]
+        assert f"{cell.flops_ratio:.3f}" == flops and f"{cell.kv_bytes / 1000:.0f}" == kilobytes
+
+
+def test_bench_numbers_are_those_of_the_record():
+    record = json.loads((ROOT / "experiments/records/bench.json").read_text())
+    medians = {row["case"]: f"{row['median']:.3f}" for row in record["rows"]}
+    (told,) = re.findall(r"^\| it is fast \| (.*) \|$", README, re.MULTILINE)
+    for case, median in medians.items():
+        assert median in told or not case.endswith("/ floor")
+    for case in (case for case in medians if case.endswith("/ floor")):
+        assert float(medians[case]) <= 1.03
+    assert float(medians["hooks, nothing dropped / plain"]) <= 1.02
