@@ -132,6 +132,10 @@ def test_a_compiled_model(model):
     model.model.language_model.compile(backend="eager")
     with pytest.raises(ValueError, match=r"model\.language_model is compiled"):
         attach(FASTV, model)
+    other = tiny_llava()
+    other.forward = torch.compile(other.forward, backend="eager")
+    with pytest.raises(ValueError, match="LlavaForConditionalGeneration is compiled"):
+        attach(FASTV, other)
     with pytest.raises(ValueError, match="OptimizedModule is compiled"):
         attach(FASTV, torch.compile(tiny_llava(), backend="eager"))
 

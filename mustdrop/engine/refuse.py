@@ -41,9 +41,11 @@ def compiled(model: nn.Module) -> None:
         ValueError: With the part.
     """
     for name, module in model.named_modules():
+        forward = getattr(module.__dict__.get("forward"), "__dict__", {})
         if (
             isinstance(module, torch._dynamo.OptimizedModule)
             or module._compiled_call_impl is not None
+            or "_torchdynamo_orig_callable" in forward
         ):
             raise ValueError(
                 f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
