@@ -7,7 +7,7 @@ import torch
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
 
-from mustdrop import PrefillStrategy, Reduction, TokenDropper
+from mustdrop import DecodeStrategy, PrefillStrategy, Reduction, TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.oracle import masked_logits, relative_error
 from mustdrop.prefill.dual_attention import DualAttention
@@ -122,6 +122,25 @@ def test_merging_between_layers_equals_masking(model, ragged):
     for number in range(len(tokens)):
         expected = masked_logits(model, run, inputs, tokens, number)
         assert relative_error(logits[number], expected) <= TOLERANCE
+
+
+class KeepRecent(DecodeStrategy):
+    """Cuts the cache where nothing was dropped before, by another count in every layer."""
+
+    def keep(self, view):
+        return torch.arange(len(view.positions)) >= 5 * view.layer
+
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["one", "ragged"])
+def test_cutting_the_cache_alone_equals_masking(model, ragged):
+    inputs = prompts(model, ragged)
+    with TokenDropper(decode=KeepRecent()).attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    for number, ledger in enumerate(run.ledgers):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= TOLERANCE
+        vision = int(ledger.vision.sum())
+        assert ledger.resident_per_layer() == [max(0, vision - 5 * layer) for layer in range(6)]
 
 
 KEEPS_ALL = {
