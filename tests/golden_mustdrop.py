@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from experiments.compose import composed
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
-from mustdrop.decode.output_aware import OutputAware
 from mustdrop.functional import window_similarity, windows
-from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.oracle import masked_logits
 from mustdrop.prefill.dual_attention import DualAttention
-from mustdrop.vision.local_merge import LocalMerge
 
 IMAGE_TOKEN = 320  # one past the authors' vocabulary
 STEPS = 5
@@ -72,19 +71,10 @@ def load_model(folder: Path, attention: str = "sdpa") -> LlavaForConditionalGene
 
 
 def official(data: dict[str, np.ndarray], **changes) -> TokenDropper:
-    """The authors' code at 909afa5 as a dropper, as conf/method/mustdrop_official.yaml has it."""
-    options = dict(
-        vision=LocalMerge(
-            0.8, score="mean", strict=False, crops="fewest", order="similarity"
-        ),
-        key_tokens=ClsAttention("ratio", ratio=0.08),
-        prefill=DualAttention(
-            float(data["gamma"]), float(data["alpha"]), LAYERS, strict=True, min_keep=0
-        ),
-        decode=OutputAware(from_layer=2),
-        positions="compact", vision_positions="compact", decode_positions="cache_length",
-    )  # fmt: skip
-    return TokenDropper(**{**options, **changes})
+    """conf/method/mustdrop_official.yaml at a case's thresholds."""
+    thresholds = [f"prefill.{name}={float(data[name])!r}" for name in ("gamma", "alpha")]
+    cfg = composed("model=llava15_7b", "method=mustdrop_official", "budget=none", *thresholds)
+    return TokenDropper(**{**vars(instantiate(cfg.dropper)), **changes})
 
 
 def inputs(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
