@@ -229,3 +229,12 @@ def test_a_manual_decoding_loop_without_positions_is_right(model):
             out = model(input_ids=found[-1].view(1, 1), past_key_values=out.past_key_values)
             found.append(out.logits[0, -1].argmax())
     assert torch.equal(torch.stack(found), tokens[0])
+
+
+def test_positional_arguments_mean_the_same(model):
+    inputs = prompts(model, ragged=False)
+    dropper = DROPPERS["mustdrop_official"]
+    with torch.inference_mode(), dropper.attach(model):
+        named = model(**inputs).logits
+        bare = model(inputs["input_ids"], inputs["pixel_values"]).logits
+    assert relative_error(bare, named) <= TOLERANCE

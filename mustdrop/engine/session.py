@@ -139,9 +139,12 @@ class Session:
             self.encoder.forget()
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        refuse.forward_options(kwargs, self.encoder is not None)
-        if kwargs.get("pixel_values") is not None:
-            self._remember(kwargs.get("input_ids", args[0] if args else None), kwargs)
+        options = kwargs
+        if args:
+            options = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
+        refuse.forward_options(options, self.encoder is not None)
+        if options.get("pixel_values") is not None:
+            self._remember(options.get("input_ids"), options)
 
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.ids = kwargs.get("input_ids", args[0] if args else None)
