@@ -8,7 +8,8 @@ from typing import Literal
 from torch import nn
 
 from mustdrop.engine import refuse
-from mustdrop.engine.session import DropRun, Session, Stages
+from mustdrop.engine.run import DropRun, Stages
+from mustdrop.engine.session import Session
 from mustdrop.models import adapter_for
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
 

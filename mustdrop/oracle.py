@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.engine.encoder import EncodedImage
-from mustdrop.engine.session import DropRun
+from mustdrop.engine.run import DropRun
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction

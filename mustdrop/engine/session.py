@@ -3,9 +3,8 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor, nn
@@ -14,49 +13,15 @@ from transformers import DynamicCache
 from mustdrop.engine import refuse
 from mustdrop.engine.arrival import arrange, entering
 from mustdrop.engine.cache import DecodePass
-from mustdrop.engine.encoder import EncodedImage, EncoderStage
+from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
+from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import stable_seed
-from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, Part
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
 
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
-
-
-@dataclass(frozen=True)
-class Stages:
-    """What to do at each stage, and how positions are counted."""
-
-    vision: VisionStrategy | None
-    key_tokens: KeyTokenStrategy | None
-    prefill: PrefillStrategy | None
-    decode: DecodeStrategy | None
-    positions: Literal["original", "compact"]
-    vision_positions: Literal["original", "compact"]
-    decode_positions: Literal["continue", "cache_length"]
-    log_scores: bool
-
-
-@dataclass(eq=False)
-class DropRun:
-    """What happened in the last prefill.
-
-    Attributes:
-        stages: What was to be done.
-        ledgers: One per prompt.
-        images: One per encoded image, in the order of the prompts; empty where no stage looks at
-            the encoder.
-        mixed: Layer -> each prompt's reduction, where a prefill strategy mixed tokens.
-    """
-
-    stages: Stages
-    ledgers: list[TokenLedger] = field(default_factory=list)
-    images: list[EncodedImage] = field(default_factory=list)
-    mixed: dict[int, list[Reduction]] = field(default_factory=dict)
 
 
 class Session:
