@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from droppers import DROPPERS, mustdrop
-from models import greedy, prompt, tiny_llava
+from models import batch, greedy, prompt, tiny_llava
 
-from mustdrop import TokenDropper
-from mustdrop.functional import even_cells
+from mustdrop import PrefillStrategy, Reduction, TokenDropper
+from mustdrop.functional import even_cells, top_keep
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
@@ -254,3 +254,36 @@ def test_uniform_grid_shares_its_count_among_images(model):
     _, run = maps(model, TokenDropper(prefill=UniformGrid(9)), prompt(model, images=2))
     images = [(at - 3) // 36 for at in survivors(run.ledgers[0], -1)]
     assert sorted(images.count(i) for i in (0, 1)) == [4, 5]
+
+
+class LookAhead(PrefillStrategy):
+    """Drops at the input by what layer 0 is about to see; looks at layer 3 from before or after."""
+
+    def __init__(self, layer: int) -> None:
+        self.layers, self.seen = (-1, layer), {}
+
+    def reduce(self, view) -> Reduction:
+        attention = view.attention(rows="text", of="this" if view.layer == 3 else "next")
+        self.seen[view.layer, view.image_count] = attention
+        keep = len(view) - (9 if view.layer < 0 else 0)
+        return Reduction(top_keep(attention.mean(0)[-1], keep))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_looking_ahead_sees_what_the_next_layer_will(implementation):
+    model = tiny_llava(implementation)
+    alone = [prompt(model, flat=0.5), prompt(model, before=9, after=4, images=2, seed=4)]
+    before, after = LookAhead(2), LookAhead(3)
+    for strategy in (before, after):
+        with torch.inference_mode(), TokenDropper(prefill=strategy).attach(model) as run:
+            model(**batch(*alone))
+    plain = tiny_llava("eager")
+    for images, (single, ledger) in enumerate(zip(alone, run.ledgers, strict=True), start=1):
+        with torch.inference_mode():
+            first = plain(**single, output_attentions=True).attentions[0][0]
+        vision = ledger.vision.nonzero().flatten()
+        expected = first[:, int(vision[-1]) + 1 :][..., vision]
+        torch.testing.assert_close(before.seen[-1, images], expected)
+        torch.testing.assert_close(before.seen[2, images], after.seen[3, images])
+        assert before.seen[2, images].shape[-1] == len(vision) - 9
+        assert ledger.scored == {0: expected.shape[1], 3: expected.shape[1]}
