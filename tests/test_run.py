@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
@@ -245,6 +246,11 @@ def command(monkeypatch, *arguments):
         (["method=fastv", "batch_size=none"], "batch_size must be a count of 1 or more"),
         (["method=fastv", "traces=-1"], "traces must be how many samples"),
         (["benchmark.task.split=hard", "method=fastv"], "split must be one of crowded_test"),
+        pytest.param(
+            ["method=fastv", "model.attention=flash_attention_2"],
+            "model.attention=flash_attention_2: ",
+            marks=pytest.mark.skipif(find_spec("flash_attn") is not None, reason="it is installed"),
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, told, tmp_path, monkeypatch, capsys):

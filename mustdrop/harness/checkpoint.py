@@ -45,14 +45,18 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say.
+            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, or its attention
+                needs a package that is not installed.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = getattr(torch, self.dtype)
         packaged = self.pretrained == PACKAGED
         load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub
-        loaded: tuple[Any, Any] = load(dtype)
+        try:
+            loaded: tuple[Any, Any] = load(dtype)
+        except ImportError as error:  # an attention kernel that is not installed
+            raise ValueError(f"model.attention={self.attention}: {error}") from error
         model, processor = loaded
         self._check(model)
         return model.to(device).eval(), processor
