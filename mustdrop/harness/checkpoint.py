@@ -45,8 +45,8 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, or its attention
-                needs a package that is not installed.
+            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, or its
+                attention needs a package that is not installed.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
