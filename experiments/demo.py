@@ -4,7 +4,7 @@ Prints a table, draws a trade-off plot and overlays of what each stage dropped. 
 the same command goes on.
 
 python experiments/demo.py
-python experiments/demo.py benchmark.limit=70 output_root=/tmp/quick
+python experiments/demo.py benchmark.limit=70 output_root=quick
 """
 
 import sys
