@@ -50,6 +50,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         _traces(config),
     )
     _count("batch_size", config["batch_size"])
+    if config["budget"] and not config["budget"]["tokens"] >= 0:
+        raise ValueError(
+            f"budget.tokens must be a count, 0 or more, got {config['budget']['tokens']!r}"
+        )
     folder = run_folder(config)
     done = None if config["force"] else finished(folder, limit, traces)
     if done is not None:

@@ -11,7 +11,13 @@ from mustdrop.engine import refuse
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
 from mustdrop.models import adapter_for
-from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
+from mustdrop.strategy import (
+    DecodeStrategy,
+    KeyTokenStrategy,
+    PrefillStrategy,
+    VisionStrategy,
+    require_choices,
+)
 
 __all__ = ["DropRun", "TokenDropper"]
 
@@ -59,13 +65,11 @@ class TokenDropper:
         refuse.not_a_stage("key_tokens", self.key_tokens, KeyTokenStrategy)
         refuse.not_a_stage("prefill", self.prefill, PrefillStrategy)
         refuse.not_a_stage("decode", self.decode, DecodeStrategy)
-        for name, known in (
-            ("positions", ("original", "compact")),
-            ("vision_positions", ("original", "compact")),
-            ("decode_positions", ("continue", "cache_length")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        require_choices(
+            positions=(self.positions, ("original", "compact")),
+            vision_positions=(self.vision_positions, ("original", "compact")),
+            decode_positions=(self.decode_positions, ("continue", "cache_length")),
+        )
 
     @contextmanager
     def attach(self, model: nn.Module) -> Iterator[DropRun]:

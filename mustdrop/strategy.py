@@ -5,7 +5,7 @@ strategy does not ask for is never computed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +67,32 @@ def require_counts(**counts: int) -> None:
     for name, count in counts.items():
         if count < 0:
             raise ValueError(f"{name} must be a count of tokens, 0 or more, got {count}")
+
+
+def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
+    """Check hyper-parameters that are one of a few words; a misspelt one must not mean another.
+
+    Args:
+        choices: By name, what came and what may come.
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    for name, (came, known) in choices.items():
+        if came not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {came!r}")
+
+
+def require_layers(layers: object) -> tuple[int, ...]:
+    """``layers`` as a tuple.
+
+    Raises:
+        ValueError: If they are no list of whole numbers, or none at all.
+    """
+    listed = () if isinstance(layers, str) or not isinstance(layers, Iterable) else tuple(layers)
+    if not listed or any(isinstance(at, bool) or not isinstance(at, int) for at in listed):
+        raise ValueError(f"layers must be a list of one layer or more, like [2, 6], got {layers!r}")
+    return listed
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.uniform_grid import UniformGrid
+from mustdrop.strategy import require_layers
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge
 
@@ -196,6 +197,8 @@ def test_layers_and_blocks_the_model_does_not_have(model, build, message):
         (lambda: DualAttention(0.1, -0.1), r"alpha must be in \[0, 1\], got -0.1"),
         (lambda: DualAttention(None, None), "at least one threshold"),
         (lambda: DualAttention(0.1, 0.1, min_keep=-1), "min_keep.*got -1"),
+        (lambda: DualAttention(0.1, 0.1, layers=[]), "a list of one layer or more"),
+        (lambda: LocalMerge(0.8, window=1), "at least 2 patches wide, got 1"),
         (lambda: ClsAttention("ratio", ratio=1.5), r"ratio must be in \[0, 1\], got 1.5"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -218,6 +221,32 @@ def test_a_stage_that_is_no_strategy(stage):
         not_a_stage(stage, FastV, PrefillStrategy)
     with pytest.raises(TypeError, match="must be a PrefillStrategy or None, got str"):
         not_a_stage(stage, "fastv", PrefillStrategy)
+
+
+@pytest.mark.parametrize(
+    ("stage", "choice", "known"),
+    [
+        (LocalMerge(0.8), "score", "mean, sum"),
+        (LocalMerge(0.8), "crops", "own, fewest"),
+        (LocalMerge(0.8), "order", "raster, similarity"),
+        (ClsAttention(), "rule", "outlier, threshold, ratio"),
+        (ClsAttention(), "heads", "mean, max"),
+        (TokenDropper(), "positions", "original, compact"),
+        (TokenDropper(), "vision_positions", "original, compact"),
+        (TokenDropper(), "decode_positions", "continue, cache_length"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_misspelt_choice_never_means_another(stage, choice, known):
+    object.__setattr__(stage, choice, "misspelt")  # past the run-time checker of the tests
+    with pytest.raises(ValueError, match=f"{choice} must be one of {known}, got 'misspelt'"):
+        stage.__post_init__()
+
+
+@pytest.mark.parametrize("layers", [3, "23", [1.5], [True], None, [2, "6"]], ids=str)
+def test_layers_are_a_list_of_whole_numbers(layers):
+    with pytest.raises(ValueError, match="layers must be a list of one layer or more"):
+        require_layers(layers)
 
 
 def test_the_dropper_itself_refuses_what_is_no_strategy():

@@ -246,6 +246,9 @@ def command(monkeypatch, *arguments):
         (["method=fastv", "batch_size=none"], "batch_size must be a count of 1 or more"),
         (["method=fastv", "traces=-1"], "traces must be how many samples"),
         (["benchmark.task.split=hard", "method=fastv"], "split must be one of crowded_test"),
+        (["device=nowhere"], "device=nowhere cannot be used"),
+        (["benchmark.metric=bleu"], "benchmark.metric must be one of exact_match"),
+        (["budget.tokens=-4"], "budget.tokens must be a count, 0 or more, got -4"),
         pytest.param(
             ["method=fastv", "model.attention=flash_attention_2"],
             "model.attention=flash_attention_2: ",
@@ -264,28 +267,37 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, told, tmp_path, monkey
 
 
 UNCHECKED = """
-import sys
+import json, sys
 from experiments.run import main
-for arguments in (["+prefill.keep=3"], ["dropper.positions=sideways"]):
-    sys.argv = ["run.py", "method=vanilla", "output_root=" + sys.argv[1], *arguments]
+root, cases = sys.argv[1], json.loads(sys.argv[2])
+for arguments in cases:
+    sys.argv = ["run.py", "output_root=" + root, *arguments]
     try:
         main()
     except SystemExit as left:
         print(left.code, file=sys.stderr)
-    sys.argv[1] = sys.argv[2].removeprefix("output_root=")
 """
+UNCHECKED_CASES = {
+    ("method=vanilla", "+prefill.keep=3"): "PrefillStrategy or None, got DictConfig",
+    ("method=vanilla", "dropper.positions=sideways"): "positions must be one of original, compact",
+    ("vision.score=avg",): "vision: score must be one of mean, sum, got 'avg'",
+    ("key_tokens.heads=median",): "heads must be one of mean, max, got 'median'",
+    ("prefill.layers=3",): "layers must be a list of one layer or more, like [2, 6], got 3",
+    ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",
+}
 
 
-def test_what_is_no_strategy_is_told(tmp_path):
+def test_what_the_run_time_checker_would_say_first_is_told(tmp_path):
     """In a process of its own: here argument types are checked before our own checks run."""
     done = subprocess.run(
-        [sys.executable, "-c", UNCHECKED, str(tmp_path)],
+        [sys.executable, "-c", UNCHECKED, str(tmp_path), json.dumps(list(UNCHECKED_CASES))],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     told = [line for line in done.stderr.splitlines() if line.startswith(("error", "2"))]
-    assert "PrefillStrategy or None, got DictConfig" in told[0]
-    assert "positions must be one of" in told[2]
-    assert told[1::2] == ["2", "2"]
+    for line, expected in zip(told[::2], UNCHECKED_CASES.values(), strict=True):
+        assert expected in line
+    assert told[1::2] == ["2"] * len(UNCHECKED_CASES)
+    assert not list(tmp_path.rglob("record.json"))
 
 
 def test_an_unknown_option_is_told_by_name(tmp_path, monkeypatch, capsys):

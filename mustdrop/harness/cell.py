@@ -58,7 +58,11 @@ class Cell:
         return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
 
     def check(self) -> None:
-        """Raise what is wrong with method and model before anything is asked."""
+        """Raise what is wrong with method, model and metric before anything is asked."""
+        asked = self.config["benchmark"]["metric"]
+        known = [metric["metric"] for metric in self.task.config.metric_list]
+        if asked not in known:
+            raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
         with self.dropper.attach(self.model):
             pass
 

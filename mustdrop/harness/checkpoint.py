@@ -11,6 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mustdrop.models import adapter_for
 from mustdrop.pocket import model as pocket
+from mustdrop.strategy import require_choices
 
 PACKAGED = "packaged"
 
@@ -37,6 +38,14 @@ class Checkpoint:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
 
+    def __post_init__(self) -> None:
+        require_choices(
+            **{
+                "model.dtype": (self.dtype, ("float32", "bfloat16", "float16")),
+                "model.attention": (self.attention, ("sdpa", "eager", "flash_attention_2")),
+            }
+        )
+
     def load(self, device: str = "auto") -> tuple[Any, Any]:
         """The model, ready to generate, and its processor.
 
@@ -50,6 +59,11 @@ class Checkpoint:
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device={device} cannot be used: {reason}") from error
         dtype = getattr(torch, self.dtype)
         packaged = self.pretrained == PACKAGED
         load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mustdrop.functional import top_keep
-from mustdrop.strategy import KeyTokenStrategy, ModelFacts, VisionView
+from mustdrop.strategy import KeyTokenStrategy, ModelFacts, VisionView, require_choices
 
 
 @final
@@ -41,8 +41,10 @@ class ClsAttention(KeyTokenStrategy):
     heads: Literal["mean", "max"] = "mean"
 
     def __post_init__(self) -> None:
-        if self.rule not in ("outlier", "threshold", "ratio"):
-            raise ValueError(f"rule must be outlier, threshold or ratio, got {self.rule!r}")
+        require_choices(
+            rule=(self.rule, ("outlier", "threshold", "ratio")),
+            heads=(self.heads, ("mean", "max")),
+        )
         if not 0 <= self.ratio <= 1:
             raise ValueError(f"ratio must be in [0, 1], got {self.ratio}")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts, require_layers
 
 
 @final
@@ -19,14 +19,15 @@ class DualAttention(PrefillStrategy):
     """Drop a vision token iff it matters neither globally nor to any individual text token.
 
     With A the attention from text to vision of the layer that has just run, averaged over heads,
-      token j leaves iff V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)   and   max_t
-      A[t, j] < alpha   (Eq. 10, individual)
-    and j is no key token. The text is what follows the last vision token.
+    token j leaves iff it is no key token and
+      V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)
+      max_t A[t, j] < alpha                      (Eq. 10, individual)
+    The text is what follows the last vision token.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.3, Eq. 8-10; layers from the authors' code
-        (modelling_sparse_llama.py:103). Differs from the authors' code: nothing, with
-        ``strict=True`` and ``min_keep=0``; attention is summed in the model's dtype there, in
-        float32 here.
+        (modelling_sparse_llama.py:103).
+    Differs from the authors' code: nothing, with ``strict=True`` and ``min_keep=0``; attention is
+        summed in the model's dtype there, in float32 here.
 
     Attributes:
         gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None: the
@@ -46,7 +47,7 @@ class DualAttention(PrefillStrategy):
     min_keep: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", require_layers(self.layers))
         if self.gamma is None and self.alpha is None:
             raise ValueError("gamma and alpha are both None: give at least one threshold")
         for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):

@@ -14,8 +14,9 @@ class FastV(PrefillStrategy):
     """Keep the vision tokens that the prompt's last token attends to most, averaged over heads.
 
     Source: FastV, arXiv:2403.06764, Sec. 4.1. The paper's K is ``layer`` + 1: K layers run on all
-        tokens. Differs from the authors' code: ``keep`` is a count, not a ratio; each sample of a
-        batch chooses for itself.
+        tokens.
+    Differs from the authors' code: ``keep`` is a count, not a ratio; each sample of a batch chooses
+        for itself.
 
     Attributes:
         keep: Vision tokens kept per prompt.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mustdrop.functional import window_similarity, windows
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
 
 
 @final
@@ -26,7 +26,7 @@ class LocalMerge(VisionStrategy):
     Attributes:
         tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for
             ``sum``.
-        window: Side k of a window, in patches; it must divide the grid.
+        window: Side k of a window, in patches, at least 2; it must divide the grid.
         block: The encoder block after which windows merge.
         score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
         strict: Whether a window must exceed tau (the paper) or may equal it (the code).
@@ -44,6 +44,15 @@ class LocalMerge(VisionStrategy):
     strict: bool = True
     crops: Literal["own", "fewest"] = "own"
     order: Literal["raster", "similarity"] = "raster"
+
+    def __post_init__(self) -> None:
+        require_choices(
+            score=(self.score, ("mean", "sum")),
+            crops=(self.crops, ("own", "fewest")),
+            order=(self.order, ("raster", "similarity")),
+        )
+        if self.window < 2:
+            raise ValueError(f"a window must be at least 2 patches wide, got {self.window}")
 
     @property
     def at(self) -> tuple[int]:
