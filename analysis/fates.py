@@ -5,10 +5,9 @@ about pictures.
 """
 
 from dataclasses import dataclass
-from math import isqrt
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.ledger import TokenLedger
@@ -84,7 +83,8 @@ def fates(
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
-    shape, slots, carries = _tokens(ledger, image, grid)
+    shape, *found = ledger.tokens(image, grid)
+    slots, carries = (_array(one) for one in found)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
         return np.asarray(carries[tokens].any(0)).reshape(shape)
@@ -127,37 +127,6 @@ def fates(
         / max(len(cached), 1),
         resident_tokens=float(np.mean([tokens.sum() for tokens in cached])) if cached else 0.0,
         end=patches(present[-1]),
-    )
-
-
-def _tokens(
-    ledger: TokenLedger, image: int, grid: tuple[int, int] | None
-) -> tuple[tuple[int, int], Int[np.ndarray, " tokens"], Bool[np.ndarray, "tokens patches"]]:
-    """Grid of the image, the slot of each of its tokens, and which patches each token carries."""
-    if ledger.sources:
-        if not 0 <= image < len(ledger.sources):
-            raise ValueError(f"image must be in [0, {len(ledger.sources)}), got {image}")
-        source = ledger.sources[image]
-        slots = _array(source.slots)
-        if source.mix is not None:
-            return source.patches, slots, _array(source.mix != 0)
-        carries = np.zeros((len(slots), source.patches[0] * source.patches[1]), dtype=bool)
-        carries[np.arange(len(slots)), _array(source.cells)] = True
-        return source.patches, slots, carries
-    slots = np.flatnonzero(_array(ledger.vision))
-    rows, columns = grid or (isqrt(len(slots)), isqrt(len(slots)))
-    patches = rows * columns
-    if not patches or len(slots) % patches or (grid is None and patches != len(slots)):
-        expected = "a square grid" if grid is None else f"grids of {rows} x {columns}"
-        raise ValueError(
-            f"expected {expected}, got {len(slots)} vision slots: give the grid of one image"
-        )
-    if not 0 <= image < len(slots) // patches:
-        raise ValueError(f"image must be in [0, {len(slots) // patches}), got {image}")
-    return (
-        (rows, columns),
-        slots[image * patches : (image + 1) * patches],
-        np.eye(patches, dtype=bool),
     )
 
 

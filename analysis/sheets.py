@@ -70,6 +70,8 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     for control in ("vanilla", "random"):
         if any(row[f"vs_{control}_n"] for row in rows):
             columns[f"Δ {control} [95 %]"] = _difference(f"vs_{control}")
+    if any(not isnan(row["target_recall"]) for row in rows):
+        columns["target recall"] = lambda row: _percent(row["target_recall"])
     columns |= {
         "nominal": lambda row: _number(row["nominal"], ".1f"),
         "paper average": lambda row: _number(row["paper_average"], ".1f"),
@@ -179,6 +181,10 @@ def _interval(
         for each in (value, low, high)
     )
     return middle if isnan(low) else f"{middle} [{start}, {end}]"
+
+
+def _percent(value: float) -> str:
+    return "–" if isnan(value) else f"{100 * value:.1f}"
 
 
 def _number(value: float, form: str) -> str:

@@ -4,11 +4,12 @@ python experiments/train_pocket.py
 python experiments/train_pocket.py smoke=true
 python experiments/train_pocket.py recipe.architecture.layers=12 recipe.probe_layer=10 output=...
 
-The state, scores.json and the exported model (export/, which ``mustdrop.pocket.load(folder=...)``
+The state, curve.csv, scores.json and the exported model (export/, which ``mustdrop.pocket.load(folder=...)``
 reads and which may replace mustdrop/pocket/checkpoint/) lie under ``output``.
 """
 
 import json
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -20,6 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from mustdrop.pocket import SPLITS, Score, answer, exact_match, load, sample
+from mustdrop.pocket.curve import Curve
+from mustdrop.pocket.recipe import Recipe
+from mustdrop.pocket.team import Team, team
 from mustdrop.pocket.training import Training
 
 
@@ -36,8 +40,11 @@ def main(cfg: DictConfig) -> None:
     device = cfg.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    training = Training(recipe, folder, device, cfg.workers)
-    _run(training, console)
+    share = partial(_help, recipe, folder, cfg.workers, cfg.matmul_precision)
+    with team(1 if device == "cuda" else cfg.processes, share) as first:
+        training = Training(recipe, folder, device, cfg.workers, first)
+        curve = Curve(folder / "curve.csv", training.done)
+        _run(training, console, curve, cfg.validate_every)
     training.export(folder / "export")
     scores = _measure(folder / "export", measured)
     rows = {name: {"right": score.right, "n": score.n} for name, score in scores.items()}
@@ -45,8 +52,15 @@ def main(cfg: DictConfig) -> None:
     console.print(_table("exported model", scores))
 
 
-def _run(training: Training, console: Console) -> None:
-    """Train to the end under a bar; after each stage, say what the model can do."""
+def _help(recipe: Recipe, folder: Path, workers: int, precision: str, one: Team) -> None:
+    """What every process but the first does."""
+    torch.set_float32_matmul_precision(precision)
+    for _ in Training(recipe, folder, "cpu", workers, one).run():
+        pass
+
+
+def _run(training: Training, console: Console, curve: Curve, validate_every: int) -> None:
+    """Train to the end under a bar; every so often, say what the model can do."""
     names = list(training.recipe.stages)
     with Progress(
         TextColumn("{task.fields[stage]}"),
@@ -77,9 +91,15 @@ def _run(training: Training, console: Console) -> None:
                 right=right,
             )
             stage = training.recipe.stages[report.stage]
-            if report.step == stage.steps and stage.questions:
-                title = f"after {report.stage}, all vision tokens"
-                bars.console.print(_table(title, training.validate()))
+            if not curve.due(report):
+                continue
+            if stage.questions and report.done % validate_every == 0:
+                scores = training.validate()
+                title = f"{report.stage} {report.step} of {stage.steps}, all vision tokens"
+                bars.console.print(_table(title, scores))
+                curve.write(scores)
+            else:
+                curve.write({})
 
 
 def _measure(folder: Path, n: int) -> dict[str, Score]:

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from mustdrop.engine import refuse
+from mustdrop.engine.known import Known, require_known
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
 from mustdrop.models import adapter_for
@@ -72,11 +73,14 @@ class TokenDropper:
         )
 
     @contextmanager
-    def attach(self, model: nn.Module) -> Iterator[DropRun]:
+    def attach(self, model: nn.Module, known: Known | None = None) -> Iterator[DropRun]:
         """Drop tokens in every prefill of ``model`` while the context is open.
 
         Args:
             model: An unmodified model of a supported family.
+            known: What is known of each image from outside, for strategies that need it: one
+                mapping an image, in the order of the prompts, from names to patches marked, a
+                boolean [rows, columns].
 
         Yields:
             The record of the last prefill: a ledger per prompt.
@@ -84,7 +88,7 @@ class TokenDropper:
         Raises:
             TypeError: If no adapter knows the model.
             ValueError: If the model, or a stage on this model, cannot work (see
-                :mod:`mustdrop.engine.refuse`).
+                :mod:`mustdrop.engine.refuse`), or needs to be told what ``known`` lacks.
         """
         refuse.compiled(model)
         adapter = adapter_for(model)
@@ -92,9 +96,10 @@ class TokenDropper:
         refuse.unfit_stages(
             adapter.facts, adapter, self.vision, self.key_tokens, self.prefill, self.decode
         )
+        require_known(self.vision, known)
         stages = Stages(
             self.vision, self.key_tokens, self.prefill, self.decode, self.positions,
             self.vision_positions, self.decode_positions, self.log_scores,
         )  # fmt: skip
-        with Session(adapter, stages).attach() as run:
+        with Session(adapter, stages, known or ()).attach() as run:
             yield run

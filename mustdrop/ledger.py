@@ -1,6 +1,7 @@
 """TokenLedger: which token of one prompt lived where. Original positions only; knows no model."""
 
 from dataclasses import asdict, dataclass, field
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,44 @@ class TokenLedger:
         resident = self.resident_per_layer()
         depth = self.depth
         return Counts(nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth)
+
+    def tokens(
+        self, image: int = 0, grid: tuple[int, int] | None = None
+    ) -> tuple[tuple[int, int], Int[Tensor, " tokens"], Bool[Tensor, "tokens patches"]]:
+        """The tokens that the encoder handed on of one image.
+
+        Args:
+            image: Which image (crop, frame) of the prompt, from 0.
+            grid: Rows and columns of its patches, where the ledger has no sources and the slots
+                are the raster grids of the images one after the other; by default one square grid.
+
+        Returns:
+            The image's grid, the slot of each token, and which patches each token carries.
+
+        Raises:
+            ValueError: If there is no such image, or the slots are no whole grids.
+        """
+        if self.sources:
+            if not 0 <= image < len(self.sources):
+                raise ValueError(f"image must be in [0, {len(self.sources)}), got {image}")
+            source = self.sources[image]
+            if source.mix is not None:
+                return source.patches, source.slots, source.mix != 0
+            patches = torch.arange(source.patches[0] * source.patches[1])
+            carries = source.cells[:, None] == patches.to(source.cells.device)
+            return source.patches, source.slots, carries
+        slots = self.vision.nonzero().flatten()
+        rows, columns = grid or (isqrt(len(slots)), isqrt(len(slots)))
+        size = rows * columns
+        if not size or len(slots) % size or (grid is None and size != len(slots)):
+            expected = "a square grid" if grid is None else f"grids of {rows} x {columns}"
+            raise ValueError(
+                f"expected {expected}, got {len(slots)} vision slots: give the grid of one image"
+            )
+        if not 0 <= image < len(slots) // size:
+            raise ValueError(f"image must be in [0, {len(slots) // size}), got {image}")
+        own = slots[image * size : (image + 1) * size]
+        return (rows, columns), own, torch.eye(size, dtype=torch.bool, device=slots.device)
 
     def dropped_after(self) -> dict[int, Int[Tensor, " dropped"]]:
         """Layer -> original positions of the vision slots that left after it; -1: at the input."""

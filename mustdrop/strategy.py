@@ -114,6 +114,7 @@ class VisionView:
     get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
     get_cls_attention: Callable[[int], Float[Tensor, "heads tokens"]]
     get_generator: Callable[[int], torch.Generator]
+    get_known: Callable[[str], Bool[Tensor, " patches"]]
 
     @property
     def hidden(self) -> Float[Tensor, "tokens dim"]:
@@ -137,6 +138,14 @@ class VisionView:
     def generator(self, seed: int) -> torch.Generator:
         """Random numbers that depend on seed, image and place, and on nothing else."""
         return self.get_generator(seed)
+
+    def known(self, name: str) -> Bool[Tensor, " tokens"]:
+        """Which tokens stand in the place of patches that were marked from outside.
+
+        Raises:
+            ValueError: If nothing of that name was told of the image.
+        """
+        return self.get_known(name)[self.cells]
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,10 +241,15 @@ class VisionStrategy(ABC):
         at: Blocks after which it acts (negative from the end), or ``features`` (before the
             projector) or ``projected`` (behind it).
         reads: Blocks whose [CLS] attention it asks for.
+        needs: Names of what it has to be told of each image from outside; bounds alone need any.
     """
 
     at: Sequence[Place]
     reads: Sequence[int] = ()
+
+    @property
+    def needs(self) -> Sequence[str]:
+        return ()
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mustdrop.engine.known import Known, told
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
@@ -67,6 +68,7 @@ class EncoderStage:
     Attributes:
         owners: Told the number of images of one encoder call, says which prompt each belongs to.
         keys: Told the number of an image, returns its key for random draws.
+        known: What was told of each image from outside.
     """
 
     adapter: ModelAdapter
@@ -74,6 +76,7 @@ class EncoderStage:
     key_tokens: KeyTokenStrategy | None
     owners: Callable[[int], Sequence[int]]
     keys: Callable[[int], int]
+    known: Known = ()
     encoded: list[EncodedImage] = field(default_factory=list)
     tags: list[Int[Tensor, " slots"]] = field(default_factory=list)
 
@@ -216,9 +219,13 @@ class EncoderStage:
             key = self.keys(len(self.encoded) + number)
             return torch.Generator().manual_seed(stable_seed(seed, key, place))
 
+        def known(name: str) -> Tensor:
+            marked = told(self.known, len(self.encoded) + number, name, self.facts.grid)
+            return marked.to(image.cells.device)
+
         return VisionView(
             place, self.facts.grid, image.cells, image.sizes, lambda: hidden[number], crops,
-            cls_attention, generator,
+            cls_attention, generator, known,
         )  # fmt: skip
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:

@@ -14,6 +14,7 @@ from mustdrop.engine import refuse
 from mustdrop.engine.arrival import arrange, entering
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.encoder import EncoderStage
+from mustdrop.engine.known import Known
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.run import DropRun, Stages
@@ -27,7 +28,7 @@ _ATTACHED: WeakSet[nn.Module] = WeakSet()
 class Session:
     """The hooks of one attached dropper and the state between them."""
 
-    def __init__(self, adapter: ModelAdapter, stages: Stages) -> None:
+    def __init__(self, adapter: ModelAdapter, stages: Stages, known: Known = ()) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.ids: Tensor | None = None
         self.pixels: Tensor | None = None
@@ -36,7 +37,7 @@ class Session:
         self.encoder: EncoderStage | None = None
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
-                adapter, stages.vision, stages.key_tokens, self._owners, self._image_key
+                adapter, stages.vision, stages.key_tokens, self._owners, self._image_key, known
             )
 
     @contextmanager

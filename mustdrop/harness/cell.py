@@ -63,7 +63,15 @@ class Cell:
         known = [metric["metric"] for metric in self.task.config.metric_list]
         if asked not in known:
             raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
-        with self.dropper.attach(self.model):
+        vision = self.dropper.vision
+        lacking = sorted(set(vision.needs if vision else ()) - set(self.task.features))
+        if lacking:
+            name = self.config["benchmark"]["name"]
+            raise ValueError(
+                f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
+                f"{name} does not know; PocketVQA does (benchmark=pocket_vqa)"
+            )
+        with self.dropper.attach(self.model, known=()):
             pass
 
     def run(self, run: Run) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.chat import prompt_inputs, question, read_chat
-from mustdrop.harness.measure import Meter
+from mustdrop.harness.measure import Meter, target_recall
 from mustdrop.ledger import TokenLedger
 
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -153,7 +153,9 @@ class DroppedVLM(lmms):
     def _ask(self, batch: Sequence[_Request]) -> list[dict[str, Any]]:
         start = time.perf_counter()
         inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
-        with self.dropper.attach(self.model) as run:
+        needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
+        known = [{name: request.doc[name] for name in needs} for request in batch]
+        with self.dropper.attach(self.model, known) as run:
             tokens = self.model.generate(**inputs, **self._options(batch[0].options))
         fresh = tokens[:, inputs["input_ids"].shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(batch)
@@ -183,16 +185,20 @@ class DroppedVLM(lmms):
         until = request.options.get("until") or []
         for end in [until] if isinstance(until, str) else until:
             answer = answer.split(end)[0]
-        kind = {"type": request.doc["type"]} if "type" in request.doc else {}
+        doc = request.doc
+        kind = {"type": doc["type"]} if "type" in doc else {}
+        marked = doc.get("target_patches")
+        recall = {} if marked is None else target_recall(ledger, marked)
         sample = {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
             **kind,
             "question": question(request.chat),
             "answer": answer.strip(),
-            "target": request.task.doc_to_target(request.doc),
-            "scores": scores(request.task, request.instance, request.doc, answer),
+            "target": request.task.doc_to_target(doc),
+            "scores": scores(request.task, request.instance, doc, answer),
             **self.meter.measure(ledger, self.nominal),
+            **recall,
             "new_tokens": new,
             "seconds": seconds,
         }

@@ -3,12 +3,38 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from transformers import PreTrainedModel
 
 from mustdrop import cost
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
+
+
+def target_recall(
+    ledger: TokenLedger, target: Bool[np.ndarray, "rows columns"]
+) -> dict[str, float | None]:
+    """Share of the patches asked about that some token still carries.
+
+    Args:
+        ledger: Of a prompt with one image.
+        target: The patches of what the question is about.
+
+    Returns:
+        ``target_recall_input``: at the language model's input; ``target_recall``: in its last
+        layer. Both None where the question is about nothing that is there.
+    """
+    names = {"target_recall_input": 0, "target_recall": ledger.depth - 1}
+    if not target.any():
+        return dict.fromkeys(names)
+    _, slots, carries = ledger.tokens(grid=(target.shape[0], target.shape[1]))
+    asked = torch.from_numpy(target).flatten().to(carries.device)
+    return {
+        name: float(carries[torch.isin(slots, ledger.alive[layer])].any(0)[asked].float().mean())
+        for name, layer in names.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)

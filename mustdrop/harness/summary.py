@@ -3,10 +3,13 @@
 Imports neither torch nor lmms-eval: a cell whose budget cannot be had is recorded without them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mustdrop.harness.record import SCHEMA, Run, now
+
+# Share of the patches asked about that some token still carries, where a benchmark knows them.
+RECALL = ("target_recall_input", "target_recall")
 
 
 def record_of(
@@ -35,6 +38,7 @@ def record_of(
         "available": available,
         "metrics": dict(metrics),
         "counts": _means([line["counts"] for line in samples]),
+        **{name: _present(line.get(name) for line in samples) for name in RECALL},
         "vision_tokens": _column_means([line["vision_tokens"] for line in samples]),
         "resident_tokens": _column_means([line["resident_tokens"] for line in samples]),
         **_means([{name: line[name] for name in costs} for line in samples]),
@@ -54,6 +58,7 @@ def floor_record(config: Mapping[str, Any], run: Run, floor: float) -> dict[str,
         "available": None,
         "metrics": {},
         **dict.fromkeys(("counts", "vision_tokens", "resident_tokens", "flops_ratio", "hardware")),
+        **dict.fromkeys(RECALL),
         "seconds": 0.0,
         "finished": now(),
         "floor": floor,
@@ -80,6 +85,12 @@ def _head(config: Mapping[str, Any], run: Run) -> dict[str, Any]:
         "versions": dict(run.mark.versions),
         "config": dict(config),
     }
+
+
+def _present(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that there are; None if there is none."""
+    found = [value for value in values if value is not None]
+    return sum(found) / len(found) if found else None
 
 
 def _means(rows: Sequence[Mapping[str, float | int | None]]) -> dict[str, float | None]:

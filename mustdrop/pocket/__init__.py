@@ -3,7 +3,7 @@
 Needs no network and no download. Training is in ``mustdrop.pocket.training``, imported by itself.
 """
 
-from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, sample
+from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, pope, sample
 from mustdrop.pocket.evaluation import Score, answer, exact_match, prompt
 from mustdrop.pocket.model import CHECKPOINT, build_model, build_processor, config, load
 from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask
@@ -30,6 +30,7 @@ __all__ = [
     "config",
     "exact_match",
     "load",
+    "pope",
     "prompt",
     "sample",
     "scene",

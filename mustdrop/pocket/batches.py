@@ -27,7 +27,9 @@ from mustdrop.pocket.scenes import (
     generator,
     scene,
 )
+from mustdrop.pocket.team import Team
 
+ALONE = Team()
 WORDS = 14  # the longest question, "ASSISTANT:" and the answer
 PATCH_CLASSES = (len(COLORS) + 1, len(SHAPES) + 1, len(CHARACTERS) + 1)  # 0 is none
 PAIRS = len(COLORS) * len(SHAPES)
@@ -50,8 +52,9 @@ class Batch:
         ends: Where "ASSISTANT:" stands, where the answer is predicted.
         answers: Token of the answer.
         types: Index of the question's type.
-        mentions: Where the question's noun phrases end, two at most.
-        mention_centers: Centre of the object named there.
+        mentions: Where the question's noun phrases end, two at most; an object that is not named
+            counts as mentioned at the question mark, where all is known of it.
+        mention_centers: Centre of the object meant there.
         mention_weights: 1 where there is one, else 0.
     """
 
@@ -84,6 +87,7 @@ class Batches(Dataset[Batch]):
         objects: Fewest and most per scene.
         tokens: Vision tokens kept; each batch draws one of these counts.
         question_weights: How often each question type is asked, relative to the others.
+        team: Whose share of a step's images a batch holds.
     """
 
     def __init__(
@@ -96,7 +100,11 @@ class Batches(Dataset[Batch]):
         objects: tuple[int, int],
         tokens: Sequence[int],
         question_weights: Mapping[str, float],
+        team: Team = ALONE,
     ):
+        if images % team.size:
+            raise ValueError(f"{team.size} processes cannot share {images} images evenly")
+        self.team = team
         self.seed, self.first, self.steps = seed, stage * _STAGE, steps
         self.images, self.questions = images, questions
         self.objects, self.tokens = objects, tuple(tokens)
@@ -111,7 +119,8 @@ class Batches(Dataset[Batch]):
             raise IndexError(f"step must be in [0, {self.steps}), got {step}")
         first = self.first + step * self.images
         tokens = int(generator(self.seed, first, Stream.TOKENS, attempt=1).choice(self.tokens))
-        rows = [self._row(index, tokens) for index in range(first, first + self.images)]
+        mine = range(first + self.team.rank, first + self.images, self.team.size)
+        rows = [self._row(index, tokens) for index in mine]
         return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
     def _row(self, index: int, tokens: int) -> tuple[np.ndarray, ...]:
@@ -177,12 +186,14 @@ def _asked(objects: Sequence[SceneObject], asked: Sequence[Question]) -> tuple[n
 
 
 def _mentions(question: Question) -> list[tuple[int, int]]:
-    """Which word ends the name of which object. What is counted, or absent, has no one place."""
+    """Which word settles which object is meant. What is counted, or absent, has no one place."""
     if question.type == "count" or not question.targets:
         return []
     last = len(question.text.split()) - 2  # before the question mark
     if question.type == "spatial":
         return [(3, question.targets[0]), (last, question.targets[1])]  # is the red BUS ...
+    if question.type == "two_hop":
+        return [(last, question.targets[0]), (last + 1, question.targets[1])]  # of the red BUS ?
     return [(last, question.targets[0])]
 
 

@@ -1,7 +1,7 @@
 """PocketVQA: named splits of generated scenes with one question each. Knows no model.
 
-Each split has a seed of its own, so splits share no draw. Question types are balanced: every seven
-indices from a multiple of seven on hold each type once, in random order.
+Each split has a seed of its own, so splits share no draw. Question types are balanced: every eight
+indices from a multiple of eight on hold each type once, in random order.
 
     name                  objects  for
     crowded_test          10 - 16  results (the default)
@@ -10,7 +10,7 @@ indices from a multiple of seven on hold each type once, in random order.
     easy_calibration       2 - 8   choosing thresholds
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
-from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask
+from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask, exist
 from mustdrop.pocket.scenes import Scene, SceneObject, Stream, generator, scene
 
 
@@ -62,7 +62,7 @@ class Sample:
         image: 192 x 192 RGB.
         question: What is asked, as words with a space between them.
         answer: One word.
-        type: One of ``QUESTION_TYPES``.
+        type: One of ``QUESTION_TYPES``; a pair's kind in the yes/no pairs.
         targets: The objects asked about, by index; none where the answer is that there is none.
         objects: All objects of the scene.
         patch_owner: Per patch, the object it shows (an index), or -1.
@@ -89,12 +89,44 @@ def sample(split: str, index: int) -> Sample:
     Raises:
         ValueError: If the split is unknown or the index is not one of its indices.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    source = SPLITS[split]
+    source = _source(split)
     if not 0 <= index < source.size:
         raise ValueError(f"index must be in [0, {source.size}) for {split}, got {index}")
-    drawn, question = _draw(source, index)
+    return _sample(split, index, *_draw(source, index))
+
+
+def pope(split: str, index: int) -> Sample:
+    """Yes/no pairs in the manner of POPE (arXiv:2305.10355): of scene i, 2i is a yes, 2i + 1 a no.
+
+    The no of every other scene is adversarial, the others' are not; ``type`` tells which the pair
+    is, "adversarial" or "random".
+
+    Raises:
+        ValueError: If the split is unknown or the index is not in ``range(2 * size)``.
+    """
+    source = _source(split)
+    if not 0 <= index < 2 * source.size:
+        raise ValueError(f"index must be in [0, {2 * source.size}) for {split}, got {index}")
+    of, absent = divmod(index, 2)
+    adversarial = of % 2 == 0
+    for attempt in count():
+        drawn = scene(source.seed, of, source.fewest, source.most, attempt)
+        rng = generator(source.seed, index, Stream.PAIR)
+        asked = exist(rng, drawn.objects, not absent, adversarial)
+        # the scene has to allow both questions of the pair
+        if asked is not None and exist(rng, drawn.objects, False, adversarial) is not None:
+            kind = "adversarial" if adversarial else "random"
+            return _sample(split, index, drawn, replace(asked, type=kind))
+    raise AssertionError("count() ended")
+
+
+def _source(split: str) -> Split:
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    return SPLITS[split]
+
+
+def _sample(split: str, index: int, drawn: Scene, question: Question) -> Sample:
     return Sample(
         split=split,
         index=index,

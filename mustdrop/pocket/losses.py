@@ -48,12 +48,12 @@ def objective(
     if not stage.questions:
         return loss, None
     features = states[FEATURE_LAYER][:, 1:]
-    hidden = decode(model, features, batch.kept, batch.questions)
-    answer, right = answer_loss(model, hidden[-1], batch)
+    hidden = decode(model, features, batch.kept, batch.questions, stage.closed)
+    norm = model.model.language_model.norm
+    answer, right = answer_loss(model, norm(hidden[-1]), batch)
     loss = loss + answer
     if stage.early or stage.grounding:
-        # The embeddings stand first, so the output of layer l is at l + 1.
-        probed = model.model.language_model.norm(hidden[probe_layer + 1])
+        probed = norm(hidden[probe_layer])
         loss = loss + stage.early * answer_loss(model, probed, batch, stop=False)[0]
         loss = loss + stage.grounding * grounding_loss(probes, probed, batch)
     return loss, right

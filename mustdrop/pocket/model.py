@@ -28,11 +28,9 @@ from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
 FEATURE_LAYER = -2  # the language model reads the encoder before its last block, as in LLaVA-1.5
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PAD, BOS, EOS, UNKNOWN, IMAGE = range(5)
-# "or" stands last because the packaged weights learned it last.
 VOCABULARY = (
     *("<pad>", "<s>", "</s>", "<unk>", "<image>", "USER:", "ASSISTANT:"),
-    *sorted(WORDS - {"or"}),
-    "or",
+    *sorted(WORDS),
 )
 TOKEN_IDS = {word: index for index, word in enumerate(VOCABULARY)}
 CHAT_TEMPLATE = (
@@ -61,7 +59,7 @@ def config(
     vision_hidden: int = 96,
     blocks: int = 4,
     hidden: int = 96,
-    layers: int = 8,
+    layers: int = 12,
     head_size: int = 32,
 ) -> LlavaConfig:
     """The architecture; the defaults are the packaged checkpoint's.

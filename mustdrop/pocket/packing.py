@@ -4,19 +4,41 @@
 
 Each question sees the image and itself only, and counts its positions from the image's end, so it
 gets what it would get alone. Vision tokens may be left out; those kept stay at their positions.
-The Hugging Face modules do all the maths: ours are the order, the mask and the positions.
+The Hugging Face modules do all the maths but the attention itself, which is computed where it is
+not masked: within the image, from questions to the image, within each question.
 """
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
-from transformers import CLIPImageProcessorPil, LlavaForConditionalGeneration
+from torch import Tensor, nn
+from transformers import AttentionInterface, CLIPImageProcessorPil, LlavaForConditionalGeneration
 
 from mustdrop.pocket.model import BOS, FEATURE_LAYER, TOKEN_IDS
 from mustdrop.pocket.scenes import GRID
 
 _OPENING = (BOS, TOKEN_IDS["USER:"])
 _CLIP_STATISTICS = (CLIPImageProcessorPil.image_mean, CLIPImageProcessorPil.image_std)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where things stand in a packed sequence.
+
+    Attributes:
+        prefix: Tokens before the first question: the opening and the image.
+        asked: Questions.
+        words: Tokens a question.
+        closed: Layers in which questions see the opening but not the image.
+    """
+
+    prefix: int
+    asked: int
+    words: int
+    closed: Collection[int] = ()
 
 
 def normalise(pixels: UInt8[Tensor, "images 192 192 3"]) -> Float[Tensor, "images 3 192 192"]:
@@ -47,29 +69,32 @@ def decode(
     features: Float[Tensor, "images kept vision_hidden"],
     kept: Int[Tensor, "images kept"],
     questions: Int[Tensor, "images questions words"],
-) -> tuple[Float[Tensor, "images questions words hidden"], ...]:
-    """The language model's hidden states of the questions' words.
+    closed: Collection[int] = (),
+) -> list[Float[Tensor, "images questions words hidden"]]:
+    """The questions' hidden states after each decoder layer, before the final norm.
 
-    Returns:
-        The embeddings, the output of each layer but the last, and the last one after the final
-        norm: what ``output_hidden_states`` gives.
+    Args:
+        model: The model.
+        features: Of the kept patches.
+        kept: Patches the model sees, ascending.
+        questions: Tokens.
+        closed: Layers in which the questions do not see the image.
     """
     language = model.model.language_model
     images, asked, words = questions.shape
     opening = kept.new_tensor(_OPENING).expand(images, -1)
     text = language.embed_tokens(torch.cat([opening, questions.flatten(1)], dim=1))
     vision = model.model.multi_modal_projector(features)
-    prefix = len(_OPENING) + kept.shape[1]
-    in_order = [text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]]
-    outputs = language(
-        inputs_embeds=torch.cat(in_order, dim=1),
-        attention_mask=_mask(prefix, asked, words, features),
-        position_ids=_positions(kept, asked, words),
-        use_cache=False,
-        output_hidden_states=True,
-    )
-    shape = (images, asked, words, -1)
-    return tuple(hidden[:, prefix:].reshape(shape) for hidden in outputs.hidden_states)
+    packing = Packing(len(_OPENING) + kept.shape[1], asked, words, closed)
+    hidden = torch.cat([text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]], dim=1)
+    rotation = language.rotary_emb(hidden, position_ids=_positions(kept, asked, words))
+    states = []
+    with _packed_attention(language):
+        for layer in language.layers:
+            hidden = layer(hidden, position_embeddings=rotation, packing=packing)
+            asked_states = hidden[:, packing.prefix :]
+            states.append(asked_states.reshape(images, asked, words, -1))
+    return states
 
 
 def answers(
@@ -78,11 +103,13 @@ def answers(
     kept: Int[Tensor, "images kept"],
     questions: Int[Tensor, "images questions words"],
     ends: Int[Tensor, "images questions"],
+    closed: Collection[int] = (),
 ) -> Float[Tensor, "images questions vocabulary"]:
     """Logits of the word after each question's end."""
     states = encode(model, normalise(pixels), kept)
-    hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, questions)[-1]
-    return model.lm_head(hidden.take_along_dim(ends[..., None, None], dim=2)[:, :, 0])
+    hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, questions, closed)[-1]
+    last = hidden.take_along_dim(ends[..., None, None], dim=2)[:, :, 0]
+    return model.lm_head(model.model.language_model.norm(last))
 
 
 def _positions(
@@ -95,12 +122,52 @@ def _positions(
     )
 
 
-def _mask(
-    prefix: int, asked: int, words: int, like: Tensor
-) -> Float[Tensor, "1 1 sequence sequence"]:
-    """Added to the scores: causal, and nothing between two questions."""
-    owner = torch.arange(asked, device=like.device).repeat_interleave(words)
-    owner = torch.cat([owner.new_full((prefix,), -1), owner])
-    seen = (owner[:, None] == owner) | (owner == -1)
-    blocked = torch.full_like(seen, torch.finfo(like.dtype).min, dtype=like.dtype)
-    return blocked.masked_fill(seen.tril(), 0.0)[None, None]
+@contextmanager
+def _packed_attention(language: nn.Module) -> Iterator[None]:
+    """The language model's attention is ours in here, and its own again after."""
+    own = language.config._attn_implementation
+    language.config._attn_implementation = "mustdrop_packed"
+    try:
+        yield
+    finally:
+        language.config._attn_implementation = own
+
+
+def _attend(
+    module: nn.Module,
+    query: Float[Tensor, "images heads sequence width"],
+    key: Float[Tensor, "images kv_heads sequence width"],
+    value: Float[Tensor, "images kv_heads sequence width"],
+    attention_mask: None,
+    scaling: float,
+    packing: Packing,
+    **_: object,
+) -> tuple[Float[Tensor, "images sequence heads width"], None]:
+    """Softmax attention of a packed sequence; what would be masked is not computed."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
+    prefix, asked, words = packing.prefix, packing.asked, packing.words
+    query = query * scaling
+    seen = len(_OPENING) if module.layer_idx in packing.closed else prefix
+
+    scores = query[:, :, :prefix] @ key[:, :, :prefix].mT
+    image = (scores + _causal(prefix, scores)).softmax(-1) @ value[:, :, :prefix]
+
+    def by_question(one: Tensor) -> Tensor:
+        return one[:, :, prefix:].unflatten(2, (asked, words))
+
+    to_image = query[:, :, prefix:] @ key[:, :, :seen].mT
+    to_self = by_question(query) @ by_question(key).mT
+    to_self = (to_self + _causal(words, to_self)).flatten(2, 3)
+    weights = torch.cat([to_image, to_self], dim=-1).softmax(-1)
+    own = weights[..., seen:].unflatten(2, (asked, words)) @ by_question(value)
+    text = weights[..., :seen] @ value[:, :, :seen] + own.flatten(2, 3)
+    return torch.cat([image, text], dim=2).transpose(1, 2), None
+
+
+def _causal(size: int, like: Tensor) -> Float[Tensor, "{size} {size}"]:
+    """Added to scores: nothing looks ahead."""
+    return torch.full((size, size), float("-inf"), device=like.device, dtype=like.dtype).triu(1)
+
+
+AttentionInterface.register("mustdrop_packed", _attend)

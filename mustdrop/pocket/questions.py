@@ -4,6 +4,7 @@ Every answer is one word. A question is asked only where it has exactly one answ
 are spread as evenly as the scene allows, so that little can be answered without looking.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from mustdrop.pocket.font import CHARACTERS, DIGITS, LETTERS
 from mustdrop.pocket.scenes import COLORS, SHAPES, SceneObject
 
-QUESTION_TYPES = ("color", "shape", "number", "letter", "exist", "count", "spatial")
+QUESTION_TYPES = ("color", "shape", "number", "letter", "exist", "count", "spatial", "two_hop")
 PLURALS = {shape: shape + ("es" if shape.endswith("s") else "s") for shape in SHAPES}
 MAX_COUNT = 5
 WORDS = frozenset(
@@ -28,6 +29,8 @@ Choice = TypeVar("Choice")
 _APART = 16  # least pixels between two centres before one is left of, or above, the other
 _SHORT_NAMES = 0.4  # share of the objects with a shape of their own that are named by it alone
 _CHOICES = 0.6  # share of the spatial questions that offer both answers
+_BESIDE = 12  # most pixels off the axis for one object to be simply left of, or above, another
+_CLEAR = 16  # least pixels by which the next object on that side is farther away
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,26 @@ def _letter(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questio
 
 
 def _exist(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
-    """Half yes. Half of the rest name a colour and a shape that are both there, yet not as one."""
+    """Half yes, half of the rest adversarial."""
     present, adversarial = rng.random(2) < 0.5
+    return exist(rng, objects, bool(present), bool(adversarial))
+
+
+def exist(
+    rng: np.random.Generator, objects: Sequence[SceneObject], present: bool, adversarial: bool
+) -> Question | None:
+    """Whether something is there, in the manner of POPE (arXiv:2305.10355).
+
+    Args:
+        rng: What to draw from.
+        objects: Of the scene.
+        present: Whether the answer is yes.
+        adversarial: Whether what is absent has a colour and a shape that are both there, yet not
+            in one object; else one of the two is not there at all.
+
+    Returns:
+        A question; None if these objects allow none.
+    """
     if present:
         target = int(rng.integers(len(objects)))
         return Question("exist", f"is there a {_name(objects[target])} ?", "yes", (target,))
@@ -161,6 +182,51 @@ def _spatial(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
     return Question("spatial", text, answer, pair)
 
 
+def _two_hop(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
+    """About an object that is not named, only said to be beside one that is."""
+    asked = str(rng.choice(["color", "shape", "number", "letter"]))
+    characters = {"number": DIGITS, "letter": LETTERS}.get(asked)
+    pick = _pick(
+        rng,
+        [
+            (anchor, side, target)
+            for anchor in range(len(objects))
+            for side in _SIDES
+            if (target := _beside(objects, anchor, side)) is not None
+            if characters is None or (objects[target].character or "?") in characters
+        ],
+    )
+    if pick is None:
+        return None
+    anchor, side, target = pick
+    item = objects[target]
+    verb, answer = "is", item.color if asked == "color" else item.shape
+    if characters is not None:
+        verb, answer = "is on", str(item.character)
+    text = f"what {asked} {verb} the object {side} the {_name(objects[anchor])} ?"
+    return Question("two_hop", text, answer, (anchor, target))
+
+
+# What a side is called, the axis along which it lies, and which way.
+_SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
+
+
+def _beside(objects: Sequence[SceneObject], anchor: int, side: str) -> int | None:
+    """The nearest object within 45 degrees of that side, where no reading of the words differs."""
+    axis, way = _SIDES[side]
+    here = objects[anchor].center
+    near: list[tuple[float, float, int]] = []
+    for index, item in enumerate(objects):
+        along = way * (item.center[axis] - here[axis])
+        off = abs(item.center[1 - axis] - here[1 - axis])
+        if index != anchor and along > 0 and off <= along:
+            near.append((math.hypot(along, off), off, index))
+    near.sort()
+    if not near or near[0][1] > _BESIDE or (near[1:] and near[1][0] < near[0][0] + _CLEAR):
+        return None
+    return near[0][2]
+
+
 _ASK: dict[str, Callable[[np.random.Generator, Sequence[SceneObject]], Question | None]] = {
     "color": _color,
     "shape": _shape,
@@ -169,4 +235,5 @@ _ASK: dict[str, Callable[[np.random.Generator, Sequence[SceneObject]], Question 
     "exist": _exist,
     "count": _count,
     "spatial": _spatial,
+    "two_hop": _two_hop,
 }

@@ -26,6 +26,8 @@ class Stage:
         dense: Weight of the encoder's labels.
         early: Weight of the answer read at the probe layer.
         grounding: Weight of finding, at the probe layer, what a noun refers to.
+        closed: Decoder layers in which the questions do not see the image. What is closed in the
+            early layers has to be read in the later ones, and stays so when they are opened.
     """
 
     steps: int
@@ -41,9 +43,10 @@ class Stage:
     dense: float = 1.0
     early: float = 0.0
     grounding: float = 0.0
+    closed: Sequence[int] = ()
 
     def __post_init__(self):
-        for name in ("objects", "tokens"):
+        for name in ("objects", "tokens", "closed"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, least in (("steps", 1), ("images", 1), ("questions", 0), ("warmup", 1)):
             if getattr(self, name) < least:
@@ -99,6 +102,12 @@ class Recipe:
             raise ValueError(
                 f"question_weights must be for {expected}, got {', '.join(self.question_weights)}"
             )
+        layers = self.architecture.get("layers", 12)
+        for name, stage in self.stages.items():
+            if not all(0 <= layer < layers for layer in stage.closed):
+                raise ValueError(
+                    f"closed must be layers in [0, {layers}), got {stage.closed} in stage {name}"
+                )
         if self.save_every < 1:
             raise ValueError(f"save_every must be >= 1, got {self.save_every}")
 

@@ -46,6 +46,7 @@ class Stream(IntEnum):
     QUESTION = 3
     TYPE = 4
     TOKENS = 5
+    PAIR = 6
 
 
 def generator(seed: int, index: int, stream: Stream, attempt: int = 0) -> np.random.Generator:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mustdrop.pocket.batches import Batch, Batches
+from mustdrop.pocket.batches import ALONE, Batch, Batches
 from mustdrop.pocket.dataset import VALIDATION_SEED
 from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.losses import Probes, objective
@@ -26,6 +26,7 @@ from mustdrop.pocket.packing import answers
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.recipe import Recipe, Stage
 from mustdrop.pocket.scenes import GRID
+from mustdrop.pocket.team import Team
 
 MAX_BYTES = 8_000_000  # the exported weights travel with the package
 
@@ -59,14 +60,24 @@ class Training:
         folder: Where the state is kept.
         device: Where the model is trained.
         workers: Processes that draw the batches; has no part in the weights.
+        team: Which of the processes that train together this is. Their number has a part in the
+            weights: each normalises its own share of a step.
 
     Raises:
-        ValueError: If the folder's state is of another recipe.
+        ValueError: If the folder's state is of another recipe. Stages that it had not begun may
+            differ, so that a run can be given another end.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str = "cpu", workers: int = 1):
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "cpu",
+        workers: int = 1,
+        team: Team = ALONE,
+    ):
         architecture = config(**recipe.architecture)
-        self.recipe, self.folder, self.workers = recipe, folder, workers
+        self.recipe, self.folder, self.workers, self.team = recipe, folder, workers, team
         self.device = torch.device(device)
         self.model = build_model(architecture, recipe.seed)
         layers = len(self.model.model.language_model.layers)
@@ -106,6 +117,7 @@ class Training:
                 objects=stage.fewest_most,
                 tokens=stage.tokens,
                 question_weights=self.recipe.question_weights,
+                team=self.team,
             )
             # A map of steps, read in order: what a worker prefetches cannot change what comes.
             order = range(self.step, stage.steps)
@@ -120,7 +132,9 @@ class Training:
             self.save()
 
     def save(self) -> None:
-        """Write the state beside the old one, then put it in its place."""
+        """Write the state beside the old one, then put it in its place; the first process does."""
+        if self.team.rank:
+            return
         state = {
             "recipe": self._fingerprint(),
             "number": self.number,
@@ -138,9 +152,13 @@ class Training:
         unfinished.replace(self.folder / _STATE)
 
     @torch.no_grad()
-    def validate(self, batches: int = 4) -> dict[str, Score]:
-        """Right answers by question type, on scenes of no split, at all 576 tokens."""
-        last = list(self.recipe.stages.values())[-1]
+    def validate(self, batches: int = 8) -> dict[str, Score]:
+        """Right answers by question type, on scenes of no split, at all 576 tokens.
+
+        The scenes are the last stage's; layers are closed as in the stage at hand.
+        """
+        stages = list(self.recipe.stages.values())
+        stage, last = stages[min(self.number, len(stages) - 1)], stages[-1]
         data = Batches(
             seed=VALIDATION_SEED,
             stage=0,
@@ -154,7 +172,8 @@ class Training:
         hits, types = [], []
         for step in range(batches):
             batch = data[step].to(self.device)
-            logits = answers(self.model, batch.pixels, batch.kept, batch.questions, batch.ends)
+            asked = batch.questions, batch.ends
+            logits = answers(self.model, batch.pixels, batch.kept, *asked, stage.closed)
             hits.append((logits.argmax(-1) == batch.answers).flatten())
             types.append(batch.types.flatten())
         hit, type = torch.cat(hits), torch.cat(types)
@@ -187,6 +206,7 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.team.average(trained)
         torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip)
         self.optimizer.step()
         return loss.item(), None if right is None else right.float().mean().item()
@@ -216,6 +236,9 @@ class Training:
     def _restore(self) -> None:
         state = torch.load(self.folder / _STATE, map_location=self.device, weights_only=True)
         saved, ours = json.loads(state["recipe"]), json.loads(self._fingerprint())
+        begun = state["number"] + (state["step"] > 0)
+        for recipe in (saved, ours):
+            recipe["stages"] = list(recipe["stages"].items())[:begun]
         differing = sorted(name for name in ours if saved.get(name) != ours[name])
         if differing:
             raise ValueError(

@@ -1,0 +1,40 @@
+"""Selection by the whole text's attention: MustDrop's global filter at a fixed count."""
+
+from dataclasses import dataclass
+from typing import final
+
+from mustdrop.functional import top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+
+
+@final
+@dataclass(frozen=True)
+class TextTopK(PrefillStrategy):
+    """Keep the vision tokens that all text behind them attends to most, averaged over heads.
+
+    The text-guided counterpart of ``ClsTopK``: V_j of MustDrop's Eq. 8, ranked instead of held
+    against a threshold.
+
+    Source: control, ours, after MustDrop, arXiv:2411.10803, Eq. 8.
+
+    Attributes:
+        keep: Vision tokens kept per prompt.
+        layer: Acts after this layer, on its attention.
+    """
+
+    keep: int
+    layer: int = 0
+
+    def __post_init__(self) -> None:
+        require_counts(keep=self.keep)
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        score = view.attention(rows="text").float().mean(0).sum(0)
+        view.log_score(score)
+        keep = min(max(self.keep, view.protected_count), len(score))
+        return Reduction(top_keep(score, keep, view.protected))
