@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.compose import composed
-from experiments.run import BAD_INPUT, KNOWN, message, run
+from experiments.run import BAD_INPUT, KNOWN, message, run_all
 
 METHODS = ("random", "uniform_grid", "cls_topk", "fastv", "mustdrop")
 BUDGETS = ("t192", "t128", "t64")
@@ -83,8 +83,8 @@ def main(overrides: Sequence[str]) -> None:
     start = time.monotonic()
     asked = list(cells(overrides))
     root = Path(asked[0].output_root, "demo")
-    records = list(_run(asked, console))
-    records += _run(list(controls(records, overrides)), console, "control ")
+    records = list(run_all(asked, console))
+    records += run_all(list(controls(records, overrides)), console, "control ")
 
     from analysis.plots import tradeoff
     from analysis.tables import show, summary
@@ -98,13 +98,6 @@ def main(overrides: Sequence[str]) -> None:
     console.print(f"trade-off: {pictures[0]}")
     console.print(f"overlays: {len(pictures) - 1} in {root / 'overlays'}")
     console.print(f"samples and records: {root}; {time.monotonic() - start:.0f} s")
-
-
-def _run(asked: Sequence[Any], console: Console, what: str = "") -> Iterator[dict[str, Any]]:
-    for number, cfg in enumerate(asked, 1):
-        place = f"{what}{number}/{len(asked)}"
-        console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
-        yield run(cfg)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from mustdrop.harness.record import Run, finished, run_folder
 from mustdrop.harness.summary import floor_record
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mustdrop.harness.checkpoint import Checkpoint
 
 BAD_INPUT = 2
@@ -70,6 +72,16 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         ours.finish(record)
     print(summary(record, folder, "done"))
     return record
+
+
+def run_all(
+    cells: Sequence[DictConfig], console: "Console", what: str = ""
+) -> Iterator[dict[str, Any]]:
+    """One cell after the other, each announced by its number; see :func:`run`."""
+    for number, cfg in enumerate(cells, 1):
+        place = f"{what}{number}/{len(cells)}"
+        console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
+        yield run(cfg)
 
 
 def _measure(cfg: DictConfig, config: Mapping[str, Any], ours: Run) -> dict[str, Any]:

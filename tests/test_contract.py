@@ -42,6 +42,13 @@ def questions(processor, *numbers: int) -> dict[str, torch.Tensor]:
     return dict(processor(text=texts, images=images, padding=True, return_tensors="pt"))
 
 
+def known(*numbers: int) -> list[dict]:
+    """What the generator knows of the same samples, for bounds."""
+    samples = [sample("crowded_calibration", number) for number in numbers]
+    names = ("target_patches", "object_patches")
+    return [{name: getattr(each, name) for name in names} for each in samples]
+
+
 def stages(dropper: TokenDropper) -> list:
     every = (dropper.vision, dropper.key_tokens, dropper.prefill, dropper.decode)
     return [stage for stage in every if stage is not None]
@@ -66,7 +73,7 @@ def test_records_are_sound_and_equal_the_cache(pocket, method):
     model, processor = pocket
     depth = model.config.text_config.num_hidden_layers
     for number in range(3):
-        with build(method).attach(model) as run, torch.inference_mode():
+        with build(method).attach(model, known(number)) as run, torch.inference_mode():
             out = model(**questions(processor, number))
         ledger = run.ledgers[0]
         text = (~ledger.vision).nonzero().flatten()
@@ -95,8 +102,9 @@ def test_a_method_repeats_itself_and_keeps_no_state(pocket, method):
     before = copy.deepcopy(vars(dropper))
     results = []
     for _ in range(2):
-        with dropper.attach(model) as run:
+        with dropper.attach(model, known(3, 4)):
             greedy(model, questions(processor, 3, 4))  # another prompt in between
+        with dropper.attach(model, known(0, 1)) as run:
             results.append((greedy(model, questions(processor, 0, 1)), run.ledgers))
     (first, ledgers), (second, again) = results
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
@@ -110,7 +118,7 @@ def test_dropping_equals_masking_on_a_trained_model(pocket, method):
     model, processor = pocket
     inputs = questions(processor, 0, 1)
     dropper = build(method)
-    with dropper.attach(model) as run:
+    with dropper.attach(model, known(0, 1)) as run:
         tokens, logits = greedy(model, inputs, steps=3)
     for number in range(2):
         expected = masked_logits(model, run, inputs, tokens, number)
@@ -123,7 +131,7 @@ def test_the_model_is_as_found(pocket, method):
     inputs = questions(processor, 0)
     greedy(model, inputs)
     before, plain = state(model), greedy(model, inputs)
-    with build(method).attach(model):
+    with build(method).attach(model, known(0)):
         greedy(model, inputs)
     assert state(model) == before
     assert torch.equal(greedy(model, inputs)[1], plain[1])
@@ -134,7 +142,7 @@ def test_half_precision_runs_and_agrees(method):
     model, processor = load(dtype=torch.bfloat16)
     inputs = questions(processor, 0, 1, 2)
     inputs["pixel_values"] = inputs["pixel_values"].to(torch.bfloat16)
-    with build(method).attach(model) as run:
+    with build(method).attach(model, known(0, 1, 2)) as run:
         tokens, logits = greedy(model, inputs, steps=3)
     assert logits.isfinite().all()
     for number in range(3):
@@ -145,7 +153,7 @@ def test_half_precision_runs_and_agrees(method):
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("vanilla",)])
 def test_a_method_drops_what_its_preset_claims(pocket, method):
     model, processor = pocket
-    with build(method).attach(model) as run:
+    with build(method).attach(model, known(0)) as run:
         greedy(model, questions(processor, 0))
     counts = run.ledgers[0].counts()
     assert counts.executed_average < 576 and counts.resident <= counts.executed_average

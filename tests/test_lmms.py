@@ -11,11 +11,14 @@ from PIL import Image
 from mustdrop import TokenDropper
 from mustdrop.harness.checkpoint import Checkpoint
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.tasks.pocket_pope import PocketPOPE
 from mustdrop.harness.tasks.pocket_vqa import PocketVQA
-from mustdrop.pocket.dataset import sample
+from mustdrop.pocket.dataset import pope, sample
 from mustdrop.pocket.evaluation import prompt
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
+from mustdrop.vision.known_patches import KnownPatches
+from mustdrop.vision.local_merge import LocalMerge
 
 SPLIT = "crowded_test"
 FASTV = TokenDropper(prefill=FastV(keep=64, layer=0))
@@ -23,7 +26,7 @@ FASTV = TokenDropper(prefill=FastV(keep=64, layer=0))
 
 @pytest.fixture(scope="module")
 def pocket():
-    return Checkpoint("pocket", "packaged", layers=8, vision_tokens=576).load("cpu")
+    return Checkpoint("pocket", "packaged", layers=12, vision_tokens=576).load("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +121,83 @@ def test_the_results_carry_the_counts(pocket, task):
     for line, logged in zip(samples, results["samples"]["pocket_vqa"], strict=True):
         counted = logged["token_counts"][0]
         assert counted["counts"] == line["counts"]
-        assert counted["vision_tokens"] == [576] + [64] * 7
+        assert counted["vision_tokens"] == [576] + [64] * 11
         assert counted["input_tokens"] == line["prompt_tokens"] > 576
-    assert samples[0]["counts"]["nominal"] == samples[0]["counts"]["executed_average"] == 128
+    assert samples[0]["counts"]["executed_average"] == (576 + 11 * 64) / 12
+    assert samples[0]["counts"]["nominal"] == 128
+
+
+def test_pope_is_scored_by_lmms_evals_own_code(pocket):
+    """Its accuracy, precision, recall and F1, found again from the answers."""
+    dropper = TokenDropper(prefill=Random(keep=48))
+    results, samples = evaluated(pocket, PocketPOPE("pocket_pope", SPLIT), 40, dropper, 8)
+    found = results["results"]["pocket_pope"]
+    asked = [pope(SPLIT, index) for index in range(40)]
+    assert [line["question"] for line in samples] == [one.question for one in asked]
+    assert {line["type"] for line in samples} == {"adversarial", "random"}
+    said = [line["answer"] == "yes" for line in samples]
+    true = [one.answer == "yes" for one in asked]
+    hits = sum(a and b for a, b in zip(said, true, strict=True))
+    right = sum(a == b for a, b in zip(said, true, strict=True))
+    assert 20 < right < 40, "all right or all wrong would show nothing"
+    precision, recall = hits / sum(said), hits / sum(true)
+    expected = {
+        "accuracy": right / 40, "precision": precision, "recall": recall,
+        "f1_score": 2 * precision * recall / (precision + recall), "yes_ratio": 0.5,
+    }  # fmt: skip
+    for name, value in expected.items():
+        assert found[f"pope_{name},none"] == pytest.approx(value), name
+    assert fmean(line["scores"]["pope_accuracy"] for line in samples) == right / 40
+
+
+def test_target_recall_is_the_share_of_the_patches_asked_about(pocket, task):
+    """By counting patches in the ledger's own slots, one by one; a merged one counts as carried."""
+    ledgers = {}
+    dropper = TokenDropper(vision=LocalMerge(tau=57.6), prefill=Random(keep=60, layer=3))
+    keep = {"on_ledger": lambda doc, ledger: ledgers.update({doc: ledger})}
+    _, samples = evaluated(pocket, task, 16, dropper, **keep)
+    nothing = 0
+    for line in samples:
+        target = sample(SPLIT, line["doc_id"]).target_patches.ravel().nonzero()[0].tolist()
+        ledger = ledgers[line["doc_id"]]
+        for name, layer in (("target_recall_input", 0), ("target_recall", 11)):
+            alive = set(ledger.alive[layer].tolist())
+            source = ledger.sources[0]
+            carried = {
+                patch
+                for slot, row in zip(source.slots.tolist(), source.mix.tolist(), strict=True)
+                if slot in alive
+                for patch, weight in enumerate(row)
+                if weight
+            }
+            if target:
+                assert line[name] == pytest.approx(len(carried & {*target}) / len(target))
+                assert name == "target_recall" or line[name] == 1.0, "merging loses no patch"
+            else:
+                assert line[name] is None
+        nothing += not target
+    assert 0 < nothing < 8
+    assert 0 < fmean(line["target_recall"] or 0 for line in samples) < 0.9
+
+
+@pytest.mark.parametrize(("invert", "recall"), [(False, 1.0), (True, 0.0)])
+def test_bounds_are_told_the_documents_patches(pocket, task, invert, recall):
+    dropper = TokenDropper(vision=KnownPatches(keep=200, invert=invert))
+    _, samples = evaluated(pocket, task, 12, dropper)
+    assert {line["target_recall"] for line in samples} <= {recall, None}
+
+
+def test_the_blind_control_shows_another_image(pocket):
+    blind = PocketVQA("blind", SPLIT, image="other")
+    doc = blind.eval_docs[3]
+    assert doc["image"].tobytes() == sample(SPLIT, 4).image.tobytes()
+    assert doc["question"] == sample(SPLIT, 3).question and "target_patches" not in doc
+    _, samples = evaluated(pocket, blind, 4)
+    assert "target_recall" not in samples[0]
+    with pytest.raises(ValueError, match="image must be one of own, other, got 'blank'"):
+        PocketVQA("blind", SPLIT, image="blank")
+    with pytest.raises(ValueError, match="split must be one of crowded_test"):
+        PocketPOPE("pairs", "hard")
 
 
 def test_an_exception_ends_the_run_and_becomes_no_answer(pocket, task, monkeypatch):
@@ -230,9 +307,9 @@ class _Upper:
 
 
 def test_a_checkpoint_that_is_not_what_its_yaml_says_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"model\.layers is 32, but packaged has 8"):
+    with pytest.raises(ValueError, match=r"model\.layers is 32, but packaged has 12"):
         Checkpoint("pocket", "packaged", layers=32, vision_tokens=576).load("cpu")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        Checkpoint("x", str(tmp_path / "no" / "where"), layers=8, vision_tokens=576).load("cpu")
+        Checkpoint("x", str(tmp_path / "no" / "where"), layers=12, vision_tokens=576).load("cpu")
     with pytest.raises(FileNotFoundError, match="no such folder or hub name"):
-        Checkpoint("x", "no/where", layers=8, vision_tokens=576).load("cpu")
+        Checkpoint("x", "no/where", layers=12, vision_tokens=576).load("cpu")

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mustdrop.pocket import GRID, PATCH_SIZE, QUESTION_TYPES, SPLITS, ask, sample, scene
+from mustdrop.pocket import GRID, PATCH_SIZE, QUESTION_TYPES, SPLITS, ask, pope, sample, scene
 from mustdrop.pocket.dataset import TRAINING_SEED, VALIDATION_SEED
 from mustdrop.pocket.scenes import COLORS, Stream, generator
 
@@ -16,7 +16,7 @@ from mustdrop.pocket.scenes import COLORS, Stream, generator
 def samples():
     """Enough of both calibration splits to see frequencies: 60 questions of each type, a split."""
     names = ("crowded_calibration", "easy_calibration")
-    return {name: [sample(name, index) for index in range(60 * 7)] for name in names}
+    return {name: [sample(name, index) for index in range(60 * 8)] for name in names}
 
 
 # Scenes
@@ -99,11 +99,25 @@ def test_a_sample_is_a_function_of_split_and_index():
 
 
 def test_the_samples_are_those_that_published_numbers_were_measured_on():
-    pairs = itertools.product(SPLITS, range(14))
+    pairs = itertools.product(SPLITS, range(16))
     drawn = [sample(name, index) for name, index in pairs]
     texts = [f"{one.question} {one.answer} {one.targets} {one.objects}" for one in drawn]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     assert digest[:16] == "e1de2595ee5464c4"
+
+
+def test_pairs_are_a_yes_and_a_no_about_one_scene():
+    pairs = [(pope("crowded_calibration", 2 * i), pope("crowded_calibration", 2 * i + 1)) for i in range(60)]
+    for number, (yes, no) in enumerate(pairs):
+        assert (yes.answer, no.answer) == ("yes", "no") and yes.index + 1 == no.index
+        assert yes.objects == no.objects and yes.image.tobytes() == no.image.tobytes()
+        assert yes.type == no.type == ("random" if number % 2 else "adversarial")
+        assert yes.target_patches.any() and not no.target_patches.any()
+        there = {(item.color, item.shape) for item in yes.objects}
+        asked = [tuple(one.question.split()[3:5]) for one in (yes, no)]
+        assert asked[0] in there and asked[1] not in there
+        seen = asked[1][0] in {color for color, _ in there} and asked[1][1] in {shape for _, shape in there}
+        assert seen == (no.type == "adversarial")
 
 
 def test_splits_are_disjoint():
@@ -122,9 +136,9 @@ def test_splits_hold_the_objects_they_promise(name, fewest, most, samples):
     assert (split.fewest, split.most) == (fewest, most)
 
 
-def test_question_types_are_balanced_from_any_multiple_of_seven(samples):
+def test_question_types_are_balanced_from_any_multiple_of_eight(samples):
     for split in samples.values():
-        blocks = [[one.type for one in split[i : i + 7]] for i in range(0, len(split), 7)]
+        blocks = [[one.type for one in split[i : i + 8]] for i in range(0, len(split), 8)]
         assert all(sorted(block) == sorted(QUESTION_TYPES) for block in blocks)
         assert len({tuple(block) for block in blocks}) > 50
 
@@ -135,6 +149,8 @@ def test_question_types_are_balanced_from_any_multiple_of_seven(samples):
         (lambda: sample("hard", 0), "crowded_test, crowded_calibration, easy_test"),
         (lambda: sample("easy_test", -1), r"index must be in \[0, 10000\)"),
         (lambda: sample("easy_test", 10_000), r"index must be in \[0, 10000\)"),
+        (lambda: pope("hard", 0), "crowded_test, crowded_calibration, easy_test"),
+        (lambda: pope("easy_test", 20_000), r"index must be in \[0, 20000\)"),
         (lambda: scene(0, 0, 0, 4), "1 <= fewest <= most <= 20"),
         (lambda: scene(0, 0, 5, 4), "1 <= fewest <= most <= 20"),
         (lambda: scene(0, 0, 5, 21), "1 <= fewest <= most <= 20"),

@@ -128,7 +128,7 @@ def test_the_packaged_weights_are_small():
         ({"hidden": 100}, "hidden must be a multiple of head_size 32, got 100"),
         ({"vision_hidden": 16}, "vision_hidden must be a multiple of head_size 32, got 16"),
         ({"head_size": 6}, "head_size must be a positive multiple of 4, got 6"),
-        ({"blocks": 1}, "blocks must be >= 2 and layers >= 1, got 1 and 8"),
+        ({"blocks": 1}, "blocks must be >= 2 and layers >= 1, got 1 and 12"),
         ({"layers": 0}, "blocks must be >= 2 and layers >= 1, got 4 and 0"),
     ],
 )

@@ -13,8 +13,10 @@ from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
+from mustdrop.prefill.text_topk import TextTopK
 from mustdrop.prefill.uniform_grid import UniformGrid
 from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.known_patches import KnownPatches
 from mustdrop.vision.local_merge import LocalMerge
 
 GRID = 6
@@ -198,7 +200,7 @@ def test_key_tokens_survive_every_stage(model, inputs):
         assert key <= set(ledger.cached[layer].tolist())
 
 
-@pytest.mark.parametrize("strategy", [FastV(1, 1), Random(1), UniformGrid(1)], ids=str)
+@pytest.mark.parametrize("strategy", [FastV(1, 1), Random(1), TextTopK(1, 1), UniformGrid(1)], ids=str)
 def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
     key = ClsAttention("ratio", ratio=0.2)
     _, run = maps(model, TokenDropper(key_tokens=key, prefill=strategy), inputs)
@@ -287,3 +289,54 @@ def test_looking_ahead_sees_what_the_next_layer_will(implementation):
         torch.testing.assert_close(before.seen[2, images], after.seen[3, images])
         assert before.seen[2, images].shape[-1] == len(vision) - 9
         assert ledger.scored == {0: expected.shape[1], 3: expected.shape[1]}
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_text_topk_keeps_what_the_text_looks_at(model, layer):
+    attention, run = maps(model, TokenDropper(prefill=TextTopK(10, layer)), prompt(model))
+    ledger = run.ledgers[0]
+    at = vision_at(ledger, layer)
+    text = range(at[-1] + 1, len(ledger.alive[layer]))
+    score = [sum(float(head[row, i]) for head in attention[layer] for row in text) for i in at]
+    best = sorted(range(len(at)), key=lambda i: -score[i])[:10]
+    assert survivors(ledger, layer) == sorted(int(ledger.alive[layer][at[i]]) for i in best)
+
+
+def marked(*patches: int) -> dict[str, torch.Tensor]:
+    mark = torch.zeros(GRID, GRID, dtype=torch.bool)
+    mark.view(-1)[list(patches)] = True
+    return {"target_patches": mark}
+
+
+def test_known_patches_stay_first_or_leave_first(model):
+    inputs = prompt(model, images=2)
+    told = [marked(0, 7, 35), marked(*range(30))]
+
+    def cells(**fields):
+        with TokenDropper(vision=KnownPatches(**fields)).attach(model, told) as run:
+            greedy(model, inputs)
+        return [set(image.cells.tolist()) for image in run.images]
+
+    first, second = cells(keep=8)
+    assert {0, 7, 35} < first and len(first) == 8 and len(second) == 8 and second < set(range(30))
+    first, second = cells(keep=8, invert=True)
+    assert not first & {0, 7, 35} and len(first) == 8
+    assert set(range(30, 36)) < second, "what is not marked stays first, then marked ones"
+    assert cells(keep=None) == [{0, 7, 35}, set(range(30))]
+    assert cells(keep=8) == cells(keep=8) != cells(keep=8, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (None, "KnownPatches has to be told target_patches of every image"),
+        ([], "known tells of 0 images, but image 0 was encoded"),
+        ([{"objects": torch.zeros(6, 6)}], "target_patches has to be known of image 0.*: objects"),
+        ([{"target_patches": torch.zeros(6, 6)}], r"a boolean 6 x 6, got torch.float32 of 6 x 6"),
+        ([{"target_patches": torch.zeros(36) > 0}], "a boolean 6 x 6, got torch.bool of 36"),
+    ],
+)
+def test_what_has_to_be_known_and_is_not_is_said(model, inputs, told, message):
+    dropper = TokenDropper(vision=KnownPatches(keep=8))
+    with pytest.raises(ValueError, match=message), dropper.attach(model, told):
+        greedy(model, inputs)

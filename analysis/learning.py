@@ -1,0 +1,74 @@
+"""The figure of a training's curve: what each question type scored when, and where stages begin.
+
+    python -m analysis.learning outputs/train_pocket/curve.csv curve.png
+
+Knows nothing about models: the figure is a function of the curve's lines.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.style import BLACK, COLOURS, GREY, STYLE, save
+
+
+def learning(curve: Path | str, path: Path | str) -> Path:
+    """Validation accuracy by question type against minutes, and the mean of all types.
+
+    Args:
+        curve: What ``mustdrop.pocket.curve`` wrote.
+        path: Where to; the ending says the format.
+
+    Raises:
+        FileNotFoundError: If there is no curve.
+        ValueError: If it holds no validation.
+    """
+    lines = pd.read_csv(curve)
+    lines["minutes"] = lines["seconds"] / 60
+    kinds = list(lines.columns[lines.columns.get_loc("right") + 1 : -1])  # up to the minutes
+    scored = lines.dropna(subset=kinds, how="all")
+    if scored.empty:
+        raise ValueError(f"{curve} holds no validation yet")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for place, kind in enumerate(kinds):
+            style = "-" if place < len(COLOURS) else ":"
+            colour = COLOURS[place % len(COLOURS)]
+            axes.plot(
+                scored["minutes"], 100 * scored[kind], style, color=colour, lw=1.1, label=kind
+            )
+        mean = 100 * scored[kinds].mean(axis=1)
+        axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
+        before = 0.0
+        for stage, of in lines.groupby("stage", sort=False):
+            axes.axvline(before, color=GREY, lw=0.6)
+            axes.annotate(str(stage), (before, 101), fontsize=8.5, color=GREY)
+            before = float(of["minutes"].max())
+        axes.set(ylim=(0, 106), xlim=(0, None), xlabel="minutes of training")
+        axes.set_ylabel("answers right, % (validation)")
+        axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        return save(figure, Path(path))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw the curve of the first argument into the second."""
+    if len(arguments) != 2:
+        print("usage: python -m analysis.learning CURVE.csv PICTURE.png", file=sys.stderr)
+        return 2
+    try:
+        print(learning(*arguments))
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

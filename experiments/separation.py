@@ -1,0 +1,144 @@
+"""Does the embedded default tell methods apart? Every bar it has to clear, measured on crowded_test.
+
+The bars: it answers by looking; it still needs its tokens at half the depth; it needs objects and
+no background; random, [CLS] and text-guided selection differ by more than chance at 50, 25 and 11 %
+of the tokens. Beside them stand the bounds of any selection: the question's own patches kept first
+(oracle) and dropped first (anti-oracle). Stopped anywhere, the same command goes on.
+
+python experiments/separation.py
+python experiments/separation.py benchmark.limit=160 output_root=quick
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from analysis.cells import Cell, load
+from analysis.intervals import Interval, mean_interval, paired_interval
+from analysis.tables import by_type, show, summary
+from experiments.compose import composed
+from experiments.run import BAD_INPUT, KNOWN, message, run_all
+
+BUDGETS = {"t288": 288, "t144": 144, "t64": 64}
+RANKING = ("random", "cls_topk", "text_topk")  # each is to beat the one before
+METHODS = (*RANKING, "oracle", "anti_oracle")
+HALF = "budget=none", "prefill.layer=5", "prefill.keep=58"  # a tenth, for layers 6 to 11
+BACKGROUND = "method=oracle", "budget=none", "vision.mark=object_patches", "vision.keep=null"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure that the model has to reach.
+
+    Attributes:
+        name: What it is.
+        asked: The figure, as a sentence.
+        found: What was measured, a share or a difference of two.
+        reached: Whether it was reached.
+    """
+
+    name: str
+    asked: str
+    found: Interval
+    reached: bool
+
+
+def cells(overrides: Sequence[str]) -> Iterator[DictConfig]:
+    """The configs of all cells."""
+
+    def cell(*choices: str) -> DictConfig:
+        return composed("experiment=separation", *choices, *overrides)
+
+    yield cell("method=vanilla", "budget=none")
+    yield cell("method=vanilla", "budget=none", "benchmark=pocket_vqa_blind")
+    yield cell("method=random", *HALF)
+    yield cell(*BACKGROUND)
+    for budget, tokens in BUDGETS.items():
+        for method in METHODS:
+            yield cell(f"method={method}", f"budget={budget}")
+        # as many tokens as the others keep, but after a first layer that saw all of them
+        yield cell("method=text_topk", "budget=none", f"prefill.keep={tokens}")
+
+
+def bars(root: Path) -> list[Bar]:
+    """The bars, from the records of the cells.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+        ValueError: If a cell is missing, or a record cannot be read.
+    """
+    done = load(root)
+
+    def one(method: str, budget: str = "none", benchmark: str = "pocket_vqa", **fields: object):
+        for cell in done:
+            stages = {**(cell["config"]["vision"] or {}), **(cell["config"]["prefill"] or {})}
+            named = (cell["method"], cell["budget"], cell["benchmark"])
+            if named == (method, budget, benchmark) and fields.items() <= stages.items():
+                return cell
+        raise ValueError(f"no finished cell under {root}: {method} at {budget} on {benchmark}")
+
+    whole = one("vanilla")
+    seen = mean_interval(whole.samples["score"])
+    blind = mean_interval(one("vanilla", benchmark="pocket_vqa_blind").samples["score"])
+    half = difference(whole, one("random", layer=5))
+    background = difference(whole, one("oracle", mark="object_patches"))
+    made = [
+        Bar("all tokens", ">= 90 %", seen, seen.value >= 0.90),
+        Bar("blind: another question's image", "<= 35 %", blind, blind.value <= 0.35),
+        Bar("random, a tenth kept from half the depth on", "costs >= 15", half, half.value >= 0.15),
+        Bar("background dropped, objects kept", "costs <= 3", background, background.value <= 0.03),
+    ]
+    for budget, tokens in BUDGETS.items():
+        arms = {method: [one(method, budget)] for method in RANKING}
+        arms["text_topk"].append(one("text_topk", keep=tokens))
+        for worse, better in zip(RANKING, RANKING[1:], strict=False):
+            for arm in arms[better]:
+                gain = difference(arm, arms[worse][0])
+                average = f"{arm.executed:.0f} on average"
+                name = f"{better} ({average}) over {worse} ({BUDGETS[budget]})"
+                made.append(Bar(name, "> 0 for certain", gain, gain.low > 0))
+    return made
+
+
+def difference(first: Cell, second: Cell) -> Interval:
+    """Mean of the first minus mean of the second, over the samples that both answered."""
+    shared = first.samples.index.intersection(second.samples.index)
+    return paired_interval(
+        first.samples.loc[shared, "score"], second.samples.loc[shared, "score"]
+    )
+
+
+def table(made: Sequence[Bar]) -> Table:
+    """The bars as people read them, in percent and points."""
+    out = Table("bar", "asked", "measured [95 %]", "n", "", box=None, padding=(0, 2, 0, 0))
+    for bar in made:
+        value, low, high = (100 * x for x in (bar.found.value, bar.found.low, bar.found.high))
+        told = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        out.add_row(bar.name, bar.asked, told, str(bar.found.n), "yes" if bar.reached else "NO")
+    return out
+
+
+def main(overrides: Sequence[str]) -> None:
+    """Run what is not run yet, then show all of it."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    asked = list(cells(overrides))
+    for _ in run_all(asked, console):
+        pass
+    root = Path(asked[0].output_root, "separation")
+    console.print()
+    show(summary(root), console)
+    show(by_type(root), console)
+    console.print(table(bars(root)))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except KNOWN as error:
+        print(f"error: {message(error)}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
