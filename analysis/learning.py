@@ -30,7 +30,8 @@ def learning(curve: Path | str, path: Path | str) -> Path:
     """
     lines = pd.read_csv(curve)
     lines["minutes"] = lines["seconds"] / 60
-    kinds = list(lines.columns[lines.columns.get_loc("right") + 1 : -1])  # up to the minutes
+    columns = list(lines.columns)
+    kinds = columns[columns.index("right") + 1 : columns.index("minutes")]
     scored = lines.dropna(subset=kinds, how="all")
     if scored.empty:
         raise ValueError(f"{curve} holds no validation yet")
@@ -46,11 +47,11 @@ def learning(curve: Path | str, path: Path | str) -> Path:
             )
         mean = 100 * scored[kinds].mean(axis=1)
         axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
-        before = 0.0
-        for stage, of in lines.groupby("stage", sort=False):
-            axes.axvline(before, color=GREY, lw=0.6)
-            axes.annotate(str(stage), (before, 101), fontsize=8.5, color=GREY)
-            before = float(of["minutes"].max())
+        begins = 0.0
+        for stage in lines["stage"].unique().tolist():
+            axes.axvline(begins, color=GREY, lw=0.6)
+            axes.annotate(stage, (begins, 101), fontsize=8.5, color=GREY)
+            begins = lines.loc[lines["stage"] == stage, "minutes"].max()
         axes.set(ylim=(0, 106), xlim=(0, None), xlabel="minutes of training")
         axes.set_ylabel("answers right, % (validation)")
         axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))

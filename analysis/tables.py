@@ -22,7 +22,7 @@ from analysis.cells import COUNTS, Cell, agree, groups, load
 from analysis.intervals import Interval, mean_interval, paired_interval
 from analysis.rendering import render, show, to_csv, to_markdown
 from analysis.variants import alike
-from mustdrop.harness.summary import RECALL
+from mustdrop.harness.record import RECALL
 
 __all__ = ["by_type", "render", "show", "summary", "to_csv", "to_markdown"]
 
@@ -40,8 +40,8 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         Seeds are averaged sample by sample first; where arms differ in more, none is taken.
     nominal, paper_average, executed_average, resident: The four counts, means over samples.
     matched: Whether the executed average is within 1 % of the budget.
-    target_recall_input, target_recall: Share of the patches asked about that some token still carries
-        at the language model's input, and in its last layer; where the benchmark knows them.
+    target_recall_input, target_recall: Share of the patches asked about that some token carries at
+        the language model's input, and in its last layer; where the benchmark knows them.
     floor: The least executed average that the method reaches, where its budget lies below; such a
         cell has no accuracy.
     seconds, setup: Median over the samples, which means something within one setup only.

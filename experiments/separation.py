@@ -1,4 +1,4 @@
-"""Does the embedded default tell methods apart? Every bar it has to clear, measured on crowded_test.
+"""Does the embedded default tell methods apart? Every bar it has to clear, on crowded_test.
 
 The bars: it answers by looking; it still needs its tokens at half the depth; it needs objects and
 no background; random, [CLS] and text-guided selection differ by more than chance at 50, 25 and 11 %
@@ -12,6 +12,7 @@ python experiments/separation.py benchmark.limit=160 output_root=quick
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -96,7 +97,7 @@ def bars(root: Path) -> list[Bar]:
     for budget, tokens in BUDGETS.items():
         arms = {method: [one(method, budget)] for method in RANKING}
         arms["text_topk"].append(one("text_topk", keep=tokens))
-        for worse, better in zip(RANKING, RANKING[1:], strict=False):
+        for worse, better in pairwise(RANKING):
             for arm in arms[better]:
                 gain = difference(arm, arms[worse][0])
                 average = f"{arm.executed:.0f} on average"
@@ -108,9 +109,7 @@ def bars(root: Path) -> list[Bar]:
 def difference(first: Cell, second: Cell) -> Interval:
     """Mean of the first minus mean of the second, over the samples that both answered."""
     shared = first.samples.index.intersection(second.samples.index)
-    return paired_interval(
-        first.samples.loc[shared, "score"], second.samples.loc[shared, "score"]
-    )
+    return paired_interval(first.samples.loc[shared, "score"], second.samples.loc[shared, "score"])
 
 
 def table(made: Sequence[Bar]) -> Table:

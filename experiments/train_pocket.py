@@ -4,8 +4,9 @@ python experiments/train_pocket.py
 python experiments/train_pocket.py smoke=true
 python experiments/train_pocket.py recipe.architecture.layers=12 recipe.probe_layer=10 output=...
 
-The state, curve.csv, scores.json and the exported model (export/, which ``mustdrop.pocket.load(folder=...)``
-reads and which may replace mustdrop/pocket/checkpoint/) lie under ``output``.
+The state, curve.csv, scores.json and the exported model (export/, which may replace
+mustdrop/pocket/checkpoint/, and which ``mustdrop.pocket.load(folder=...)`` reads) lie under
+``output``.
 """
 
 import json

@@ -107,7 +107,10 @@ def test_the_samples_are_those_that_published_numbers_were_measured_on():
 
 
 def test_pairs_are_a_yes_and_a_no_about_one_scene():
-    pairs = [(pope("crowded_calibration", 2 * i), pope("crowded_calibration", 2 * i + 1)) for i in range(60)]
+    pairs = [
+        (pope("crowded_calibration", 2 * i), pope("crowded_calibration", 2 * i + 1))
+        for i in range(60)
+    ]
     for number, (yes, no) in enumerate(pairs):
         assert (yes.answer, no.answer) == ("yes", "no") and yes.index + 1 == no.index
         assert yes.objects == no.objects and yes.image.tobytes() == no.image.tobytes()
@@ -116,7 +119,9 @@ def test_pairs_are_a_yes_and_a_no_about_one_scene():
         there = {(item.color, item.shape) for item in yes.objects}
         asked = [tuple(one.question.split()[3:5]) for one in (yes, no)]
         assert asked[0] in there and asked[1] not in there
-        seen = asked[1][0] in {color for color, _ in there} and asked[1][1] in {shape for _, shape in there}
+        seen = asked[1][0] in {color for color, _ in there} and asked[1][1] in {
+            shape for _, shape in there
+        }
         assert seen == (no.type == "adversarial")
 
 

@@ -137,6 +137,7 @@ def _rest(folder, one):
 
 def test_a_team_trains_one_model_and_goes_on_as_one(tmp_path):
     """The first process's model is everybody's: the same gradients, the same steps, one state."""
+
     def run(folder, stop=None):
         with team(3, partial(_rest, folder)) as first:
             training = Training(TINY, folder, workers=0, team=first)

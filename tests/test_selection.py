@@ -200,7 +200,9 @@ def test_key_tokens_survive_every_stage(model, inputs):
         assert key <= set(ledger.cached[layer].tolist())
 
 
-@pytest.mark.parametrize("strategy", [FastV(1, 1), Random(1), TextTopK(1, 1), UniformGrid(1)], ids=str)
+@pytest.mark.parametrize(
+    "strategy", [FastV(1, 1), Random(1), TextTopK(1, 1), UniformGrid(1)], ids=str
+)
 def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
     key = ClsAttention("ratio", ratio=0.2)
     _, run = maps(model, TokenDropper(key_tokens=key, prefill=strategy), inputs)

@@ -27,9 +27,7 @@ def require_known(vision: VisionStrategy | None, known: Known | None) -> None:
         )
 
 
-def told(
-    known: Known, image: int, name: str, grid: tuple[int, int]
-) -> Bool[Tensor, " patches"]:
+def told(known: Known, image: int, name: str, grid: tuple[int, int]) -> Bool[Tensor, " patches"]:
     """The patches of one image that are marked by a name, in raster order.
 
     Raises:

@@ -64,7 +64,7 @@ class Cell:
         if asked not in known:
             raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
         vision = self.dropper.vision
-        lacking = sorted(set(vision.needs if vision else ()) - set(self.task.features))
+        lacking = sorted(set(vision.needs if vision else ()) - set(self.task.eval_docs[0]))
         if lacking:
             name = self.config["benchmark"]["name"]
             raise ValueError(

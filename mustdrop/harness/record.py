@@ -26,6 +26,8 @@ from typing import Any
 from mustdrop.harness.fingerprint import Fingerprint
 
 SCHEMA = 1
+# Share of the patches asked about that some token carries, where a benchmark knows them.
+RECALL = ("target_recall_input", "target_recall")
 # What may change without making it another run; benchmark.limit too.
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",

@@ -6,10 +6,7 @@ Imports neither torch nor lmms-eval: a cell whose budget cannot be had is record
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mustdrop.harness.record import SCHEMA, Run, now
-
-# Share of the patches asked about that some token still carries, where a benchmark knows them.
-RECALL = ("target_recall_input", "target_recall")
+from mustdrop.harness.record import RECALL, SCHEMA, Run, now
 
 
 def record_of(

@@ -1,16 +1,15 @@
 """The training's curve: a line of CSV every so often, cut back when a stopped run goes on."""
 
+import csv
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
-
-import pandas as pd
 
 from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.training import Progress
 
-COLUMNS = ("stage", "step", "done", "seconds", "loss", "right", *QUESTION_TYPES)
+COLUMNS: tuple[str, ...] = ("stage", "step", "done", "seconds", "loss", "right", *QUESTION_TYPES)
 
 
 class Curve:
@@ -24,11 +23,14 @@ class Curve:
 
     def __init__(self, path: Path, done: int, every: int = 100):
         self.path, self.every = path, every
-        old = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
-        old = old[old["done"] <= done]
+        old = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+        old = [line for line in old if int(line["done"]) <= done]
         path.parent.mkdir(parents=True, exist_ok=True)
-        old.to_csv(path, index=False)
-        self._before = float(old["seconds"].max()) if len(old) else 0.0
+        with path.open("w", newline="") as file:
+            lines = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            lines.writeheader()
+            lines.writerows(old)
+        self._before = float(old[-1]["seconds"]) if old else 0.0
         self._began = perf_counter()
         self._recent: list[Progress] = []
 
@@ -50,6 +52,6 @@ class Curve:
             "right": round(sum(right) / len(right), 4) if right else None,
         }
         line |= {name: round(score.share, 4) for name, score in validation.items()}
-        rows = pd.DataFrame([line], columns=list(COLUMNS))
-        rows.to_csv(self.path, mode="a", header=False, index=False)
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(line)
         self._recent.clear()

@@ -15,7 +15,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from transformers import AttentionInterface, CLIPImageProcessorPil, LlavaForConditionalGeneration
+from transformers import (
+    AttentionInterface,
+    CLIPImageProcessorPil,
+    LlavaForConditionalGeneration,
+    PreTrainedConfig,
+)
 
 from mustdrop.pocket.model import BOS, FEATURE_LAYER, TOKEN_IDS
 from mustdrop.pocket.scenes import GRID
@@ -89,7 +94,7 @@ def decode(
     hidden = torch.cat([text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]], dim=1)
     rotation = language.rotary_emb(hidden, position_ids=_positions(kept, asked, words))
     states = []
-    with _packed_attention(language):
+    with _packed_attention(language.config):
         for layer in language.layers:
             hidden = layer(hidden, position_embeddings=rotation, packing=packing)
             asked_states = hidden[:, packing.prefix :]
@@ -123,14 +128,14 @@ def _positions(
 
 
 @contextmanager
-def _packed_attention(language: nn.Module) -> Iterator[None]:
+def _packed_attention(config: PreTrainedConfig) -> Iterator[None]:
     """The language model's attention is ours in here, and its own again after."""
-    own = language.config._attn_implementation
-    language.config._attn_implementation = "mustdrop_packed"
+    own = config._attn_implementation
+    config._attn_implementation = "mustdrop_packed"
     try:
         yield
     finally:
-        language.config._attn_implementation = own
+        config._attn_implementation = own
 
 
 def _attend(

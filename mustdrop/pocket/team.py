@@ -1,5 +1,7 @@
-"""Several processes training one model: each draws its share of a step's images, gradients are
-averaged. Knows no model and no data."""
+"""Processes that train one model together: each has its share of a step's images.
+
+Gradients are averaged. Knows no model and no data.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

@@ -15,9 +15,9 @@ from mustdrop.strategy import VisionStrategy, VisionView, require_counts
 class KnownPatches(VisionStrategy):
     """Keep marked patches first (an oracle), or drop them first (an anti-oracle); others at random.
 
-    Source: control, ours. What is marked has to be told with ``attach(model, known=...)``; PocketVQA
-        tells ``target_patches``, the objects that a question is about, and ``object_patches``. No
-        method may look at either, so this bounds them all.
+    Source: control, ours. What is marked has to be told with ``attach(model, known=...)``;
+        PocketVQA tells ``target_patches``, the objects that a question is about, and
+        ``object_patches``. No method may look at either, so this bounds them all.
 
     Attributes:
         keep: Tokens kept per image; None: exactly the marked ones (the unmarked ones where
