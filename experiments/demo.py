@@ -18,7 +18,8 @@ from rich.console import Console
 from experiments.compose import composed
 from experiments.run import BAD_INPUT, KNOWN, message, run_all
 
-METHODS = ("random", "uniform_grid", "cls_topk", "fastv", "mustdrop")
+CONTROLS = ("random", "uniform_grid", "anti_oracle", "oracle")
+METHODS = (*CONTROLS, "cls_topk", "text_topk", "fastv", "mustdrop")
 BUDGETS = ("t192", "t128", "t64")
 DRAWN = ("mustdrop", "t128")
 MATCHED = 0.01  # two executed averages are the same budget within this

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -132,7 +133,11 @@ def main(overrides: Sequence[str]) -> None:
     console.print()
     show(summary(root), console)
     show(by_type(root), console)
-    console.print(table(bars(root)))
+    made = bars(root)
+    rows = [{**vars(bar), **vars(bar.found)} for bar in made]
+    pd.DataFrame(rows).drop(columns="found").to_csv(root / "bars.csv", index=False)
+    console.print(table(made))
+    console.print(f"samples and records: {root}; the bars: {root / 'bars.csv'}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from results import draws, floor, write, write_three
 
 from analysis import plots
+from analysis.learning import learning
 
 
 @pytest.fixture
@@ -72,3 +74,19 @@ def test_vanilla_alone_can_be_drawn(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0, draws(0))
     assert plots.tradeoff(tmp_path, tmp_path / "x.png").exists()
     assert plots.tokens_per_layer(tmp_path, tmp_path / "y.png").exists()
+
+
+def test_a_training_curve_shows_every_type_and_stage(tmp_path):
+    lines = [
+        {"stage": stage, "step": step, "done": step, "seconds": 60.0 * step, "loss": 1.0,
+         "right": 0.5, "color": None if step % 2 else step / 10, "two_hop": step / 20}
+        for step, stage in enumerate(["vision", "few", "few", "many"])
+    ]  # fmt: skip
+    pd.DataFrame(lines).to_csv(tmp_path / "curve.csv", index=False)
+    first = learning(tmp_path / "curve.csv", tmp_path / "one.svg").read_text()
+    for told in ("vision", "few", "many", "color", "two_hop", "mean of types"):
+        assert f"<!-- {told} -->" in first
+    assert first == learning(tmp_path / "curve.csv", tmp_path / "two.svg").read_text()
+    pd.DataFrame(lines).assign(color=None, two_hop=None).to_csv(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="holds no validation yet"):
+        learning(tmp_path / "none.csv", tmp_path / "none.svg")

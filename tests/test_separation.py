@@ -7,6 +7,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from results import write
 from rich.console import Console
@@ -111,3 +112,4 @@ def test_the_script_runs_all_of_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "costs >= 15" in done.stdout and "two_hop" in done.stdout
     assert len([*tmp_path.rglob("record.json")]) == 22
+    assert len(pd.read_csv(tmp_path / "separation" / "bars.csv")) == 13
