@@ -41,6 +41,8 @@ def main(cfg: DictConfig) -> None:
     device = cfg.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        torch.set_num_threads(1)
     share = partial(_help, recipe, folder, cfg.workers, cfg.matmul_precision)
     with team(1 if device == "cuda" else cfg.processes, share) as first:
         training = Training(recipe, folder, device, cfg.workers, first)
@@ -55,6 +57,7 @@ def main(cfg: DictConfig) -> None:
 
 def _help(recipe: Recipe, folder: Path, workers: int, precision: str, one: Team) -> None:
     """What every process but the first does."""
+    torch.set_num_threads(1)
     torch.set_float32_matmul_precision(precision)
     for _ in Training(recipe, folder, "cpu", workers, one).run():
         pass
