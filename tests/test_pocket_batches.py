@@ -5,7 +5,7 @@ import torch
 
 from mustdrop.pocket import build_model, config, load, prompt, scene
 from mustdrop.pocket.batches import Batches
-from mustdrop.pocket.model import VOCABULARY
+from mustdrop.pocket.model import BOS, TOKEN_IDS, VOCABULARY
 from mustdrop.pocket.packing import answers, decode, encode, normalise
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.team import Team
@@ -22,7 +22,7 @@ def is_two_hop(text):
 
 def batches(**changes):
     values = {"seed": 9, "stage": 1, "steps": 5, "images": 2, "questions": 6}
-    values |= {"objects": (3, 8), "tokens": (576,), "question_weights": EVEN}
+    values |= {"objects": (3, 8), "tokens": (576,), "compact": 0.0, "question_weights": EVEN}
     return Batches(**(values | changes))
 
 
@@ -63,13 +63,34 @@ def test_tokens_left_out_change_what_is_seen_but_no_position():
     assert (full - part).abs().max() > 1e-3
 
 
+def test_tokens_counted_anew_are_a_shorter_image():
+    """The other side is the stock language model, which counts what it is given."""
+    model, batch = build_model(config(layers=3), seed=3), batches(tokens=(50,), compact=1.0)[0]
+    assert batch.slots.tolist() == [list(range(50))] * 2 and batch.length.tolist() == [50, 50]
+    language = model.model.language_model
+    with torch.no_grad():
+        features = encode(model, normalise(batch.pixels), batch.kept)[-2][:, 1:]
+        packed = decode(model, features, batch.slots, batch.length, batch.questions)[-1]
+        prompt = torch.cat([torch.tensor([[BOS, TOKEN_IDS["USER:"]]]), batch.questions[0, 3:4]], 1)
+        words = language.embed_tokens(prompt)
+        image = model.model.multi_modal_projector(features[:1])
+        alone = language(inputs_embeds=torch.cat([words[:, :2], image, words[:, 2:]], 1))
+        found = language.norm(packed[0, 3])
+        assert torch.allclose(found, alone.last_hidden_state[0, 52:], atol=1e-5)
+        kept = decode(model, features, batch.kept, torch.full((2,), 576), batch.questions)[-1]
+    assert (kept - packed).abs().max() > 1e-3
+    drawn = [batches(tokens=(50,), compact=0.4, steps=40)[step].length[0] for step in range(40)]
+    assert set(map(int, drawn)) == {50, 576} and 8 <= drawn.count(50) <= 24
+
+
 def test_a_closed_layer_hides_the_image_from_the_questions_alone():
     model, batch = build_model(config(layers=3), seed=3), batches()[0]
     with torch.no_grad():
         features = encode(model, normalise(batch.pixels), batch.kept)[-2][:, 1:]
 
         def states(features, closed):
-            return decode(model, features, batch.kept, batch.questions, closed)
+            asked = batch.slots, batch.length, batch.questions
+            return decode(model, features, *asked, closed)
 
         dark, dark_other = (states(f, (0, 1, 2)) for f in (features, features.flip(0)))
         assert torch.equal(dark[-1], dark_other[-1])

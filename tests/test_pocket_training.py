@@ -218,6 +218,7 @@ def test_an_exported_model_loads_and_counts_its_bytes(tmp_path, monkeypatch):
         ),
         (lambda: replace(TINY.stages["all"], steps=0), "steps must be >= 1, got 0"),
         (lambda: replace(TINY.stages["all"], lr=-1.0), "lr must be >= 0"),
+        (lambda: replace(TINY.stages["all"], compact=1.5), r"compact must be a share in \[0, 1\]"),
         (
             lambda: Training(replace(TINY, probe_layer=2), Path()),
             r"probe_layer must be in \[0, 2\)",
@@ -235,7 +236,7 @@ def test_a_wrong_recipe_says_what_was_expected(make, message):
 def test_the_configuration_is_a_recipe_that_can_be_walked():
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         recipe = instantiate(compose("train_pocket").recipe)
-    assert list(recipe.stages) == ["vision", "few", "many", "open", "full"]
+    assert list(recipe.stages) == ["vision", "few", "many", "open", "full", "compact"]
     short = recipe.smoke()
     assert short.steps == 3 * 4 and short.architecture == recipe.architecture
     largest = recipe.stages["full"]

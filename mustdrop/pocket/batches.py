@@ -45,6 +45,8 @@ class Batch:
     Attributes:
         pixels: The images.
         kept: Patches the model sees, ascending.
+        slots: Position of each kept patch from the image's start on: its own, or counted anew.
+        length: Positions that the image takes up: 576, or as many as are kept.
         patch_labels: Colour, shape and character of each kept patch's object; 0 is none.
         patch_centers: Centre of that object, -1 to 1 across and down; 0 on background.
         census: Which pairs of colour and shape, and which characters, are in the image.
@@ -60,6 +62,8 @@ class Batch:
 
     pixels: UInt8[Tensor, "images 192 192 3"]
     kept: Int[Tensor, "images kept"]
+    slots: Int[Tensor, "images kept"]
+    length: Int[Tensor, " images"]
     patch_labels: Int[Tensor, "images kept 3"]
     patch_centers: Float[Tensor, "images kept 2"]
     census: Float[Tensor, "images kinds"]
@@ -86,6 +90,7 @@ class Batches(Dataset[Batch]):
         questions: Per image; 0 leaves those fields empty.
         objects: Fewest and most per scene.
         tokens: Vision tokens kept; each batch draws one of these counts.
+        compact: Share of the batches in which they are counted anew.
         question_weights: How often each question type is asked, relative to the others.
         team: Whose share of a step's images a batch holds.
     """
@@ -99,6 +104,7 @@ class Batches(Dataset[Batch]):
         questions: int,
         objects: tuple[int, int],
         tokens: Sequence[int],
+        compact: float,
         question_weights: Mapping[str, float],
         team: Team = ALONE,
     ):
@@ -107,7 +113,7 @@ class Batches(Dataset[Batch]):
         self.team = team
         self.seed, self.first, self.steps = seed, stage * _STAGE, steps
         self.images, self.questions = images, questions
-        self.objects, self.tokens = objects, tuple(tokens)
+        self.objects, self.tokens, self.compact = objects, tuple(tokens), compact
         shares = np.array([question_weights[type] for type in QUESTION_TYPES], float)
         self.shares = shares / shares.sum()
 
@@ -118,19 +124,22 @@ class Batches(Dataset[Batch]):
         if not 0 <= step < self.steps:
             raise IndexError(f"step must be in [0, {self.steps}), got {step}")
         first = self.first + step * self.images
-        tokens = int(generator(self.seed, first, Stream.TOKENS, attempt=1).choice(self.tokens))
+        draws = generator(self.seed, first, Stream.TOKENS, attempt=1)
+        tokens, compact = int(draws.choice(self.tokens)), bool(draws.random() < self.compact)
         mine = range(first + self.team.rank, first + self.images, self.team.size)
-        rows = [self._row(index, tokens) for index in mine]
+        rows = [self._row(index, tokens, compact) for index in mine]
         return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
-    def _row(self, index: int, tokens: int) -> tuple[np.ndarray, ...]:
+    def _row(self, index: int, tokens: int, compact: bool) -> tuple[np.ndarray, ...]:
         """One image's share of a batch, in the order of the batch's fields."""
         drawn = scene(self.seed, index, *self.objects)
         owner = drawn.patch_owner.ravel()
         kept = _objects_first(generator(self.seed, index, Stream.TOKENS), owner, tokens)
         rng = generator(self.seed, index, Stream.QUESTION)
         asked = [self._ask(rng, drawn.objects) for _ in range(self.questions)]
-        return (drawn.pixels, kept, *_seen(drawn, owner[kept]), *_asked(drawn.objects, asked))
+        slots, length = (np.arange(tokens), tokens) if compact else (kept, GRID**2)
+        told = (drawn.pixels, kept, slots, np.array(length))
+        return (*told, *_seen(drawn, owner[kept]), *_asked(drawn.objects, asked))
 
     def _ask(self, rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question:
         """A question of a random type; another type where the scene allows none of it."""

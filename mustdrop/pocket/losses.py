@@ -48,7 +48,7 @@ def objective(
     if not stage.questions:
         return loss, None
     features = states[FEATURE_LAYER][:, 1:]
-    hidden = decode(model, features, batch.kept, batch.questions, stage.closed)
+    hidden = decode(model, features, batch.slots, batch.length, batch.questions, stage.closed)
     norm = model.model.language_model.norm
     answer, right = answer_loss(model, norm(hidden[-1]), batch)
     loss = loss + answer

@@ -3,7 +3,8 @@
     <s> USER: [vision tokens] | question 1 ASSISTANT: answer 1 | question 2 ...
 
 Each question sees the image and itself only, and counts its positions from the image's end, so it
-gets what it would get alone. Vision tokens may be left out; those kept stay at their positions.
+gets what it would get alone. Vision tokens may be left out; those kept stay at their positions, or
+are counted anew.
 The Hugging Face modules do all the maths but the attention itself, which is computed where it is
 not masked: within the image, from questions to the image, within each question.
 """
@@ -72,7 +73,8 @@ def encode(
 def decode(
     model: LlavaForConditionalGeneration,
     features: Float[Tensor, "images kept vision_hidden"],
-    kept: Int[Tensor, "images kept"],
+    slots: Int[Tensor, "images kept"],
+    length: Int[Tensor, " images"],
     questions: Int[Tensor, "images questions words"],
     closed: Collection[int] = (),
 ) -> list[Float[Tensor, "images questions words hidden"]]:
@@ -81,18 +83,19 @@ def decode(
     Args:
         model: The model.
         features: Of the kept patches.
-        kept: Patches the model sees, ascending.
+        slots: Position of each of them from the image's start on, ascending.
+        length: Positions that the image takes up.
         questions: Tokens.
         closed: Layers in which the questions do not see the image.
     """
     language = model.model.language_model
     images, asked, words = questions.shape
-    opening = kept.new_tensor(_OPENING).expand(images, -1)
+    opening = slots.new_tensor(_OPENING).expand(images, -1)
     text = language.embed_tokens(torch.cat([opening, questions.flatten(1)], dim=1))
     vision = model.model.multi_modal_projector(features)
-    packing = Packing(len(_OPENING) + kept.shape[1], asked, words, closed)
+    packing = Packing(len(_OPENING) + slots.shape[1], asked, words, closed)
     hidden = torch.cat([text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]], dim=1)
-    rotation = language.rotary_emb(hidden, position_ids=_positions(kept, asked, words))
+    rotation = language.rotary_emb(hidden, position_ids=_positions(slots, length, asked, words))
     states = []
     with _packed_attention(language.config):
         for layer in language.layers:
@@ -110,21 +113,20 @@ def answers(
     ends: Int[Tensor, "images questions"],
     closed: Collection[int] = (),
 ) -> Float[Tensor, "images questions vocabulary"]:
-    """Logits of the word after each question's end."""
+    """Logits of the word after each question's end; each patch stands at its own position."""
     states = encode(model, normalise(pixels), kept)
-    hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, questions, closed)[-1]
+    length = kept.new_full((len(kept),), GRID**2)
+    hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, length, questions, closed)[-1]
     last = hidden.take_along_dim(ends[..., None, None], dim=2)[:, :, 0]
     return model.lm_head(model.model.language_model.norm(last))
 
 
 def _positions(
-    kept: Int[Tensor, "images kept"], asked: int, words: int
+    slots: Int[Tensor, "images kept"], length: Int[Tensor, " images"], asked: int, words: int
 ) -> Int[Tensor, "images sequence"]:
-    opening = torch.arange(len(_OPENING), device=kept.device).expand(len(kept), -1)
-    question = len(_OPENING) + GRID**2 + torch.arange(words, device=kept.device)
-    return torch.cat(
-        [opening, len(_OPENING) + kept, question.repeat(asked).expand(len(kept), -1)], dim=1
-    )
+    opening = torch.arange(len(_OPENING), device=slots.device).expand(len(slots), -1)
+    behind = length[:, None] + torch.arange(words, device=slots.device)
+    return torch.cat([opening, len(_OPENING) + torch.cat([slots, behind.repeat(1, asked)], 1)], 1)
 
 
 @contextmanager

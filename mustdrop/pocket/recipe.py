@@ -26,6 +26,8 @@ class Stage:
         dense: Weight of the encoder's labels.
         early: Weight of the answer read at the probe layer.
         grounding: Weight of finding, at the probe layer, what a noun refers to.
+        compact: Share of the steps in which the tokens kept are counted anew, as they are behind an
+            encoder that dropped the others; else each keeps its own position.
         closed: Decoder layers in which the questions do not see the image. What is closed in the
             early layers has to be read in the later ones, and stays so when they are opened.
     """
@@ -43,6 +45,7 @@ class Stage:
     dense: float = 1.0
     early: float = 0.0
     grounding: float = 0.0
+    compact: float = 0.0
     closed: Sequence[int] = ()
 
     def __post_init__(self):
@@ -58,6 +61,8 @@ class Stage:
         for name in ("lr", "lr_end", "weight_decay", "vision_lr", "dense", "early", "grounding"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 <= self.compact <= 1:
+            raise ValueError(f"compact must be a share in [0, 1], got {self.compact}")
 
     @property
     def fewest_most(self) -> tuple[int, int]:

@@ -116,6 +116,7 @@ class Training:
                 questions=stage.questions,
                 objects=stage.fewest_most,
                 tokens=stage.tokens,
+                compact=stage.compact,
                 question_weights=self.recipe.question_weights,
                 team=self.team,
             )
@@ -167,6 +168,7 @@ class Training:
             questions=8,
             objects=last.fewest_most,
             tokens=(GRID**2,),
+            compact=0.0,
             question_weights=self.recipe.question_weights,
         )
         hits, types = [], []
