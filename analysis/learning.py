@@ -48,11 +48,11 @@ def learning(curve: Path | str, path: Path | str) -> Path:
         mean = 100 * scored[kinds].mean(axis=1)
         axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
         begins = 0.0
-        for stage in lines["stage"].unique().tolist():
+        for place, stage in enumerate(lines["stage"].unique().tolist()):
             axes.axvline(begins, color=GREY, lw=0.6)
-            axes.annotate(stage, (begins, 101), fontsize=8.5, color=GREY)
+            axes.annotate(stage, (begins, 101 + 4.5 * (place % 2)), fontsize=8.5, color=GREY)
             begins = lines.loc[lines["stage"] == stage, "minutes"].max()
-        axes.set(ylim=(0, 106), xlim=(0, None), xlabel="minutes of training")
+        axes.set(ylim=(0, 110), xlim=(0, None), xlabel="minutes of training")
         axes.set_ylabel("answers right, % (validation)")
         axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, Path(path))

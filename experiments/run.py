@@ -3,7 +3,7 @@
 python experiments/run.py                      # PocketLLaVA x PocketVQA x MustDrop at t192
 python experiments/run.py method=fastv budget=t128 benchmark.limit=50
 python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128
-python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=50,60
+python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
 import sys
