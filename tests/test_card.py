@@ -11,10 +11,10 @@ from mustdrop.pocket import CHECKPOINT, QUESTION_TYPES
 CARD = CHECKPOINT / "README.md"
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 SINGLE = {
-    "all 576 tokens": ("vanilla", "pocket_vqa", ""),
-    "blind": ("vanilla", "pocket_vqa_blind", ""),
-    "a tenth from half the depth on": ("random", "pocket_vqa", "prefill.layer=5"),
-    "objects alone": ("oracle", "pocket_vqa", "object_patches"),
+    "all 576 tokens": ("vanilla", "pocket_vqa"),
+    "blind": ("vanilla", "pocket_vqa_blind"),
+    "a tenth from half the depth on": ("random", "pocket_vqa"),
+    "objects alone": ("oracle", "pocket_vqa"),
 }
 ARMS = ("random", "cls_topk", "text_topk", "oracle", "anti_oracle")
 
@@ -23,9 +23,7 @@ def percent(row) -> str:
     return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
 
 
-def one(
-    table: pd.DataFrame, method: str, budget: str, benchmark: str, variant: str
-) -> pd.DataFrame:
+def one(table: pd.DataFrame, method: str, budget: str, benchmark: str, variant: str = ""):
     named = (table.method == method) & (table.budget == budget) & (table.benchmark == benchmark)
     return table[named & table.variant.fillna("").str.contains(variant, regex=False)]
 
@@ -37,9 +35,9 @@ def lines() -> dict[str, list[str]]:
     )
     heads = ("questions", "all", *QUESTION_TYPES)
     accuracy = [_row(heads), "|" + "-|" * len(heads)]
-    for name, (method, benchmark, variant) in SINGLE.items():
-        (cell,) = one(whole, method, "none", benchmark, variant).itertuples()
-        by = one(types, method, "none", benchmark, variant).set_index("type")
+    for name, (method, benchmark) in SINGLE.items():
+        (cell,) = one(whole, method, "none", benchmark).itertuples()
+        by = one(types, method, "none", benchmark).set_index("type")
         scores = [f"{100 * by.loc[kind, 'accuracy']:.1f}" for kind in QUESTION_TYPES]
         accuracy.append(_row((name, percent(cell), *scores)))
     judged = [_row(("bar", "asked", "measured [95 %]", "reached")), "|-|-|-|-|"]
@@ -50,7 +48,7 @@ def lines() -> dict[str, list[str]]:
     arms = [_row(heads), "|" + "-|" * len(heads)]
     for tokens in (288, 144, 64):
         cells = [
-            next(one(whole, method, f"t{tokens}", "pocket_vqa", "").itertuples(index=False))
+            next(one(whole, method, f"t{tokens}", "pocket_vqa").itertuples(index=False))
             for method in ARMS
         ]
         kept = one(whole, "text_topk", "none", "pocket_vqa", f"prefill.keep={tokens}")
@@ -71,6 +69,18 @@ def test_every_line_of_a_table_is_the_records(table):
     told = CARD.read_text().splitlines()
     for line in lines()[table]:
         assert line in told
+
+
+def test_the_readmes_short_version_is_the_records_too():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (told,) = (part for part in readme.split("\n\n") if part.startswith("**Can this model"))
+    bars = pd.read_csv(RECORDS / "separation_bars.csv")
+    for value in bars.value[:4]:
+        assert f"{100 * value:.1f}" in told
+    for bar in bars[bars.name.str.contains("over cls_topk")].itertuples():
+        apart = bar.low > 0 or bar.high < 0
+        assert apart == bar.name.endswith("(64)"), "told from each other at 64 only"
+    assert bars[bars.name.str.contains("over random")].reached.all()
 
 
 def test_size_and_curve_are_as_told():

@@ -56,7 +56,7 @@ def test_every_bar_is_read_from_its_cell(tmp_path):
     assert all(bar.reached for bar in made.values())
     values = {name: round(bar.found.value, 3) for name, bar in made.items()}
     assert list(values.values())[:4] == [0.97, 0.25, 0.57, 0.01]
-    assert len(values) == 4 + 3 * (1 + 2)
+    assert len(values) == 4 + 3 * (1 + 2 + 2)
     assert values["cls_topk (64 on average) over random (64)"] == 0.2
     assert values["text_topk (300 on average) over cls_topk (288)"] == 0.15
     assert all(bar.found.n == N for bar in made.values())
@@ -112,4 +112,4 @@ def test_the_script_runs_all_of_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "costs >= 15" in done.stdout and "two_hop" in done.stdout
     assert len([*tmp_path.rglob("record.json")]) == 22
-    assert len(pd.read_csv(tmp_path / "separation" / "bars.csv")) == 13
+    assert len(pd.read_csv(tmp_path / "separation" / "bars.csv")) == 19
