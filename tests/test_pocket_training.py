@@ -238,9 +238,10 @@ def test_the_configuration_is_a_recipe_that_can_be_walked():
         recipe = instantiate(compose("train_pocket").recipe)
     assert list(recipe.stages) == ["vision", "few", "many", "open", "full", "compact"]
     short = recipe.smoke()
-    assert short.steps == 3 * 4 and short.architecture == recipe.architecture
-    largest = recipe.stages["full"]
-    assert largest.objects[1] >= 16 and 576 in largest.tokens
+    assert short.steps == 3 * 6 and short.architecture == recipe.architecture
+    for last in ("full", "compact"):
+        assert recipe.stages[last].objects[1] >= 16 and 576 in recipe.stages[last].tokens
+    assert all(not recipe.stages[name].closed for name in ("open", "full", "compact"))
 
 
 @pytest.mark.slow

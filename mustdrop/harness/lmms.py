@@ -188,7 +188,8 @@ class DroppedVLM(lmms):
         doc = request.doc
         kind = {"type": doc["type"]} if "type" in doc else {}
         marked = doc.get("target_patches")
-        recall = {} if marked is None else target_recall(ledger, marked)
+        without = marked is None or not ledger.vision.any()
+        recall = {} if without else target_recall(ledger, marked)
         sample = {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
