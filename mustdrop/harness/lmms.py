@@ -21,7 +21,7 @@ from lmms_eval.protocol import ChatMessages
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.chat import prompt_inputs, question, read_chat
+from mustdrop.harness.chat import pictures, prompt_inputs, question, read_chat
 from mustdrop.harness.measure import Meter, target_recall
 from mustdrop.ledger import TokenLedger
 
@@ -154,7 +154,11 @@ class DroppedVLM(lmms):
         start = time.perf_counter()
         inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
         needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
-        known = [{name: request.doc[name] for name in needs} for request in batch]
+        known = [
+            {name: request.doc[name] for name in needs}
+            for request in batch
+            for _ in pictures(request.chat)
+        ]
         with self.dropper.attach(self.model, known) as run:
             tokens = self.model.generate(**inputs, **self._options(batch[0].options))
         fresh = tokens[:, inputs["input_ids"].shape[1] :].cpu()
@@ -188,8 +192,9 @@ class DroppedVLM(lmms):
         doc = request.doc
         kind = {"type": doc["type"]} if "type" in doc else {}
         marked = doc.get("target_patches")
-        without = marked is None or not ledger.vision.any()
-        recall = {} if without else target_recall(ledger, marked)
+        recall = {}
+        if marked is not None and ledger.vision.any():
+            recall = target_recall(ledger, marked)
         sample = {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
