@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mustdrop.harness.checkpoint import Checkpoint
 
 BAD_INPUT = 2
-KNOWN = (ValueError, TypeError, FileNotFoundError, OmegaConfBaseException, InstantiationException)
+KNOWN = (ValueError, TypeError, FileNotFoundError, OmegaConfBaseException, HydraException)
 failures: list[str] = []
 
 

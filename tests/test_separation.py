@@ -13,6 +13,7 @@ from results import write
 from rich.console import Console
 
 from experiments.compose import resolved
+from experiments.run import KNOWN, message
 from experiments.separation import BUDGETS, RANKING, bars, cells, table
 
 N = 400
@@ -91,6 +92,13 @@ def test_a_cell_that_is_missing_is_named(tmp_path):
             record.unlink()
     with pytest.raises(ValueError, match=r"no finished cell under .*: cls_topk at t288"):
         bars(root)
+
+
+@pytest.mark.parametrize("wrong", ["foo=bar", "method=nothing", "benchmark.limit"])
+def test_a_wrong_override_is_known_input_and_one_message(wrong):
+    with pytest.raises(KNOWN) as found:
+        next(cells([wrong]))
+    assert wrong.partition("=")[0].partition(".")[0] in message(found.value)
 
 
 def test_cells_cover_every_arm_at_every_budget():
