@@ -243,6 +243,14 @@ def test_a_document_without_an_image_is_asked_without_one(pocket, dropper):
         assert line["vision_tokens"][0] == 576
 
 
+def test_bounds_are_told_of_each_image_whatever_its_neighbours_have(pocket):
+    """Every other document has no image: the patches told must still be each image's own."""
+    bound = TokenDropper(vision=KnownPatches(keep=200))
+    _, samples = evaluated(pocket, Odd([]), 8, bound, batch_size=8)
+    assert {line["target_recall"] for line in samples[::2]} <= {1.0, None}
+    assert not any("target_recall" in line for line in samples[1::2])
+
+
 def test_an_empty_image_is_refused_by_the_name_of_its_document(pocket):
     with pytest.raises(ValueError, match="document 1 of odd has an empty image"):
         evaluated(pocket, Odd([Image.new("RGB", (0, 4))]), 3)

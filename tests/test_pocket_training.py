@@ -131,8 +131,10 @@ def test_stages_that_have_not_begun_may_be_changed(tmp_path):
 
 
 def _rest(folder, one):
-    for _ in Training(TINY, folder, workers=0, team=one).run():
+    training = Training(TINY, folder, workers=0, team=one)
+    for _ in training.run():
         pass
+    torch.save(training.model.state_dict(), folder.parent / f"rank{one.rank}.pt")
 
 
 def test_a_team_trains_one_model_and_goes_on_as_one(tmp_path):
@@ -149,6 +151,8 @@ def test_a_team_trains_one_model_and_goes_on_as_one(tmp_path):
     torch.set_num_threads(1)
     whole = run(tmp_path / "whole")
     assert not same(whole, trained(TINY, tmp_path / "alone")[0])
+    for rank in (1, 2):
+        assert same(whole, torch.load(tmp_path / f"rank{rank}.pt")), "they drifted apart"
     stopped = multiprocessing.get_context("fork").Process(target=run, args=(tmp_path / "cut", 8))
     stopped.start()
     stopped.join()
