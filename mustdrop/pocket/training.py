@@ -41,7 +41,7 @@ class Progress:
         stage: The stage's name.
         step: Steps done in the stage.
         done: Steps done in all.
-        loss: Of the step.
+        loss: Of the step, in a team of this process's share of it.
         right: Share of the step's questions answered rightly; None while none are asked.
     """
 
