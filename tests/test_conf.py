@@ -24,7 +24,9 @@ from mustdrop.vision.local_merge import LocalMerge
 CONF = conf_dir()
 # the training recipe has scripts and tests of its own
 FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
-GROUPS = ("model", "benchmark", "budget", "experiment", "method", *STAGES)
+GROUPS = (
+    "model", "benchmark", "budget", "experiment", "launcher", "method", "tracker", *STAGES,
+)  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [name for group, name in OPTIONS if group == "method"]
 TUNED = sorted((CONF / "tuned").rglob("*.yaml"))
