@@ -37,9 +37,10 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         MissingMandatoryValue: If a value has to be given.
         InterpolationResolutionError: If one cannot be computed from the others.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    ours = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
-    config = {str(name): value for name, value in plain.items() if name != "hydra"}
+    config = {str(name): value for name, value in plain.items()}
     if all(config[stage] is None for stage in STAGES):
         config["budget"] = None
     return config

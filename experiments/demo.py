@@ -15,25 +15,15 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.compose import composed
-from experiments.run import BAD_INPUT, KNOWN, message, run_all
+from experiments.cells import Overrides, plan
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.run import run_all
 
-CONTROLS = ("random", "uniform_grid", "anti_oracle", "oracle")
-METHODS = (*CONTROLS, "cls_topk", "text_topk", "fastv", "mustdrop")
-BUDGETS = ("t192", "t128", "t64")
 DRAWN = ("mustdrop", "t128")
 MATCHED = 0.01  # two executed averages are the same budget within this
 
 
-def cells(overrides: Sequence[str]) -> Iterator[Any]:
-    """The configs of the demo's cells, vanilla first, then budget by budget."""
-    yield composed("experiment=demo", "method=vanilla", "budget=none", *overrides)
-    for budget in BUDGETS:
-        for method in METHODS:
-            yield composed("experiment=demo", f"method={method}", f"budget={budget}", *overrides)
-
-
-def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Iterator[Any]:
+def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Iterator[Overrides]:
     """Random dropping at a cell's own executed average, where that missed its budget.
 
     A threshold is chosen on other questions than it is measured on, so a budget is met only within
@@ -45,7 +35,7 @@ def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Ite
         executed = record["counts"]["executed_average"]
         if abs(executed / record["counts"]["nominal"] - 1) > MATCHED:
             keep = f"prefill.keep={round(executed)}"
-            yield composed("experiment=demo", "method=random", "budget=none", keep, *overrides)
+            yield "experiment=demo", "method=random", "budget=none", keep, *overrides
 
 
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
@@ -82,9 +72,8 @@ def main(overrides: Sequence[str]) -> None:
     # a table cut to 80 columns helps nobody who reads it in a file
     console = Console(width=None if sys.stdout.isatty() else 140)
     start = time.monotonic()
-    asked = list(cells(overrides))
-    root = Path(asked[0].output_root, "demo")
-    records = list(run_all(asked, console))
+    records = list(run_all([cell.overrides for cell in plan("demo", overrides)], console))
+    root = Path(records[0]["config"]["output_root"], "demo")
     records += run_all(list(controls(records, overrides)), console, "control ")
 
     from analysis.plots import tradeoff

@@ -6,34 +6,33 @@ python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from experiments.compose import conf_dir, resolved
+from experiments.compose import composed, conf_dir, resolved
+from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
+from experiments.sweeping import failures
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import Run, finished, run_folder
+from mustdrop.harness.record import finished, run_folder
+from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
 from mustdrop.harness.summary import floor_record
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mustdrop.harness.checkpoint import Checkpoint
-
-BAD_INPUT = 2
-KNOWN = (ValueError, TypeError, FileNotFoundError, OmegaConfBaseException, HydraException)
-failures: list[str] = []
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -43,10 +42,23 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         Its record.
 
     Raises:
-        ValueError: If the config cannot work (or TypeError, FileNotFoundError, and Hydra's own);
-            nothing was asked of the model then.
+        Busy: If another process is at work on it.
+        ValueError: If the config cannot work (or TypeError, OSError, and Hydra's own); nothing was
+            asked of the model then, and the run's status says it.
     """
     config = resolved(cfg)
+    folder = run_folder(config)
+    try:
+        return _run(cfg, config, folder)
+    except Busy:
+        raise
+    except Exception as error:
+        with suppress(OSError, Unwritable):
+            note_failure(folder, error, message(error))
+        raise
+
+
+def _run(cfg: DictConfig, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     limit, traces = (
         _count("benchmark.limit", config["benchmark"]["limit"], none=True),
         _traces(config),
@@ -56,7 +68,6 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError(
             f"budget.tokens must be a count, 0 or more, got {config['budget']['tokens']!r}"
         )
-    folder = run_folder(config)
     done = None if config["force"] else finished(folder, limit, traces)
     if done is not None:
         told = "done before"
@@ -65,7 +76,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         print(summary(done, folder, told))
         return done
     with Run(
-        folder, Fingerprint.now(), OmegaConf.to_yaml(OmegaConf.create(config)), config["force"]
+        folder,
+        Fingerprint.now(),
+        OmegaConf.to_yaml(OmegaConf.create(dict(config))),
+        config["force"],
     ) as ours:
         floor = unreachable(config)
         record = _measure(cfg, config, ours) if floor is None else floor_record(config, ours, floor)
@@ -75,10 +89,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 
 
 def run_all(
-    cells: Sequence[DictConfig], console: "Console", what: str = ""
+    cells: Sequence[Sequence[str]], console: "Console", what: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """One cell after the other, each announced by its number; see :func:`run`."""
-    for number, cfg in enumerate(cells, 1):
+    """One cell after the other, by its overrides, each announced by its number; see :func:`run`."""
+    for number, overrides in enumerate(cells, 1):
+        cfg = composed(*overrides)
         place = f"{what}{number}/{len(cells)}"
         console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
         yield run(cfg)
@@ -150,41 +165,47 @@ def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
     )
 
 
-def message(error: Exception) -> str:
-    """What went wrong, in a sentence or two, and where in the config."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} has no value: give it, or choose a budget with one in conf/tuned/"
-    if isinstance(error, InstantiationException):
-        where = str(error).rpartition("full_key: ")[2].strip()
-        return f"{where}: {error.__cause__ or error}"
-    if isinstance(error, OmegaConfBaseException):
-        # what a resolver raised stands in the first line, behind what OmegaConf says of it
-        reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
-        return f"{error.full_key}: {reason}"
-    return str(error)
-
-
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")
 def main(cfg: DictConfig) -> None:
     """One cell of the command line; in a sweep one that fails stops no other."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    code = attempt(cfg) if sweep else run_one(cfg)
+    if code and not sweep:
+        raise SystemExit(code)
+
+
+def run_one(cfg: DictConfig) -> int:
+    """A cell that stands for itself; its exit code. What we did not foresee is raised."""
     try:
         run(cfg)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
-        if not sweep:
-            raise SystemExit(BAD_INPUT) from None
-        failures.append(message(error))
-    except (
-        Exception
-    ) as error:  # the boundary of a sweep's cell; its status and log hold the whole of it
-        if not sweep:
-            raise
+        return BUSY if isinstance(error, Busy) else BAD_INPUT
+    return 0
+
+
+def attempt(cfg: DictConfig) -> int:
+    """A cell among others: whatever happens to it stands in its status and its log.
+
+    Returns:
+        0 if it is done.
+    """
+    try:
+        return run_one(cfg)
+    except Exception as error:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
-        failures.append(str(error))
+        return 1
+
+
+def terminate(number: int, frame: Any) -> None:
+    """Stop as if asked at the keyboard: the run says in its status that it was stopped."""
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
+    from experiments.run import main  # under its own name, by which other processes can find it
+
+    signal.signal(signal.SIGTERM, terminate)
     main()
     if failures:
-        raise SystemExit(f"{len(failures)} cells of the sweep failed:\n  " + "\n  ".join(failures))
+        raise SystemExit(1)

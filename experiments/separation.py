@@ -10,27 +10,24 @@ python experiments/separation.py benchmark.limit=160 output_root=quick
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from analysis.cells import Cell, load
 from analysis.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
-from experiments.compose import composed
-from experiments.run import BAD_INPUT, KNOWN, message, run_all
+from experiments.cells import plan
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.run import run_all
 
 BUDGETS = {"t288": 288, "t144": 144, "t64": 64}
 RANKING = ("random", "cls_topk", "text_topk")  # each is to beat those before
-METHODS = (*RANKING, "oracle", "anti_oracle")
-HALF = "budget=none", "prefill.layer=5", "prefill.keep=58"  # a tenth, for layers 6 to 11
-BACKGROUND = "method=oracle", "budget=none", "vision.mark=object_patches", "vision.keep=null"
 
 
 @dataclass(frozen=True)
@@ -48,23 +45,6 @@ class Bar:
     asked: str
     found: Interval
     reached: bool
-
-
-def cells(overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """The configs of all cells."""
-
-    def cell(*choices: str) -> DictConfig:
-        return composed("experiment=separation", *choices, *overrides)
-
-    yield cell("method=vanilla", "budget=none")
-    yield cell("method=vanilla", "budget=none", "benchmark=pocket_vqa_blind")
-    yield cell("method=random", *HALF)
-    yield cell(*BACKGROUND)
-    for budget, tokens in BUDGETS.items():
-        for method in METHODS:
-            yield cell(f"method={method}", f"budget={budget}")
-        # as many tokens as the others keep, but after a first layer that saw all of them
-        yield cell("method=text_topk", "budget=none", f"prefill.keep={tokens}")
 
 
 def bars(root: Path) -> list[Bar]:
@@ -126,10 +106,8 @@ def table(made: Sequence[Bar]) -> Table:
 def main(overrides: Sequence[str]) -> None:
     """Run what is not run yet, then show all of it."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    asked = list(cells(overrides))
-    for _ in run_all(asked, console):
-        pass
-    root = Path(asked[0].output_root, "separation")
+    records = list(run_all([cell.overrides for cell in plan("separation", overrides)], console))
+    root = Path(records[0]["config"]["output_root"], "separation")
     console.print()
     show(summary(root), console)
     show(by_type(root), console)

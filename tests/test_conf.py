@@ -61,7 +61,7 @@ def test_every_option_composes_with_every_value_in_place(group, option):
 
 def test_no_group_is_forgotten():
     found = {path.relative_to(CONF).parts[0] for path in FILES if path.parent != CONF}
-    assert found == {*GROUPS, "tuned"}
+    assert found == {*GROUPS, "tuned", "hydra"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())

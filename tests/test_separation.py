@@ -12,9 +12,9 @@ import pytest
 from results import write
 from rich.console import Console
 
-from experiments.compose import resolved
-from experiments.run import KNOWN, message
-from experiments.separation import BUDGETS, RANKING, bars, cells, table
+from experiments.cells import plan
+from experiments.messages import KNOWN, message
+from experiments.separation import BUDGETS, RANKING, bars, table
 
 N = 400
 OVER_RANDOM = [f"cls_topk ({b} on average) over random ({b})" for b in BUDGETS.values()]
@@ -23,7 +23,7 @@ LEVELS = {"random": 0.5, "cls_topk": 0.7, "text_topk": 0.85, "oracle": 0.95, "an
 
 @lru_cache(maxsize=1)
 def configs() -> list[dict]:
-    return [resolved(cfg) for cfg in cells(["benchmark.limit=400"])]
+    return [dict(cell.config or {}) for cell in plan("separation", ["benchmark.limit=400"])]
 
 
 def scores(level: float) -> tuple[float, ...]:
@@ -97,7 +97,7 @@ def test_a_cell_that_is_missing_is_named(tmp_path):
 @pytest.mark.parametrize("wrong", ["foo=bar", "method=nothing", "benchmark.limit"])
 def test_a_wrong_override_is_known_input_and_one_message(wrong):
     with pytest.raises(KNOWN) as found:
-        next(cells([wrong]))
+        plan("separation", [wrong])
     assert wrong.partition("=")[0].partition(".")[0] in message(found.value)
 
 

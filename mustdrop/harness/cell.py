@@ -25,7 +25,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.progress import Meanwhile
-from mustdrop.harness.record import Run, trace_path
+from mustdrop.harness.record import trace_path
+from mustdrop.harness.run import Run, writing
 from mustdrop.harness.summary import record_of
 from mustdrop.ledger import TokenLedger
 
@@ -93,6 +94,7 @@ class Cell:
             doc for doc in self.traces if doc < wanted and not trace_path(run.folder, doc).exists()
         ]
         answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
+        run.expect(wanted)
         name = "/".join(run.folder.parts[-4:-1])
         with Meanwhile(
             name, wanted, self.config["benchmark"]["metric"], run.samples.values()
@@ -191,9 +193,10 @@ def _keeper(folder: Path, wanted: Sequence[int]) -> Any:
     def keep(doc_id: int, ledger: TokenLedger) -> None:
         if doc_id in wanted:
             path = trace_path(folder, doc_id)
-            path.parent.mkdir(exist_ok=True)
-            # under another name first: a run killed here must not leave half a file
-            ledger.save(path.with_name(f"{doc_id}.tmp.npz"))
-            path.with_name(f"{doc_id}.tmp.npz").replace(path)
+            with writing(folder):
+                path.parent.mkdir(exist_ok=True)
+                # under another name first: a run killed here must not leave half a file
+                ledger.save(path.with_name(f"{doc_id}.tmp.npz"))
+                path.with_name(f"{doc_id}.tmp.npz").replace(path)
 
     return keep

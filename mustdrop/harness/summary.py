@@ -6,7 +6,8 @@ Imports neither torch nor lmms-eval: a cell whose budget cannot be had is record
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mustdrop.harness.record import RECALL, SCHEMA, Run, now
+from mustdrop.harness.record import RECALL, SCHEMA, now
+from mustdrop.harness.run import Run
 
 
 def record_of(

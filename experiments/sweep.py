@@ -1,0 +1,175 @@
+"""An experiment as a whole: what it consists of, how far it is, what failed, by its run folders.
+
+python experiments/sweep.py plan table4            # cells, what is missing, how long it will take
+python experiments/sweep.py status table4          # a live table; --once prints it and leaves
+python experiments/sweep.py retry table4           # failed, stopped and stale cells again, here
+python experiments/sweep.py submit table4          # unfinished cells as one SLURM array
+python experiments/run.py -m experiment=table4     # all of it, here or by launcher=joblib, slurm
+
+What follows the name are overrides, as experiments/run.py takes them: model=pocket budget=t192,t64.
+A sweep without a preset is called none: plan none method=fastv,random. status takes a folder too.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from experiments.cells import Cell, found, plan
+from experiments.forecast import Forecast, spoken
+from experiments.messages import BAD_INPUT, KNOWN, message
+from mustdrop.harness.standing import SETTLED, Standing
+
+COLOURS = {
+    "done": "green", "floor": "green", "running": "cyan", "pending": "dim", "stale": "yellow",
+    "stopped": "yellow", "failed": "red",
+}  # fmt: skip
+EVERY = 2.0  # seconds between two looks
+
+
+def show_plan(cells: Sequence[Cell], console: Console) -> int:
+    """Every cell with what is left of it, and for how long that would keep one process busy."""
+    forecast = Forecast.of(Path(cells[0].config["output_root"]) if cells[0].config else Path())
+    table = Table("cell", "state", "samples", "time left", box=None)
+    total, unknown = 0.0, 0
+    for cell in cells:
+        now = cell.standing
+        left = 0.0 if now.state in SETTLED else forecast.left(cell, now)
+        total, unknown = total + (left or 0.0), unknown + (left is None)
+        table.add_row(cell.name, _state(now), _samples(now), spoken(left))
+    console.print(table)
+    states = Counter(cell.standing.state for cell in cells)
+    missing = sum(count for state, count in states.items() if state not in SETTLED)
+    told = f"{len(cells)} cells, {missing} unfinished"
+    if missing:
+        told += f": {spoken(total)} on one process" if total else ": no record to go by yet"
+        told += f", {unknown} cells of unknown length" if unknown and total else ""
+    console.print(told)
+    return 0
+
+
+def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
+    """A table that follows the folders until nothing runs any more, or ^C.
+
+    Returns:
+        1 if some cell failed, else 0.
+    """
+    if once or not console.is_terminal:
+        console.print(_status(cells))
+    else:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(_status(cells), refresh=True)
+                if all(cell.standing.state != "running" for cell in cells):
+                    break
+                time.sleep(EVERY)
+    return int(any(cell.standing.state == "failed" for cell in cells))
+
+
+def retry(cells: Sequence[Cell], console: Console) -> int:
+    """What failed, was stopped or was left behind, once more, in this process.
+
+    Returns:
+        1 if some of it is still not done.
+    """
+    from experiments.compose import composed
+    from experiments.run import attempt
+
+    again = [c for c in cells if c.config and c.standing.state in ("failed", "stopped", "stale")]
+    console.print(f"{len(again)} of {len(cells)} cells again")
+    codes = []
+    for number, cell in enumerate(again, 1):
+        console.print(f"[bold]{number}/{len(again)}[/] {escape(cell.name)}", highlight=False)
+        codes.append(attempt(composed(*cell.overrides)))
+    return int(any(codes))
+
+
+def submit(cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console) -> int:
+    """The unfinished cells as one array of SLURM."""
+    from experiments.cluster import submit as to_slurm
+
+    work = [cell for cell in cells if cell.config and cell.unfinished]
+    if not work:
+        console.print("nothing to do: every cell is done")
+        return 0
+    console.print(to_slurm(work, site, dry_run), soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
+def _status(cells: Sequence[Cell]) -> Group:
+    table = Table("cell", "state", "samples", "a second", "time left", "where", box=None)
+    seen = [(cell, cell.standing) for cell in cells]
+    for cell, now in seen:
+        rate = "" if now.rate is None else f"{now.rate:.2f}"
+        left = "" if now.left is None else spoken(now.left)
+        table.add_row(cell.name, _state(now), _samples(now), rate, left, now.where)
+    states = Counter(now.state for _, now in seen)
+    told = Text(" · ".join(f"{count} {state}" for state, count in states.most_common()))
+    errors = [
+        Text(f"{cell.name}: {now.error.splitlines()[0]}", style="red")
+        for cell, now in seen
+        if now.state == "failed" and now.error
+    ]
+    return Group(table, told, *errors)
+
+
+def _state(now: Standing) -> str:
+    return f"[{COLOURS[now.state]}]{now.state}[/]"
+
+
+def _samples(now: Standing) -> str:
+    return f"{now.n}/{'?' if now.wanted is None else now.wanted}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """One of the four commands."""
+    parser = argparse.ArgumentParser(
+        prog="sweep.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("plan", "status", "retry", "submit"):
+        command = commands.add_parser(name)
+        command.add_argument("experiment", help="a preset of conf/experiment/")
+        command.add_argument(
+            "overrides", nargs="*", help="name=value[,value], as run.py takes them"
+        )
+        if name == "status":
+            command.add_argument("--once", action="store_true", help="print it and leave")
+        if name == "submit":
+            command.add_argument("--site", type=Path, help="site file (slurm/README.md)")
+            command.add_argument("--dry-run", action="store_true", help="print the script only")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    try:
+        given = Path(options.experiment)
+        told = options.command == "status" and given.is_dir()
+        cells = found(given) if told else plan(options.experiment, options.overrides)
+        for cell in cells:
+            if cell.config is None:
+                console.print(f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}")
+        match options.command:
+            case "plan":
+                return show_plan(cells, console)
+            case "status":
+                return show_status(cells, console, options.once)
+            case "retry":
+                return retry(cells, console)
+            case _:
+                return submit(cells, options.site, options.dry_run, console)
+    except KNOWN as error:
+        print(f"error: {message(error)}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""A sweep: cells that are done are left alone, the others launched, all of them accounted for.
+
+What became of a cell is read from its folder, whatever a launcher or a scheduler says of it.
+"""
+
+from collections.abc import Callable, Sequence
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from experiments.cells import Cell, Overrides, distinct
+from mustdrop.harness.fingerprint import Fingerprint
+from mustdrop.harness.record import read_record
+from mustdrop.harness.standing import SETTLED
+
+failures: list[str] = []  # of the sweeps of this process: what its exit code tells
+
+
+def sweep(
+    asked: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], launcher: Launcher
+) -> list[JobReturn]:
+    """Launch what is unfinished, then say what is done, failed, and elsewhere.
+
+    Returns:
+        What the launcher brought back.
+    """
+    # standard error: a launcher's own output, and lmms-eval's, may fill the other one
+    console = Console(stderr=True, highlight=False)
+    cells = distinct([Cell.of(overrides, compose) for overrides in asked])
+    for cell in cells:
+        if cell.config is None:
+            console.print(
+                f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}", soft_wrap=True
+            )
+    work = [cell for cell in cells if cell.config is not None and cell.unfinished]
+    console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
+    try:
+        return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
+    finally:
+        account(cells, console)
+
+
+def account(cells: Sequence[Cell], console: Console) -> None:
+    """Say where unfinished cells stand; remember why they failed, for the exit code."""
+    for cell in cells:
+        now = cell.standing
+        if now.state in SETTLED:
+            continue
+        if now.state == "running":
+            console.print(f"[yellow]elsewhere[/]: {escape(cell.name)}: running on {now.where}")
+            continue
+        why = now.error or f"{now.state} after {now.n} samples; the same command goes on"
+        failures.append(f"{cell.name}: {why}")
+        console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
+
+
+def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:
+    """How many are done, and how many of these by other code than today's."""
+    left = {cell.folder for cell in work}
+    before = [cell.folder for cell in cells if cell.folder and cell.folder not in left]
+    mark = Fingerprint.now().id
+    other = sum((read_record(folder) or {}).get("fingerprint") != mark for folder in before)
+    told = f" ({other} by other code; force=true measures anew)" if other else ""
+    return f"{len(before)} done before{told}"
