@@ -104,7 +104,8 @@ def expand(
     """
     given = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     named = {override.get_key_element().lstrip("+~") for override in given}
-    varied = [_choices(override) for override in given]
+    # of a name given twice the last one counts, as for Hydra
+    varied = {override.get_key_element(): _choices(override) for override in given}.values()
     cells: dict[Overrides, None] = {}
     for entry in entries or [{}]:
         own = [
