@@ -20,9 +20,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from experiments import sweeping
 from experiments.compose import composed, conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
-from experiments.sweeping import failures
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import finished, run_folder
@@ -169,6 +169,9 @@ def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
 def main(cfg: DictConfig) -> None:
     """One cell of the command line; in a sweep one that fails stops no other."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if sweep:
+        place = f"{HydraConfig.get().job.num + 1}/{sweeping.launched or '?'}"
+        print(f"cell {place}: {cfg.method.name}", file=sys.stderr)
     code = attempt(cfg) if sweep else run_one(cfg)
     if code and not sweep:
         raise SystemExit(code)
@@ -207,5 +210,5 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGTERM, terminate)
     main()
-    if failures:
+    if sweeping.failures:
         raise SystemExit(1)

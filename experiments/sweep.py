@@ -57,7 +57,7 @@ def show_plan(cells: Sequence[Cell], console: Console) -> int:
 
 
 def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
-    """A table that follows the folders until nothing runs any more, or ^C.
+    """A table that follows the folders until nothing is left to run, or ^C.
 
     Returns:
         1 if some cell failed, else 0.
@@ -68,7 +68,7 @@ def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(_status(cells), refresh=True)
-                if all(cell.standing.state != "running" for cell in cells):
+                if all(cell.standing.state in (*SETTLED, "failed") for cell in cells):
                     break
                 time.sleep(EVERY)
     return int(any(cell.standing.state == "failed" for cell in cells))
@@ -113,12 +113,25 @@ def _status(cells: Sequence[Cell]) -> Group:
         table.add_row(cell.name, _state(now), _samples(now), rate, left, now.where)
     states = Counter(now.state for _, now in seen)
     told = Text(" · ".join(f"{count} {state}" for state, count in states.most_common()))
+    told.append(_together([now for _, now in seen]))
     errors = [
         Text(f"{cell.name}: {now.error.splitlines()[0]}", style="red")
         for cell, now in seen
         if now.state == "failed" and now.error
     ]
     return Group(table, told, *errors)
+
+
+def _together(seen: Sequence[Standing]) -> str:
+    """All samples, and how long those at work will need for them at the pace they have."""
+    n, wanted = sum(now.n for now in seen), [now.wanted for now in seen]
+    pace = sum(now.rate for now in seen if now.rate is not None and now.state == "running")
+    told = f" · {n} samples"
+    if None in wanted:
+        return told
+    whole = sum(count for count in wanted if count is not None)
+    told += f" of {whole}"
+    return f"{told} · {pace:.1f} a second · {spoken((whole - n) / pace)} left" if pace else told
 
 
 def _state(now: Standing) -> str:

@@ -16,7 +16,9 @@ from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_record
 from mustdrop.harness.standing import SETTLED
 
-failures: list[str] = []  # of the sweeps of this process: what its exit code tells
+# Of this process's sweep: how many cells it launched, and what its exit code tells.
+launched = 0
+failures: list[str] = []
 
 
 def sweep(
@@ -37,6 +39,8 @@ def sweep(
             )
     work = [cell for cell in cells if cell.config is not None and cell.unfinished]
     console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
+    global launched
+    launched = len(work)
     try:
         return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
     finally:
