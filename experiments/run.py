@@ -185,6 +185,9 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
-    if failures:
-        raise SystemExit(f"{len(failures)} cells of the sweep failed:\n  " + "\n  ".join(failures))
+    # By its name: a launcher's processes import what they are to run, and cannot import __main__.
+    from experiments import run as script
+
+    script.main()
+    if told := script.failures:
+        raise SystemExit(f"{len(told)} cells of the sweep failed:\n  " + "\n  ".join(told))
