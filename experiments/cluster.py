@@ -42,17 +42,20 @@ def submit(cells: Sequence[Cell], site: Site, dry_run: bool = False) -> str:
         The array's job id; the script where it is a dry run.
 
     Raises:
-        ValueError: If there is no cell, no sbatch, or sbatch refuses.
+        ValueError: If there is no cell, no sbatch, bash cannot read the script or sbatch refuses.
     """
     if not cells:
         raise ValueError("there is no cell to submit")
     folder = Path(site.logs)
+    text = script(site, _free(folder), len(cells))
+    read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    if read.returncode != 0:
+        raise ValueError(f"environment or run of the site file is no shell: {read.stderr.strip()}")
     if dry_run:
-        return script(site, _free(folder), len(cells))
+        return text
     manifest = write_manifest(cells, folder)
-    text = script(site, manifest, len(cells))
     file = manifest.with_suffix(".sbatch")
-    file.write_text(text)
+    file.write_text(script(site, manifest, len(cells)))
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", str(file)], capture_output=True, text=True, check=False

@@ -121,6 +121,7 @@ def load_site(path: Path | None = None) -> Site:
         return Site()
     try:
         told = yaml.safe_load(place.read_text())
+        plain = yaml.load(place.read_text(), yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{place} is not YAML: {error}") from error
     if not isinstance(told, dict):
@@ -132,6 +133,10 @@ def load_site(path: Path | None = None) -> Site:
             f"{place}: unknown {', '.join(unknown)}; known are {', '.join(known)}, and options for "
             "whatever else sbatch takes"
         )
+    for name in told:
+        # to YAML 4:00:00 is the number 14400
+        if isinstance(told[name], int) and ":" in plain[name]:
+            told[name] = plain[name]
     try:
         return Site(**told)
     except (ValueError, TypeError) as error:
