@@ -48,7 +48,9 @@ def submit(cells: Sequence[Cell], site: Site, dry_run: bool = False) -> str:
         raise ValueError("there is no cell to submit")
     folder = Path(site.logs)
     text = script(site, _free(folder), len(cells))
-    read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    read = subprocess.run(
+        ["/bin/bash", "-n"], input=text, capture_output=True, text=True, check=False
+    )
     if read.returncode != 0:
         raise ValueError(f"environment or run of the site file is no shell: {read.stderr.strip()}")
     if dry_run:

@@ -1,4 +1,4 @@
-"""On a real SLURM of one node: what is killed or preempted goes on, and every answer is the same.
+"""On a real SLURM of one node: what is killed or preempted goes on; all launchers answer the same.
 
 Run with ``make test-slurm``; some minutes. A task waits at its third sample while the file ``hold``
 exists, so that what is done to it falls in the middle of its cell however fast the machine.
@@ -36,11 +36,19 @@ pytestmark = [
 ROOT = Path(__file__).parents[1]
 METHODS = ("random", "fastv", "text_topk", "uniform_grid")
 BUDGETS = ("t192", "t128", "t64")
-LIMIT = 8
+LIMIT = 6
 COMMON = (f"benchmark.limit={LIMIT}", "batch_size=1", "threads=1")
-SITE = Site(partition="work", mem="1G", time=30, array_limit=2, signal_seconds=60)
+ALL = (f"method={','.join(METHODS)}", f"budget={','.join(BUDGETS)}", *COMMON)
+SITE = Site(
+    partition="work", mem="1G", time=30, array_limit=2, signal_seconds=60,
+    options={"comment": "two words"},
+)  # fmt: skip
 HOLD = """
 import json, os, time
+if "SUBMITIT_EXECUTOR" in os.environ and os.path.exists(os.environ["HOLD"] + "-start"):
+    open(os.environ["HOLD"] + "-started", "w").close()
+    while os.path.exists(os.environ["HOLD"] + "-start"):
+        time.sleep(0.05)
 dumps = json.dumps
 def patiently(value, *args, **kwargs):
     third = isinstance(value, dict) and value.get("doc_id", 0) >= 2
@@ -96,7 +104,7 @@ def root(tmp_path, cluster, monkeypatch):
 
 
 def site_of(root, **more):
-    return dataclasses.replace(SITE, logs=str(root / "logs"), **more)
+    return dataclasses.replace(SITE, logs=str(root / "the logs"), **more)
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +158,12 @@ def writers(cells):
     return found
 
 
+def urgent_job():
+    """Takes the whole node for a moment, and whoever is there goes back to the queue."""
+    asked = ["-p", "urgent", "-c", "2", "-o", "/dev/null", "--wrap=true"]
+    subprocess.run(["sbatch", *asked], check=True, capture_output=True)
+
+
 def disturb(root, cells):
     """Kill one cell, have an urgent job preempt the next two, then let all go on.
 
@@ -161,8 +175,7 @@ def disturb(root, cells):
     os.kill(process, signal.SIGKILL)
     others = [each for each in cells if each != killed]
     preempted = wait(lambda: len(found := writers(others)) == 2 and found)
-    urgent = ["sbatch", "--parsable", "-p", "urgent", "-c", "2", "-o", "/dev/null", "--wrap=true"]
-    subprocess.run(urgent, check=True, capture_output=True)
+    urgent_job()
     wait(lambda: [job[2] for job in jobs().values()].count("1") >= 2 and not writers(cells))
     (root / "hold").unlink()
     wait(nothing_runs, seconds=400)
@@ -193,7 +206,7 @@ def test_an_array_by_sbatch_ends_with_every_cell_done_whatever_happens_to_it(roo
         state = ("FAILED", "137:0", "0") if each == killed else ("COMPLETED", "0:0")
         assert told[str(number)][: len(state)] == state
         assert told[str(number)][2] == ("1" if each in preempted else "0")
-    log = (root / "logs" / f"{array}_{cells.index(next(iter(preempted)))}.out").read_text()
+    log = (root / "the logs" / f"{array}_{cells.index(next(iter(preempted)))}.out").read_text()
     assert "turn 1] warned; back to the queue" in log
     assert "turn 2] exit code 0" in log
 
@@ -205,10 +218,10 @@ def test_an_array_by_sbatch_ends_with_every_cell_done_whatever_happens_to_it(roo
     assert_same(cells, basic)
 
 
-def sweep(root, *overrides):
+def sweep(root, *overrides, launcher="slurm"):
     """The command that launches by submitit, and waits."""
     return subprocess.Popen(
-        [sys.executable, "experiments/run.py", "-m", "launcher=slurm",
+        [sys.executable, "experiments/run.py", "-m", f"launcher={launcher}",
          f"output_root={root / 'outputs'}", *overrides],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -216,9 +229,8 @@ def sweep(root, *overrides):
 
 def test_an_array_by_submitit_ends_with_every_cell_done_whatever_happens_to_it(root, basic):
     cells = cells_of(root)
-    asked = [f"method={','.join(METHODS)}", f"budget={','.join(BUDGETS)}", *COMMON]
     (root / "hold").touch()
-    launching = sweep(root, *asked)
+    launching = sweep(root, *ALL)
     killed, preempted = disturb(root, cells)
     told, _ = launching.communicate(timeout=120)
     assert launching.returncode == 1, told
@@ -228,10 +240,33 @@ def test_an_array_by_submitit_ends_with_every_cell_done_whatever_happens_to_it(r
     assert len(preempted) == 2
     assert states.count("FAILED") >= 1
 
-    again = sweep(root, *asked)
+    again = sweep(root, *ALL)
     told, _ = again.communicate(timeout=400)
     assert again.returncode == 0, told
     assert_same(cells, basic)
+
+
+def test_two_workers_of_joblib_answer_the_same(root, basic):
+    launching = sweep(root, *ALL, launcher="joblib")
+    told, _ = launching.communicate(timeout=400)
+    assert launching.returncode == 0, told
+    assert_same(cells_of(root), basic)
+
+
+def test_a_task_that_is_warned_before_it_listens_has_another_turn(root):
+    """By submitit; its Python is still starting, and USR2 would kill it for good."""
+    one = cell(root, "method=fastv", *COMMON)
+    start = root / "hold-start"
+    start.touch()
+    launching = sweep(root, *one.overrides)
+    wait((root / "hold-started").exists)
+    before = set(jobs())
+    urgent_job()
+    wait(lambda: "1" in [jobs()[name][2] for name in before])
+    start.unlink()
+    told, _ = launching.communicate(timeout=200)
+    assert launching.returncode == 0, told
+    assert read_record(one.folder) is not None
 
 
 def test_a_cell_that_fails_by_itself_is_no_matter_of_slurm(root):
@@ -240,7 +275,7 @@ def test_a_cell_that_fails_by_itself_is_no_matter_of_slurm(root):
     array = submit([bad], site_of(root))
     wait(nothing_runs)
     assert jobs(array) == {"0": ("FAILED", "2:0", "0")}
-    assert "keep must be a count of tokens" in (root / "logs" / f"{array}_0.out").read_text()
+    assert "keep must be a count of tokens" in (root / "the logs" / f"{array}_0.out").read_text()
     before = set(jobs())
     launching = sweep(root, "method=fastv", "prefill.keep=-1", "seed=0", *COMMON)
     launching.communicate(timeout=200)
@@ -273,11 +308,27 @@ def test_a_cancelled_task_stays_cancelled_and_a_second_process_is_refused(root):
     wait(lambda: writers([one]))
     second = submit([one], site_of(root))
     wait(lambda: jobs(second)["0"][0] == "FAILED")
-    log = (root / "logs" / f"{second}_0.out").read_text()
+    log = (root / "the logs" / f"{second}_0.out").read_text()
     assert "another process is writing" in log
     assert writers([one])
     subprocess.run(["scancel", array], check=True)
     wait(nothing_runs)
     assert jobs(array)["0"][0] == "CANCELLED"
-    assert "ended by SLURM" in (root / "logs" / f"{array}_0.out").read_text()
+    assert "ended by SLURM" in (root / "the logs" / f"{array}_0.out").read_text()
     assert [line["doc_id"] for line in read_samples(one.folder)] == [0, 1]
+
+
+def test_nothing_of_the_cluster_is_left_whatever_happened(cluster):
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder:
+
+        def processes():
+            lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+            return [line for line in lines if folder.encode() in line]
+
+        with pytest.raises(ZeroDivisionError), local_slurm.started(Path(folder)) as env:
+            job = ["sbatch", f"--output={folder}/out", f"--wrap=sleep 600 # {folder}"]
+            subprocess.run(job, env=env, check=True, capture_output=True)
+            wait((Path(folder) / "out").exists)
+            assert len(processes()) >= 4
+            raise ZeroDivisionError
+        assert processes() == []
