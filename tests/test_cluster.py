@@ -8,16 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+from submitit.core.utils import UncompletedJobError
 
 from experiments import cluster
 from experiments.cluster import script, submit, task
 from experiments.cluster_site import ROOT, Site, load_site
 from experiments.compose import composed, conf_dir
+from hydra_plugins.mustdrop_slurm import ArrayLauncher
 
 EXAMPLE = ROOT / "slurm" / "site.example.yaml"
 # every field by a value of its own
@@ -294,3 +299,25 @@ def test_submitit_does_not_ignore_what_it_cannot_do(place, monkeypatch):
 def test_a_config_composes_without_a_site_file(place, monkeypatch):
     monkeypatch.setattr("experiments.cluster_site.FILE", place / "site.yaml")
     assert composed("launcher=slurm").method.name == "mustdrop"
+
+
+@pytest.mark.parametrize("registered", [set(), {"7_0", "7_1"}])
+def test_an_array_is_waited_for_though_slurm_loses_a_task(registered, monkeypatch, capsys):
+    states, asked = iter([False, True, False, True, True]), []
+    watcher = SimpleNamespace(
+        _registered={"3_0"}, is_done=lambda task: asked.append(task) or next(states)
+    )
+
+    def launch(*_):
+        watcher._registered |= registered
+        raise UncompletedJobError("what submitit says")
+
+    monkeypatch.setattr("submitit.SlurmJob.watcher", watcher)
+    monkeypatch.setattr(SlurmLauncher, "launch", launch)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    told = "SLURM lost a task" if registered else "sbatch refuses: what submitit says"
+    with pytest.raises(CompactHydraException, match=told):
+        ArrayLauncher().launch([["seed=1"]], 0)
+    assert set(asked) == registered
+    assert next(states, None) is None or not registered
+    assert ("what submitit says" in capsys.readouterr().out) == bool(registered)
