@@ -93,14 +93,17 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
 
 
 def submit(cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console) -> int:
-    """The unfinished cells as one array of SLURM."""
+    """The unfinished cells that nobody works on, as one array of SLURM."""
     from experiments.cluster import submit as to_slurm
+    from experiments.cluster_site import load_site
 
-    work = [cell for cell in cells if cell.config and cell.unfinished]
+    work = [c for c in cells if c.config and c.unfinished and c.standing.state != "running"]
     if not work:
-        console.print("nothing to do: every cell is done")
+        console.print("nothing to do: every cell is done or running")
         return 0
-    console.print(to_slurm(work, site, dry_run), soft_wrap=True, markup=False, highlight=False)
+    told = to_slurm(work, load_site(site), dry_run)
+    told = told if dry_run else f"{len(work)} of {len(cells)} cells are job {told}"
+    console.print(told, soft_wrap=True, markup=False, highlight=False)
     return 0
 
 

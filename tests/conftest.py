@@ -2,8 +2,11 @@
 
 import os
 import random
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+# whatever cluster this checkout is used on
+os.environ["MUSTDROP_SITE"] = str(Path(__file__).parents[1] / "slurm" / "site.example.yaml")
 
 import numpy as np
 import pytest

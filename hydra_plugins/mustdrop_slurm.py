@@ -1,0 +1,46 @@
+"""submitit's launcher, with patience: it waits for the whole array where SLURM loses a task."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+
+
+class ArrayLauncher(SlurmLauncher):
+    """What became of the cells is read from their folders, not from what it brings back."""
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        # Hydra looks into every plugin at every start, of any program: what is heavy waits
+        from submitit import SlurmJob
+        from submitit.core.utils import UncompletedJobError
+
+        watcher = SlurmJob.watcher
+        before = set(watcher._registered)
+        try:
+            return super().launch(job_overrides, initial_job_idx)
+        except UncompletedJobError as error:
+            tasks = set(watcher._registered) - before
+            if not tasks:
+                raise CompactHydraException(f"sbatch refuses: {error}") from error
+            # killed, cancelled or out of memory: it left no result, and the others still run
+            print(f"{error}\nwaiting for the other tasks of the array", flush=True)
+            while not all(watcher.is_done(task) for task in tasks):
+                time.sleep(2)
+            raise CompactHydraException("SLURM lost a task; the same command goes on") from error
+
+
+@dataclass
+class ArrayConf(SlurmQueueConf):
+    """submitit's own options."""
+
+    _target_: str = "hydra_plugins.mustdrop_slurm.ArrayLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm_array", node=ArrayConf())
