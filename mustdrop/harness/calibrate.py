@@ -73,8 +73,7 @@ def bisect(
     Raises:
         ValueError: If the range is empty or the target is not positive.
     """
-    if not low < high or target <= 0:
-        raise ValueError(f"need low < high and a positive target, got [{low}, {high}] and {target}")
+    _require(low, high, target)
     at_low, at_high = measure(low), measure(high)
     ends = sorted((at_low, at_high))
     nearest = min(max(target, ends[0]), ends[1])
@@ -83,7 +82,7 @@ def bisect(
     best = min((low, at_low), (high, at_high), key=lambda seen: abs(seen[1] - target))
     taken = 2
     while abs(best[1] - target) > tolerance * target and taken < steps:
-        middle = math.sqrt(low * high) if low > 0 else (low + high) / 2
+        middle = _middle(low, high)
         found = measure(middle)
         taken += 1
         best = min(best, (middle, found), key=lambda seen: abs(seen[1] - target))
@@ -92,6 +91,106 @@ def bisect(
         else:
             high = middle
     return Found(best[0], best[1], target, taken)
+
+
+def guided(
+    measure: Callable[[float], float],
+    likely: Callable[[float], float],
+    target: float,
+    low: float,
+    high: float,
+    tolerance: float = TOLERANCE,
+    steps: int = 16,
+) -> Found | OutOfReach:
+    """As :func:`bisect`, for a measurement that is dear beside an estimate of it.
+
+    What is measured next is where the estimate, scaled to agree with the last measurement, meets
+    the target; every third time, and where that would repeat one, the middle of what is left. The
+    ends are measured only if the estimate leads there.
+
+    Args:
+        measure: Rising or falling, as the estimate.
+        likely: The estimate; cheap.
+        target: What is to be met.
+        low: One end.
+        high: The other.
+        tolerance: Relative error at which the search stops.
+        steps: Measurements at most.
+
+    Raises:
+        ValueError: If the range is empty or the target is not positive.
+    """
+    _require(low, high, target)
+    rising = likely(low) < likely(high)
+    seen: dict[float, float] = {}
+    factor, ends = 1.0, (low, high)
+    while len(seen) < steps:
+        scaled = factor
+        value = _meet(lambda x: scaled * likely(x), target, low, high, rising, tolerance / 4)
+        if value in seen or len(seen) % 3 == 2:
+            value = _middle(low, high)
+        if value in seen or not low <= value <= high:
+            break
+        found = seen[value] = measure(value)
+        if abs(found - target) <= tolerance * target:
+            break
+        below = found < target
+        if value == ends[below == rising]:
+            return OutOfReach(found, target)
+        if below == rising:
+            low = value
+        else:
+            high = value
+        factor = found / likely(value) if found and likely(value) else 1.0
+    value = min(seen, key=lambda x: abs(seen[x] - target))
+    return Found(value, seen[value], target, len(seen))
+
+
+def certain(holds: Callable[[float], bool], good: float, bad: float, steps: int = 8) -> float:
+    """How far from ``good`` towards ``bad`` something surely holds; ``good`` if not even there."""
+    if not holds(good):
+        return good
+    for _ in range(steps):
+        middle = _middle(good, bad)
+        if holds(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _meet(
+    function: Callable[[float], float],
+    target: float,
+    low: float,
+    high: float,
+    rising: bool,
+    tolerance: float,
+) -> float:
+    """Where a cheap monotone function meets the target; the nearer end where it does not."""
+    for end, short in ((low, rising), (high, not rising)):
+        at = function(end)
+        if (at >= target) if short else (at <= target):
+            return end
+    for _ in range(24):
+        middle = _middle(low, high)
+        at = function(middle)
+        if abs(at - target) <= tolerance * target:
+            return middle
+        if (at < target) == rising:
+            low = middle
+        else:
+            high = middle
+    return _middle(low, high)
+
+
+def _middle(low: float, high: float) -> float:
+    return math.sqrt(low * high) if min(low, high) > 0 else (low + high) / 2
+
+
+def _require(low: float, high: float, target: float) -> None:
+    if not low < high or target <= 0:
+        raise ValueError(f"need low < high and a positive target, got [{low}, {high}] and {target}")
 
 
 def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:
@@ -110,13 +209,24 @@ def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDr
 
 
 @torch.inference_mode()
-def executed_average(
-    model: Any, dropper: TokenDropper, batches: Sequence[Mapping[str, Any]]
-) -> float:
-    """Mean over prompts of the vision tokens that enter a layer; the prefill alone runs."""
+def executed(
+    model: Any,
+    dropper: TokenDropper,
+    batches: Sequence[Mapping[str, Any]],
+    tick: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Of each prompt, the mean over layers of the vision tokens that enter; the prefill alone runs.
+
+    Args:
+        model: Any that a dropper can be attached to.
+        dropper: What is measured; its last stage, which cuts the cache only, is left out.
+        batches: Inputs of ``generate``.
+        tick: Called after each batch.
+    """
     entered: list[float] = []
     for inputs in batches:
-        with dropper.attach(model) as run:
+        with replace(dropper, decode=None).attach(model) as run:
             model.generate(**inputs, do_sample=False, max_new_tokens=1)
         entered += [ledger.counts().executed_average for ledger in run.ledgers]
-    return sum(entered) / len(entered)
+        tick()
+    return entered
