@@ -1,196 +1,66 @@
 """The threshold that gives a method the executed average asked for. Knows no benchmark."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mustdrop.dropper import TokenDropper
-
-TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where a search ended.
-
-    Attributes:
-        value: The threshold.
-        measured: What it gave.
-        target: What was asked for.
-        steps: Measurements taken.
-    """
-
-    value: float
-    measured: float
-    target: float
-    steps: int
-
-    @property
-    def error(self) -> float:
-        """Relative to the target."""
-        return self.measured / self.target - 1
+from mustdrop.harness.replay import Replay
+from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
 
 
-@dataclass(frozen=True)
-class OutOfReach:
-    """The target lies outside what the ends of the range give.
-
-    Attributes:
-        nearest: The attainable value nearest to the target.
-        target: What was asked for.
-    """
-
-    nearest: float
-    target: float
-
-
-def bisect(
+def threshold(
     measure: Callable[[float], float],
+    replay: Replay | None,
+    dropper: TokenDropper,
+    place: str,
     target: float,
     low: float,
     high: float,
-    tolerance: float = TOLERANCE,
-    steps: int = 24,
-) -> Found | OutOfReach:
-    """The value in [low, high] at which a monotone function meets a target.
-
-    Intervals are halved on a log scale where ``low`` is above 0.
-
-    A count of tokens is a step function of its threshold, so the nearest value seen is returned,
-    and it may miss the tolerance where a step is larger than that.
-
-    Args:
-        measure: Rising or falling, either will do.
-        target: What it is to give.
-        low: One end.
-        high: The other.
-        tolerance: Relative error at which the search stops.
-        steps: Measurements at most, the two ends counted.
-
-    Raises:
-        ValueError: If the range is empty or the target is not positive.
-    """
-    _require(low, high, target)
-    at_low, at_high = measure(low), measure(high)
-    ends = sorted((at_low, at_high))
-    nearest = min(max(target, ends[0]), ends[1])
-    if abs(nearest - target) > tolerance * target:
-        return OutOfReach(nearest, target)
-    best = min((low, at_low), (high, at_high), key=lambda seen: abs(seen[1] - target))
-    taken = 2
-    while abs(best[1] - target) > tolerance * target and taken < steps:
-        middle = _middle(low, high)
-        found = measure(middle)
-        taken += 1
-        best = min(best, (middle, found), key=lambda seen: abs(seen[1] - target))
-        if (found < target) == (at_low < at_high):
-            low = middle
-        else:
-            high = middle
-    return Found(best[0], best[1], target, taken)
-
-
-def guided(
-    measure: Callable[[float], float],
-    likely: Callable[[float], float],
-    target: float,
-    low: float,
-    high: float,
-    tolerance: float = TOLERANCE,
-    steps: int = 16,
-) -> Found | OutOfReach:
-    """As :func:`bisect`, for a measurement that is dear beside an estimate of it.
-
-    What is measured next is where the estimate, scaled to agree with the last measurement, meets
-    the target; every third time, and where that would repeat one, the middle of what is left. The
-    ends are measured only if the estimate leads there.
-
-    Args:
-        measure: Rising or falling, as the estimate.
-        likely: The estimate; cheap.
-        target: What is to be met.
-        low: One end.
-        high: The other.
-        tolerance: Relative error at which the search stops.
-        steps: Measurements at most.
-
-    Raises:
-        ValueError: If the range is empty or the target is not positive.
-    """
-    _require(low, high, target)
-    rising = likely(low) < likely(high)
-    seen: dict[float, float] = {}
-    factor, ends = 1.0, (low, high)
-    while len(seen) < steps:
-        scaled = factor
-        value = _meet(lambda x: scaled * likely(x), target, low, high, rising, tolerance / 4)
-        if value in seen or len(seen) % 3 == 2:
-            value = _middle(low, high)
-        if value in seen or not low <= value <= high:
-            break
-        found = seen[value] = measure(value)
-        if abs(found - target) <= tolerance * target:
-            break
-        below = found < target
-        if value == ends[below == rising]:
-            return OutOfReach(found, target)
-        if below == rising:
-            low = value
-        else:
-            high = value
-        factor = found / likely(value) if found and likely(value) else 1.0
-    value = min(seen, key=lambda x: abs(seen[x] - target))
-    return Found(value, seen[value], target, len(seen))
-
-
-def certain(holds: Callable[[float], bool], good: float, bad: float, steps: int = 8) -> float:
-    """How far from ``good`` towards ``bad`` something surely holds; ``good`` if not even there."""
-    if not holds(good):
-        return good
-    for _ in range(steps):
-        middle = _middle(good, bad)
-        if holds(middle):
-            good = middle
-        else:
-            bad = middle
-    return good
-
-
-def _meet(
-    function: Callable[[float], float],
-    target: float,
-    low: float,
-    high: float,
-    rising: bool,
     tolerance: float,
-) -> float:
-    """Where a cheap monotone function meets the target; the nearer end where it does not."""
-    for end, short in ((low, rising), (high, not rising)):
-        at = function(end)
-        if (at >= target) if short else (at <= target):
-            return end
-    for _ in range(24):
-        middle = _middle(low, high)
-        at = function(middle)
-        if abs(at - target) <= tolerance * target:
-            return middle
-        if (at < target) == rising:
-            low = middle
-        else:
-            high = middle
-    return _middle(low, high)
+) -> Found | OutOfReach:
+    """The value of a field at which a method meets a budget, in as few passes as can be had.
 
+    Where a replay knows all, no pass is needed. Where it knows the first dropping layer, it narrows
+    the range and says where to measure. Merging that another stage follows is measured at points
+    over what the replay leaves, since fewer tokens may then be dropped less: gamma is a share of
+    all attention, whatever there is to share it.
 
-def _middle(low: float, high: float) -> float:
-    return math.sqrt(low * high) if min(low, high) > 0 else (low + high) / 2
+    Args:
+        measure: The executed average at a value, by running the model.
+        replay: What :func:`mustdrop.harness.replay.watch` saw; None: nothing is known.
+        dropper: The method.
+        place: Stage and field, like ``prefill.gamma``.
+        target: The budget.
+        low: One end of the range.
+        high: The other.
+        tolerance: Of the executed average, relative.
+    """
+    if replay is None:
+        return scan(measure, target, low, high, tolerance)
 
+    def known(value: float, likely: bool = False):
+        return replay.range(with_field(dropper, place, value), likely)
 
-def _require(low: float, high: float, target: float) -> None:
-    if not low < high or target <= 0:
-        raise ValueError(f"need low < high and a positive target, got [{low}, {high}] and {target}")
+    if all(known(end).low == known(end).high for end in (low, high)):
+        return replace(
+            bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60), steps=0
+        )
+    rising = known(low).high < known(high).high
+
+    def under(value: float) -> bool:
+        return known(value).high < (1 - tolerance) * target
+
+    def over(value: float) -> bool:
+        return known(value).low > (1 + tolerance) * target
+
+    left, right = (under, over) if rising else (over, under)
+    ends = certain(left, low, high), certain(right, high, low)
+    if place == "vision.tau":
+        return scan(measure, target, *ends, tolerance)
+    return guided(measure, lambda x: known(x, True).likely, target, *ends, tolerance)
 
 
 def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:

@@ -147,6 +147,17 @@ def watch(
     return Replay(seen)
 
 
+def unset(dropper: TokenDropper, place: str) -> TokenDropper:
+    """The dropper without what a watched pass does not depend on; equal ones share a replay."""
+    if place == "vision.tau" and isinstance(dropper.vision, LocalMerge):
+        return TokenDropper(vision=replace(dropper.vision, tau=0.0))
+    if place == "key_tokens.mu" and isinstance(dropper.key_tokens, ClsAttention):
+        dropper = replace(dropper, key_tokens=replace(dropper.key_tokens, mu=0.0))
+    if isinstance(dropper.prefill, DualAttention):
+        dropper = replace(dropper, prefill=replace(dropper.prefill, gamma=0.0, alpha=0.0))
+    return dropper
+
+
 _FILTERED = {
     ("prefill.gamma", DualAttention),
     ("prefill.alpha", DualAttention),
@@ -164,7 +175,8 @@ def _range(seen: Seen, dropper: TokenDropper, likely: bool) -> tuple[float, floa
         untouched = min(layers, default=depth - 1) + 1
         return entered * untouched / depth, float(entered), float(entered)
     if not seen.looks:
-        return (float(seen.entered),) * 3
+        alone = float(seen.entered)
+        return alone, alone, alone
     strategy = dropper.prefill
     assert isinstance(strategy, DualAttention)
     protected = _protected(seen, dropper.key_tokens)
@@ -209,7 +221,7 @@ def _protected(seen: Seen, strategy: KeyTokenStrategy | None) -> Bool[Tensor, " 
 def _watch_text(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any], judged: bool
 ) -> list[Seen] | None:
-    """Dual attention, for both its thresholds at once; where ``judged``, also what marks key tokens.
+    """Dual attention; where ``judged``, also what marks key tokens.
 
     None where a later step of the encoder drops what was judged.
     """
