@@ -31,8 +31,9 @@ from mustdrop.dropper import TokenDropper
 from mustdrop.harness.calibrate import executed, threshold, with_field
 from mustdrop.harness.chat import prompt_inputs, read_chat
 from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.replay import Replay, unset, watch
+from mustdrop.harness.replay import Replay
 from mustdrop.harness.search import Found, OutOfReach
+from mustdrop.harness.watch import unset, watch
 
 failures: list[str] = []
 

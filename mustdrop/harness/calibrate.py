@@ -30,7 +30,7 @@ def threshold(
 
     Args:
         measure: The executed average at a value, by running the model.
-        replay: What :func:`mustdrop.harness.replay.watch` saw; None: nothing is known.
+        replay: What :func:`mustdrop.harness.watch.watch` saw; None: nothing is known.
         dropper: The method.
         place: Stage and field, like ``prefill.gamma``.
         target: The budget.
