@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -107,6 +108,8 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     OmegaConf.update(cfg, place, low)
     dropper = instantiate(cfg.dropper)
     with_field(dropper, place, low)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     start = time.monotonic()
     node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
     asked = questions(instantiate(cfg.model), cfg.device, node, cfg.batch_size, n)
@@ -159,7 +162,10 @@ def _bar(told: str, total: int) -> Iterator[Callable[[], None]]:
     """A line that moves, batch by batch; it is gone when the pass is over."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(file=sys.stderr)
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
         task = bar.add_task(told, total=total)
         yield lambda: bar.advance(task)
 

@@ -60,7 +60,7 @@ def threshold(
     ends = certain(left, low, high), certain(right, high, low)
     if place == "vision.tau":
         return scan(measure, target, *ends, tolerance)
-    return guided(measure, lambda x: known(x, True).likely, target, *ends, tolerance)
+    return guided(measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance)
 
 
 def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:

@@ -92,6 +92,7 @@ def bisect(
 def guided(
     measure: Callable[[float], float],
     likely: Callable[[float], float],
+    rising: bool,
     target: float,
     low: float,
     high: float,
@@ -105,8 +106,9 @@ def guided(
     ends are measured only if the estimate leads there.
 
     Args:
-        measure: Rising or falling, as the estimate.
+        measure: Rising or falling.
         likely: The estimate; cheap.
+        rising: Which of the two.
         target: What is to be met.
         low: One end.
         high: The other.
@@ -117,7 +119,6 @@ def guided(
         ValueError: If the range is empty or the target is not positive.
     """
     _require(low, high, target)
-    rising = likely(low) < likely(high)
     seen: dict[float, float] = {}
     factor, ends = 1.0, (low, high)
     while len(seen) < steps:
