@@ -138,7 +138,9 @@ def _asked(cfg: DictConfig) -> tuple[float, float]:
     place = cfg.calibration.field
     stage, _, name = place.partition(".")
     node = cfg.get(stage)
-    if not isinstance(node, DictConfig) or name not in node:
+    if not isinstance(node, DictConfig) or name not in list(
+        node
+    ):  # one without a value is there too
         raise ValueError(
             f"{place} is no field of a stage in use; write stage.field, as in prefill.gamma"
         )
