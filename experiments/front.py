@@ -88,9 +88,8 @@ def shared(cfg: DictConfig) -> SharedStudy:
     return SharedStudy(folder, drawn, asked, cfg.front.seed)
 
 
-def work(cfg: DictConfig) -> None:
+def work(cfg: DictConfig, study: SharedStudy) -> None:
     """Ask, run, tell, until as many trials as wanted are finished or in other workers' hands."""
-    study = shared(cfg)
     with study.at_work():
         while (trial := study.ask(cfg.front.trials)) is not None:
             print(f"trial {trial.number}, {study.count(TrialState.COMPLETE)} done")
@@ -105,7 +104,7 @@ def _worker(config: str, log: Path) -> None:
     cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
     with log.open("a", buffering=1) as told, redirect_stdout(told), redirect_stderr(told):
-        work(cfg)
+        work(cfg, shared(cfg))
 
 
 def team(cfg: DictConfig, folder: Path) -> list[BaseProcess]:
@@ -141,7 +140,7 @@ def main(overrides: Sequence[str]) -> None:
     root = Path(cfg.output_root, "front", cfg.front.name)
     study = shared(cfg)
     others = team(cfg, root)
-    work(cfg)
+    work(cfg, study)
     for process in others:
         process.join()
     list(run_all(list(controls(cfg, overrides)), console, "control "))

@@ -61,12 +61,12 @@ class SharedStudy:
                 load_if_exists=True,
             )
             self._refuse_other(json.loads(json.dumps(dict(asked))))
-            # workers that draw the same numbers would do the same work
-            started = len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = TPESampler(
-                n_startup_trials=10, multivariate=True, constant_liar=True,
-                seed=seed + 1000 * started + os.getpid() * bool(started),
-            )  # fmt: skip
+            # two workers that draw the same numbers would do the same work
+            place = self.study.user_attrs.get("workers", 0)
+            self.study.set_user_attr("workers", place + 1)
+        self.study.sampler = TPESampler(
+            n_startup_trials=10, multivariate=True, constant_liar=True, seed=seed + 1000 * place
+        )
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
