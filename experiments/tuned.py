@@ -49,9 +49,8 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     # where a run goes and on what says nothing about the number
     asked = [told for told in chosen.overrides.task if told.split("=")[0] not in UNKEYED]
     source = (
-        f"# Fixed: {_others(cfg)}.\n"
-        f"# Source: python experiments/calibrate.py {' '.join(asked)} (seed {cfg.seed}; "
-        f"{_code(cfg)}).\n"
+        f"# Fixed: {_others(cfg)}.\n# Source: python experiments/calibrate.py {' '.join(asked)}\n"
+        f"# Measured with seed {cfg.seed} on {_code(cfg)}.\n"
     )
     found, n = done.found, cfg.calibration.n
     split = cfg.benchmark.calibration.split

@@ -45,9 +45,8 @@ def threshold(
         return replay.range(with_field(dropper, place, value), likely)
 
     if all(known(end).low == known(end).high for end in (low, high)):
-        return replace(
-            bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60), steps=0
-        )
+        found = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
+        return replace(found, steps=0) if isinstance(found, Found) else found
     rising = known(low).high < known(high).high
 
     def under(value: float) -> bool:

@@ -102,7 +102,7 @@ def guided(
     """As :func:`bisect`, for a measurement that is dear beside an estimate of it.
 
     What is measured next is where the estimate, scaled to agree with the last measurement, meets
-    the target; every third time, and where that would repeat one, the middle of what is left. The
+    the target; every fourth time, and where that would repeat one, the middle of what is left. The
     ends are measured only if the estimate leads there.
 
     Args:
@@ -124,7 +124,7 @@ def guided(
     while len(seen) < steps:
         # the estimate meets the scaled target where the scaled estimate meets the target
         value = _meet(likely, target / factor, low, high, rising, tolerance / 4)
-        if value in seen or len(seen) % 3 == 2:
+        if value in seen or len(seen) % 4 == 3:
             value = _middle(low, high)
         if value in seen or not low <= value <= high:
             break
