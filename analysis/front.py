@@ -20,7 +20,7 @@ from rich.table import Table
 
 from analysis.cells import Cell, load
 from analysis.intervals import mean_interval
-from analysis.style import BLACK, BLUE, GREY, SKY, STYLE, looks, save
+from analysis.style import BLACK, STYLE, looks, save
 from analysis.variants import alike
 
 TICKS = (24, 32, 48, 64, 96, 128, 192, 288, 384, 576)
@@ -139,33 +139,33 @@ def draw(found: Front, path: Path | str) -> Path:
 
 def _points(place: Axes, found: Front) -> None:
     place.set_xscale("log")
+    own = found.front[0]["method"]
+    style = looks([own, *(cell["method"] for cell in found.controls)])
+    colour = style[own]["color"]
     shown = [cell for cell in found.trials if cell not in found.front]
     place.plot(
         [cell.executed for cell in shown], [100 * _accuracy(cell) for cell in shown], "o",
-        ms=4, color=SKY, alpha=0.45, mew=0, label=f"other trials ({len(shown)})", zorder=2,
+        ms=4.5, color=colour, alpha=0.35, mew=0, label=f"other trials ({len(shown)})", zorder=2,
     )  # fmt: skip
-    _line(place, found.front, "the front", color=BLUE, marker="o", ms=5.5, lw=1.6, zorder=4)
-    again = [cell for cell in found.again if cell is not None]
+    _line(place, found.front, "the front", color=colour, marker="o", ms=5.5, lw=1.6, zorder=4)
+    again = sorted(filter(None, found.again), key=lambda cell: cell.executed)
     if again:
         _line(
-            place, sorted(again, key=lambda cell: cell.executed), "its settings, test questions",
-            color=BLUE, marker="o", ms=5.5, mfc="white", lw=1, ls=":", zorder=3,
+            place, again, "its settings, test questions", color=colour, marker="o", ms=5.5,
+            mfc="white", lw=1, ls=":", zorder=3,
         )  # fmt: skip
-    style = looks([found.front[0]["method"], *(cell["method"] for cell in found.controls)])
     methods: dict[str, list[Cell]] = {}
-    for cell in found.controls:
+    for cell in sorted(found.controls, key=lambda cell: cell.executed):
         if cell["method"] == "vanilla":
             place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1)
             place.annotate(
-                f"vanilla, {cell.executed:.0f} tokens", (1, 100 * _accuracy(cell)), (-4, 3),
-                ("axes fraction", "data"), textcoords="offset points", ha="right", size=8.5,
+                f"vanilla, {cell.executed:.0f} tokens", (0, 100 * _accuracy(cell)), (4, 3),
+                ("axes fraction", "data"), textcoords="offset points", size=8.5,
             )  # fmt: skip
         else:
             methods.setdefault(cell["method"], []).append(cell)
     for name, cells in methods.items():
-        look = {**style[name], "color": GREY if name == "random" else style[name]["color"]}
-        cells.sort(key=lambda cell: cell.executed)
-        _line(place, cells, name, **look, ms=5, lw=1, zorder=3)
+        _line(place, cells, name, **style[name], ms=5, lw=1, zorder=3)
     spent = [cell.executed for cell in (*found.trials, *(c for cs in methods.values() for c in cs))]
     low, high = min(spent) / 1.08, max(spent) * 1.08
     place.set_xlim(low, high)
