@@ -1,144 +1,216 @@
 """Find the threshold that gives a method a budget's executed average; write it under conf/tuned/.
 
-python experiments/calibrate.py budget=t128 prefill.alpha=1e-2
-python experiments/calibrate.py method=mustdrop_official budget=t128 prefill.alpha=1e-2
-python experiments/calibrate.py calibration.field=vision.tau calibration.low=36 calibration.high=71
+python experiments/calibrate.py -m budget=t192,t128 prefill.alpha=1e-2
+python experiments/calibrate.py method=mustdrop_individual calibration.field=prefill.alpha
+python experiments/calibrate.py method=mustdrop_merge budget=t288 calibration.field=vision.tau
 
 A budget that the method cannot meet is written too: its cell then says ``floor <n>`` instead of
 running.
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from analysis.intervals import mean_interval
 from experiments.compose import conf_dir
 from experiments.run import BAD_INPUT, KNOWN, message
-from mustdrop.harness.calibrate import Found, OutOfReach, bisect, executed_average, with_field
+from experiments.tuned import Calibrated, write
+from mustdrop.dropper import TokenDropper
+from mustdrop.harness.calibrate import executed, threshold, with_field
 from mustdrop.harness.chat import prompt_inputs, read_chat
+from mustdrop.harness.checkpoint import Checkpoint
+from mustdrop.harness.replay import Replay
+from mustdrop.harness.search import Found, OutOfReach
+from mustdrop.harness.watch import unset, watch
+
+failures: list[str] = []
 
 
-def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, float | None]:
+class Questions:
+    """A model and the questions it is asked: the first ``n`` to search on, the next held out.
+
+    What one budget has loaded, prepared and watched serves the next one too.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: str, calibration: str, batch_size: int, n: int
+    ) -> None:
+        task = instantiate(OmegaConf.create(calibration))
+        if not 1 <= n <= len(task.eval_docs) // 2:
+            raise ValueError(
+                f"calibration.n must be in [1, {len(task.eval_docs) // 2}], half of what "
+                f"{task.config.task} has, got {n}"
+            )
+        self.task, self.batch_size, self.n = task, batch_size, n
+        self.model, self.processor = checkpoint.load(device)
+        self.replays: dict[tuple, Replay | None] = {}
+        self.inputs: dict[int, list[Any]] = {}
+        self.passes = 0
+
+    def prompts(self, first: int) -> list[Any]:
+        """Batches of ``n`` questions, as the model takes them."""
+        if first not in self.inputs:
+            docs = [self.task.eval_docs[index] for index in range(first, first + self.n)]
+            chats = [
+                read_chat(self.task.config.task, first + index, self.task.doc_to_messages(doc))
+                for index, doc in enumerate(docs)
+            ]
+            size = self.batch_size
+            self.inputs[first] = [
+                prompt_inputs(self.model, self.processor, chats[at : at + size])
+                for at in range(0, self.n, size)
+            ]
+        return self.inputs[first]
+
+    def executed(self, dropper: TokenDropper, first: int, told: str) -> list[float]:
+        """The executed average of each question, by running the model."""
+        self.passes += 1
+        batches = self.prompts(first)
+        with _bar(f"pass {self.passes}: {told}", len(batches)) as tick:
+            return executed(self.model, dropper, batches, tick)
+
+    def watched(self, dropper: TokenDropper, place: str) -> Replay | None:
+        """What a pass over the first questions shows, whatever the thresholds."""
+        key = unset(dropper, place), place
+        if key not in self.replays:
+            batches = self.prompts(0)
+            with _bar("pass 1: watching", len(batches)) as tick:
+                self.replays[key] = watch(self.model, dropper, place, batches, tick)
+            self.passes += self.replays[key] is not None
+        return self.replays[key]
+
+
+questions = lru_cache(maxsize=1)(Questions)
+
+
+def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     """Search on the first ``n`` questions of the calibration split, then measure on the next ``n``.
 
-    Returns:
-        Where the search ended, and the executed average on what was held out.
-
     Raises:
-        ValueError: If there is no budget, or no such field.
+        ValueError: If there is no budget, no such field, or the split is too small.
     """
+    place, n = cfg.calibration.field, cfg.calibration.n
+    low, high = _asked(cfg)
+    # the value that is looked for may have none yet
+    OmegaConf.update(cfg, place, low)
+    dropper = instantiate(cfg.dropper)
+    with_field(dropper, place, low)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    start = time.monotonic()
+    node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
+    asked = questions(instantiate(cfg.model), cfg.device, node, cfg.batch_size, n)
+    asked.passes = 0
+
+    def average(value: float) -> float:
+        measured = asked.executed(with_field(dropper, place, value), 0, f"{place} {value:.4g}")
+        console.print(f"{place} {value:.4g}: executed {sum(measured) / n:.1f}")
+        return sum(measured) / n
+
+    replay = asked.watched(dropper, place)
+    tolerance, target = float(cfg.calibration.tolerance), float(cfg.budget.tokens)
+    found = threshold(average, replay, dropper, place, target, low, high, tolerance)
+    held_out = None
+    if isinstance(found, Found):
+        held_out = mean_interval(
+            asked.executed(with_field(dropper, place, found.value), n, "held out")
+        )
+    return Calibrated(found, held_out, asked.passes, time.monotonic() - start)
+
+
+def _asked(cfg: DictConfig) -> tuple[float, float]:
+    """The range to search, checked before any model is loaded."""
     if cfg.budget is None:
         raise ValueError("there is no budget to meet: choose one, as in budget=t128")
-    place, n = cfg.calibration.field, cfg.calibration.n
-    # the value that is looked for may have none yet
-    OmegaConf.update(cfg, place, cfg.calibration.low)
-    dropper = instantiate(cfg.dropper)
-    model, processor = instantiate(cfg.model).load(cfg.device)
-    task = instantiate(cfg.benchmark.calibration)
-
-    def prompts(first: int) -> Sequence[Any]:
-        chats = [
-            read_chat(cfg.benchmark.name, index, task.doc_to_messages(task.eval_docs[index]))
-            for index in range(first, first + n)
-        ]
-        size = cfg.batch_size
-        return [
-            prompt_inputs(model, processor, chats[start : start + size])
-            for start in range(0, n, size)
-        ]
-
-    seen = prompts(0)
-
-    def measure(value: float) -> float:
-        average = executed_average(model, with_field(dropper, place, value), seen)
-        console.print(f"{place} {value:.4g}: executed {average:.1f}")
-        return average
-
-    found = bisect(
-        measure,
-        float(cfg.budget.tokens),
-        float(cfg.calibration.low),
-        float(cfg.calibration.high),
-        float(cfg.calibration.tolerance),
-    )
-    if isinstance(found, OutOfReach):
-        return found, None
-    return found, executed_average(model, with_field(dropper, place, found.value), prompts(n))
-
-
-def write(cfg: DictConfig, found: Found | OutOfReach, held_out: float | None) -> Path:
-    """The yaml that ``run.yaml`` picks up for this model, benchmark, strategy and budget."""
-    choices = HydraConfig.get().runtime.choices
-    stage, _, name = cfg.calibration.field.partition(".")
-    folder = conf_dir() / "tuned" / cfg.model.name / cfg.benchmark.name
-    # what the strategy's own yaml leaves open belongs together; what it holds is not repeated
-    bare = OmegaConf.load(conf_dir() / stage / f"{choices[stage]}.yaml")
-    fixed = {
-        str(key): number(cfg[stage][key])
-        for key in bare
-        if OmegaConf.is_missing(bare, key) and key != name
-    }
-    source = (
-        f"# Source: experiments/calibrate.py, {cfg.benchmark.calibration.split}, seed {cfg.seed}, "
-        f"method {cfg.method.name}.\n"
-    )
-    if isinstance(found, OutOfReach):
-        path = folder / f"{cfg.method.name}_{cfg.budget.name}_floor.yaml"
-        told = ", ".join(f"{key} {value}" for key, value in fixed.items())
-        text = (
-            f"# Out of reach by {name} with {told}: the least executed average of "
-            f"{cfg.calibration.n} questions.\n{source}floor: {found.nearest:.1f}\n"
+    place = cfg.calibration.field
+    stage, _, name = place.partition(".")
+    node = cfg.get(stage)
+    if not isinstance(node, DictConfig) or name not in list(
+        node
+    ):  # one without a value is there too
+        raise ValueError(
+            f"{place} is no field of a stage in use; write stage.field, as in prefill.gamma"
         )
-    else:
-        assert held_out is not None
-        path = folder / f"{choices[stage]}_{cfg.budget.name}.yaml"
-        miss = held_out / found.target - 1
-        text = (
-            f"# {name} found by bisection, all else fixed: executed average {found.measured:.1f} "
-            f"of {cfg.calibration.n} questions,\n# {held_out:.1f} ({miss:+.1%} off the budget) of "
-            f"as many held out.\n{source}{name}: {number(found.value)}\n"
-            + "".join(f"{key}: {value}\n" for key, value in fixed.items())
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+    bare = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(bare, dict)
+    if "budget_keep" in str(bare[name]):
+        raise ValueError(f"{place} follows from the budget in closed form: run it as it is")
+    low, high = OmegaConf.select(cfg.calibration.ranges, place) or (None, None)
+    if place == "vision.tau" and node.score == "sum":
+        pairs = node.window**2 * (node.window**2 - 1)
+        low, high = low * pairs, high * pairs
+    low = low if cfg.calibration.low is None else cfg.calibration.low
+    high = high if cfg.calibration.high is None else cfg.calibration.high
+    if low is None or high is None:
+        raise ValueError(f"{place} has no range: give calibration.low and calibration.high")
+    return float(low), float(high)
 
 
-def number(value: float | None) -> str:
-    """As thresholds are written: 1.234e-03, which plain YAML reads as a number too."""
-    return "null" if value is None else f"{value:.3e}"
+@contextmanager
+def _bar(told: str, total: int) -> Iterator[Callable[[], None]]:
+    """A line that moves, batch by batch; it is gone when the pass is over."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = Console(file=sys.stderr)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(told, total=total)
+        yield lambda: bar.advance(task)
+
+
+def told(cfg: DictConfig, done: Calibrated) -> str:
+    """The outcome in a sentence."""
+    found = done.found
+    cost = f"{done.passes} passes over {cfg.calibration.n} questions, {done.seconds:.0f} s"
+    if isinstance(found, OutOfReach):
+        return f"out of reach: the nearest is {found.nearest:.1f} ({cost})"
+    assert done.held_out is not None
+    held = done.held_out
+    return (
+        f"{cfg.calibration.field} = {found.value:.4g}: executed {found.measured:.1f}, held out "
+        f"{held.value:.1f} ({held.low:.1f} to {held.high:.1f}) ({cost})"
+    )
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="calibrate")
 def main(cfg: DictConfig) -> None:
-    """Search, tell, write."""
-    console = Console()
+    """Search, tell, write; in a sweep a budget that cannot work stops no other."""
+    # a line cut to 80 columns helps nobody who reads it in a file
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
-        found, held_out = calibrate(cfg, console)
+        done = calibrate(cfg, console)
+        console.print(f"{cfg.method.name} at {cfg.budget.name}: {told(cfg, done)}")
+        found = done.found
+        if isinstance(found, OutOfReach) and found.nearest < found.target:
+            raise ValueError(
+                f"the method drops more than {found.target:g} would need at any value of "
+                f"{cfg.calibration.field}: nothing is written"
+            )
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
-    if isinstance(found, OutOfReach):
-        told = f"out of reach: the nearest is {found.nearest:.1f}"
-        if found.nearest < found.target:
-            console.print(
-                f"{told}; the method drops more than {found.target:g} would need at any value"
-            )
-            raise SystemExit(BAD_INPUT)
-    else:
-        told = f"{cfg.calibration.field} = {found.value:.4g}: executed {found.measured:.1f}"
-        told += f", held out {held_out:.1f}"
-    console.print(f"{cfg.method.name} at {cfg.budget.name}: {told}")
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            raise SystemExit(BAD_INPUT) from None
+        failures.append(message(error))
+        return
     if cfg.calibration.write:
-        console.print(f"written: {write(cfg, found, held_out)}", soft_wrap=True)
+        console.print(f"written: {write(cfg, done)}", soft_wrap=True)
 
 
 if __name__ == "__main__":
     main()
+    if failures:
+        raise SystemExit(f"{len(failures)} of the budgets failed:\n  " + "\n  ".join(failures))

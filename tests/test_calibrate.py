@@ -2,16 +2,22 @@
 
 import math
 import sys
+from dataclasses import replace
+from statistics import fmean
 
 import pytest
 import torch
 import yaml
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from analysis.intervals import Interval
 from experiments import calibrate as script
+from experiments import tuned
 from experiments.compose import composed, conf_dir
 from mustdrop import TokenDropper
-from mustdrop.harness.calibrate import Found, OutOfReach, bisect, executed_average, with_field
+from mustdrop.harness.calibrate import executed, threshold, with_field
+from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
 from mustdrop.prefill.fastv import FastV
 
 
@@ -58,6 +64,69 @@ def test_a_field_is_set_by_stage_and_name():
             with_field(dropper, place, 1)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("off", [1.0, 0.7, 1.5])
+def test_an_estimate_that_is_nearly_right_saves_measurements(sign, off):
+    def truth(value):
+        return 576 / (1 + (300 * value) ** (1.3 * sign))
+
+    def likely(value):
+        return off * 576 / (1 + (300 * value) ** (1.2 * sign))
+
+    for target in (300.0, 64.0):
+        found = guided(truth, likely, sign < 0, target, 1e-5, 1.0, 0.005)
+        assert isinstance(found, Found)
+        assert abs(found.measured / target - 1) <= 0.005
+        assert found.measured == truth(found.value)
+        assert found.steps <= 6 < bisect(truth, target, 1e-5, 1.0, 0.005).steps
+
+
+def test_an_estimate_that_is_wrong_costs_measurements_and_no_more():
+    def truth(value):
+        return 100 * value
+
+    found = guided(truth, lambda value: 100 * value**9, True, 30.0, 0.0, 1.0, 0.004, steps=40)
+    assert isinstance(found, Found)
+    assert abs(found.measured / 30 - 1) <= 0.004
+
+
+def test_a_guided_search_tells_what_is_out_of_reach():
+    def truth(value):
+        return 300 - 100 * value
+
+    for off in (0.5, 1.0, 2.0):
+        found = guided(truth, lambda value, off=off: off * truth(value), False, 64.0, 0.0, 1.0)
+        assert found == OutOfReach(200.0, 64.0)
+        found = guided(truth, lambda value, off=off: off * truth(value), False, 400.0, 0.0, 1.0)
+        assert found == OutOfReach(300.0, 400.0)
+
+
+def test_a_guided_search_ends_where_a_step_is_larger_than_the_tolerance():
+    found = guided(
+        lambda x: 100.0 * math.floor(10 * x), lambda x: 1000 * x, True, 430.0, 0.0, 1.0, steps=30
+    )
+    assert isinstance(found, Found)
+    assert found.measured == 400
+
+
+def test_what_rises_and_falls_is_scanned():
+    def hill(value):
+        return 200 - (value - 6) ** 2 * 10
+
+    found = scan(hill, 150.0, 0.0, 10.0, 0.001)
+    assert isinstance(found, Found)
+    assert found.value == pytest.approx(6 + math.sqrt(5), rel=0.01)
+    assert isinstance(bisect(hill, 150.0, 5.0, 7.0), OutOfReach)
+    above = scan(hill, 220.0, 0.0, 10.0)
+    assert isinstance(above, OutOfReach) and above.nearest == pytest.approx(200, abs=1)
+
+
+def test_how_far_something_holds():
+    assert certain(lambda value: value < 3.3, 0.0, 8.0) == pytest.approx(3.3, abs=8 / 2**8)
+    assert certain(lambda value: value > 3.3, 8.0, 0.0) == pytest.approx(3.3, abs=8 / 2**8)
+    assert certain(lambda value: value > 3.3, 0.0, 8.0) == 0.0
+
+
 class Silent:
     def print(self, *args):
         pass
@@ -65,56 +134,156 @@ class Silent:
 
 def configured(*overrides):
     return composed(
-        "method=mustdrop", "prefill.alpha=1e-2", "calibration.n=12", "batch_size=12",
-        "calibration.tolerance=0.01", *overrides, name="calibrate",
+        "calibration.n=8", "batch_size=8", "calibration.tolerance=0.01", *overrides,
+        name="calibrate",
     )  # fmt: skip
 
 
-def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(monkeypatch):
-    measured = []
+@pytest.fixture
+def measured(monkeypatch):
+    """What the model was run for: (dropper, executed average)."""
+    runs = []
 
-    def spied(model, dropper, batches):
-        measured.append((dropper.prefill.gamma, executed_average(model, dropper, batches)))
-        return measured[-1][1]
+    def spied(model, dropper, batches, tick):
+        found = executed(model, dropper, batches, tick)
+        runs.append((dropper, sum(found) / len(found)))
+        return found
 
-    monkeypatch.setattr(script, "executed_average", spied)
-    found, held_out = script.calibrate(configured("budget=t128"), Silent())
-    assert isinstance(found, Found)
+    monkeypatch.setattr(script, "executed", spied)
+    return runs
+
+
+def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured):
+    cfg = configured("method=mustdrop", "budget=t128", "prefill.alpha=1e-2")
+    done = script.calibrate(cfg, Silent())
+    found, held_out = done.found, done.held_out
+    assert isinstance(found, Found) and held_out is not None
     assert abs(found.measured / 128 - 1) <= 0.01
-    assert (found.value, held_out) == measured[-1]
-    assert held_out != found.measured
+    assert measured[-2][0].prefill.gamma == measured[-1][0].prefill.gamma == found.value
+    assert (measured[-2][1], measured[-1][1]) == (found.measured, pytest.approx(held_out.value))
+    assert held_out.low < held_out.value < held_out.high
+    assert held_out.value != found.measured
+    assert len(measured) == found.steps + 1 < 6
     assert torch.is_grad_enabled()
+    # the next budget asks no more than it must: it is watched already
+    again = script.calibrate(
+        configured("method=mustdrop", "budget=t192", "prefill.alpha=2e-2"), Silent()
+    )
+    assert again.passes == again.found.steps + 1
 
 
-def test_a_budget_below_the_key_tokens_is_out_of_reach():
-    # every token whose attention is not wholly its own is protected
-    found, _ = script.calibrate(configured("budget=t64", "key_tokens.mu=-9.0"), Silent())
-    assert isinstance(found, OutOfReach)
-    assert found.nearest > 64
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("method=mustdrop_merge", "budget=t288", "calibration.field=vision.tau"),
+        ("method=mustdrop", "budget=t192", "prefill.layers=[2]", "prefill.alpha=1e-2"),
+        (
+            "method=mustdrop", "budget=t192", "prefill.layers=[2]", "prefill.alpha=1e-2",
+            "prefill.gamma=5e-3", "calibration.field=key_tokens.mu", "calibration.low=-5.0",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_replay_knows_is_met_without_a_pass(measured, asked):
+    done = script.calibrate(configured("calibration.tolerance=0.05", *asked), Silent())
+    assert isinstance(done.found, Found) and done.found.steps == 0
+    assert abs(done.found.measured / done.found.target - 1) <= 0.05
+    assert len(measured) == 1
+    # and what is foretold of the first questions is what the model does with them
+    cfg = configured()
+    node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
+    same = script.questions(instantiate(cfg.model), "auto", node, 8, 8)
+    again = executed(same.model, measured[0][0], same.prompts(0))
+    assert fmean(again) == pytest.approx(done.found.measured)
+
+
+def test_merging_that_another_stage_follows_is_scanned(measured):
+    cfg = configured(
+        "method=mustdrop", "budget=t128", "calibration.field=vision.tau", "calibration.low=58.0",
+        "prefill.gamma=3.2e-3", "prefill.alpha=1e-2", "calibration.tolerance=0.05",
+    )  # fmt: skip
+    done = script.calibrate(cfg, Silent())
+    assert isinstance(done.found, Found) and abs(done.found.measured / 128 - 1) <= 0.05
+    asked = [dropper.vision.tau for dropper, _ in measured[:-1]]
+    # from the least merging on, evenly, until one meets it or two enclose it
+    assert asked[0] == 72.0 and len(asked) == done.found.steps
+    averages = [average for _, average in measured[:-1]]
+    assert averages[0] > averages[1] < averages[2], "a bisection would do: this proves nothing"
+
+
+def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
+    asked = ("method=mustdrop", "budget=t64", "prefill.alpha=1e-2")
+    # every token whose attention is not wholly its own is protected: no need to run the model
+    done = script.calibrate(configured(*asked, "key_tokens.mu=-9.0"), Silent())
+    assert isinstance(done.found, OutOfReach) and done.held_out is None
+    assert done.found.nearest > 64 and not measured
+    # some are: what the later layers leave has to be measured, once
+    done = script.calibrate(configured(*asked, "key_tokens.mu=0.5"), Silent())
+    assert isinstance(done.found, OutOfReach) and done.found.nearest > 64
+    assert [average for _, average in measured] == [done.found.nearest]
+
+
+def test_without_a_replay_it_is_scanned():
+    found = threshold(
+        lambda value: 10 * value, None, TokenDropper(), "x.y", 50.0, 0.0, 8.0, tolerance=0.01
+    )
+    assert isinstance(found, Found) and found.steps > 0
+    assert found.value == pytest.approx(5, rel=0.02)
 
 
 def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "conf_dir", lambda: tmp_path)
+    monkeypatch.setattr(tuned, "conf_dir", lambda: tmp_path)
     (tmp_path / "prefill").symlink_to(conf_dir() / "prefill")
-    choices = OmegaConf.create({"runtime": {"choices": {"prefill": "dual_attention"}}})
-    monkeypatch.setattr(script.HydraConfig, "get", lambda: choices)
-    cfg = configured("budget=t128", "prefill.gamma=1e-3")
-    path = script.write(cfg, Found(2.5e-3, 127.3, 128.0, 9), 130.1)
+    task = ["budget=t128", "prefill.alpha=1e-2", "output_root=/somewhere"]
+    hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}, "overrides": {"task": task}}
+    monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    cfg = configured("budget=t128", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
+    held = Interval(130.1, 127.0, 133.2, "t", 8)
+    done = tuned.Calibrated(Found(2.5e-3, 127.3, 128.0, 9), held, 9, 60.0)
+    path = tuned.write(cfg, done)
     assert (
         path.relative_to(tmp_path).as_posix() == "tuned/pocket/pocket_vqa/dual_attention_t128.yaml"
     )
     assert yaml.safe_load(path.read_text()) == {"gamma": 2.5e-3, "alpha": 1e-2}
-    for told in ("127.3", "12 questions", "130.1 (+1.6% off", "crowded_calibration", "seed 0"):
+    for told in (
+        "127.3 on the", "first 8 questions of crowded_calibration", "+1.6% off",
+        "130.1 (95 % interval 127.0 to 133.2", "vision.tau 66", "prefill.alpha 0.01", "seed 0",
+        "experiments/calibrate.py budget=t128 prefill.alpha=1e-2\n# Measured", "weights ", "torch ",
+    ):  # fmt: skip
         assert told in path.read_text()
-    path = script.write(cfg, OutOfReach(140.25, 128.0), None)
+    assert "/somewhere" not in path.read_text()
+    done = replace(done, found=OutOfReach(140.25, 128.0), held_out=None)
+    path = tuned.write(cfg, done)
     assert path.name == "mustdrop_t128_floor.yaml"
     assert yaml.safe_load(path.read_text()) == {"floor": 140.2}
 
 
-def test_bad_input_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["calibrate.py", "budget=none", "prefill.alpha=1e-2"])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (["budget=none"], "there is no budget to meet: choose one, as in budget=t128"),
+        (["vision=none", "calibration.field=vision.tau"], "vision.tau is no field of a stage in "),
+        (["method=fastv", "calibration.field=prefill.keep"], "follows from the budget in closed "),
+        (["calibration.field=vision.window"], "vision.window has no range: give calibration.low"),
+        (["calibration.n=999999"], "calibration.n must be in [1, "),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, capsys, asked, expected):
+    given = [] if "method=fastv" in asked else ["prefill.alpha=1e-2"]
+    monkeypatch.setattr(sys, "argv", ["calibrate.py", *given, *asked])
     with pytest.raises(SystemExit) as left:
         script.main()
     assert left.value.code == 2
     told = capsys.readouterr().err.strip()
-    assert told == "error: there is no budget to meet: choose one, as in budget=t128"
+    assert told.startswith("error: ") and expected in told and "\n" not in told
+
+
+def test_one_command_meets_several_budgets_and_says_which_failed(monkeypatch, capsys):
+    monkeypatch.setattr(script, "failures", [])
+    asked = ["method=mustdrop_merge", "calibration.field=vision.tau", "calibration.n=8"]
+    sweep = ["-m", *asked, "budget=t192,none,t288", "calibration.write=false", "batch_size=8"]
+    monkeypatch.setattr(sys, "argv", ["calibrate.py", *sweep, "calibration.tolerance=0.1"])
+    script.main()
+    told = capsys.readouterr()
+    assert "mustdrop_merge at t192: vision.tau = " in told.out
+    assert "mustdrop_merge at t288: vision.tau = " in told.out
+    assert len(script.failures) == 1 and "no budget to meet" in told.err

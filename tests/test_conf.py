@@ -51,7 +51,7 @@ def targets(node, path=""):
 def test_every_option_composes_with_every_value_in_place(group, option):
     chosen = [f"{group}={option}"]
     cfg = composed(*chosen)
-    if cfg.prefill is not None and OmegaConf.is_missing(cfg.prefill, "gamma"):
+    if OmegaConf.missing_keys(cfg):
         chosen += THRESHOLDS
     config = resolved(composed(*chosen))
     json.dumps(config)
@@ -95,7 +95,10 @@ def test_every_strategy_has_a_yaml(stage):
 @pytest.mark.parametrize("budget", ["t192", "t128"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_builds_a_dropper(method, budget):
-    dropper = built(f"method={method}", f"budget={budget}")
+    chosen = [f"method={method}", f"budget={budget}"]
+    # an ablation that is tuned for other budgets alone
+    open_ = OmegaConf.missing_keys(composed(*chosen))
+    dropper = built(*chosen, *(each for each in THRESHOLDS if each.split("=")[0] in open_))
     assert isinstance(dropper, TokenDropper)
     used = [stage for stage in STAGES if getattr(dropper, stage) is not None]
     assert bool(used) == (method != "vanilla")
@@ -176,6 +179,38 @@ def test_a_stage_switched_off_on_the_command_line_stays_off(stage):
         if stage != "prefill" and budget == "none":
             chosen += THRESHOLDS
         assert getattr(built(*chosen), stage) is None
+
+
+def test_tau_is_the_models_own_whatever_the_budget_and_the_benchmark():
+    for budget in ("t192", "t64", "t288", "none"):
+        for benchmark in ("pocket_vqa", "pocket_vqa_easy", "pocket_pope"):
+            chosen = ("method=mustdrop", f"benchmark={benchmark}", f"budget={budget}")
+            assert composed(*chosen).vision.tau == 66.0
+    assert composed("method=mustdrop", "vision.tau=3.0").vision.tau == 3.0
+    assert composed("method=mustdrop", "vision=local_merge_official").vision.tau == 0.917
+    llava = ("model=llava15_7b", "benchmark=pocket_vqa", *THRESHOLDS)
+    assert composed("method=mustdrop", *llava).vision.tau == 57.6
+    # the trap: tuning a stage that is switched off would bring it back without its _target_
+    assert composed("method=mustdrop", "vision=none").vision is None
+    assert composed("method=fastv").vision is None
+
+
+def test_the_ablations_of_dual_attention_leave_out_what_they_say():
+    for name, left_out in (("global", "alpha"), ("individual", "gamma"), ("no_keys", None)):
+        dropper = built(f"method=mustdrop_{name}", "budget=t64")
+        assert isinstance(dropper.prefill, DualAttention) and dropper.key_tokens is None
+        thresholds = {"gamma": dropper.prefill.gamma, "alpha": dropper.prefill.alpha}
+        assert [name for name, value in thresholds.items() if value is None] == (
+            [left_out] if left_out else []
+        )
+        assert dropper.prefill.layers == (0, 2, 3, 5)
+        assert isinstance(dropper.vision, LocalMerge) and dropper.decode == OutputAware(2)
+    merge = built("method=mustdrop_merge", "budget=t192")
+    assert merge == TokenDropper(merge.vision, vision_positions="compact")
+    whole = built("method=mustdrop", "budget=t128")
+    assert built("method=mustdrop_prefill", "budget=t128") == dataclasses.replace(
+        whole, decode=None
+    )
 
 
 def test_another_strategy_leaves_no_threshold_behind():

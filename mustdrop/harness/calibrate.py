@@ -1,97 +1,65 @@
 """The threshold that gives a method the executed average asked for. Knows no benchmark."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mustdrop.dropper import TokenDropper
-
-TOLERANCE = 0.01
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where a search ended.
-
-    Attributes:
-        value: The threshold.
-        measured: What it gave.
-        target: What was asked for.
-        steps: Measurements taken.
-    """
-
-    value: float
-    measured: float
-    target: float
-    steps: int
-
-    @property
-    def error(self) -> float:
-        """Relative to the target."""
-        return self.measured / self.target - 1
+from mustdrop.harness.replay import Replay
+from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
 
 
-@dataclass(frozen=True)
-class OutOfReach:
-    """The target lies outside what the ends of the range give.
-
-    Attributes:
-        nearest: The attainable value nearest to the target.
-        target: What was asked for.
-    """
-
-    nearest: float
-    target: float
-
-
-def bisect(
+def threshold(
     measure: Callable[[float], float],
+    replay: Replay | None,
+    dropper: TokenDropper,
+    place: str,
     target: float,
     low: float,
     high: float,
-    tolerance: float = TOLERANCE,
-    steps: int = 24,
+    tolerance: float,
 ) -> Found | OutOfReach:
-    """The value in [low, high] at which a monotone function meets a target.
+    """The value of a field at which a method meets a budget, in as few passes as can be had.
 
-    Intervals are halved on a log scale where ``low`` is above 0.
-
-    A count of tokens is a step function of its threshold, so the nearest value seen is returned,
-    and it may miss the tolerance where a step is larger than that.
+    Where a replay knows all, no pass is needed. Where it knows the first dropping layer, it narrows
+    the range and says where to measure. Merging that another stage follows is measured at points
+    over what the replay leaves, since fewer tokens may then be dropped less: gamma is a share of
+    all attention, whatever there is to share it.
 
     Args:
-        measure: Rising or falling, either will do.
-        target: What it is to give.
-        low: One end.
+        measure: The executed average at a value, by running the model.
+        replay: What :func:`mustdrop.harness.watch.watch` saw; None: nothing is known.
+        dropper: The method.
+        place: Stage and field, like ``prefill.gamma``.
+        target: The budget.
+        low: One end of the range.
         high: The other.
-        tolerance: Relative error at which the search stops.
-        steps: Measurements at most, the two ends counted.
-
-    Raises:
-        ValueError: If the range is empty or the target is not positive.
+        tolerance: Of the executed average, relative.
     """
-    if not low < high or target <= 0:
-        raise ValueError(f"need low < high and a positive target, got [{low}, {high}] and {target}")
-    at_low, at_high = measure(low), measure(high)
-    ends = sorted((at_low, at_high))
-    nearest = min(max(target, ends[0]), ends[1])
-    if abs(nearest - target) > tolerance * target:
-        return OutOfReach(nearest, target)
-    best = min((low, at_low), (high, at_high), key=lambda seen: abs(seen[1] - target))
-    taken = 2
-    while abs(best[1] - target) > tolerance * target and taken < steps:
-        middle = math.sqrt(low * high) if low > 0 else (low + high) / 2
-        found = measure(middle)
-        taken += 1
-        best = min(best, (middle, found), key=lambda seen: abs(seen[1] - target))
-        if (found < target) == (at_low < at_high):
-            low = middle
-        else:
-            high = middle
-    return Found(best[0], best[1], target, taken)
+    if replay is None:
+        return scan(measure, target, low, high, tolerance)
+
+    def known(value: float, likely: bool = False):
+        return replay.range(with_field(dropper, place, value), likely)
+
+    if all(known(end).low == known(end).high for end in (low, high)):
+        found = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
+        return replace(found, steps=0) if isinstance(found, Found) else found
+    rising = known(low).high < known(high).high
+
+    def under(value: float) -> bool:
+        return known(value).high < (1 - tolerance) * target
+
+    def over(value: float) -> bool:
+        return known(value).low > (1 + tolerance) * target
+
+    left, right = (under, over) if rising else (over, under)
+    ends = certain(left, low, high), certain(right, high, low)
+    if place == "vision.tau":
+        return scan(measure, target, *ends, tolerance)
+    return guided(measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance)
 
 
 def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:
@@ -110,13 +78,24 @@ def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDr
 
 
 @torch.inference_mode()
-def executed_average(
-    model: Any, dropper: TokenDropper, batches: Sequence[Mapping[str, Any]]
-) -> float:
-    """Mean over prompts of the vision tokens that enter a layer; the prefill alone runs."""
+def executed(
+    model: Any,
+    dropper: TokenDropper,
+    batches: Sequence[Mapping[str, Any]],
+    tick: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """Of each prompt, the mean over layers of the vision tokens that enter; the prefill alone runs.
+
+    Args:
+        model: Any that a dropper can be attached to.
+        dropper: What is measured; its last stage, which cuts the cache only, is left out.
+        batches: Inputs of ``generate``.
+        tick: Called after each batch.
+    """
     entered: list[float] = []
     for inputs in batches:
-        with dropper.attach(model) as run:
+        with replace(dropper, decode=None).attach(model) as run:
             model.generate(**inputs, do_sample=False, max_new_tokens=1)
         entered += [ledger.counts().executed_average for ledger in run.ledgers]
-    return sum(entered) / len(entered)
+        tick()
+    return entered

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import top_keep
@@ -56,8 +56,15 @@ class ClsAttention(KeyTokenStrategy):
         facts.require_cls(self.block)
 
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
+        return self.outstanding(self.joined(view))
+
+    def joined(self, view: VisionView) -> Float[Tensor, " tokens"]:
+        """a_cls, the attention of [CLS] with its heads joined; it depends on no threshold."""
         heads = view.cls_attention(self.block)
-        attention = heads.mean(0) if self.heads == "mean" else heads.amax(0)
+        return heads.mean(0) if self.heads == "mean" else heads.amax(0)
+
+    def outstanding(self, attention: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
+        """O, the tokens whose attention stands out among that of their image."""
         if self.rule == "ratio":
             key = top_keep(attention, math.ceil(self.ratio * len(attention)))
             return torch.zeros_like(attention, dtype=torch.bool).index_fill_(0, key, True)

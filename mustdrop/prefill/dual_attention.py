@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.functional import top_keep
@@ -59,11 +59,18 @@ class DualAttention(PrefillStrategy):
         attention = view.attention(rows="text").float().mean(0)
         share = attention.sum(0)
         view.log_score(share)
-        keep = (~self.unimportant(attention, share) | view.protected).nonzero().flatten()
+        return Reduction(self.survivors(attention, share, view.protected))
+
+    def survivors(
+        self,
+        attention: Float[Tensor, "text vision"],
+        share: Float[Tensor, " vision"],
+        protected: Bool[Tensor, " vision"],
+    ) -> Int[Tensor, " kept"]:
+        """The tokens that stay; see :meth:`unimportant`. Of ``attention`` only maxima are read."""
+        keep = (~self.unimportant(attention, share) | protected).nonzero().flatten()
         fewest = min(self.min_keep, len(share))
-        if len(keep) < fewest:
-            keep = top_keep(share, fewest, view.protected)
-        return Reduction(keep)
+        return keep if len(keep) >= fewest else top_keep(share, fewest, protected)
 
     def unimportant(
         self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import window_similarity, windows
@@ -70,16 +70,17 @@ class LocalMerge(VisionStrategy):
         index = windows(*view.grid, self.window).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
         if self.crops == "own":
-            chosen = self._alike(similarity).nonzero().flatten()
+            chosen = self.alike(similarity).nonzero().flatten()
         else:
-            alike = [self._alike(window_similarity(crop, index, self.score)) for crop in view.crops]
+            alike = [self.alike(window_similarity(crop, index, self.score)) for crop in view.crops]
             fewest = int(torch.stack([crop.sum() for crop in alike]).min())
             chosen = similarity.topk(fewest).indices
         if self.order == "similarity":
             chosen = chosen[similarity[chosen].argsort(descending=True, stable=True)]
         return self._merge(index[chosen], hidden)
 
-    def _alike(self, similarity: Float[Tensor, " windows"]) -> Tensor:
+    def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:
+        """Which windows are over the threshold."""
         return similarity > self.tau if self.strict else similarity >= self.tau
 
     def _merge(self, merged: Tensor, hidden: Float[Tensor, "tokens dim"]) -> Reduction:
