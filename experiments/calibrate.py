@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from analysis.intervals import mean_interval
 from experiments.compose import conf_dir
-from experiments.run import BAD_INPUT, KNOWN, message
+from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.tuned import Calibrated, write
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.calibrate import executed, threshold, with_field

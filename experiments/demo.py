@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.cells import Overrides, plan
+from experiments.cells import plan
+from experiments.compose import composed
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.run import run_all
 
@@ -23,7 +25,7 @@ DRAWN = ("mustdrop", "t128")
 MATCHED = 0.01  # two executed averages are the same budget within this
 
 
-def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Iterator[Overrides]:
+def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Iterator[DictConfig]:
     """Random dropping at a cell's own executed average, where that missed its budget.
 
     A threshold is chosen on other questions than it is measured on, so a budget is met only within
@@ -35,7 +37,7 @@ def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Ite
         executed = record["counts"]["executed_average"]
         if abs(executed / record["counts"]["nominal"] - 1) > MATCHED:
             keep = f"prefill.keep={round(executed)}"
-            yield "experiment=demo", "method=random", "budget=none", keep, *overrides
+            yield composed("experiment=demo", "method=random", "budget=none", keep, *overrides)
 
 
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
@@ -72,7 +74,8 @@ def main(overrides: Sequence[str]) -> None:
     # a table cut to 80 columns helps nobody who reads it in a file
     console = Console(width=None if sys.stdout.isatty() else 140)
     start = time.monotonic()
-    records = list(run_all([cell.overrides for cell in plan("demo", overrides)], console))
+    asked = [composed(*cell.overrides) for cell in plan("demo", overrides)]
+    records = list(run_all(asked, console))
     root = Path(records[0]["config"]["output_root"], "demo")
     records += run_all(list(controls(records, overrides)), console, "control ")
 

@@ -22,7 +22,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from experiments.compose import composed
-from experiments.run import BAD_INPUT, KNOWN, message, run, run_all
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.run import run, run_all
 from experiments.study import SharedStudy
 from mustdrop.harness.fingerprint import Fingerprint
 

@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import sweeping
-from experiments.compose import composed, conf_dir, resolved
+from experiments.compose import conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
@@ -89,11 +89,10 @@ def _run(cfg: DictConfig, config: Mapping[str, Any], folder: Path) -> dict[str, 
 
 
 def run_all(
-    cells: Sequence[Sequence[str]], console: "Console", what: str = ""
+    cells: Sequence[DictConfig], console: "Console", what: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """One cell after the other, by its overrides, each announced by its number; see :func:`run`."""
-    for number, overrides in enumerate(cells, 1):
-        cfg = composed(*overrides)
+    """One cell after the other, each announced by its number; see :func:`run`."""
+    for number, cfg in enumerate(cells, 1):
         place = f"{what}{number}/{len(cells)}"
         console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
         yield run(cfg)

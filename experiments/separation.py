@@ -23,6 +23,7 @@ from analysis.cells import Cell, load
 from analysis.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
 from experiments.cells import plan
+from experiments.compose import composed
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.run import run_all
 
@@ -106,7 +107,8 @@ def table(made: Sequence[Bar]) -> Table:
 def main(overrides: Sequence[str]) -> None:
     """Run what is not run yet, then show all of it."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    records = list(run_all([cell.overrides for cell in plan("separation", overrides)], console))
+    asked = [composed(*cell.overrides) for cell in plan("separation", overrides)]
+    records = list(run_all(asked, console))
     root = Path(records[0]["config"]["output_root"], "separation")
     console.print()
     show(summary(root), console)
