@@ -96,7 +96,7 @@ class Site:
 def load_site(path: Path | None = None) -> Site:
     """The site in a file; else in the one that MUSTDROP_SITE names, or in slurm/site.yaml.
 
-    Without any file it is what sbatch does when it is asked for nothing.
+    Without any file it asks for an hour of one CPU.
 
     Raises:
         ValueError: If a named file does not exist, or the file says what cannot be meant (or
