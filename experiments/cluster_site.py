@@ -78,18 +78,7 @@ class Site:
                 f"signal_seconds must leave some of the {self.time} minutes of time, got "
                 f"{self.signal_seconds}"
             )
-        known = {name for name in self.__dataclass_fields__ if name not in ("run", "options")}
-        for name, value in self.options.items():
-            word = name.replace("-", "_") if isinstance(name, str) else ""
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
-                raise ValueError(f"options: {name!r} is no long name of an sbatch option")
-            if word in known or word in OURS:
-                kind = "a key of its own" if word in known else "set by what submits"
-                raise ValueError(f"options.{name}: {word} is {kind}")
-            if value is not True and (
-                isinstance(value, bool) or not isinstance(value, str | int | float)
-            ):
-                raise TypeError(f"options.{name} must be text, a number or true, got {value!r}")
+        _check_options(self.options)
         for name, value in {**self.asked(), "logs": self.logs, "run": self.run}.items():
             if isinstance(value, str) and ("\n" in value or not value.strip()):
                 raise ValueError(f"{name} must be one line of text, got {value!r}")
@@ -107,7 +96,7 @@ class Site:
 def load_site(path: Path | None = None) -> Site:
     """The site in a file; else in the one that MUSTDROP_SITE names, or in slurm/site.yaml.
 
-    Without any file it is what sbatch does when it is asked for nothing.
+    Without any file it asks for an hour of one CPU.
 
     Raises:
         ValueError: If a named file does not exist, or the file says what cannot be meant (or
@@ -178,6 +167,20 @@ def for_submitit(name: str) -> Any:
 def _literal(line: str) -> str:
     """What OmegaConf reads as this line; on its way to submitit a line is read twice."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", line)
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    keys = {each.name for each in fields(Site)} - {"run", "options"}
+    for name, value in options.items():
+        word = name.replace("-", "_") if isinstance(name, str) else ""
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
+            raise ValueError(f"options: {name!r} is no long name of an sbatch option")
+        if word in keys or word in OURS:
+            kind = "a key of its own" if word in keys else "set by what submits"
+            raise ValueError(f"options.{name}: {word} is {kind}")
+        # true is a bare option; false would be one too
+        if value is False or not isinstance(value, str | int | float):
+            raise TypeError(f"options.{name} must be text, a number or true, got {value!r}")
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

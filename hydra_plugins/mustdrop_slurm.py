@@ -1,5 +1,6 @@
 """submitit's launcher, with patience: it waits for the whole array where SLURM loses a task."""
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
+
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 
@@ -21,6 +23,8 @@ class ArrayLauncher(SlurmLauncher):
         from submitit import SlurmJob
         from submitit.core.utils import UncompletedJobError
 
+        if shutil.which("srun") is None:
+            raise CompactHydraException("there is no SLURM on this machine: use a login node")
         watcher = SlurmJob.watcher
         before = set(watcher._registered)
         try:

@@ -15,13 +15,13 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit.core.utils import UncompletedJobError
 
 from experiments import cluster
 from experiments.cluster import script, submit, task
 from experiments.cluster_site import ROOT, Site, load_site
 from experiments.compose import composed, conf_dir
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from hydra_plugins.mustdrop_slurm import ArrayLauncher
 
 EXAMPLE = ROOT / "slurm" / "site.example.yaml"
@@ -302,7 +302,8 @@ def test_a_config_composes_without_a_site_file(place, monkeypatch):
 
 
 @pytest.mark.parametrize("registered", [set(), {"7_0", "7_1"}])
-def test_an_array_is_waited_for_though_slurm_loses_a_task(registered, monkeypatch, capsys):
+def test_an_array_is_waited_for_though_slurm_loses_a_task(registered, place, monkeypatch, capsys):
+    program(place, "srun", "exit 1")
     states, asked = iter([False, True, False, True, True]), []
     watcher = SimpleNamespace(
         _registered={"3_0"}, is_done=lambda task: asked.append(task) or next(states)
@@ -321,3 +322,9 @@ def test_an_array_is_waited_for_though_slurm_loses_a_task(registered, monkeypatc
     assert set(asked) == registered
     assert next(states, None) is None or not registered
     assert ("what submitit says" in capsys.readouterr().out) == bool(registered)
+
+
+def test_submitit_without_slurm_is_told_in_a_sentence(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CompactHydraException, match="there is no SLURM on this machine"):
+        ArrayLauncher().launch([["seed=1"]], 0)
