@@ -36,6 +36,11 @@ def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, fl
     """
     if cfg.budget is None:
         raise ValueError("there is no budget to meet: choose one, as in budget=t128")
+    if cfg.benchmark.calibration is None:
+        raise ValueError(
+            f"benchmark {cfg.benchmark.name} has no split to choose thresholds on: choose them on "
+            f"another one, and give them to its runs, as in {cfg.calibration.field}=1e-3"
+        )
     place, n = cfg.calibration.field, cfg.calibration.n
     # the value that is looked for may have none yet
     OmegaConf.update(cfg, place, cfg.calibration.low)
