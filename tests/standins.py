@@ -14,9 +14,13 @@ def picture(number: int) -> Picture.Image:
     return Picture.new("RGB", (48, 32), colour) if number % 3 else Picture.new("L", (32, 48), 9)
 
 
-def people(*said: str) -> list[str]:
-    """Ten people's answers: each of these ten divided by their number times."""
-    return [word for word in said for _ in range(10 // len(said))]
+# Ten people's answers to four questions: agreed, spelt in two ways, a number, eight against two.
+PEOPLE = (
+    ("unanswerable",) * 10,
+    ("A Box.", "box") * 5,
+    ("two",) * 10,
+    ("milk",) * 8 + ("tea",) * 2,
+)
 
 
 def gqa(subset: str) -> list[dict[str, Any]]:
@@ -59,13 +63,12 @@ def mme(subset: str) -> list[dict[str, Any]]:
 
 
 def vizwiz(subset: str) -> list[dict[str, Any]]:
-    told = [people("unanswerable"), people("A Box.", "box"), people("two"), people("milk", "tea")]
     return [
         {
-            "question_id": f"VizWiz_val_{n}", "question": "what is this?", "answers": said,
+            "question_id": f"VizWiz_val_{n}", "question": "what is this?", "answers": list(said),
             "category": "other", "image": picture(n),
         }
-        for n, said in enumerate(told)
+        for n, said in enumerate(PEOPLE)
     ]  # fmt: skip
 
 
@@ -80,7 +83,6 @@ def scienceqa(subset: str) -> list[dict[str, Any]]:
 
 
 def vqav2(subset: str) -> list[dict[str, Any]]:
-    told = [people("yes"), people("2", "two"), people("red"), people("the cat", "dog")]
     return [
         {
             "question_id": n, "question": "What is it?", "question_type": "what",
@@ -90,18 +92,17 @@ def vqav2(subset: str) -> list[dict[str, Any]]:
             ],
             "multiple_choice_answer": said[0], "answer_type": "other", "image_id": n,
         }
-        for n, said in enumerate(told)
+        for n, said in enumerate(PEOPLE)
     ]  # fmt: skip
 
 
 def textvqa(subset: str) -> list[dict[str, Any]]:
-    told = [people("stop"), people("Nokia", "nokia"), people("7"), people("exit", "way out")]
     return [
         {
-            "question_id": n, "question": "what does it say?", "answers": said,
+            "question_id": n, "question": "what does it say?", "answers": list(said),
             "ocr_tokens": ["STOP", f"W{n}"], "image": picture(n),
         }
-        for n, said in enumerate(told)
+        for n, said in enumerate(PEOPLE)
     ]  # fmt: skip
 
 
