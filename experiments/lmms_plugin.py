@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -49,7 +50,7 @@ class MustDropVLM(DroppedVLM):
         max_batch_size: int | None = None,
         **args: Any,
     ) -> None:
-        with Leaving():
+        with Leaving(KNOWN):
             max_new_tokens = int(args.pop("max_new_tokens", 64))
             cfg = composed(*overrides(args))
             config = resolved(cfg)
@@ -83,8 +84,15 @@ def _accelerator() -> Accelerator:
     return found
 
 
+@dataclass(frozen=True)
 class Leaving(AbstractContextManager):
-    """An exception becomes the end of the process: lmms-eval would print it and call it success."""
+    """An exception becomes the end of the process: lmms-eval would print it and call it success.
+
+    Attributes:
+        known: What is the user's to mend, and told in a line.
+    """
+
+    known: tuple[type[Exception], ...] = ()
 
     def __exit__(
         self,
@@ -92,7 +100,7 @@ class Leaving(AbstractContextManager):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if isinstance(error, KNOWN):
+        if isinstance(error, self.known):
             print(f"error: {message(error)}", file=sys.stderr)
             raise SystemExit(BAD_INPUT) from error
         if isinstance(error, Exception):
@@ -116,7 +124,8 @@ def overrides(args: dict[str, Any]) -> list[str]:
     given = dict(args)
     weights = given.pop("pretrained", None)
     if weights is not None:
-        given.setdefault("model", _preset(str(weights)))
+        if "model" not in given:
+            given["model"] = _preset(str(weights))
         given["model.pretrained"] = str(weights)
     return [f"{name}={_quoted(value)}" for name, value in given.items()]
 

@@ -24,8 +24,8 @@ from mustdrop.harness.ranks import ALONE, Turn, alone, next_turn
 from mustdrop.harness.record import read_samples, run_folder, trace_path
 
 ROOT = Path(__file__).parents[1]
-ARM = ("method=fastv", "budget=t128", "batch_size=2")
-FEW = 7
+ARM = ("method=fastv", "budget=t128", "batch_size=1")
+FEW = 5
 TIMED = ("seconds", "started", "finished", "config", "hardware")
 
 
@@ -90,9 +90,9 @@ def ranks(cfg, world, monkeypatch):
     return run(cfg)
 
 
-@pytest.mark.parametrize("world", [2, 3, 8])
+@pytest.mark.parametrize("world", [2, 6])
 def test_ranks_write_what_one_process_writes(world, whole, tmp_path, monkeypatch, asked):
-    """Bit for bit; seven documents divide by none of these, and of eight ranks one has none."""
+    """Bit for bit; five documents divide by neither, and of six ranks one has none."""
     cfg = config(tmp_path)
     ranks(cfg, world, monkeypatch)
     assert told(folder_of(cfg)) == whole
@@ -100,17 +100,17 @@ def test_ranks_write_what_one_process_writes(world, whole, tmp_path, monkeypatch
     assert not parts_of(cfg).exists()
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", [1, 3])
 def test_what_a_lost_rank_had_answered_is_not_asked_again(
     world, whole, tmp_path, monkeypatch, asked
 ):
-    cfg, asked.stop = config(tmp_path), 5
+    cfg, asked.stop = config(tmp_path), 3
     with pytest.raises(MemoryError):
         ranks(cfg, 2, monkeypatch)
-    assert asked == [1, 3]
+    assert asked == [1]
     torn = parts_of(cfg) / "1.jsonl"
     with torn.open("a") as lines:
-        lines.write('{"doc_id": 5, "answ')
+        lines.write('{"doc_id": 3, "answ')
     assert not read_samples(folder_of(cfg))
     asked.stop = None
     ranks(cfg, world, monkeypatch)
@@ -172,7 +172,7 @@ def test_answers_of_other_code_are_not_taken(whole, tmp_path, monkeypatch, asked
 
 
 def test_force_sets_parts_aside(whole, tmp_path, monkeypatch, asked):
-    cfg, asked.stop = config(tmp_path), 5
+    cfg, asked.stop = config(tmp_path), 3
     with pytest.raises(MemoryError):
         ranks(cfg, 2, monkeypatch)
     asked.stop = None
@@ -226,30 +226,29 @@ def test_torchrun_writes_what_one_process_writes(whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("later", [1, 3])
 def test_a_rank_killed_outright_costs_no_sample(later, whole, tmp_path):
-    """kill -9 of one of two, held up at its third document; then another number of ranks."""
+    """kill -9 of one of two, held up at its second document; then another number of ranks."""
     (tmp_path / "sitecustomize.py").write_text(HELD)
-    arm = (*ARM[:2], "batch_size=1", f"benchmark.limit={FEW}")
-    command = ("experiments/run.py", f"output_root={tmp_path}", *arm)
+    command = ("experiments/run.py", f"output_root={tmp_path}", *ARM, f"benchmark.limit={FEW}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(tmp_path))
         process = torchrun(2, *command, stderr=subprocess.DEVNULL)
-    cfg = config(tmp_path, "batch_size=1")
+    cfg = config(tmp_path)
     part, deadline = parts_of(cfg) / "1.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and not (
-        part.exists() and part.read_text().count("\n") == 2 and (tmp_path / "pid").exists()
+        part.exists() and part.read_text().count("\n") == 1 and (tmp_path / "pid").exists()
     ):
         time.sleep(0.1)
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert process.wait(timeout=100) != 0
     assert not (folder_of(cfg) / "record.json").exists()
     kept = part.read_text()
-    assert kept.count("\n") == 2
+    assert kept.count("\n") == 1
     process = torchrun(later, *command, stderr=subprocess.DEVNULL)
     assert process.wait(timeout=200) == 0
     samples = read_samples(folder_of(cfg))
     assert [line["doc_id"] for line in samples] == list(range(FEW))
     lines = [json.loads(line) for line in kept.splitlines()]
-    assert lines == [samples[1], samples[3]], "these were not asked again: their seconds are theirs"
+    assert lines == [samples[1]], "this was not asked again: its seconds are those of then"
     answers = [(line["answer"], line["scores"], line["counts"]) for line in samples]
     assert answers == [(line["answer"], line["scores"], line["counts"]) for line in whole[:FEW]]
 
@@ -258,7 +257,7 @@ HELD = """
 import json, os, pathlib, time
 dumps = json.dumps
 def held(value, *args, **kwargs):
-    if os.environ.get("RANK") == "1" and isinstance(value, dict) and value.get("doc_id") == 5:
+    if os.environ.get("RANK") == "1" and isinstance(value, dict) and value.get("doc_id") == 3:
         (pathlib.Path(__file__).parent / "pid").write_text(str(os.getpid()))
         time.sleep(600)
     return dumps(value, *args, **kwargs)
