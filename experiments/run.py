@@ -75,9 +75,8 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
             told += " by other code; force=true measures anew"
         print(summary(done, folder, told))
         return done
-    with Run(
-        folder, Fingerprint.now(), OmegaConf.to_yaml(OmegaConf.create(config)), config["force"]
-    ) as ours:
+    told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    with Run(folder, Fingerprint.now(), told, config["force"]) as ours:
         floor = unreachable(config)
         if floor is None:
             if config["force"]:

@@ -5,22 +5,15 @@ language.
 """
 
 import platform
-import random
-import sys
-from argparse import Namespace
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from lmms_eval import evaluator
 from lmms_eval.api.task import Task
-from lmms_eval.tasks import TaskManager
-from loguru import logger
 from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -28,8 +21,9 @@ from mustdrop.dropper import TokenDropper
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.parts import Part, join, parts_folder, read_parts
 from mustdrop.harness.progress import Meanwhile
-from mustdrop.harness.ranks import ALONE, Turn, alone
+from mustdrop.harness.ranks import ALONE, Turn
 from mustdrop.harness.record import Run, read_samples, trace_path
+from mustdrop.harness.scoring import evaluate
 from mustdrop.harness.summary import record_of
 from mustdrop.harness.tasks.stock import StockTask
 from mustdrop.ledger import TokenLedger
@@ -92,8 +86,6 @@ class Cell:
         self.check()
         available = len(self.task.eval_docs)
         wanted, traced = self._asked(run.folder, run.samples)
-        if isinstance(self.task, StockTask):
-            self.task.require(wanted)
         parts = parts_folder(run.folder, run.mark.id)
         if turn.world > 1 or parts.exists():
             self.share(run.folder, run.mark.id, turn)
@@ -102,7 +94,8 @@ class Cell:
             wanted, traced = self._asked(run.folder, run.samples)
         answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
         nothing_left = len(answered) == wanted
-        with self._bar(run.folder, wanted, run.samples.values(), nothing_left) as bar:
+        name = "/".join(run.folder.parts[-4:-1])
+        with self._bar(name, wanted, run.samples.values(), nothing_left) as bar:
 
             def keep(sample: dict[str, Any]) -> None:
                 # one that is answered again for its trace is on disk already
@@ -132,9 +125,10 @@ class Cell:
             return
         answered = {doc: line for doc, line in done.items() if doc not in traced}
         shown = [done[doc] for doc in mine if doc in done]
+        name = f"rank {turn.rank} of {turn.world}"
         with (
             Part(parts, turn.rank) as part,
-            self._bar(folder, len(mine), shown, turn.rank > 0) as bar,
+            self._bar(name, len(mine), shown, turn.rank > 0) as bar,
         ):
 
             def keep(sample: dict[str, Any]) -> None:
@@ -146,21 +140,26 @@ class Cell:
             with redirect_stderr(StringIO()):  # a bar of lmms-eval's
                 self.task.build_all_requests(limit=wanted, rank=turn.rank, world_size=turn.world)
             adapter.task_dict[self.task.config.task] = self.task.dataset
-            adapter.generate_until(self.task.instances)
+            adapter.generate_until(list[Any](self.task.instances or ()))
 
     def _asked(self, folder: Path, samples: Collection[int]) -> tuple[int, list[int]]:
-        """How many documents have to be answered, and which have to leave a ledger."""
+        """How many documents have to be answered, and which have to leave a ledger.
+
+        Raises:
+            ValueError: If the benchmark cannot score that many by themselves.
+        """
         available = len(self.task.eval_docs)
         wanted = available if self.limit is None else min(self.limit, available)
         # an earlier, longer run may have left more samples than are asked for now
         wanted = max([wanted, *(doc + 1 for doc in samples)])
+        if isinstance(self.task, StockTask):
+            self.task.require(wanted)
         traced = [doc for doc in self.traces if not trace_path(folder, doc).exists()]
         return wanted, [doc for doc in traced if doc < wanted]
 
     def _bar(
-        self, folder: Path, total: int, done: Iterable[Mapping[str, Any]], quiet: bool
+        self, name: str, total: int, done: Iterable[Mapping[str, Any]], quiet: bool
     ) -> Meanwhile:
-        name = "/".join(folder.parts[-4:-1])
         console = Console(quiet=True) if quiet else None
         return Meanwhile(name, total, self.config["benchmark"]["metric"], done, console)
 
@@ -182,61 +181,6 @@ class Cell:
             on_sample=keep,
             on_ledger=_keeper(folder, traced),
         )
-
-
-def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -> dict[str, float]:
-    """lmms-eval's own metrics of one task, its filter's name left out where there is but one.
-
-    Raises:
-        Whatever the model or the scoring raises.
-    """
-    with alone(), _quiet(run):
-        results = evaluator.simple_evaluate(
-            model=adapter,
-            tasks=[task],
-            task_manager=TaskManager("ERROR", include_defaults=False),
-            limit=limit,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-            verbosity="ERROR",
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-            cli_args=Namespace(
-                output_path=str(run.folder), process_with_media=False, reasoning_tags=None
-            ),
-        )
-    assert results is not None  # it is None on other ranks than the first
-    found = results["results"][task.config.task]
-    return {
-        name.removesuffix(",none"): float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and "_stderr" not in name
-    }
-
-
-@contextmanager
-def _quiet(run: Run) -> Iterator[None]:
-    """lmms-eval's messages and bars in run.log instead of over ours; the random state as it was."""
-    drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    logger.remove()
-    sink = logger.add(
-        run.folder / "run.log", level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}"
-    )
-    try:
-        with (
-            (run.folder / "run.log").open("a") as log,
-            redirect_stderr(log),
-            redirect_stdout(log),
-        ):
-            yield
-    finally:
-        logger.remove(sink)
-        logger.add(sys.stderr, level="WARNING")
-        random.setstate(drawn[0])
-        numpy.random.set_state(drawn[1])
-        torch.set_rng_state(drawn[2])
 
 
 def hardware(model: PreTrainedModel) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _read(files: list[str]) -> Dataset:
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        rows: Any = Dataset.from_parquet(files)
+        rows: Any = Dataset.from_parquet(list[Any](files))
     finally:
         if shown:
             enable_progress_bars()
