@@ -45,8 +45,13 @@ def calibrate(cfg: DictConfig, console: Console) -> tuple[Found | OutOfReach, fl
     # the value that is looked for may have none yet
     OmegaConf.update(cfg, place, cfg.calibration.low)
     dropper = instantiate(cfg.dropper)
-    model, processor = instantiate(cfg.model).load(cfg.device)
     task = instantiate(cfg.benchmark.calibration)
+    if len(task.eval_docs) < 2 * n:
+        raise ValueError(
+            f"calibration.n={n} needs {2 * n} questions, half of them held out; split "
+            f"{cfg.benchmark.calibration.split} has {len(task.eval_docs)}"
+        )
+    model, processor = instantiate(cfg.model).load(cfg.device)
 
     def prompts(first: int) -> Sequence[Any]:
         chats = [

@@ -42,7 +42,10 @@ KNOWN = {
     # the third and fourth row are the questions of the second and first with their options turned
     "mmbench": {
         "right": (["A", "B", "A", "C"], {"gpt_eval_score": 100, "mmbench_accuracy": 1}),
-        "partly": (["A.", "(B)", "A", "B"], {"gpt_eval_score": 50, "mmbench_accuracy": 0.75}),
+        "partly": (
+            ["A.", "The answer is B!", "A", "B"],
+            {"gpt_eval_score": 50, "mmbench_accuracy": 0.75},
+        ),
     },
     # a category: 100 for the questions right, and 100 for the images with both right
     "mme": {
@@ -243,6 +246,10 @@ def test_thresholds_are_chosen_on_other_rows_or_not_here(data, name):
     task = instantiate(asked.calibration)
     assert task.split == asked.calibration.split
     assert task.doc_to_messages(task.eval_docs[3])
+    chosen = ("budget=t128", "prefill.alpha=1e-2", f"benchmark.data={data[name]}")
+    cfg = composed(f"benchmark={name}", *chosen, name="calibrate")
+    with pytest.raises(ValueError, match=f"needs 840 questions.* has {len(task.eval_docs)}"):
+        calibrate(cfg, None)
 
 
 def test_a_file_for_a_server_is_written_with_the_run(data, tmp_path, capsys):
