@@ -135,6 +135,11 @@ def _asked(cfg: DictConfig) -> tuple[float, float]:
     """The range to search, checked before any model is loaded."""
     if cfg.budget is None:
         raise ValueError("there is no budget to meet: choose one, as in budget=t128")
+    if cfg.benchmark.calibration is None:
+        raise ValueError(
+            f"benchmark {cfg.benchmark.name} has no split to choose thresholds on: choose them on "
+            f"another one, and give them to its runs, as in {cfg.calibration.field}=1e-3"
+        )
     place = cfg.calibration.field
     stage, _, name = place.partition(".")
     node = cfg.get(stage)

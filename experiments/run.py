@@ -25,13 +25,16 @@ from experiments.compose import conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import finished, run_folder
+from mustdrop.harness.parts import parts_folder, put_aside
+from mustdrop.harness.ranks import OK, Turn, next_turn
+from mustdrop.harness.record import finished, read_record, run_folder
 from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
 from mustdrop.harness.summary import floor_record
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mustdrop.harness.cell import Cell
     from mustdrop.harness.checkpoint import Checkpoint
 
 
@@ -48,26 +51,36 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     """
     config = resolved(cfg)
     folder = run_folder(config)
+    turn = next_turn(str(folder))
     try:
-        return _run(cfg, config, folder)
+        _require(config)
+        if turn.rank:
+            return _follow(cfg, config, folder, turn)
+        with turn.telling("end"):
+            return _lead(cfg, config, folder, turn)
     except Busy:
         raise
     except Exception as error:
-        with suppress(OSError, Unwritable):
-            note_failure(folder, error, message(error))
+        if not turn.rank:
+            with suppress(OSError, Unwritable):
+                note_failure(folder, error, message(error))
         raise
 
 
-def _run(cfg: DictConfig, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    limit, traces = (
-        _count("benchmark.limit", config["benchmark"]["limit"], none=True),
-        _traces(config),
-    )
+def _require(config: Mapping[str, Any]) -> None:
+    """Check what is counted; a wrong count must not become another run."""
+    _count("benchmark.limit", config["benchmark"]["limit"], none=True)
+    _traces(config)
     _count("batch_size", config["batch_size"])
     if config["budget"] and not config["budget"]["tokens"] >= 0:
         raise ValueError(
             f"budget.tokens must be a count, 0 or more, got {config['budget']['tokens']!r}"
         )
+
+
+def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:
+    """The cell in the one process there is, or the first of several."""
+    limit, traces = config["benchmark"]["limit"], _traces(config)
     done = None if config["force"] else finished(folder, limit, traces)
     if done is not None:
         told = "done before"
@@ -75,16 +88,31 @@ def _run(cfg: DictConfig, config: Mapping[str, Any], folder: Path) -> dict[str, 
             told += " by other code; force=true measures anew"
         print(summary(done, folder, told))
         return done
-    with Run(
-        folder,
-        Fingerprint.now(),
-        OmegaConf.to_yaml(OmegaConf.create(dict(config))),
-        config["force"],
-    ) as ours:
+    told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    with Run(folder, Fingerprint.now(), told, config["force"]) as ours:
         floor = unreachable(config)
-        record = _measure(cfg, config, ours) if floor is None else floor_record(config, ours, floor)
+        if floor is None:
+            if config["force"]:
+                put_aside(parts_folder(folder, ours.mark.id))
+            turn.say("start")
+            record = _built(cfg, config).run(ours, turn)
+        else:
+            record = floor_record(config, ours, floor)
         ours.finish(record)
     print(summary(record, folder, "done"))
+    return record
+
+
+def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:
+    """A rank's share of a cell that the first one leads."""
+    heard, _ = turn.hear("start", "end")
+    if heard == "start":
+        with turn.telling(f"share {turn.rank}"):
+            _built(cfg, config).share(folder, Fingerprint.now().id, turn)
+    _, told = turn.hear("end")
+    record = read_record(folder)
+    if told != OK or record is None:
+        raise ValueError(f"rank 0 ended without a record: {told}")
     return record
 
 
@@ -98,8 +126,8 @@ def run_all(
         yield run(cfg)
 
 
-def _measure(cfg: DictConfig, config: Mapping[str, Any], ours: Run) -> dict[str, Any]:
-    """Build what the config names, and run it. A finished run needs none of these imports."""
+def _built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
+    """What the config names. A finished run needs none of these imports."""
     import torch
 
     from mustdrop.harness.cell import Cell
@@ -114,10 +142,9 @@ def _measure(cfg: DictConfig, config: Mapping[str, Any], ours: Run) -> dict[str,
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
     model, processor = _loaded(checkpoint, config["device"])
-    cell = Cell(
+    return Cell(
         model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config)
     )
-    return cell.run(ours)
 
 
 @lru_cache(maxsize=1)
@@ -153,12 +180,13 @@ def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
             f"{told}: {name}: floor {record['floor']:g}, the budget cannot be reached\n  {folder}"
         )
     score = record["metric"]
+    found = record["metrics"].get(score)  # none where it is a file for a server
     counts = " · ".join(
         f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.1f}'}"
         for name, value in record["counts"].items()
     )
     return (
-        f"{told}: {name}: {score} {record['metrics'][score]:.3f} of {record['n']}\n"
+        f"{told}: {name}: {score} {'-' if found is None else f'{found:.3f}'} of {record['n']}\n"
         f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
         f" · KV {record['kv_bytes'] / 2**20:.2f} MiB\n  {folder}"
     )

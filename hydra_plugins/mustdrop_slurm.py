@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
-
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 

@@ -15,13 +15,13 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
+from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit.core.utils import UncompletedJobError
 
 from experiments import cluster
 from experiments.cluster import script, submit, task
 from experiments.cluster_site import ROOT, Site, load_site
 from experiments.compose import composed, conf_dir
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from hydra_plugins.mustdrop_slurm import ArrayLauncher
 
 EXAMPLE = ROOT / "slurm" / "site.example.yaml"

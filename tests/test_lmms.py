@@ -319,5 +319,5 @@ def test_a_checkpoint_that_is_not_what_its_yaml_says_is_refused(tmp_path):
         Checkpoint("pocket", "packaged", layers=32, vision_tokens=576).load("cpu")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         Checkpoint("x", str(tmp_path / "no" / "where"), layers=12, vision_tokens=576).load("cpu")
-    with pytest.raises(FileNotFoundError, match="no such folder or hub name"):
+    with pytest.raises(FileNotFoundError, match="the hub's no/where cannot be had"):
         Checkpoint("x", "no/where", layers=12, vision_tokens=576).load("cpu")

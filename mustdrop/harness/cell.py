@@ -5,29 +5,28 @@ language.
 """
 
 import platform
-import random
-import sys
-from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from lmms_eval import evaluator
 from lmms_eval.api.task import Task
-from lmms_eval.tasks import TaskManager
-from loguru import logger
+from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.parts import Part, join, parts_folder, read_parts
 from mustdrop.harness.progress import Meanwhile
-from mustdrop.harness.record import trace_path
+from mustdrop.harness.ranks import ALONE, Turn
+from mustdrop.harness.record import read_samples, trace_path
 from mustdrop.harness.run import Run, writing
+from mustdrop.harness.scoring import evaluate
 from mustdrop.harness.summary import record_of
+from mustdrop.harness.tasks.stock import StockTask
 from mustdrop.ledger import TokenLedger
 
 
@@ -75,30 +74,30 @@ class Cell:
         with self.dropper.attach(self.model, known=()):
             pass
 
-    def run(self, run: Run) -> dict[str, Any]:
+    def run(self, run: Run, turn: Turn = ALONE) -> dict[str, Any]:
         """Answer what is not answered yet, then let lmms-eval score all of it.
+
+        Args:
+            run: Where it is written.
+            turn: Told of, where other processes answer some of it.
 
         Returns:
             The record.
         """
         self.check()
         available = len(self.task.eval_docs)
-        # an earlier, longer run may have left more samples than are asked for now
-        wanted = max(
-            [
-                available if self.limit is None else min(self.limit, available),
-                *(i + 1 for i in run.samples),
-            ]
-        )
-        traced = [
-            doc for doc in self.traces if doc < wanted and not trace_path(run.folder, doc).exists()
-        ]
-        answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
+        wanted, traced = self._asked(run.folder, run.samples)
         run.expect(wanted)
+        parts = parts_folder(run.folder, run.mark.id)
+        if turn.world > 1 or parts.exists():
+            self.share(run.folder, run.mark.id, turn)
+            turn.hear_all("share")
+            join(parts, run.samples, run.add, wanted)
+            wanted, traced = self._asked(run.folder, run.samples)
+        answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
+        nothing_left = len(answered) == wanted
         name = "/".join(run.folder.parts[-4:-1])
-        with Meanwhile(
-            name, wanted, self.config["benchmark"]["metric"], run.samples.values()
-        ) as bar:
+        with self._bar(name, wanted, run.samples.values(), nothing_left) as bar:
 
             def keep(sample: dict[str, Any]) -> None:
                 # one that is answered again for its trace is on disk already
@@ -106,70 +105,84 @@ class Cell:
                     run.add(sample)
                     bar.add(sample)
 
-            adapter = DroppedVLM(
-                self.model,
-                self.processor,
-                self.dropper,
-                self.config,
-                self.config["batch_size"],
-                self.nominal,
-                answered=answered,
-                on_sample=keep,
-                on_ledger=_keeper(run.folder, traced),
-            )
+            adapter = self._adapter(run.folder, answered, traced, keep)
             metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
         return record_of(self.config, run, metrics, available, hardware(self.model))
 
+    def share(self, folder: Path, mark: str, turn: Turn) -> None:
+        """Answer one rank's documents, those modulo the ranks, into a file of its own.
 
-def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -> dict[str, float]:
-    """lmms-eval's own metrics of one task, its filter's name left out where there is but one.
+        Args:
+            folder: The run's.
+            mark: The fingerprint of the code.
+            turn: Tells which rank this is.
+        """
+        self.check()
+        parts = parts_folder(folder, mark)
+        done = {line["doc_id"]: line for line in read_samples(folder)}
+        wanted, traced = self._asked(folder, done)
+        done |= read_parts(parts)
+        mine = range(turn.rank, wanted, turn.world)
+        if not mine:
+            return
+        answered = {doc: line for doc, line in done.items() if doc not in traced}
+        shown = [done[doc] for doc in mine if doc in done]
+        name = f"rank {turn.rank} of {turn.world}"
+        with (
+            Part(parts, turn.rank) as part,
+            self._bar(name, len(mine), shown, turn.rank > 0) as bar,
+        ):
 
-    Raises:
-        Whatever the model or the scoring raises.
-    """
-    with _quiet(run):
-        results = evaluator.simple_evaluate(
-            model=adapter,
-            tasks=[task],
-            task_manager=TaskManager("ERROR", include_defaults=False),
-            limit=limit,
-            bootstrap_iters=0,
-            process_docs_parallel=1,
-            verbosity="ERROR",
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-            cli_args=Namespace(
-                output_path=str(run.folder), process_with_media=False, reasoning_tags=None
-            ),
+            def keep(sample: dict[str, Any]) -> None:
+                if sample["doc_id"] not in done:
+                    part.add(sample)
+                    bar.add(sample)
+
+            adapter = self._adapter(folder, answered, traced, keep)
+            with redirect_stderr(StringIO()):  # a bar of lmms-eval's
+                self.task.build_all_requests(limit=wanted, rank=turn.rank, world_size=turn.world)
+            adapter.task_dict[self.task.config.task] = self.task.dataset
+            adapter.generate_until(list[Any](self.task.instances or ()))
+
+    def _asked(self, folder: Path, samples: Collection[int]) -> tuple[int, list[int]]:
+        """How many documents have to be answered, and which have to leave a ledger.
+
+        Raises:
+            ValueError: If the benchmark cannot score that many by themselves.
+        """
+        available = len(self.task.eval_docs)
+        wanted = available if self.limit is None else min(self.limit, available)
+        # an earlier, longer run may have left more samples than are asked for now
+        wanted = max([wanted, *(doc + 1 for doc in samples)])
+        if isinstance(self.task, StockTask):
+            self.task.require(wanted)
+        traced = [doc for doc in self.traces if not trace_path(folder, doc).exists()]
+        return wanted, [doc for doc in traced if doc < wanted]
+
+    def _bar(
+        self, name: str, total: int, done: Iterable[Mapping[str, Any]], quiet: bool
+    ) -> Meanwhile:
+        console = Console(quiet=True) if quiet else None
+        return Meanwhile(name, total, self.config["benchmark"]["metric"], done, console)
+
+    def _adapter(
+        self,
+        folder: Path,
+        answered: Mapping[int, Mapping[str, Any]],
+        traced: Sequence[int],
+        keep: Callable[[dict[str, Any]], None],
+    ) -> DroppedVLM:
+        return DroppedVLM(
+            self.model,
+            self.processor,
+            self.dropper,
+            self.config,
+            self.config["batch_size"],
+            self.nominal,
+            answered=answered,
+            on_sample=keep,
+            on_ledger=_keeper(folder, traced),
         )
-    assert results is not None  # it is None on other ranks than the first
-    found = results["results"][task.config.task]
-    return {
-        name.removesuffix(",none"): float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and "_stderr" not in name
-    }
-
-
-@contextmanager
-def _quiet(run: Run) -> Iterator[None]:
-    """lmms-eval's messages and bars in run.log instead of over ours; the random state as it was."""
-    drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    logger.remove()
-    sink = logger.add(
-        run.folder / "run.log", level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}"
-    )
-    try:
-        with (run.folder / "run.log").open("a") as log, redirect_stderr(log):
-            yield
-    finally:
-        logger.remove(sink)
-        logger.add(sys.stderr, level="WARNING")
-        random.setstate(drawn[0])
-        numpy.random.set_state(drawn[1])
-        torch.set_rng_state(drawn[2])
 
 
 def hardware(model: PreTrainedModel) -> dict[str, Any]:

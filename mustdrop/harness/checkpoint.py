@@ -1,11 +1,14 @@
 """A model by name: where its weights are, what is assumed of it. Knows nothing of dropping."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -14,6 +17,7 @@ from mustdrop.pocket import model as pocket
 from mustdrop.strategy import require_choices
 
 PACKAGED = "packaged"
+WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")  # no second copy of the weights
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Checkpoint:
         revision: Of the hub name; None: the newest.
         dtype: Of the weights in memory.
         attention: What Hugging Face calls the implementation.
+        device_map: How accelerate spreads one model over several GPUs; None: all of it on one.
     """
 
     name: str
@@ -37,12 +42,14 @@ class Checkpoint:
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    device_map: Literal["auto", "balanced"] | None = None
 
     def __post_init__(self) -> None:
         require_choices(
             **{
                 "model.dtype": (self.dtype, ("float32", "bfloat16", "float16")),
                 "model.attention": (self.attention, ("sdpa", "eager", "flash_attention_2")),
+                "model.device_map": (self.device_map or "null", ("null", "auto", "balanced")),
             }
         )
 
@@ -54,16 +61,10 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, or its
-                attention needs a package that is not installed.
+            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, its attention
+                needs a package that is not installed, or there is no such device.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"device={device} cannot be used: {reason}") from error
+        device = self._device(device)
         dtype = getattr(torch, self.dtype)
         packaged = self.pretrained == PACKAGED
         load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub
@@ -73,27 +74,70 @@ class Checkpoint:
             raise ValueError(f"model.attention={self.attention}: {error}") from error
         model, processor = loaded
         self._check(model)
-        return model.to(device).eval(), processor
+        if self.device_map is None:
+            model = model.to(device)
+        return model.eval(), processor
+
+    def _device(self, asked: str) -> str:
+        """One that is there; among several processes each takes the GPU of its rank."""
+        own = os.environ.get("LOCAL_RANK")
+        if self.device_map is not None:
+            if own is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ValueError(
+                    f"model.device_map={self.device_map} spreads one model over the GPUs, so only "
+                    "one process can run it: start without torchrun, or model.device_map=null"
+                )
+            if self.pretrained == PACKAGED:
+                raise ValueError("model.device_map must be null: the packaged model fits anywhere")
+        device = asked
+        if asked == "auto":
+            gpu = "cuda" if own is None else f"cuda:{own}"
+            device = gpu if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device={asked} cannot be used: {reason}") from error
+        return device
 
     def _hub(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        folder = Path(self.pretrained)
-        # A hub name is owner/name; anything else with a slash can only be meant as a folder.
-        if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) != 2):
-            raise FileNotFoundError(f"model.pretrained: there is no folder {self.pretrained}")
+        folder = self._folder()
         try:
             model = AutoModelForImageTextToText.from_pretrained(
-                self.pretrained,
-                revision=self.revision,
-                dtype=dtype,
-                attn_implementation=self.attention,
+                folder, dtype=dtype, attn_implementation=self.attention, device_map=self.device_map
             )
-            processor = AutoProcessor.from_pretrained(self.pretrained, revision=self.revision)
+            processor = AutoProcessor.from_pretrained(folder)
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
             raise FileNotFoundError(
-                f"model.pretrained: no such folder or hub name, {self.pretrained!r}: {reason}"
+                f"model.pretrained: {self.pretrained} is no checkpoint: {reason}"
             ) from error
         return model, processor
+
+    def _folder(self) -> Path:
+        """Where the files are; those of the hub fetched, or found in its cache.
+
+        All at once: loading by name asks the hub for file after file, and without a network
+        retries each for half a minute.
+        """
+        folder = Path(self.pretrained).expanduser()
+        if folder.is_dir():
+            return folder
+        # A hub name is owner/name; anything else with a slash can only be meant as a folder.
+        if folder.is_absolute() or len(folder.parts) != 2:
+            raise FileNotFoundError(f"model.pretrained: there is no folder {self.pretrained}")
+        try:
+            found = snapshot_download(
+                self.pretrained, revision=self.revision, allow_patterns=list(WANTED)
+            )
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
+            raise FileNotFoundError(
+                f"model.pretrained: the hub's {self.pretrained} cannot be had ({reason}): fetch it "
+                f"where there is a network (hf download {self.pretrained}), or give a folder that "
+                "holds it, model.pretrained=/path/to/folder"
+            ) from error
+        return Path(found)
 
     def _check(self, model: nn.Module) -> None:
         adapter = adapter_for(model)

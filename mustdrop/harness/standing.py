@@ -76,9 +76,9 @@ def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Sta
 
 
 def count_samples(folder: Path) -> int:
-    """Whole lines of a run's samples."""
-    path = Path(folder) / "samples.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    """Whole lines of a run's samples, those that its ranks have not joined yet among them."""
+    paths = [Path(folder) / "samples.jsonl", *Path(folder).glob("parts-*/*.jsonl")]
+    return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
 
 
 def alive(folder: Path, told: dict[str, Any]) -> bool:
@@ -104,8 +104,9 @@ def _locked(folder: Path) -> bool:
 
 
 def _last_sign(folder: Path) -> float:
-    names = ("status.json", "samples.jsonl")
-    return max(p.stat().st_mtime for name in names if (p := Path(folder) / name).exists())
+    told = [Path(folder) / "status.json", Path(folder) / "samples.jsonl"]
+    told += Path(folder).glob("parts-*/*.jsonl")
+    return max(path.stat().st_mtime for path in told if path.exists())
 
 
 def _rate(folder: Path, told: dict[str, Any], n: int) -> float | None:

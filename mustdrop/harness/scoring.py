@@ -1,0 +1,73 @@
+"""lmms-eval's own evaluation of one task, quiet and in one process. Knows no method."""
+
+import random
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import numpy
+import torch
+from lmms_eval import evaluator
+from lmms_eval.api.task import Task
+from lmms_eval.tasks import TaskManager
+from loguru import logger
+
+from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.ranks import alone
+from mustdrop.harness.run import Run
+
+
+def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -> dict[str, float]:
+    """lmms-eval's own metrics of one task, its filter's name left out where there is but one.
+
+    Raises:
+        Whatever the model or the scoring raises.
+    """
+    with alone(), _quiet(run):
+        results = evaluator.simple_evaluate(
+            model=adapter,
+            tasks=[task],
+            task_manager=TaskManager("ERROR", include_defaults=False),
+            limit=limit,
+            bootstrap_iters=0,
+            process_docs_parallel=1,
+            verbosity="ERROR",
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            cli_args=Namespace(
+                output_path=str(run.folder), process_with_media=False, reasoning_tags=None
+            ),
+        )
+    assert results is not None  # it is None on other ranks than the first
+    found = results["results"][task.config.task]
+    return {
+        name.removesuffix(",none"): float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and "_stderr" not in name
+    }
+
+
+@contextmanager
+def _quiet(run: Run) -> Iterator[None]:
+    """lmms-eval's messages and bars in run.log instead of over ours; the random state as it was."""
+    drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    logger.remove()
+    sink = logger.add(
+        run.folder / "run.log", level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}"
+    )
+    try:
+        with (
+            (run.folder / "run.log").open("a") as log,
+            redirect_stderr(log),
+            redirect_stdout(log),
+        ):
+            yield
+    finally:
+        logger.remove(sink)
+        logger.add(sys.stderr, level="WARNING")
+        random.setstate(drawn[0])
+        numpy.random.set_state(drawn[1])
+        torch.set_rng_state(drawn[2])
