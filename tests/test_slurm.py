@@ -116,7 +116,7 @@ def basic(tmp_path_factory):
     return cells
 
 
-def wait(answer, seconds=240):
+def wait(answer, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := answer()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {answer}\n{jobs()}"
@@ -178,7 +178,7 @@ def disturb(root, cells):
     urgent_job()
     wait(lambda: [job[2] for job in jobs().values()].count("1") >= 2 and not writers(cells))
     (root / "hold").unlink()
-    wait(nothing_runs, seconds=400)
+    wait(nothing_runs, seconds=600)
     return killed, set(preempted)
 
 
@@ -232,7 +232,7 @@ def test_an_array_by_submitit_ends_with_every_cell_done_whatever_happens_to_it(r
     (root / "hold").touch()
     launching = sweep(root, *ALL)
     killed, preempted = disturb(root, cells)
-    told, _ = launching.communicate(timeout=120)
+    told, _ = launching.communicate(timeout=300)
     assert launching.returncode == 1, told
     assert "waiting for the other tasks of the array" in told
     assert told.splitlines()[-1] == "SLURM lost a task; the same command goes on"
