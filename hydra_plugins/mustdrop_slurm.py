@@ -34,8 +34,9 @@ class ArrayLauncher(SlurmLauncher):
                 raise CompactHydraException(f"sbatch refuses: {error}") from error
             # killed, cancelled or out of memory: it left no result, and the others still run
             print(f"{error}\nwaiting for the other tasks of the array", flush=True)
-            while not all(watcher.is_done(task) for task in tasks):
-                time.sleep(2)
+            # asked now: left to itself it asks ever more rarely
+            while not all(watcher.is_done(task, mode="force") for task in tasks):
+                time.sleep(5)
             raise CompactHydraException("SLURM lost a task; the same command goes on") from error
 
 

@@ -306,7 +306,7 @@ def test_an_array_is_waited_for_though_slurm_loses_a_task(registered, place, mon
     program(place, "srun", "exit 1")
     states, asked = iter([False, True, False, True, True]), []
     watcher = SimpleNamespace(
-        _registered={"3_0"}, is_done=lambda task: asked.append(task) or next(states)
+        _registered={"3_0"}, is_done=lambda task, mode: asked.append(task) or next(states)
     )
 
     def launch(*_):

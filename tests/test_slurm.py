@@ -43,6 +43,7 @@ SITE = Site(
     partition="work", mem="1G", time=30, array_limit=2, signal_seconds=60,
     options={"comment": "two words"},
 )  # fmt: skip
+LAUNCHING: list[subprocess.Popen[str]] = []
 HOLD = """
 import json, os, time
 if "SUBMITIT_EXECUTOR" in os.environ and os.path.exists(os.environ["HOLD"] + "-start"):
@@ -99,6 +100,8 @@ def root(tmp_path, cluster, monkeypatch):
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(dataclasses.asdict(site)))
     monkeypatch.setenv("MUSTDROP_SITE", str(tmp_path / "site.yaml"))
     yield tmp_path
+    while LAUNCHING:
+        LAUNCHING.pop().kill()  # it has ended, unless the test failed
     subprocess.run(["scancel", "--user", str(os.getuid())], check=True)
     wait(nothing_runs)
 
@@ -116,7 +119,7 @@ def basic(tmp_path_factory):
     return cells
 
 
-def wait(answer, seconds=240):
+def wait(answer, seconds=300):
     deadline = time.monotonic() + seconds
     while not (found := answer()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {answer}\n{jobs()}"
@@ -178,7 +181,7 @@ def disturb(root, cells):
     urgent_job()
     wait(lambda: [job[2] for job in jobs().values()].count("1") >= 2 and not writers(cells))
     (root / "hold").unlink()
-    wait(nothing_runs, seconds=400)
+    wait(nothing_runs, seconds=600)
     return killed, set(preempted)
 
 
@@ -220,11 +223,13 @@ def test_an_array_by_sbatch_ends_with_every_cell_done_whatever_happens_to_it(roo
 
 def sweep(root, *overrides, launcher="slurm"):
     """The command that launches by submitit, and waits."""
-    return subprocess.Popen(
+    launching = subprocess.Popen(
         [sys.executable, "experiments/run.py", "-m", f"launcher={launcher}",
          f"output_root={root / 'outputs'}", *overrides],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+    LAUNCHING.append(launching)
+    return launching
 
 
 def test_an_array_by_submitit_ends_with_every_cell_done_whatever_happens_to_it(root, basic):
@@ -232,7 +237,7 @@ def test_an_array_by_submitit_ends_with_every_cell_done_whatever_happens_to_it(r
     (root / "hold").touch()
     launching = sweep(root, *ALL)
     killed, preempted = disturb(root, cells)
-    told, _ = launching.communicate(timeout=120)
+    told, _ = launching.communicate(timeout=300)
     assert launching.returncode == 1, told
     assert "waiting for the other tasks of the array" in told
     assert told.splitlines()[-1] == "SLURM lost a task; the same command goes on"
