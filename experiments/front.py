@@ -45,6 +45,8 @@ def space(cfg: DictConfig) -> dict[str, FloatDistribution]:
                     f"front.space: {stage}.{name} is no field of a stage in use; leave it out with "
                     f"'~front.space.{stage}'"
                 )
+            if not isinstance(ends, DictConfig) or {*ends} != {"low", "high", "log"}:
+                raise ValueError(f"front.space: {stage}.{name} needs low, high and log, got {ends}")
             out[f"{stage}.{name}"] = FloatDistribution(ends.low, ends.high, log=ends.log)
     if not out:
         raise ValueError("front.space names no field to draw")
@@ -110,8 +112,6 @@ def _worker(config: str, log: Path) -> None:
 
 def team(cfg: DictConfig, folder: Path) -> list[BaseProcess]:
     """The other workers of this start."""
-    if not isinstance(cfg.front.workers, int) or cfg.front.workers < 1:
-        raise ValueError(f"front.workers must be a count of 1 or more, got {cfg.front.workers!r}")
     context = get_context("spawn")
     out = []
     for number in range(1, cfg.front.workers):
@@ -138,6 +138,9 @@ def main(overrides: Sequence[str]) -> None:
     """Go on with the study, then show what is there."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     cfg = composed(*overrides, name="front")
+    for name in ("trials", "workers"):
+        if not isinstance(cfg.front[name], int) or cfg.front[name] < 1:
+            raise ValueError(f"front.{name} must be a count of 1 or more, got {cfg.front[name]!r}")
     root = Path(cfg.output_root, "front", cfg.front.name)
     study = shared(cfg)
     others = team(cfg, root)

@@ -75,8 +75,10 @@ class SharedStudy:
         path.parent.mkdir(exist_ok=True)
         with path.open("w") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            yield
-        path.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def ask(self, wanted: int) -> Trial | None:
         """The next trial; None where as many as wanted are finished or at work."""

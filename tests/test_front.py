@@ -137,6 +137,8 @@ def test_bad_input_is_told_before_anything_runs(tmp_path):
     for asked, expected in (
         (["method=fastv"], r"vision.tau is no field of a stage in use"),
         (["front.workers=0"], "front.workers must be a count"),
+        (["front.trials=0"], "front.trials must be a count"),
+        (["front.space.prefill.gamma=3"], "prefill.gamma needs low, high and log"),
         (["front.space=null"], "names no field"),
     ):
         with pytest.raises(ValueError, match=expected):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.replay import Replay
+from mustdrop.harness.replay import Range, Replay
 from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
 
 
@@ -41,7 +41,7 @@ def threshold(
     if replay is None:
         return scan(measure, target, low, high, tolerance)
 
-    def known(value: float, likely: bool = False):
+    def known(value: float, likely: bool = False) -> Range:
         return replay.range(with_field(dropper, place, value), likely)
 
     if all(known(end).low == known(end).high for end in (low, high)):
