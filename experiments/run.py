@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.compose import conf_dir, resolved
+from experiments.track import watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import Run, finished, run_folder
@@ -64,9 +65,12 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             told += " by other code; force=true measures anew"
         print(summary(done, folder, told))
         return done
-    with Run(
-        folder, Fingerprint.now(), OmegaConf.to_yaml(OmegaConf.create(config)), config["force"]
-    ) as ours:
+    told = OmegaConf.to_yaml(OmegaConf.create(config))
+    with (
+        watched(config["tracker"], folder) as tracker,
+        Run(folder, Fingerprint.now(), told, config["force"]) as ours,
+    ):
+        tracker.start()
         floor = unreachable(config)
         record = _measure(cfg, config, ours) if floor is None else floor_record(config, ours, floor)
         ours.finish(record)

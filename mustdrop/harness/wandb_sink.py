@@ -1,0 +1,208 @@
+"""Weights & Biases as a tracker: one history row a sample, everything else at the end.
+
+Rows are exactly the samples, step for step; tables and pictures go into the summary, so that a run
+that is made longer later goes on without a gap. Offline where the server cannot be had. Works with
+wandb 0.25.0 and newer ones, hence without their limits on finishing: see
+:class:`mustdrop.harness.tracking.Leash`. Knows neither samples nor ledgers.
+"""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from PIL.Image import Image
+
+from mustdrop.harness.tracking import Card, Closing
+
+if TYPE_CHECKING:
+    import wandb
+
+MODES = (None, "online", "offline", "disabled")
+PROBE, INIT = 2.0, 20.0  # seconds
+BEFORE = "before"  # where earlier logs of a run go
+DONE = ("done", "floor")
+
+
+@final
+@dataclass(frozen=True)
+class WandB:
+    """How a run is told to W&B.
+
+    Attributes:
+        project: The study.
+        entity: User or team; None: the key's own.
+        mode: online, offline, disabled; None: what WANDB_MODE says, else online.
+        finish_seconds: How long it may go on when the run is over.
+        table_rows: Samples in the final table, the first ones.
+        overlays: Pictures of what was dropped, of samples whose ledger was kept.
+
+    Raises:
+        ValueError: If a field cannot be used.
+    """
+
+    project: str
+    entity: str | None = None
+    mode: str | None = None
+    finish_seconds: float = 60.0
+    table_rows: int = 200
+    overlays: int = 6
+
+    name: ClassVar[str] = "wandb"
+    extra: ClassVar[str] = "track"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"mode must be online, offline, disabled or null, got {self.mode!r}")
+        if not self.finish_seconds > 0:
+            raise ValueError(f"finish_seconds must be above 0, got {self.finish_seconds!r}")
+        for name in ("table_rows", "overlays"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} must be a count, 0 or more, got {count!r}")
+        if not self.project:
+            raise ValueError("project must be a name, got none")
+
+    @property
+    def wanted(self) -> bool:
+        return self._mode() != "disabled"
+
+    def _mode(self) -> str:
+        mode = self.mode or os.environ.get("WANDB_MODE") or "online"
+        return {"dryrun": "offline", "offline": "offline", "disabled": "disabled"}.get(
+            mode, "online"
+        )
+
+    def open(self, card: Card, live: bool) -> "WandBSink":
+        """See :class:`mustdrop.harness.tracking.Tracker`.
+
+        Raises:
+            ConnectionError: If it is told afterwards and the server cannot be had.
+        """
+        run, trouble = None, None
+        if self._mode() == "online":
+            run, trouble = self._online(card)
+            if run is None and not live:
+                raise ConnectionError(trouble)
+        if run is None:
+            run = self._init(card, card.id, "offline")
+        _put_aside(card.folder / "wandb", card.id, Path(run.dir).parent)
+        return WandBSink(run, card, trouble and f"offline: {trouble}")
+
+    def _online(self, card: Card) -> "tuple[wandb.Run | None, str | None]":
+        """The run at the server, or why there is none."""
+        import wandb
+
+        trouble = unreachable(str(wandb.setup().settings.base_url))
+        if trouble is not None:
+            return None, trouble
+        try:
+            return self._resumed(card), None
+        except Exception as error:  # the tracker's boundary: no key, refused, too slow
+            wandb.teardown()
+            return None, (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+    def _resumed(self, card: Card) -> "wandb.Run":
+        """The run of this measurement; the id's own belongs to another where the starts differ."""
+        run = self._init(card, card.id, "online")
+        known = dict(run.config).get("run")
+        if isinstance(known, Mapping) and known.get("started") != card.started:
+            run.finish()
+            began = "".join(letter for letter in card.started if letter.isdigit())[:14]
+            run = self._init(card, f"{card.id}-{began}", "online")
+        return run
+
+    def _init(self, card: Card, run_id: str, mode: str) -> "wandb.Run":
+        import wandb
+
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            dir=card.folder,
+            id=run_id,
+            name=card.name,
+            group=card.group,
+            job_type="eval",
+            tags=card.tags,
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            settings=wandb.Settings(
+                console="off",
+                init_timeout=INIT,
+                program="experiments/run.py",
+                # the measuring process is what its owner wants to see the use of
+                x_stats_pid=os.getppid(),
+            ),
+        )
+
+
+class WandBSink:
+    """A run at W&B, begun or gone on with."""
+
+    def __init__(self, run: "wandb.Run", card: Card, warning: str | None) -> None:
+        self.run, self.first = run, run.step
+        # what it was resumed with is told anew: the limit may have grown, the job is another
+        run.config.update(dict(card.config), allow_val_change=True)
+        mode, where = "online", run.url
+        if run.offline:
+            mode, where = "offline", str(Path(run.dir).parent)
+        self.told: dict[str, Any] = {
+            "id": run.id, "mode": mode, "where": where, "warning": warning,
+        }  # fmt: skip
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        self.run.log(dict(row), step=step, commit=True)
+
+    def close(self, closing: Closing) -> None:
+        import wandb
+
+        run = self.run
+        run.summary.update({"state": closing.state, **closing.summary})
+        for name, (columns, rows) in closing.tables.items():
+            data = [[_cell(value) for value in row] for row in rows]
+            run.summary[name] = wandb.Table(list(columns), data, allow_mixed_types=True)
+        if closing.files:
+            artifact = wandb.Artifact(f"record-{run.id}", type="record")
+            for path in closing.files:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+        if closing.state == "stopped":
+            run.mark_preempting()
+        run.finish(exit_code=0 if closing.state in DONE else 1)
+
+
+def unreachable(base_url: str) -> str | None:
+    """Why no connection to a server can be had, or to the proxy that stands before it."""
+    url = urlsplit(base_url)
+    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+    first = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else url
+    port = first.port or (443 if first.scheme == "https" else 80)
+    try:
+        socket.create_connection((first.hostname or "", port), PROBE).close()
+    except OSError as error:
+        return f"{first.hostname}:{port} cannot be reached ({error})"
+    return None
+
+
+def _cell(value: Any) -> Any:
+    """A cell of a table."""
+    import wandb
+
+    if isinstance(value, Path):
+        return wandb.Image(str(value))
+    return wandb.Image(value, file_type="jpg") if isinstance(value, Image) else value
+
+
+def _put_aside(logs: Path, run_id: str, new: Path) -> None:
+    """Earlier logs of a run hold less than the new one will, and must not be uploaded over it."""
+    for log in sorted(logs.glob("*run-*")):
+        if log.is_dir() and not log.is_symlink() and run_id in log.name and log != new:
+            (logs / BEFORE).mkdir(exist_ok=True)
+            number = 0
+            while (place := logs / BEFORE / f"{log.name}.{number}").exists():
+                number += 1
+            log.rename(place)
