@@ -69,7 +69,8 @@ def closing(
     tables: dict[str, Any] = {}
     if samples:
         metric = config["benchmark"]["metric"]
-        tables["samples"] = (COLUMNS, rows(samples[: tracker.table_rows], metric, documents))
+        if tracker.table_rows:
+            tables["samples"] = (COLUMNS, rows(samples[: tracker.table_rows], metric, documents))
         tables["tokens_per_layer"] = (("layer", "entering", "resident"), layers(record))
     files = [folder / name for name in ("record.json", "config.yaml", "status.json")]
     if drawn := overlays(folder, config, samples, documents, tracker.overlays):

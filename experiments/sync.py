@@ -1,4 +1,4 @@
-"""Upload runs that their tracker's service does not hold whole: made offline, cut off, or untracked.
+"""Upload the runs that their tracker's service does not hold whole: made offline, or cut off.
 
 Each is told from its folder, from the first sample that the service lacks: nothing twice, no gap.
 Run it where the service can be reached, such as a cluster's login node.
@@ -46,7 +46,7 @@ def uploaded(folder: Path) -> bool:
     told = read(folder)
     if not told.get("complete"):
         return False
-    if told["mode"] != "online":
+    if told["mode"] == "offline":
         # by hand, with wandb sync: that leaves a mark
         return any(Path(told["where"]).glob("*.synced"))
     path = folder / "samples.jsonl"

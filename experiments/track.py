@@ -12,12 +12,12 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.closing import closing
@@ -49,10 +49,12 @@ def watched(
         say: Where the line about the outcome goes; by default the error stream.
 
     Raises:
-        ValueError: If the tracker's package is not installed (or Hydra's own, if it cannot be
-            built).
+        ValueError: If it cannot be built, or its package is not installed.
     """
-    tracker: Tracker | None = instantiate(node)
+    try:
+        tracker: Tracker | None = instantiate(node)
+    except InstantiationException as error:
+        raise ValueError(f"tracker: {error.__cause__ or error}") from error
     if tracker is not None and tracker.wanted and find_spec(tracker.name) is None:
         raise ValueError(
             f"tracker={tracker.name} needs it installed: pip install 'mustdrop[{tracker.extra}]'"
@@ -158,8 +160,6 @@ def main(how: str, where: str, node: str) -> None:
     """Command line: live or afterwards, the run's folder, the tracker's config as JSON."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    with suppress(OSError):
-        os.nice(10)
     folder = Path(where)
     tracker: Tracker = instantiate(json.loads(node))
     told: dict[str, Any] = {"tracker": tracker.name, "rows": 0, "complete": False, "warning": None}

@@ -20,7 +20,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 KEY = "0" * 40
 HANG = "hang"
@@ -142,6 +142,8 @@ class WandbServer:
             "QueryType": {"fields": [{"name": "serverInfo"}]},
             "MutationType": {"fields": []},
             "ServerInfoType": {"fields": [{"name": "cliVersionInfo"}]},
+            "ServerSettingsType": {"fields": []},
+            "ArtifactInfoType": {"fields": []},
         }
 
     def _input_fields(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +201,16 @@ class WandbServer:
         files = [{"name": name, "uploadUrl": self._place(run, name)} for name in given["files"]]
         return {"createRunFiles": {"runID": _id(run), "uploadHeaders": [], "files": files}}
 
+    def _upload_urls(self, given: dict[str, Any]) -> dict[str, Any]:
+        """As ``wandb sync`` of older clients asks."""
+        run = given["run"]
+        nodes = [
+            {"name": name, "url": self._place(run, name), "updatedAt": None}
+            for name in given["files"]
+        ]
+        files = {"uploadHeaders": [], "edges": [{"node": node} for node in nodes]}
+        return {"model": {"bucket": {"id": _id(run), "files": files}}}
+
     def _artifact(self, given: dict[str, Any]) -> dict[str, Any]:
         told = given.get("input") or given
         name = told.get("artifactCollectionName") or told["artifactCollectionNames"][0]
@@ -238,9 +250,12 @@ class WandbServer:
         return f"{self.url}/upload/{owner}/{name}"
 
     # the word by which a question is known; the first that is found counts
-    questions = {
-        "ProbeServerCapabilities": _capabilities, "coreWeaveOrganizationId": _organization,
-        "inputFields": _input_fields, "artifactType": _artifact_type, "upsertBucket": _upsert, "historyTail": _resume, "createRunFiles": _run_files,
+    questions: ClassVar[dict[str, Any]] = {
+        "ProbeServer(Capabilities|Settings|Artifact)": _capabilities,
+        "coreWeaveOrganizationId": _organization,
+        "inputFields": _input_fields, "artifactType": _artifact_type, "upsertBucket": _upsert,
+        "historyTail": _resume, "createRunFiles": _run_files,
+        "RunUploadUrls": _upload_urls,
         "createArtifactFiles": _artifact_files, "createArtifactManifest": _manifest,
         "createArtifact": _artifact, "commitArtifact": _commit, "viewer": _viewer,
         "serverInfo": _features,

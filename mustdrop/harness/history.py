@@ -24,7 +24,7 @@ class History:
         self._seen: dict[str, tuple[int, float]] = {}
         self._sums = dict.fromkeys(SUMMED, 0.0)
 
-    def row(self, sample: Mapping[str, Any]) -> dict[str, float]:
+    def row(self, sample: Mapping[str, Any]) -> dict[str, float | int]:
         """The row of the next sample.
 
         Returns:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import psutil
 
@@ -69,6 +69,7 @@ class Closing:
     files: Sequence[Path]
 
 
+@runtime_checkable
 class Sink(Protocol):
     """A run at a service.
 
@@ -80,19 +81,21 @@ class Sink(Protocol):
     first: int
     told: dict[str, Any]
 
-    def log(self, step: int, row: Mapping[str, float]) -> None:
+    def log(self, step: int, row: Mapping[str, float | int]) -> None:
         """One row."""
 
     def close(self, closing: Closing) -> None:
         """Tell the rest; return when the service has all of it."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """What a ``tracker`` of the configuration builds.
 
     Attributes:
         name: Of the service, for messages.
         extra: That installs its package.
+        project: The study.
         finish_seconds: How long the tracker may go on when the run is over.
         table_rows: Samples in the final table.
         overlays: Pictures of what was dropped.
@@ -100,6 +103,7 @@ class Tracker(Protocol):
 
     name: str
     extra: str
+    project: str
     finish_seconds: float
     table_rows: int
     overlays: int
@@ -118,6 +122,22 @@ class Tracker(Protocol):
                 cannot be reached is an error.
         """
         ...
+
+
+def check(tracker: Tracker) -> None:
+    """Raise what is wrong with the fields that every tracker has.
+
+    Raises:
+        ValueError: If one cannot be used.
+    """
+    if not tracker.project:
+        raise ValueError("project must be a name, got none")
+    if not tracker.finish_seconds > 0:
+        raise ValueError(f"finish_seconds must be above 0, got {tracker.finish_seconds!r}")
+    for name in ("table_rows", "overlays"):
+        count = getattr(tracker, name)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ValueError(f"{name} must be a count, 0 or more, got {count!r}")
 
 
 class Watched:
@@ -195,6 +215,7 @@ class Watched:
                 process.wait(limit)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
             end(process.pid)
+            process.wait(SHARED)
             if isinstance(stopped, KeyboardInterrupt):
                 self._warn("not waited for")
                 return

@@ -11,13 +11,13 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from PIL.Image import Image
 
-from mustdrop.harness.tracking import Card, Closing
+from mustdrop.harness.tracking import Card, Closing, check
 
 if TYPE_CHECKING:
     import wandb
@@ -58,14 +58,7 @@ class WandB:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode must be online, offline, disabled or null, got {self.mode!r}")
-        if not self.finish_seconds > 0:
-            raise ValueError(f"finish_seconds must be above 0, got {self.finish_seconds!r}")
-        for name in ("table_rows", "overlays"):
-            count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-                raise ValueError(f"{name} must be a count, 0 or more, got {count!r}")
-        if not self.project:
-            raise ValueError("project must be a name, got none")
+        check(self)
 
     @property
     def wanted(self) -> bool:
@@ -116,7 +109,7 @@ class WandB:
             run = self._init(card, f"{card.id}-{began}", "online")
         return run
 
-    def _init(self, card: Card, run_id: str, mode: str) -> "wandb.Run":
+    def _init(self, card: Card, run_id: str, mode: Literal["online", "offline"]) -> "wandb.Run":
         import wandb
 
         return wandb.init(
@@ -154,7 +147,7 @@ class WandBSink:
             "id": run.id, "mode": mode, "where": where, "warning": warning,
         }  # fmt: skip
 
-    def log(self, step: int, row: Mapping[str, float]) -> None:
+    def log(self, step: int, row: Mapping[str, float | int]) -> None:
         self.run.log(dict(row), step=step, commit=True)
 
     def close(self, closing: Closing) -> None:
