@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import psutil
 
@@ -88,31 +89,46 @@ class Sink(Protocol):
         """Tell the rest; return when the service has all of it."""
 
 
-@runtime_checkable
-class Tracker(Protocol):
-    """What a ``tracker`` of the configuration builds.
+@dataclass(frozen=True)
+class Tracker(ABC):
+    """What a ``tracker`` of the configuration builds: how runs are told to a service.
 
     Attributes:
-        name: Of the service, for messages.
-        extra: That installs its package.
         project: The study.
         finish_seconds: How long the tracker may go on when the run is over.
-        table_rows: Samples in the final table.
-        overlays: Pictures of what was dropped.
+        table_rows: Samples in the final table, the first ones.
+        overlays: Pictures of what was dropped, of samples whose ledger was kept.
+        name: Of the service and its package.
+        extra: That installs it.
+
+    Raises:
+        ValueError: If a field cannot be used.
     """
 
-    name: str
-    extra: str
     project: str
-    finish_seconds: float
-    table_rows: int
-    overlays: int
+    finish_seconds: float = 60.0
+    table_rows: int = 200
+    overlays: int = 6
+
+    name: ClassVar[str]
+    extra: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        if not self.project:
+            raise ValueError("project must be a name, got none")
+        if not self.finish_seconds > 0:
+            raise ValueError(f"finish_seconds must be above 0, got {self.finish_seconds!r}")
+        for name in ("table_rows", "overlays"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+                raise ValueError(f"{name} must be a count, 0 or more, got {count!r}")
 
     @property
     def wanted(self) -> bool:
         """Whether there is anything to do."""
-        ...
+        return True
 
+    @abstractmethod
     def open(self, card: Card, live: bool) -> Sink:
         """Begin or go on.
 
@@ -121,23 +137,6 @@ class Tracker(Protocol):
             live: It is being measured now; else it is told afterwards, and then a service that
                 cannot be reached is an error.
         """
-        ...
-
-
-def check(tracker: Tracker) -> None:
-    """Raise what is wrong with the fields that every tracker has.
-
-    Raises:
-        ValueError: If one cannot be used.
-    """
-    if not tracker.project:
-        raise ValueError("project must be a name, got none")
-    if not tracker.finish_seconds > 0:
-        raise ValueError(f"finish_seconds must be above 0, got {tracker.finish_seconds!r}")
-    for name in ("table_rows", "overlays"):
-        count = getattr(tracker, name)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            raise ValueError(f"{name} must be a count, 0 or more, got {count!r}")
 
 
 class Watched:

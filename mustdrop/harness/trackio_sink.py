@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from PIL.Image import Image
 
-from mustdrop.harness.tracking import Card, Closing, check
+from mustdrop.harness.tracking import Card, Closing, Tracker
 
 if TYPE_CHECKING:
     import trackio  # pyright: ignore[reportMissingImports]
@@ -19,30 +19,11 @@ if TYPE_CHECKING:
 
 @final
 @dataclass(frozen=True)
-class Trackio:
-    """How a run is told to trackio.
-
-    Attributes:
-        project: The study; ``trackio show --project <it>`` shows it.
-        finish_seconds: How long it may go on when the run is over.
-        table_rows: Samples in the final table, the first ones.
-        overlays: Pictures of what was dropped, of samples whose ledger was kept.
-
-    Raises:
-        ValueError: If a field cannot be used.
-    """
-
-    project: str
-    finish_seconds: float = 60.0
-    table_rows: int = 200
-    overlays: int = 6
+class Trackio(Tracker):
+    """How a run is told to trackio; ``trackio show --project <project>`` shows it."""
 
     name: ClassVar[str] = "trackio"
     extra: ClassVar[str] = "trackio"
-    wanted: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def open(self, card: Card, live: bool) -> "TrackioSink":
         """See :class:`mustdrop.harness.tracking.Tracker`."""

@@ -17,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from PIL.Image import Image
 
-from mustdrop.harness.tracking import Card, Closing, check
+from mustdrop.harness.tracking import Card, Closing, Tracker
 
 if TYPE_CHECKING:
     import wandb
@@ -30,35 +30,27 @@ DONE = ("done", "floor")
 
 @final
 @dataclass(frozen=True)
-class WandB:
+class WandB(Tracker):
     """How a run is told to W&B.
 
     Attributes:
-        project: The study.
         entity: User or team; None: the key's own.
         mode: online, offline, disabled; None: what WANDB_MODE says, else online.
-        finish_seconds: How long it may go on when the run is over.
-        table_rows: Samples in the final table, the first ones.
-        overlays: Pictures of what was dropped, of samples whose ledger was kept.
 
     Raises:
         ValueError: If a field cannot be used.
     """
 
-    project: str
     entity: str | None = None
     mode: str | None = None
-    finish_seconds: float = 60.0
-    table_rows: int = 200
-    overlays: int = 6
 
     name: ClassVar[str] = "wandb"
     extra: ClassVar[str] = "track"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in MODES:
             raise ValueError(f"mode must be online, offline, disabled or null, got {self.mode!r}")
-        check(self)
 
     @property
     def wanted(self) -> bool:
