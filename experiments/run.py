@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from experiments.compose import conf_dir, resolved
-from experiments.track import watched
+from experiments.track import catch_up, watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import Run, finished, run_folder
@@ -64,6 +64,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         if done["fingerprint"] != Fingerprint.now().id:
             told += " by other code; force=true measures anew"
         print(summary(done, folder, told))
+        catch_up(config["tracker"], folder)
         return done
     told = OmegaConf.to_yaml(OmegaConf.create(config))
     with (

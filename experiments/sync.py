@@ -19,7 +19,7 @@ import yaml
 
 from experiments.compose import composed, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
-from experiments.track import status_of, watched
+from experiments.track import told_whole, watched
 from mustdrop.harness.tracking import read
 
 
@@ -44,14 +44,10 @@ def folders(roots: Sequence[Path]) -> list[Path]:
 def uploaded(folder: Path) -> bool:
     """Whether the service holds all that the folder does."""
     told = read(folder)
-    if not told.get("complete"):
-        return False
-    if told["mode"] == "offline":
+    if told.get("mode") == "offline":
         # by hand, with wandb sync: that leaves a mark
-        return any(Path(told["where"]).glob("*.synced"))
-    path = folder / "samples.jsonl"
-    samples = path.read_bytes().count(b"\n") if path.exists() else 0
-    return told["rows"] >= samples and told["state"] == status_of(folder).get("state")
+        return told_whole(folder) and any(Path(told["where"]).glob("*.synced"))
+    return told_whole(folder)
 
 
 def running(folder: Path) -> bool:

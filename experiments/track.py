@@ -22,7 +22,8 @@ from hydra.utils import instantiate
 
 from experiments.closing import closing
 from mustdrop.harness.history import History
-from mustdrop.harness.tracking import Card, Leash, Tracker, Watched, write
+from mustdrop.harness.tracking import Card, Tracker, read, write
+from mustdrop.harness.watching import Leash, Watched
 
 ROOT = Path(__file__).parents[1]
 POLL = 0.5  # seconds between two looks at samples.jsonl
@@ -76,6 +77,24 @@ def watched(
         },
         say,
     )
+
+
+def told_whole(folder: Path) -> bool:
+    """Whether a tracker got through with all that the folder holds."""
+    told, path = read(folder), folder / "samples.jsonl"
+    samples = path.read_bytes().count(b"\n") if path.exists() else 0
+    return bool(
+        told.get("complete")
+        and told["rows"] >= samples
+        and told["state"] == status_of(folder).get("state")
+    )
+
+
+def catch_up(node: Mapping[str, Any] | None, folder: Path) -> None:
+    """Tell a run that was done before, where its tracker lacks something of it."""
+    if node is not None and not told_whole(folder):
+        with watched(node, folder, live=False) as tracker:
+            tracker.start()
 
 
 def card(folder: Path, config: Mapping[str, Any]) -> Card:

@@ -1,158 +1,38 @@
-"""A tracker tells a run as the disk has it, and whatever happens to it, the run never notices.
+"""A tracker tells a run as the disk has it: every sample once, in order, and what came of it.
 
-Runs here are mostly written by hand, so that no model is loaded; the service is a stand-in on
-loopback (tests/wandb_server.py) or wandb's own log read back (tests/wandb_log.py).
+The service is a stand-in on loopback (tests/wandb_server.py) or wandb's own log read back
+(tests/wandb_log.py). What goes wrong: tests/test_tracking_faults.py.
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import fmean
 
-import psutil
 import pytest
 import wandb_log
 import yaml
-from wandb_server import HANG, KEY, WandbServer
+from tracked import METRIC, Folder, clean, line, logs, node, only, served, waited
+from wandb_server import KEY, WandbServer
 
 from experiments import sync
-from experiments.compose import composed, resolved
-from experiments.run import main, run
-from experiments.track import watched
+from experiments.compose import composed
+from experiments.run import run
+from experiments.track import catch_up, watched
 from mustdrop.harness import tracking
 from mustdrop.harness.history import History
 from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.tracking import Watched
-from mustdrop.harness.wandb_sink import WandB
-
-ROOT = Path(__file__).parents[1]
-METRIC = "exact_match"
-
-
-def node(**more):
-    return {
-        "_target_": "mustdrop.harness.wandb_sink.WandB", "project": "study", "entity": None,
-        "mode": None, "finish_seconds": 60.0, "table_rows": 0, "overlays": 0, **more,
-    }  # fmt: skip
-
-
-def line(doc):
-    executed = 100.0 + doc
-    return {
-        "doc_id": doc, "task": "pocket_vqa", "type": "count", "question": f"how many {doc} ?",
-        "answer": "two", "target": "two" if doc % 3 else "three",
-        "scores": {METRIC: float(doc % 3 > 0)}, "vision_tokens": [576, 100], "new_tokens": 2,
-        "resident_tokens": [90, 80], "encoder_macs": 10, "prefill_macs": 20 + doc,
-        "vanilla_encoder_macs": 40, "vanilla_macs": 60, "scoring_macs": 1, "kv_bytes": 1000 + doc,
-        "counts": {"nominal": None, "paper_average": 90.0, "executed_average": executed,
-                   "resident": 85.0}, "seconds": 0.5,
-    }  # fmt: skip
-
-
-class Folder:
-    """A run's folder, as the harness would write it."""
-
-    def __init__(self, root, started="2026-01-02T03:04:05+00:00"):
-        self.config = resolved(composed(f"output_root={root}", "threads=1"))
-        self.config["experiment"] = "study"
-        self.path, self.started = run_folder(self.config).resolve(), started
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.n = len(read_samples(self.path))
-        (self.path / "config.yaml").write_text(yaml.safe_dump(self.config))
-        self.state("running")
-
-    def state(self, state, **more):
-        status = {"state": state, "n": self.n, "started": self.started, "fingerprint": "f" * 16}
-        status |= {"host": "node7", "slurm": {"job_id": "41"}, "code": {"versions": {"torch": "2"}}}
-        (self.path / "status.json").write_text(json.dumps({**status, **more}))
-
-    def answer(self, n):
-        with (self.path / "samples.jsonl").open("a") as lines:
-            for doc in range(self.n, n):
-                lines.write(json.dumps(line(doc)) + "\n")
-        self.n = n
-
-    def finish(self):
-        samples = read_samples(self.path)
-        record = {
-            "metrics": {METRIC: fmean(sample["scores"][METRIC] for sample in samples)},
-            "counts": {"nominal": None, "executed_average": 100.5}, "floor": None,
-            "n": len(samples), "available": 10000, "vision_tokens": [576, 100],
-            "resident_tokens": [90, 80], "flops_ratio": 0.3, "kv_bytes": 1.0, "seconds": 1.0,
-        }  # fmt: skip
-        (self.path / "record.json").write_text(json.dumps(record))
-        self.state("done")
-
-    def run(self, n, **more):
-        """Its samples up to n, followed by a tracker."""
-        said = []
-        with watched(node(**more), self.path, say=said.append) as tracker:
-            tracker.start()
-            self.answer(n)
-            self.finish()
-        return said
-
-
-@contextmanager
-def environment(monkeypatch, tmp_path, **more):
-    for name in [name for name in os.environ if name.startswith("WANDB")]:
-        monkeypatch.delenv(name)
-    # neither the key nor the settings of whoever runs the tests
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb_config"))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    for name, value in more.items():
-        monkeypatch.setenv(name, str(value))
-    yield
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch, tmp_path):
-    with environment(monkeypatch, tmp_path):
-        yield
+def nobodys(monkeypatch, tmp_path):
+    clean(monkeypatch, tmp_path)
 
 
 @pytest.fixture
-def server(monkeypatch, clean):
-    with WandbServer() as server:
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
+def server(monkeypatch, nobodys):
+    with served(monkeypatch) as server:
         yield server
-        assert server.unknown == []
-        assert all(not stored.rewritten for stored in server.runs.values())
-
-
-def only(stored):
-    (value,) = stored.values()
-    return value
-
-
-def logs(folder, pattern="offline-run-*"):
-    return [
-        path for run in sorted((folder / "wandb").glob(pattern)) for path in run.glob("*.wandb")
-    ]
-
-
-def gone(family):
-    """A process that nobody waits for any more stays a name until it is reaped."""
-    _, left = psutil.wait_procs(family, timeout=5)
-    return all(member.status() == psutil.STATUS_ZOMBIE for member in left)
-
-
-def waited(what, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-# what is told
 
 
 def test_a_row_holds_the_samples_values_and_means_of_all_so_far():
@@ -272,34 +152,23 @@ def test_online_a_run_is_told_whole_and_goes_on_when_it_is_made_longer(tmp_path,
     assert sync.uploaded(folder.path)
 
 
-# what goes wrong
-
-
-@pytest.mark.parametrize("trouble", ["unreachable", "no key"])
-def test_a_server_that_cannot_be_had_means_offline_and_one_warning(
-    trouble, tmp_path, monkeypatch, request
-):
-    if trouble == "no key":
-        server = request.getfixturevalue("server")
-        monkeypatch.delenv("WANDB_API_KEY")
-        told = "No API key configured"
-    else:
-        monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        told = "127.0.0.1:9 cannot be reached"
+def test_a_run_that_was_done_before_is_told_if_its_tracker_lacks_it(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
-    (said,) = folder.run(4)
-    assert said.startswith(f"warning: wandb: offline: {told}")
-    assert said.endswith(f"python experiments/sync.py {folder.path}")
-    assert [row["_step"] for row in wandb_log.read(*logs(folder.path)).history] == list(range(4))
-    if trouble == "no key":
-        assert server.runs == {}
+    folder.answer(3)
+    folder.finish()
+    catch_up(None, folder.path)
+    assert not (folder.path / "wandb").exists()
+    catch_up(node(mode="offline"), folder.path)
+    assert [row["_step"] for row in wandb_log.read(*logs(folder.path)).history] == [0, 1, 2]
+    monkeypatch.setattr("experiments.track.watched", None)  # whoever would tell falls over this
+    catch_up(node(mode="offline"), folder.path)
 
 
 def test_offline_a_later_log_holds_the_whole_run_and_stands_alone(tmp_path, monkeypatch):
     for n in (3, 5):
-        Folder(tmp_path).run(n, mode="offline")
-    folder = Folder(tmp_path).path
+        run_there = Folder(tmp_path)
+        run_there.run(n, mode="offline")
+    folder = run_there.path
     (log,) = logs(folder)
     assert [row["_step"] for row in wandb_log.read(log).history] == list(range(5))
     (old,) = logs(folder, "before/offline-run-*")
@@ -316,6 +185,57 @@ def test_offline_a_later_log_holds_the_whole_run_and_stands_alone(tmp_path, monk
         assert only(server.runs).steps == list(range(5)), done.stderr
         assert server.unknown == []
         assert sync.uploaded(folder)
+
+
+@pytest.mark.slow
+def test_a_measurement_begun_anew_is_another_run(tmp_path, server):
+    """Same experiment, same key, other samples: the first run's rows stay its own."""
+    Folder(tmp_path / "a").run(4)
+    anew = Folder(tmp_path / "b", started="2026-02-03T04:05:06+00:00")
+    anew.run(3)
+    first, second = server.runs.values()
+    assert second.name == f"{first.name}-20260203040506"
+    assert (first.steps, second.steps) == (list(range(4)), list(range(3)))
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["floor", "stopped", *(pytest.param(s, marks=pytest.mark.slow) for s in ("failed", "running"))],
+)
+def test_a_run_without_a_record_ends_as_what_it_is(state, tmp_path, server):
+    """Out of reach: finished and empty. Failed, preempted or killed: where it stands, no table."""
+    folder = Folder(tmp_path)
+    with watched(node(), folder.path) as tracker:
+        tracker.start()
+        if state == "floor":
+            record = {"metrics": {}, "counts": None, "floor": 73.9, "n": 0, "available": None}
+            (folder.path / "record.json").write_text(json.dumps(record))
+        else:
+            folder.answer(2)
+            with (folder.path / "samples.jsonl").open("a") as torn:
+                torn.write('{"doc_id": 2, "answer": "hal')
+        folder.state(state, **({"error": "KeyError: what"} if state == "failed" else {}))
+    stored = only(server.runs)
+    assert stored.steps == ([] if state == "floor" else [0, 1])
+    assert (stored.summary["state"], stored.exit_code) == (state, int(state != "floor"))
+    assert stored.summary.get("final/floor") == (73.9 if state == "floor" else None)
+    assert stored.summary.get("error") == ("KeyError: what" if state == "failed" else None)
+    assert stored.preempting == (state == "stopped")
+    assert len(server.artifacts) == int(state == "floor")
+
+
+@pytest.mark.slow
+def test_a_run_is_told_while_it_runs(tmp_path, server):
+    folder = Folder(tmp_path)
+    with watched(node(), folder.path) as tracker:
+        tracker.start()
+        folder.answer(5)
+        # wandb posts rows every 15 s, whatever it is set to
+        waited(lambda: server.runs and len(only(server.runs).rows) == 5)
+        assert tracking.read(folder.path)["where"].startswith(server.url)
+        assert only(server.runs).exit_code is None
+        folder.finish()
+    assert only(server.runs).exit_code == 0
 
 
 def test_sync_uploads_what_the_service_lacks_and_nothing_twice(tmp_path, server, capsys):
@@ -351,49 +271,6 @@ def test_sync_without_a_run_is_bad_input(tmp_path):
         sync.main([str(tmp_path)])
 
 
-def test_a_measurement_begun_anew_is_another_run(tmp_path, server):
-    """Same experiment, same key, other samples: the first run's rows stay its own."""
-    Folder(tmp_path / "a").run(4)
-    anew = Folder(tmp_path / "b", started="2026-02-03T04:05:06+00:00")
-    anew.run(3)
-    first, second = server.runs.values()
-    assert second.name == f"{first.name}-20260203040506"
-    assert (first.steps, second.steps) == (list(range(4)), list(range(3)))
-
-
-@pytest.mark.parametrize("state", ["floor", "failed", "stopped", "running"])
-def test_a_run_without_a_record_ends_as_what_it_is(state, tmp_path, server):
-    """Out of reach: finished and empty. Failed, preempted or killed: where it stands, no table."""
-    folder = Folder(tmp_path)
-    with watched(node(), folder.path) as tracker:
-        tracker.start()
-        if state == "floor":
-            record = {"metrics": {}, "counts": None, "floor": 73.9, "n": 0, "available": None}
-            (folder.path / "record.json").write_text(json.dumps(record))
-        else:
-            folder.answer(2)
-            with (folder.path / "samples.jsonl").open("a") as torn:
-                torn.write('{"doc_id": 2, "answer": "hal')
-        folder.state(state, **({"error": "KeyError: what"} if state == "failed" else {}))
-    stored = only(server.runs)
-    assert stored.steps == ([] if state == "floor" else [0, 1])
-    assert (stored.summary["state"], stored.exit_code) == (state, int(state != "floor"))
-    assert stored.summary.get("final/floor") == (73.9 if state == "floor" else None)
-    assert stored.summary.get("error") == ("KeyError: what" if state == "failed" else None)
-    assert stored.preempting == (state == "stopped")
-    assert len(server.artifacts) == int(state == "floor")
-
-
-def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.track.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'mustdrop\[track\]'"):
-        watched(node(), tmp_path)
-    assert watched(node(mode="disabled"), tmp_path).process is None
-    with watched(None, tmp_path) as nothing:
-        nothing.start()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_trackio_holds_a_row_a_sample_however_often_it_is_told(tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
@@ -415,182 +292,3 @@ def test_trackio_holds_a_row_a_sample_however_often_it_is_told(tmp_path, monkeyp
     assert rows[-1]["final/n"] == 5
     assert len(rows[-1]["samples"]["_value"]) == 2
     assert "samples" not in rows[2]
-
-
-DUMMIES = {
-    "crash": ("raise SystemExit(3)", "ended early"),
-    "hang": ("import time; time.sleep(600)", "ended early"),
-    "deaf": (
-        "import subprocess, sys, time; "
-        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], "
-        "start_new_session=True); time.sleep(600)",
-        "ended early",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", DUMMIES)
-def test_no_tracker_outlives_its_time_nor_leaves_anything_behind(kind, tmp_path, monkeypatch):
-    code, told = DUMMIES[kind]
-    monkeypatch.setattr(tracking, "GRACE", 0.2)
-    said = []
-    tracker = WandB("study", finish_seconds=0.5)
-    start = time.monotonic()
-    with Watched(tracker, tmp_path, [sys.executable, "-c", code], say=said.append) as watch:
-        watch.start()
-        assert watch.process is not None
-        if kind == "deaf":
-            waited(lambda: psutil.Process(watch.process.pid).children())
-        family = psutil.Process(watch.process.pid).children() if kind == "deaf" else []
-    assert time.monotonic() - start < 10
-    assert watch.process.poll() is not None
-    assert gone(family)
-    assert [text for text in said if text.startswith("warning")] == said[-1:]
-    assert said[-1].startswith("warning: wandb: ") and told in said[-1]
-
-
-def test_a_tracker_that_cannot_be_started_is_one_warning(tmp_path):
-    said = []
-    with Watched(WandB("study"), tmp_path, ["/no/such/program"], say=said.append) as watch:
-        watch.start()
-    assert len(said) == 1 and "could not be started" in said[0]
-
-
-def test_whoever_stops_a_run_by_hand_waits_for_no_tracker(tmp_path):
-    said, code = [], [sys.executable, "-c", "import time; time.sleep(600)"]
-    start = time.monotonic()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        Watched(WandB("study"), tmp_path, code, say=said.append) as watch,
-    ):
-        watch.start()
-        raise KeyboardInterrupt
-    assert time.monotonic() - start < 2
-    assert watch.process is not None
-    tracking.end(watch.process.pid)
-
-
-@pytest.mark.parametrize(
-    ("field", "told"),
-    [
-        ("mode=sideways", "mode must be online, offline, disabled or null, got 'sideways'"),
-        ("finish_seconds=0.0", "finish_seconds must be above 0, got 0.0"),
-        ("table_rows=-1", "table_rows must be a count, 0 or more, got -1"),
-        ("project=''", "project must be a name"),
-        ("+colour=red", "unexpected keyword argument 'colour'"),
-    ],
-)
-def test_bad_input_is_told_before_anything_is_measured(field, told, tmp_path, monkeypatch, capsys):
-    name, _, value = field.partition("=")
-    field = f"+tracker.{name[1:]}={value}" if name[0] == "+" else f"tracker.{field}"
-    monkeypatch.setattr(sys, "argv", ["run.py", f"output_root={tmp_path}", "tracker=wandb", field])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
-    assert told in capsys.readouterr().err
-    assert not list(tmp_path.rglob("samples.jsonl"))
-
-
-@pytest.mark.slow
-def test_a_run_is_told_while_it_runs(tmp_path, server):
-    folder = Folder(tmp_path)
-    with watched(node(), folder.path) as tracker:
-        tracker.start()
-        folder.answer(5)
-        # wandb posts rows every 15 s, whatever it is set to
-        waited(lambda: server.runs and len(only(server.runs).rows) == 5)
-        assert tracking.read(folder.path)["where"].startswith(server.url)
-        assert only(server.runs).exit_code is None
-        folder.finish()
-    assert only(server.runs).exit_code == 0
-
-
-@pytest.mark.slow
-def test_a_burst_of_503_loses_and_doubles_nothing(tmp_path, server):
-    folder, said = Folder(tmp_path), []
-    with watched(node(), folder.path, say=said.append) as tracker:
-        tracker.start()
-        folder.answer(3)
-        waited(lambda: server.runs and len(only(server.runs).rows) == 3)
-        server.fault = 503
-        folder.answer(20)
-        waited(lambda: server.refused >= 2)
-        server.fault = None
-        folder.finish()
-    assert only(server.runs).steps == list(range(20))
-    assert not any("warning" in text for text in said)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["hang", "death"])
-def test_a_server_that_goes_away_costs_its_time_and_no_sample(fault, tmp_path, server):
-    """The run ends within the limit, the disk is whole, and what is missing goes up later."""
-    folder, said = Folder(tmp_path), []
-    with watched(node(finish_seconds=4.0), folder.path, say=said.append) as tracker:
-        tracker.start()
-        folder.answer(3)
-        waited(lambda: server.runs and len(only(server.runs).rows) == 3)
-        assert tracker.process is not None
-        family = psutil.Process(tracker.process.pid).children(recursive=True)
-        if fault == "hang":
-            server.fault = HANG
-        else:
-            server.die()
-        folder.answer(9)
-        folder.finish()
-        start = time.monotonic()
-    assert time.monotonic() - start < 4 + tracking.GRACE + 5
-    assert family and gone(family)
-    assert tracker.process.poll() is not None
-    assert "not through 4 s after the run's end" in said[-1]
-    assert [sample["doc_id"] for sample in read_samples(folder.path)] == list(range(9))
-    assert only(server.runs).steps == list(range(3))
-    if fault == "hang":
-        server.fault = None
-        server.well.set()
-    else:
-        server.live()
-    (folder.path / "config.yaml").write_text(yaml.safe_dump({**folder.config, "tracker": node()}))
-    assert sync.main([str(tmp_path)]) == 0
-    assert only(server.runs).steps == list(range(9))
-    assert only(server.runs).summary["state"] == "done"
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_and_run_again_the_steps_are_gapless(tmp_path, server):
-    """kill -9 on the measuring process of a real run, then the same command."""
-    (tmp_path / "sitecustomize.py").write_text(SLOW)
-    command = [
-        sys.executable, "experiments/run.py", f"output_root={tmp_path}", "method=fastv",
-        "budget=t128", "batch_size=4", "benchmark.limit=24", "tracker=wandb", "traces=1",
-    ]  # fmt: skip
-    slow = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    process = subprocess.Popen(command, cwd=ROOT, env=slow, stderr=subprocess.DEVNULL)
-    folder = run_folder(resolved(composed(*command[2:])))
-    waited(lambda: len(read_samples(folder)) >= 8, 120)
-    waited(lambda: server.runs and only(server.runs).rows)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    again = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run(command, cwd=ROOT, env=again, capture_output=True, text=True, check=True)
-    stored = only(server.runs)
-    assert stored.steps == list(range(24)), done.stderr
-    assert stored.sessions >= 1
-    samples = read_samples(folder)
-    assert [row["doc_id"] for row in stored.rows.values()] == [s["doc_id"] for s in samples]
-    assert (stored.summary["state"], stored.exit_code) == ("done", 0)
-    assert stored.summary["samples"]["nrows"] == 24
-    assert stored.summary["overlays"]["nrows"] == 1
-    plain = run(composed(f"output_root={tmp_path / 'plain'}", *command[3:-2]))
-    assert plain["metrics"] == json.loads((folder / "record.json").read_text())["metrics"]
-
-
-SLOW = """
-import json, time
-dumps = json.dumps
-def slowly(value, *args, **kwargs):
-    if isinstance(value, dict) and "doc_id" in value and value["doc_id"] >= 8:
-        time.sleep(600)
-    return dumps(value, *args, **kwargs)
-json.dumps = slowly
-"""

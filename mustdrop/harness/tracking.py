@@ -1,33 +1,18 @@
-"""A tracker beside a run: a process of its own reads the run's folder, and never the run it.
+"""What a tracker is, and what it is told of a run. Knows no service and no configuration.
 
-The disk is the truth. The tracker's process tails samples.jsonl and tells a service; the measuring
-process only starts it, waits for it at the end no longer than it may, and says in one line what
-came of it. So no tracker can block a run, slow it by its network, or change its result, and what
-it did not get through is told again from the folder later. Knows no service and no configuration.
+The disk is the truth: a tracker is a process of its own that reads a run's folder, see
+:mod:`mustdrop.harness.watching`, and what it did not get through is told again from there later.
 
     track.json   what the service holds of the run, as far as the tracker knows
     track.log    what tracker and service printed
 """
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Protocol, runtime_checkable
-
-import psutil
-
-GRACE = 5.0  # seconds beyond its limit that a tracker gets to end itself
-PATIENCE = 10.0  # seconds after which whoever waits is told what for
-SHARED = 2.0  # seconds between the polite and the hard way of ending a process
 
 
 @dataclass(frozen=True)
@@ -139,105 +124,6 @@ class Tracker(ABC):
         """
 
 
-class Watched:
-    """The tracker's process, as the measuring one sees it: a context around the run.
-
-    Nothing in here raises: what goes wrong with a tracker is one line.
-
-    Args:
-        tracker: What it runs; None: nothing.
-        folder: The run's.
-        command: That starts it; it ends when its standard input does.
-        environment: What it gets beside ours.
-        say: Where the line goes.
-    """
-
-    def __init__(
-        self,
-        tracker: Tracker | None,
-        folder: Path,
-        command: Sequence[str],
-        environment: Mapping[str, str] | None = None,
-        say: Callable[[str], None] | None = None,
-    ) -> None:
-        self.tracker, self.folder, self.command = tracker, folder, list(command)
-        self.environment = dict(environment or {})
-        self.say = say or (lambda line: print(line, file=sys.stderr))
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Let it follow the folder, which must be there."""
-        if self.tracker is None or not self.tracker.wanted:
-            return
-        try:
-            (self.folder / "track.json").unlink(missing_ok=True)
-            with (self.folder / "track.log").open("ab") as log:
-                # a session of its own: ^C is for the run, which then says that it is over
-                self.process = subprocess.Popen(
-                    self.command, stdin=subprocess.PIPE, stdout=log, stderr=log,
-                    env={**os.environ, **self.environment}, start_new_session=True,
-                )  # fmt: skip
-        except OSError as error:
-            self._warn(f"could not be started: {error}")
-
-    def __enter__(self) -> "Watched":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.process is None:
-            return
-        try:
-            # whoever stops a run by hand or by signal waits for nothing: the tracker ends alone
-            interrupted = error is not None and not isinstance(error, Exception)
-            self._leave(self.process, wait=not interrupted)
-        except Exception as trouble:  # the tracker's boundary: a result is never lost to it
-            self._warn(f"{type(trouble).__name__}: {trouble}")
-
-    def _leave(self, process: "subprocess.Popen[bytes]", wait: bool) -> None:
-        assert self.tracker is not None and process.stdin is not None
-        with suppress(OSError):
-            process.stdin.close()
-        if not wait:
-            return
-        limit = self.tracker.finish_seconds + GRACE
-        try:
-            try:
-                process.wait(min(PATIENCE, limit))
-            except subprocess.TimeoutExpired:
-                at_most = self.tracker.finish_seconds
-                self.say(f"{self.tracker.name}: finishing, at most {at_most:g} s")
-                process.wait(limit)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
-            end(process.pid)
-            process.wait(SHARED)
-            if isinstance(stopped, KeyboardInterrupt):
-                self._warn("not waited for")
-                return
-        self._tell()
-
-    def _tell(self) -> None:
-        assert self.tracker is not None
-        told = read(self.folder)
-        if told.get("complete") and told["mode"] == "online":
-            self.say(f"{self.tracker.name}: {told['where']}")
-        elif told.get("complete") and told.get("warning") is None:
-            self.say(f"{self.tracker.name}: {told['mode']}, {told['where']}")
-        else:
-            self._warn(told.get("warning") or "ended early, see track.log")
-
-    def _warn(self, what: str) -> None:
-        assert self.tracker is not None
-        self.say(
-            f"warning: {self.tracker.name}: {what}. The run's folder holds everything; "
-            f"to upload it: python experiments/sync.py {self.folder}"
-        )
-
-
 def read(folder: Path) -> dict[str, Any]:
     """What track.json tells; nothing where there is none."""
     path = Path(folder) / "track.json"
@@ -249,41 +135,3 @@ def write(folder: Path, told: Mapping[str, Any]) -> None:
     temporary = Path(folder) / "track.tmp"
     temporary.write_text(json.dumps(told, indent=1) + "\n")
     temporary.replace(Path(folder) / "track.json")
-
-
-def end(pid: int) -> None:
-    """End a process and all below it, a service that left its session included."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        family = [*process.children(recursive=True), process]
-        for member in family[:-1]:
-            with suppress(psutil.NoSuchProcess):
-                member.send_signal(signal.SIGTERM)
-        _, left = psutil.wait_procs(family[:-1], timeout=SHARED)
-        for member in [*left, process]:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-
-
-class Leash:
-    """Inside the tracker's process: when the run is over, and the end of the time after that.
-
-    Args:
-        seconds: How long this process may go on after the run.
-        last_words: Called before it is ended by force.
-    """
-
-    def __init__(self, seconds: float, last_words: Callable[[], None]) -> None:
-        self.seconds, self.last_words = seconds, last_words
-        self.over = threading.Event()
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        # standard input ends when the run says so or dies, kill -9 included
-        with suppress(OSError):
-            while os.read(0, 1):
-                pass
-        self.over.set()
-        threading.Event().wait(self.seconds)
-        self.last_words()
-        end(os.getpid())

@@ -7,13 +7,15 @@ wandb 0.25.0 and newer ones, hence without their limits on finishing: see
 """
 
 import os
-import socket
+import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from PIL.Image import Image
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     import wandb
 
 MODES = (None, "online", "offline", "disabled")
-PROBE, INIT = 2.0, 20.0  # seconds
+PROBES, PROBE, PAUSE = 3, 2.0, 1.0  # how often, seconds of each, seconds between them
+INIT = 20.0  # seconds that wandb may take to begin
 BEFORE = "before"  # where earlier logs of a run go
 DONE = ("done", "floor")
 
@@ -89,7 +92,8 @@ class WandB(Tracker):
             return self._resumed(card), None
         except Exception as error:  # the tracker's boundary: no key, refused, too slow
             wandb.teardown()
-            return None, (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            return None, last.rstrip(". ")
 
     def _resumed(self, card: Card) -> "wandb.Run":
         """The run of this measurement; the id's own belongs to another where the starts differ."""
@@ -161,16 +165,27 @@ class WandBSink:
 
 
 def unreachable(base_url: str) -> str | None:
-    """Why no connection to a server can be had, or to the proxy that stands before it."""
-    url = urlsplit(base_url)
-    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
-    first = urlsplit(proxy if "//" in proxy else f"//{proxy}") if proxy else url
-    port = first.port or (443 if first.scheme == "https" else 80)
-    try:
-        socket.create_connection((first.hostname or "", port), PROBE).close()
-    except OSError as error:
-        return f"{first.hostname}:{port} cannot be reached ({error})"
-    return None
+    """Why a server gives no answer, through a proxy if there is one; None where it gives one.
+
+    wandb's own way to this takes a minute. What the server answers is wandb's to judge.
+    """
+    trouble = ""
+    for attempt in range(PROBES):
+        if attempt:
+            time.sleep(PAUSE)
+        try:
+            urlopen(Request(base_url, method="HEAD"), timeout=PROBE).close()
+            return None
+        except HTTPError as error:
+            if error.code < 500:
+                return None
+            trouble = f"HTTP {error.code}"
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, ssl.SSLError):
+                return None  # wandb brings certificates of its own
+            trouble = str(reason) or type(reason).__name__
+    return f"{base_url} cannot be reached ({trouble})"
 
 
 def _cell(value: Any) -> Any:
