@@ -68,7 +68,7 @@ def node_of(folder: Path, tracker: str | None) -> dict[str, Any] | None:
     node: Mapping[str, Any] | None = yaml.safe_load((folder / "config.yaml").read_text())["tracker"]
     if node is None and tracker is not None:
         node = resolved(composed(f"tracker={tracker}"))["tracker"]
-    return dict(node) if node else None
+    return dict(node) if node and node.get("mode") != "disabled" else None
 
 
 def upload(folder: Path, node: dict[str, Any], seconds: float) -> str | None:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("roots", nargs="*", type=Path, default=[Path("outputs")], metavar="folder")
     parser.add_argument("--tracker", help="for runs made with tracker=none: wandb")
     parser.add_argument("--seconds", type=float, default=600.0, help="at most, for each run")
-    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     asked = parser.parse_args(arguments)
     failed = 0
     for folder in folders(asked.roots):

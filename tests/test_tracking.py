@@ -4,6 +4,7 @@ The service is a stand-in on loopback (tests/wandb_server.py) or wandb's own log
 (tests/wandb_log.py). What goes wrong: tests/test_tracking_faults.py.
 """
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -238,32 +239,52 @@ def test_a_run_is_told_while_it_runs(tmp_path, server):
     assert only(server.runs).exit_code == 0
 
 
+def tracked(folder, **more):
+    """Its config names a tracker, as that of a run started with one does."""
+    config = {**folder.config, "tracker": node(**more)}
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(config))
+
+
 def test_sync_uploads_what_the_service_lacks_and_nothing_twice(tmp_path, server, capsys):
     folder = Folder(tmp_path)
     folder.run(4, mode="offline")
-    (folder.path / "config.yaml").write_text(
-        yaml.safe_dump({**folder.config, "tracker": node(mode="offline")})
-    )
-    assert server.runs == {}
+    assert sync.main([str(tmp_path)]) == 0
+    tracked(folder, mode="offline")
     assert sync.main([str(tmp_path), "--dry-run"]) == 0
+    assert server.runs == {}
     assert sync.main([str(tmp_path)]) == 0
     assert sync.main([str(tmp_path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert [text.split(":")[0] for text in said] == [
-        "to upload", "uploaded 4 samples", "up to date",
+        "no tracker", "to upload", "uploaded 4 samples", "up to date",
     ]  # fmt: skip
     stored = only(server.runs)
     assert (stored.steps, stored.summary["state"]) == (list(range(4)), "done")
+
+
+@pytest.mark.slow
+def test_sync_fails_where_the_service_is_not_reached_and_then_goes_on(tmp_path, server, capsys):
+    Folder(tmp_path).run(4)
+    longer = Folder(tmp_path)
+    longer.answer(6)
+    tracked(longer)
     server.die()
-    Folder(tmp_path).answer(6)
-    (folder.path / "config.yaml").write_text(
-        yaml.safe_dump({**folder.config, "tracker": node(mode="offline")})
-    )
     assert sync.main([str(tmp_path)]) == 1
     assert "cannot be reached" in capsys.readouterr().err
     server.live()
     assert sync.main([str(tmp_path)]) == 0
-    assert stored.steps == list(range(6))
+    assert only(server.runs).steps == list(range(6))
+
+
+def test_sync_leaves_a_run_alone_that_is_being_written(tmp_path, capsys):
+    folder = Folder(tmp_path)
+    folder.answer(2)
+    tracked(folder)
+    with (folder.path / "run.log").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert sync.main([str(tmp_path)]) == 0
+    assert "still running" in capsys.readouterr().out
+    assert not (folder.path / "wandb").exists()
 
 
 def test_sync_without_a_run_is_bad_input(tmp_path):

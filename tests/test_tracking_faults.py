@@ -38,7 +38,9 @@ def server(monkeypatch, nobodys):
         yield server
 
 
-@pytest.mark.parametrize("trouble", ["unreachable", "no key", "refused"])
+@pytest.mark.parametrize(
+    "trouble", ["unreachable", "no key", pytest.param("refused", marks=pytest.mark.slow)]
+)
 def test_a_server_that_cannot_be_had_means_offline_and_one_warning(
     trouble, tmp_path, monkeypatch, request
 ):
