@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import sweeping
 from experiments.compose import conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
+from experiments.track import catch_up, watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.parts import parts_folder, put_aside
@@ -87,9 +88,14 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
         if done["fingerprint"] != Fingerprint.now().id:
             told += " by other code; force=true measures anew"
         print(summary(done, folder, told))
+        catch_up(config["tracker"], folder)
         return done
     told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
-    with Run(folder, Fingerprint.now(), told, config["force"]) as ours:
+    with (
+        watched(config["tracker"], folder) as tracker,
+        Run(folder, Fingerprint.now(), told, config["force"]) as ours,
+    ):
+        tracker.start()
         floor = unreachable(config)
         if floor is None:
             if config["force"]:

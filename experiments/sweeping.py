@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.cells import Cell, Overrides, distinct
+from experiments.track import catch_up
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_record
 from mustdrop.harness.standing import SETTLED
@@ -39,6 +40,9 @@ def sweep(
             )
     work = [cell for cell in cells if cell.config is not None and cell.unfinished]
     console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
+    for cell in cells:
+        if cell.config and cell.folder and cell not in work:
+            catch_up(cell.config["tracker"], cell.folder)
     global launched
     launched = len(work)
     try:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mustdrop.harness.run import writing
+
 
 def parts_folder(folder: Path, mark: str) -> Path:
     """Where the parts of a run's samples lie that code with this fingerprint made."""
@@ -68,11 +70,13 @@ class Part:
     """One rank's file, open for more; a context."""
 
     def __init__(self, parts: Path, rank: int) -> None:
-        parts.mkdir(parents=True, exist_ok=True)
-        path = parts / f"{rank}.jsonl"
-        if path.exists():  # half a line that a kill left would swallow the next one
-            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-        self._lines = path.open("a", buffering=1)
+        self._folder = parts.parent
+        with writing(self._folder):
+            parts.mkdir(parents=True, exist_ok=True)
+            path = parts / f"{rank}.jsonl"
+            if path.exists():  # half a line that a kill left would swallow the next one
+                os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+            self._lines = path.open("ab", buffering=0)
 
     def __enter__(self) -> "Part":
         return self
@@ -87,5 +91,5 @@ class Part:
 
     def add(self, sample: Mapping[str, Any]) -> None:
         """Write one sample; it is on disk when this returns."""
-        self._lines.write(json.dumps(sample) + "\n")
-        self._lines.flush()
+        with writing(self._folder):
+            self._lines.write(json.dumps(sample).encode() + b"\n")

@@ -77,8 +77,13 @@ def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Sta
 
 def count_samples(folder: Path) -> int:
     """Whole lines of a run's samples, those that its ranks have not joined yet among them."""
-    paths = [Path(folder) / "samples.jsonl", *Path(folder).glob("parts-*/*.jsonl")]
+    paths = [Path(folder) / "samples.jsonl", *_parts(folder)]
     return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The files of ranks at work; those set aside have a number behind their folder's name."""
+    return [path for path in Path(folder).glob("parts-*/*.jsonl") if not path.parent.suffix]
 
 
 def alive(folder: Path, told: dict[str, Any]) -> bool:
@@ -105,7 +110,7 @@ def _locked(folder: Path) -> bool:
 
 def _last_sign(folder: Path) -> float:
     told = [Path(folder) / "status.json", Path(folder) / "samples.jsonl"]
-    told += Path(folder).glob("parts-*/*.jsonl")
+    told += _parts(folder)
     return max(path.stat().st_mtime for path in told if path.exists())
 
 

@@ -1,0 +1,160 @@
+"""What a tracker shows of a run that is over: its numbers, a table of samples, overlays.
+
+Pictures come from the benchmark's own documents, those few that are shown; where they cannot be
+had, the rest is told without them. Knows no tracker.
+"""
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from PIL import Image
+
+from mustdrop.harness.record import read_record, read_samples, trace_path
+from mustdrop.harness.tracking import Closing, Tracker
+
+THUMBNAIL = 256  # pixels, the longer side
+COLUMNS = (
+    "doc_id", "image", "question", "answer", "prediction", "correct", "executed_average",
+    "resident", "paper_average", "nominal", "seconds",
+)  # fmt: skip
+FINISHED = ("done", "floor")
+
+
+class Documents:
+    """The benchmark of a resolved config, built when its first picture is asked for."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config, self.had = config, True
+
+    @cached_property
+    def task(self) -> Any:
+        return instantiate(self.config["benchmark"]["task"])
+
+    def picture(self, doc_id: int) -> Image.Image | None:
+        """The first picture of a document; None from the first that cannot be had."""
+        from mustdrop.harness.chat import pictures, read_chat
+
+        if not self.had:
+            return None
+        try:
+            messages = self.task.doc_to_messages(self.task.eval_docs[doc_id])
+            found = pictures(read_chat("the benchmark", doc_id, messages))
+            return found[0].convert("RGB") if found else None
+        except Exception:  # the tracker's boundary: a data set that is not here, or has no images
+            print("pictures are left out:")
+            traceback.print_exc()
+            self.had = False
+            return None
+
+    def region(self, doc_id: int) -> Any:
+        """The patches that a question is about, where its benchmark knows them."""
+        return self.task.eval_docs[doc_id].get("target_patches")
+
+
+def closing(
+    folder: Path, config: Mapping[str, Any], status: Mapping[str, Any], tracker: Tracker
+) -> Closing:
+    """All of it; of a run that was cut off only where it stands."""
+    state = status.get("state", "running")
+    record = read_record(folder) if state in FINISHED else None
+    if record is None:
+        told = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
+        return Closing(state, told, {}, ())
+    samples, documents = read_samples(folder), Documents(config)
+    tables: dict[str, Any] = {}
+    if samples:
+        metric = config["benchmark"]["metric"]
+        if tracker.table_rows:
+            tables["samples"] = (COLUMNS, rows(samples[: tracker.table_rows], metric, documents))
+        tables["tokens_per_layer"] = (("layer", "entering", "resident"), layers(record))
+    files = [folder / name for name in ("record.json", "config.yaml", "status.json")]
+    if drawn := overlays(folder, config, samples, documents, tracker.overlays):
+        tables["overlays"] = (("doc_id", "question", "overlay"), drawn)
+    return Closing(state, summary(record), tables, files)
+
+
+def summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's numbers by name, those that there are."""
+    names = ("n", "available", "floor", "flops_ratio", "kv_bytes", "target_recall", "seconds")
+    told = {
+        **{f"final/{name}": value for name, value in record["metrics"].items()},
+        **{f"final/{name}": value for name, value in (record["counts"] or {}).items()},
+        **{f"final/{name}": record.get(name) for name in names},
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def rows(
+    samples: Sequence[Mapping[str, Any]], metric: str, documents: Documents
+) -> list[list[Any]]:
+    """The table of samples."""
+    out = []
+    for line in samples:
+        image = documents.picture(line["doc_id"])
+        if image is not None:
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+        target = line["target"]
+        counts = (line["counts"].get(name) for name in COLUMNS[6:10])
+        out.append(
+            [
+                line["doc_id"],
+                image,
+                line["question"],
+                target if isinstance(target, str) else json.dumps(target),
+                line["answer"],
+                line["scores"].get(metric),
+                *counts,
+                line["seconds"],
+            ]
+        )
+    return out
+
+
+def layers(record: Mapping[str, Any]) -> list[list[float]]:
+    """Mean vision tokens that enter each layer, and that stay in its cache."""
+    both = zip(record["vision_tokens"], record["resident_tokens"], strict=True)
+    return [[layer, entering, resident] for layer, (entering, resident) in enumerate(both)]
+
+
+def overlays(
+    folder: Path,
+    config: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    documents: Documents,
+    most: int,
+) -> list[list[Any]]:
+    """A picture of what was dropped for each sample whose ledger was kept, the first ones."""
+    traced = [line for line in samples if trace_path(folder, line["doc_id"]).exists()][:most]
+    if not traced:
+        return []
+    from analysis.overlays import draw
+    from mustdrop.ledger import TokenLedger
+
+    budget = config["budget"]["name"] if config["budget"] else "none"
+    drawn = []
+    for line in traced:
+        doc = line["doc_id"]
+        image = documents.picture(doc)
+        if image is None:
+            continue
+        try:
+            path = draw(
+                image,
+                TokenLedger.load(trace_path(folder, doc)),
+                folder / "overlays" / f"{doc}.png",
+                title=f"{config['method']['name']} at {budget}",
+                question=line["question"],
+                answer=line["answer"],
+                target=str(line["target"]),
+                region=documents.region(doc),
+            )
+        except Exception:  # the tracker's boundary: one that cannot be drawn hides no other
+            traceback.print_exc()
+            continue
+        drawn.append([doc, line["question"], path])
+    return drawn
