@@ -29,12 +29,12 @@ from experiments.compose import conf_dir
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.tuned import Calibrated, write
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.calibrate import executed, threshold, with_field
+from mustdrop.harness.calibration.replay import Replay
+from mustdrop.harness.calibration.search import Found, OutOfReach
+from mustdrop.harness.calibration.threshold import executed, threshold, with_field
+from mustdrop.harness.calibration.watch import unset, watch
 from mustdrop.harness.chat import prompt_inputs, read_chat
 from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.replay import Replay
-from mustdrop.harness.search import Found, OutOfReach
-from mustdrop.harness.watch import unset, watch
 
 failures: list[str] = []
 

@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.cluster_site import for_submitit
+from experiments.cluster.site_file import for_submitit
 from mustdrop.harness.budget import STAGES, budget_keep
 
 OmegaConf.register_new_resolver("budget_keep", budget_keep, replace=True)

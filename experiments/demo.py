@@ -16,10 +16,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.cells import plan
 from experiments.compose import composed
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.run import run_all
+from experiments.sweeps.cells import plan
 
 DRAWN = ("mustdrop", "t128")
 MATCHED = 0.01  # two executed averages are the same budget within this

@@ -20,10 +20,10 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import sweeping
 from experiments.compose import conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
-from experiments.track import catch_up, watched
+from experiments.sweeps import launch
+from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.parts import parts_folder, put_aside
@@ -203,7 +203,7 @@ def main(cfg: DictConfig) -> None:
     """One cell of the command line; in a sweep one that fails stops no other."""
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep:
-        place = f"{HydraConfig.get().job.num + 1}/{sweeping.launched or '?'}"
+        place = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
         print(f"cell {place}: {cfg.method.name}", file=sys.stderr)
     code = attempt(cfg) if sweep else run_one(cfg)
     if code and not sweep:
@@ -243,5 +243,5 @@ if __name__ == "__main__":
 
     signal.signal(signal.SIGTERM, terminate)
     main()
-    if sweeping.failures:
+    if launch.failures:
         raise SystemExit(1)

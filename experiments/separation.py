@@ -22,10 +22,10 @@ from rich.table import Table
 from analysis.cells import Cell, load
 from analysis.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
-from experiments.cells import plan
 from experiments.compose import composed
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.run import run_all
+from experiments.sweeps.cells import plan
 
 BUDGETS = {"t288": 288, "t144": 144, "t64": 64}
 RANKING = ("random", "cls_topk", "text_topk")  # each is to beat those before

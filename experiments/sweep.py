@@ -23,9 +23,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cells import Cell, found, plan
-from experiments.forecast import Forecast, spoken
 from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.sweeps.cells import Cell, found, plan
+from experiments.sweeps.forecast import Forecast, spoken
 from mustdrop.harness.standing import SETTLED, Standing
 
 COLOURS = {
@@ -94,8 +94,8 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
 
 def submit(cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console) -> int:
     """The unfinished cells that nobody works on, as one array of SLURM."""
-    from experiments.cluster import submit as to_slurm
-    from experiments.cluster_site import load_site
+    from experiments.cluster.job import submit as to_slurm
+    from experiments.cluster.site_file import load_site
 
     work = [c for c in cells if c.config and c.unfinished and c.standing.state != "running"]
     if not work:

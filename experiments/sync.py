@@ -19,8 +19,8 @@ import yaml
 
 from experiments.compose import composed, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
-from experiments.track import told_whole, watched
-from mustdrop.harness.tracking import read
+from experiments.tracking.follow import told_whole, watched
+from mustdrop.harness.tracking.service import read
 
 
 def folders(roots: Sequence[Path]) -> list[Path]:

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.intervals import Interval
 from experiments.compose import conf_dir
+from mustdrop.harness.calibration.search import Found, OutOfReach
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import UNKEYED
-from mustdrop.harness.search import Found, OutOfReach
 
 
 @dataclass(frozen=True)

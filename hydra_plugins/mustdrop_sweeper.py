@@ -34,8 +34,8 @@ class CellSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         # Hydra looks into every plugin at every start, of any program: what is heavy waits
-        from experiments.cells import expand
-        from experiments.sweeping import sweep
+        from experiments.sweeps.cells import expand
+        from experiments.sweeps.launch import sweep
 
         assert self.context is not None and self.config is not None and self.launcher is not None
         loader, config = self.context.config_loader, self.config

@@ -16,8 +16,8 @@ from experiments import calibrate as script
 from experiments import tuned
 from experiments.compose import composed, conf_dir
 from mustdrop import TokenDropper
-from mustdrop.harness.calibrate import executed, threshold, with_field
-from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.harness.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.harness.calibration.threshold import executed, threshold, with_field
 from mustdrop.prefill.fastv import FastV
 
 

@@ -18,9 +18,9 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit.core.utils import UncompletedJobError
 
-from experiments import cluster
-from experiments.cluster import script, submit, task
-from experiments.cluster_site import ROOT, Site, load_site
+from experiments.cluster import job as cluster
+from experiments.cluster.job import script, submit, task
+from experiments.cluster.site_file import ROOT, Site, load_site
 from experiments.compose import composed, conf_dir
 from hydra_plugins.mustdrop_slurm import ArrayLauncher
 
@@ -251,7 +251,7 @@ def test_a_bad_site_file_is_told_in_a_sentence(text, tmp_path, monkeypatch):
 
 def test_a_site_is_found_by_name_then_in_its_place_then_left_to_the_cluster(tmp_path, monkeypatch):
     monkeypatch.delenv("MUSTDROP_SITE", raising=False)
-    monkeypatch.setattr("experiments.cluster_site.FILE", tmp_path / "site.yaml")
+    monkeypatch.setattr("experiments.cluster.site_file.FILE", tmp_path / "site.yaml")
     assert load_site() == Site()
     (tmp_path / "site.yaml").write_text("partition: here")
     assert load_site() == Site(partition="here")
@@ -297,7 +297,7 @@ def test_submitit_does_not_ignore_what_it_cannot_do(place, monkeypatch):
 
 
 def test_a_config_composes_without_a_site_file(place, monkeypatch):
-    monkeypatch.setattr("experiments.cluster_site.FILE", place / "site.yaml")
+    monkeypatch.setattr("experiments.cluster.site_file.FILE", place / "site.yaml")
     assert composed("launcher=slurm").method.name == "mustdrop"
 
 

@@ -13,9 +13,9 @@ from statistics import fmean
 import pytest
 
 from experiments import run as script
-from experiments import sweeping
 from experiments.compose import composed, resolved
 from experiments.run import main, run
+from experiments.sweeps import launch
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.record import read_records, read_samples, run_folder, trace_path
@@ -320,12 +320,12 @@ def test_an_unknown_option_is_told_by_name(tmp_path, monkeypatch, capsys):
 
 def test_a_sweep_outlives_a_cell_that_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweeping, "failures", [])
+    monkeypatch.setattr(launch, "failures", [])
     command(
         monkeypatch, "-m", "method=fastv", "batch_size=2", "benchmark.limit=2", "prefill.keep=-1,9"
     )
-    assert len(sweeping.failures) == 1
-    assert "keep must be a count" in sweeping.failures[0]
+    assert len(launch.failures) == 1
+    assert "keep must be a count" in launch.failures[0]
     assert [record["n"] for record in read_records(tmp_path / "outputs")] == [2]
     # nothing with a time in its name, nothing beside the output folder
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]

@@ -12,9 +12,9 @@ import pytest
 from results import write
 from rich.console import Console
 
-from experiments.cells import plan
 from experiments.messages import KNOWN, message
 from experiments.separation import BUDGETS, RANKING, bars, table
+from experiments.sweeps.cells import plan
 
 N = 400
 OVER_RANDOM = [f"cls_topk ({b} on average) over random ({b})" for b in BUDGETS.values()]

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.cluster import submit
-from experiments.cluster_site import Site
+from experiments.cluster.job import submit
+from experiments.cluster.site_file import Site
 from experiments.compose import composed, resolved
 from experiments.run import run
 from mustdrop.harness.record import read_record, read_samples, run_folder

@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from experiments import sweep as script
-from experiments import sweeping
-from experiments.cells import Cell, distinct, expand, found, plan
 from experiments.compose import composed, conf_dir
-from experiments.forecast import Forecast, spoken
 from experiments.run import main as run_main
 from experiments.run import run
+from experiments.sweeps import launch
+from experiments.sweeps.cells import Cell, distinct, expand, found, plan
+from experiments.sweeps.forecast import Forecast, spoken
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_records, read_samples
 from mustdrop.harness.run import Run
@@ -88,10 +88,10 @@ def test_every_preset_runs_to_its_end_on_the_embedded_model(preset, tmp_path):
 
 def sweeps(monkeypatch, *arguments):
     """``run.py -m`` in this process; the failures that its exit code would tell."""
-    monkeypatch.setattr(sweeping, "failures", [])
+    monkeypatch.setattr(launch, "failures", [])
     monkeypatch.setattr(sys, "argv", ["run.py", "-m", *arguments])
     run_main()
-    return sweeping.failures
+    return launch.failures
 
 
 FOUR = ("method=random,fastv", "budget=t128,t64", "benchmark.limit=2", "batch_size=2")

@@ -19,10 +19,10 @@ from wandb_server import KEY, WandbServer
 from experiments import sync
 from experiments.compose import composed
 from experiments.run import run
-from experiments.track import catch_up, watched
+from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness import tracking
-from mustdrop.harness.history import History
 from mustdrop.harness.record import read_samples, run_folder
+from mustdrop.harness.tracking.history import History
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +161,9 @@ def test_a_run_that_was_done_before_is_told_if_its_tracker_lacks_it(tmp_path, mo
     assert not (folder.path / "wandb").exists()
     catch_up(node(mode="offline"), folder.path)
     assert [row["_step"] for row in wandb_log.read(*logs(folder.path)).history] == [0, 1, 2]
-    monkeypatch.setattr("experiments.track.watched", None)  # whoever would tell falls over this
+    monkeypatch.setattr(
+        "experiments.tracking.follow.watched", None
+    )  # whoever would tell falls over this
     catch_up(node(mode="offline"), folder.path)
 
 
@@ -295,7 +297,7 @@ def test_sync_without_a_run_is_bad_input(tmp_path):
 def test_trackio_holds_a_row_a_sample_however_often_it_is_told(tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    made = {"_target_": "mustdrop.harness.trackio_sink.Trackio", "project": "study",
+    made = {"_target_": "mustdrop.harness.tracking.trackio_sink.Trackio", "project": "study",
             "finish_seconds": 60.0, "table_rows": 2, "overlays": 0}  # fmt: skip
     for n in (3, 5):
         folder, said = Folder(tmp_path), []

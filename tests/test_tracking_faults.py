@@ -18,11 +18,11 @@ from wandb_server import HANG, KEY
 from experiments import sync
 from experiments.compose import composed, resolved
 from experiments.run import main, run
-from experiments.track import watched
-from mustdrop.harness import watching
+from experiments.tracking.follow import watched
 from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.wandb_sink import WandB
-from mustdrop.harness.watching import Watched
+from mustdrop.harness.tracking import process as watching
+from mustdrop.harness.tracking.process import Watched
+from mustdrop.harness.tracking.wandb_sink import WandB
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,7 +65,7 @@ def test_a_server_that_cannot_be_had_means_offline_and_one_warning(
 
 
 def test_a_tracker_that_is_not_installed_is_bad_input(tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.track.find_spec", lambda name: None)
+    monkeypatch.setattr("experiments.tracking.follow.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'mustdrop\[track\]'"):
         watched(node(), tmp_path)
     assert watched(node(mode="disabled"), tmp_path).process is None

@@ -6,7 +6,7 @@ executed average
     T = ((l + 1) N + (L - l - 1) k) / L.
 
 Knows numbers only; thresholds, which have no closed form, come from
-:mod:`mustdrop.harness.calibrate`.
+:mod:`mustdrop.harness.calibration.threshold`.
 """
 
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.functional import window_similarity, windows
-from mustdrop.harness.replay import Look, Replay, Seen
+from mustdrop.harness.calibration.replay import Look, Replay, Seen
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention

@@ -3,7 +3,7 @@
 Rows are exactly the samples, step for step; tables and pictures go into the summary, so that a run
 that is made longer later goes on without a gap. Offline where the server cannot be had. Works with
 wandb 0.25.0 and newer ones, hence without their limits on finishing: see
-:class:`mustdrop.harness.tracking.Leash`. Knows neither samples nor ledgers.
+:class:`mustdrop.harness.tracking.process.Leash`. Knows neither samples nor ledgers.
 """
 
 import os
@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 from PIL.Image import Image
 
-from mustdrop.harness.tracking import Card, Closing, Tracker
+from mustdrop.harness.tracking.service import Card, Closing, Tracker
 
 if TYPE_CHECKING:
     import wandb
@@ -66,7 +66,7 @@ class WandB(Tracker):
         )
 
     def open(self, card: Card, live: bool) -> "WandBSink":
-        """See :class:`mustdrop.harness.tracking.Tracker`.
+        """See :class:`mustdrop.harness.tracking.service.Tracker`.
 
         Raises:
             ConnectionError: If it is told afterwards and the server cannot be had.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from PIL.Image import Image
 
-from mustdrop.harness.tracking import Card, Closing, Tracker
+from mustdrop.harness.tracking.service import Card, Closing, Tracker
 
 if TYPE_CHECKING:
     import trackio  # pyright: ignore[reportMissingImports]
@@ -26,7 +26,7 @@ class Trackio(Tracker):
     extra: ClassVar[str] = "trackio"
 
     def open(self, card: Card, live: bool) -> "TrackioSink":
-        """See :class:`mustdrop.harness.tracking.Tracker`."""
+        """See :class:`mustdrop.harness.tracking.service.Tracker`."""
         import trackio  # pyright: ignore[reportMissingImports]
 
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.cells import Cell
+from experiments.sweeps.cells import Cell
 from mustdrop.harness.record import read_records
 from mustdrop.harness.standing import Standing
 

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.cells import Cell, Overrides, distinct
-from experiments.track import catch_up
+from experiments.sweeps.cells import Cell, Overrides, distinct
+from experiments.tracking.follow import catch_up
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_record
 from mustdrop.harness.standing import SETTLED

@@ -20,12 +20,12 @@ import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from experiments.closing import closing
-from mustdrop.harness.history import History
-from mustdrop.harness.tracking import Card, Tracker, read, write
-from mustdrop.harness.watching import Leash, Watched
+from experiments.tracking.closing import closing
+from mustdrop.harness.tracking.history import History
+from mustdrop.harness.tracking.process import Leash, Watched
+from mustdrop.harness.tracking.service import Card, Tracker, read, write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POLL = 0.5  # seconds between two looks at samples.jsonl
 SLURM = (
     "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
@@ -65,7 +65,7 @@ def watched(
     return Watched(
         tracker,
         folder,
-        [sys.executable, "-m", "experiments.track", how, str(folder), json.dumps(node)],
+        [sys.executable, "-m", "experiments.tracking.follow", how, str(folder), json.dumps(node)],
         {
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -131,7 +131,7 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, told: dict[s
     Args:
         tracker: The service.
         folder: The run's.
-        live: See :meth:`mustdrop.harness.tracking.Tracker.open`.
+        live: See :meth:`mustdrop.harness.tracking.service.Tracker.open`.
         leash: Says when the run is over.
         told: Filled with what track.json is to say.
     """

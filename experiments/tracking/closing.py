@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from mustdrop.harness.record import read_record, read_samples, trace_path
-from mustdrop.harness.tracking import Closing, Tracker
+from mustdrop.harness.tracking.service import Closing, Tracker
 
 THUMBNAIL = 256  # pixels, the longer side
 COLUMNS = (

@@ -1,7 +1,8 @@
 """What a tracker is, and what it is told of a run. Knows no service and no configuration.
 
 The disk is the truth: a tracker is a process of its own that reads a run's folder, see
-:mod:`mustdrop.harness.watching`, and what it did not get through is told again from there later.
+:mod:`mustdrop.harness.tracking.process`, and what it did not get through is told again from there
+later.
 
     track.json   what the service holds of the run, as far as the tracker knows
     track.log    what tracker and service printed

@@ -18,7 +18,7 @@ from types import TracebackType
 
 import psutil
 
-from mustdrop.harness.tracking import Tracker, read
+from mustdrop.harness.tracking.service import Tracker, read
 
 GRACE = 5.0  # seconds beyond its limit that a tracker gets to end itself
 PATIENCE = 10.0  # seconds after which whoever waits is told what for

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments.cluster_site import ROOT, Site
+from experiments.cluster.site_file import ROOT, Site
 
 TEMPLATE = ROOT / "slurm" / "array.sbatch"
 SCRIPT = ROOT / "experiments" / "run.py"
@@ -153,5 +153,5 @@ def _free(folder: Path) -> Path:
 
 if __name__ == "__main__":
     if len(sys.argv) != 4 or sys.argv[1] != "task" or not sys.argv[3].isdigit():
-        sys.exit("usage: cluster.py task MANIFEST INDEX")
+        sys.exit("usage: job.py task MANIFEST INDEX")
     task(Path(sys.argv[2]), int(sys.argv[3]))

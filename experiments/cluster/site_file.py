@@ -13,7 +13,7 @@ from typing import Any, final, get_args, get_type_hints
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILE = ROOT / "slurm" / "site.yaml"
 VARIABLE = "MUSTDROP_SITE"
 # What submitit's tasks are warned with: nobody dies of it who does not listen yet. USR2 kills them.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.replay import Range, Replay
-from mustdrop.harness.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.harness.calibration.replay import Range, Replay
+from mustdrop.harness.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
 
 
 def threshold(
@@ -30,7 +30,7 @@ def threshold(
 
     Args:
         measure: The executed average at a value, by running the model.
-        replay: What :func:`mustdrop.harness.watch.watch` saw; None: nothing is known.
+        replay: What :func:`mustdrop.harness.calibration.watch.watch` saw; None: nothing is known.
         dropper: The method.
         place: Stage and field, like ``prefill.gamma``.
         target: The budget.

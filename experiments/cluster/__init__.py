@@ -1,0 +1,1 @@
+"""SLURM: a site, an array of cells. Knows nothing of what a cell measures."""

@@ -1,0 +1,1 @@
+"""The process that tells a run to a tracker: what it reads and what it says in the end."""

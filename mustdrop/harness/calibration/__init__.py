@@ -1,0 +1,1 @@
+"""Thresholds for budgets: what one pass over prompts shows, and where a search ends."""
