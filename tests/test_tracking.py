@@ -306,8 +306,10 @@ def test_trackio_holds_a_row_a_sample_however_often_it_is_told(tmp_path, monkeyp
             folder.answer(n)
             folder.finish()
         assert said[-1] == "trackio: local, trackio show --project study"
-    read = "import json, trackio; from trackio.sqlite_storage import SQLiteStorage as S; " + (
-        "(r,) = trackio.Api().runs('study'); print(json.dumps(S.get_logs('study', r.name, r.id)))"
+    read = (
+        "import json, trackio; from trackio.sqlite_storage import SQLiteStorage; "
+        "(run,) = trackio.Api().runs('study'); "
+        "print(json.dumps(SQLiteStorage.get_logs('study', run.name, run_id=run.id)))"
     )
     told = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
     rows = json.loads(told.stdout.splitlines()[-1])

@@ -186,7 +186,8 @@ def test_a_server_that_goes_away_costs_its_time_and_no_sample(fault, tmp_path, s
     assert time.monotonic() - start < 4 + watching.GRACE + 5
     assert family and gone(family)
     assert tracker.process.poll() is not None
-    assert "not through 4 s after the run's end" in said[-1]
+    # newer clients notice by themselves, older ones are stopped
+    assert [text for text in said if text.startswith("warning: wandb: ")] == said[-1:]
     assert [sample["doc_id"] for sample in read_samples(folder.path)] == list(range(9))
     assert only(server.runs).steps == list(range(3))
     if fault == "hang":
