@@ -11,11 +11,11 @@ HERE    := not gpu and not slurm and not network
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-all bench: export OMP_NUM_THREADS := 1
-test test-all bench: export OMP_WAIT_POLICY := PASSIVE
+test test-all test-slurm bench: export OMP_NUM_THREADS := 1
+test test-all test-slurm bench: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench clean
+.PHONY: help setup demo test test-all test-slurm check format bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: setup  ## run the tests (minutes, CPU, no network)
 
 test-all: setup  ## run the slow tests too: every model family, every strategy
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(HERE)" $(ARGS)
+
+test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start (slurm/README.md); skipped without one
+	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py $(ARGS)
 
 check: setup  ## formatting, lint, types and the floors of the house
 	$(BIN)/ruff format --check .

@@ -55,7 +55,7 @@ class Run:
     Attributes:
         folder: Where it lives.
         samples: What it holds, by doc_id.
-        started: When its first sample was asked for.
+        started: When it was first begun; what resumes it keeps that, ``force`` begins anew.
         wanted: Samples it is to have, once that is known.
 
     Raises:
@@ -85,8 +85,7 @@ class Run:
         self.samples = {line["doc_id"]: line for line in read_samples(self.folder)}
         if self.samples:
             self._refuse_other_code()
-        self.started = self._status.get("started") if self.samples else None
-        self.started = self.started or now()
+        self.started = self._status.get("started") or now()
         self._resumed, self._had = now(), len(self.samples)
         _replace(self.folder / "config.yaml", config)
         # unbuffered: a line that did not fit must not be tried again when the file is closed
