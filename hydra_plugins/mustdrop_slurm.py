@@ -32,6 +32,8 @@ class ArrayLauncher(SlurmLauncher):
             tasks = set(watcher._registered) - before
             if not tasks:
                 raise CompactHydraException(f"sbatch refuses: {error}") from error
+            # an array's own number is registered too, and has no state: 7 beside 7_0 and 7_1
+            tasks = {task for task in tasks if "_" in task} or tasks
             # killed, cancelled or out of memory: it left no result, and the others still run
             print(f"{error}\nwaiting for the other tasks of the array", flush=True)
             # asked now: left to itself it asks ever more rarely
