@@ -20,8 +20,8 @@ from experiments import sync
 from experiments.compose import composed
 from experiments.run import run
 from experiments.tracking.follow import catch_up, watched
-from mustdrop.harness.tracking import service as tracking
 from mustdrop.harness.record import read_samples, run_folder
+from mustdrop.harness.tracking import service as tracking
 from mustdrop.harness.tracking.history import History
 
 
