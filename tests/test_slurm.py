@@ -95,7 +95,9 @@ def root(tmp_path, cluster, monkeypatch):
     (tmp_path / "hook").mkdir()
     (tmp_path / "hook" / "sitecustomize.py").write_text(HOLD)
     monkeypatch.setenv("HOLD", str(tmp_path / "hold"))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'hook'}:{ROOT}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv(
+        "PYTHONPATH", f"{tmp_path / 'hook'}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"
+    )
     site = site_of(tmp_path)
     (tmp_path / "site.yaml").write_text(yaml.safe_dump(dataclasses.asdict(site)))
     monkeypatch.setenv("MUSTDROP_SITE", str(tmp_path / "site.yaml"))

@@ -75,7 +75,12 @@ def test_every_preset_composes_into_cells_that_are_distinct(preset):
             assert {cell.config["experiment"] for cell in cells if cell.config} == {preset}
 
 
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "none"])
+# the two that are scripts of their own are run by these too
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("demo", "separation")]
+SHORT = [name for name in PRESETS if name not in ("none", "demo", "separation")]
+
+
+@pytest.mark.parametrize("preset", [*SHORT, *LONG])
 def test_every_preset_runs_to_its_end_on_the_embedded_model(preset, tmp_path):
     cells = plan(preset, [*POCKET, f"output_root={tmp_path}", "benchmark.limit=2", "traces=0"])
     for cell in cells:
@@ -278,9 +283,9 @@ def test_two_processes_side_by_side_give_what_one_gives(tmp_path):
     assert len(first) == 12 and first == second
 
 
-def test_the_status_of_many_cells_fits_a_page():
+def test_the_status_of_many_cells_fits_a_page(tmp_path):
     console = Console(width=120, record=True)
-    script.show_status(plan("demo"), console, once=True)
+    script.show_status(plan("demo", [f"output_root={tmp_path}"]), console, once=True)
     lines = console.export_text().splitlines()
     assert len(lines) == 25 + 1 + 1
     assert lines[-1] == "25 pending · 0 samples of 8000"
