@@ -19,7 +19,7 @@ from experiments.sweeps import launch
 from experiments.sweeps.cells import Cell, distinct, expand, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import read_records, read_samples
+from mustdrop.harness.record import read_records, read_samples, read_status
 from mustdrop.harness.run import Run
 from mustdrop.harness.standing import Standing
 
@@ -151,6 +151,20 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
     monkeypatch.setattr(running, "_built", built)
     assert sweeps(monkeypatch, *FOUR, root) == []
     assert len(read_records(tmp_path)) == 6
+
+
+def test_a_cell_refused_before_work_says_so_in_its_folder_and_the_exit_code_tells(tmp_path):
+    asked = ["method=random,fastv", "budget=t64", "benchmark.limit=0", f"output_root={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "experiments/run.py", "-m", *asked],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("benchmark.limit must be a count of 1 or more") == 4  # then, and last
+    for cell in plan("none", asked):
+        told = read_status(cell.folder)
+        assert (told["state"], told["error"][:15]) == ("failed", "benchmark.limit")
+        assert "Traceback" in told["traceback"]
 
 
 def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
