@@ -114,6 +114,10 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     assert "4 cells: 4 done before, 0 to run" in capsys.readouterr().err
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
+    wrong = sweeps(monkeypatch, *FOUR, root, "tracker=wandb", "tracker.mode=sometimes")
+    assert len(wrong) == 1 and "tracker: mode must be online" in wrong[0]
+    capsys.readouterr()
+
     later = Fingerprint({"a.py": "0"}, {})
     monkeypatch.setattr(Fingerprint, "now", classmethod(lambda cls, *args: later))
     assert sweeps(monkeypatch, *FOUR, root) == []

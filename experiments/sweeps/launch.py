@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
+from experiments.messages import KNOWN, message
 from experiments.sweeps.cells import Cell, Overrides, distinct
 from experiments.tracking.follow import catch_up
 from mustdrop.harness.fingerprint import Fingerprint
@@ -42,7 +43,12 @@ def sweep(
     console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
     for cell in cells:
         if cell.config and cell.folder and cell not in work:
-            catch_up(cell.config["tracker"], cell.folder)
+            try:
+                catch_up(cell.config["tracker"], cell.folder)
+            except KNOWN as error:  # no package, a wrong field: the cells to run will say it too
+                failures.append(message(error))
+                console.print(f"[red]error[/]: {escape(message(error))}", soft_wrap=True)
+                break
     global launched
     launched = len(work)
     try:

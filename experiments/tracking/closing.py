@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from PIL import Image
 
 from mustdrop.harness.record import read_record, read_samples, trace_path
+from mustdrop.harness.standing import SETTLED
 from mustdrop.harness.tracking.service import Closing, Tracker
 
 THUMBNAIL = 256  # pixels, the longer side
@@ -22,7 +23,6 @@ COLUMNS = (
     "doc_id", "image", "question", "answer", "prediction", "correct", "executed_average",
     "resident", "paper_average", "nominal", "seconds",
 )  # fmt: skip
-FINISHED = ("done", "floor")
 
 
 class Documents:
@@ -61,7 +61,7 @@ def closing(
 ) -> Closing:
     """All of it; of a run that was cut off only where it stands."""
     state = status.get("state", "running")
-    record = read_record(folder) if state in FINISHED else None
+    record = read_record(folder) if state in SETTLED else None
     if record is None:
         told = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
         return Closing(state, told, {}, ())

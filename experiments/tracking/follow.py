@@ -21,16 +21,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.tracking.closing import closing
+from mustdrop.harness.record import read_status
 from mustdrop.harness.tracking.history import History
 from mustdrop.harness.tracking.process import Leash, Watched
 from mustdrop.harness.tracking.service import Card, Tracker, read, write
 
 ROOT = Path(__file__).parents[2]
 POLL = 0.5  # seconds between two looks at samples.jsonl
-SLURM = (
-    "SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT",
-    "SLURM_JOB_NAME", "SLURM_JOB_PARTITION", "SLURM_CLUSTER_NAME",
-)  # fmt: skip
 # what a cluster sends before it ends a job is for the run; the tracker ends when the run does
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -86,7 +83,7 @@ def told_whole(folder: Path) -> bool:
     return bool(
         told.get("complete")
         and told["rows"] >= samples
-        and told["state"] == status_of(folder).get("state")
+        and told["state"] == read_status(folder).get("state")
     )
 
 
@@ -99,12 +96,11 @@ def catch_up(node: Mapping[str, Any] | None, folder: Path) -> None:
 
 def card(folder: Path, config: Mapping[str, Any]) -> Card:
     """What the service files a run under."""
-    status = status_of(folder)
+    status = read_status(folder)
     budget = config["budget"]["name"] if config["budget"] else "none"
     model, method = config["model"]["name"], config["method"]["name"]
     benchmark, experiment = config["benchmark"]["name"], config["experiment"]
     key = folder.name.rpartition("-")[2]
-    place = {name.lower(): os.environ[name] for name in SLURM if name in os.environ}
     told = {
         "key": key,
         "folder": str(folder),
@@ -112,7 +108,7 @@ def card(folder: Path, config: Mapping[str, Any]) -> Card:
         "fingerprint": status.get("fingerprint"),
         "versions": (status.get("code") or {}).get("versions"),
         "host": status.get("host"),
-        "slurm": status.get("slurm") or place or None,
+        "slurm": status.get("slurm") or None,
     }
     return Card(
         id=re.sub(r"[^\w.-]", "-", f"{experiment}-{key}", flags=re.ASCII),
@@ -151,8 +147,8 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, told: dict[s
                 told["rows"] = history.n
     if sink.first > history.n:
         told["warning"] = f"holds {sink.first} samples of this run, the folder only {history.n}"
-    sink.close(closing(folder, config, status_of(folder), tracker))
-    told.update(state=status_of(folder).get("state"), complete=True)
+    sink.close(closing(folder, config, read_status(folder), tracker))
+    told.update(state=read_status(folder).get("state"), complete=True)
 
 
 def _tail(path: Path) -> Iterator[list[dict[str, Any]]]:
@@ -167,12 +163,6 @@ def _tail(path: Path) -> Iterator[list[dict[str, Any]]]:
         whole = new[: new.rfind(b"\n") + 1]
         read += len(whole)
         yield [json.loads(line) for line in whole.splitlines()]
-
-
-def status_of(folder: Path) -> dict[str, Any]:
-    """What a run says of itself."""
-    path = folder / "status.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def main(how: str, where: str, node: str) -> None:

@@ -232,7 +232,7 @@ def _failure(error: BaseException) -> dict[str, str]:
 
 def _slurm() -> dict[str, str]:
     """The job that this process is, where it is one."""
-    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT")
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
     told = {name.lower(): os.environ.get(f"SLURM_{name}") for name in names}
     return {name: value for name, value in told.items() if value is not None}
 
