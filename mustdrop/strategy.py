@@ -1,22 +1,20 @@
-"""The four kinds of decision, and what each may look at.
-
-A strategy decides which tokens stay; it never touches a model. Views compute lazily: what a
-strategy does not ask for is never computed.
-"""
+"""The four kinds of decision. A strategy decides which tokens stay; it never touches a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from mustdrop.reduction import Reduction
+from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
-Rows = Literal["text", "last"] | Int[Tensor, " rows"]
-Place = int | Literal["features", "projected"]  # after a block, or behind the encoder
+__all__ = [
+    "CacheView", "DecodeStrategy", "KeyTokenStrategy", "ModelFacts", "Place", "PrefillStrategy",
+    "PrefillView", "Rows", "VisionStrategy", "VisionView", "require_choices", "require_counts",
+    "require_layers",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,157 +93,27 @@ def require_layers(layers: object) -> tuple[int, ...]:
     return listed
 
 
-@dataclass(frozen=True, eq=False)
-class VisionView:
-    """One image inside the encoder, [CLS] left out.
-
-    Attributes:
-        block: The block that has just run, or the name of the place behind the encoder.
-        grid: The image's full grid as (rows, columns).
-        cells: Raster index of the patch in whose place each token stands.
-        sizes: Patches that each token stands for.
-    """
-
-    block: Place
-    grid: tuple[int, int]
-    cells: Int[Tensor, " tokens"]
-    sizes: Float[Tensor, " tokens"]
-    get_hidden: Callable[[], Float[Tensor, "tokens dim"]]
-    get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
-    get_cls_attention: Callable[[int], Float[Tensor, "heads tokens"]]
-    get_generator: Callable[[int], torch.Generator]
-    get_known: Callable[[str], Bool[Tensor, " patches"]]
-
-    @property
-    def hidden(self) -> Float[Tensor, "tokens dim"]:
-        """Hidden states of the image's tokens."""
-        return self.get_hidden()
-
-    @property
-    def crops(self) -> Sequence[Float[Tensor, "_ dim"]]:
-        """Hidden states of all images (crops) of the same prompt, this one among them."""
-        return self.get_crops()
-
-    def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
-        """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.
-
-        Raises:
-            ValueError: If the encoder has no [CLS], or the strategy did not list the block in
-                ``reads``.
-        """
-        return self.get_cls_attention(block)
-
-    def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, image and place, and on nothing else."""
-        return self.get_generator(seed)
-
-    def known(self, name: str) -> Bool[Tensor, " tokens"]:
-        """Which tokens stand in the place of patches that were marked from outside.
-
-        Raises:
-            ValueError: If nothing of that name was told of the image.
-        """
-        return self.get_known(name)[self.cells]
-
-
-@dataclass(frozen=True, eq=False)
-class PrefillView:
-    """The vision tokens of one prompt between two decoder layers; ``len`` counts them.
-
-    Attributes:
-        layer: The layer that has just run; -1 at the language model's input.
-        depth: Number of decoder layers.
-        grid: Patches per image as (rows, columns).
-        image_count: Images of the prompt.
-        protected: Key tokens; they must stay.
-        protected_count: How many there are.
-        sizes: Patches that each vision token stands for.
-        text: Original positions of the text tokens behind the last vision token.
-        inputs: The language model's input embeddings of the whole prompt.
-    """
-
-    layer: int
-    depth: int
-    grid: tuple[int, int]
-    image_count: int
-    protected: Bool[Tensor, " vision"]
-    protected_count: int
-    sizes: Float[Tensor, " vision"]
-    text: Int[Tensor, " text"]
-    inputs: Float[Tensor, "prompt dim"]
-    get_positions: Callable[[], Int[Tensor, " vision"]]
-    get_cells: Callable[[], Int[Tensor, "vision 3"]]
-    get_hidden: Callable[[], Float[Tensor, "vision dim"]]
-    get_attention: Callable[[Rows, str], Float[Tensor, "heads rows vision"]]
-    get_generator: Callable[[int], torch.Generator]
-    log_score: Callable[[Float[Tensor, " vision"]], None]
-
-    def __len__(self) -> int:
-        return len(self.protected)
-
-    @property
-    def positions(self) -> Int[Tensor, " vision"]:
-        """Original position of each vision token."""
-        return self.get_positions()
-
-    @property
-    def cells(self) -> Int[Tensor, "vision 3"]:
-        """(image, row, column) of each vision token; -1 for newlines and the like."""
-        return self.get_cells()
-
-    @property
-    def hidden(self) -> Float[Tensor, "vision dim"]:
-        """Hidden states of the vision tokens."""
-        return self.get_hidden()
-
-    def attention(
-        self, rows: Rows = "text", of: Literal["this", "next"] = "this"
-    ) -> Float[Tensor, "heads rows vision"]:
-        """Attention from text to the vision tokens.
-
-        Args:
-            rows: All text behind the last vision token, only its last token, or an index into it.
-            of: The layer that has just run, or the next one on this layer's output (one look
-                ahead).
-        """
-        return self.get_attention(rows, of)
-
-    def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
-        return self.get_generator(seed)
-
-
-@dataclass(frozen=True, eq=False)
-class CacheView:
-    """The KV cache of one prompt in one layer, when the prefill is over.
-
-    Attributes:
-        layer: The layer.
-        depth: Number of decoder layers.
-        positions: Original position of each vision token in this layer's cache.
-        survives: Whether the token was still alive in the last layer.
-        protected: Key tokens.
-    """
-
-    layer: int
-    depth: int
-    positions: Int[Tensor, " vision"]
-    survives: Bool[Tensor, " vision"]
-    protected: Bool[Tensor, " vision"]
-
-
 class VisionStrategy(ABC):
     """Stage 1: drops or merges tokens inside or right behind the vision encoder.
 
     Attributes:
         at: Blocks after which it acts (negative from the end), or ``features`` (before the
             projector) or ``projected`` (behind it).
+        inside_block: It acts in these blocks, between attention and MLP.
+        proportional: Later blocks attend to a token as often as it has patches: the log of its size
+            is added to the scores.
         reads: Blocks whose [CLS] attention it asks for.
+        reads_keys: Blocks whose queries and keys it asks for.
+        normalised: Whether its mixes are averages, their rows summing to one.
         needs: Names of what it has to be told of each image from outside; bounds alone need any.
     """
 
     at: Sequence[Place]
+    inside_block: bool = False
+    proportional: bool = False
     reads: Sequence[int] = ()
+    reads_keys: Sequence[int] = ()
+    normalised: bool = True
 
     @property
     def needs(self) -> Sequence[str]:

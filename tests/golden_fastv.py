@@ -3,10 +3,10 @@ set."""
 
 import numpy as np
 import torch
+from fake_views import prefill_view
 from torch import Tensor
 
 from mustdrop.prefill.fastv import FastV
-from mustdrop.strategy import PrefillView
 
 SYSTEM = 35  # tokens before the image, in every golden case
 
@@ -18,16 +18,9 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     vision = int(data.get("img_len", 576))
     attention = row[:, None, start : start + vision]
     seen: dict[str, Tensor] = {}
-    view = PrefillView(
-        layer=1, depth=32, grid=(24, 24), image_count=1,
-        protected=torch.zeros(vision, dtype=torch.bool), protected_count=0,
-        sizes=torch.ones(vision),
-        text=torch.arange(start + vision, row.shape[1]), inputs=torch.zeros(row.shape[1], 1),
-        get_positions=lambda: torch.arange(start, start + vision),
-        get_cells=lambda: torch.full((vision, 3), -1), get_hidden=lambda: torch.zeros(vision, 1),
-        get_attention=lambda rows, of: attention,
-       
-        get_generator=lambda seed: torch.Generator(), log_score=lambda s: seen.update(score=s),
+    view = prefill_view(
+        vision, start, row.shape[1] - start - vision,
+        get_attention=lambda rows, of: attention, log_score=lambda s: seen.update(score=s),
     )  # fmt: skip
     kept = FastV(keep=_count(data, row.shape[1] - vision), layer=1).reduce(view).keep
     sequence = torch.arange(row.shape[1])

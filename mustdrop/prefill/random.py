@@ -5,7 +5,6 @@ from typing import final
 
 import torch
 
-from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
@@ -35,7 +34,5 @@ class Random(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        tokens = len(view)
-        score = torch.rand(tokens, generator=view.generator(self.seed)).to(view.protected.device)
-        keep = min(max(self.keep, view.protected_count), tokens)
-        return Reduction(top_keep(score, keep, view.protected))
+        score = torch.rand(len(view), generator=view.generator(self.seed)).to(view.protected.device)
+        return view.best(score, self.keep)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import final
 
-from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
@@ -36,5 +35,4 @@ class TextTopK(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         score = view.attention(rows="text").float().mean(0).sum(0)
         view.log_score(score)
-        keep = min(max(self.keep, view.protected_count), len(score))
-        return Reduction(top_keep(score, keep, view.protected))
+        return view.best(score, self.keep)

@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from mustdrop.functional import even_cells, top_keep
+from mustdrop.functional import even_cells
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 
@@ -34,8 +34,7 @@ class UniformGrid(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        tokens = len(view)
-        keep = min(max(self.keep, view.protected_count), tokens)
+        keep = min(self.keep, len(view))
         rows, columns = view.grid
         images = view.image_count
         wanted = torch.zeros(images, rows * columns)
@@ -46,4 +45,4 @@ class UniformGrid(PrefillStrategy):
         score = wanted.to(view.cells.device)[image, row * columns + column]
         # off-grid slots (newlines) and cells that are gone already come last; ties go to the
         # earlier token
-        return Reduction(top_keep(score.masked_fill(image < 0, -1.0), keep, view.protected))
+        return view.best(score.masked_fill(image < 0, -1.0), keep)
