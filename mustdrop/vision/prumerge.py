@@ -64,9 +64,9 @@ def merged(
     neighbours: int,
     reading: Reading,
 ) -> Reduction:
-    """The centres, each with its neighbours, and one more token: the sum of all that is no centre.
+    """The centres, each with its neighbours, and one more token: the sum of all the others.
 
-    That one rides in the place of the token of highest attention in it, if there is one.
+    That one, if there are others, rides in the place of the one of highest attention.
     """
     view.spend(len(centres) * keys.numel())
     rest = complement(centres, len(score))

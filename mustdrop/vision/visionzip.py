@@ -85,7 +85,7 @@ class VisionZip(VisionStrategy):
         keys = view.queries_keys(self.block)[1]
         dominant = top_keep(score, self.dominant - 1)
         rest = complement(dominant, tokens)
-        view.spend((len(rest) - count) * count * keys.shape[-1])
+        view.spend(len(rest) * count * keys.shape[-1])
         targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
         patches = torch.cat([dominant, rest[targets]])
         unplaced = complement(patches, tokens)
