@@ -18,11 +18,19 @@ def cosine_distance(hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "token
     return 1.0 - unit @ unit.T
 
 
-def farthest(distance: Float[Tensor, "tokens tokens"], keep: int) -> Int[Tensor, " kept"]:
+def farthest(
+    distance: Float[Tensor, "tokens tokens"], keep: int, again: bool = False
+) -> Int[Tensor, " kept"]:
     """``keep`` tokens in the order in which max-min selection takes them.
 
     The first is the one whose nearest neighbour is farthest; each next one the token whose nearest
-    chosen token is. Ties go to the earlier token, and nobody is taken twice.
+    chosen token is. Ties go to the earlier token.
+
+    Args:
+        distance: Of every pair.
+        keep: Tokens taken; more than there are takes all.
+        again: Whether a token may be taken twice, for parity only: the authors' code lets it where
+            all others are duplicates of taken ones and its distance to itself is rounded up.
     """
     tokens = len(distance)
     keep = min(keep, tokens)
@@ -35,7 +43,8 @@ def farthest(distance: Float[Tensor, "tokens tokens"], keep: int) -> Int[Tensor,
         best = gap.argmax(0, keepdim=True)
         chosen.append(best)
         nearest = torch.minimum(nearest, distance.index_select(0, best)[0])
-        nearest.index_fill_(0, best, -torch.inf)
+        if not again:
+            nearest.index_fill_(0, best, -torch.inf)
         gap = nearest
     return torch.cat(chosen)
 
