@@ -117,6 +117,8 @@ def divprune(distance: np.ndarray, keep: int) -> list[int]:
 def vispruner(score: np.ndarray, hidden: np.ndarray, keep: int, important: int) -> set[int]:
     order = by_score(score)
     chosen, listed = order[:important], order[important:]
+    if keep == important:
+        return set(chosen)
     while len(listed) > keep - important:
         even, odd = listed[::2], listed[1::2]
         leave = min(8, len(listed) - (keep - important))

@@ -16,7 +16,8 @@ from mustdrop.vision.prumerge import Reading, merged, require_setting, score_and
 def grid_step(standing_out: int, tokens: int) -> int:
     """Distance of the tokens of the even grid, a third of one over the share that stands out.
 
-    It is 0, which is no distance, where more than a third of the tokens stand out.
+    It would be 0, which is no distance, where more than a third stand out; quartiles let at most a
+    quarter.
     """
     return tokens // max(standing_out, 1) // 3
 
@@ -29,10 +30,10 @@ class PruMergePlus(VisionStrategy):
     Source: LLaVA-PruMerge, arXiv:2403.15388, Sec. 3.4 (PruMerge+).
     Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``reading="code"``:
         nothing where ``keep`` is None and the code runs, for one image; its last token is no sample
-        of the grid here either. Where more than a third of the tokens stand out, the code's step is
-        0 and it fails: here the step is 1, and all are kept. Where none stands out, it divides by
-        zero: here the step is as for one. Where all are kept, the code adds a token of zeros: here
-        there is none. A fixed ``keep`` is ours: the code's, for training, lists patches twice.
+        of the grid here either. Where none stands out the code divides by zero: here the step is as
+        for one. Where all are kept, the code adds a token of zeros: here there is none. Its step of
+        0, where more than a third stand out and it fails, is 1 here, but quartiles let at most a
+        quarter. A fixed ``keep`` is ours: the code's, for training, lists patches twice.
 
     Attributes:
         keep: All tokens kept per image, that of the remainder included: half of the others by
