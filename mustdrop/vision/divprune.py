@@ -57,7 +57,7 @@ class DivPrune(VisionStrategy):
     argmax_{|S| = K}  min_{i, j in S}  1 - cos(v_i, v_j),  greedily, from the token whose nearest
     neighbour is farthest.
 
-    Source: DivPrune, arXiv:2503.02175, Sec. 3 (max-min diversity).
+    Source: DivPrune, arXiv:2503.02175 (max-min diversity problem).
     Differs from the authors' code (vbdi/divprune at 799e2d95): each image has a choice of its own,
         where the code applies that of a batch's first to all; distances are float32; a chosen token
         is not chosen again, as the code may where all others are duplicates of chosen ones.

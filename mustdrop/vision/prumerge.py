@@ -102,7 +102,7 @@ class PruMerge(VisionStrategy):
     S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  each i in S takes in the k tokens of nearest keys, weighted
     by their attention a; one more token is the weighted sum of all that is not in S.
 
-    Source: LLaVA-PruMerge, arXiv:2403.15388, Sec. 3.2-3.3.
+    Source: LLaVA-PruMerge, arXiv:2403.15388.
     Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``reading="code"``,
         the quartiles alone, which are those of the image, where the code pools its whole batch.
 

@@ -27,7 +27,7 @@ def grid_step(standing_out: int, tokens: int) -> int:
 class PruMergePlus(VisionStrategy):
     """Keep what stands out in [CLS] attention and an even grid, with neighbours merged in.
 
-    Source: LLaVA-PruMerge, arXiv:2403.15388, Sec. 3.4 (PruMerge+).
+    Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
     Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``reading="code"``:
         nothing where ``keep`` is None and the code runs, for one image; its last token is no sample
         of the grid here either. Where none stands out the code divides by zero: here the step is as

@@ -42,7 +42,7 @@ class VisionZip(VisionStrategy):
     Contextual: of the rest, C evenly spaced targets; every other token goes to the target of most
     similar key, averaged over heads, and a target becomes x_c + mean of those that came to it.
 
-    Source: VisionZip, arXiv:2412.04467, Sec. 3.2-3.3.
+    Source: VisionZip, arXiv:2412.04467.
     Differs from the authors' code (dvlab-research/VisionZip at 3151f6df): nothing in the rule, but
         similarity and attention are summed in float32. The code adds the target to the mean of its
         tokens, so that a row of the mix sums to two; that is kept. [CLS] rides in the place of the

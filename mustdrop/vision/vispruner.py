@@ -38,7 +38,7 @@ def weeded(
 class VisPruner(VisionStrategy):
     """Keep what [CLS] attends to most, and of the rest what is least like the others.
 
-    Source: VisPruner, arXiv:2412.01818v2, Sec. 3.
+    Source: VisPruner, arXiv:2412.01818v2.
     Differs from the authors' code (Theia-4869/VisPruner at aefa01ad): nothing where the code runs
         (it needs a list of even length at every step), but similarity is taken in float32.
 
