@@ -41,13 +41,12 @@ def cluster_mix(
 
     code:  y_i = x_i + sum_j a_j x_j;    paper:  y_i = (a_i x_i + sum_j a_j x_j) / (a_i + sum_j a_j)
     """
-    tokens = len(score)
     unit = F.normalize(keys, dim=-1)
     similarity = unit[centres] @ unit.T
     similarity.scatter_(1, centres[:, None], -torch.inf)
     ranked = similarity.argsort(dim=1, descending=True, stable=True)
-    nearest = ranked[:, : min(neighbours, tokens - 1)]
-    mix = score.new_zeros(len(centres), tokens)
+    nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the last in rank is the centre itself
+    mix = torch.zeros_like(similarity)
     if reading == "code":
         mix.scatter_(1, nearest, score[nearest])
         return mix.scatter_(1, centres[:, None], 1.0)
