@@ -68,18 +68,18 @@ class EncoderShape:
     patch_values: int
     projected: int
 
-    def block_macs(self, tokens: int) -> int:
-        """One block over ``tokens`` tokens."""
-        return (
-            tokens * (4 * self.hidden**2 + 2 * self.hidden * self.ffn) + 2 * tokens**2 * self.hidden
-        )
+    def block_macs(self, tokens: int, left: int) -> int:
+        """One block over ``tokens`` tokens, of which ``left`` enter the MLP."""
+        attention = 4 * tokens * self.hidden**2 + 2 * tokens**2 * self.hidden
+        return attention + 2 * left * self.hidden * self.ffn
 
 
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
-    """Dot products that the prefill strategies asked for on top of the model's own."""
-    return sum(
+    """What the prefill's decisions took on top of the model's own work."""
+    rows = sum(
         rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored.items()
     )
+    return rows + ledger.spent
 
 
 def prefill_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
@@ -94,19 +94,21 @@ def vanilla_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
 
 
 def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
-    """Patch embedding, blocks and projector of a prompt's images.
+    """Patch embedding, blocks and projector of a prompt's images, and the decisions there.
 
     Args:
         ledger: The prompt's record; an image it has no record of ran whole.
         shape: Sizes of the encoder.
         images: Images of the prompt.
     """
-    total = 0
+    total = ledger.encoder_spent
     for image in range(images):
         seen = ledger.encoder[image] if image < len(ledger.encoder) else {}
         total += shape.patches * shape.patch_values * shape.hidden
         for block in range(shape.blocks):
-            total += shape.block_macs(seen.get(block, shape.patches) + shape.extra)
+            tokens = seen.get(block, shape.patches)
+            left = seen.get(block + 1, tokens) if ledger.inside else tokens
+            total += shape.block_macs(tokens + shape.extra, left + shape.extra)
         left = seen.get(shape.blocks, shape.patches)
         total += left * (shape.hidden * shape.projected + shape.projected**2)
     return total

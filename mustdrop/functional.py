@@ -20,6 +20,7 @@ def attention_rows(
     scaling: float,
     first: int | None = None,
     where: Int[Tensor, " rows"] | None = None,
+    bias: Float[Tensor, " tokens"] | None = None,
 ) -> Float[Tensor, "heads rows tokens"]:
     """Attention weights of some rows only, as eager attention would compute them.
 
@@ -34,11 +35,14 @@ def attention_rows(
         first: The first row's place among the tokens, for the causal mask: no row sees less than
             the tokens up to it. None: every row sees all tokens.
         where: Place of each row among the tokens; None: rows follow each other from ``first`` on.
+        bias: Added to every row's scores.
     """
     heads, rows, dim = query.shape
     kv_heads, tokens, _ = key.shape
     grouped = query.reshape(kv_heads, heads // kv_heads * rows, dim)
     score = ((grouped @ key.transpose(-1, -2)) * scaling).view(heads, rows, tokens)
+    if bias is not None:
+        score = score + bias.to(score)
     if first is not None and first + 1 < tokens:
         column = torch.arange(first, tokens, device=key.device)
         where = column[:rows] if where is None else where.to(key.device)

@@ -40,6 +40,7 @@ class Source:
         patches: Grid of the image as (rows, columns).
         slots: Original position of each token, in the order in which they entered.
         mix: Weight of every patch in every token; None: token i is patch ``cells[i]``.
+        cls: Weight of the encoder's [CLS] in every token, where it takes part.
         cells: Raster index of the patch in whose place each token stands.
     """
 
@@ -47,6 +48,7 @@ class Source:
     slots: Int[Tensor, " tokens"]
     cells: Int[Tensor, " tokens"]
     mix: Float[Tensor, "tokens patches"] | None = None
+    cls: Float[Tensor, " tokens"] | None = None
 
 
 @dataclass(eq=False)
@@ -63,7 +65,10 @@ class TokenLedger:
             blocks -> patch tokens at the projector's.
         sources: Per image, what its tokens stand for; empty where the encoder was left alone.
         scores: Per layer, the strategy's score of the vision tokens alive there (opt-in).
-        scored: Per layer, the text rows whose attention was computed on top of the model's own.
+        scored: Per layer, the rows whose attention was computed on top of the model's own.
+        spent: Multiply-accumulates of the other work of the prefill's decisions, mixing included.
+        encoder_spent: Those of the encoder's decisions.
+        inside: Whether the encoder's blocks lost tokens between attention and MLP, not after.
     """
 
     seq_len: int
@@ -75,6 +80,9 @@ class TokenLedger:
     sources: list[Source] = field(default_factory=list)
     scores: dict[int, Float[Tensor, " scored"]] = field(default_factory=dict)
     scored: dict[int, int] = field(default_factory=dict)
+    spent: int = 0
+    encoder_spent: int = 0
+    inside: bool = False
 
     @property
     def depth(self) -> int:
@@ -174,6 +182,10 @@ class TokenLedger:
             arrays[f"source/{image}/cells"] = source.cells
             if source.mix is not None:
                 arrays[f"source/{image}/mix"] = source.mix.float()
+            if source.cls is not None:
+                arrays[f"source/{image}/cls"] = source.cls.float()
+        for name in ("spent", "encoder_spent", "inside"):
+            arrays[name] = torch.tensor(getattr(self, name))
         arrays["scored"] = torch.tensor(sorted(self.scored.items())).view(-1, 2)
         for image, blocks in enumerate(self.encoder):
             arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
@@ -187,6 +199,8 @@ class TokenLedger:
             data = {key: torch.from_numpy(stored[key]) for key in stored.files}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
         ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
+        ledger.spent, ledger.encoder_spent = int(data["spent"]), int(data["encoder_spent"])
+        ledger.inside = bool(data["inside"])
         images = sum(key.startswith("encoder/") for key in data)
         ledger.encoder = [
             {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}
@@ -200,6 +214,7 @@ class TokenLedger:
                     data[f"source/{image}/slots"],
                     data[f"source/{image}/cells"],
                     data.get(f"source/{image}/mix"),
+                    data.get(f"source/{image}/cls"),
                 )
             )
         for name in ("alive", "cached", "scores"):

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.engine.encoder import EncodedImage
+from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.run import DropRun
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Place
+from mustdrop.strategy import Place, VisionStrategy
 
 
 def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
@@ -52,7 +52,8 @@ def masked_logits(
     first = sum(_images(adapter, run.ledgers[:number]))
     for image in range(_images(adapter, [ledger])[0]):
         encoded = run.images[first + image] if run.images else None
-        cls, features = _encode(adapter, inputs["pixel_values"][first + image], encoded)
+        pixels = inputs["pixel_values"][first + image]
+        cls, features = _encode(adapter, pixels, encoded, run.stages.vision)
         start = image * adapter.slots_per_image
         slots = ledger.vision.nonzero().flatten()[start : start + adapter.slots_per_image]
         prompt[slots[: len(cls)]] = cls.to(prompt)
@@ -71,7 +72,10 @@ def _images(adapter: ModelAdapter, ledgers: Sequence[TokenLedger]) -> list[int]:
 
 
 def _encode(
-    adapter: ModelAdapter, pixels: Float[Tensor, "c h w"], image: EncodedImage | None
+    adapter: ModelAdapter,
+    pixels: Float[Tensor, "c h w"],
+    image: EncodedImage | None,
+    vision: VisionStrategy | None,
 ) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "patches dim"]]:
     """(its [CLS], where the model keeps it; one image on its full grid, at its tokens' cells)."""
     encoder = adapter.encoders[0]
@@ -79,21 +83,38 @@ def _encode(
     cls, patches = int(facts.has_cls), adapter.patches
     hidden = encoder.pre_layrnorm(encoder.embeddings(pixels[None]))
     steps: Mapping[Place, Reduction] = image.steps if image is not None else {}
+    inside = vision is not None and vision.inside_block
     alive = torch.arange(patches, device=pixels.device)
+    sizes = torch.ones(cls + patches, device=pixels.device)
+
+    def replace(states: Tensor, place: Place, token: Tensor | None) -> Tensor:
+        step = steps[place]
+        kept = _replace(states, alive, step, token)
+        if step.sizes is not None and vision is not None and vision.proportional:
+            sizes[cls + kept] = step.sizes.to(sizes)
+        return kept
+
     for index, block in enumerate(adapter.blocks(encoder)[: facts.feature_block + 1]):
-        if index - 1 in steps:
-            alive = _replace(hidden[0, cls:], alive, steps[index - 1])
+        if not inside and index - 1 in steps:
+            alive = replace(hidden[0, cls:], index - 1, hidden[0, 0] if cls else None)
         seen = torch.ones(cls + patches, dtype=torch.bool, device=pixels.device)
         seen[cls:] = False
         seen[cls + alive] = True
-        hidden = block(hidden, _additive(seen.expand(cls + patches, -1), hidden))
+        mask = _additive(seen.expand(cls + patches, -1), hidden) + sizes.log().to(hidden)
+        if inside and index in steps:
+            hidden = adapter.attend(block, hidden, mask)
+            alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
+            norm, mlp = adapter.mlp(block)
+            hidden = hidden + mlp(norm(hidden))
+        else:
+            hidden = block(hidden, mask)
     kept = int(adapter.keeps_cls)
     features = hidden[0, cls - kept :]
     if "features" in steps:
-        alive = _replace(features[kept:], alive, steps["features"])
+        alive = replace(features[kept:], "features", hidden[0, 0] if cls else None)
     features = adapter.projector(features[None])[0]
     if "projected" in steps:
-        _replace(features[kept:], alive, steps["projected"])
+        replace(features[kept:], "projected", features[0] if kept else None)
     return features[:kept], features[kept:]
 
 
@@ -156,9 +177,12 @@ def _additive(
 
 
 def _replace(
-    states: Float[Tensor, "n dim"], alive: Int[Tensor, " before"], reduction: Reduction
+    states: Float[Tensor, "n dim"],
+    alive: Int[Tensor, " before"],
+    reduction: Reduction,
+    cls: Float[Tensor, " dim"] | None = None,
 ) -> Int[Tensor, " after"]:
     """Write survivors into the places they descend from; returns those places."""
     kept = alive[reduction.keep]
-    states[kept] = reduction(states[alive])
+    states[kept] = reduction(states[alive], cls)
     return kept

@@ -7,7 +7,7 @@ from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
 from mustdrop.engine.arrival import arrange, entering
-from mustdrop.engine.encoder import EncodedImage
+from mustdrop.engine.image import EncodedImage
 from mustdrop.models import OFF_GRID, adapter_for
 from mustdrop.models.llava import LlavaAdapter
 from mustdrop.oracle import masked_logits, relative_error

@@ -7,8 +7,9 @@ import torch
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
 
-from mustdrop import DecodeStrategy, PrefillStrategy, Reduction, TokenDropper
+from mustdrop import DecodeStrategy, PrefillStrategy, Reduction, TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
+from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.oracle import masked_logits, relative_error
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
@@ -122,6 +123,66 @@ def test_merging_between_layers_equals_masking(model, ragged):
     for number in range(len(tokens)):
         expected = masked_logits(model, run, inputs, tokens, number)
         assert relative_error(logits[number], expected) <= TOLERANCE
+
+
+class MergeInside(VisionStrategy):
+    """Averages neighbours between attention and MLP, up to the last block of the features."""
+
+    at, inside_block, proportional = (0, 2), True, True
+    reads_keys = at
+
+    def reduce(self, view) -> Reduction:
+        query, key = view.queries_keys(view.block)
+        tokens = len(view.hidden)
+        assert query.shape == key.shape and query.shape[1] == tokens + view.has_cls
+        pairs = tokens // 3  # two of three merge, the rest is left out of order
+        index = torch.arange(pairs)
+        keep = torch.cat([2 * index, torch.arange(2 * pairs, tokens)]).flip(0)
+        mix = torch.zeros(tokens - pairs, tokens)
+        mix[torch.arange(len(keep)), keep] = 1.0
+        merged = torch.arange(len(keep) - pairs, len(keep))
+        first, second = keep[merged], keep[merged] + 1
+        total = view.sizes[first] + view.sizes[second]
+        mix[merged, first], mix[merged, second] = (view.sizes[x] / total for x in (first, second))
+        sizes = view.sizes[keep].clone()
+        sizes[merged] = total
+        return Reduction(keep, mix, sizes)
+
+
+class CarriesCls(VisionStrategy):
+    """Lets [CLS] ride in a dropped token's place, and adds a token that is no average."""
+
+    at, normalised = ("features",), False
+
+    def reduce(self, view) -> Reduction:
+        keep = torch.tensor([4, 9, 11, 2])
+        mix = torch.zeros(4, len(view.hidden))
+        mix[1, 9] = mix[2, 11] = 1.0
+        mix[3, :6] = 0.5
+        return Reduction(keep, mix, cls=torch.tensor([1.0, 0.0, 0.25, 0.0]))
+
+
+@pytest.mark.parametrize("ragged", [False, True], ids=["one", "ragged"])
+@pytest.mark.parametrize("vision", [MergeInside(), CarriesCls()], ids=["inside", "cls"])
+@pytest.mark.parametrize("positions", ["original", "compact"])
+def test_merging_inside_a_block_and_mixing_cls_in_equal_masking(model, vision, positions, ragged):
+    dropper = TokenDropper(
+        vision=vision, key_tokens=ClsAttention("ratio", ratio=0.2), prefill=FastV(3, 2),
+        vision_positions=positions,
+    )  # fmt: skip
+    inputs = prompts(model, ragged)
+    with dropper.attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    for number in range(len(tokens)):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= TOLERANCE
+    if isinstance(vision, CarriesCls):
+        assert run.ledgers[0].sources[0].cls is not None
+        run.images[0].steps["features"] = replace(run.images[0].steps["features"], cls=None)
+    else:  # forgetting what the sizes weigh
+        run.images[0].steps[0] = replace(run.images[0].steps[0], sizes=None)
+    expected = masked_logits(model, run, inputs, tokens)
+    assert relative_error(logits[0], expected) > CONTROL
 
 
 class KeepRecent(DecodeStrategy):

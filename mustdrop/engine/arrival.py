@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from mustdrop.engine.encoder import EncodedImage
+from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
 from mustdrop.ledger import Source, TokenLedger
 from mustdrop.models import OFF_GRID, ModelAdapter
@@ -154,10 +154,13 @@ def _enter(
         protected[slot] = image.protected.to(device)[shown]
         kept.append(slot)
         sizes.append(image.sizes.to(device)[shown])
-        mix = image.reduction.mix if image.reduction is not None else None
-        mix = None if mix is None else mix.to(device)[shown]
+        whole = image.reduction
+        mixed = [None, None] if whole is None else [whole.mix, whole.cls]
+        mix, cls = (None if part is None else part.to(device)[shown] for part in mixed)
         prompt.ledger.encoder.append(dict(image.blocks))
-        prompt.ledger.sources.append(Source(adapter.facts.grid, vision[slot], cells[shown], mix))
+        prompt.ledger.encoder_spent += image.spent
+        source = Source(adapter.facts.grid, vision[slot], cells[shown], mix, cls)
+        prompt.ledger.sources.append(source)
     prompt.protected, prompt.tags = protected, tags.to(device)
     prompt.ledger.protected[vision] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)

@@ -50,7 +50,10 @@ class DecodePass:
         """
         depth = len(self.lengths)
         seen = _Seen(strategy, depth)
-        rows = [[seen.stays(prompt, layer) for prompt in prompts] for layer in range(depth)]
+        rows = [
+            [seen.stays(prompt, number, layer) for number, prompt in enumerate(prompts)]
+            for layer in range(depth)
+        ]
         unique = list({id(row): row for line in rows for row in line}.values())
         counts = torch.stack([row.sum() for row in unique]).tolist()
         index = torch.cat(unique).nonzero().flatten().split(counts)
@@ -120,10 +123,10 @@ class _Seen:
 
     def __init__(self, strategy: DecodeStrategy, depth: int) -> None:
         self.strategy, self.depth = strategy, depth
-        self.views: dict[tuple[int, int], tuple[Any, tuple[Tensor, ...]]] = {}
+        self.views: dict[tuple[int, int], tuple[Any, tuple[Any, ...]]] = {}
         self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
-    def stays(self, prompt: Prompt, layer: int) -> Tensor:
+    def stays(self, prompt: Prompt, number: int, layer: int) -> Tensor:
         """Which of a prompt's tokens stay in a layer's cache; text always does."""
         ledger = prompt.ledger
         alive = ledger.alive[layer]
@@ -136,9 +139,10 @@ class _Seen:
             last = torch.zeros_like(ledger.vision)
             last = last.index_fill_(0, ledger.alive[self.depth - 1], True)
             at = alive[where]
-            self.views[same] = (where, (at, last[at], ledger.protected[at]))
+            survivors = len(ledger.alive[self.depth - 1]) - prompt.other
+            self.views[same] = (where, (at, last[at], survivors, ledger.protected[at]))
         where, view = self.views[same]
-        keep = self.strategy.keep(CacheView(layer, self.depth, *view))
+        keep = self.strategy.keep(CacheView(layer, self.depth, number, *view))
         answer = (*same, id(keep))
         if (
             answer not in self.rows

@@ -3,6 +3,10 @@
 Expand, then drop: behind the projector every token is put back in the slot of the patch in whose
 place it stands, and the other slots are left empty. The model's own packing, placeholder check and
 scatter run unchanged; the language model's first pre-hook drops the empty slots.
+
+A decision between attention and MLP (ToMe) takes three hooks: what enters the MLP's norm is M x,
+what leaves the MLP is copied back to all that a token stands for, and the next block (or the
+projector) receives M of the block's output. As M of a copy is the copied, nothing is lost.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,55 +14,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from mustdrop.engine.known import Known, told
+from mustdrop.engine.image import EncodedImage, Step
+from mustdrop.engine.known import Known
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
-from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.engine.vision_view import view_of
+from mustdrop.functional import attention_rows
 from mustdrop.models import ModelAdapter
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy, VisionView
-
-
-@dataclass(eq=False)
-class EncodedImage:
-    """What happened to one image (crop, frame).
-
-    Attributes:
-        cells: Raster index of the patch in whose place each token stands, in the order of the
-            tokens.
-        reduction: From all patches to these tokens; None: nothing was dropped or merged.
-        steps: The reduction of each place where something was decided.
-        blocks: Encoder block -> patch tokens at its input; the number of blocks -> the projector.
-        protected: Key tokens among the tokens.
-        sizes: Patches that each token stands for.
-    """
-
-    cells: Int[Tensor, " tokens"]
-    sizes: Float[Tensor, " tokens"]
-    protected: Bool[Tensor, " tokens"]
-    reduction: Reduction | None = None
-    steps: dict[Place, Reduction] = field(default_factory=dict)
-    blocks: dict[int, int] = field(default_factory=dict)
-    cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
-
-    def apply(self, place: Place, reduction: Reduction, patches: int) -> None:
-        """Take over a decision."""
-        self.steps[place] = reduction
-        whole = self.reduction
-        self.reduction = reduction if whole is None else whole.then(reduction, patches)
-        self.cells = self.cells[reduction.keep]
-        self.protected = self.protected[reduction.keep]
-        self.sizes = (
-            reduction.sizes.to(self.sizes)
-            if reduction.sizes is not None
-            else self.sizes[reduction.keep]
-        )
-        self.cls_attention = {
-            block: heads[:, reduction.keep] for block, heads in self.cls_attention.items()
-        }
+from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
 @dataclass(eq=False)
@@ -89,11 +56,23 @@ class EncoderStage:
         reads = [*(self.vision.reads if self.vision else ())]
         reads += self.key_tokens.reads if self.key_tokens else ()
         self.reads = {self.facts.block(block) for block in reads}
-        self.masks: dict[str, Tensor] = {}
+        keys = self.vision.reads_keys if self.vision else ()
+        self.reads_keys = {self.facts.block(block) for block in keys}
+        self.inside = self.vision is not None and self.vision.inside_block
+        self.proportional = self.vision is not None and self.vision.proportional
+        self.begin(0, torch.device("cpu"))
 
     def forget(self) -> None:
         """Drop what an earlier prompt left behind."""
         self.encoded, self.tags, self.batch = [], [], []
+
+    def begin(self, images: int, device: torch.device) -> None:
+        """A new encoder call."""
+        self.batch = [EncodedImage.whole(self.adapter.patches, device) for _ in range(images)]
+        self.masks: dict[str, Tensor] = {}
+        self.steps: dict[int, Step] = {}  # decided inside a block, not carried out on its output
+        self.cls: Tensor | None = None
+        self.weighted = False
 
     @contextmanager
     def attach(self) -> Iterator[None]:
@@ -107,8 +86,16 @@ class EncoderStage:
                 for index, block in enumerate(blocks):
                     hook = block.register_forward_pre_hook(self._before(index), with_kwargs=True)
                     stack.callback(hook.remove)
-                    if index in self.reads:
+                    if index in self.reads | self.reads_keys:
                         probes[block.self_attn] = self._probe(index)
+                    if self.inside and index in self.at:
+                        norm, mlp = self.adapter.mlp(block)
+                        hook = norm.register_forward_pre_hook(self._before_mlp(index))
+                        stack.callback(hook.remove)
+                        stack.callback(mlp.register_forward_hook(self._after_mlp(index)).remove)
+                if self.facts.has_cls:
+                    feature = blocks[self.facts.feature_block]
+                    stack.callback(feature.register_forward_hook(self._feature).remove)
             projector = self.adapter.projector
             stack.callback(projector.register_forward_pre_hook(self._features).remove)
             stack.callback(projector.register_forward_hook(self._projected).remove)
@@ -118,139 +105,158 @@ class EncoderStage:
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         pixels = args[0] if args else kwargs["pixel_values"]
-        patches = self.adapter.patches
-        device = pixels.device
-        self.batch = [
-            EncodedImage(
-                torch.arange(patches, device=device),
-                torch.ones(patches, device=device),
-                torch.zeros(patches, dtype=torch.bool, device=device),
-            )
-            for _ in range(len(pixels))
-        ]
-        self.masks = {}
+        self.begin(len(pixels), pixels.device)
 
     def _before(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
-            hidden = args[0]
-            acts = index - 1 in self.at
-            if acts:
+            hidden, step = args[0], None
+            tokens = hidden[:, self.facts.has_cls :]
+            if self.inside:
+                step = self.steps.get(index - 1)
+            elif index - 1 in self.at:
+                step = self._decide(index - 1, hidden)
+            if step is not None:
                 cls = hidden[:, : self.facts.has_cls]
-                tokens = self._reduce(index - 1, hidden[:, self.facts.has_cls :])
-                hidden = torch.cat([cls, tokens], 1)
+                short = step.shorten(tokens, cls[:, 0] if self.facts.has_cls else None)
+                hidden = torch.cat([cls, short], 1)
             for image in self.batch:
-                image.blocks[index] = len(image.cells)
-            lengths = {len(image.cells) for image in self.batch}
-            if not acts and len(lengths) == 1:
-                return None
-            if len(lengths) == 1:
-                return (hidden, *args[1:]), kwargs
-            return (hidden, self._mask(module, hidden, acts), *args[2:]), kwargs
+                image.blocks[index] = len(image)
+            ragged = len({len(image) for image in self.batch}) > 1
+            if not ragged and not self.weighted:
+                return None if step is None else ((hidden, *args[1:]), kwargs)
+            return (hidden, self._mask(module, hidden, step is not None), *args[2:]), kwargs
 
         return hook
 
+    def _before_mlp(self, index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> tuple | None:
+            hidden = args[0]
+            cls, tokens = hidden[:, : self.facts.has_cls], hidden[:, self.facts.has_cls :]
+            step = self._decide(index, hidden)
+            for image in self.batch:
+                image.queries_keys.pop(index, None)
+            if step is None:
+                return None
+            self.steps[index] = step
+            short = step.shorten(tokens, cls[:, 0] if self.facts.has_cls else None)
+            return (torch.cat([cls, short], 1), *args[1:])
+
+        return hook
+
+    def _after_mlp(self, index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+            step = self.steps.get(index)
+            if step is None:
+                return None
+            cls, short = output[:, : self.facts.has_cls], output[:, self.facts.has_cls :]
+            return torch.cat([cls, step.lengthen(short, max(step.lengths))], 1)
+
+        return hook
+
+    def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self.cls = output[:, 0]
+
     def _mask(self, module: nn.Module, hidden: Float[Tensor, "b n c"], stale: bool) -> Tensor:
-        """Key-padding mask of a ragged batch, in the form that the block's attention wants."""
+        """Key-padding mask of a ragged batch, with the tokens' log sizes where these weigh."""
         if stale:
             self.masks = {}
         attention = module.self_attn
         if "mask" not in self.masks:
-            lengths = torch.tensor([len(image.cells) for image in self.batch])
+            lengths = torch.tensor([len(image) for image in self.batch])
             seen = torch.arange(hidden.shape[1]) < (lengths + self.facts.has_cls)[:, None]
             seen = seen.to(hidden.device)
-            if is_eager(attention):
+            if is_eager(attention) or self.weighted:
                 floor = torch.finfo(hidden.dtype).min
                 added = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
+                if self.weighted:
+                    for row, image in zip(added, self.batch, strict=True):
+                        row[: len(image) + self.facts.has_cls] = self._log_sizes(image)
                 seen = added.masked_fill(~seen, floor)
             self.masks["mask"] = seen if is_flash(attention) else seen[:, None, None, :]
         return self.masks["mask"]
+
+    def _log_sizes(self, image: EncodedImage) -> Float[Tensor, " all"]:
+        """What proportional attention adds to the scores of each token; [CLS] stands for itself."""
+        sizes = image.sizes.log()
+        return torch.cat([sizes.new_zeros(int(self.facts.has_cls)), sizes])
 
     def _probe(self, index: int) -> Callable:
         def probe(query: Tensor, key: Tensor, scaling: float) -> None:
             cls = self.facts.has_cls
             for image, q, k in zip(self.batch, query, key, strict=True):
-                tokens = cls + len(image.cells)
-                row = attention_rows(q[:, :1], k[:, :tokens], scaling)
-                image.cls_attention[index] = row[:, 0, cls:]
+                tokens = cls + len(image)
+                if index in self.reads:
+                    weigh = self._log_sizes(image) if self.weighted else None
+                    row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=weigh)
+                    image.cls_attention[index] = row[:, 0, cls:]
+                    image.spend(tokens * q.shape[0] * q.shape[2])
+                if index in self.reads_keys:
+                    image.queries_keys[index] = q[:, :tokens], k[:, :tokens]
 
         return probe
 
-    def _reduce(self, place: Place, hidden: Float[Tensor, "b n c"]) -> Float[Tensor, "b m c"]:
-        """Let the strategy decide image by image; a ragged result is padded on the right."""
+    def _decide(self, place: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
+        """Let the strategy decide image by image; None: nothing leaves or moves.
+
+        Args:
+            place: Where.
+            hidden: States of all images, [CLS] first where there is one in front of a block.
+        """
         assert self.vision is not None
-        before = [
-            states[: len(image.cells)] for image, states in zip(self.batch, hidden, strict=True)
-        ]
+        extra = self.facts.has_cls if isinstance(place, int) else self.adapter.keeps_cls
+        tokens = hidden[:, extra:]
+        lengths = [len(image) for image in self.batch]
+        before = [states[:length] for states, length in zip(tokens, lengths, strict=True)]
         decisions = [
-            self.vision.reduce(self._view(number, place, before)) for number in range(len(before))
+            self.vision.reduce(view_of(self, number, place, before))
+            for number in range(len(before))
         ]
-        after = []
-        for image, states, decision in zip(self.batch, before, decisions, strict=True):
-            if decision.mix is None and len(decision) == len(states):
-                unmoved = torch.equal(
-                    decision.keep, torch.arange(len(states), device=states.device)
-                )
-                if unmoved:
-                    after.append(states)
+        taken: list[Reduction | None] = []
+        for image, decision in zip(self.batch, decisions, strict=True):
+            if decision.mix is None and len(decision) == len(image):
+                stay = torch.arange(len(image), device=tokens.device)
+                if torch.equal(decision.keep, stay):
+                    taken.append(None)
                     continue
-            image.apply(place, decision, self.adapter.patches)
-            after.append(decision(states))
-        return nn.utils.rnn.pad_sequence(after, batch_first=True)
-
-    def _view(self, number: int, place: Place, hidden: Sequence[Tensor]) -> VisionView:
-        image = self.batch[number]
-
-        def crops() -> list[Tensor]:
-            owner = self.owners(len(hidden))
-            return [
-                states for states, own in zip(hidden, owner, strict=True) if own == owner[number]
-            ]
-
-        def cls_attention(block: int) -> Tensor:
-            asked = self.facts.block(block)
-            if asked not in image.cls_attention:
-                raise ValueError(
-                    f"[CLS] attention of block {asked} was not read; list it in 'reads', and ask "
-                    f"for blocks that have run (now: {sorted(image.cls_attention)})"
-                )
-            return image.cls_attention[asked]
-
-        def generator(seed: int) -> torch.Generator:
-            key = self.keys(len(self.encoded) + number)
-            return torch.Generator().manual_seed(stable_seed(seed, key, place))
-
-        def known(name: str) -> Tensor:
-            marked = told(self.known, len(self.encoded) + number, name, self.facts.grid)
-            return marked.to(image.cells.device)
-
-        return VisionView(
-            place, self.facts.grid, image.cells, image.sizes, lambda: hidden[number], crops,
-            cls_attention, generator, known,
-        )  # fmt: skip
+            taken.append(decision)
+            image.apply(place, decision, self.adapter.patches, tokens.shape[-1])
+            self.weighted |= self.proportional and decision.sizes is not None
+        return None if all(decision is None for decision in taken) else Step(lengths, taken)
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features = args[0]
         extra = self.adapter.keeps_cls
-        cls, tokens = features[:, :extra], features[:, extra:]
+        inside = self.steps.get(self.facts.feature_block)
+        if inside is not None:  # the features are that block's output, on which nothing was done
+            short = inside.shorten(features[:, extra:], self.cls)
+            features = torch.cat([features[:, :extra], short], 1)
         if self.key_tokens is not None:
-            hidden = [t[: len(i.cells)] for i, t in zip(self.batch, tokens, strict=True)]
+            tokens = features[:, extra:]
+            hidden = [t[: len(i)] for i, t in zip(self.batch, tokens, strict=True)]
             for number, image in enumerate(self.batch):
-                image.protected = self.key_tokens.protect(self._view(number, "features", hidden))
-        if "features" in self.behind:
-            tokens = self._reduce("features", tokens)
+                image.protected = self.key_tokens.protect(view_of(self, number, "features", hidden))
+        features = self._behind("features", features, self.cls)
         for image in self.batch:
-            image.blocks[self.facts.blocks] = len(image.cells)
-        return (torch.cat([cls, tokens], 1) if extra else tokens, *args[1:])
+            image.blocks[self.facts.blocks] = len(image)
+        return (features, *args[1:])
+
+    def _behind(
+        self, place: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
+    ) -> Float[Tensor, "b m c"]:
+        """Drop at a place behind the encoder, if the strategy acts there."""
+        step = self._decide(place, states) if place in self.behind else None
+        if step is None:
+            return states
+        extra = self.adapter.keeps_cls
+        return torch.cat([states[:, :extra], step.shorten(states[:, extra:], cls)], 1)
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         extra = self.adapter.keeps_cls
-        cls, tokens = output[:, :extra], output[:, extra:]
-        if "projected" in self.behind:
-            tokens = self._reduce("projected", tokens)
+        output = self._behind("projected", output, output[:, 0] if extra else None)
         self.encoded.extend(self.batch)
         if all(image.reduction is None for image in self.batch):
             return output
         full = output.new_zeros(len(output), self.adapter.patches, output.shape[-1])
-        for slots, states, image in zip(full, tokens, self.batch, strict=True):
-            slots.index_copy_(0, image.cells, states[: len(image.cells)])
-        return torch.cat([cls, full], 1) if extra else full
+        for slots, states, image in zip(full, output[:, extra:], self.batch, strict=True):
+            slots.index_copy_(0, image.cells, states[: len(image)])
+        return torch.cat([output[:, :extra], full], 1) if extra else full

@@ -32,6 +32,7 @@ class Prompt:
         other: Tokens that are no vision tokens; they never leave.
         text: Number of text tokens behind the last vision slot.
         images: Number of images.
+        memo: What a strategy computed once for all layers.
         shift: How far the prompt's last token moved forward from its original rotary position.
     """
 
@@ -47,6 +48,7 @@ class Prompt:
     text: int
     images: int
     shift: int = 0
+    memo: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.alive)

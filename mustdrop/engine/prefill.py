@@ -8,21 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.engine.arrival import cells
 from mustdrop.engine.layout import Masks, Prompt, align, padding, take
-from mustdrop.engine.tap import attention_tap
-from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.engine.prefill_view import view_of
 from mustdrop.models import ModelAdapter
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, Rows
-
-
-class _Caught(Exception):
-    """Leaves a look-ahead as soon as queries and keys are there."""
+from mustdrop.strategy import PrefillStrategy
 
 
 @dataclass(eq=False)
@@ -82,7 +75,7 @@ class PrefillPass:
         if self.strategy is not None and layer - 1 in self.strategy.layers:
             self.called.add(layer - 1)
             decisions = [
-                self.strategy.reduce(self._view(number, layer - 1, hidden, kwargs))
+                self.strategy.reduce(view_of(self, number, layer - 1, hidden, kwargs))
                 if prompt.count
                 else Reduction(prompt.vision_index())
                 for number, prompt in enumerate(self.prompts)
@@ -120,6 +113,7 @@ class PrefillPass:
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mix is not None:
+                prompt.ledger.spent += decision.mix.numel() * hidden.shape[-1]
                 rows = decision(hidden[number, self.pads[number] :][prompt.vision])
                 order = prompt.order(decision)
                 merged[number] = rows if order is None else rows[order]
@@ -150,79 +144,3 @@ class PrefillPass:
             for part in kwargs["position_embeddings"]
         )
         self.rotary = (cos, sin)
-
-    def _view(self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> PrefillView:
-        prompt, pad = self.prompts[number], self.pads[number]
-        if number not in self.protected_counts:
-            marked = bool(prompt.ledger.encoder)
-            self.protected_counts[number] = int(prompt.protected.sum()) if marked else 0
-
-        def attention(rows: Rows, of: str) -> Tensor:
-            if of == "this" and layer < 0:
-                raise ValueError(
-                    "no layer has run yet at the language model's input; ask for of='next'"
-                )
-            query, key, scaling = (
-                self._look_ahead(number, layer + 1, hidden, kwargs)
-                if of == "next"
-                else self._now(number)
-            )
-            if prompt.text == 0:
-                raise ValueError("the prompt ends with the image: there is no text to attend from")
-            first = len(prompt) - prompt.text
-            query, seen_from = query[:, first:], first
-            if rows == "last":
-                query, seen_from = query[:, -1:], len(prompt) - 1
-            elif isinstance(rows, Tensor):
-                query = query.index_select(1, rows.to(query.device))
-            where = rows + first if isinstance(rows, Tensor) else None
-            at = layer + 1 if of == "next" else layer
-            prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + query.shape[1]
-            weights = attention_rows(query, key, scaling, seen_from, where)
-            return weights.to(prompt.alive.device)[..., prompt.vision]
-
-        def generator(seed: int) -> torch.Generator:
-            return torch.Generator().manual_seed(stable_seed(seed, self.keys(number), layer))
-
-        def log_score(score: Tensor) -> None:
-            if self.log_scores:
-                prompt.ledger.scores[layer] = score
-
-        return PrefillView(
-            layer=layer, depth=self.facts.depth, grid=self.facts.grid, image_count=prompt.images,
-            protected=prompt.protected, protected_count=self.protected_counts[number],
-            sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.text :],
-            inputs=self.inputs[number, self.input_pads[number] :],
-            get_positions=lambda: prompt.alive[prompt.vision],
-            get_cells=lambda: cells(self.adapter, prompt.tags),
-            get_hidden=lambda: hidden[number, pad:][prompt.vision],
-            get_attention=attention, get_generator=generator, log_score=log_score,
-        )  # fmt: skip
-
-    def _now(self, number: int) -> tuple[Tensor, Tensor, float]:
-        assert self.heads is not None
-        query, key, scaling = self.heads
-        return query[number, :, self.pads[number] :], key[number, :, self.pads[number] :], scaling
-
-    def _look_ahead(
-        self, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, float]:
-        """Queries and keys that ``layer`` would form on what it is about to receive."""
-        module = self.adapter.layers[layer]
-        own = slice(number, number + 1)
-        rotary = self.rotary if self.dropped else kwargs["position_embeddings"]
-        assert rotary is not None
-        cos, sin = (part.expand(len(hidden), -1, -1)[own, self.pads[number] :] for part in rotary)
-        caught: list[tuple[Tensor, Tensor, float]] = []
-
-        def catch(query: Tensor, key: Tensor, scaling: float) -> None:
-            caught.append((query[0], key[0], scaling))
-            raise _Caught
-
-        states = module.input_layernorm(hidden[own, self.pads[number] :])
-        try:
-            with attention_tap({module.self_attn: catch}):
-                module.self_attn(states, position_embeddings=(cos, sin), attention_mask=None)
-        except _Caught:
-            pass
-        return caught[0]

@@ -85,10 +85,20 @@ def unfit_stages(
         if stage is not None:
             stage.check(facts)
     if vision is not None:
+        last = facts.feature_block - (not vision.inside_block)
+        if vision.inside_block and not vision.normalised:
+            raise ValueError(
+                f"{type(vision).__name__} acts inside blocks, where mixes must be averages"
+            )
+        if vision.proportional and any(is_flash(part) for part in _attentions(adapter)):
+            raise ValueError(
+                f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
+                "which flash attention cannot; load the encoder with sdpa or eager"
+            )
         for place in vision.at:
-            if isinstance(place, int) and facts.block(place) >= facts.feature_block:
+            if isinstance(place, int) and facts.block(place) > last:
                 raise ValueError(
-                    f"{type(vision).__name__} acts after block {facts.block(place)}, but features "
+                    f"{type(vision).__name__} acts at block {facts.block(place)}, but features "
                     f"are read at block {facts.feature_block}: act earlier, or at 'features'"
                 )
     if prefill is not None:
@@ -99,6 +109,10 @@ def unfit_stages(
                     f"{type(prefill).__name__} acts after layer {layer}; this model can drop after "
                     f"layers {first} to {last} (it has {facts.depth})"
                 )
+
+
+def _attentions(adapter: ModelAdapter) -> list[Any]:
+    return [adapter.blocks(encoder)[0].self_attn for encoder in adapter.encoders]
 
 
 def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> None:

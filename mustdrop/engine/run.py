@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mustdrop.engine.encoder import EncodedImage
+from mustdrop.engine.image import EncodedImage
 from mustdrop.ledger import TokenLedger
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy

@@ -132,6 +132,8 @@ class Session:
             images = encoder.encoded
             enter = entering(self.adapter, prompts, images, encoder.tags)
             encoder.forget()
+            for prompt in prompts:
+                prompt.ledger.inside = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
         self.prefill = PrefillPass(

@@ -57,6 +57,15 @@ class ModelAdapter(ABC):
     def blocks(self, encoder: Part) -> Sequence[Part]:
         """The encoder's blocks; each has ``self_attn``."""
 
+    def mlp(self, block: Part) -> tuple[Part, Part]:
+        """The second half of an encoder block: the norm before its MLP, and the MLP."""
+        return block.layer_norm2, block.mlp  # CLIP's names, and SigLIP's
+
+    def attend(self, block: Part, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The first half of an encoder block: its states with what attention adds to them."""
+        normed = block.layer_norm1(hidden)
+        return hidden + block.self_attn(hidden_states=normed, attention_mask=mask)[0]
+
     @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:

@@ -69,6 +69,8 @@ class LocalMerge(VisionStrategy):
             )
         index = windows(*view.grid, self.window).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
+        looks = 1 if self.crops == "own" else 1 + len(view.crops)
+        view.spend(looks * index.numel() * index.shape[1] * hidden.shape[1])
         if self.crops == "own":
             chosen = self.alike(similarity).nonzero().flatten()
         else:

@@ -1,0 +1,107 @@
+"""What happened to one image (crop, frame) on its way through the encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import Place
+
+
+@dataclass(eq=False)
+class EncodedImage:
+    """What happened to one image (crop, frame).
+
+    Attributes:
+        cells: Raster index of the patch in whose place each token stands, in the order of the
+            tokens.
+        sizes: Patches that each token stands for.
+        protected: Key tokens among the tokens.
+        reduction: From all patches to these tokens; None: nothing was dropped or merged.
+        steps: The reduction of each place where something was decided.
+        blocks: Encoder block -> patch tokens at its input; the number of blocks -> the projector.
+        cls_attention: Block -> attention of [CLS] to these tokens, where a strategy reads it.
+        queries_keys: Block -> queries and keys of [CLS] and these tokens, likewise.
+        spent: Multiply-accumulates of the decisions.
+    """
+
+    cells: Int[Tensor, " tokens"]
+    sizes: Float[Tensor, " tokens"]
+    protected: Bool[Tensor, " tokens"]
+    reduction: Reduction | None = None
+    steps: dict[Place, Reduction] = field(default_factory=dict)
+    blocks: dict[int, int] = field(default_factory=dict)
+    cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
+    queries_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    spent: int = 0
+
+    @classmethod
+    def whole(cls, patches: int, device: torch.device) -> "EncodedImage":
+        """An image as it enters."""
+        return cls(
+            torch.arange(patches, device=device),
+            torch.ones(patches, device=device),
+            torch.zeros(patches, dtype=torch.bool, device=device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def apply(self, place: Place, reduction: Reduction, patches: int, dim: int) -> None:
+        """Take over a decision on tokens of ``dim`` numbers each."""
+        self.steps[place] = reduction
+        if reduction.mix is not None:
+            self.spent += len(reduction) * len(self) * dim
+        whole = self.reduction
+        self.reduction = reduction if whole is None else whole.then(reduction, patches)
+        keep = reduction.keep
+        self.cells, self.protected = self.cells[keep], self.protected[keep]
+        self.sizes = self.sizes[keep] if reduction.sizes is None else reduction.sizes.to(self.sizes)
+        self.cls_attention = {at: heads[:, keep] for at, heads in self.cls_attention.items()}
+        self.queries_keys = {}  # of tokens that were; nobody asks for them later
+
+    def spend(self, macs: int) -> None:
+        """Count the multiply-accumulates of a decision."""
+        self.spent += macs
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Decisions on a batch of images at one place, to be carried out on their states.
+
+    Attributes:
+        lengths: Tokens of each image before.
+        decisions: One an image; None: its tokens stay as they are.
+    """
+
+    lengths: Sequence[int]
+    decisions: Sequence[Reduction | None]
+
+    def shorten(
+        self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b c"] | None
+    ) -> Float[Tensor, "b after c"]:
+        """The survivors of the patch tokens, padded on the right where images differ in length."""
+        rows = []
+        for number, (length, decision) in enumerate(zip(self.lengths, self.decisions, strict=True)):
+            own = hidden[number, :length]
+            token = None if cls is None else cls[number]
+            rows.append(own if decision is None else decision(own, token))
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    def lengthen(self, short: Float[Tensor, "b after c"], longest: int) -> Tensor:
+        """States of the survivors, copied to all tokens that they stand for; zeros elsewhere."""
+        batch, after, dim = short.shape
+        back = torch.full((batch, longest), after, device=short.device)
+        for row, length, decision in zip(back, self.lengths, self.decisions, strict=True):
+            if decision is None:
+                row[:length] = torch.arange(length, device=short.device)
+            elif decision.mix is None:
+                row[decision.keep] = torch.arange(len(decision), device=short.device)
+            else:
+                weight, survivor = decision.mix.max(0)
+                row[:length] = survivor.masked_fill(weight == 0, after)
+        padded = torch.cat([short, short.new_zeros(batch, 1, dim)], 1)
+        return padded.gather(1, back[..., None].expand(-1, -1, dim))

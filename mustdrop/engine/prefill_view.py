@@ -1,0 +1,133 @@
+"""What a prefill strategy sees of one prompt: attention rows, computed when asked for."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from mustdrop.engine.arrival import cells
+from mustdrop.engine.tap import attention_tap
+from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.strategy import PrefillView, Rows
+
+if TYPE_CHECKING:
+    from mustdrop.engine.prefill import PrefillPass
+
+ROWS = 128  # rows of attention in memory at a time, where all of them are read
+
+
+class _Caught(Exception):
+    """Leaves a look-ahead as soon as queries and keys are there."""
+
+
+def view_of(
+    stage: "PrefillPass", number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+) -> PrefillView:
+    """A prompt after ``layer``; ``hidden`` and ``kwargs`` are what the next layer will receive."""
+    prompt, pad = stage.prompts[number], stage.pads[number]
+    if number not in stage.protected_counts:
+        marked = bool(prompt.ledger.encoder)
+        stage.protected_counts[number] = int(prompt.protected.sum()) if marked else 0
+
+    def attention(rows: Rows, of: str) -> Tensor:
+        if of == "this" and layer < 0:
+            raise ValueError(
+                "no layer has run yet at the language model's input; ask for of='next'"
+            )
+        query, key, scaling = (
+            _look_ahead(stage, number, layer + 1, hidden, kwargs)
+            if of == "next"
+            else _now(stage, number)
+        )
+        if prompt.text == 0:
+            raise ValueError("the prompt ends with the image: there is no text to attend from")
+        first = len(prompt) - prompt.text
+        query, seen_from = query[:, first:], first
+        if rows == "last":
+            query, seen_from = query[:, -1:], len(prompt) - 1
+        elif isinstance(rows, Tensor):
+            query = query.index_select(1, rows.to(query.device))
+        where = rows + first if isinstance(rows, Tensor) else None
+        at = layer + 1 if of == "next" else layer
+        prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + query.shape[1]
+        weights = attention_rows(query, key, scaling, seen_from, where)
+        return weights.to(prompt.alive.device)[..., prompt.vision]
+
+    def received() -> Tensor:
+        if layer < 0:
+            raise ValueError("no layer has run yet at the language model's input")
+        query, key, scaling = _now(stage, number)
+        prompt.ledger.scored[layer] = prompt.ledger.scored.get(layer, 0) + len(prompt)
+        total = torch.zeros(prompt.count, device=query.device)
+        for first in range(0, len(prompt), ROWS):
+            rows = query[:, first : first + ROWS]
+            weights = attention_rows(rows, key, scaling, first)
+            total += weights[..., prompt.vision].float().sum((0, 1)) / len(weights)
+        return (total / len(prompt)).to(prompt.alive.device)
+
+    def entered_positions() -> Tensor:
+        if layer < 0:
+            return prompt.alive[prompt.vision]
+        first = prompt.ledger.alive[0]
+        return first[prompt.vision_in(first)]
+
+    def once(name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in prompt.memo:
+            prompt.memo[name] = compute()
+        return prompt.memo[name]
+
+    def spend(macs: int) -> None:
+        prompt.ledger.spent += macs
+
+    def generator(seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(stable_seed(seed, stage.keys(number), layer))
+
+    def log_score(score: Tensor) -> None:
+        if stage.log_scores:
+            prompt.ledger.scores[layer] = score
+
+    return PrefillView(
+        layer=layer, depth=stage.facts.depth, number=number, grid=stage.facts.grid,
+        image_count=prompt.images,
+        entered=prompt.count if layer < 0 else len(prompt.ledger.alive[0]) - prompt.other,
+        protected=prompt.protected, protected_count=stage.protected_counts[number],
+        sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.text :],
+        inputs=stage.inputs[number, stage.input_pads[number] :],
+        get_positions=lambda: prompt.alive[prompt.vision],
+        get_entered_positions=entered_positions,
+        get_cells=lambda: cells(stage.adapter, prompt.tags),
+        get_hidden=lambda: hidden[number, pad:][prompt.vision],
+        get_attention=attention, get_received=received, get_generator=generator,
+        get_once=once, log_score=log_score, spend=spend,
+    )  # fmt: skip
+
+
+def _now(stage: "PrefillPass", number: int) -> tuple[Tensor, Tensor, float]:
+    assert stage.heads is not None
+    query, key, scaling = stage.heads
+    return query[number, :, stage.pads[number] :], key[number, :, stage.pads[number] :], scaling
+
+
+def _look_ahead(
+    stage: "PrefillPass", number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+) -> tuple[Tensor, Tensor, float]:
+    """Queries and keys that ``layer`` would form on what it is about to receive."""
+    module = stage.adapter.layers[layer]
+    own = slice(number, number + 1)
+    rotary = stage.rotary if stage.dropped else kwargs["position_embeddings"]
+    assert rotary is not None
+    cos, sin = (part.expand(len(hidden), -1, -1)[own, stage.pads[number] :] for part in rotary)
+    caught: list[tuple[Tensor, Tensor, float]] = []
+
+    def catch(query: Tensor, key: Tensor, scaling: float) -> None:
+        caught.append((query[0], key[0], scaling))
+        raise _Caught
+
+    states = module.input_layernorm(hidden[own, stage.pads[number] :])
+    try:
+        with attention_tap({module.self_attn: catch}):
+            module.self_attn(states, position_embeddings=(cos, sin), attention_mask=None)
+    except _Caught:
+        pass
+    return caught[0]
