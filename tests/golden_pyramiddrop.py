@@ -1,0 +1,102 @@
+"""Our PyramidDrop on the authors' recorded hidden states and weights; every layout of their set."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from fake_views import prefill_view
+from torch import Tensor
+
+from mustdrop.functional import attention_rows
+from mustdrop.prefill.pyramiddrop import PyramidDrop
+
+DEPTH, PATCHES = 32, 576
+
+
+def replay_pyramiddrop(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Our values of the arrays that the file holds."""
+    return _budget(data) if "targets" in data else _rank_drop(data)
+
+
+def _rank_drop(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """One stage on a batch that is padded on the right, as theirs is."""
+    x = torch.from_numpy(data["x"])
+    images = int(int(data["n_img"]) * float(data["ratio_cur"]))
+    rows = [
+        _one(data, states[: int(prompt) + images], images)
+        for states, prompt in zip(x, data["prompt_len"], strict=True)
+    ]
+    longest = max(len(row) for row in rows)
+    x_out, pos_out = torch.zeros(len(x), longest, x.shape[2]), torch.zeros(len(x), longest).long()
+    mask_out = torch.zeros(len(x), longest, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        x_out[number, : len(row)] = row
+        pos_out[number, : len(row)] = torch.arange(len(row))
+        mask_out[number, : len(row)] = True
+    ours = {"x_out": x_out, "pos_out": pos_out, "mask_out": mask_out}
+    return {name: value for name, value in ours.items() if name in data}
+
+
+def _one(data: dict[str, np.ndarray], states: Tensor, images: int) -> Tensor:
+    """What goes on of one prompt."""
+    start, text = int(data["image_index"]), len(states) - int(data["image_index"]) - images
+    query, key = _next_layer(data, states)
+
+    def attention(rows, of) -> Tensor:
+        assert (rows, of) == ("last", "next")
+        weights = attention_rows(query[:, -1:], key, int(data["head_dim"]) ** -0.5, len(states) - 1)
+        return weights[..., start : start + images]
+
+    view = prefill_view(
+        images, start, text, layer=7, entered=int(data["n_img"]), get_attention=attention
+    )
+    kept = PyramidDrop([float(data["ratio_next"])], layers=[7]).reduce(view).keep
+    return torch.cat([states[:start], states[start + kept], states[start + images :]])
+
+
+def _next_layer(data: dict[str, np.ndarray], states: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys [heads, tokens, dim] of a Llama layer with the recorded weights."""
+    heads, dim = int(data["num_heads"]), int(data["head_dim"])
+    variance = states.square().mean(-1, keepdim=True) + float(data["rms_eps"])
+    normed = states * variance.rsqrt() * torch.from_numpy(data["ln_w"])
+    frequency = float(data["rope_base"]) ** -(torch.arange(0, dim, 2) / dim)
+    angle = torch.outer(torch.arange(len(states)).float(), frequency).repeat(1, 2)
+
+    def project(name: str) -> Tensor:
+        out = normed @ torch.from_numpy(data[name]).T
+        out = out.view(len(states), heads, dim).transpose(0, 1)
+        turned = torch.cat([-out[..., dim // 2 :], out[..., : dim // 2]], -1)
+        return out * angle.cos() + turned * angle.sin()
+
+    return project("q_w"), project("k_w")
+
+
+def executed(ratios: list[float], layers: list[int]) -> float:
+    """Executed average of LLaVA-1.5-7B, counts taken as they are, not rounded down."""
+    left = [1.0, *ratios]
+    bounds = [-1, *layers, DEPTH - 1]
+    spans = [after - before for before, after in pairwise(bounds)]
+    return PATCHES * sum(n * r for n, r in zip(spans, left, strict=True)) / DEPTH
+
+
+def _budget(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """The ratio lambda, lambda^2, lambda^3 of each budget, and three executed averages."""
+
+    def average(lam: float) -> float:
+        return executed([lam, lam**2, lam**3], [1, 7, 15])
+
+    found = []
+    for target in data["targets"].tolist():
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if average(middle) < target else (low, middle)
+        found.append(high)
+    default = PyramidDrop([0.5, 0.25, 0.125])
+    ours = {
+        "lam_2_8_16": torch.tensor(found, dtype=torch.float64),
+        "check_lam019": torch.tensor(average(0.19), dtype=torch.float64),
+        "avg_default": torch.tensor(executed(list(default.ratios), list(default.layers))),
+        "min_8_16_24": torch.tensor(executed([0.0, 0.0, 0.0], list(default.layers))),
+    }
+    return {name: value for name, value in ours.items() if name in data}
