@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.intervals import mean_interval
-from experiments.compose import conf_dir
+from experiments.compose import CLOSED_FORMS, conf_dir
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.tuned import Calibrated, write
 from mustdrop.dropper import TokenDropper
@@ -151,7 +151,7 @@ def _asked(cfg: DictConfig) -> tuple[float, float]:
         )
     bare = OmegaConf.to_container(node, resolve=False)
     assert isinstance(bare, dict)
-    if "budget_keep" in str(bare[name]):
+    if any(f"{{{form.__name__}:" in str(bare[name]) for form in CLOSED_FORMS):
         raise ValueError(f"{place} follows from the budget in closed form: run it as it is")
     low, high = OmegaConf.select(cfg.calibration.ranges, place) or (None, None)
     if place == "vision.tau" and node.score == "sum":

@@ -8,9 +8,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.cluster.site_file import for_submitit
+from mustdrop.harness import schedules
 from mustdrop.harness.budget import STAGES, budget_keep
 
-OmegaConf.register_new_resolver("budget_keep", budget_keep, replace=True)
+CLOSED_FORMS = (
+    budget_keep,
+    schedules.pyramid_ratios,
+    schedules.sparsevlm_keep,
+    schedules.tome_removed,
+    schedules.withdraw_layer,
+)
+for closed_form in CLOSED_FORMS:
+    OmegaConf.register_new_resolver(closed_form.__name__, closed_form, replace=True)
 OmegaConf.register_new_resolver("site", for_submitit, replace=True)
 
 

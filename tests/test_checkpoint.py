@@ -65,9 +65,9 @@ def test_a_model_under_accelerates_hooks_drops_and_answers_the_same(dropper, pla
 
 
 def test_a_folder_is_a_checkpoint_spread_or_not():
-    packaged, _ = Checkpoint("pocket", "packaged", 12, 576).load("cpu")
+    packaged, _ = Checkpoint("pocket", "packaged", 12, 576, 3).load("cpu")
     for device_map in (None, "auto"):
-        made = Checkpoint("pocket", str(CHECKPOINT), 12, 576, device_map=device_map)
+        made = Checkpoint("pocket", str(CHECKPOINT), 12, 576, 3, device_map=device_map)
         model, processor = made.load("cpu")
         assert torch.equal(model.lm_head.weight, packaged.lm_head.weight)
         assert processor.tokenizer.pad_token_id is not None
@@ -89,7 +89,7 @@ def test_weights_that_cannot_be_had_are_told_in_one_line_and_soon(name):
 
 def test_a_name_that_no_hub_can_have_is_told():
     with pytest.raises(FileNotFoundError, match="the hub's no/where! cannot be had"):
-        Checkpoint("x", "no/where!", 12, 576).load("cpu")
+        Checkpoint("x", "no/where!", 12, 576, 3).load("cpu")
 
 
 def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
@@ -97,7 +97,7 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "empty", lambda *sizes, device: asked.append(device))
     asked = []
-    made = Checkpoint("pocket", "packaged", 12, 576)
+    made = Checkpoint("pocket", "packaged", 12, 576, 3)
     assert made._device("auto") == "cuda:1"
     monkeypatch.delenv("LOCAL_RANK")
     assert made._device("auto") == "cuda"
@@ -107,8 +107,8 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
 
 def test_a_spread_model_is_one_process_and_not_the_packaged_one(monkeypatch):
     with pytest.raises(ValueError, match="device_map must be null"):
-        Checkpoint("pocket", "packaged", 12, 576, device_map="auto").load()
+        Checkpoint("pocket", "packaged", 12, 576, 3, device_map="auto").load()
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="only one process can run it"):
-        Checkpoint("x", str(CHECKPOINT), 12, 576, device_map="auto").load()
+        Checkpoint("x", str(CHECKPOINT), 12, 576, 3, device_map="auto").load()

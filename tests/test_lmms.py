@@ -26,7 +26,9 @@ FASTV = TokenDropper(prefill=FastV(keep=64, layer=0))
 
 @pytest.fixture(scope="module")
 def pocket():
-    return Checkpoint("pocket", "packaged", layers=12, vision_tokens=576).load("cpu")
+    return Checkpoint("pocket", "packaged", layers=12, vision_tokens=576, merging_blocks=3).load(
+        "cpu"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -316,8 +318,10 @@ class _Upper:
 
 def test_a_checkpoint_that_is_not_what_its_yaml_says_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"model\.layers is 32, but packaged has 12"):
-        Checkpoint("pocket", "packaged", layers=32, vision_tokens=576).load("cpu")
+        Checkpoint("pocket", "packaged", layers=32, vision_tokens=576, merging_blocks=3).load("cpu")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        Checkpoint("x", str(tmp_path / "no" / "where"), layers=12, vision_tokens=576).load("cpu")
+        Checkpoint(
+            "x", str(tmp_path / "no" / "where"), layers=12, vision_tokens=576, merging_blocks=3
+        ).load("cpu")
     with pytest.raises(FileNotFoundError, match="the hub's no/where cannot be had"):
-        Checkpoint("x", "no/where", layers=12, vision_tokens=576).load("cpu")
+        Checkpoint("x", "no/where", layers=12, vision_tokens=576, merging_blocks=3).load("cpu")

@@ -43,21 +43,41 @@ def floor(vision_tokens: int, layers: int, layer: int = -1) -> float:
     return (layer + 1) * vision_tokens / layers
 
 
-def budget_keep(
-    budget: Mapping[str, Any] | None, model: Mapping[str, Any], layer: int = -1
-) -> int | str:
-    """What ``${budget_keep:...}`` in a strategy's yaml stands for: a count, or ``floor <n>``.
+def required(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> tuple[float, int, int]:
+    """The budget's tokens, the model's vision tokens and decoder layers.
 
     Raises:
         ValueError: If no budget was chosen.
     """
     if budget is None:
         raise ValueError(
-            "no budget to compute it from: choose one (budget=t192), or give the count itself"
+            "no budget to compute it from: choose one (budget=t192), or give the value itself"
         )
-    size = int(model["vision_tokens"]), int(model["layers"]), int(layer)
-    keep = keep_for(float(budget["tokens"]), *size)
-    return f"{FLOOR} {floor(*size):g}" if keep is None else keep
+    return float(budget["tokens"]), int(model["vision_tokens"]), int(model["layers"])
+
+
+def budget_keep(
+    budget: Mapping[str, Any] | None,
+    model: Mapping[str, Any],
+    layer: int = -1,
+    share: float = 1.0,
+) -> int | str:
+    """What ``${budget_keep:...}`` in a strategy's yaml stands for: a count, or ``floor <n>``.
+
+    Args:
+        budget: Chosen.
+        model: Likewise.
+        layer: After which the strategy acts.
+        share: Of the count, where a method has several that add up.
+
+    Raises:
+        ValueError: If no budget was chosen.
+    """
+    tokens, vision_tokens, layers = required(budget, model)
+    keep = keep_for(tokens, vision_tokens, layers, int(layer))
+    if keep is None:
+        return f"{FLOOR} {floor(vision_tokens, layers, int(layer)):g}"
+    return round(keep * share)
 
 
 def unreachable(config: Mapping[str, Any]) -> float | None:
@@ -66,7 +86,7 @@ def unreachable(config: Mapping[str, Any]) -> float | None:
     if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:
         return float(budget["floor"])
     for stage in STAGES:
-        keep = (config[stage] or {}).get("keep")
-        if isinstance(keep, str) and keep.startswith(FLOOR):
-            return float(keep.removeprefix(FLOOR))
+        for value in (config[stage] or {}).values():
+            if isinstance(value, str) and value.startswith(f"{FLOOR} "):
+                return float(value.removeprefix(FLOOR))
     return None

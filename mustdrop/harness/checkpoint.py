@@ -29,6 +29,7 @@ class Checkpoint:
         pretrained: A folder, a hub name, or ``packaged`` for the embedded PocketLLaVA.
         layers: Its decoder layers.
         vision_tokens: Vision tokens of one of its prompts, where that is a constant.
+        merging_blocks: Encoder blocks up to the one whose output the projector reads.
         revision: Of the hub name; None: the newest.
         dtype: Of the weights in memory.
         attention: What Hugging Face calls the implementation.
@@ -39,6 +40,7 @@ class Checkpoint:
     pretrained: str
     layers: int
     vision_tokens: int
+    merging_blocks: int
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
@@ -61,8 +63,8 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what ``layers`` and ``vision_tokens`` say, its attention
-                needs a package that is not installed, or there is no such device.
+            ValueError: If the model is not what its counts say, its attention needs a package that
+                is not installed, or there is no such device.
         """
         device = self._device(device)
         dtype = getattr(torch, self.dtype)
@@ -144,6 +146,7 @@ class Checkpoint:
         for name, told, found in (
             ("layers", self.layers, adapter.facts.depth),
             ("vision_tokens", self.vision_tokens, adapter.slots_per_image),
+            ("merging_blocks", self.merging_blocks, adapter.facts.feature_block + 1),
         ):
             if told != found:
                 raise ValueError(f"model.{name} is {told}, but {self.pretrained} has {found}")

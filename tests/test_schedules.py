@@ -1,0 +1,109 @@
+"""Budgets in closed form for methods that drop in several places: what they promise is executed."""
+
+import pytest
+
+from mustdrop.harness.budget import budget_keep
+from mustdrop.harness.schedules import (
+    average,
+    pyramid_ratios,
+    recycled,
+    sparsevlm_keep,
+    tome_removed,
+    withdraw_layer,
+)
+
+LLAVA = {"vision_tokens": 576, "layers": 32, "merging_blocks": 23}
+POCKET = {"vision_tokens": 576, "layers": 12, "merging_blocks": 3}
+MODELS = [LLAVA, POCKET, {"vision_tokens": 2880, "layers": 40, "merging_blocks": 23}]
+LAYERS = {32: [1, 7, 15], 12: [0, 2, 5], 40: [2, 9, 19]}
+BUDGETS = [288, 192, 144, 128, 100, 64]
+
+
+def by_summing(entered: int, left: list, layers: list[int], depth: int) -> float:
+    """Tokens entering each layer, one after the other."""
+    total, now = 0.0, float(entered)
+    for layer in range(depth):
+        total += now
+        if layer in layers:
+            now = left[layers.index(layer)]
+    return total / depth
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["layers"]))
+@pytest.mark.parametrize("tokens", BUDGETS)
+def test_schedules_meet_their_budget(model, tokens):
+    depth, entered = model["layers"], model["vision_tokens"]
+    layers = LAYERS[depth]
+    lowest = (layers[0] + 1) * entered / depth
+    ratios = pyramid_ratios({"tokens": tokens}, model, layers)
+    counts = sparsevlm_keep({"tokens": tokens}, model, layers)
+    if tokens < lowest:
+        assert ratios == counts == f"floor {lowest:g}"
+        return
+    kept = [int(entered * ratio) for ratio in ratios]
+    executed = by_summing(entered, kept, layers, depth)
+    assert executed == pytest.approx(average(entered, kept, layers, depth))
+    assert tokens - 1 <= executed <= tokens + 0.1  # int() takes up to a token of each
+    assert ratios[1] == pytest.approx(ratios[0] ** 2, abs=1e-5)
+    executed = by_summing(entered, recycled(entered, counts), layers, depth)
+    assert executed == pytest.approx(tokens, abs=0.5)
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_pyramids_are_those_of_their_author():
+    """Solved for in Cooperx521/PyramidDrop's issue 29 and the golden budgets."""
+    for tokens, ratio in ((192, 0.55960034), (128, 0.41974047), (64, 0.19157517)):
+        assert pyramid_ratios({"tokens": tokens}, LLAVA, [1, 7, 15])[0] == pytest.approx(
+            ratio, abs=1e-6
+        )
+    assert pyramid_ratios({"tokens": 64}, LLAVA, [7, 15, 23]) == "floor 144"
+    assert average(576, [288, 144, 72], [7, 15, 23], 32) == 270
+
+
+def test_the_authors_counts_of_sparsevlm_miss_their_budgets_as_executed():
+    for counts, executed in (
+        ([300, 200, 110], 206.5), ([303, 110, 36], 145.40625), ([66, 30, 17], 82.25),
+    ):  # fmt: skip
+        assert average(576, recycled(576, counts), [2, 6, 15], 32) == executed
+    assert recycled(576, [300, 200, 110]) == [309, 204, 113]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["layers"]))
+@pytest.mark.parametrize("tokens", [1, *BUDGETS])
+def test_tome_ends_at_its_budget_and_never_merges_more_than_half(model, tokens):
+    removed = tome_removed({"tokens": tokens}, model)
+    now = model["vision_tokens"]
+    lowest = -(-now // 2 ** model["merging_blocks"])
+    if tokens < lowest:
+        assert removed == f"floor {lowest}"
+        return
+    for r in removed:
+        assert 0 <= r <= now // 2
+        now -= r
+    assert now == tokens and len(removed) == model["merging_blocks"]
+    assert removed == sorted(removed, reverse=True)
+
+
+def test_tome_on_llava_is_as_even_as_can_be():
+    """The lists of the card: 17 in 16 blocks and 16 in 7, and so on."""
+    for tokens, high, blocks in ((192, 17, 16), (128, 20, 11), (64, 23, 6)):
+        expected = [high] * blocks + [high - 1] * (23 - blocks)
+        assert tome_removed({"tokens": tokens}, LLAVA) == expected
+
+
+def test_vtw_takes_the_nearest_whole_layer():
+    for tokens, layer in ((192, 10), (128, 6), (64, 3), (270, 14)):
+        assert withdraw_layer({"tokens": tokens}, LLAVA) == layer
+    assert [withdraw_layer({"tokens": t}, POCKET) for t in (192, 128, 64)] == [3, 2, 0]
+
+
+def test_parts_of_a_budget_add_up():
+    for tokens, whole in ((192, (162, 30)), (128, (108, 20)), (64, (54, 10)), (288, (243, 45))):
+        parts = [budget_keep({"tokens": tokens}, LLAVA, -1, share) for share in (0.84375, 0.15625)]
+        assert tuple(parts) == whole
+
+
+@pytest.mark.parametrize("form", [tome_removed, withdraw_layer])
+def test_no_budget_is_said(form):
+    with pytest.raises(ValueError, match="no budget to compute it from"):
+        form(None, LLAVA)
