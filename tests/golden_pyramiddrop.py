@@ -1,6 +1,6 @@
 """Our PyramidDrop on the authors' recorded hidden states and weights; every layout of their set."""
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from fake_views import prefill_view
 from torch import Tensor
 
 from mustdrop.functional import attention_rows
+from mustdrop.harness.schedules import average, pyramid_ratios
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 
 DEPTH, PATCHES = 32, 576
@@ -71,32 +72,19 @@ def _next_layer(data: dict[str, np.ndarray], states: Tensor) -> tuple[Tensor, Te
     return project("q_w"), project("k_w")
 
 
-def executed(ratios: list[float], layers: list[int]) -> float:
-    """Executed average of LLaVA-1.5-7B, counts taken as they are, not rounded down."""
-    left = [1.0, *ratios]
-    bounds = [-1, *layers, DEPTH - 1]
-    spans = [after - before for before, after in pairwise(bounds)]
-    return PATCHES * sum(n * r for n, r in zip(spans, left, strict=True)) / DEPTH
-
-
 def _budget(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """The ratio lambda, lambda^2, lambda^3 of each budget, and three executed averages."""
+    model = {"vision_tokens": PATCHES, "layers": DEPTH}
+    low, paper = [1, 7, 15], PyramidDrop([0.5, 0.25, 0.125])
+    found = [pyramid_ratios({"tokens": target}, model, low)[0] for target in data["targets"]]
 
-    def average(lam: float) -> float:
-        return executed([lam, lam**2, lam**3], [1, 7, 15])
+    def executed(ratios: Sequence[float], layers: Sequence[int]) -> Tensor:
+        return torch.tensor(average(PATCHES, [PATCHES * r for r in ratios], layers, DEPTH))
 
-    found = []
-    for target in data["targets"].tolist():
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if average(middle) < target else (low, middle)
-        found.append(high)
-    default = PyramidDrop([0.5, 0.25, 0.125])
     ours = {
-        "lam_2_8_16": torch.tensor(found, dtype=torch.float64),
-        "check_lam019": torch.tensor(average(0.19), dtype=torch.float64),
-        "avg_default": torch.tensor(executed(list(default.ratios), list(default.layers))),
-        "min_8_16_24": torch.tensor(executed([0.0, 0.0, 0.0], list(default.layers))),
+        "lam_2_8_16": torch.tensor(found),
+        "check_lam019": executed([0.19, 0.19**2, 0.19**3], low),
+        "avg_default": executed(paper.ratios, paper.layers),
+        "min_8_16_24": executed([0.0, 0.0, 0.0], paper.layers),
     }
     return {name: value for name, value in ours.items() if name in data}
