@@ -121,4 +121,6 @@ class SparseVLM(PrefillStrategy):
         mix = torch.zeros(len(keep), len(view), device=keep.device)
         mix[: len(stay)].scatter_(1, stay[:, None], 1.0)
         mix[len(stay) + peaks.cluster, member] = 1.0
-        return Reduction(keep, mix / mix.sum(1, keepdim=True), mix @ view.sizes)
+        merged = view.sizes.new_zeros(clusters).index_add(0, peaks.cluster, view.sizes[member])
+        sizes = torch.cat([view.sizes[stay], merged])
+        return Reduction(keep, mix / mix.sum(1, keepdim=True), sizes)
