@@ -11,6 +11,10 @@ from mustdrop.functional import attention_rows
 from mustdrop.harness.schedules import average, pyramid_ratios
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 
+GIVEN = {
+    "x", "q_w", "k_w", "ln_w", "num_heads", "head_dim", "rope_base", "rms_eps", "image_index",
+    "n_img", "prompt_len", "ratio_cur", "ratio_next", "mask_in", "targets",
+}  # fmt: skip
 DEPTH, PATCHES = 32, 576
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 from mustdrop.harness.calibration.withdraw import FIRST, divergence, first_within
 from mustdrop.prefill.vtw import VTW
 
+GIVEN = {"hidden", "sys_len", "img_len", "logits_full", "logits_withdrawn", "eta"}
+
 
 def replay_vtw(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """Our values of the arrays that the file holds."""

@@ -10,11 +10,6 @@ from collections.abc import Callable
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-OUTPUTS = {
-    "keep", "keymask", "score", "topk_desc", "position_ids", "cache_position", "hidden_out",
-    "mask_shape", "x_out", "pos_out", "mask_out", "lam_2_8_16", "check_lam019", "avg_default",
-    "min_8_16_24", "pos_keep", "pos_reindex", "kl", "k",
-}  # fmt: skip
 
 
 def _softmax(row: np.ndarray) -> np.ndarray:
@@ -138,10 +133,10 @@ def vtw_findk() -> Arrays:
     }  # fmt: skip
 
 
-NAIVE: dict[str, Callable[[], Arrays]] = {
-    "fastv/inplace_rank": fastv_inplace,
-    "fastv/mask_rank": fastv_mask,
-    "fastv/kvcache_ratio": fastv_kvcache,
+LAYOUTS: dict[str, Callable[[], Arrays]] = {
+    "fastv/inplace_rank144": fastv_inplace,
+    "fastv/mask_rank144": fastv_mask,
+    "fastv/kvcache_ratio0.5": fastv_kvcache,
     "pyramiddrop/rank_drop_B2_mask": pyramiddrop_mask,
     "vtw/withdraw": vtw_withdraw,
     "vtw/findk": vtw_findk,
