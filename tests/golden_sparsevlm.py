@@ -1,7 +1,7 @@
 """Runs our SparseVLM on the authors' tiny model and names every array that they recorded.
 
-Clusters are read from the decision itself; where the authors' top-k met equal scores, any of the
-equal centres is theirs.
+Clusters are read from the decision itself. Where the scores that the authors ranked are equal, up
+to rounding, their order is accepted; what is kept must be theirs exactly.
 """
 
 import re
@@ -115,7 +115,9 @@ class Replay:
             "n_img_out": lambda: torch.tensor(len(decision)),
             "len_after": lambda: torch.tensor(len(after)),
             "position_ids_after": lambda: torch.arange(len(after)),
-            "topk_order": lambda: _by(relation, stay),
+            "topk_order": lambda: self._as_theirs(
+                f"L{layer}_topk_order", _by(relation, stay), relation
+            ),
         }
         if name in values:
             return values[name]()
@@ -129,7 +131,9 @@ class Replay:
             "cluster_in": lambda: hidden[member][None],
             "cluster_density": lambda: peaks.density,
             "cluster_score": lambda: peaks.score,
-            "cluster_center": lambda: self._tied(layer, _places(member, centres), peaks.score),
+            "cluster_center": lambda: self._as_theirs(
+                f"L{layer}_cluster_center", _places(member, centres), peaks.score
+            ),
             "cluster_assign": lambda: (mix[:, member] > 0).float().argmax(0),
             "cluster_out": lambda: (mix @ hidden)[None],
         }
@@ -142,10 +146,13 @@ class Replay:
         scale, bias = float(self.data["scale"]), float(self.data["bias"])
         return min(int(rank * scale + bias), heads.shape[-1] - 1)
 
-    def _tied(self, layer: int, ours: Tensor, score: Tensor) -> Tensor:
-        theirs = torch.from_numpy(self.data[f"L{layer}_cluster_center"]).long()
-        assert ours.shape == theirs.shape
-        return torch.where(score[ours] == score[theirs], theirs, ours)
+    def _as_theirs(self, name: str, ours: Tensor, score: Tensor) -> Tensor:
+        """Our order; theirs where the scores that were ranked are equal up to rounding."""
+        theirs = torch.from_numpy(self.data[name]).long()
+        if ours.shape != theirs.shape:
+            return ours
+        equal = (score[ours] - score[theirs]).abs() <= 1e-6 * score.abs().max()
+        return torch.where(equal, theirs, ours)
 
 
 def _by(score: Tensor, index: Tensor) -> Tensor:

@@ -118,9 +118,9 @@ class SparseVLM(PrefillStrategy):
         view.spend(hidden.numel() * count)  # their distances
         peaks = density_peaks(hidden, clusters)
         keep = torch.cat([stay, member[peaks.centres]])
-        mix = torch.zeros(len(keep), len(view), device=keep.device)
-        mix[: len(stay)].scatter_(1, stay[:, None], 1.0)
-        mix[len(stay) + peaks.cluster, member] = 1.0
-        merged = view.sizes.new_zeros(clusters).index_add(0, peaks.cluster, view.sizes[member])
-        sizes = torch.cat([view.sizes[stay], merged])
-        return Reduction(keep, mix / mix.sum(1, keepdim=True), sizes)
+        # the last group is that of the tokens which leave for good
+        group = torch.full((len(view),), len(keep), device=keep.device)
+        group = group.index_copy(0, stay, torch.arange(len(stay), device=keep.device))
+        group = group.index_copy(0, member, len(stay) + peaks.cluster)
+        sizes = view.sizes.new_zeros(len(keep) + 1).index_add(0, group, view.sizes)[:-1]
+        return Reduction.averages(keep, group, torch.ones_like(view.sizes), sizes)
