@@ -10,8 +10,6 @@ running.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -22,18 +20,17 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from analysis.intervals import mean_interval
 from experiments.compose import CLOSED_FORMS, conf_dir
 from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.passes import batches, moving
 from experiments.tuned import Calibrated, write
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.calibration.replay import Replay
 from mustdrop.harness.calibration.search import Found, OutOfReach
 from mustdrop.harness.calibration.threshold import executed, threshold, with_field
 from mustdrop.harness.calibration.watch import unset, watch
-from mustdrop.harness.chat import prompt_inputs, read_chat
 from mustdrop.harness.checkpoint import Checkpoint
 
 failures: list[str] = []
@@ -63,32 +60,26 @@ class Questions:
     def prompts(self, first: int) -> list[Any]:
         """Batches of ``n`` questions, as the model takes them."""
         if first not in self.inputs:
-            docs = [self.task.eval_docs[index] for index in range(first, first + self.n)]
-            chats = [
-                read_chat(self.task.config.task, first + index, self.task.doc_to_messages(doc))
-                for index, doc in enumerate(docs)
-            ]
-            size = self.batch_size
-            self.inputs[first] = [
-                prompt_inputs(self.model, self.processor, chats[at : at + size])
-                for at in range(0, self.n, size)
-            ]
+            asked = range(first, first + self.n)
+            self.inputs[first] = batches(
+                self.model, self.processor, self.task, asked, self.batch_size
+            )
         return self.inputs[first]
 
     def executed(self, dropper: TokenDropper, first: int, told: str) -> list[float]:
         """The executed average of each question, by running the model."""
         self.passes += 1
-        batches = self.prompts(first)
-        with _bar(f"pass {self.passes}: {told}", len(batches)) as tick:
-            return executed(self.model, dropper, batches, tick)
+        asked = self.prompts(first)
+        with moving(f"pass {self.passes}: {told}", len(asked)) as tick:
+            return executed(self.model, dropper, asked, tick)
 
     def watched(self, dropper: TokenDropper, place: str) -> Replay | None:
         """What a pass over the first questions shows, whatever the thresholds."""
         key = unset(dropper, place), place
         if key not in self.replays:
-            batches = self.prompts(0)
-            with _bar("pass 1: watching", len(batches)) as tick:
-                self.replays[key] = watch(self.model, dropper, place, batches, tick)
+            asked = self.prompts(0)
+            with moving("pass 1: watching", len(asked)) as tick:
+                self.replays[key] = watch(self.model, dropper, place, asked, tick)
             self.passes += self.replays[key] is not None
         return self.replays[key]
 
@@ -162,19 +153,6 @@ def _asked(cfg: DictConfig) -> tuple[float, float]:
     if low is None or high is None:
         raise ValueError(f"{place} has no range: give calibration.low and calibration.high")
     return float(low), float(high)
-
-
-@contextmanager
-def _bar(told: str, total: int) -> Iterator[Callable[[], None]]:
-    """A line that moves, batch by batch; it is gone when the pass is over."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(file=sys.stderr)
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task(told, total=total)
-        yield lambda: bar.advance(task)
 
 
 def told(cfg: DictConfig, done: Calibrated) -> str:

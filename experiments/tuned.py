@@ -46,11 +46,9 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
         for key in bare
         if OmegaConf.is_missing(bare, key) and key != name
     }
-    # where a run goes and on what says nothing about the number
-    asked = [told for told in chosen.overrides.task if told.split("=")[0] not in UNKEYED]
     source = (
-        f"# Fixed: {_others(cfg)}.\n# Source: python experiments/calibrate.py {' '.join(asked)}\n"
-        f"# Measured with seed {cfg.seed} on {_code(cfg)}.\n"
+        f"# Fixed: {_others(cfg)}.\n# Source: {command('calibrate')}\n"
+        f"# Measured with seed {cfg.seed} on {measured_on(cfg)}.\n"
     )
     found, n = done.found, cfg.calibration.n
     split = cfg.benchmark.calibration.split
@@ -76,6 +74,13 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     return path
 
 
+def command(script: str) -> str:
+    """What was typed; where a run goes and on what says nothing about the number."""
+    given = HydraConfig.get().overrides.task
+    asked = [told for told in given if told.split("=")[0] not in UNKEYED]
+    return f"python experiments/{script}.py {' '.join(asked)}".rstrip()
+
+
 def _others(cfg: DictConfig) -> str:
     """The thresholds that were not looked for, in words."""
     places = ("vision.tau", "key_tokens.mu", "prefill.gamma", "prefill.alpha")
@@ -91,7 +96,7 @@ def _others(cfg: DictConfig) -> str:
     return ", ".join(told) or "nothing"
 
 
-def _code(cfg: DictConfig) -> str:
+def measured_on(cfg: DictConfig) -> str:
     """The model and the code behind a number."""
     mark = Fingerprint.now()
     weights = [text for path, text in mark.files.items() if path.endswith(".safetensors")]

@@ -5,7 +5,7 @@ Knows nothing about models, hooks, strategies or configs. Nothing here moves dat
 
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -199,3 +199,51 @@ def stable_seed(*parts: object) -> int:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+class DensityPeaks(NamedTuple):
+    """Clusters of points, and why their centres are centres.
+
+    Attributes:
+        centres: Index of each cluster's centre, by falling score.
+        cluster: The cluster of each point.
+        density: How close each point's nearest points are, in (0, 1].
+        score: Density times the distance to the nearest denser point.
+    """
+
+    centres: Int[Tensor, " clusters"]
+    cluster: Int[Tensor, " points"]
+    density: Float[Tensor, " points"]
+    score: Float[Tensor, " points"]
+
+
+def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> DensityPeaks:
+    """Clusters around the points that are dense and far from any denser one.
+
+    With d_ij = ||x_i - x_j|| / sqrt(dim), and N_i the ``clusters`` nearest points of i, i too,
+      rho_i = exp(-mean_{j in N_i} d_ij^2)
+      delta_i = min_{j: rho_j > rho_i} d_ij, or the largest distance of all where none is denser.
+    Centres are the points of highest rho * delta; each other point joins its nearest centre. Ties
+    go to the earlier point. No tensor is larger than points x points or points x dim.
+
+    Source: density peaks with k nearest neighbours (Rodriguez & Laio, 2014; Du et al., 2016), as
+        SparseVLM, arXiv:2410.04417, uses it.
+
+    Raises:
+        ValueError: If ``clusters`` is not in [1, points].
+    """
+    count, dim = points.shape
+    if not 1 <= clusters <= count:
+        raise ValueError(f"clusters must be in [1, {count}], got {clusters}")
+    points = points.float()
+    # differences, not dot products: points that are equal have distance zero exactly
+    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
+    nearest = distance.topk(clusters, largest=False).values
+    density = (-nearest.square().mean(-1)).exp()
+    denser = density[None] > density[:, None]
+    score = torch.where(denser, distance, distance.max()).amin(-1) * density
+    centres = score.argsort(descending=True, stable=True)[:clusters]
+    own = torch.arange(clusters, device=points.device)
+    # a centre stays with itself, also where another one is its equal
+    cluster = distance[centres].argmin(0).scatter(0, centres, own)
+    return DensityPeaks(centres, cluster, density, score)

@@ -136,7 +136,7 @@ def _decode(
             vision = before[ledger.vision[before]]
             _replace(hidden[0], vision, run.mixed[layer - 1][number])
         rule = run.stages.vision_positions if layer == 0 else run.stages.positions
-        if len(alive) != len(before) and rule == "compact":
+        if rule == "compact" and not torch.equal(alive, before):
             position = position.clone()
             position[alive] = torch.arange(len(alive), device=alive.device)
         follow = position[alive[-1]] + 1

@@ -1,12 +1,20 @@
 """Droppers for tiny models: every strategy and position rule, small enough for six layers."""
 
+from dataclasses import replace
+
 from mustdrop import TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
+from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.keep_centre import KeepCentre
+from mustdrop.prefill.keep_last import KeepLast
+from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.random import Random
+from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.prefill.uniform_grid import UniformGrid
+from mustdrop.prefill.vtw import VTW
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
@@ -60,6 +68,29 @@ DROPPERS: dict[str, TokenDropper] = {
         vision_positions="compact",
         decode_positions="cache_length",
     ),
+    "fastv_paper": TokenDropper(prefill=FastV(keep=10, layer=1, rows="all")),
+    "pyramiddrop": TokenDropper(
+        prefill=PyramidDrop([0.5, 0.25, 0.1], layers=[0, 2, 4]), positions="compact"
+    ),
+    "sparsevlm": TokenDropper(
+        prefill=SparseVLM(scale=4.0, bias=3.0, layers=[0, 1, 3]), positions="compact"
+    ),
+    "sparsevlm_fixed": TokenDropper(
+        prefill=SparseVLM(keep=[20, 9, 0], layers=[1, 2, 4]), positions="compact"
+    ),
+    "sparsevlm_original": TokenDropper(prefill=SparseVLM(keep=[12, 5], layers=[0, 3])),
+    "sparsevlm_keys": TokenDropper(
+        LocalMerge(0.5, score="mean"),
+        ClsAttention("ratio", ratio=0.1),
+        SparseVLM(keep=[12, 1], layers=[1, 3]),
+        SinkRecent(sinks=2, from_layer=1),
+    ),
+    "vtw": TokenDropper(prefill=VTW(layer=2)),
+    "vtw_keys": TokenDropper(key_tokens=ClsAttention("ratio", ratio=0.1), prefill=VTW(layer=0)),
+    "keep_last": TokenDropper(prefill=KeepLast(keep=9), vision_positions="compact"),
+    "keep_centre": TokenDropper(prefill=KeepCentre(keep=9), vision_positions="compact"),
+    "mustdrop_window": replace(mustdrop(), decode=SinkRecent(sinks=1, from_layer=1)),
+    "sink_recent": TokenDropper(prefill=KeepLast(30), decode=SinkRecent(tokens=11, from_layer=0)),
     "tome": encoder_side(ToMe([7, 5, 4])),
     "tome_later": encoder_side(ToMe([0, 100, 3]), prefill=FastV(keep=5, layer=1)),
     "tome_plain": encoder_side(ToMe([7, 0, 4], proportional=False)),

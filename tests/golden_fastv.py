@@ -35,6 +35,8 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
             "keep": keep,
             "position_ids": keep[None],
             "cache_position": torch.arange(len(keep)),
+            "topk_desc": start + kept[seen["score"][kept].argsort(descending=True, stable=True)],
+            "mask_shape": torch.tensor([1, 1, len(keep), len(keep)]),
         }
     if "hidden" in data:
         ours["hidden_out"] = torch.from_numpy(data["hidden"])[:, keep]

@@ -32,6 +32,7 @@ METHODS = [name for group, name in OPTIONS if group == "method"]
 TUNED = sorted((CONF / "tuned").rglob("*.yaml"))
 # what a strategy's yaml leaves open, so that every option composes on its own
 THRESHOLDS = ("prefill.gamma=1e-3", "prefill.alpha=1e-2")
+OPEN = (*THRESHOLDS, "prefill.scale=13.5", "prefill.bias=0.0")
 
 
 def built(*overrides: str) -> TokenDropper:
@@ -50,9 +51,8 @@ def targets(node, path=""):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_with_every_value_in_place(group, option):
     chosen = [f"{group}={option}"]
-    cfg = composed(*chosen)
-    if OmegaConf.missing_keys(cfg):
-        chosen += THRESHOLDS
+    missing = OmegaConf.missing_keys(composed(*chosen))
+    chosen += [each for each in OPEN if each.split("=")[0] in missing]
     config = resolved(composed(*chosen))
     json.dumps(config)
     if option == "none" and group in STAGES:
@@ -98,7 +98,7 @@ def test_every_method_builds_a_dropper(method, budget):
     chosen = [f"method={method}", f"budget={budget}"]
     # an ablation that is tuned for other budgets alone
     open_ = OmegaConf.missing_keys(composed(*chosen))
-    dropper = built(*chosen, *(each for each in THRESHOLDS if each.split("=")[0] in open_))
+    dropper = built(*chosen, *(each for each in OPEN if each.split("=")[0] in open_))
     assert isinstance(dropper, TokenDropper)
     used = [stage for stage in STAGES if getattr(dropper, stage) is not None]
     assert bool(used) == (method != "vanilla")
@@ -219,6 +219,7 @@ def test_another_strategy_leaves_no_threshold_behind():
     assert set(tuned) > set(composed("method=mustdrop", "prefill=fastv").prefill) - {
         "keep",
         "layer",
+        "rows",
     }
 
 

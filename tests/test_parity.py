@@ -6,13 +6,19 @@ and lengths must be exact, values within 1e-5 of their maximum, logits within 1e
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import golden_cls_attention
 import golden_divprune
 import golden_prumerge
+import golden_pyramiddrop
+import golden_sparsevlm
 import golden_tome
 import golden_visionzip
+import golden_vtw
+import naive_prefill
+import naive_vision
 import numpy as np
 import pytest
 import torch
@@ -21,9 +27,10 @@ from golden_divprune import replay_divprune
 from golden_fastv import replay_fastv
 from golden_mustdrop import Replay, load_model, official, oracle_logits
 from golden_prumerge import replay_prumerge
+from golden_pyramiddrop import replay_pyramiddrop
 from golden_tome import replay_tome
 from golden_visionzip import replay_visionzip
-from naive_vision import LAYOUTS
+from golden_vtw import replay_vtw
 from torch import Tensor
 
 from mustdrop.oracle import relative_error
@@ -42,9 +49,11 @@ RUNNERS: dict[str, Callable[[str, dict[str, np.ndarray]], dict[str, Tensor]]] = 
     "fastv": lambda stem, data: replay_fastv(data),
     "hired": replay_hired,
     "prumerge": replay_prumerge,
+    "pyramiddrop": lambda stem, data: replay_pyramiddrop(data),
     "tome": replay_tome,
     "visionzip": replay_visionzip,
     "vispruner": replay_vispruner,
+    "vtw": lambda stem, data: replay_vtw(data),
 }
 # arrays that a method's runner takes: it must return all others (FastV's test says which it needs)
 GIVEN: dict[str, set[str]] = {
@@ -52,17 +61,20 @@ GIVEN: dict[str, set[str]] = {
     "fastervlm": golden_cls_attention.GIVEN,
     "hired": golden_cls_attention.GIVEN,
     "prumerge": golden_prumerge.GIVEN,
+    "pyramiddrop": golden_pyramiddrop.GIVEN,
     "tome": golden_tome.GIVEN,
     "visionzip": golden_visionzip.GIVEN,
     "vispruner": golden_cls_attention.GIVEN,
+    "vtw": golden_vtw.GIVEN,
 }
-OWN_TESTS = {"mustdrop"}  # their runners need more than arrays
+OWN_TESTS = {"mustdrop", "sparsevlm_v1"}  # their runners need more than arrays
 # method, or method/start of the stem -> why nothing replays it
 WITHOUT = {
     "cdpruner": "needs a text encoder, which no view has",
     "hired/next": "a budget shared among the crops of LLaVA-NeXT is not built",
 }
 # -------------------------------------------------------------------------------------------------
+LAYOUTS = {**naive_vision.LAYOUTS, **naive_prefill.LAYOUTS}
 
 
 def cases(method: str) -> list[Path]:
@@ -216,3 +228,56 @@ def test_fastv_equals_the_authors_code(path):
     assert (ours.keys() <= data.keys() and "keep" in ours) or "keymask" in ours
     for name, value in ours.items():
         same(name, value, data[name])
+
+
+def parity_sparsevlm(model, data: dict[str, np.ndarray], **changes) -> int:
+    """How many of a case's arrays our SparseVLM gives."""
+    replay = golden_sparsevlm.Replay(model, data, **changes)
+    names = [name for name in data if name not in golden_sparsevlm.INPUTS]
+    for name in names:
+        if data[name].any():
+            same(name, replay.ours(name), data[name])
+        else:  # a relative error of nothing is no number
+            assert not replay.ours(name).any(), name
+    return len(names)
+
+
+@pytest.mark.parametrize("path", cases("sparsevlm_v1"), ids=lambda path: path.stem)
+def test_sparsevlm_equals_the_authors_code(path, model):
+    assert parity_sparsevlm(model, load(path)) >= 40
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"scale": 1.04}, {"bias": 1.0}, {"recycle": 0.5}, {"per_cluster": 5}, {"layers": (2, 6, 15)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_wrong_field_of_sparsevlm_fails_parity(model, change):
+    data = load(HERE / "sparsevlm_v1" / "case0_s0.8_b0.npz")
+    wrong = replace(golden_sparsevlm.preset(data).prefill, **change)
+    with pytest.raises((AssertionError, KeyError)):
+        parity_sparsevlm(model, data, prefill=wrong)
+
+
+def test_original_positions_are_not_the_authors_of_sparsevlm(model):
+    data = load(HERE / "sparsevlm_v1" / "case0_s0.8_b0.npz")
+    with pytest.raises(AssertionError):
+        parity_sparsevlm(model, data, positions="original")
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "value"),
+    [
+        ("pyramiddrop/rank_drop_B2_mask", "ratio_next", 0.47),
+        ("pyramiddrop/rank_drop_B2_mask", "rope_base", 5000),
+        ("pyramiddrop/rank_drop_B2_mask", "image_index", 10),
+        ("vtw/withdraw", "img_len", 575),
+        ("vtw/findk", "eta", 1e-9),
+        ("fastv/inplace_rank144", "sys_len", 34),
+        ("fastv/mask_rank144", "rank", 143),
+    ],
+)
+def test_a_wrong_hyper_parameter_of_a_layout_fails_parity(layout, name, value):
+    data = {**LAYOUTS[layout](), name: np.asarray(value)}
+    with pytest.raises(AssertionError):
+        compare(Path(layout), data)

@@ -231,6 +231,7 @@ def test_a_stage_that_is_no_strategy(stage):
         (LocalMerge(0.8), "order", "raster, similarity"),
         (ClsAttention(), "rule", "outlier, threshold, ratio"),
         (ClsAttention(), "heads", "mean, max"),
+        (FastV(3), "rows", "last, all"),
         (TokenDropper(), "positions", "original, compact"),
         (TokenDropper(), "vision_positions", "original, compact"),
         (TokenDropper(), "decode_positions", "continue, cache_length"),

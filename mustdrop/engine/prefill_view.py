@@ -49,8 +49,10 @@ def view_of(
         elif isinstance(rows, Tensor):
             query = query.index_select(1, rows.to(query.device))
         where = rows + first if isinstance(rows, Tensor) else None
-        at = layer + 1 if of == "next" else layer
-        prompt.ledger.scored[at] = prompt.ledger.scored.get(at, 0) + query.shape[1]
+        if of == "next":  # its tokens are those before the drop, which no layer's record tells
+            prompt.ledger.spent += query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
+        else:
+            prompt.ledger.scored[layer] = prompt.ledger.scored.get(layer, 0) + query.shape[1]
         weights = attention_rows(query, key, scaling, seen_from, where)
         return weights.to(prompt.alive.device)[..., prompt.vision]
 
@@ -130,4 +132,7 @@ def _look_ahead(
             module.self_attn(states, position_embeddings=(cos, sin), attention_mask=None)
     except _Caught:
         pass
+    query, key, _ = caught[0]
+    projected = query.shape[0] * query.shape[2] + 2 * key.shape[0] * key.shape[2]
+    stage.prompts[number].ledger.spent += states[0].numel() * projected
     return caught[0]

@@ -1,0 +1,48 @@
+"""PyramidDrop: fewer vision tokens at each stage, by what the next layer's last row looks at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_layers
+
+
+@final
+@dataclass(frozen=True)
+class PyramidDrop(PrefillStrategy):
+    """Keep int(M * ratio) vision tokens after each stage, M those that entered the model.
+
+    The score is the attention that the prompt's last token would pay in the next layer, on the
+    hidden states before the drop, averaged over heads:
+      s_j = mean_h softmax(q_last^h K^h^T / sqrt(d))_j.
+
+    Source: PyramidDrop, arXiv:2410.17247, Sec. 3.2; Cooperx521/PyramidDrop 6444f304,
+        modeling_llama_pdrop.py:1291-1465. Its rank layer l is our layer l - 1: l layers run before.
+    Differs from the authors' code: grouped heads, several images and any batch work.
+
+    Attributes:
+        ratios: Share of the entered vision tokens that is left after each layer, in [0, 1].
+        layers: Acts after these layers, counted from 0, ascending; the last layer has no next one.
+    """
+
+    ratios: Sequence[float]
+    layers: Sequence[int] = (7, 15, 23)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", require_layers(self.layers))
+        object.__setattr__(self, "ratios", tuple(self.ratios))
+        if list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"layers must ascend, got {list(self.layers)}")
+        if len(self.ratios) != len(self.layers):
+            raise ValueError(
+                f"ratios must be one for each of {len(self.layers)} layers, got {list(self.ratios)}"
+            )
+        if not all(0 <= ratio <= 1 for ratio in self.ratios):
+            raise ValueError(f"ratios must be in [0, 1], got {list(self.ratios)}")
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        score = view.attention(rows="last", of="next").float().mean(0).squeeze(0)
+        view.log_score(score)
+        ratio = self.ratios[tuple(self.layers).index(view.layer)]
+        return view.best(score, int(view.entered * ratio))
