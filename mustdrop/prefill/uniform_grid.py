@@ -18,8 +18,7 @@ class UniformGrid(PrefillStrategy):
     Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt, shared evenly among its images (the first get the
-            remainder).
+        keep: Vision tokens kept per prompt, shared evenly among its images.
         layer: Acts after this layer; -1: before the language model.
     """
 
