@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -149,8 +150,9 @@ def _built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
     model, processor = _loaded(checkpoint, config["device"])
     return Cell(
-        model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config)
-    )
+        model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
+        instantiate(config["image"]), instantiate(config["controls"]),
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -181,6 +183,8 @@ def _traces(config: Mapping[str, Any]) -> Sequence[int]:
 def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
     """A run in three lines."""
     name = f"{record['model']} x {record['benchmark']} x {record['method']} at {record['budget']}"
+    if record["config"].get("image"):
+        name += f", image {record['config']['image']['name']}"
     if record["floor"] is not None:
         return (
             f"{told}: {name}: floor {record['floor']:g}, the budget cannot be reached\n  {folder}"
@@ -191,8 +195,14 @@ def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
         f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.1f}'}"
         for name, value in record["counts"].items()
     )
+    beside = "".join(
+        f" · {kind.replace('_', ' ')} {fmean(one['scores'][score] for one in arms):.3f}"
+        for kind, arms in record.get("controls", {}).items()
+        if all(score in one["scores"] for one in arms)
+    )
     return (
-        f"{told}: {name}: {score} {'-' if found is None else f'{found:.3f}'} of {record['n']}\n"
+        f"{told}: {name}: {score} {'-' if found is None else f'{found:.3f}'} of {record['n']}"
+        f"{beside}\n"
         f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
         f" · KV {record['kv_bytes'] / 2**20:.2f} MiB\n  {folder}"
     )
