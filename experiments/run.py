@@ -151,7 +151,7 @@ def _built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     model, processor = _loaded(checkpoint, config["device"])
     return Cell(
         model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
-        instantiate(config["image"]), instantiate(config["controls"]),
+        instantiate(cfg.image), instantiate(cfg.controls) if config["controls"] else None,
     )  # fmt: skip
 
 

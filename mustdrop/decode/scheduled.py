@@ -1,5 +1,6 @@
 """A cache of given sizes: the control whose every layer decodes on as many tokens as another's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -23,7 +24,7 @@ class Scheduled(DecodeStrategy):
         seed: Which draw among equals; the same in all prompts, as a cache view knows no image.
     """
 
-    residents: tuple[tuple[int, ...], ...]
+    residents: Sequence[Sequence[int]]
     seed: int = 0
 
     def __post_init__(self) -> None:

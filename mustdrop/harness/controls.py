@@ -70,8 +70,8 @@ class Controls:
     """
 
     name: str
-    schedule_random: tuple[int, ...]
-    flat_random: tuple[int, ...]
+    schedule_random: Sequence[int]
+    flat_random: Sequence[int]
     flat_grid: bool
 
     def __post_init__(self) -> None:

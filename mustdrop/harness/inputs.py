@@ -96,7 +96,7 @@ class Blank(ImageControl):
     """
 
     name: str
-    colour: tuple[int, int, int]
+    colour: Sequence[int]
 
     def __post_init__(self) -> None:
         colour = tuple(self.colour)
@@ -105,7 +105,8 @@ class Blank(ImageControl):
         object.__setattr__(self, "colour", colour)
 
     def shown(self, own: Pictures, beside: Beside) -> Pictures:
-        return [Image.new("RGB", picture.size, self.colour) for picture in own]
+        red, green, blue = self.colour
+        return [Image.new("RGB", picture.size, (red, green, blue)) for picture in own]
 
 
 @final

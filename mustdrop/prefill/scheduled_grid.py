@@ -1,5 +1,6 @@
 """Uniform grid at a count a prompt: the control that looks at nothing, where counts differ."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -19,7 +20,7 @@ class ScheduledGrid(PrefillStrategy):
         keeps: Vision tokens kept of each prompt of the batch.
     """
 
-    keeps: tuple[int, ...]
+    keeps: Sequence[int]
     layers = (-1,)
 
     def __post_init__(self) -> None:

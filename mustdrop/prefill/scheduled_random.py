@@ -1,5 +1,6 @@
 """Random dropping on a given schedule: the control with the same tokens in every layer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -25,7 +26,7 @@ class ScheduledRandom(PrefillStrategy):
         seed: Which draw.
     """
 
-    schedules: tuple[tuple[int, ...], ...]
+    schedules: Sequence[Sequence[int]]
     seed: int = 0
 
     def __post_init__(self) -> None:
