@@ -30,7 +30,7 @@ class Documents:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         # of a control on the image nobody kept what was shown
-        self.config, self.had = config, not config["image"]
+        self.config, self.had = config, not config.get("image")
 
     @cached_property
     def task(self) -> Any:

@@ -41,7 +41,7 @@ def run_folder(config: Mapping[str, Any]) -> Path:
     """Where a resolved config's run lives."""
     budget = config["budget"]
     told = [config["benchmark"]["name"]]
-    if config["image"]:
+    if config.get("image"):
         told.append(config["image"]["name"])
     return Path(
         config["output_root"],
