@@ -182,10 +182,18 @@ def test_counts_that_are_not_the_methods_end_the_run(pocket, monkeypatch, wrong)
 
 def reductions(strategy, vision, layers, **given):
     """Original tokens alive after each layer, under made-up views."""
-    left, out = torch.arange(vision), []
+    left, out, memo = torch.arange(vision), [], {}
+
+    def once(name, compute):
+        if name not in memo:
+            memo[name] = compute()
+        return memo[name]
+
     for layer in layers:
         view = prefill_view(
-            len(left), layer=layer, depth=4,
+            len(left), layer=layer, depth=4, inputs=torch.zeros(vision + 45, 1),
+            get_positions=lambda alive=left: 35 + alive,
+            get_once=once,
             get_generator=lambda seed, at=layer: torch.Generator().manual_seed(100 * seed + at),
             **given,
         )  # fmt: skip

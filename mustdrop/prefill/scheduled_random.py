@@ -6,6 +6,8 @@ from itertools import pairwise
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView, require_counts
@@ -66,8 +68,14 @@ class ScheduledRandom(PrefillStrategy):
                 f"schedules tell of {len(self.schedules)} prompts, but prompt {view.number} is here"
             )
         keep = self.schedules[view.number][view.layer + 1]
-        device = view.protected.device
-        if keep >= len(view):
-            return Reduction(torch.arange(len(view), device=device))
-        score = torch.rand(len(view), generator=view.generator(self.seed)).to(device)
-        return view.best(score, keep)
+        # the head of a random order is a uniform draw of what is alive, however often it is cut;
+        # the key of a draw hashes the picture, so one serves all layers
+        score = view.once("scheduled_random", lambda: self._drawn(view))
+        return view.best(score[view.positions], keep)
+
+    def _drawn(self, view: PrefillView) -> Float[Tensor, " prompt"]:
+        """A random score for each slot that holds a vision token at the input."""
+        drawn = torch.rand(len(view), generator=view.generator(self.seed)).to(view.inputs.device)
+        return torch.zeros(len(view.inputs), device=drawn.device).index_copy_(
+            0, view.positions, drawn
+        )
