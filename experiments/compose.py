@@ -1,6 +1,7 @@
 """Configurations: where conf/ is, what its resolvers mean, a config with every value in place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,18 @@ from experiments.cluster.site_file import for_submitit
 from mustdrop.harness import schedules
 from mustdrop.harness.budget import STAGES, budget_keep, budget_share
 
+
+def as_node(closed_form: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with lists as nodes: a plain one cannot be put into the config it resolves."""
+
+    @wraps(closed_form)
+    def resolver(*args: Any) -> Any:
+        found = closed_form(*args)
+        return OmegaConf.create(found) if isinstance(found, list) else found
+
+    return resolver
+
+
 CLOSED_FORMS = (
     budget_keep,
     budget_share,
@@ -21,7 +34,7 @@ CLOSED_FORMS = (
     schedules.withdraw_layer,
 )
 for closed_form in CLOSED_FORMS:
-    OmegaConf.register_new_resolver(closed_form.__name__, closed_form, replace=True)
+    OmegaConf.register_new_resolver(closed_form.__name__, as_node(closed_form), replace=True)
 OmegaConf.register_new_resolver("site", for_submitit, replace=True)
 
 RANDOM = "mustdrop.prefill.random.Random"

@@ -67,6 +67,63 @@ def top_keep(
     return score.argsort(descending=True, stable=True)[:keep].sort().values
 
 
+def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]:
+    """Those of ``tokens`` that ``index`` leaves out, in sequence order; it names none twice."""
+    named = torch.zeros(tokens, dtype=torch.uint8, device=index.device)
+    named.index_fill_(0, index, 1)
+    # the number left out is known, so that the device need not be asked for it
+    return named.argsort(stable=True)[: tokens - len(index)]
+
+
+def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tensor, " tokens"]:
+    """Which scores lie more than ``spread`` interquartile ranges over the third quartile."""
+    first, third = score.float().quantile(score.new_tensor([0.25, 0.75]).float())
+    return score > third + spread * (third - first)
+
+
+def bipartite_matching(
+    metric: Float[Tensor, "tokens dim"], count: int, cls: bool = False
+) -> tuple[Int[Tensor, " unmerged"], Int[Tensor, " merged"], Int[Tensor, " merged"]]:
+    """ToMe's matching: which tokens of set A stay, which leave, and to which of set B.
+
+    A holds the even tokens, B the odd ones. Every token of A proposes an edge to the most similar
+    of B, and the ``count`` most similar edges are taken; no more than half of the tokens can leave.
+
+    Source: arXiv:2210.09461, Sec. 3, and facebookresearch/ToMe, merge.py at af95e4b. As there, who
+        stays is listed in sequence order with a [CLS], by falling similarity without.
+
+    Args:
+        metric: What similarity, the cosine, is taken of; [CLS] first, if ``cls``.
+        count: Edges wanted.
+        cls: Whether the first token is a [CLS], which never leaves.
+
+    Returns:
+        Places in A of those who stay and of those who leave, and the places in B of the partners of
+        the latter.
+    """
+    unit = F.normalize(metric, dim=-1)
+    similarity = unit[::2] @ unit[1::2].T
+    if cls:
+        similarity[0] = -math.inf
+    count = max(0, min(count, (len(metric) - cls) // 2))
+    if not count:  # also where there is nobody in B
+        stay = torch.arange(len(similarity), device=metric.device)
+        return stay, stay[:0], stay[:0]
+    best, partner = similarity.max(1)
+    order = best.argsort(descending=True, stable=True)
+    leave, stay = order[:count], order[count:]
+    return stay.sort().values if cls else stay, leave, partner[leave]
+
+
+def averaging(
+    group: Int[Tensor, " tokens"], groups: int, weight: Float[Tensor, " tokens"]
+) -> Float[Tensor, "groups tokens"]:
+    """The mix that turns each group of tokens into its weighted average."""
+    total = weight.new_zeros(groups).index_add_(0, group, weight)
+    mix = weight.new_zeros(groups, len(group))
+    return mix.scatter_(0, group[None], (weight / total[group])[None])
+
+
 def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
     """Raster index of every cell of every ``window x window`` block, both in raster order.
 
@@ -117,6 +174,31 @@ def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
         columns = ((torch.arange(count) + 0.5) * width / max(count, 1)).long()
         chosen.append(row * width + columns)
     return torch.cat(chosen)
+
+
+def even_regions(height: int, width: int, keep: int) -> Int[Tensor, "height width"]:
+    """The region of every cell, for ``keep`` regions that partition a grid evenly.
+
+    Regions are boxes numbered in raster order: about sqrt(keep) bands of rows, each cut into a
+    number of columns that goes with its height. As many regions as cells: one cell each.
+
+    Raises:
+        ValueError: If ``keep`` is not in [1, height * width].
+    """
+    if not 1 <= keep <= height * width:
+        raise ValueError(f"keep must be in [1, {height * width}], got {keep}")
+    bands = max(math.ceil(keep / width), round(math.sqrt(keep * height / width)))
+    bands = min(bands, height, keep)
+    regions = torch.empty(height, width, dtype=torch.long)
+    given, top = 0, 0
+    for band in range(bands):
+        bottom, below = height * (band + 1) // bands, bands - band - 1
+        share = round((keep - given) * (bottom - top) / (height - top))
+        least, most = max(1, keep - given - below * width), min(width, keep - given - below)
+        count = min(max(share, least), most)
+        regions[top:bottom] = given + torch.arange(width) * count // width
+        given, top = given + count, bottom
+    return regions
 
 
 def stable_seed(*parts: object) -> int:

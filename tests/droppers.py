@@ -1,14 +1,21 @@
 """Droppers for tiny models: every strategy and position rule, small enough for six layers."""
 
-from mustdrop import TokenDropper
+from mustdrop import TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.uniform_grid import UniformGrid
+from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.prumerge import PruMerge
+from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.tome import ToMe
+from mustdrop.vision.visionzip import VisionZip
+from mustdrop.vision.vispruner import VisPruner
 
 
 def mustdrop(merge: dict | None = None, **options) -> TokenDropper:
@@ -20,6 +27,11 @@ def mustdrop(merge: dict | None = None, **options) -> TokenDropper:
         decode=OutputAware(from_layer=1),
         **options,
     )
+
+
+def encoder_side(vision: VisionStrategy, **options) -> TokenDropper:
+    """What survives the encoder is counted anew."""
+    return TokenDropper(vision=vision, vision_positions="compact", **options)
 
 
 OFFICIAL = {"strict": False, "crops": "fewest", "order": "similarity"}
@@ -48,4 +60,21 @@ DROPPERS: dict[str, TokenDropper] = {
         vision_positions="compact",
         decode_positions="cache_length",
     ),
+    "tome": encoder_side(ToMe([7, 5, 4])),
+    "tome_later": encoder_side(ToMe([0, 100, 3]), prefill=FastV(keep=5, layer=1)),
+    "tome_plain": encoder_side(ToMe([7, 0, 4], proportional=False)),
+    "tome_forgetful": encoder_side(ToMe([7, 5, 4], proportional=False, weighted=False)),
+    "prumerge": encoder_side(PruMerge(keep=9, neighbours=5)),
+    "prumerge_adaptive": encoder_side(PruMerge(neighbours=5)),
+    "prumerge_paper": encoder_side(PruMerge(keep=9, neighbours=5, reading="paper")),
+    "prumerge_rest": encoder_side(PruMerge(keep=1)),
+    "prumerge_plus": encoder_side(PruMergePlus(keep=12, neighbours=5)),
+    "prumerge_plus_adaptive": encoder_side(PruMergePlus(neighbours=5, reading="paper")),
+    "visionzip": encoder_side(VisionZip(8, 4)),
+    "visionzip_cls_alone": encoder_side(VisionZip(1, 0)),
+    "visionzip_drops_on": encoder_side(VisionZip(1, 9), prefill=FastV(keep=3, layer=1)),
+    "vispruner": encoder_side(VisPruner(keep=12)),
+    "divprune": encoder_side(DivPrune(keep=10)),
+    "divprune_none_left": encoder_side(DivPrune(keep=0)),
+    "average_pool": encoder_side(AveragePool(keep=10)),
 }

@@ -13,7 +13,12 @@ from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.oracle import masked_logits, relative_error
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.vision.average_pool import AveragePool
+from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.tome import ToMe
+from mustdrop.vision.visionzip import VisionZip
+from mustdrop.vision.vispruner import VisPruner
 
 TOLERANCE = 1e-5
 CONTROL = 1e-3  # a broken record must move the logits at least this much
@@ -211,6 +216,11 @@ KEEPS_ALL = {
         prefill=DualAttention(0.0, 0.0, layers=[1, 2]), decode=OutputAware(0), positions="compact"
     ),
     "merge": TokenDropper(vision=LocalMerge(2.0, score="mean"), vision_positions="compact"),
+    "tome": TokenDropper(vision=ToMe([0, 0, 0]), vision_positions="compact"),
+    "visionzip": TokenDropper(vision=VisionZip(10_000, 0), vision_positions="compact"),
+    "vispruner": TokenDropper(vision=VisPruner(10_000), vision_positions="compact"),
+    "divprune": TokenDropper(vision=DivPrune(10_000), vision_positions="compact"),
+    "average_pool": TokenDropper(vision=AveragePool(10_000), vision_positions="compact"),
 }
 
 

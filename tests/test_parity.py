@@ -5,20 +5,64 @@ and lengths must be exact, values within 1e-5 of their maximum, logits within 1e
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import golden_cls_attention
+import golden_divprune
+import golden_prumerge
+import golden_tome
+import golden_visionzip
 import numpy as np
 import pytest
 import torch
+from golden_cls_attention import replay_fastervlm, replay_hired, replay_vispruner
+from golden_divprune import replay_divprune
 from golden_fastv import replay_fastv
 from golden_mustdrop import Replay, load_model, official, oracle_logits
+from golden_prumerge import replay_prumerge
+from golden_tome import replay_tome
+from golden_visionzip import replay_visionzip
+from naive_vision import LAYOUTS
+from torch import Tensor
 
 from mustdrop.oracle import relative_error
 
-GOLDEN = Path(os.environ.get("MUSTDROP_GOLDEN", Path(__file__).parent / "golden"))
+HERE = Path(__file__).parent / "golden"
+GOLDEN = Path(os.environ.get("MUSTDROP_GOLDEN", HERE))
 INPUTS = {"image_u8", "input_ids", "gamma", "alpha", "v_token_start", "text_seq", "margins"}
-SETS = {"key_index_topk"}  # the authors list them by score; as sets they mean the same
+# the authors list them by score; as sets they mean the same
+SETS = {"key_index_topk", "all_indices"}
 MODEL_FILES = {"weights.npz"}
+
+# --- one line a method: file's stem and arrays -> ours by name -----------------------------------
+RUNNERS: dict[str, Callable[[str, dict[str, np.ndarray]], dict[str, Tensor]]] = {
+    "divprune": replay_divprune,
+    "fastervlm": replay_fastervlm,
+    "fastv": lambda stem, data: replay_fastv(data),
+    "hired": replay_hired,
+    "prumerge": replay_prumerge,
+    "tome": replay_tome,
+    "visionzip": replay_visionzip,
+    "vispruner": replay_vispruner,
+}
+# arrays that a method's runner takes: it must return all others (FastV's test says which it needs)
+GIVEN: dict[str, set[str]] = {
+    "divprune": golden_divprune.GIVEN,
+    "fastervlm": golden_cls_attention.GIVEN,
+    "hired": golden_cls_attention.GIVEN,
+    "prumerge": golden_prumerge.GIVEN,
+    "tome": golden_tome.GIVEN,
+    "visionzip": golden_visionzip.GIVEN,
+    "vispruner": golden_cls_attention.GIVEN,
+}
+OWN_TESTS = {"mustdrop"}  # their runners need more than arrays
+# method, or method/start of the stem -> why nothing replays it
+WITHOUT = {
+    "cdpruner": "needs a text encoder, which no view has",
+    "hired/next": "a budget shared among the crops of LLaVA-NeXT is not built",
+}
+# -------------------------------------------------------------------------------------------------
 
 
 def cases(method: str) -> list[Path]:
@@ -45,8 +89,86 @@ def same(name: str, ours: torch.Tensor, theirs: np.ndarray) -> None:
         assert error <= tolerance, f"{name}: relative error {error:.1e} > {tolerance:.0e}"
 
 
+def everything() -> list[Path]:
+    """Every file of every method that has no tests of its own."""
+    methods = sorted(path.name for path in GOLDEN.iterdir() if path.is_dir())
+    return [path for method in methods if method not in OWN_TESTS for path in cases(method)]
+
+
+def compare(path: Path, data: dict[str, np.ndarray]) -> None:
+    """Every array that the method's runner returns, and that it returns those it must."""
+    method = path.parent.name
+    ours = RUNNERS[method](path.stem, data)
+    assert ours and ours.keys() <= data.keys(), ours.keys() - data.keys()
+    if method in GIVEN:
+        # an array may be given in one file and asked for in another
+        asked = {name for name in data if name not in GIVEN[method] and not name.startswith("sd_")}
+        missing = asked - ours.keys()
+        assert not missing, f"not replayed: {missing}"
+    for name, value in ours.items():
+        same(name, value, data[name])
+
+
 def test_there_are_golden_files():
-    assert cases("mustdrop") and cases("fastv")
+    assert cases("mustdrop") and everything()
+    assert {path.name for path in HERE.iterdir() if path.is_dir()} == RUNNERS.keys() | OWN_TESTS
+
+
+@pytest.mark.parametrize("path", everything(), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_method_equals_its_authors_code(path):
+    method = path.parent.name
+    for name, why in WITHOUT.items():
+        if f"{method}/{path.stem}".startswith(name):
+            pytest.skip(f"{method}: {why}")
+    if method not in RUNNERS:
+        pytest.fail(f"golden/{method} has no runner: add one to RUNNERS, or a reason to WITHOUT")
+    compare(path, load(path))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_runner_knows_layouts_without_a_file(layout):
+    """On arrays of plain loops, in place of the authors'."""
+    compare(Path(layout), LAYOUTS[layout]())
+
+
+WRONG = {  # a hyper-parameter of the file, changed
+    "divprune/random_r0.111": {"ratio": np.array(0.125)},
+    "fastervlm/T64": {"T": np.array(63)},
+    "hired/llava15_r0.111": {"ratio": np.array(0.125)},
+    "prumerge/prumerge_fixed_1_8_B2": {"ratio": np.array(0.13)},
+    "tome/no_cls_r7": {"r": np.array(6)},
+    "tome/one_layer_cls_r17": {"r": np.array(18)},
+    "visionzip/d54_c10": {"contextual": np.array(11), "dominant": np.array(53)},
+    "vispruner/T64": {"T": np.array(62)},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_hyper_parameter_fails_parity(case):
+    path = HERE / f"{case}.npz"
+    with pytest.raises(AssertionError):
+        compare(path, {**load(path), **WRONG[case]})
+
+
+@pytest.mark.parametrize(
+    ("case", "runner", "strategy", "wrong"),
+    [
+        ("prumerge/prumerge_adaptive_s301", golden_prumerge, "PruMerge", {"neighbours": 31}),
+        ("prumerge/prumerge_adaptive_s301", golden_prumerge, "PruMerge", {"reading": "paper"}),
+        ("prumerge/prumerge_plus_adaptive_s301", golden_prumerge, "PruMergePlus", {"keep": 235}),
+        ("vispruner/T64", golden_cls_attention, "VisPruner", {"important": 0.4}),
+    ],
+    ids=["neighbours", "reading", "keep", "important"],
+)
+def test_a_wrong_field_fails_parity(case, runner, strategy, wrong, monkeypatch):
+    right = getattr(runner, strategy)
+    changed = {"get_cls_attention": lambda block: torch.rand(1, 576)}  # the paper's reading asks
+    plain = runner.vision_view
+    monkeypatch.setattr(runner, "vision_view", lambda *a, **k: plain(*a, **{**changed, **k}))
+    monkeypatch.setattr(runner, strategy, lambda *args, **kw: right(*args, **{**kw, **wrong}))
+    path = HERE / f"{case}.npz"
+    with pytest.raises(AssertionError):
+        compare(path, load(path))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mustdrop.functional import top_keep
+from mustdrop.functional import outliers, top_keep
 from mustdrop.strategy import KeyTokenStrategy, ModelFacts, VisionView, require_choices
 
 
@@ -70,5 +70,4 @@ class ClsAttention(KeyTokenStrategy):
             return torch.zeros_like(attention, dtype=torch.bool).index_fill_(0, key, True)
         if self.rule == "threshold":
             return attention > self.mu
-        first, third = attention.float().quantile(attention.new_tensor([0.25, 0.75]).float())
-        return attention > third + self.mu * (third - first)
+        return outliers(attention, self.mu)

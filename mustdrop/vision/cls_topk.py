@@ -16,6 +16,11 @@ class ClsTopK(VisionStrategy):
     Source: MustDrop, arXiv:2411.10803, Table 4 row (a): "we retain an average of 64 vision tokens
         based on their correlation with the [CLS] token in the vision encoder". Block and heads are
         not said; the block and the head mean of the authors' key tokens are taken.
+        With ``block=-2`` it is FasterVLM, arXiv:2412.01818v1 (Theia-4869/FasterVLM at
+        f5d5f121), and, for one image, HiRED, arXiv:2408.10945 (hasanar1f/HiRED at
+        502d6dd7), whose sum over heads ranks alike.
+    Differs from the authors' code: FasterVLM drops behind the projector, which treats tokens one by
+        one; HiRED's code drops the patches of a batch's first image from all.
 
     Attributes:
         keep: Tokens kept per image.

@@ -1,0 +1,150 @@
+"""PruMerge: tokens that [CLS] stands out for, each taking in its nearest neighbours."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mustdrop.functional import attention_rows, complement, outliers
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
+
+Reading = Literal["paper", "code"]
+TINY = 1.0e-30  # tokens without any attention average to their plain mean
+
+
+def score_and_keys(
+    view: VisionView, block: int, reading: Reading
+) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens channels"]]:
+    """Attention of [CLS] to each token, as ``reading`` has it, and the tokens' keys."""
+    query, key = (rearrange(x, "h n d -> 1 n (h d)") for x in view.queries_keys(block))
+    if reading == "paper":
+        score = view.cls_attention(block).float().mean(0)
+    else:
+        score = attention_rows(query[:, :1], key, key.shape[-1] ** -0.5)[0, 0, 1:].float()
+        view.spend(key.shape[1] * key.shape[2])
+    return score, key[0, 1:].float()
+
+
+def cluster_mix(
+    score: Float[Tensor, " tokens"],
+    keys: Float[Tensor, "tokens channels"],
+    centres: Int[Tensor, " centres"],
+    neighbours: int,
+    reading: Reading,
+) -> Float[Tensor, "centres tokens"]:
+    """Every centre with the ``neighbours`` tokens, other centres included, of most similar keys.
+
+    code:  y_i = x_i + sum_j a_j x_j;    paper:  y_i = (a_i x_i + sum_j a_j x_j) / (a_i + sum_j a_j)
+    """
+    unit = F.normalize(keys, dim=-1)
+    similarity = unit[centres] @ unit.T
+    similarity.scatter_(1, centres[:, None], -torch.inf)
+    ranked = similarity.argsort(dim=1, descending=True, stable=True)
+    nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the last in rank is the centre itself
+    mix = torch.zeros_like(similarity)
+    if reading == "code":
+        mix.scatter_(1, nearest, score[nearest])
+        return mix.scatter_(1, centres[:, None], 1.0)
+    score = score.clamp_min(TINY)
+    mix.scatter_(1, nearest, score[nearest]).scatter_(1, centres[:, None], score[centres, None])
+    return mix / mix.sum(1, keepdim=True)
+
+
+def merged(
+    view: VisionView,
+    score: Float[Tensor, " tokens"],
+    keys: Float[Tensor, "tokens channels"],
+    centres: Int[Tensor, " centres"],
+    neighbours: int,
+    reading: Reading,
+) -> Reduction:
+    """The centres, each with its neighbours, and one more token: the sum of all the others.
+
+    That one, if there are others, rides in the place of the one of highest attention.
+    """
+    view.spend(len(centres) * keys.numel())
+    rest = complement(centres, len(score))
+    mix = cluster_mix(score, keys, centres, neighbours, reading)
+    keep = centres
+    if len(rest):
+        left = score[rest] if reading == "code" else score[rest].clamp_min(TINY)
+        last = score.new_zeros(1, len(score))
+        last[0, rest] = left if reading == "code" else left / left.sum()
+        best = rest[score[rest].argmax(0, keepdim=True)]
+        keep, mix = torch.cat([centres, best]), torch.cat([mix, last])
+    return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
+
+
+def require_setting(keep: int | None, neighbours: int, reading: str) -> None:
+    """Check the fields that PruMerge and PruMerge+ share.
+
+    Raises:
+        ValueError: If one cannot be.
+    """
+    require_choices(reading=(reading, ("paper", "code")))
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep must be 1 or more, what was dropped fills one token, got {keep}")
+    if neighbours < 0:
+        raise ValueError(f"neighbours must be a count of tokens, 0 or more, got {neighbours}")
+
+
+@final
+@dataclass(frozen=True)
+class PruMerge(VisionStrategy):
+    """Keep what stands out in [CLS] attention, with neighbours merged in, before the projector.
+
+    S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  each i in S takes in the k tokens of nearest keys, weighted
+    by their attention a; one more token is the weighted sum of all that is not in S.
+
+    Source: LLaVA-PruMerge, arXiv:2403.15388.
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``reading="code"``,
+        the quartiles alone, which are those of the image, where the code pools its whole batch.
+
+    Attributes:
+        keep: All tokens kept per image, that of the remainder included; None: as many as stand out,
+            and the remainder. As many as there are patches, or more, keeps all, with no remainder.
+        block: The encoder block whose keys and attention are read.
+        neighbours: Tokens that each kept one takes in, k.
+        reading: ``paper``: weights are normalised to an average that includes the token itself, and
+            attention is the mean of the model's heads. ``code``: weights are not normalised, the
+            token's own is one, and attention is softmax(q k^T / sqrt(C)) over all C channels, as of
+            a single head.
+    """
+
+    keep: int | None = None
+    block: int = -1
+    neighbours: int = 32
+    reading: Reading = "code"
+    at = ("features",)
+
+    def __post_init__(self) -> None:
+        require_setting(self.keep, self.neighbours, self.reading)
+
+    @property
+    def normalised(self) -> bool:
+        return self.reading == "paper"
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.block,) if self.reading == "paper" else ()
+
+    @property
+    def reads_keys(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.require_cls(self.block)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        score, keys = score_and_keys(view, self.block, self.reading)
+        if self.keep is None:
+            centres = int(outliers(score).sum())
+        else:
+            centres = len(score) if self.keep >= len(score) else self.keep - 1
+        order = score.argsort(descending=True, stable=True)
+        return merged(view, score, keys, order[:centres], self.neighbours, self.reading)

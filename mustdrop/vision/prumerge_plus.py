@@ -1,0 +1,93 @@
+"""PruMerge+: PruMerge with tokens of an even grid among its centres."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mustdrop.functional import complement, outliers
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
+from mustdrop.vision.prumerge import Reading, merged, require_setting, score_and_keys
+
+
+def grid_step(standing_out: int, tokens: int) -> int:
+    """Distance of the tokens of the even grid, a third of one over the share that stands out.
+
+    It would be 0, which is no distance, where more than a third stand out; quartiles let at most a
+    quarter.
+    """
+    return tokens // max(standing_out, 1) // 3
+
+
+@final
+@dataclass(frozen=True)
+class PruMergePlus(VisionStrategy):
+    """Keep what stands out in [CLS] attention and an even grid, with neighbours merged in.
+
+    Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``reading="code"``:
+        nothing where ``keep`` is None and the code runs, for one image; its last token is no sample
+        of the grid here either. Where none stands out the code divides by zero: here the step is as
+        for one. Where all are kept, the code adds a token of zeros: here there is none. Its step of
+        0, where more than a third stand out and it fails, is 1 here, but quartiles let at most a
+        quarter. A fixed ``keep`` is ours: the code's, for training, lists patches twice.
+
+    Attributes:
+        keep: All tokens kept per image, that of the remainder included: half of the others by
+            attention, half evenly spaced among the rest. None: as many as stand out, and every
+            n-th token, n = floor(1 / share of those) / 3. Note that this keeps all where more than
+            a sixth stand out.
+        block: The encoder block whose keys and attention are read.
+        neighbours: Tokens that each kept one takes in.
+        reading: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
+    """
+
+    keep: int | None = None
+    block: int = -1
+    neighbours: int = 32
+    reading: Reading = "code"
+    at = ("features",)
+
+    def __post_init__(self) -> None:
+        require_setting(self.keep, self.neighbours, self.reading)
+
+    @property
+    def normalised(self) -> bool:
+        return self.reading == "paper"
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return (self.block,) if self.reading == "paper" else ()
+
+    @property
+    def reads_keys(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.require_cls(self.block)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        score, keys = score_and_keys(view, self.block, self.reading)
+        centres = self._adaptive(score) if self.keep is None else self._fixed(score, self.keep)
+        return merged(view, score, keys, centres, self.neighbours, self.reading)
+
+    def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
+        tokens = len(score)
+        standing_out = int(outliers(score).sum())
+        chosen = score.argsort(descending=True, stable=True)[:standing_out]
+        rest = complement(chosen, tokens)
+        step = max(grid_step(standing_out, tokens), 1)
+        on_grid = (rest % step == 0) & (rest < tokens - 1)
+        return torch.cat([chosen, rest[on_grid]])
+
+    def _fixed(self, score: Float[Tensor, " tokens"], keep: int) -> Int[Tensor, " centres"]:
+        tokens = len(score)
+        centres = tokens if keep >= tokens else keep - 1
+        spaced = centres // 2
+        chosen = score.argsort(descending=True, stable=True)[: centres - spaced]
+        rest = complement(chosen, tokens)
+        place = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
+        return torch.cat([chosen, rest[place]])

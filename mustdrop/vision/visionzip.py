@@ -1,0 +1,100 @@
+"""VisionZip: the tokens that [CLS] looks at, and the rest merged into a few."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mustdrop.functional import complement, top_keep
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+
+
+def contextual(
+    metric: Float[Tensor, "rest dim"], count: int
+) -> tuple[Int[Tensor, " targets"], Float[Tensor, "targets rest"]]:
+    """Places of ``count`` evenly spaced targets, and what each becomes.
+
+    Every other token goes to the target of most similar ``metric``; a target becomes itself plus
+    the mean of those that came to it.
+    """
+    rest = len(metric)
+    targets = torch.arange(rest, device=metric.device)[:: max(1, rest // max(count, 1))][:count]
+    mix = metric.new_zeros(count, rest)
+    if count:
+        unit = F.normalize(metric, dim=-1)
+        group = (unit @ unit[targets].T).argmax(1)
+        mix.scatter_(0, group[None], 1.0).index_fill_(1, targets, 0.0)
+        mix = mix / mix.sum(1, keepdim=True).clamp_min(1.0)
+        mix.scatter_(1, targets[:, None], 1.0)
+    return targets, mix
+
+
+@final
+@dataclass(frozen=True)
+class VisionZip(VisionStrategy):
+    """Keep [CLS] and what it attends to most; merge the others into evenly spaced targets.
+
+    Dominant: [CLS] and the D - 1 patches of highest attention, summed over heads, in raster order.
+    Contextual: of the rest, C evenly spaced targets; every other token goes to the target of most
+    similar key, averaged over heads, and a target becomes x_c + mean of those that came to it.
+
+    Source: VisionZip, arXiv:2412.04467.
+    Differs from the authors' code (dvlab-research/VisionZip at 3151f6df): nothing in the rule, but
+        similarity and attention are summed in float32. The code adds the target to the mean of its
+        tokens, so that a row of the mix sums to two; that is kept. [CLS] rides in the place of the
+        patch of highest attention among those that have none of their own; where D + C exceeds the
+        patches there is no such place, and all patches are kept, without [CLS].
+
+    Attributes:
+        dominant: Dominant tokens D, [CLS] counted.
+        contextual: Contextual tokens C.
+        block: The encoder block whose attention and keys are read.
+    """
+
+    dominant: int
+    contextual: int
+    block: int = -2
+    at = ("features",)
+    normalised = False
+
+    def __post_init__(self) -> None:
+        require_counts(contextual=self.contextual)
+        if self.dominant < 1:
+            raise ValueError(f"dominant counts [CLS] and must be 1 or more, got {self.dominant}")
+
+    @property
+    def reads(self) -> tuple[int]:
+        return (self.block,)
+
+    @property
+    def reads_keys(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.require_cls(self.block)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        score = view.cls_attention(self.block).float().sum(0)
+        tokens, count = len(score), self.contextual
+        if self.dominant + count > tokens:
+            return Reduction(torch.arange(tokens, device=score.device))
+        keys = view.queries_keys(self.block)[1]
+        dominant = top_keep(score, self.dominant - 1)
+        rest = complement(dominant, tokens)
+        view.spend(len(rest) * count * keys.shape[-1])
+        targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
+        patches = torch.cat([dominant, rest[targets]])
+        unplaced = complement(patches, tokens)
+        slot = unplaced[score[unplaced].argmax(0, keepdim=True)]
+        keep = torch.cat([slot, patches])
+        mix = torch.zeros(len(keep), tokens, device=score.device)
+        mix[1 : len(dominant) + 1].scatter_(1, dominant[:, None], 1.0)
+        mix[len(dominant) + 1 :].index_copy_(1, rest, merged)
+        cls = torch.zeros_like(mix[:, 0])
+        cls[:1] = 1.0
+        sizes = (mix > 0).to(view.sizes) @ view.sizes + cls
+        return Reduction(keep, mix, sizes, cls)

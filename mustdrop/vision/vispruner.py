@@ -1,0 +1,82 @@
+"""VisPruner: half of the tokens by [CLS] attention, half by weeding out duplicates."""
+
+from dataclasses import dataclass
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+
+PER_STEP = 8  # duplicates weeded out at a time
+
+
+def weeded(
+    similarity: Float[Tensor, "tokens tokens"], listed: Int[Tensor, " listed"], keep: int
+) -> Int[Tensor, " kept"]:
+    """``keep`` of the listed tokens: those least like another leave last.
+
+    Again and again the list is split into its even and its odd places, and the tokens at even ones
+    that are most similar to one at an odd place leave, at most PER_STEP at a time.
+    """
+    while len(listed) > keep:
+        even, odd = listed[::2], listed[1::2]
+        if not len(odd):
+            return listed[:keep]
+        leave = min(PER_STEP, len(listed) - keep, len(even))
+        closest = similarity[even][:, odd].amax(1)
+        order = closest.argsort(descending=True, stable=True)
+        listed = torch.cat([even[order[leave:]], odd])
+    return listed
+
+
+@final
+@dataclass(frozen=True)
+class VisPruner(VisionStrategy):
+    """Keep what [CLS] attends to most, and of the rest what is least like the others.
+
+    Source: VisPruner, arXiv:2412.01818v2.
+    Differs from the authors' code (Theia-4869/VisPruner at aefa01ad): nothing where the code runs
+        (it needs a list of even length at every step), but similarity is taken in float32.
+
+    Attributes:
+        keep: Tokens kept per image.
+        important: Share of them chosen by attention, in [0, 1]; rounded down.
+        block: The encoder block whose attention is read.
+    """
+
+    keep: int
+    important: float = 0.5
+    block: int = -2
+    at = ("features",)
+
+    def __post_init__(self) -> None:
+        require_counts(keep=self.keep)
+        if not 0 <= self.important <= 1:
+            raise ValueError(f"important must be a share in [0, 1], got {self.important}")
+
+    @property
+    def reads(self) -> tuple[int]:
+        return (self.block,)
+
+    def check(self, facts: ModelFacts) -> None:
+        facts.require_cls(self.block)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        score = view.cls_attention(self.block).mean(0)
+        tokens, keep = len(score), min(self.keep, len(score))
+        order = score.argsort(descending=True, stable=True)
+        important = int(keep * self.important)
+        chosen = order[:important]
+        if important < keep < tokens:
+            hidden = view.hidden.float()
+            view.spend(tokens * hidden.numel())
+            unit = F.normalize(hidden, dim=-1)
+            others = weeded(unit @ unit.T, order[important:], keep - important)
+            chosen = torch.cat([chosen, others])
+        elif keep == tokens:
+            chosen = order
+        return Reduction(chosen.sort().values)
