@@ -11,6 +11,7 @@ from lmms_eval.tasks import TaskManager
 
 from experiments.compose import composed, resolved
 from experiments.run import run
+from mustdrop import TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.harness import controls as module
@@ -25,6 +26,7 @@ from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.prefill.uniform_grid import UniformGrid
 from mustdrop.strategy import ModelFacts
+from mustdrop.vision.cls_topk import ClsTopK
 
 SPLIT = "crowded_test"
 STANDARD = Controls("standard", (0, 1, 2), (0, 1), True)
@@ -120,6 +122,21 @@ def test_the_batch_changes_nothing(pocket, batch_size):
         return [{k: v for k, v in line.items() if k not in timed} for line in samples]
 
     assert told(batch_size) == told(5)
+
+
+def test_beside_a_method_that_drops_before_the_first_layer_stands_random_itself(pocket):
+    """Schedule, flat and the random method: one draw, the same answers."""
+    chosen = {"vision_positions": "compact"}
+    samples = evaluated(pocket, TokenDropper(vision=ClsTopK(keep=60), **chosen))
+    alone = TokenDropper(prefill=Random(keep=60, seed=1), **chosen)
+    grid = TokenDropper(prefill=UniformGrid(keep=60), **chosen)
+    expected = [line["answer"] for line in evaluated(pocket, alone, controls=None)]
+    for kind in ("schedule_random", "flat_random"):
+        found = [line["controls"][kind][1] for line in samples]
+        assert [arm["seed"] for arm in found] == [1] * 5
+        assert [arm["answer"] for arm in found] == expected
+    expected = [line["answer"] for line in evaluated(pocket, grid, controls=None)]
+    assert [line["controls"]["flat_grid"][0]["answer"] for line in samples] == expected
 
 
 def test_controls_change_nothing_of_the_method(pocket):

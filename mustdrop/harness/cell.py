@@ -1,5 +1,8 @@
 """One cell of an experiment: a model, a dropper and a benchmark, run to its end and recorded.
 
+Controls beside the method belong to the cell: they answer the same batches in passes of their own,
+into the same lines. A control on the image makes another cell.
+
 Everything arrives built; what is left to do is read from the run's folder. Knows no configuration
 language.
 """
