@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mustdrop import TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.harness import controls as module
+from mustdrop.harness import lmms
 from mustdrop.harness.checkpoint import Checkpoint
 from mustdrop.harness.controls import Controls
 from mustdrop.harness.lmms import DroppedVLM
@@ -147,6 +149,20 @@ def test_controls_change_nothing_of_the_method(pocket):
 
     assert told(None) == told(STANDARD)
     assert "controls" not in evaluated(pocket, mustdrop(), 1, controls=None)[0]
+
+
+def test_the_methods_seconds_are_its_own(pocket, monkeypatch):
+    """By a clock that a pass of the method moves by 1 and one of a control by 100."""
+    now, made = [0.0], DroppedVLM._pass
+
+    def timed(adapter, dropper, batch, inputs, known, arm=None):
+        now[0] += 1 if arm is None else 100
+        return made(adapter, dropper, batch, inputs, known, arm)
+
+    monkeypatch.setattr(DroppedVLM, "_pass", timed)
+    monkeypatch.setattr(lmms, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for line in evaluated(pocket, mustdrop(), 4, 2):
+        assert (line["seconds"], line["controls_seconds"]) == (1 / 2, 600 / 2)
 
 
 def test_positions_are_counted_by_the_methods_own_rules(pocket):
