@@ -115,15 +115,6 @@ def bipartite_matching(
     return stay.sort().values if cls else stay, leave, partner[leave]
 
 
-def averaging(
-    group: Int[Tensor, " tokens"], groups: int, weight: Float[Tensor, " tokens"]
-) -> Float[Tensor, "groups tokens"]:
-    """The mix that turns each group of tokens into its weighted average."""
-    total = weight.new_zeros(groups).index_add_(0, group, weight)
-    mix = weight.new_zeros(groups, len(group))
-    return mix.scatter_(0, group[None], (weight / total[group])[None])
-
-
 def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
     """Raster index of every cell of every ``window x window`` block, both in raster order.
 

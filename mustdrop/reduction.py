@@ -19,16 +19,40 @@ class Reduction:
         sizes: How many tokens each survivor stands for; None: one each.
         cls: Weight of the encoder's [CLS] in every survivor, where it takes part; with ``mix``
             only.
+        group: The survivor that each token goes into, their number for those that leave; given
+            where no token goes into two (see :meth:`averages`), so that nothing is multiplied by 0.
     """
 
     keep: Int[Tensor, " after"]
     mix: Float[Tensor, "after before"] | None = None
     sizes: Float[Tensor, " after"] | None = None
     cls: Float[Tensor, " after"] | None = None
+    group: Int[Tensor, " before"] | None = None
 
     def __post_init__(self) -> None:
         if self.cls is not None and self.mix is None:
             raise ValueError("a reduction that mixes [CLS] in needs mix for the other tokens")
+
+    @classmethod
+    def averages(
+        cls,
+        keep: Int[Tensor, " after"],
+        group: Int[Tensor, " before"],
+        weight: Float[Tensor, " before"],
+        sizes: Float[Tensor, " after"] | None = None,
+    ) -> "Reduction":
+        """Each survivor the weighted average of its group.
+
+        Args:
+            keep: As above.
+            group: The survivor that each token goes into; ``len(keep)``: none, it leaves.
+            weight: Of each token within its group.
+            sizes: As above.
+        """
+        total = weight.new_zeros(len(keep) + 1).index_add_(0, group, weight)
+        share = weight / total[group]
+        mix = weight.new_zeros(len(keep) + 1, len(group)).scatter_(0, group[None], share[None])
+        return cls(keep, mix[:-1], sizes, group=group)
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -43,6 +67,11 @@ class Reduction:
         """
         if self.mix is None:
             return x.index_select(0, self.keep.to(x.device))
+        if self.group is not None and self.cls is None:
+            group = self.group.to(x.device)
+            weighted = x.float() * self.mix.to(x.device).sum(0)[:, None]
+            rows = weighted.new_zeros(len(self) + 1, x.shape[1]).index_add_(0, group, weighted)
+            return rows[:-1].to(x.dtype)
         mixed = self.mix.to(x) @ x
         if self.cls is None:
             return mixed
@@ -50,20 +79,34 @@ class Reduction:
             raise ValueError("this reduction mixes [CLS] in, and there is none to mix")
         return mixed + self.cls.to(x)[:, None] * cls
 
+    def macs(self, dim: int) -> int:
+        """Multiply-accumulates of the matrix product that a call takes, if it takes one."""
+        return 0 if self.mix is None or self.group is not None else self.mix.numel() * dim
+
     def then(self, later: "Reduction", before: int) -> "Reduction":
         """This reduction of ``before`` tokens, followed by ``later``."""
         keep = self.keep[later.keep]
         if self.mix is None and later.mix is None:
             return Reduction(keep, None, later.sizes)
-        mine = self.weights(before)
+        mine, theirs = self._groups(before), later._groups(len(self))
+        if mine is not None and theirs is not None:
+            left = torch.cat([theirs[0], theirs[0].new_full((1,), len(later))])
+            weight = torch.cat([theirs[1], theirs[1].new_zeros(1)])
+            group, through = left[mine[0]], mine[1] * weight[mine[0]]
+            mix = through.new_zeros(len(later) + 1, before)
+            mix = mix.scatter_(0, group[None], through[None])[:-1]
+            return Reduction(keep, mix, later.sizes, group=group)
         if later.mix is None:
             cls = None if self.cls is None else self.cls[later.keep]
-            return Reduction(keep, mine[later.keep], later.sizes, cls)
+            return Reduction(keep, self.weights(before)[later.keep], later.sizes, cls)
+        if self.mix is None:  # its tokens, put back where they came from
+            mix = later.mix.new_zeros(len(later), before).index_copy_(1, self.keep, later.mix)
+            return Reduction(keep, mix, later.sizes, later.cls)
         cls = later.cls
         if self.cls is not None:
             through = later.mix.to(self.cls) @ self.cls
             cls = through if cls is None else through + cls.to(through)
-        return Reduction(keep, later.mix.to(mine) @ mine, later.sizes, cls)
+        return Reduction(keep, later.mix.to(self.mix) @ self.mix, later.sizes, cls)
 
     def weights(self, before: int) -> Float[Tensor, "after before"]:
         """``mix``, written out also where nothing was mixed."""
@@ -71,3 +114,13 @@ class Reduction:
             return self.mix
         weights = torch.zeros(len(self.keep), before, device=self.keep.device)
         return weights.scatter_(1, self.keep[:, None], 1.0)
+
+    def _groups(self, before: int) -> tuple[Tensor, Tensor] | None:
+        """(survivor of each token, its weight there); None where a token goes into several."""
+        if self.mix is None:
+            group = self.keep.new_full((before,), len(self))
+            group[self.keep] = torch.arange(len(self), device=self.keep.device)
+            return group, torch.ones(before, device=self.keep.device)
+        if self.group is None or self.cls is not None:
+            return None
+        return self.group, self.mix.sum(0)

@@ -7,7 +7,8 @@ import torch
 from fake_views import vision_view
 from torch import Tensor
 
-from mustdrop.functional import averaging, bipartite_matching, complement, even_regions, outliers
+from mustdrop.functional import bipartite_matching, complement, even_regions, outliers
+from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, VisionStrategy
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
@@ -367,7 +368,8 @@ def test_one_images_outliers_are_its_own():
 def test_small_functions_mean_what_they_say():
     assert complement(torch.tensor([4, 0]), 6).tolist() == [1, 2, 3, 5]
     assert complement(torch.arange(3), 3).tolist() == []
-    mix = averaging(torch.tensor([1, 0, 1]), 2, torch.tensor([1.0, 5.0, 3.0]))
+    group, weight = torch.tensor([1, 0, 1]), torch.tensor([1.0, 5.0, 3.0])
+    mix = Reduction.averages(torch.tensor([1, 0]), group, weight).mix
     assert mix.tolist() == [[0.0, 1.0, 0.0], [0.25, 0.0, 0.75]]
 
 

@@ -219,9 +219,13 @@ class EncoderStage:
                     taken.append(None)
                     continue
             taken.append(decision)
-            image.apply(place, decision, self.adapter.patches, tokens.shape[-1])
+            image.apply(place, decision, self.adapter.patches)
             self.weighted |= self.proportional and decision.sizes is not None
-        return None if all(decision is None for decision in taken) else Step(lengths, taken)
+        return (
+            None
+            if all(decision is None for decision in taken)
+            else Step(self.batch, lengths, taken)
+        )
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features = args[0]

@@ -50,12 +50,12 @@ class EncodedImage:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def apply(self, place: Place, reduction: Reduction, patches: int, dim: int) -> None:
-        """Take over a decision on tokens of ``dim`` numbers each."""
+    def apply(self, place: Place, reduction: Reduction, patches: int) -> None:
+        """Take over a decision."""
         self.steps[place] = reduction
-        if reduction.mix is not None:
-            self.spent += len(reduction) * len(self) * dim
         whole = self.reduction
+        if whole is not None and whole.mix is not None:
+            self.spent += reduction.macs(patches) if whole.group is None else 0
         self.reduction = reduction if whole is None else whole.then(reduction, patches)
         keep = reduction.keep
         self.cells, self.protected = self.cells[keep], self.protected[keep]
@@ -73,10 +73,12 @@ class Step:
     """Decisions on a batch of images at one place, to be carried out on their states.
 
     Attributes:
-        lengths: Tokens of each image before.
+        images: The images.
+        lengths: Tokens of each before.
         decisions: One an image; None: its tokens stay as they are.
     """
 
+    images: Sequence[EncodedImage]
     lengths: Sequence[int]
     decisions: Sequence[Reduction | None]
 
@@ -88,6 +90,8 @@ class Step:
         for number, (length, decision) in enumerate(zip(self.lengths, self.decisions, strict=True)):
             own = hidden[number, :length]
             token = None if cls is None else cls[number]
+            if decision is not None:
+                self.images[number].spend(decision.macs(own.shape[1]))
             rows.append(own if decision is None else decision(own, token))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
@@ -100,6 +104,8 @@ class Step:
                 row[:length] = torch.arange(length, device=short.device)
             elif decision.mix is None:
                 row[decision.keep] = torch.arange(len(decision), device=short.device)
+            elif decision.group is not None:
+                row[:length] = decision.group
             else:
                 weight, survivor = decision.mix.max(0)
                 row[:length] = survivor.masked_fill(weight == 0, after)

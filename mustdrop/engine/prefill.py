@@ -113,7 +113,7 @@ class PrefillPass:
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mix is not None:
-                prompt.ledger.spent += decision.mix.numel() * hidden.shape[-1]
+                prompt.ledger.spent += decision.macs(hidden.shape[-1])
                 rows = decision(hidden[number, self.pads[number] :][prompt.vision])
                 order = prompt.order(decision)
                 merged[number] = rows if order is None else rows[order]

@@ -5,8 +5,8 @@ Each function is what an entry of the same name in a strategy's yaml stands for,
 the budget, it is ``floor <n>``. Knows numbers only.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from scipy.optimize import brentq
 
@@ -40,7 +40,7 @@ def pyramid_ratios(
         kept = [entered * ratio**step for step in range(1, len(layers) + 1)]
         return average(entered, kept, layers, depth) - tokens
 
-    ratio = 1.0 if tokens >= entered else float(brentq(miss, 0.0, 1.0))
+    ratio = 1.0 if tokens >= entered else _root(miss)
     return [round(ratio**step, 6) for step in range(1, len(layers) + 1)]
 
 
@@ -66,7 +66,7 @@ def sparsevlm_keep(
 
     if tokens >= entered:
         return kept(1.0)
-    *first, last = kept(float(brentq(lambda ratio: miss(kept(ratio)), 0.0, 1.0)))
+    *first, last = kept(_root(lambda ratio: miss(kept(ratio))))
     around = range(max(0, last - 20), last + 21)
     return [*first, min(around, key=lambda count: abs(miss([*first, count])))]
 
@@ -105,3 +105,8 @@ def withdraw_layer(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -
     """VTW's layer: the one after which nothing is left, nearest to the budget in whole layers."""
     tokens, entered, depth = required(budget, model)
     return min(round(tokens * depth / entered), depth - 1) - 1
+
+
+def _root(miss: Callable[[float], float]) -> float:
+    """The ratio in [0, 1] at which nothing is missed."""
+    return cast(float, brentq(miss, 0.0, 1.0))

@@ -5,7 +5,7 @@ from typing import final
 
 import torch
 
-from mustdrop.functional import averaging, even_regions
+from mustdrop.functional import even_regions
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import VisionStrategy, VisionView, require_counts
 
@@ -44,4 +44,4 @@ class AveragePool(VisionStrategy):
         if keep == len(cells):
             return Reduction(middle)
         sizes, regions = sizes.to(view.sizes), regions.to(cells.device)
-        return Reduction(middle, averaging(regions, keep, torch.ones_like(view.sizes)), sizes)
+        return Reduction.averages(middle, regions, torch.ones_like(view.sizes), sizes)

@@ -95,12 +95,14 @@ class LocalMerge(VisionStrategy):
         untouched = tokens - merged.numel()
         rest = single.logical_not().to(torch.uint8).argsort(stable=True)[:untouched]
         keep = torch.cat([merged[:, -1], rest])
-        sizes = torch.ones_like(keep, dtype=hidden.dtype)
+        sizes = torch.ones_like(keep, dtype=torch.float32)
         sizes[: len(merged)] = merged.shape[1]
-        mix = torch.zeros(len(keep), tokens, dtype=hidden.dtype, device=hidden.device)
-        mix.scatter_(1, keep[:, None], 1.0)
-        mix[: len(merged)].scatter_(1, merged, 1.0 / merged.shape[1])
         if self.order == "raster":
             order = keep.argsort()
-            keep, mix, sizes = keep[order], mix[order], sizes[order]
-        return Reduction(keep, mix if len(merged) else None, sizes)
+            keep, sizes = keep[order], sizes[order]
+        if not len(merged):
+            return Reduction(keep, None, sizes)
+        group = torch.empty(tokens, dtype=torch.long, device=hidden.device)
+        group[keep] = torch.arange(len(keep), device=hidden.device)
+        group[merged] = group[merged[:, -1:]].expand_as(merged)
+        return Reduction.averages(keep, group, sizes.new_ones(tokens), sizes)

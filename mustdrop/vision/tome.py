@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.functional import averaging, bipartite_matching
+from mustdrop.functional import bipartite_matching
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
 
@@ -115,4 +115,4 @@ class ToMe(VisionStrategy):
         group[leave] = len(stay) + partner
         sizes = view.sizes.new_zeros(len(keep)).index_add_(0, group, view.sizes)
         weight = view.sizes if self.weighted else torch.ones_like(view.sizes)
-        return Reduction(keep, averaging(group, len(keep), weight), sizes)
+        return Reduction.averages(keep, group, weight, sizes)
