@@ -8,16 +8,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.variants import variants
-from mustdrop.harness.record import SCHEMA, read_records, read_samples
+from mustdrop.harness.record import SCHEMA, read_record, read_records, read_samples
 
 MATCH = 0.01  # executed averages within this share of each other are the same budget
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
+# What ran beside a method on the same batches, as records name it: in tables.
+BESIDE = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,8 @@ class Cell:
         record: Its record.json.
         metric: The score in ``samples``; None for a cell whose budget could not be reached.
         samples: One row a sample, indexed by (task, doc_id): score, type, question, target, answer,
-            seconds, and the lists vision_tokens and resident_tokens with a number a layer.
+            seconds, and the lists vision_tokens and resident_tokens with a number a layer. The
+            scores of what ran beside it, seeds averaged: schedule, flat, grid; NaN without.
         variant: What tells it from other runs of its method at its budget.
     """
 
@@ -64,9 +68,7 @@ class Cell:
     def image(self) -> str | None:
         """The control on the input image (blank, wrong, ...); None: the image as it is."""
         control = self["config"].get("image")
-        if not control:
-            return None
-        return str(control.get("name") or control["_target_"].rpartition(".")[2])
+        return str(control["name"]) if control else None
 
     @property
     def setup(self) -> str:
@@ -96,8 +98,18 @@ def load(root: Path | str, metric: str | None = None) -> list[Cell]:
         raise ValueError(f"a record.json under {root} is torn: {error}") from error
     if not records:
         raise ValueError(f"no finished run (record.json) under {root}")
-    cells = _tell_apart([_cell(record, metric) for record in records])
-    return sorted(cells, key=_order)
+    return _cells(records, metric)
+
+
+def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[Cell]:
+    """The finished cells among these runs, as :func:`load` gives them; none where none is.
+
+    Raises:
+        ValueError: See :func:`load`.
+    """
+    found = {folder: read_record(folder) for folder in folders}
+    told = [{**record, "folder": str(folder)} for folder, record in found.items() if record]
+    return _cells(told, metric)
 
 
 def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
@@ -111,6 +123,11 @@ def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
 def agree(first: float, second: float) -> bool:
     """Whether two executed averages are the same budget: within 1 % of the larger."""
     return abs(first - second) <= MATCH * max(first, second)
+
+
+def _cells(records: Sequence[dict[str, Any]], metric: str | None) -> list[Cell]:
+    cells = _tell_apart([_cell(record, metric) for record in records])
+    return sorted(cells, key=_order)
 
 
 def _cell(record: dict[str, Any], metric: str | None) -> Cell:
@@ -138,6 +155,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> Cell:
             **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
             **{name: line.get(name) for name in ("type", "seconds")},
             **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
+            **_beside(line.get("controls", {}), chosen),
         }
         for line in lines
     ).set_index(["task", "doc_id"])
@@ -147,10 +165,20 @@ def _cell(record: dict[str, Any], metric: str | None) -> Cell:
     return Cell(record, chosen, frame.astype({"score": float}).sort_index())
 
 
+def _beside(controls: dict[str, Any], metric: str) -> dict[str, float]:
+    """Of one sample, the mean score of each kind of control over its seeds."""
+    found = {}
+    for kind, name in BESIDE.items():
+        scores = [arm["scores"][metric] for arm in controls.get(kind, ())]
+        found[name] = sum(scores) / len(scores) if scores else nan
+    return found
+
+
 def _tell_apart(cells: Sequence[Cell]) -> list[Cell]:
     names: dict[tuple, list[Cell]] = {}
     for cell in cells:
-        names.setdefault((cell.group, cell["method"], cell["budget"]), []).append(cell)
+        named = cell.group, cell["method"], cell["budget"], cell.image
+        names.setdefault(named, []).append(cell)
     return [
         replace(cell, variant=variant)
         for same in names.values()

@@ -8,7 +8,13 @@ from math import isnan
 from typing import Any
 
 OFF = "≠"
-CONTROLS = ("vanilla", "random")
+CONTROLS = ("vanilla", "random")  # runs of their own
+BESIDE = {
+    "schedule": "random tokens on the row's own schedule, as many in every layer",
+    "flat": "random tokens from the input on, at each sample's executed average",
+    "grid": "an even grid from the input on, at each sample's executed average",
+}
+DIFFERENCES = (*CONTROLS, *BESIDE)
 INTERVALS = {
     "wilson": "Wilson's 95 % interval",
     "t": "Student's t, 95 % (scores that are not all 0 or 1)",
@@ -29,7 +35,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
         setups: The letter of each setup.
     """
     ran = [row for row in rows if row["n"]]
-    if any(row[f"vs_{control}_n"] for control in CONTROLS for row in ran):
+    if any(row.get(f"vs_{control}_n") for control in DIFFERENCES for row in ran):
         yield (
             "Δ: difference on the same samples, 95 % interval of the pairs (Newcombe for 0 and 1, "
             "else t), each by itself, not adjusted for their number."
@@ -41,6 +47,9 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
                     f"{row['method']} {row['budget']}: {row[f'vs_{control}_n']} of its {row['n']} "
                     f"samples are shared with {control}."
                 )
+    for control, what in BESIDE.items():
+        if any(row.get(f"vs_{control}_n") for row in ran):
+            yield f"Δ {control}: to {what}; mean of its seeds, run beside it on the same batches."
     if any(row["vs_random_n"] for row in ran) and any(
         not row["vs_random_n"] and row["method"] not in CONTROLS for row in ran
     ):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.notes import OFF, how, notes
+from analysis.notes import DIFFERENCES, OFF, how, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
 COSTS = (
@@ -67,8 +67,8 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     if len(sizes) > 1:
         columns["n"] = lambda row: str(row["n"]) if row["n"] else "–"
     columns[f"{_metric(rows)} [95 %]"] = _accuracy
-    for control in ("vanilla", "random"):
-        if any(row[f"vs_{control}_n"] for row in rows):
+    for control in DIFFERENCES:
+        if any(row.get(f"vs_{control}_n") for row in rows):
             columns[f"Δ {control} [95 %]"] = _difference(f"vs_{control}")
     if any(not isnan(row["target_recall"]) for row in rows):
         columns["target recall"] = lambda row: _percent(row["target_recall"])

@@ -18,15 +18,16 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from analysis.cells import COUNTS, Cell, agree, groups, load
+from analysis.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
 from analysis.intervals import Interval, mean_interval, paired_interval
 from analysis.rendering import render, show, to_csv, to_markdown
 from analysis.variants import alike
 from mustdrop.harness.record import RECALL
 
-__all__ = ["by_type", "render", "show", "summary", "to_csv", "to_markdown"]
+__all__ = ["by_type", "render", "show", "summary", "summary_of", "to_csv", "to_markdown"]
 
 CONTROLS = ("vanilla", "random")
+ENDS = ("", "_low", "_high", "_n")
 
 
 def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
@@ -36,8 +37,13 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         found (see :mod:`analysis.intervals`).
     vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both
         answered, with a paired interval. Random arms are those whose executed average agrees with
-        the cell's within 1 %, whatever their budget was called (of several, those of its own name).
-        Seeds are averaged sample by sample first; where arms differ in more, none is taken.
+        the cell's within 1 %, whatever their budget was called (of several, those of its own name),
+        and that were shown the same image. Seeds are averaged sample by sample first; where arms
+        differ in more, none is taken.
+    vs_schedule (_low, _high, _n): The same against random tokens on the cell's own schedule, which
+        ran beside it: as many in every layer, whether the budget was met or not. vs_flat and
+        vs_grid, where they ran: random tokens, and an even grid, from the input on, as many as each
+        sample's executed average.
     nominal, paper_average, executed_average, resident: The four counts, means over samples.
     matched: Whether the executed average is within 1 % of the budget.
     target_recall_input, target_recall: Share of the patches asked about that some token carries at
@@ -50,10 +56,16 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         FileNotFoundError: If the folder is missing.
         ValueError: See :func:`analysis.cells.load`; also if two cells disagree about a sample.
     """
-    rows = []
-    for members in groups(load(root, metric)).values():
-        rows += [_row(cell, members) for cell in members]
-    return pd.DataFrame(rows)
+    return _frame(load(root, metric))
+
+
+def summary_of(folders: Sequence[Path], metric: str | None = None) -> pd.DataFrame:
+    """The same of these runs alone, those that are finished; empty where none is.
+
+    Raises:
+        ValueError: See :func:`summary`.
+    """
+    return _frame(load_runs(folders, metric))
 
 
 def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
@@ -73,6 +85,20 @@ def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     if not rows:
         raise ValueError(f"no sample under {root} has a question type")
     return pd.DataFrame(rows)
+
+
+def _frame(cells: Sequence[Cell]) -> pd.DataFrame:
+    """A row a cell, without columns of controls that nobody ran."""
+    rows = []
+    for members in groups(cells).values():
+        rows += [_row(cell, members) for cell in members]
+    unused = [
+        f"vs_{name}{end}"
+        for name in BESIDE.values()
+        if name != "schedule" and not any(row[f"vs_{name}_n"] for row in rows)
+        for end in ENDS
+    ]
+    return pd.DataFrame(rows).drop(columns=unused, errors="ignore")
 
 
 def _names(cell: Cell) -> dict[str, Any]:
@@ -100,14 +126,11 @@ def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
     scores = cell.samples["score"] if cell.metric else ()
     row = {**_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(scores))
-    for control in CONTROLS:
-        found = _against(cell, _arms(cell, members, control))
-        row |= {
-            f"vs_{control}": found.value,
-            f"vs_{control}_low": found.low,
-            f"vs_{control}_high": found.high,
-            f"vs_{control}_n": found.n,
-        }
+    differences = {name: _against(cell, _arms(cell, members, name)) for name in CONTROLS}
+    differences |= {name: _beside(cell, name) for name in BESIDE.values()}
+    for name, found in differences.items():
+        values = found.value, found.low, found.high, found.n
+        row |= {f"vs_{name}{end}": value for end, value in zip(ENDS, values, strict=True)}
     counts = record["counts"] or {}
     row |= {name: _number(counts.get(name)) for name in COUNTS}
     row |= {name: _number(record.get(name)) for name in RECALL}
@@ -128,13 +151,16 @@ def _number(value: float | None) -> float:
 
 def _arms(cell: Cell, members: Sequence[Cell], control: str) -> list[Cell]:
     """The runs of a control that this cell may be held against: seeds of one setting, or none."""
-    if cell.metric is None or (cell["method"] == control and cell.image is None):
+    # what an image is worth is told against vanilla on its own, what a selection is worth against
+    # random on the same image
+    image = cell.image if control == "random" else None
+    if cell.metric is None or (cell["method"] == control and cell.image == image):
         return []
     found = [
         other
         for other in members
         if other["method"] == control
-        and other.image is None
+        and other.image == image
         and other.metric == cell.metric
         and other["config"]["model"] == cell["config"]["model"]
         and (control == "vanilla" or agree(other.executed, cell.executed))
@@ -143,6 +169,14 @@ def _arms(cell: Cell, members: Sequence[Cell], control: str) -> list[Cell]:
     arms = named or found
     one = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
     return arms if one else []
+
+
+def _beside(cell: Cell, name: str) -> Interval:
+    """Difference to what ran beside the cell, over the samples that it answered too."""
+    if cell.metric is None:
+        return Interval(nan, nan, nan, "none", 0)
+    both = cell.samples[cell.samples[name].notna()]
+    return paired_interval(both["score"], both[name])
 
 
 def _against(cell: Cell, arms: Sequence[Cell]) -> Interval:

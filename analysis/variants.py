@@ -28,12 +28,16 @@ def variants(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def alike(first: Mapping[str, Any], second: Mapping[str, Any], but: Sequence[str] = ()) -> bool:
-    """Whether two configs ask for the same results, entries of these names aside."""
-    ours, theirs = (
-        {name: value for name, value in _asked(config).items() if name not in but}
-        for config in (first, second)
-    )
+    """Whether two configs ask for the same answers, entries of these names aside, at any depth."""
+    left_out = (*but, "controls")  # what runs beside a method changes no answer of its own
+    ours, theirs = (_without(_asked(config), left_out) for config in (first, second))
     return ours == theirs
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _without(each, names) for name, each in value.items() if name not in names}
 
 
 def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,8 +61,8 @@ def _differences(path: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequen
 
 
 def _short(value: Any) -> str:
-    """A value in few words; a strategy by its class."""
+    """A value in few words: what it is called, or a strategy by its class."""
     if isinstance(value, Mapping):
         target = str(value.get("_target_", ""))
-        return target.rpartition(".")[2] or str(value.get("name", dict(value)))
+        return str(value.get("name") or target.rpartition(".")[2] or dict(value))
     return "none" if value is None else str(value)

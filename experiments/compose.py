@@ -1,6 +1,6 @@
 """Configurations: where conf/ is, what its resolvers mean, a config with every value in place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.cluster.site_file import for_submitit
 from mustdrop.harness import schedules
-from mustdrop.harness.budget import STAGES, budget_keep
+from mustdrop.harness.budget import STAGES, budget_keep, budget_share
 
 
 def as_node(closed_form: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +27,7 @@ def as_node(closed_form: Callable[..., Any]) -> Callable[..., Any]:
 
 CLOSED_FORMS = (
     budget_keep,
+    budget_share,
     schedules.pyramid_ratios,
     schedules.sparsevlm_keep,
     schedules.tome_removed,
@@ -35,6 +36,8 @@ CLOSED_FORMS = (
 for closed_form in CLOSED_FORMS:
     OmegaConf.register_new_resolver(closed_form.__name__, as_node(closed_form), replace=True)
 OmegaConf.register_new_resolver("site", for_submitit, replace=True)
+
+RANDOM = "mustdrop.prefill.random.Random"
 
 
 def conf_dir() -> Path:
@@ -55,8 +58,8 @@ def composed(*overrides: str, name: str = "run") -> DictConfig:
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """Every value in place, as plain data: what a run is keyed by and what its record tells.
 
-    A method that drops nothing has no budget, whatever was asked for: vanilla is one run, not one a
-    budget.
+    A method that drops nothing has no budget and no control beside it, whatever was asked for:
+    vanilla is one run, not one a budget. Random dropping is its own control.
 
     Raises:
         MissingMandatoryValue: If a value has to be given.
@@ -67,5 +70,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     config = {str(name): value for name, value in plain.items()}
     if all(config[stage] is None for stage in STAGES):
-        config["budget"] = None
+        config["budget"] = config["controls"] = None
+    if _random(config):
+        config["controls"] = None
     return config
+
+
+def _random(config: Mapping[str, Any]) -> bool:
+    """Whether random tokens are all that leaves."""
+    drawn = (config["prefill"] or {}).get("_target_") == RANDOM
+    return drawn and config["vision"] is None and config["key_tokens"] is None

@@ -2,7 +2,9 @@
 
 python experiments/run.py                      # PocketLLaVA x PocketVQA x MustDrop at t192
 python experiments/run.py method=fastv budget=t128 benchmark.limit=50
-python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128
+python experiments/run.py method=mustdrop controls=standard      # five seeds of random beside it
+python experiments/run.py method=vanilla image=wrong             # another question's picture
+python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   # ends in a table
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
@@ -22,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.compose import conf_dir, resolved
 from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
+from experiments.outcome import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness.budget import unreachable
@@ -149,8 +152,9 @@ def _built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
     model, processor = _loaded(checkpoint, config["device"])
     return Cell(
-        model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config)
-    )
+        model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
+        instantiate(cfg.image), instantiate(cfg.controls) if config["controls"] else None,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -176,26 +180,6 @@ def _traces(config: Mapping[str, Any]) -> Sequence[int]:
     if isinstance(asked, list) and all(isinstance(doc, int) and doc >= 0 for doc in asked):
         return asked
     raise ValueError(f"traces must be how many samples, or a list of doc_ids, got {asked!r}")
-
-
-def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
-    """A run in three lines."""
-    name = f"{record['model']} x {record['benchmark']} x {record['method']} at {record['budget']}"
-    if record["floor"] is not None:
-        return (
-            f"{told}: {name}: floor {record['floor']:g}, the budget cannot be reached\n  {folder}"
-        )
-    score = record["metric"]
-    found = record["metrics"].get(score)  # none where it is a file for a server
-    counts = " · ".join(
-        f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.1f}'}"
-        for name, value in record["counts"].items()
-    )
-    return (
-        f"{told}: {name}: {score} {'-' if found is None else f'{found:.3f}'} of {record['n']}\n"
-        f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
-        f" · KV {record['kv_bytes'] / 2**20:.2f} MiB\n  {folder}"
-    )
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")

@@ -57,17 +57,18 @@ def bars(root: Path) -> list[Bar]:
     """
     done = load(root)
 
-    def one(method: str, budget: str = "none", benchmark: str = "pocket_vqa", **fields: object):
+    def one(method: str, budget: str = "none", image: str | None = None, **fields: object):
         for cell in done:
             stages = {**(cell["config"]["vision"] or {}), **(cell["config"]["prefill"] or {})}
-            named = (cell["method"], cell["budget"], cell["benchmark"])
-            if named == (method, budget, benchmark) and fields.items() <= stages.items():
+            named = (cell["method"], cell["budget"], cell.image)
+            if named == (method, budget, image) and fields.items() <= stages.items():
                 return cell
-        raise ValueError(f"no finished cell under {root}: {method} at {budget} on {benchmark}")
+        shown = f" with image {image}" if image else ""
+        raise ValueError(f"no finished cell under {root}: {method} at {budget}{shown}")
 
     whole = one("vanilla")
     seen = mean_interval(whole.samples["score"])
-    blind = mean_interval(one("vanilla", benchmark="pocket_vqa_blind").samples["score"])
+    blind = mean_interval(one("vanilla", image="wrong").samples["score"])
     half = difference(whole, one("random", layer=5))
     background = difference(whole, one("oracle", mark="object_patches"))
     made = [

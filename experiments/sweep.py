@@ -2,6 +2,7 @@
 
 python experiments/sweep.py plan table4            # cells, what is missing, how long it will take
 python experiments/sweep.py status table4          # a live table; --once prints it and leaves
+python experiments/sweep.py table table4           # what is done, as one table
 python experiments/sweep.py retry table4           # failed, stopped and stale cells again, here
 python experiments/sweep.py submit table4          # unfinished cells as one SLURM array
 python experiments/run.py -m experiment=table4     # all of it, here or by launcher=joblib, slurm
@@ -26,6 +27,7 @@ from rich.text import Text
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.sweeps.cells import Cell, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
+from experiments.sweeps.launch import tabulate
 from mustdrop.harness.standing import SETTLED, Standing
 
 COLOURS = {
@@ -146,12 +148,12 @@ def _samples(now: Standing) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """One of the four commands."""
+    """One of the five commands."""
     parser = argparse.ArgumentParser(
         prog="sweep.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("plan", "status", "retry", "submit"):
+    for name in ("plan", "status", "table", "retry", "submit"):
         command = commands.add_parser(name)
         command.add_argument("experiment", help="a preset of conf/experiment/")
         command.add_argument(
@@ -176,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return show_plan(cells, console)
             case "status":
                 return show_status(cells, console, options.once)
+            case "table":
+                tabulate(cells, console)
+                return 0
             case "retry":
                 return retry(cells, console)
             case _:

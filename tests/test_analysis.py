@@ -11,7 +11,7 @@ from scipy import stats
 from analysis.cells import load
 from analysis.intervals import paired_interval
 from analysis.sheets import sheet
-from analysis.tables import by_type, main, show, summary, to_csv, to_markdown
+from analysis.tables import by_type, main, show, summary, summary_of, to_csv, to_markdown
 
 
 @pytest.fixture
@@ -87,30 +87,114 @@ def test_random_is_matched_by_executed_average_not_by_name(root):
 
 
 def test_seeds_of_random_are_averaged_and_other_differences_are_not(root):
-    write(root, "random", scores=draws(7), key="k2", seed=1)
+    # a seed stands in the strategy too, and in its copy under dropper
+    strategy = {"prefill": {"seed": 1, "keep": 3}}
+    again = {**strategy, "dropper": strategy}
+    write(root, "random", scores=draws(7), key="k2", seed=1, config=again)
+    first = next(root.rglob("random/**/vqa-k/record.json"))
+    record = json.loads(first.read_text())
+    record["config"] |= {
+        "prefill": {"seed": 0, "keep": 3},
+        "dropper": {"prefill": {"seed": 0, "keep": 3}},
+    }
+    first.write_text(json.dumps(record))
     frame = summary(root)
     found = row(frame, "mustdrop")
     pairs = np.array(draws(2)) - (np.array(draws(1)) + np.array(draws(7))) / 2
     assert found["vs_random"] == pytest.approx(pairs.mean())
     oracle = stats.ttest_1samp(pairs, 0).confidence_interval(0.95)
     assert [found["vs_random_low"], found["vs_random_high"]] == pytest.approx([*oracle])
-    assert set(frame.loc[frame["method"] == "random", "variant"]) == {"seed=0", "seed=1"}
+    assert set(frame.loc[frame["method"] == "random", "variant"]) == {
+        f"seed={seed}, prefill.seed={seed}" for seed in (0, 1)
+    }
     write(root, "random", scores=draws(8), key="k3", config={"prefill": {"layer": 3}})
     frame = summary(root)
     assert row(frame, "mustdrop")["vs_random_n"] == 0
-    assert "seed=0, prefill=none" in set(frame["variant"])
+    assert any("prefill.layer=3" in variant for variant in frame["variant"])
 
 
 def test_a_control_on_another_image_is_not_vanilla(root):
-    blank = {"image": {"_target_": "mustdrop.harness.inputs.Blank"}}
+    blank = {"image": {"_target_": "mustdrop.harness.inputs.Blank", "name": "blank"}}
     write(root, "vanilla", "none", 576.0, draws(9, p=0.2), key="blank", config=blank)
     frame = summary(root)
     assert row(frame, "mustdrop")["vs_vanilla"] == pytest.approx(
         np.mean(draws(2)) - np.mean(draws(0, p=0.9))
     )
-    found = frame[frame["image"] == "Blank"].iloc[0]
+    found = frame[frame["image"] == "blank"].iloc[0]
     assert found["vs_vanilla"] == pytest.approx(np.mean(draws(9, p=0.2)) - np.mean(draws(0, p=0.9)))
-    assert "image" in sheet(frame).heads
+    assert "image" in sheet(frame).heads and "variant" not in sheet(frame).heads
+    # what a selection is worth on a blank image is told by random tokens of a blank image
+    write(root, "mustdrop", executed=193.0, scores=draws(10, p=0.2), key="blank", config=blank)
+    shown = summary(root).set_index(["method", "image"])
+    assert shown.loc[("mustdrop", "blank"), "vs_random_n"] == 0
+    write(root, "random", scores=draws(11, p=0.3), key="blank", config=blank)
+    shown = summary(root).set_index(["method", "image"])
+    assert shown.loc[("mustdrop", "blank"), "vs_random"] == pytest.approx(
+        np.mean(draws(10, p=0.2)) - np.mean(draws(11, p=0.3))
+    )
+    assert shown.loc[("mustdrop", ""), "vs_random"] == pytest.approx(
+        np.mean(draws(2)) - np.mean(draws(1))
+    )
+    assert shown.loc[("random", "blank"), "vs_random_n"] == 0
+
+
+def beside(root, method, **kinds):
+    """Puts controls into the samples of a run: of each kind the scores of every seed."""
+    path = next(root.rglob(f"{method}/**/samples.jsonl"))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["controls"] = {
+            kind: [
+                {"seed": seed, "scores": {"exact_match": scores[line["doc_id"]]}}
+                for seed, scores in enumerate(seeds)
+            ]
+            for kind, seeds in kinds.items()
+        }
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_row_is_held_against_its_own_schedule_whatever_its_budget(root):
+    assert "Δ schedule" not in to_markdown(summary(root))
+    write(root, "fastv", executed=150.0, scores=draws(4))  # 22 % off: no random arm is near
+    beside(root, "fastv", schedule_random=[draws(12)])
+    found = row(summary(root), "fastv")
+    assert found["vs_random_n"] == 0 and found["vs_schedule_n"] == 40
+    expected = paired_interval(draws(4), draws(12))
+    assert [found["vs_schedule"], found["vs_schedule_low"]] == [expected.value, expected.low]
+    assert row(summary(root), "mustdrop")["vs_schedule_n"] == 0
+    text = to_markdown(summary(root))
+    assert "Δ schedule [95 %]" in text and "Δ flat" not in text and "Δ grid" not in text
+    assert not {"vs_flat", "vs_grid"} & set(summary(root))
+
+    five = [draws(seed) for seed in range(20, 25)]
+    beside(root, "fastv", schedule_random=five, flat_random=five[:2], flat_grid=five[:1])
+    found = row(summary(root), "fastv")
+    pairs = np.array(draws(4)) - np.mean(five, axis=0)
+    oracle = stats.ttest_1samp(pairs, 0).confidence_interval(0.95)
+    assert found["vs_schedule"] == pytest.approx(pairs.mean())
+    assert [found["vs_schedule_low"], found["vs_schedule_high"]] == pytest.approx([*oracle])
+    assert found["vs_flat"] == pytest.approx(np.mean(draws(4)) - np.mean(five[:2]))
+    assert found["vs_grid"] == pytest.approx(np.mean(draws(4)) - np.mean(five[0]))
+    assert "Δ grid [95 %]" in to_markdown(summary(root))
+
+
+def test_controls_beside_a_method_make_it_no_other_method(root):
+    """Random arms with and without something beside them are seeds of one setting."""
+    asked = {"controls": {"_target_": "mustdrop.harness.controls.Controls", "name": "standard"}}
+    write(root, "random", scores=draws(7), key="k2", seed=1, config=asked)
+    pairs = np.array(draws(2)) - (np.array(draws(1)) + np.array(draws(7))) / 2
+    assert row(summary(root), "mustdrop")["vs_random"] == pytest.approx(pairs.mean())
+    variants = set(summary(root).query("method == 'random'")["variant"])
+    assert variants == {"seed=0, controls=none", "seed=1, controls=standard"}
+
+
+def test_the_table_of_a_sweep_holds_its_own_cells_alone(root):
+    folders = sorted(path.parent for path in root.rglob("record.json"))
+    assert list(summary_of(folders[1:])["method"]) == ["random", "vanilla"][::-1]
+    assert row(summary_of(folders), "mustdrop").equals(row(summary(root), "mustdrop"))
+    alone = row(summary_of(folders[:1]), "mustdrop")
+    assert alone["vs_vanilla_n"] == alone["vs_random_n"] == 0
+    assert summary_of([root / "not" / "yet"]).empty
 
 
 def test_an_unmatched_budget_is_flagged_at_one_percent(tmp_path):

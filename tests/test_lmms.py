@@ -189,15 +189,7 @@ def test_bounds_are_told_the_documents_patches(pocket, task, invert, recall):
     assert {line["target_recall"] for line in samples} <= {recall, None}
 
 
-def test_the_blind_control_shows_another_image(pocket):
-    blind = PocketVQA("blind", SPLIT, image="other")
-    doc = blind.eval_docs[3]
-    assert doc["image"].tobytes() == sample(SPLIT, 4).image.tobytes()
-    assert doc["question"] == sample(SPLIT, 3).question and "target_patches" not in doc
-    _, samples = evaluated(pocket, blind, 4)
-    assert "target_recall" not in samples[0]
-    with pytest.raises(ValueError, match="image must be one of own, other, got 'blank'"):
-        PocketVQA("blind", SPLIT, image="blank")
+def test_a_split_that_is_none_is_told():
     with pytest.raises(ValueError, match="split must be one of crowded_test"):
         PocketPOPE("pairs", "hard")
 

@@ -250,10 +250,16 @@ def command(monkeypatch, *arguments):
         (["method=fastv", "traces=-1"], "traces must be how many samples"),
         (["benchmark.task.split=hard", "method=fastv"], "split must be one of crowded_test"),
         (
-            ["method=oracle", "benchmark=pocket_vqa_blind"],
-            "KnownPatches needs target_patches of every document, which pocket_vqa_blind does not",
+            ["method=oracle", "image=wrong"],
+            "KnownPatches has to be told target_patches of every picture, which are those of the",
         ),
         (["method=oracle", "vision.mark=bus"], "KnownPatches needs bus of every document"),
+        (
+            ["image=blank", "image.colour=[1,2,300]"],
+            "image: colour must be three numbers from 0 to",
+        ),
+        (["image=resized", "image.ratio=0.0"], "image: ratio must be a share of pixels in (0, 1]"),
+        (["controls.schedule_random=[3,3]"], "schedule_random must be a list of different seeds"),
         (["device=nowhere"], "device=nowhere cannot be used"),
         (["benchmark.metric=bleu"], "benchmark.metric must be one of exact_match"),
         (["budget.tokens=-4"], "budget.tokens must be a count, 0 or more, got -4"),

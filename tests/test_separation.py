@@ -37,7 +37,7 @@ def make(root: Path, **changed: float) -> Path:
         method, budget = config["method"]["name"], config["budget"]
         stages = {name: config[name] for name in ("vision", "prefill")}
         name = method
-        if config["benchmark"]["name"] == "pocket_vqa_blind":
+        if config["image"]:
             name = "blind"
         elif (stages["prefill"] or {}).get("layer") == 5:
             name = "half"
@@ -47,7 +47,10 @@ def make(root: Path, **changed: float) -> Path:
             root, method, budget["name"] if budget else "none", key=f"k{number}",
             scores=scores(levels[name]), executed=float(budget["tokens"] if budget else 300),
             benchmark=config["benchmark"]["name"],
-            config={**stages, "benchmark": config["benchmark"], "budget": budget},
+            config={
+                **stages, "benchmark": config["benchmark"], "budget": budget,
+                "image": config["image"],
+            },
         )  # fmt: skip
     return root
 

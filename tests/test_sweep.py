@@ -124,6 +124,54 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     assert "(4 by other code; force=true measures anew)" in capsys.readouterr().err
 
 
+def table(text):
+    """The rows of the one table that ends what was printed: method and budget."""
+    head = "run · pocket · pocket_vqa · n = 2"
+    assert text.count(head) == 1
+    lines = text.partition(head)[2].splitlines()
+    return [
+        tuple(line.split()[:2])
+        for line in lines
+        if line.split()[:1] and line.split()[0] in ("fastv", "random", "mustdrop")
+    ]
+
+
+def test_a_sweep_ends_in_one_table_of_its_cells_done_before_or_now(tmp_path, monkeypatch, capsys):
+    root = f"output_root={tmp_path}"
+    run(composed("method=mustdrop", "budget=t64", "benchmark.limit=2", root))  # not asked for
+    run(composed("method=fastv", "budget=t64", "benchmark.limit=2", "batch_size=2", root))
+    rows = [(name, budget) for budget in ("t128", "t64") for name in ("fastv", "random")]
+    capsys.readouterr()
+    assert sweeps(monkeypatch, *FOUR, root) == []
+    told = capsys.readouterr().out
+    assert table(told) == rows and "Δ schedule" in told and "Δ random" in told
+    assert sweeps(monkeypatch, *FOUR, root) == []
+    assert table(capsys.readouterr().out) == rows
+    assert script.main(["table", "none", *FOUR, root]) == 0
+    assert table(capsys.readouterr().out) == rows
+
+    monkeypatch.setenv("RANK", "1")  # of several processes one speaks
+    launch.tabulate(plan("none", [*FOUR, root]), Console())
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("RANK", "0")
+    launch.tabulate(plan("none", [*FOUR, root]), Console())
+    assert table(capsys.readouterr().out) == rows
+
+
+def test_a_table_that_fails_is_a_line_and_hides_no_failure(tmp_path, monkeypatch, capsys):
+    asked = ("method=fastv", "budget=none,t64", "benchmark.limit=2", f"output_root={tmp_path}")
+    failed = sweeps(monkeypatch, *asked)
+    told = capsys.readouterr()
+    assert len(failed) == 1 and table(told.out) == [("fastv", "t64")]
+    (record,) = tmp_path.rglob("record.json")
+    record.write_text(record.read_text()[:50])
+    launch.tabulate(plan("none", asked), Console())
+    assert "no table: JSONDecodeError" in capsys.readouterr().out
+    record.unlink()
+    launch.tabulate(plan("none", asked), Console())
+    assert "no table: none of these cells is done" in capsys.readouterr().out
+
+
 def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch, capsys):
     """One that cannot be composed, one refused before work, one that breaks inside, one busy."""
     root = f"output_root={tmp_path}"
@@ -244,7 +292,7 @@ def sweep_process(root, *more):
 
 def answers(root):
     """All that must not depend on how a cell was run."""
-    timed = ("seconds",)
+    timed = ("seconds", "controls_seconds")
     return {
         folder.relative_to(root).as_posix(): [
             {name: value for name, value in line.items() if name not in timed}

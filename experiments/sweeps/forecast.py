@@ -37,7 +37,8 @@ class Forecast:
             if record["n"]:
                 for names in LIKE:
                     known = tuple(record[name] for name in names)
-                    seen.setdefault(known, []).append(record["seconds"] / record["n"])
+                    spent = record["seconds"] + record.get("controls_seconds", 0.0)
+                    seen.setdefault(known, []).append(spent / record["n"])
         return cls({known: median(values) for known, values in seen.items()})
 
     def left(self, cell: Cell, now: Standing) -> float | None:

@@ -3,6 +3,8 @@
 What became of a cell is read from its folder, whatever a launcher or a scheduler says of it.
 """
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 from hydra.core.utils import JobReturn
@@ -18,6 +20,7 @@ from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_record
 from mustdrop.harness.standing import SETTLED
 
+WIDTH = 200  # of a table that goes to a file
 # Of this process's sweep: how many cells it launched, and what its exit code tells.
 launched = 0
 failures: list[str] = []
@@ -26,7 +29,7 @@ failures: list[str] = []
 def sweep(
     asked: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], launcher: Launcher
 ) -> list[JobReturn]:
-    """Launch what is unfinished, then say what is done, failed, and elsewhere.
+    """Launch what is unfinished, then say what is done, failed, and elsewhere, and show a table.
 
     Returns:
         What the launcher brought back.
@@ -55,6 +58,7 @@ def sweep(
         return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
     finally:
         account(cells, console)
+        tabulate(cells, console)
 
 
 def account(cells: Sequence[Cell], console: Console) -> None:
@@ -69,6 +73,23 @@ def account(cells: Sequence[Cell], console: Console) -> None:
         why = now.error or f"{now.state} after {now.n} samples; the same command goes on"
         failures.append(f"{cell.name}: {why}")
         console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
+
+
+def tabulate(cells: Sequence[Cell], console: Console) -> None:
+    """One table of those of these cells that are done, on standard output; one of several ranks."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    try:
+        from analysis.tables import show, summary_of  # pandas: only where there is a table to make
+
+        frame = summary_of([cell.folder for cell in cells if cell.folder])
+        if len(frame):
+            show(frame, Console(width=None if sys.stdout.isatty() else WIDTH))
+        else:
+            console.print("no table: none of these cells is done")
+    except Exception as error:  # what ran must not be lost over how it is shown
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        console.print(f"[red]no table[/]: {escape(told)}", soft_wrap=True)
 
 
 def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:

@@ -29,7 +29,8 @@ class Documents:
     """The benchmark of a resolved config, built when its first picture is asked for."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config, self.had = config, True
+        # of a control on the image nobody kept what was shown
+        self.config, self.had = config, not config.get("image")
 
     @cached_property
     def task(self) -> Any:

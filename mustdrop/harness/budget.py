@@ -80,6 +80,16 @@ def budget_keep(
     return round(keep * share)
 
 
+def budget_share(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> float:
+    """What ``${budget_share:...}`` in an image control's yaml stands for: T / N, at most 1.
+
+    Raises:
+        ValueError: If no budget was chosen.
+    """
+    tokens, vision_tokens, _ = required(budget, model)
+    return min(1.0, tokens / vision_tokens)
+
+
 def unreachable(config: Mapping[str, Any]) -> float | None:
     """The least executed average of a resolved config whose budget lies below it, else None."""
     budget = config["budget"]

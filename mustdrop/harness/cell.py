@@ -1,5 +1,8 @@
 """One cell of an experiment: a model, a dropper and a benchmark, run to its end and recorded.
 
+Controls beside the method belong to the cell: they answer the same batches in passes of their own,
+into the same lines. A control on the image makes another cell.
+
 Everything arrives built; what is left to do is read from the run's folder. Knows no configuration
 language.
 """
@@ -18,6 +21,9 @@ from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.dropper import TokenDropper
+from mustdrop.harness.chat import pictures, read_chat
+from mustdrop.harness.controls import Controls
+from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.parts import Part, join, parts_folder, read_parts
 from mustdrop.harness.progress import Meanwhile
@@ -42,6 +48,8 @@ class Cell:
         config: Resolved; it names everything.
         limit: Samples wanted; None: all there are.
         traces: Samples whose ledger is kept.
+        image: What is shown instead of a document's own pictures; None: those.
+        controls: What runs beside the method, on the same batches; None: nothing.
     """
 
     model: PreTrainedModel
@@ -51,6 +59,8 @@ class Cell:
     config: Mapping[str, Any]
     limit: int | None = None
     traces: Sequence[int] = ()
+    image: ImageControl | None = None
+    controls: Controls | None = None
 
     @property
     def nominal(self) -> float | None:
@@ -58,7 +68,7 @@ class Cell:
         return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
 
     def check(self) -> None:
-        """Raise what is wrong with method, model and metric before anything is asked."""
+        """Raise what is wrong with method, model, images and metric before anything is asked."""
         asked = self.config["benchmark"]["metric"]
         known = [metric["metric"] for metric in self.task.config.metric_list]
         if asked not in known:
@@ -70,6 +80,13 @@ class Cell:
             raise ValueError(
                 f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
                 f"{name} does not know; PocketVQA does (benchmark=pocket_vqa)"
+            )
+        require_own_image(self.dropper, self.image)
+        if self.image is not None:
+            task: Any = self.task  # of those that make messages, as all of ours do
+            self.image.check(
+                pictures(read_chat(task.config.task, place, task.doc_to_messages(doc)))
+                for place, doc in enumerate(task.eval_docs)
             )
         with self.dropper.attach(self.model, known=()):
             pass
@@ -182,6 +199,8 @@ class Cell:
             answered=answered,
             on_sample=keep,
             on_ledger=_keeper(folder, traced),
+            image=self.image,
+            controls=self.controls,
         )
 
 

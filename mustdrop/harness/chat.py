@@ -1,6 +1,6 @@
 """A document as a model is asked it: conversation, pictures, inputs. Knows no dropping."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmms_eval.protocol import ChatMessages
@@ -29,6 +29,36 @@ def pictures(chat: ChatMessages) -> list[Image.Image]:
     """Its images, those given by their path too, in the order of the conversation."""
     given = chat.extract_media()[0]
     return [Image.open(image) if isinstance(image, str) else image for image in given]
+
+
+def other_pictures(
+    task: str, docs: Any, doc_id: int, to_messages: Callable[[Any], Any]
+) -> Iterator[list[Image.Image]]:
+    """Those of each other document, from the next one on, round to the one before."""
+    for place in range(doc_id + 1, doc_id + len(docs)):
+        other = place % len(docs)
+        yield pictures(read_chat(task, other, to_messages(docs[other])))
+
+
+def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:
+    """The conversation with other pictures in its pictures' places; none: without those places."""
+    left = iter(shown)
+    turns = []
+    for turn in chat.messages:
+        parts = []
+        for part in turn.content:
+            if part.type != "image":
+                parts.append(part)
+            elif shown:
+                parts.append(part.model_copy(update={"url": next(left)}))
+        turns.append(turn.model_copy(update={"content": parts}))
+    return ChatMessages(messages=turns)
+
+
+def shorter_side(processor: Any) -> int:
+    """Pixels of a picture's shorter side as the model sees it."""
+    size = processor.image_processor.size
+    return size["shortest_edge"] if "shortest_edge" in size else min(size["height"], size["width"])
 
 
 def question(chat: ChatMessages) -> str:

@@ -6,36 +6,30 @@ ends the run instead of becoming an empty answer, documents without an image are
 batch is done.
 """
 
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import Task
 from lmms_eval.protocol import ChatMessages
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.chat import pictures, prompt_inputs, question, read_chat
+from mustdrop.engine.known import Known
+from mustdrop.harness.answers import answer, generate_options, result, scores
+from mustdrop.harness.chat import other_pictures, pictures, prompt_inputs, question, read_chat
+from mustdrop.harness.controls import Arm, Controls
+from mustdrop.harness.inputs import ImageControl, require_own_image, showing
 from mustdrop.harness.measure import Meter, target_recall
 from mustdrop.ledger import TokenLedger
 
-SAMPLING = ("temperature", "top_p", "top_k")
-
-
-@dataclass
-class SampleCounts(TokenCounts):
-    """lmms-eval's counters, with ours beside them: it asks for no more than ``to_dict``."""
-
-    measured: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), **self.measured}
+_Passed = tuple[torch.Tensor, list[TokenLedger]]  # new tokens and ledgers of a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +61,12 @@ class DroppedVLM(lmms):
         on_sample: Called with each new sample, in the order of the documents, when its batch is
             done.
         on_ledger: Called with doc_id and ledger of each prompt.
+        image: What is shown instead of a document's own pictures; None: those.
+        controls: What runs beside the dropper on the same batch; None: nothing.
+
+    Raises:
+        ValueError: If ``batch_size`` is no count, or the dropper has to be told of pictures that
+            are not shown.
     """
 
     is_simple = False
@@ -83,13 +83,16 @@ class DroppedVLM(lmms):
         answered: Mapping[int, Mapping[str, Any]] | None = None,
         on_sample: Callable[[dict[str, Any]], None] | None = None,
         on_ledger: Callable[[int, TokenLedger], None] | None = None,
+        image: ImageControl | None = None,
+        controls: Controls | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         # in a dict: lmms-eval deletes attributes that are modules
         self._held = {"model": model, "processor": processor}
-        self.dropper = dropper or TokenDropper()
+        self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
+        require_own_image(self.dropper, image)
         self.config = dict(config or {})
         self.batch_size, self.nominal, self.max_new_tokens = batch_size, nominal, max_new_tokens
         self.answered = answered or {}
@@ -126,10 +129,10 @@ class DroppedVLM(lmms):
         results: dict[int, GenerationResult] = {}
         for batch in self._batches(requests):
             for request, sample in zip(batch, self._ask(batch), strict=True):
-                results[id(request.instance)] = _result(sample)
+                results[id(request.instance)] = result(sample)
         for instance in requests:
             if id(instance) not in results:
-                results[id(instance)] = _result(self.answered[instance.arguments[3]])
+                results[id(instance)] = result(self.answered[instance.arguments[3]])
         return [results[id(instance)] for instance in requests]
 
     def _batches(self, requests: list[Instance]) -> Iterator[list[_Request]]:
@@ -145,12 +148,17 @@ class DroppedVLM(lmms):
 
     def _read(self, instance: Instance) -> _Request:
         _, to_messages, options, doc_id, task, split = instance.arguments
-        doc = self.task_dict[task][split][doc_id]
+        docs = self.task_dict[task][split]
+        doc = docs[doc_id]
         chat = read_chat(task, doc_id, to_messages(doc))
+        if self.image is not None:
+            others = partial(other_pictures, task, docs, doc_id, to_messages)
+            chat = showing(chat, self.image, self.processor, others)
         return _Request(instance, to_messages.__self__, doc_id, doc, chat, options)
 
     @torch.inference_mode()
     def _ask(self, batch: Sequence[_Request]) -> list[dict[str, Any]]:
+        """The records of a batch: the method's pass, then one for each control beside it."""
         start = time.perf_counter()
         inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
         needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
@@ -159,94 +167,83 @@ class DroppedVLM(lmms):
             for request in batch
             for _ in pictures(request.chat)
         ]
-        with self.dropper.attach(self.model, known) as run:
-            tokens = self.model.generate(**inputs, **self._options(batch[0].options))
-        fresh = tokens[:, inputs["input_ids"].shape[1] :].cpu()
-        seconds = (time.perf_counter() - start) / len(batch)
-        return [
-            self._sample(request, row, ledger, seconds)
-            for request, row, ledger in zip(batch, fresh, run.ledgers, strict=True)
+        rows, ledgers = self._pass(self.dropper, batch, inputs, known)
+        asked = time.perf_counter()
+        beside = [
+            (arm, self._pass(arm.dropper, batch, inputs, (), arm))
+            for arm in (self.controls.arms(self.dropper, ledgers) if self.controls else ())
         ]
+        ended = time.perf_counter()
+        samples = []
+        for place, request in enumerate(batch):
+            sample = self._sample(request, rows[place], ledgers[place])
+            sample["seconds"] = (asked - start) / len(batch)
+            if self.controls is not None:
+                sample["controls"] = self._beside(request, place, beside)
+                sample["controls_seconds"] = (ended - asked) / len(batch)
+            if self.on_ledger is not None:
+                self.on_ledger(request.doc_id, ledgers[place])
+            if self.on_sample is not None:
+                self.on_sample(sample)
+            samples.append(sample)
+        return samples
 
-    def _options(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``generate`` is told; ``until`` is ours to apply."""
-        sampled = bool(asked.get("do_sample"))
-        kept = {name: asked[name] for name in SAMPLING if sampled and asked.get(name) is not None}
-        return {
-            "do_sample": sampled,
-            "num_beams": asked.get("num_beams") or 1,
-            "max_new_tokens": asked.get("max_new_tokens") or self.max_new_tokens,
-            "pad_token_id": self.processor.tokenizer.pad_token_id,
-            **kept,
-        }
+    def _pass(
+        self,
+        dropper: TokenDropper,
+        batch: Sequence[_Request],
+        inputs: Mapping[str, Any],
+        known: Known,
+        arm: Arm | None = None,
+    ) -> _Passed:
+        """New tokens and ledgers of a prepared batch under a dropper.
 
-    def _sample(
-        self, request: _Request, row: torch.Tensor, ledger: TokenLedger, seconds: float
-    ) -> dict[str, Any]:
-        """The record of one answer."""
-        new = self._length(row)
-        answer = self.processor.tokenizer.decode(row[:new], skip_special_tokens=True)
-        until = request.options.get("until") or []
-        for end in [until] if isinstance(until, str) else until:
-            answer = answer.split(end)[0]
+        Raises:
+            RuntimeError: If a control did not keep what it had to.
+        """
+        told = batch[0].options
+        options = generate_options(told, self.max_new_tokens, self.processor.tokenizer.pad_token_id)
+        with dropper.attach(self.model, known) as run:
+            tokens = self.model.generate(**inputs, **options)
+        if arm is not None:
+            arm.check(run.ledgers)
+        return tokens[:, inputs["input_ids"].shape[1] :].cpu(), run.ledgers
+
+    def _sample(self, request: _Request, row: torch.Tensor, ledger: TokenLedger) -> dict[str, Any]:
+        """The record of one answer; its times are the batch's."""
+        said, new = self._said(request, row)
         doc = request.doc
         kind = {"type": doc["type"]} if "type" in doc else {}
-        marked = doc.get("target_patches")
+        # what is known of a picture is not known of what was put in its place
+        marked = doc.get("target_patches") if self.image is None else None
         recall = {}
         if marked is not None and ledger.vision.any():
             recall = target_recall(ledger, marked)
-        sample = {
+        return {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
             **kind,
             "question": question(request.chat),
-            "answer": answer.strip(),
             "target": request.task.doc_to_target(doc),
-            "scores": scores(request.task, request.instance, doc, answer),
+            **said,
             **self.meter.measure(ledger, self.nominal),
             **recall,
             "new_tokens": new,
-            "seconds": seconds,
         }
-        if self.on_ledger is not None:
-            self.on_ledger(request.doc_id, ledger)
-        if self.on_sample is not None:
-            self.on_sample(sample)
-        return sample
 
-    def _length(self, row: torch.Tensor) -> int:
-        """New tokens up to the end of the answer, its end token counted."""
-        ends = self.model.generation_config.eos_token_id
-        if ends is None:
-            return len(row)
-        ended = torch.isin(row, torch.tensor(ends if isinstance(ends, list) else [ends]))
-        return int(ended.int().argmax()) + 1 if ended.any() else len(row)
+    def _said(self, request: _Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
+        """One answer with its scores, and how many tokens it has."""
+        text, new = answer(self.model, self.processor.tokenizer, row, request.options)
+        found = scores(request.task, request.instance, request.doc, text)
+        return {"answer": text.strip(), "scores": found}, new
 
-
-def scores(task: Task, instance: Instance, doc: Mapping[str, Any], answer: str) -> dict[str, float]:
-    """What the task's own scoring makes of one answer, the way lmms-eval would call it at the end.
-
-    A score that is no number (a submission to a server, say) is left out.
-    """
-    own = replace(instance, resps=[answer], filtered_resps={}, token_counts=[])
-    docs: Any = [doc]
-    for ensemble in task._filters[:1]:
-        ensemble.apply([own], docs)
-    filtered = next(iter(own.filtered_resps.values()), answer)
-    # without lmms-eval's wrapper, which tries five times and hides the error
-    made = inspect.unwrap(type(task).process_results)(task, doc, [filtered])
-    found = {
-        name: value.get("score") if isinstance(value, Mapping) else value
-        for name, value in made.items()
-    }
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
-
-
-def _result(sample: Mapping[str, Any]) -> GenerationResult:
-    counters = ("vision_tokens", "resident_tokens", "counts", "prefill_macs", "kv_bytes", "seconds")
-    counts = SampleCounts(
-        input_tokens=sample["prompt_tokens"],
-        output_tokens=sample["new_tokens"],
-        measured={name: sample[name] for name in counters},
-    )
-    return GenerationResult(sample["answer"], counts)
+    def _beside(
+        self, request: _Request, place: int, beside: Sequence[tuple[Arm, _Passed]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """What the controls answered to one request, by their kind."""
+        told: dict[str, list[dict[str, Any]]] = {}
+        for arm, (rows, ledgers) in beside:
+            said, _ = self._said(request, rows[place])
+            counts = ledgers[place].counts(self.nominal).as_dict()
+            told.setdefault(arm.name, []).append({"seed": arm.seed, **said, "counts": counts})
+        return told

@@ -1,6 +1,6 @@
 """A run on disk, as it is read: its folder, its samples line by line, its record.
 
-    outputs/<experiment>/<model>/<method>/<budget>/<benchmark>-<key>/
+    outputs/<experiment>/<model>/<method>/<budget>/<benchmark>[-<image>]-<key>/
       config.yaml    what was asked for, resolved
       status.json    where the run stands, and the code that made its samples
       samples.jsonl  one line a sample, written as soon as it is answered
@@ -40,13 +40,16 @@ def run_key(config: Mapping[str, Any]) -> str:
 def run_folder(config: Mapping[str, Any]) -> Path:
     """Where a resolved config's run lives."""
     budget = config["budget"]
+    told = [config["benchmark"]["name"]]
+    if config.get("image"):
+        told.append(config["image"]["name"])
     return Path(
         config["output_root"],
         config["experiment"],
         config["model"]["name"],
         config["method"]["name"],
         budget["name"] if budget else "none",
-        f"{config['benchmark']['name']}-{run_key(config)}",
+        "-".join([*told, run_key(config)]),
     )
 
 

@@ -41,6 +41,7 @@ def record_of(
         "resident_tokens": _column_means([line["resident_tokens"] for line in samples]),
         **_means([{name: line[name] for name in costs} for line in samples]),
         "flops_ratio": spent / whole,
+        **_beside(samples),
         "hardware": dict(hardware),
         "seconds": sum(line["seconds"] for line in samples),
         "finished": now(),
@@ -83,6 +84,34 @@ def _head(config: Mapping[str, Any], run: Run) -> dict[str, Any]:
         "versions": dict(run.mark.versions),
         "config": dict(config),
     }
+
+
+def _beside(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the controls came to: an entry a kind, in it one a seed. Empty where there were none.
+
+    Their scores are means over the samples that have one, not lmms-eval's own aggregates.
+    """
+    if "controls" not in samples[0]:
+        return {}
+    told = {
+        kind: [
+            {
+                "seed": arm["seed"],
+                "scores": _score_means([line["controls"][kind][place] for line in samples]),
+                "counts": _means([line["controls"][kind][place]["counts"] for line in samples]),
+            }
+            for place, arm in enumerate(arms)
+        ]
+        for kind, arms in samples[0]["controls"].items()
+    }
+    return {"controls": told, "controls_seconds": sum(line["controls_seconds"] for line in samples)}
+
+
+def _score_means(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean of each score over the answers that have it."""
+    names = dict.fromkeys(name for one in answers for name in one["scores"])
+    found = {name: _present(one["scores"].get(name) for one in answers) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _present(values: Iterable[float | None]) -> float | None:

@@ -33,15 +33,20 @@ class UniformGrid(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        keep = min(self.keep, len(view))
-        rows, columns = view.grid
-        images = view.image_count
-        wanted = torch.zeros(images, rows * columns)
-        for image in range(images):
-            share = keep * (image + 1) // images - keep * image // images
-            wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
-        image, row, column = view.cells.T
-        score = wanted.to(view.cells.device)[image, row * columns + column]
-        # off-grid slots (newlines) and cells that are gone already come last; ties go to the
-        # earlier token
-        return view.best(score.masked_fill(image < 0, -1.0), keep)
+        return spread(view, self.keep)
+
+
+def spread(view: PrefillView, keep: int) -> Reduction:
+    """``keep`` of a prompt's vision tokens, evenly over its images and over each image's grid."""
+    keep = min(keep, len(view))
+    rows, columns = view.grid
+    images = view.image_count
+    wanted = torch.zeros(images, rows * columns)
+    for image in range(images):
+        share = keep * (image + 1) // images - keep * image // images
+        wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
+    image, row, column = view.cells.T
+    score = wanted.to(view.cells.device)[image, row * columns + column]
+    # off-grid slots (newlines) and cells that are gone already come last; ties go to the
+    # earlier token
+    return view.best(score.masked_fill(image < 0, -1.0), keep)

@@ -9,7 +9,6 @@ from mustdrop.pocket.dataset import SPLITS, Sample
 
 FIELDS = ("question", "answer", "type")
 MARKS = ("target_patches", "object_patches")  # what bounds may look at, and recall is measured on
-IMAGES = ("own", "other")
 
 
 class Documents:
@@ -19,32 +18,22 @@ class Documents:
         draw: The sample of a split at an index.
         split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
         size: How many there are.
-        image: ``other``: each question comes with the next one's image, the last one with the
-            first's; no patches are marked then.
         images: Whether documents hold images.
     """
 
     def __init__(
-        self,
-        draw: Callable[[str, int], Sample],
-        split: str,
-        size: int,
-        image: str = "own",
-        images: bool = True,
+        self, draw: Callable[[str, int], Sample], split: str, size: int, images: bool = True
     ) -> None:
-        self.draw, self.split, self.size, self.image = draw, split, size, image
-        fields = [*FIELDS, *(MARKS if image == "own" else ())]
-        self.features = dict.fromkeys(["index", "image", *fields] if images else ["index", *fields])
+        self.draw, self.split, self.size = draw, split, size
+        pictured = ("image",) if images else ()
+        self.features = dict.fromkeys(["index", *pictured, *FIELDS, *MARKS])
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         drawn = self.draw(self.split, index)
-        document = {name: getattr(drawn, name) for name in self.features}
-        if self.image == "other" and "image" in document:
-            document["image"] = self.draw(self.split, (index + 1) % self.size).image
-        return document
+        return {name: getattr(drawn, name) for name in self.features}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
@@ -58,12 +47,11 @@ class PocketTask(ConfigurableMessagesTask):
         split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
         draw: The sample of a split at an index.
         size: How many there are.
-        image: ``own``, or ``other`` for the blind control.
         process_results: Scores of one document.
         metric_list: lmms-eval's metrics.
 
     Raises:
-        ValueError: If there is no such split or kind of image.
+        ValueError: If there is no such split.
     """
 
     def __init__(
@@ -72,17 +60,13 @@ class PocketTask(ConfigurableMessagesTask):
         split: str,
         draw: Callable[[str, int], Sample],
         size: int,
-        image: str,
         process_results: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]],
         metric_list: Sequence[Mapping[str, Any]],
     ) -> None:
-        for what, came, known in (("split", split, SPLITS), ("image", image, IMAGES)):
-            if came not in known:
-                raise ValueError(f"{what} must be one of {', '.join(known)}, got {came!r}")
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         self.split = split
-        self.made = {
-            split: [Documents(draw, split, size, image, images) for images in (True, False)]
-        }
+        self.made = {split: [Documents(draw, split, size, images) for images in (True, False)]}
         super().__init__(
             config={
                 "task": name,

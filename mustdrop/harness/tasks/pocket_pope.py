@@ -20,10 +20,9 @@ class PocketPOPE(PocketTask):
     Args:
         name: What lmms-eval calls the task.
         split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
-        image: ``own``, or ``other``: the blind control, each question with the next one's image.
     """
 
-    def __init__(self, name: str, split: str, image: str = "own") -> None:
+    def __init__(self, name: str, split: str) -> None:
         size = 2 * SPLITS[split].size if split in SPLITS else 0
         told = [
             {
@@ -33,7 +32,7 @@ class PocketPOPE(PocketTask):
             }
             for metric in METRICS
         ]
-        super().__init__(name, split, pope, size, image, score, told)
+        super().__init__(name, split, pope, size, score, told)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

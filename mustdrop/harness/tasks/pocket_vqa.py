@@ -17,14 +17,13 @@ class PocketVQA(PocketTask):
     Args:
         name: What lmms-eval calls the task.
         split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
-        image: ``own``, or ``other``: the blind control, each question with the next one's image.
     """
 
-    def __init__(self, name: str, split: str, image: str = "own") -> None:
+    def __init__(self, name: str, split: str) -> None:
         size = SPLITS[split].size if split in SPLITS else 0
         metrics = [METRIC, *(f"{METRIC}_{kind}" for kind in QUESTION_TYPES)]
         told = [{"metric": m, "aggregation": fmean, "higher_is_better": True} for m in metrics]
-        super().__init__(name, split, sample, size, image, score, told)
+        super().__init__(name, split, sample, size, score, told)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
