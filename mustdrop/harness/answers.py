@@ -73,6 +73,9 @@ def scores(task: Task, instance: Instance, doc: Mapping[str, Any], answer: str) 
     A score that is no number (a submission to a server, say) is left out.
     """
     own = replace(instance, resps=[answer], filtered_resps={}, token_counts=[])
+    # lmms-eval's VQA scoring rewrites the answers of the document that it is given, and a document
+    # is scored once for each control
+    doc = _copied(doc)
     docs: Any = [doc]
     for ensemble in task._filters[:1]:
         ensemble.apply([own], docs)
@@ -84,6 +87,13 @@ def scores(task: Task, instance: Instance, doc: Mapping[str, Any], answer: str) 
         for name, value in made.items()
     }
     return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+
+
+def _copied(value: Any) -> Any:
+    """Mappings and lists anew, down to what they hold; pictures and the like are shared."""
+    if isinstance(value, Mapping):
+        return {name: _copied(part) for name, part in value.items()}
+    return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def result(sample: Mapping[str, Any]) -> GenerationResult:
