@@ -81,7 +81,7 @@ def _encode(
     encoder = adapter.encoders[0]
     facts = adapter.facts
     cls, patches = int(facts.has_cls), adapter.patches
-    hidden = encoder.pre_layrnorm(encoder.embeddings(pixels[None]))
+    hidden = adapter.embed(encoder, pixels[None])
     steps: Mapping[Place, Reduction] = image.steps if image is not None else {}
     inside = vision is not None and vision.inside_block
     alive = torch.arange(patches, device=pixels.device)

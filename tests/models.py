@@ -5,7 +5,13 @@ that a token is gone, and every proof on it would be empty.
 """
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+)
 
 IMAGE_TOKEN = 5
 
@@ -21,14 +27,21 @@ def tiny_llava(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     ffn: int | None = None,
+    cls: bool = True,
 ) -> LlavaForConditionalGeneration:
-    """A LLaVA-1.5 of a few thousand weights; ``grid`` x ``grid`` patches per image."""
+    """A LLaVA-1.5 of a few thousand weights; ``grid`` x ``grid`` patches per image.
+
+    Its encoder is CLIP's, or without ``cls`` SigLIP's, which has no [CLS].
+    """
     torch.manual_seed(seed)
+    sizes = {
+        "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": blocks,
+        "num_attention_heads": 3, "image_size": 4 * grid, "patch_size": 4,
+    }  # fmt: skip
+    bare = SiglipVisionConfig(**sizes, vision_use_head=False)
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=24, intermediate_size=48, num_hidden_layers=blocks, num_attention_heads=3,
-            image_size=4 * grid, patch_size=4,
-        ),
+        vision_config=CLIPVisionConfig(**sizes) if cls else bare,
+        vision_feature_select_strategy="default" if cls else "full",
         text_config=LlamaConfig(
             vocab_size=97, hidden_size=hidden, intermediate_size=ffn or 2 * hidden,
             num_hidden_layers=layers,

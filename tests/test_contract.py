@@ -31,7 +31,8 @@ def build(method: str, budget: str = "t192", **changes) -> TokenDropper:
     return TokenDropper(**{**vars(instantiate(cfg.dropper)), **changes})
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager"])
+# test_oracle.py has both implementations of every strategy on a tiny model
+@pytest.fixture(scope="module", params=["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
 def pocket(request):
     return load(attn_implementation=request.param)
 

@@ -190,6 +190,27 @@ def test_merging_inside_a_block_and_mixing_cls_in_equal_masking(model, vision, p
     assert relative_error(logits[0], expected) > CONTROL
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["tome", "divprune", "average_pool", "local_merge", "sparsevlm"])
+def test_an_encoder_without_cls(name, attention):
+    """SigLIP's: what asks for no [CLS] works there as it does on CLIP."""
+    bare = tiny_llava(attention, cls=False)
+    inputs = prompts(bare, ragged=True)
+    with DROPPERS[name].attach(bare) as run:
+        tokens, logits = greedy(bare, inputs)
+    for number, ledger in enumerate(run.ledgers):
+        expected = masked_logits(bare, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= TOLERANCE
+        assert ledger.counts().executed_average < int(ledger.vision.sum()) or number
+
+
+@pytest.mark.parametrize("name", ["visionzip", "prumerge", "prumerge_plus", "cls_topk", "mustdrop"])
+def test_cls_attention_is_refused_where_there_is_none(name):
+    bare = tiny_llava(cls=False)
+    with pytest.raises(ValueError, match="this encoder has no"), DROPPERS[name].attach(bare):
+        pass
+
+
 class KeepRecent(DecodeStrategy):
     """Cuts the cache where nothing was dropped before, by another count in every layer."""
 

@@ -57,6 +57,11 @@ class ModelAdapter(ABC):
     def blocks(self, encoder: Part) -> Sequence[Part]:
         """The encoder's blocks; each has ``self_attn``."""
 
+    def embed(self, encoder: Part, pixels: Tensor) -> Tensor:
+        """What enters the encoder's first block."""
+        embedded = encoder.embeddings(pixels)
+        return encoder.pre_layrnorm(embedded) if self.facts.has_cls else embedded
+
     def mlp(self, block: Part) -> tuple[Part, Part]:
         """The second half of an encoder block: the norm before its MLP, and the MLP."""
         return block.layer_norm2, block.mlp  # CLIP's names, and SigLIP's
