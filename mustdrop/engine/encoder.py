@@ -9,7 +9,7 @@ what leaves the MLP is copied back to all that a token stands for, and the next 
 projector) receives M of the block's output. As M of a copy is the copied, nothing is lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -18,38 +18,30 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mustdrop.engine.image import EncodedImage, Step
-from mustdrop.engine.known import Known
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.vision_view import view_of
+from mustdrop.engine.vision_view import EncoderState, view_of
 from mustdrop.functional import attention_rows
-from mustdrop.models import ModelAdapter
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
-@dataclass(eq=False)
-class EncoderStage:
+@dataclass(eq=False, kw_only=True)
+class EncoderStage(EncoderState):
     """Hooks on encoder and projector that let the vision strategies decide, image by image.
 
     Attributes:
-        owners: Told the number of images of one encoder call, says which prompt each belongs to.
-        keys: Told the number of an image, returns its key for random draws.
-        known: What was told of each image from outside.
+        vision: Stage 1.
+        key_tokens: Stage 1b.
+        tags: What the model's packing made of the patches.
     """
 
-    adapter: ModelAdapter
     vision: VisionStrategy | None
     key_tokens: KeyTokenStrategy | None
-    owners: Callable[[int], Sequence[int]]
-    keys: Callable[[int], int]
-    known: Known = ()
-    encoded: list[EncodedImage] = field(default_factory=list)
     tags: list[Int[Tensor, " slots"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.facts = self.adapter.facts
-        self.batch: list[EncodedImage] = []
         at = self.vision.at if self.vision is not None else ()
         self.at = {self.facts.block(place) for place in at if isinstance(place, int)}
         self.behind = [place for place in ("features", "projected") if place in at]

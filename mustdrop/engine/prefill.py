@@ -4,50 +4,41 @@ A decision after layer l is carried out in the pre-hook of layer l + 1, which sh
 states; the pre-hooks of all later layers hand over the mask and the rotary embeddings that fit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.engine.layout import Masks, Prompt, align, padding, take
-from mustdrop.engine.prefill_view import view_of
-from mustdrop.models import ModelAdapter
+from mustdrop.engine.layout import Masks, align, padding, take
+from mustdrop.engine.prefill_view import PrefillState, view_of
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy
 
 
-@dataclass(eq=False)
-class PrefillPass:
+@dataclass(eq=False, kw_only=True)
+class PrefillPass(PrefillState):
     """One prefill of a batch.
 
     Attributes:
-        prompts: The state of each prompt.
+        strategy: Stage 2.
         entering: What the encoder left of each prompt's vision slots; None: everything.
-        inputs: The language model's input embeddings.
-        pads: Padding in front of each prompt at the language model's input.
+        masks: Attention masks.
         compact_vision: Count rotary positions anew after a drop at the input.
         compact: Count rotary positions anew after a drop between layers.
-        keys: Told the number of a prompt, returns its key for random draws.
-        log_scores: Whether strategies' scores go to the ledger.
         layer_pads: Per layer, the padding in front of each prompt at its input.
         layer_shifts: Per layer, how far each prompt's last token moved forward in rotary position.
         layer_lengths: Per layer, the length of the padded batch at its input.
         mixed: Layer -> each prompt's decision, where tokens were mixed.
+        called: Layers after which the strategy was asked.
     """
 
-    adapter: ModelAdapter
     strategy: PrefillStrategy | None
-    prompts: Sequence[Prompt]
     entering: Sequence[Reduction] | None
-    inputs: Float[Tensor, "batch seq dim"]
-    pads: list[int]
     masks: Masks
     compact_vision: bool
     compact: bool
-    keys: Callable[[int], int]
-    log_scores: bool = False
     layer_pads: list[list[int]] = field(default_factory=list)
     layer_shifts: list[list[int]] = field(default_factory=list)
     layer_lengths: list[int] = field(default_factory=list)
@@ -55,13 +46,9 @@ class PrefillPass:
     called: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.facts = self.adapter.facts
-        self.input_pads = self.pads
+        super().__post_init__()
         self.length = self.inputs.shape[1]
         self.dropped = False
-        self.heads: tuple[Tensor, Tensor, float] | None = None
-        self.rotary: tuple[Tensor, Tensor] | None = None
-        self.protected_counts: dict[int, int] = {}
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """Take the queries and keys of a layer after which the strategy acts."""

@@ -1,20 +1,51 @@
 """What a prefill strategy sees of one prompt: attention rows, computed when asked for."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from mustdrop.engine.arrival import cells
+from mustdrop.engine.layout import Prompt
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.models import ModelAdapter
 from mustdrop.strategy import PrefillView, Rows
 
-if TYPE_CHECKING:
-    from mustdrop.engine.prefill import PrefillPass
-
 ROWS = 128  # rows of attention in memory at a time, where all of them are read
+
+
+@dataclass(eq=False, kw_only=True)
+class PrefillState:
+    """Where the prompts of a batch stand between two decoder layers.
+
+    Attributes:
+        adapter: Facts of the model.
+        prompts: The state of each prompt.
+        inputs: The language model's input embeddings.
+        pads: Padding in front of each prompt: at the language model's input, then as it is now.
+        keys: Told the number of a prompt, returns its key for random draws.
+        log_scores: Whether strategies' scores go to the ledger.
+        heads: Queries, keys and scaling of the layer that has just run, where they were asked for.
+        rotary: Rotary embeddings as they are now; None: as the model made them.
+        protected_counts: Prompt -> how many key tokens it has, once counted.
+    """
+
+    adapter: ModelAdapter
+    prompts: Sequence[Prompt]
+    inputs: Float[Tensor, "batch seq dim"]
+    pads: list[int]
+    keys: Callable[[int], int]
+    log_scores: bool = False
+    heads: tuple[Tensor, Tensor, float] | None = None
+    rotary: tuple[Tensor, Tensor] | None = None
+    protected_counts: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.input_pads = self.pads
 
 
 class _Caught(Exception):
@@ -22,7 +53,7 @@ class _Caught(Exception):
 
 
 def view_of(
-    stage: "PrefillPass", number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
 ) -> PrefillView:
     """A prompt after ``layer``; ``hidden`` and ``kwargs`` are what the next layer will receive."""
     prompt, pad = stage.prompts[number], stage.pads[number]
@@ -90,7 +121,7 @@ def view_of(
             prompt.ledger.scores[layer] = score
 
     return PrefillView(
-        layer=layer, depth=stage.facts.depth, number=number, grid=stage.facts.grid,
+        layer=layer, depth=stage.adapter.facts.depth, number=number, grid=stage.adapter.facts.grid,
         image_count=prompt.images,
         entered=prompt.count if layer < 0 else len(prompt.ledger.alive[0]) - prompt.other,
         protected=prompt.protected, protected_count=stage.protected_counts[number],
@@ -105,20 +136,19 @@ def view_of(
     )  # fmt: skip
 
 
-def _now(stage: "PrefillPass", number: int) -> tuple[Tensor, Tensor, float]:
+def _now(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
     assert stage.heads is not None
     query, key, scaling = stage.heads
     return query[number, :, stage.pads[number] :], key[number, :, stage.pads[number] :], scaling
 
 
 def _look_ahead(
-    stage: "PrefillPass", number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tensor, float]:
     """Queries and keys that ``layer`` would form on what it is about to receive."""
     module = stage.adapter.layers[layer]
     own = slice(number, number + 1)
-    rotary = stage.rotary if stage.dropped else kwargs["position_embeddings"]
-    assert rotary is not None
+    rotary = stage.rotary or kwargs["position_embeddings"]
     cos, sin = (part.expand(len(hidden), -1, -1)[own, stage.pads[number] :] for part in rotary)
     caught: list[tuple[Tensor, Tensor, float]] = []
 

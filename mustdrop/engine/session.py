@@ -37,8 +37,9 @@ class Session:
         self.encoder: EncoderStage | None = None
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
-                adapter, stages.vision, stages.key_tokens, self._owners, self._image_key, known
-            )
+                adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
+                owners=self._owners, keys=self._image_key, known=known,
+            )  # fmt: skip
 
     @contextmanager
     def attach(self) -> Iterator[DropRun]:
@@ -136,10 +137,12 @@ class Session:
                 prompt.ledger.inside = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
+        stages = self.stages
         self.prefill = PrefillPass(
-            self.adapter, self.stages.prefill, prompts, enter, inputs, pads, masks,
-            self.stages.vision_positions == "compact", self.stages.positions == "compact",
-            self._prompt_key, self.stages.log_scores,
+            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=pads,
+            keys=self._prompt_key, log_scores=stages.log_scores, strategy=stages.prefill,
+            entering=enter, masks=masks, compact=stages.positions == "compact",
+            compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
         self.decode = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]

@@ -1,31 +1,49 @@
 """What a strategy sees of one image inside the encoder, or behind it."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mustdrop.engine.known import told
+from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.known import Known, told
 from mustdrop.functional import stable_seed
+from mustdrop.models import ModelAdapter
 from mustdrop.strategy import Place, VisionView
 
-if TYPE_CHECKING:
-    from mustdrop.engine.encoder import EncoderStage
+
+@dataclass(eq=False, kw_only=True)
+class EncoderState:
+    """Where the images of an encoder call stand.
+
+    Attributes:
+        adapter: Facts of the model.
+        owners: Told the number of images of one encoder call, says which prompt each belongs to.
+        keys: Told the number of an image, returns its key for random draws.
+        known: What was told of each image from outside.
+        encoded: Images of earlier calls for the same prompts.
+        batch: Those of this call.
+    """
+
+    adapter: ModelAdapter
+    owners: Callable[[int], Sequence[int]]
+    keys: Callable[[int], int]
+    known: Known = ()
+    encoded: list[EncodedImage] = field(default_factory=list)
+    batch: list[EncodedImage] = field(default_factory=list)
 
 
-def view_of(
-    stage: "EncoderStage", number: int, place: Place, hidden: Sequence[Tensor]
-) -> VisionView:
+def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Tensor]) -> VisionView:
     """An image at a place; ``hidden`` holds the tokens of all images of the batch there."""
-    image = stage.batch[number]
+    image, facts = stage.batch[number], stage.adapter.facts
 
     def crops() -> list[Tensor]:
         owner = stage.owners(len(hidden))
         return [states for states, own in zip(hidden, owner, strict=True) if own == owner[number]]
 
     def cls_attention(block: int) -> Tensor:
-        asked = stage.facts.block(block)
+        asked = facts.block(block)
         if asked not in image.cls_attention:
             raise ValueError(
                 f"[CLS] attention of block {asked} was not read; list it in 'reads', and ask "
@@ -34,7 +52,7 @@ def view_of(
         return image.cls_attention[asked]
 
     def queries_keys(block: int) -> tuple[Tensor, Tensor]:
-        asked = stage.facts.block(block)
+        asked = facts.block(block)
         if asked not in image.queries_keys:
             raise ValueError(
                 f"queries and keys of block {asked} were not read; list it in 'reads_keys', "
@@ -47,11 +65,11 @@ def view_of(
         return torch.Generator().manual_seed(stable_seed(seed, key, place))
 
     def known(name: str) -> Tensor:
-        marked = told(stage.known, len(stage.encoded) + number, name, stage.facts.grid)
+        marked = told(stage.known, len(stage.encoded) + number, name, facts.grid)
         return marked.to(image.cells.device)
 
     return VisionView(
-        place, stage.facts.grid, stage.facts.has_cls, image.cells, image.sizes,
+        place, facts.grid, facts.has_cls, image.cells, image.sizes,
         lambda: hidden[number], crops, cls_attention, queries_keys, generator, known,
         image.spend,
     )  # fmt: skip
