@@ -11,7 +11,6 @@ OFF = "≠"
 CONTROLS = ("vanilla", "random")  # runs of their own
 BESIDE = {
     "schedule": "random tokens on the row's own schedule, as many in every layer",
-    "flat": "random tokens from the input on, at each sample's executed average",
     "grid": "an even grid from the input on, at each sample's executed average",
 }
 DIFFERENCES = (*CONTROLS, *BESIDE)
@@ -50,12 +49,17 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
     for control, what in BESIDE.items():
         if any(row.get(f"vs_{control}_n") for row in ran):
             yield f"Δ {control}: to {what}; mean of its seeds, run beside it on the same batches."
+    if any(row["vs_random_n"] for row in ran):
+        yield (
+            "Δ random: to random tokens from the input on, at each sample's executed average where "
+            "they ran beside the row, else to the random arm within 1 % of its executed average."
+        )
     if any(row["vs_random_n"] for row in ran) and any(
         not row["vs_random_n"] and row["method"] not in CONTROLS for row in ran
     ):
         yield (
-            "Δ random –: no random arm within 1 % of that executed average, or several that differ "
-            "in more than the seed."
+            "Δ random –: nothing ran beside the row, and no random arm is within 1 %, or several "
+            "are that differ in more than the seed."
         )
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."

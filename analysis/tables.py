@@ -36,14 +36,15 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     accuracy, low, high, interval: Mean of ``metric``, the ends of its 95 % interval, how they were
         found (see :mod:`analysis.intervals`).
     vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both
-        answered, with a paired interval. Random arms are those whose executed average agrees with
-        the cell's within 1 %, whatever their budget was called (of several, those of its own name),
-        and that were shown the same image. Seeds are averaged sample by sample first; where arms
-        differ in more, none is taken.
+        answered, with a paired interval. Random tokens leave before the language model: those that
+        ran beside the cell, at each sample's own executed average, whether the budget was met or
+        not; without such, the random arms whose executed average agrees with the cell's within
+        1 %, whatever their budget was called (of several, those of its own name), and that were
+        shown the same image. Seeds are averaged sample by sample first; where arms differ in more,
+        none is taken.
     vs_schedule (_low, _high, _n): The same against random tokens on the cell's own schedule, which
-        ran beside it: as many in every layer, whether the budget was met or not. vs_flat and
-        vs_grid, where they ran: random tokens, and an even grid, from the input on, as many as each
-        sample's executed average.
+        ran beside it: as many in every layer. vs_grid, where it ran: an even grid from the input
+        on, as many tokens as each sample's executed average.
     nominal, paper_average, executed_average, resident: The four counts, means over samples.
     matched: Whether the executed average is within 1 % of the budget.
     target_recall_input, target_recall: Share of the patches asked about that some token carries at
@@ -92,12 +93,8 @@ def _frame(cells: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for members in groups(cells).values():
         rows += [_row(cell, members) for cell in members]
-    unused = [
-        f"vs_{name}{end}"
-        for name in BESIDE.values()
-        if name != "schedule" and not any(row[f"vs_{name}_n"] for row in rows)
-        for end in ENDS
-    ]
+    grids = any(row["vs_grid_n"] for row in rows)
+    unused = [] if grids else [f"vs_grid{end}" for end in ENDS]
     return pd.DataFrame(rows).drop(columns=unused, errors="ignore")
 
 
@@ -127,7 +124,9 @@ def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
     row = {**_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(scores))
     differences = {name: _against(cell, _arms(cell, members, name)) for name in CONTROLS}
-    differences |= {name: _beside(cell, name) for name in BESIDE.values()}
+    beside = {name: _beside(cell, name) for name in BESIDE.values()}
+    flat = beside.pop("flat")
+    differences |= beside | ({"random": flat} if flat.n else {})
     for name, found in differences.items():
         values = found.value, found.low, found.high, found.n
         row |= {f"vs_{name}{end}": value for end, value in zip(ENDS, values, strict=True)}

@@ -9,11 +9,10 @@ python experiments/demo.py benchmark.limit=70 output_root=quick
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 
 from experiments.compose import composed
@@ -22,22 +21,6 @@ from experiments.run import run_all
 from experiments.sweeps.cells import plan
 
 DRAWN = ("mustdrop", "t128")
-MATCHED = 0.01  # two executed averages are the same budget within this
-
-
-def controls(records: Sequence[dict[str, Any]], overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """Random dropping at a cell's own executed average, where that missed its budget.
-
-    A threshold is chosen on other questions than it is measured on, so a budget is met only within
-    the sampling error; a control beside it has to stand at the same number of tokens.
-    """
-    for record in records:
-        if record["budget"] == "none" or record["floor"] is not None:
-            continue
-        executed = record["counts"]["executed_average"]
-        if abs(executed / record["counts"]["nominal"] - 1) > MATCHED:
-            keep = f"prefill.keep={round(executed)}"
-            yield composed("experiment=demo", "method=random", "budget=none", keep, *overrides)
 
 
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
@@ -77,7 +60,6 @@ def main(overrides: Sequence[str]) -> None:
     asked = [composed(*cell.overrides) for cell in plan("demo", overrides)]
     records = list(run_all(asked, console))
     root = Path(records[0]["config"]["output_root"], "demo")
-    records += run_all(list(controls(records, overrides)), console, "control ")
 
     from analysis.plots import tradeoff
     from analysis.tables import show, summary

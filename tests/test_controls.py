@@ -141,6 +141,14 @@ def test_beside_a_method_that_drops_before_the_first_layer_stands_random_itself(
     assert [line["controls"]["flat_grid"][0]["answer"] for line in samples] == expected
 
 
+def test_a_flat_schedule_is_run_once(pocket):
+    """The method, three schedules, the grid; the two flat draws are among the schedules."""
+    flat, stepped = [], []
+    evaluated(pocket, TokenDropper(vision=ClsTopK(keep=60)), passes=flat)
+    evaluated(pocket, mustdrop(), passes=stepped)
+    assert (len(flat), len(stepped)) == (1 + 3 + 1, 1 + 3 + 2 + 1)
+
+
 def test_controls_change_nothing_of_the_method(pocket):
     def told(controls):
         left_out = ("seconds", "controls_seconds", "controls")
@@ -338,8 +346,9 @@ def finished(tmp_path_factory):
 def test_a_record_sums_up_what_ran_beside_it(finished):
     record, folder = finished
     samples = read_samples(folder)
-    ((kind, (arm,)),) = record["controls"].items()
-    assert (kind, arm["seed"]) == ("schedule_random", 0)
+    assert set(record["controls"]) == {"schedule_random", "flat_random"}
+    (arm,) = record["controls"]["schedule_random"]
+    assert arm["seed"] == 0
     lines = [line["controls"]["schedule_random"][0] for line in samples]
     scores = [line["scores"]["exact_match"] for line in lines]
     assert arm["scores"]["exact_match"] == pytest.approx(sum(scores) / 6)
@@ -360,7 +369,7 @@ def test_a_killed_run_goes_on_with_whole_lines(finished, tmp_path, monkeypatch):
 
     def breaking(adapter, dropper, *args):
         passes.append(dropper)
-        if len(passes) == 4:
+        if len(passes) == 5:
             raise KeyboardInterrupt
         return made(adapter, dropper, *args)
 

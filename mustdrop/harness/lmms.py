@@ -169,10 +169,12 @@ class DroppedVLM(lmms):
         ]
         rows, ledgers = self._pass(self.dropper, batch, inputs, known)
         asked = time.perf_counter()
-        beside = [
-            (arm, self._pass(arm.dropper, batch, inputs, (), arm))
-            for arm in (self.controls.arms(self.dropper, ledgers) if self.controls else ())
-        ]
+        beside: list[tuple[Arm, _Passed]] = []
+        for arm in self.controls.arms(self.dropper, ledgers) if self.controls else ():
+            # where a method drops before the language model alone, a flat schedule is its own
+            same = (passed for other, passed in beside if other.dropper == arm.dropper)
+            passed = next(same, None) or self._pass(arm.dropper, batch, inputs, (), arm)
+            beside.append((arm, passed))
         ended = time.perf_counter()
         samples = []
         for place, request in enumerate(batch):
