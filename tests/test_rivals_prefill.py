@@ -276,3 +276,13 @@ def test_hyper_parameters_that_cannot_be_are_told(build, message):
 def test_layers_that_the_model_lacks_are_refused(model, dropper):
     with pytest.raises(ValueError, match=r"layers -1 to 4|from_layer must be in \[0, 6\]"):
         dropper.attach(model).__enter__()
+
+
+def test_what_a_token_receives_is_a_mean_over_heads_and_rows():
+    model = tiny_llava("eager")
+    dropper = TokenDropper(prefill=FastV(10, 1, rows="all"), log_scores=True)
+    with torch.inference_mode(), dropper.attach(model) as run:
+        out = model(**prompt(model), output_attentions=True)
+    ledger = run.ledgers[0]
+    expected = out.attentions[1][0].mean((0, 1))[ledger.vision]
+    torch.testing.assert_close(ledger.scores[1], expected)

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 import torch
 from fake_views import vision_view
+from models import greedy, prompt, tiny_llava
 from torch import Tensor
 
+from mustdrop import TokenDropper
 from mustdrop.functional import bipartite_matching, complement, even_regions, outliers
+from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, VisionStrategy
 from mustdrop.vision.average_pool import AveragePool
@@ -426,3 +429,18 @@ def test_work_is_counted():
         strategy = STRATEGIES[name]
         strategy.reduce(made_up(spend=spent.append, **place(strategy))[0])
         assert sum(spent) == macs, name
+
+
+def test_cls_attention_weighs_tokens_by_their_patches():
+    """As the block's own: sizes enter a strategy's scores as they enter the model's."""
+    model = tiny_llava("eager")
+    seen = []
+    block = model.model.vision_tower.encoder.layers[3]
+    hook = block.self_attn.register_forward_hook(lambda module, args, out: seen.append(out[1]))
+    dropper = TokenDropper(vision=ToMe((9, 5, 3)), key_tokens=ClsAttention("ratio", block=3))
+    with dropper.attach(model) as run:
+        greedy(model, prompt(model), steps=1)
+    hook.remove()
+    (weights,) = seen
+    torch.testing.assert_close(run.images[0].cls_attention[3], weights[0, :, 0, 1:])
+    assert run.images[0].sizes.max() > 1
