@@ -65,6 +65,34 @@ def test_demo_numbers_are_those_of_the_record():
         assert f"{cell.flops_ratio:.3f}" == flops and f"{cell.kv_bytes / 1000:.0f}" == kilobytes
 
 
+def test_numbers_of_every_method_are_those_of_the_record():
+    record = pd.read_csv(ROOT / "experiments/records/rivals.csv")
+    record = record[record.variant.isna() & (record.budget != "none")]
+    (table,) = re.findall(r"\| method \| t192 \| t128 \| t64 \|\n.*\n((?:\|.*\|\n)+)", README)
+    told = {row.split(" | ")[0].strip("| "): row for row in table.splitlines()}
+    assert told.keys() == set(record.method)
+    for method, cells in record.groupby("method"):
+        parts = told[method].strip("|").split("|")[1:]
+        for budget, part in zip(("t192", "t128", "t64"), parts, strict=True):
+            (cell,) = cells[cells.budget == budget].itertuples()
+            assert part.strip() == percent(cell), (method, budget)
+
+
+def percent(cell) -> str:
+    """Accuracy, gain over random tokens on its own schedule, count where it is off its budget."""
+    if pd.notna(cell.floor):
+        return f"floor {cell.floor:g}"
+    told = f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+    if pd.notna(cell.vs_schedule):
+        gain, low, high = (
+            100 * value
+            for value in (cell.vs_schedule, cell.vs_schedule_low, cell.vs_schedule_high)
+        )
+        told += f"; {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
+    off = abs(cell.executed_average / float(cell.budget[1:]) - 1) > 0.01
+    return told + (f" ({cell.executed_average:.0f})" if off else "")
+
+
 def test_bench_numbers_are_those_of_the_record():
     record = json.loads((ROOT / "experiments/records/bench.json").read_text())
     medians = {row["case"]: f"{row['median']:.3f}" for row in record["rows"]}
