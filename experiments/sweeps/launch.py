@@ -87,7 +87,7 @@ def tabulate(cells: Sequence[Cell], console: Console) -> None:
             show(frame, Console(width=None if sys.stdout.isatty() else WIDTH))
         else:
             console.print("no table: none of these cells is done")
-    except Exception as error:  # what ran must not be lost over how it is shown
+    except (ValueError, OSError) as error:  # torn records: what ran must not be lost over a table
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         console.print(f"[red]no table[/]: {escape(told)}", soft_wrap=True)
 
