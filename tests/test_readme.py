@@ -85,8 +85,7 @@ def percent(cell) -> str:
     told = f"{100 * cell.accuracy:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
     if pd.notna(cell.vs_schedule):
         gain, low, high = (
-            100 * value
-            for value in (cell.vs_schedule, cell.vs_schedule_low, cell.vs_schedule_high)
+            100 * value for value in (cell.vs_schedule, cell.vs_schedule_low, cell.vs_schedule_high)
         )
         told += f"; {gain:+.1f} [{low:+.1f}, {high:+.1f}]"
     off = abs(cell.executed_average / float(cell.budget[1:]) - 1) > 0.01
