@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from analysis.intervals import mean_interval
+from analysis.statistics.intervals import mean_interval
 from experiments.compose import CLOSED_FORMS, conf_dir
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.passes import batches, moving

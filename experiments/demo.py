@@ -25,7 +25,7 @@ DRAWN = ("mustdrop", "t128")
 
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
     """One picture for each question whose ledger was kept: what left where."""
-    from analysis.overlays import draw
+    from analysis.figures.overlays import draw
     from mustdrop.harness.record import read_samples, run_folder, trace_path
     from mustdrop.ledger import TokenLedger
     from mustdrop.pocket import sample
@@ -61,7 +61,7 @@ def main(overrides: Sequence[str]) -> None:
     records = list(run_all(asked, console))
     root = Path(records[0]["config"]["output_root"], "demo")
 
-    from analysis.plots import tradeoff
+    from analysis.figures.plots import tradeoff
     from analysis.tables import show, summary
 
     console.print()

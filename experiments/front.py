@@ -149,7 +149,7 @@ def main(overrides: Sequence[str]) -> None:
         process.join()
     list(run_all(list(controls(cfg, overrides)), console, "control "))
 
-    from analysis.front import draw, read, table
+    from analysis.figures.front import draw, read, table
 
     names = cfg.benchmark.calibration.name, cfg.method.name
     if cfg.front.validate:

@@ -19,8 +19,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.cells import Cell, load
-from analysis.intervals import Interval, mean_interval, paired_interval
+from analysis.records.cells import Cell, load
+from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
 from experiments.compose import composed
 from experiments.messages import BAD_INPUT, KNOWN, message

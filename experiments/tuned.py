@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from analysis.intervals import Interval
+from analysis.statistics.intervals import Interval
 from experiments.compose import conf_dir
 from mustdrop.harness.calibration.search import Found, OutOfReach
 from mustdrop.harness.fingerprint import Fingerprint

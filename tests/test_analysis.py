@@ -8,10 +8,11 @@ from results import draws, floor, write, write_three
 from rich.console import Console
 from scipy import stats
 
-from analysis.cells import load
-from analysis.intervals import paired_interval
-from analysis.sheets import sheet
-from analysis.tables import by_type, main, show, summary, summary_of, to_csv, to_markdown
+from analysis.records.cells import load
+from analysis.statistics.intervals import paired_interval
+from analysis.tables import by_type, show, summary, summary_of, to_csv, to_markdown
+from analysis.tables.__main__ import main
+from analysis.tables.sheets import sheet
 
 
 @pytest.fixture

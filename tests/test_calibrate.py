@@ -11,7 +11,7 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from analysis.intervals import Interval
+from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
 from experiments import tuned
 from experiments.compose import composed, conf_dir

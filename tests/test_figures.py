@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from results import draws, floor, write, write_three
 
-from analysis import plots
-from analysis.learning import learning
+from analysis.figures import plots
+from analysis.figures.learning import learning
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from results import draws, write
 
-from analysis.front import draw, read, table
+from analysis.figures.front import draw, read, table
 from experiments import front as script
 from experiments.compose import composed, resolved
 from experiments.study import SharedStudy

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis.intervals import mean_interval, paired_interval
+from analysis.statistics.intervals import mean_interval, paired_interval
 
 
 def test_the_paired_interval_is_newcombes():

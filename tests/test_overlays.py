@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis import overlays
-from analysis.fates import fates
-from analysis.overlays import draw, figure, panels
-from analysis.pictures import outline
-from analysis.style import BLACK
+from analysis.figures import overlays
+from analysis.figures.fates import fates
+from analysis.figures.overlays import draw, figure, panels
+from analysis.figures.pictures import outline
+from analysis.figures.style import BLACK
 from mustdrop.ledger import Source, TokenLedger
 
 BEFORE, SIDE, BEHIND = 3, 4, 2  # text tokens, a grid of 4 x 4 patches, text tokens

@@ -133,7 +133,7 @@ def overlays(
     traced = [line for line in samples if trace_path(folder, line["doc_id"]).exists()][:most]
     if not traced:
         return []
-    from analysis.overlays import draw
+    from analysis.figures.overlays import draw
     from mustdrop.ledger import TokenLedger
 
     budget = config["budget"]["name"] if config["budget"] else "none"

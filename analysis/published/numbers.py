@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 PAPER = "arXiv:2411.10803"
-NUMBERS = Path(__file__).parent / "reference" / "published_numbers.csv"
+NUMBERS = Path(__file__).parents[1] / "reference" / "published_numbers.csv"
 # The first that a source says counts; of "re-run or copied" no one knows which.
 PROVENANCE = {
     "re-run or copied": "",

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.notes import DIFFERENCES, OFF, how, notes
+from analysis.tables.notes import DIFFERENCES, OFF, how, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
 COSTS = (

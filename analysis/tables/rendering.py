@@ -1,6 +1,6 @@
 """A table of :mod:`analysis.tables` as people read it: for the terminal, Markdown, a spreadsheet.
 
-Knows nothing about runs and numbers: what the cells say is :mod:`analysis.sheets`.
+Knows nothing about runs and numbers: what the cells say is :mod:`analysis.tables.sheets`.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.notes import OFF
-from analysis.sheets import NAMES, Sheet, sheet
+from analysis.tables.notes import OFF
+from analysis.tables.sheets import NAMES, Sheet, sheet
 
 
 def render(frame: pd.DataFrame) -> Table:

@@ -1,30 +1,19 @@
 """The result table: a row a finished cell, every number with its interval, controls beside each.
 
-Run it on a folder of results::
-
-    python -m analysis.tables outputs/demo
-    python -m analysis.tables outputs/demo --types --format markdown
-
 Knows nothing about models: a table is a function of the records and their samples.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from math import nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
-from analysis.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
-from analysis.intervals import Interval, mean_interval, paired_interval
-from analysis.rendering import render, show, to_csv, to_markdown
-from analysis.variants import alike
+from analysis.records.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
+from analysis.records.variants import alike
+from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from mustdrop.harness.record import RECALL
-
-__all__ = ["by_type", "render", "show", "summary", "summary_of", "to_csv", "to_markdown"]
 
 CONTROLS = ("vanilla", "random")
 ENDS = ("", "_low", "_high", "_n")
@@ -34,7 +23,7 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     """One row per finished cell under a results folder, vanilla first, then by budget and method.
 
     accuracy, low, high, interval: Mean of ``metric``, the ends of its 95 % interval, how they were
-        found (see :mod:`analysis.intervals`).
+        found (see :mod:`analysis.statistics.intervals`).
     vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both
         answered, with a paired interval. Random tokens leave before the language model: those that
         ran beside the cell, at each sample's own executed average, whether the budget was met or
@@ -55,7 +44,7 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: See :func:`analysis.cells.load`; also if two cells disagree about a sample.
+        ValueError: See :func:`analysis.records.cells.load`; also if two cells disagree.
     """
     return _frame(load(root, metric))
 
@@ -74,7 +63,7 @@ def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: See :func:`analysis.cells.load`; also if no sample has a type.
+        ValueError: See :func:`analysis.records.cells.load`; also if no sample has a type.
     """
     rows = []
     for cell in load(root, metric):
@@ -196,27 +185,3 @@ def _against(cell: Cell, arms: Sequence[Cell]) -> Interval:
                 )
     theirs = sum(arm.samples.loc[shared, "score"].to_numpy() for arm in arms) / len(arms)
     return paired_interval(cell.samples.loc[shared, "score"], theirs)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=main.__doc__)
-    parser.add_argument("root", type=Path, help="a results folder, such as outputs/demo")
-    parser.add_argument("--types", action="store_true", help="accuracy per question type instead")
-    parser.add_argument("--metric", help="the score to read (default: the benchmark's own)")
-    parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
-    options = parser.parse_args(arguments)
-    try:
-        frame = (by_type if options.types else summary)(options.root, options.metric)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    if options.format == "text":
-        show(frame, Console(width=None if sys.stdout.isatty() else 200))
-    else:
-        print({"markdown": to_markdown, "csv": to_csv}[options.format](frame), end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """The figure of a training's curve: what each question type scored when, and where stages begin.
 
-    python -m analysis.learning outputs/train_pocket/curve.csv curve.png
+    python -m analysis.figures.learning outputs/train_pocket/curve.csv curve.png
 
 Knows nothing about models: the figure is a function of the curve's lines.
 """
@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.style import BLACK, COLOURS, GREY, STYLE, save
+from analysis.figures.style import BLACK, COLOURS, GREY, STYLE, save
 
 
 def learning(curve: Path | str, path: Path | str) -> Path:
@@ -61,7 +61,7 @@ def learning(curve: Path | str, path: Path | str) -> Path:
 def main(arguments: Sequence[str]) -> int:
     """Draw the curve of the first argument into the second."""
     if len(arguments) != 2:
-        print("usage: python -m analysis.learning CURVE.csv PICTURE.png", file=sys.stderr)
+        print("usage: python -m analysis.figures.learning CURVE.csv PICTURE.png", file=sys.stderr)
         return 2
     try:
         print(learning(*arguments))

@@ -18,10 +18,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from rich import box
 from rich.table import Table
 
-from analysis.cells import Cell, load
-from analysis.intervals import mean_interval
-from analysis.style import BLACK, STYLE, looks, save
-from analysis.variants import alike
+from analysis.figures.style import BLACK, STYLE, looks, save
+from analysis.records.cells import Cell, load
+from analysis.records.variants import alike
+from analysis.statistics.intervals import mean_interval
 
 TICKS = (24, 32, 48, 64, 96, 128, 192, 288, 384, 576)
 

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from analysis.cells import Cell, groups, load
-from analysis.style import BLACK, GREY, STYLE, looks, save
+from analysis.figures.style import BLACK, GREY, STYLE, looks, save
+from analysis.records.cells import Cell, groups, load
 from analysis.tables import summary
 
 Row = Mapping[Any, Any]
@@ -65,7 +65,7 @@ def tokens_per_layer(root: Path | str, path: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If nothing in it can be drawn (see :func:`analysis.cells.load`).
+        ValueError: If nothing in it can be drawn (see :func:`analysis.records.cells.load`).
     """
     by_group = groups([cell for cell in load(root) if cell.metric is not None])
     if not by_group:

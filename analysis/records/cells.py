@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.variants import variants
+from analysis.records.variants import variants
 from mustdrop.harness.record import SCHEMA, read_record, read_records, read_samples
 
 MATCH = 0.01  # executed averages within this share of each other are the same budget

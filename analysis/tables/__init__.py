@@ -1,0 +1,6 @@
+"""Tables: functions of the records, the published numbers beside them."""
+
+from analysis.tables.rendering import render, show, to_csv, to_markdown
+from analysis.tables.summary import by_type, summary, summary_of
+
+__all__ = ["by_type", "render", "show", "summary", "summary_of", "to_csv", "to_markdown"]
