@@ -1,5 +1,6 @@
 """TokenLedger: which token of one prompt lived where. Original positions only; knows no model."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isqrt
 from pathlib import Path
@@ -169,6 +170,16 @@ class TokenLedger:
 
     def save(self, path: Path) -> None:
         """Write the ledger as a compressed npz."""
+        np.savez_compressed(path, **self.arrays())
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenLedger":
+        """Read what :meth:`save` wrote; what else the file holds is left aside."""
+        with np.load(path) as stored:
+            return cls.of_arrays({key: stored[key] for key in stored.files})
+
+    def arrays(self) -> dict[str, Any]:
+        """The ledger as named numpy arrays."""
         arrays = {
             "vision": self.vision,
             "protected": self.protected,
@@ -189,14 +200,18 @@ class TokenLedger:
         arrays["scored"] = torch.tensor(sorted(self.scored.items())).view(-1, 2)
         for image, blocks in enumerate(self.encoder):
             arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
-        stored: dict[str, Any] = {k: v.detach().cpu().numpy() for k, v in arrays.items()}
-        np.savez_compressed(path, **stored)
+        return {name: array.detach().cpu().numpy() for name, array in arrays.items()}
 
     @classmethod
-    def load(cls, path: Path) -> "TokenLedger":
-        """Read what :meth:`save` wrote."""
-        with np.load(path) as stored:
-            data = {key: torch.from_numpy(stored[key]) for key in stored.files}
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "TokenLedger":
+        """The ledger that :meth:`arrays` told; other names are left aside."""
+        own = ("vision", "protected", "spent", "encoder_spent", "inside", "scored")
+        parts = ("alive/", "cached/", "scores/", "source/", "encoder/")
+        data = {
+            name: torch.from_numpy(array)
+            for name, array in arrays.items()
+            if name in own or name.startswith(parts)
+        }
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
         ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.spent, ledger.encoder_spent = int(data["spent"]), int(data["encoder_spent"])
