@@ -7,7 +7,7 @@ PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Extra arguments of the command behind a target: make test ARGS="-k ledger -x"
 ARGS    ?=
 WORKERS ?= 2
-HERE    := not gpu and not slurm and not network
+HERE    := not gpu and not slurm and not network and not browser
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
