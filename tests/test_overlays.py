@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from analysis.figures import overlays
-from analysis.figures.fates import fates
 from analysis.figures.overlays import draw, figure, panels
 from analysis.figures.pictures import outline
 from analysis.figures.style import BLACK
+from analysis.records.fates import fates
 from mustdrop.ledger import Source, TokenLedger
 
 BEFORE, SIDE, BEHIND = 3, 4, 2  # text tokens, a grid of 4 x 4 patches, text tokens

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from analysis.figures.fates import Fates, fates
 from analysis.figures.pictures import Mask, Picture, averaged, blend, mask_of, outline, shade
 from analysis.figures.style import BLACK, BLUE, GONE, GREEN, ORANGE, STYLE, VERMILION, save
+from analysis.records.fates import Fates, fates
 from mustdrop.ledger import TokenLedger
 
 COLUMNS = 4
@@ -70,7 +70,7 @@ def draw(
         target: What it should have said; says whether the answer is right.
         number: Which image of the prompt, from 0.
         region: The patches that hold the answer, where that is known; outlined in every panel.
-        grid: See :func:`analysis.figures.fates.fates`.
+        grid: See :func:`analysis.records.fates.fates`.
 
     Returns:
         The path.
