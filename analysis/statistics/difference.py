@@ -55,22 +55,21 @@ class Difference:
     def needed(self, difference: float) -> int | None:
         """Samples like these to find such a difference in 80 of 100 tries.
 
-        None where no two samples tell how often the arms part.
+        None where too few images differ to tell how often the arms part.
         """
         psi, design = self._spread()
         return samples_needed(difference, psi, design) if psi >= difference**2 > 0 else None
 
     @property
     def detectable(self) -> float:
-        """The least true difference that this many samples find in 80 of 100 tries."""
+        """The least true difference that this many samples find in 80 of 100 tries, or NaN."""
         psi, design = self._spread()
         return detectable(self.pairs.n, psi, design) if psi > 0 else nan
 
     def _spread(self) -> tuple[float, float]:
-        if self.pairs.n < 2:
+        if self.drawn is None:
             return 0.0, 1.0
-        design = design_effect(self.pairs)
-        return float((self.pairs.differences**2).mean()), design if design > 0 else 1.0
+        return float((self.pairs.differences**2).mean()), design_effect(self.pairs)
 
 
 def difference(found: Pairs, draws: int = DRAWS, seed: int = 0) -> Difference:
