@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.claims.judging import points
+from analysis.claims.judgement import points
 from analysis.claims.pairing import pair
 from analysis.claims.table import probability
 from analysis.records.cells import agree, load_runs
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _read(path, options.metric, options.cluster, options.documents)
             for path in (options.a, options.b)
         ]
+        _same_task(sides)
         found = difference(pair(*([samples] for samples, _ in sides)), seed=options.seed)
         lines = [*_scores(found, sides), *report(found, margin)]
     except (ValueError, FileNotFoundError) as error:
@@ -109,6 +110,15 @@ def _read(
     if not (cells := [cell for cell in load_runs([path], metric) if cell.metric]):
         raise ValueError(f"{path} reached its floor only: it has no samples")
     return cells[0].samples, cells[0].executed
+
+
+def _same_task(sides: Sequence[tuple[pd.DataFrame, float | None]]) -> None:
+    """Two logs must name one task: their targets alone (yes, no) tell documents badly apart."""
+    if any(executed is not None for _, executed in sides):
+        return  # what a run of ours is called need not be what lmms-eval calls it
+    first, second = ({task for task, _ in samples.index} for samples, _ in sides)
+    if first != second:
+        raise ValueError(f"logs of different tasks: {sorted(first)} and {sorted(second)}")
 
 
 def _scores(found: Difference, sides: Sequence[tuple[pd.DataFrame, float | None]]) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.statistics.pairs import Pairs, pairs
 
-CHECKED = ("question", "target", "hash")  # what must agree where both sides tell it
+CHECKED = ("question", "target")  # what must agree where both sides tell it
 
 
 def pair(ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame]) -> Pairs:
@@ -17,7 +17,7 @@ def pair(ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame]) -> Pairs:
 
     Args:
         ours: Per seed the samples, indexed by (task, doc_id), with score, and where known question,
-            target, hash and image.
+            target and image.
         theirs: The same of the other arm.
 
     Raises:

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from analysis.claims.judging import Judgement
+from analysis.claims.judgement import Judgement
 
 COLORS = {"holds": "green", "fails": "red", "not distinguishable": "yellow", "not measured": "dim"}
 HEADS = ("claim", "verdict", "points [95 %]", "p", "p Holm", "n", "sees", "tokens", "on", "runs")

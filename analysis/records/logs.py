@@ -47,8 +47,9 @@ def read_log(
             document's id, for logs that leave documents out.
 
     Returns:
-        score, image (None without ``cluster``), question, target, answer, hash (of the document).
-        A document without the metric is left out, as aggregation leaves it out (MME's two halves).
+        score, image (None without ``cluster``), prompt, target and answer as logged. Not its
+        ``doc_hash``, which is one and the same for all, or differs with each run. A document
+        without the metric is left out, as aggregation leaves it out (MME's two halves).
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -66,10 +67,9 @@ def read_log(
             "doc_id": line["doc_id"],
             "score": _score(path, line, chosen),
             "image": image,
-            "question": _text(line.get("input")),
-            "target": _text(line.get("target")),
-            "answer": _text(line.get("filtered_resps")),
-            "hash": line.get("doc_hash"),
+            "prompt": line.get("input"),
+            "target": line.get("target"),
+            "answer": line.get("filtered_resps"),
         }
         for line, image in zip(scored, images, strict=True)
     ).set_index(["task", "doc_id"])
@@ -180,9 +180,3 @@ def _task(path: Path) -> str:
     """``gqa`` of ``20260101_120000_samples_gqa.jsonl``."""
     found = re.search(r"(?:^|_)samples_(.+)$", path.stem)
     return found[1] if found else path.stem
-
-
-def _text(value: Any) -> str:
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value if isinstance(value, str) else json.dumps(value)
