@@ -87,7 +87,9 @@ def test_superiority_is_judged_by_its_sign_and_p(tmp_path, ours, theirs, verdict
         ("non-inferiority", -90, "fails"),
         ("non-inferiority", 90, "holds"),
         ("equivalence", 0, "holds"),
-        ("equivalence", 40, "not distinguishable"),
+        ("equivalence", 34, "not distinguishable"),  # within, and one end of the interval is not
+        ("equivalence", -34, "not distinguishable"),
+        ("equivalence", 44, "not distinguishable"),
         ("equivalence", 90, "fails"),
         ("equivalence", -90, "fails"),
     ],
@@ -193,6 +195,13 @@ def test_the_same_image_condition_model_and_benchmark_only(tmp_path):
     found = judge(claims(tmp_path, SUPERIOR), load(tmp_path))
     assert [one.found is None for one in found] == [False, True]
     assert found[1].setting[2] == "blank" and "image=blank" in found[1].command
+
+
+def test_a_model_loaded_otherwise_is_another_model(tmp_path):
+    write(tmp_path, "a")
+    write(tmp_path, "b", config={"model": {"name": "pocket", "dtype": "bfloat16"}})
+    found = only(tmp_path, SUPERIOR)
+    assert found.verdict == "not measured" and "models differ" in found.reason
 
 
 def test_runs_of_one_experiment_come_first_and_the_same_scores_are_one_measurement(tmp_path):

@@ -103,6 +103,10 @@ def test_a_metric_of_some_documents_is_read_from_those(logs):
 def test_an_image_is_named_by_the_document_the_metric_or_a_table(logs, documents, tmp_path):
     by_table = read_log(logs["good"], cluster="image_source", documents=documents)
     assert list(by_table["image"]) == [doc["image_source"] for doc in POPE]
+    turned = tmp_path / "x_samples_pope.jsonl"  # as ranks interleave them, and some not asked
+    turned.write_text("\n".join(logs["good"].read_text().splitlines()[:4:-1]))
+    some = read_log(turned, cluster="image_source", documents=documents)
+    assert len(some) == 55 and list(some["image"]) == list(by_table["image"])[5:]
     # lmms-eval 0.7 leaves the document out of its logs
     with pytest.raises(ValueError, match=r"no field 'image_source'.*--documents"):
         read_log(logs["good"], cluster="image_source")

@@ -82,6 +82,12 @@ def test_the_bootstrap_is_a_naive_loop_over_images():
     assert np.std(bootstrap(pairs(ours, theirs))) < 0.93 * drawn.std()
 
 
+def test_a_draw_divides_by_the_questions_it_drew():
+    # every question a point better, some images with many: every draw is a point better
+    better = pairs(np.ones(60), np.zeros(60), [f"i{int(one**0.5)}" for one in range(60)])
+    assert better.images == 8 and bootstrap(better, 500) == pytest.approx(np.ones(500))
+
+
 def test_few_images_widen_the_interval_as_t_does():
     assert widening(2) == pytest.approx(math.sqrt(2) * 12.706 / 1.960, rel=1e-3)
     assert widening(10**6) == pytest.approx(1, abs=1e-5)
