@@ -72,6 +72,7 @@ def report(found: Difference, margin: float | None = None) -> list[str]:
     """
     scale = points(found)
     unit = "points" if scale == 100 else "of the score"
+    one = "1 point" if scale == 100 else "1 of the score"
     source = {
         "bootstrap": "bootstrap of images" if found.pairs.clustered else "bootstrap of samples",
         "binomial": "from exact counts: fewer than ten differ",
@@ -85,12 +86,12 @@ def report(found: Difference, margin: float | None = None) -> list[str]:
     ]
     if margin is not None:
         decision = noninferior(found.low * scale, found.high * scale, margin)
-        lines.append(f"A no worse than B by {margin:g} {unit}? {DECIDED[decision]} -{margin:g}")
+        lines.append(f"margin  A no worse than B by {margin:g}? {DECIDED[decision]} -{margin:g}")
     needed = found.needed(1 / scale)
     if needed is not None:
         effect = design_effect(found.pairs)
         lines.append(
-            f"power   {needed} samples like these see 1 {unit} in 80 of 100 tries (5 %); these "
+            f"power   {needed} samples like these see {one} in 80 of 100 tries (5 %); these "
             f"{found.pairs.n} see {found.detectable * scale:.1f} (design effect {effect:.2f})"
         )
     return lines

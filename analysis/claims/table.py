@@ -77,7 +77,7 @@ def to_markdown(judged: Sequence[Judgement]) -> str:
 
 
 def _cells(one: Judgement, runs: dict[str, int]) -> list[str]:
-    kind = f" ({one.claim.kind}, {one.claim.margin:g} points)" if one.claim.margin else ""
+    kind = f" ({one.claim.kind}, margin {one.claim.margin:g})" if one.claim.margin else ""
     named = "*" if one.claim.kind == "all" else ""
     samples = tokens = value = sees = ""
     if one.found and one.ours and one.theirs:
