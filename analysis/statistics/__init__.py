@@ -1,1 +1,1 @@
-"""Intervals and tests of scores that are paired by sample. Knows no runs."""
+"""Intervals, tests and power of scores that are paired by sample. Knows no runs."""

@@ -17,7 +17,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95
 Method = Literal["wilson", "newcombe", "t", "none"]
@@ -53,8 +52,8 @@ def mean_interval(scores: ArrayLike) -> Interval:
         return Interval(nan, nan, nan, "none", 0)
     if not _binary(values):
         return _student(values)
-    low, high = proportion_confint(values.sum(), len(values), alpha=1 - LEVEL, method="wilson")
-    return Interval(float(values.mean()), float(low), float(high), "wilson", len(values))
+    low, high = _wilson(int(values.sum()), len(values))
+    return Interval(float(values.mean()), low, high, "wilson", len(values))
 
 
 def paired_interval(ours: ArrayLike, theirs: ArrayLike) -> Interval:
@@ -90,8 +89,7 @@ def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
     neither = n - both - first - second
     p, q = (both + first) / n, (both + second) / n
     (p_low, p_high), (q_low, q_high) = (
-        proportion_confint(right, n, alpha=1 - LEVEL, method="wilson")
-        for right in (both + first, both + second)
+        _wilson(right, n) for right in (both + first, both + second)
     )
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     covariance = both * neither - first * second
@@ -105,6 +103,11 @@ def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
     low = p - q - reach(p - p_low, q_high - q)
     high = p - q + reach(q - q_low, p_high - p)
     return Interval(p - q, float(low), float(high), "newcombe", n)
+
+
+def _wilson(right: int, n: int) -> tuple[float, float]:
+    found = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _student(values: np.ndarray) -> Interval:

@@ -1,0 +1,64 @@
+"""The claims of the paper and ours, judged on given runs.
+
+python -m analysis.claims --runs outputs/demo outputs/table5
+python -m analysis.claims --runs outputs/table1 --format csv
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis.claims.hypotheses import HYPOTHESES, hypotheses
+from analysis.claims.judging import judge
+from analysis.claims.table import show, to_csv, to_markdown
+from analysis.records.cells import load
+from analysis.statistics.noninferiority import check_margin
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge the claims on the finished runs under some folders."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=main.__doc__)
+    parser.add_argument("--runs", nargs="+", type=Path, required=True, action="extend")
+    parser.add_argument("--format", choices=("text", "md", "csv"), default="text")
+    parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
+    parser.add_argument("--only", nargs="+", help="show these claims (ids up to the @)")
+    parser.add_argument("--claims", type=Path, default=HYPOTHESES, help="another file of claims")
+    parser.add_argument(
+        "--margin", type=float, help="points, in place of every margin; name it before you look"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        claims = hypotheses(options.claims)
+        if options.margin is not None:
+            margin = check_margin(options.margin)
+            claims = [replace(one, margin=margin) if one.margin else one for one in claims]
+        known = {_family(claim.id) for claim in claims}
+        if odd := {*(options.only or ())} - known:
+            raise ValueError(f"expected claims of {sorted(known)}, got {sorted(odd)}")
+        cells = [cell for root in options.runs for cell in load(root, options.metric)]
+        # all are judged, so that a choice of what to look at changes no correction
+        judged = [
+            one
+            for one in judge(claims, cells)
+            if not options.only or _family(one.claim.id) in options.only
+        ]
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.format == "text":
+        show(judged, Console(width=None if sys.stdout.isatty() else 200))
+    else:
+        print({"md": to_markdown, "csv": to_csv}[options.format](judged), end="")
+    return 0
+
+
+def _family(name: str) -> str:
+    return name.partition("@")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Holm's correction: many tests in one table, one chance in twenty of any false finding.
+
+Knows nothing about what is tested. Source: S. Holm, Scandinavian Journal of Statistics 6 (1979)
+65-70.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from statsmodels.stats.multitest import multipletests
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Adjusted p of each; those that are NaN (not measured) stay so and do not count.
+
+    Raises:
+        ValueError: If a p lies outside [0, 1].
+    """
+    given = np.asarray(values, dtype=float)
+    known = ~np.isnan(given)
+    if ((given[known] < 0) | (given[known] > 1)).any():
+        raise ValueError(f"p must be in [0, 1], got {list(values)}")
+    adjusted = np.full(len(given), np.nan)
+    if known.any():
+        adjusted[known] = multipletests(given[known], method="holm")[1]
+    return [float(p) for p in adjusted]
