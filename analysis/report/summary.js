@@ -1,0 +1,76 @@
+// The summary table: sorted by any column, each row leads to its arm. Also small makers of elements.
+
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === false) continue;
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function svg(name, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+function unseen(text) {
+  return element("span", { class: "unseen" }, text);
+}
+
+// Rows without a value come last in either direction; text after numbers.
+function compared(first, second, direction) {
+  if (first === null || second === null) return (first === null) - (second === null);
+  if (typeof first !== typeof second) return typeof first === "number" ? -1 : 1;
+  const order = typeof first === "number" ? first - second : first.localeCompare(second);
+  return direction * order;
+}
+
+function letterOf(state, key) {
+  return key === state.arm ? "A" : key === state.beside ? "B" : "";
+}
+
+function showSummary(data, state, change) {
+  const { title, heads, rows, notes } = data.summary;
+  const table = document.getElementById("summary");
+  const named = heads.indexOf("method");
+  const [column, direction] = state.sort ?? [-1, 1];
+  const head = element("tr", {}, element("th", { scope: "col" }, unseen("shown as")));
+  heads.forEach((name, place) => {
+    const numeric = rows.some((row) => typeof row.order[place] === "number");
+    const sorted = place === column ? (direction > 0 ? "ascending" : "descending") : "none";
+    const first = numeric ? -1 : 1;
+    const next = place === column ? -direction : first;
+    head.append(element("th", { scope: "col", "aria-sort": sorted, class: numeric ? "number" : null },
+      element("button", { type: "button", onclick: () => change({ sort: [place, next] }) }, name)));
+  });
+  const order = rows.map((_, place) => place);
+  if (column >= 0) {
+    order.sort((a, b) => compared(rows[a].order[column], rows[b].order[column], direction) || a - b);
+  }
+  const body = order.map((place) => {
+    const row = rows[place];
+    const letter = row.arm === null ? "" : letterOf(state, row.arm);
+    const line = element("tr", { class: letter ? "chosen" : null }, element("td", {}, letter));
+    row.cells.forEach((text, at) => {
+      const numeric = typeof row.order[at] === "number";
+      if (at !== named) return line.append(element("td", { class: numeric ? "number" : null }, text));
+      const inside = row.arm === null ? text : element("button", {
+        type: "button", title: "Show its answers below", onclick: () => change({ arm: row.arm, page: 0 }),
+      }, text);
+      line.append(element("th", { scope: "row" }, inside));
+    });
+    return line;
+  });
+  const focused = table.tHead.contains(document.activeElement)
+    ? document.activeElement.closest("th").cellIndex : -1;
+  table.caption.textContent = title;
+  table.tHead.replaceChildren(head);
+  table.tBodies[0].replaceChildren(...body);
+  if (focused >= 0) head.cells[focused].querySelector("button").focus();
+  document.getElementById("notes").replaceChildren(...notes.map((note) => element("li", {}, note)));
+}
