@@ -68,10 +68,10 @@ def about(
     told = f"{len(traced)} of {shown} samples, in {len(tracing)} of {len(arms)} arms"
     if traced and not traces.pictures:
         told += "; ledgers alone: no picture and no reason of a drop is on record"
-    if traces.gridless:
-        told += f"; {traces.gridless} left out, since their patches have no grid"
     if not traced:
         told = "nothing: experiments/trace.py writes what the pictures need"
+    if traces.gridless:
+        told += f"; {traces.gridless} left out, since their patches have no grid"
     setups = dict.fromkeys(cell.setup for cell in cells)
     return [
         ("Model", ", ".join(each(cells, "model"))),

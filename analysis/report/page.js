@@ -50,6 +50,7 @@ async function start() {
   const defaults = { ...DEFAULTS, ...chosenFirst(data) };
   let state = stateOfAddress(data, defaults);
   let found = passing(data, state);
+  const title = document.title;
 
   // `step`: keep the old state for the browser's back button
   function change(changes, step = false) {
@@ -67,7 +68,7 @@ async function start() {
     const opened = state.sample !== "";
     document.getElementById("overview").hidden = opened;
     document.getElementById("sample").hidden = !opened;
-    document.title = document.title.replace(/^(.*: )?/, opened ? `${state.sample}: ` : "");
+    document.title = opened ? `${state.sample} · ${title}` : title;
     if (!opened) {
       syncFilters(state);
       if (differs(["sort", "arm", "beside", "sample"])) showSummary(data, state, change);
@@ -117,6 +118,10 @@ async function start() {
   }
 
   fillFilters(data, state, change);
+  document.querySelector(".skip").onclick = (event) => {
+    event.preventDefault(); // the address holds the state
+    document.getElementById("main").focus();
+  };
   document.getElementById("close").onclick = close;
   document.getElementById("previous").onclick = () => go(-1);
   document.getElementById("next").onclick = () => go(1);

@@ -79,7 +79,8 @@ function buildPanels(data, state, change) {
       element("h3", {}, name), element("p", {}, answered(data, panel.arm, panel.place), " ", pick),
       panel.frame, panel.count, panel.told);
   });
-  document.getElementById("panels").replaceChildren(...made, chart(data));
+  document.getElementById("panels").replaceChildren(...made,
+    element("div", {}, chart(data), document.getElementById("legend")));
   const slider = document.getElementById("layer");
   slider.max = String(view.steps.length - 1);
 }
@@ -138,7 +139,7 @@ function walk(data, state, panel, event) {
   tell(data, state, panel, row * columns + column);
 }
 
-const CHART = { width: 640, height: 150, left: 44, right: 12, top: 10, bottom: 30 };
+const CHART = { width: 440, height: 220, left: 40, right: 12, top: 10, bottom: 30 };
 
 function chartX(at) {
   const { width, left, right } = CHART;
@@ -164,7 +165,7 @@ function chart(data) {
     drawn.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(count), y2: y(count) }),
       svg("text", { x: left - 6, y: y(count) + 4, "text-anchor": "end" }, String(Math.round(count))));
   }
-  const every = Math.ceil(view.steps.length / 16);
+  const every = Math.ceil(view.steps.length / 17);
   view.steps.forEach((step, at) => {
     const layer = at >= 2 && at < view.steps.length - 1;
     if (layer && (at - 2) % every === 0) {
@@ -181,21 +182,23 @@ function chart(data) {
     "Vision tokens that enter each layer (A solid, B dashed) and in its KV cache (dotted)."));
 }
 
+// What ran beside an arm on the same batches, by its score.
+const BESIDE = { schedule: "random, same schedule", flat: "random, flat", grid: "even grid" };
+
 function showAnswers(data, state, place, change) {
   const kinds = [...new Set(data.arms.flatMap((arm) => Object.keys(arm.beside)))];
   const heads = ["", "arm", "answer", "score", "executed", "resident",
-    ...kinds.map((kind) => `score of random tokens, ${kind}`), "show as"];
+    ...kinds.map((kind) => BESIDE[kind]), "show as"];
   const table = document.getElementById("answers");
-  const focused = table.contains(document.activeElement)
-    ? document.activeElement.getAttribute("aria-label") : null;
   table.tHead.replaceChildren(element("tr", {}, ...heads.map((head) =>
     element("th", { scope: "col" }, head || unseen("shown as")))));
-  table.tBodies[0].replaceChildren(...asked(data, place).map((arm) => {
+  const body = asked(data, place).map((arm) => {
     const letter = letterOf(state, arm.key);
     const beside = kinds.map((kind) => arm.beside[kind]?.[place] ?? null);
     const pick = (name, label) => element("button", {
       type: "button", "aria-pressed": String(state[name] === arm.key),
-      "aria-label": `show ${arm.name} as ${label}`, onclick: () => change({ [name]: arm.key }),
+      "data-focus": `${name} ${arm.key}`, "aria-label": `show ${arm.name} as ${label}`,
+      onclick: () => change({ [name]: arm.key }),
     }, label);
     return element("tr", { class: letter ? "chosen" : null }, element("td", {}, letter),
       element("th", { scope: "row" }, arm.name), element("td", {}, answered(data, arm, place)),
@@ -205,6 +208,6 @@ function showAnswers(data, state, place, change) {
       ...beside.map((score) => element("td", { class: "number" }, score === null ? "" : number(score, 3))),
       element("td", { class: "line" }, pick("arm", "A"), " ", pick("beside", "B"),
         place in arm.traces ? " traced" : ""));
-  }));
-  if (focused) table.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
+  });
+  refocused(table, () => table.tBodies[0].replaceChildren(...body));
 }

@@ -22,6 +22,13 @@ function unseen(text) {
   return element("span", { class: "unseen" }, text);
 }
 
+// What had the focus in a place that is made anew has it afterwards.
+function refocused(place, make) {
+  const name = place.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
+  make();
+  if (name) place.querySelector(`[data-focus="${CSS.escape(name)}"]`)?.focus();
+}
+
 // Rows without a value come last in either direction; text after numbers.
 function compared(first, second, direction) {
   if (first === null || second === null) return (first === null) - (second === null);
@@ -39,14 +46,16 @@ function showSummary(data, state, change) {
   const table = document.getElementById("summary");
   const named = heads.indexOf("method");
   const [column, direction] = state.sort ?? [-1, 1];
+  const numeric = heads.map((_, place) => rows.some((row) => typeof row.order[place] === "number"));
   const head = element("tr", {}, element("th", { scope: "col" }, unseen("shown as")));
   heads.forEach((name, place) => {
-    const numeric = rows.some((row) => typeof row.order[place] === "number");
     const sorted = place === column ? (direction > 0 ? "ascending" : "descending") : "none";
-    const first = numeric ? -1 : 1;
+    const first = numeric[place] ? -1 : 1; // largest first
     const next = place === column ? -direction : first;
-    head.append(element("th", { scope: "col", "aria-sort": sorted, class: numeric ? "number" : null },
-      element("button", { type: "button", onclick: () => change({ sort: [place, next] }) }, name)));
+    head.append(element("th", { scope: "col", "aria-sort": sorted, class: numeric[place] ? "number" : null },
+      element("button", {
+        type: "button", "data-focus": `sort ${place}`, onclick: () => change({ sort: [place, next] }),
+      }, name.replaceAll(" %", "\u00a0%"))));
   });
   const order = rows.map((_, place) => place);
   if (column >= 0) {
@@ -57,20 +66,20 @@ function showSummary(data, state, change) {
     const letter = row.arm === null ? "" : letterOf(state, row.arm);
     const line = element("tr", { class: letter ? "chosen" : null }, element("td", {}, letter));
     row.cells.forEach((text, at) => {
-      const numeric = typeof row.order[at] === "number";
-      if (at !== named) return line.append(element("td", { class: numeric ? "number" : null }, text));
+      const aligned = { class: numeric[at] ? "number" : null };
+      if (at !== named) return line.append(element("td", aligned, text));
       const inside = row.arm === null ? text : element("button", {
-        type: "button", title: "Show its answers below", onclick: () => change({ arm: row.arm, page: 0 }),
+        type: "button", title: "Show its answers below", "data-focus": `arm ${row.arm}`,
+        onclick: () => change({ arm: row.arm, page: 0 }),
       }, text);
       line.append(element("th", { scope: "row" }, inside));
     });
     return line;
   });
-  const focused = table.tHead.contains(document.activeElement)
-    ? document.activeElement.closest("th").cellIndex : -1;
+  refocused(table, () => {
+    table.tHead.replaceChildren(head);
+    table.tBodies[0].replaceChildren(...body);
+  });
   table.caption.textContent = title;
-  table.tHead.replaceChildren(head);
-  table.tBodies[0].replaceChildren(...body);
-  if (focused >= 0) head.cells[focused].querySelector("button").focus();
   document.getElementById("notes").replaceChildren(...notes.map((note) => element("li", {}, note)));
 }
