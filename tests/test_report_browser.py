@@ -166,6 +166,35 @@ def test_a_patch_tells_its_fate_to_mouse_and_keyboard(tab):
     assert "KV cache of 4 of 4 layers" in words
 
 
+def test_pointing_at_a_patch_leaves_the_step_as_it_is(tab):
+    open_sample(tab)
+    layer(tab, 5)
+    before = pixels(tab)
+    tab.locator(".frame").first.hover(position={"x": 60, "y": 60})
+    assert pixels(tab) != before  # the patch is marked
+    tab.mouse.move(0, 0)
+    assert pixels(tab) == before
+
+
+def test_the_last_sample_asked_for_is_the_one_that_is_shown(tab):
+    open_sample(tab)
+    for key in "jkjkkj":
+        tab.keyboard.press(key)
+    tab.wait_for_timeout(200)
+    tab.keyboard.press("j")
+    tab.wait_for_timeout(200)
+    assert tab.locator("#question").inner_text() == "what colour is shape 2 ?"
+    shown = pixels(tab)
+    open_sample(tab, "#sample=vqa:2&arm=mustdrop-t192-k")
+    assert pixels(tab) == shown
+
+
+def test_the_encoder_hands_on_what_leaves_before_layer_0(tab):
+    """Random tokens leave at the input: the encoder's step tells of all of them."""
+    told = tab.evaluate("leftWords('encoder', 64, 64, [16, 16], [16, 16])")
+    assert told == "64 patches to 64 tokens"
+
+
 def test_filters_count_what_they_leave(tab):
     vanilla, mustdrop, _ = SCORES
     assert count(tab) == f"{N} of {N} samples"

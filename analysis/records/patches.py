@@ -43,6 +43,7 @@ class PatchFates:
     Attributes:
         grid: Rows and columns.
         depth: Decoder layers.
+        tokens: Tokens that the encoder hands on.
         left: The layer after which it left: -2 in the encoder, -1 before layer 0, ``depth`` never.
         token: The token that carries it longest (the first of equals), counted from 0 in the order
             in which the encoder hands tokens on; -1: none.
@@ -57,6 +58,7 @@ class PatchFates:
 
     grid: tuple[int, int]
     depth: int
+    tokens: int
     left: Int[np.ndarray, " patches"]
     token: Int[np.ndarray, " patches"]
     carried: Int[np.ndarray, " patches"]
@@ -106,6 +108,7 @@ def patch_fates(trace: Trace, image: int = 0, grid: tuple[int, int] | None = Non
     return PatchFates(
         grid=shape,
         depth=depth,
+        tokens=len(slots),
         left=of_token(left, ENCODER),
         token=np.where(alone, token, NOBODY),
         carried=of_token(carries.sum(1), 0),

@@ -63,7 +63,7 @@ async function start() {
 
   function show(before) {
     const differs = (names) => !before || names.some((name) => before[name] !== state[name]);
-    state.key = wantedKey(state);
+    view.state = state;
     if (differs(FILTERS)) found = passing(data, state);
     const opened = state.sample !== "";
     document.getElementById("overview").hidden = opened;
@@ -79,7 +79,7 @@ async function start() {
       showPlace();
       showSample(data, state, change);
     } else {
-      showStep(data, state);
+      showStep(data);
     }
     if (before && before.sample !== state.sample) refocus(before.sample);
   }
@@ -140,7 +140,7 @@ async function start() {
     show(before);
   });
   addEventListener("resize", () => {
-    if (state.sample) for (const panel of view.panels) redraw(panel, state, null);
+    if (state.sample) for (const panel of view.panels) redraw(panel, null);
   });
   show(null);
   document.documentElement.dataset.ready = "yes";

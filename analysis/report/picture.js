@@ -25,7 +25,8 @@ function drawPicture(canvas, picture, fates, step, depth, cursor) {
     const state = stateOf(fates, patch, step, depth);
     const wash = (colour, share) => {
       pen.fillStyle = `rgba(${colour}, ${share})`;
-      pen.fillRect(x, y, wide + 0.5, tall + 0.5);
+      const [left, top] = [Math.round(x), Math.round(y)]; // whole pixels: washes must not overlap
+      pen.fillRect(left, top, Math.round(x + wide) - left, Math.round(y + tall) - top);
     };
     if (state === "gone" || state === "none") wash(WASH, 0.88);
     if (state === "partly") {
@@ -123,9 +124,9 @@ function border(pen, fates, wide, tall, thin, colour, dash, value) {
 
 const LEGEND = [
   ["dropped both", "dropped here: both tests failed", ["down", "up"]],
-  ["dropped global", "the global test alone decided", ["down"]],
-  ["dropped individual", "the individual test alone decided", ["up"]],
-  ["dropped unknown", "no test on record", ["dot"]],
+  ["dropped global", "dropped here: the global test failed", ["down"]],
+  ["dropped individual", "dropped here: the individual test failed", ["up"]],
+  ["dropped unknown", "dropped here, no test on record", ["dot"]],
   ["gone", "gone before, or in no cache", []],
   ["partly", "in the cache of some layers", ["flat"]],
   ["merged", "merged into one token", []],

@@ -1,6 +1,7 @@
 // One sample: its pictures by arm, the slider's step, the tokens per layer, all answers.
 
-const view = { key: "", panels: [], steps: [], cursors: new Map() };
+// `state` is the page's newest: a picture may come late, and the slider moves without a new view.
+const view = { state: null, panels: [], steps: [] };
 
 async function showSample(data, state, change) {
   const place = data.place.get(state.sample);
@@ -21,19 +22,20 @@ async function showSample(data, state, change) {
     const image = trace.images[shown];
     const fates = await fatesOf(data, image);
     const depth = tokensOf(data, arm, place).length;
-    const patches = trace.images.reduce((sum, one) => sum + one.grid[0] * one.grid[1], 0);
-    panels.push({ letter, arm, place, trace, shown, fates, depth, patches,
+    const sum = (value) => trace.images.reduce((total, one) => total + value(one), 0);
+    const patches = sum((one) => one.grid[0] * one.grid[1]), handed = sum((one) => one.tokens);
+    panels.push({ letter, arm, place, trace, shown, fates, depth, patches, handed,
       picture: await pictureOf(data, image.picture) });
   }
-  if (data.place.get(state.sample) !== place || state.key !== wantedKey(state)) return;
+  if (wantedKey(view.state) !== wantedKey(state)) return;
   view.panels = panels;
   document.getElementById("fates").hidden = panels.length === 0;
   showUntraced(data, place, letters, panels);
   if (!panels.length) return;
   view.steps = stepsOf(Math.max(...panels.map((panel) => panel.depth)));
-  buildPanels(data, state, change);
+  buildPanels(data, change);
   showLegend(new Set(panels.flatMap((panel) => [...marksOf(panel.fates, panel.depth)])));
-  showStep(data, state);
+  showStep(data);
 }
 
 // What a view is of; a slow picture of another one must not be drawn over it.
@@ -56,7 +58,7 @@ function firstStep(panel) {
   return layers.length ? String(Math.min(...layers)) : "-1";
 }
 
-function buildPanels(data, state, change) {
+function buildPanels(data, change) {
   const made = view.panels.map((panel) => {
     const name = `${panel.letter}: ${panel.arm.name}`;
     panel.canvas = element("canvas", { role: "img" });
@@ -66,10 +68,10 @@ function buildPanels(data, state, change) {
     panel.frame = element("div", {
       class: "frame", role: "application", tabindex: "0",
       "aria-label": `Patches of ${name}. Arrow keys go from patch to patch.`,
-      onkeydown: (event) => walk(data, state, panel, event),
-      onpointermove: (event) => point(data, state, panel, event),
-      onblur: () => redraw(panel, state, null),
-      onpointerleave: () => redraw(panel, state, null),
+      onkeydown: (event) => walk(data, panel, event),
+      onpointermove: (event) => point(data, panel, event),
+      onblur: () => redraw(panel, null),
+      onpointerleave: () => redraw(panel, null),
     }, panel.canvas);
     const pick = panel.trace.images.length < 2 ? "" : element("label", {}, "picture ",
       element("select", { onchange: (event) => change({ image: Number(event.target.value) }) },
@@ -90,16 +92,17 @@ function stepOf(state) {
   return view.steps.includes(wanted) ? wanted : view.steps.at(-2);
 }
 
-function showStep(data, state) {
-  const step = stepOf(state);
+function showStep(data) {
+  if (!view.panels.length) return;
+  const step = stepOf(view.state);
   const slider = document.getElementById("layer");
   slider.value = String(view.steps.indexOf(step));
   const told = view.panels.map((panel) => {
-    const words = leftWords(step, panel.patches, tokensOf(data, panel.arm, panel.place),
-      residentOf(data, panel.arm, panel.place));
+    const words = leftWords(step, panel.patches, panel.handed,
+      tokensOf(data, panel.arm, panel.place), residentOf(data, panel.arm, panel.place));
     panel.count.textContent = words;
     panel.canvas.setAttribute("aria-label", pictureWords(panel.arm, panel.fates, step, panel.depth));
-    redraw(panel, state, panel.cursor ?? null);
+    redraw(panel, panel.cursor ?? null);
     return view.panels.length > 1 ? `${panel.letter} ${words}` : words;
   });
   slider.setAttribute("aria-valuetext", `${stepName(step)}: ${told.join("; ")}`);
@@ -108,26 +111,26 @@ function showStep(data, state) {
     `translate(${chartX(view.steps.indexOf(step))} 0)`);
 }
 
-function redraw(panel, state, cursor) {
+function redraw(panel, cursor) {
   panel.cursor = cursor;
-  drawPicture(panel.canvas, panel.picture, panel.fates, stepOf(state), panel.depth, cursor);
+  drawPicture(panel.canvas, panel.picture, panel.fates, stepOf(view.state), panel.depth, cursor);
 }
 
-function tell(data, state, panel, patch) {
+function tell(data, panel, patch) {
   if (patch === panel.cursor) return;
-  redraw(panel, state, patch);
+  redraw(panel, patch);
   panel.told.textContent = patchWords(data, panel.arm, panel.trace, panel.fates, patch, panel.depth);
 }
 
-function point(data, state, panel, event) {
+function point(data, panel, event) {
   const box = panel.canvas.getBoundingClientRect();
   const column = Math.floor(((event.clientX - box.left) / box.width) * panel.fates.columns);
   const row = Math.floor(((event.clientY - box.top) / box.height) * panel.fates.rows);
   if (row < 0 || column < 0 || row >= panel.fates.rows || column >= panel.fates.columns) return;
-  tell(data, state, panel, row * panel.fates.columns + column);
+  tell(data, panel, row * panel.fates.columns + column);
 }
 
-function walk(data, state, panel, event) {
+function walk(data, panel, event) {
   const { rows, columns } = panel.fates;
   const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
   if (!(event.key in moves)) return;
@@ -136,7 +139,7 @@ function walk(data, state, panel, event) {
   const [down, right] = panel.cursor === null ? [0, 0] : moves[event.key];
   const row = Math.min(rows - 1, Math.max(0, Math.floor(here / columns) + down));
   const column = Math.min(columns - 1, Math.max(0, (here % columns) + right));
-  tell(data, state, panel, row * columns + column);
+  tell(data, panel, row * columns + column);
 }
 
 const CHART = { width: 440, height: 220, left: 40, right: 12, top: 10, bottom: 30 };

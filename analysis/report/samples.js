@@ -71,7 +71,7 @@ function showList(data, state, found, link, change) {
       element("td", {}, data.samples.target[place]),
       element("td", {}, answered(data, arm, place)),
       element("td", {}, answered(data, beside, place)),
-      element("td", { class: "line" }, `${right} of ${all.length} `, strip(data, place)),
+      element("td", { class: "line" }, element("span", { class: "count" }, `${right} of ${all.length}`), strip(data, place)),
       element("td", { class: "dim" }, traced(data, place) ? "yes" : ""));
   }));
   document.getElementById("count").textContent =

@@ -73,6 +73,7 @@ class Traces:
         self.fates += planes
         return {
             "grid": fates.grid,
+            "tokens": fates.tokens,
             "at": start,
             "sizes": sizes,
             "picture": picture,

@@ -17,9 +17,9 @@ function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-// "84 of 576 tokens": what is left at a step, of all the patches.
-function leftWords(step, patches, tokens, resident) {
-  if (step === "encoder") return `${patches} patches to ${tokens[0]} tokens`;
+// "84 of 576 tokens": what is left at a step, of all the patches; `handed`: by the encoder.
+function leftWords(step, patches, handed, tokens, resident) {
+  if (step === "encoder") return `${patches} patches to ${handed} tokens`;
   if (step === "decode") return `${number(mean(resident))} of ${patches} tokens a layer`;
   const layer = Math.min(Number(step) + 1, tokens.length - 1);
   return `${tokens[layer]} of ${patches} tokens`;
