@@ -153,6 +153,27 @@ def test_many_groups_are_told_apart():
     assert sizes == [2] * 512
 
 
+def test_groups_are_numbered_as_one_reads_them():
+    """Whatever the order in which the encoder hands their tokens on."""
+    groups = [(10, 11, 14), (0, 1), (2, 3, 6, 7), *((place,) for place in (4, 5, 8, 9, 12, 13, 15))]
+    book = ledger(4, [[group[-1] for group in groups]] * 2, groups=groups)
+    raw, sizes = packed(patch_fates(Trace(book)))
+    found = np.frombuffer(raw, dtype=np.uint8).reshape(len(PLANES), -1)[PLANES.index("group")]
+    assert found.tolist() == [1, 1, 2, 2, 0, 0, 2, 2, 0, 0, 3, 3, 0, 0, 3, 0]
+    assert sizes == [2, 4, 3]
+
+
+def test_a_region_tells_the_grid_of_slots_that_are_no_square(tmp_path):
+    (tmp_path / "traces").mkdir()
+    for doc, region in enumerate((np.eye(2, 4, dtype=bool), np.eye(3, 4, dtype=bool))):
+        book = ledger(4, [range(16)] * 2)
+        book.vision[3 + 8 :] = False  # eight slots
+        Trace(book, region=region).save(trace_path(tmp_path, doc))
+    traces = Traces()
+    assert traces.add(tmp_path, 0)["images"][0]["grid"] == (2, 4)
+    assert traces.add(tmp_path, 1) is None and traces.gridless == 1
+
+
 def test_a_picture_is_kept_once_for_all_arms_and_samples(root):
     assert len(gather(root).traces.pictures) == 2
     folder = next(root.rglob("random/**/record.json")).parent
@@ -245,9 +266,8 @@ def test_patches_without_a_grid_are_counted_not_guessed(tmp_path):
 def test_several_pictures_of_a_prompt_are_several_images():
     book = ledger(4, [range(16), range(8)])
     book.vision[3 + 8 :] = False  # eight slots: two pictures of 2 x 2
-    traces, folder = Traces(), None
+    traces = Traces()
     trace = Trace(book, pictures=[picture(0), picture(1)])
-    assert folder is None
     images = [traces._image(trace, number, (2, 2)) for number in (0, 1)]
     assert [image["at"] for image in images] == [0, 4 * len(PLANES)]
     assert [image["picture"] for image in images] == [0, 1]

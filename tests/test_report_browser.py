@@ -136,15 +136,25 @@ def test_the_picture_shows_what_left_where_it_left(tab):
       const all = pen.getImageData(0, 0, canvas.width, canvas.height).data;
       return Array.from({ length: 64 }, (_, patch) => {
         const x = Math.round((patch % 8 + 0.5) * wide);
-        const y = Math.round((Math.floor(patch / 8) + 0.12) * wide);
-        return all.slice(4 * (y * canvas.width + x)).slice(0, 3).join();
+        const y = Math.round((Math.floor(patch / 8) + 0.2) * wide);
+        return all.slice(4 * (y * canvas.width + x)).slice(0, 3).join().split(",").map(Number);
       });
     }"""
     layer(tab, 1)
     before = tab.evaluate(read)
     layer(tab, 2)
-    washed = [old != new for old, new in zip(before, tab.evaluate(read), strict=True)]
-    assert washed == (fates.left == 0).tolist()
+    during = tab.evaluate(read)
+    layer(tab, 3)
+    after = tab.evaluate(read)
+    for patch, left in enumerate(fates.left):
+        assert (during[patch] != before[patch]) == (left == 0)
+        if left == 0:  # half orange, then grey
+            assert during[patch] == pytest.approx(mixed(before[patch], (213, 94, 0), 0.55), abs=3)
+            assert after[patch] == pytest.approx(mixed(before[patch], (212,) * 3, 0.88), abs=3)
+
+
+def mixed(below, colour, share):
+    return [(1 - share) * old + share * new for old, new in zip(below, colour, strict=True)]
 
 
 def test_a_patch_tells_its_fate_to_mouse_and_keyboard(tab):
@@ -219,6 +229,8 @@ def test_filters_count_what_they_leave(tab):
     assert count(tab) == f"2 of {N} samples"
     tab.go()
     tab.get_by_label("Search").fill("SHAPE 11 ?")
+    assert count(tab) == f"1 of {N} samples"
+    tab.get_by_label("Search").fill("T113")  # in the target and the answers alone
     assert count(tab) == f"1 of {N} samples"
     tab.get_by_label("Search").fill("nothing of the kind")
     assert count(tab) == f"0 of {N} samples: none passes the filters"
@@ -314,6 +326,14 @@ def test_a_walk_by_keyboard_alone(tab):
     tab.keyboard.press("Escape")
     assert tab.locator("#overview").is_visible() and not tab.locator("#sample").is_visible()
     assert tab.evaluate("document.activeElement.dataset.sample") == "vqa:0"
+
+
+def test_skipping_to_the_content_leaves_the_sample_open(tab):
+    open_sample(tab)
+    address = tab.url
+    tab.locator(".skip").focus()
+    tab.keyboard.press("Enter")
+    assert tab.url == address and tab.locator("#sample").is_visible()
 
 
 def test_keys_typed_into_the_search_walk_nowhere(tab):
