@@ -283,7 +283,7 @@ def test_all_answers_stand_with_words_for_right_and_wrong(tab):
         assert ("right:" if scores[1] else "wrong:") in verdict.text_content()
     tab.get_by_label("show random t192 as B").click()
     assert "beside=random-t192-k" in tab.url
-    assert "no trace in B, random t192" in tab.locator("#untraced").inner_text()
+    assert "no trace in B (random t192)" in tab.locator("#untraced").inner_text()
     assert tab.locator(".panel").count() == 1
     tab.get_by_label("show vanilla as A").click()
     assert tab.locator(".panel h3").inner_text() == "A: vanilla"

@@ -46,7 +46,7 @@ function wantedKey(state) {
 function showUntraced(data, place, letters, panels) {
   const lacking = letters.filter(([letter]) => !panels.some((panel) => panel.letter === letter));
   const others = data.arms.filter((arm) => place in arm.traces).map((arm) => arm.name);
-  const told = lacking.map(([letter, key]) => `${letter}, ${data.arm.get(key).name}`).join(" and ");
+  const told = lacking.map(([letter, key]) => `${letter} (${data.arm.get(key).name})`).join(" and ");
   document.getElementById("untraced").textContent = !lacking.length ? ""
     : `This sample has no trace in ${told}. ` + (others.length ? `It has one in: ${others.join(", ")}.`
       : "It has one in no arm: experiments/trace.py writes them.");

@@ -54,8 +54,8 @@ function showList(data, state, found, link, change) {
   const arm = data.arm.get(state.arm), beside = data.arm.get(state.beside);
   const last = Math.max(0, Math.ceil(found.length / PAGE) - 1);
   const page = Math.min(state.page, last);
-  const heads = ["sample", "type", "question", "target", `A: ${arm.name}`, `B: ${beside.name}`,
-    "right, of all arms", "traced"];
+  const heads = ["question", "target", `A: ${arm.name}`, `B: ${beside.name}`,
+    "right, of all arms", "type", "sample", "traced"];
   const table = document.getElementById("list");
   table.tHead.replaceChildren(element("tr", {},
     ...heads.map((head) => element("th", { scope: "col" }, head))));
@@ -64,14 +64,15 @@ function showList(data, state, found, link, change) {
     const all = asked(data, place);
     const right = all.filter((each) => each.score[place] === 1).length;
     return element("tr", {},
-      element("td", { class: "dim" }, id),
-      element("td", { class: "dim" }, data.samples.type[place]),
       element("th", { scope: "row" }, element("a", { href: link({ sample: id }), "data-sample": id },
         data.samples.question[place] || id)),
       element("td", {}, data.samples.target[place]),
       element("td", {}, answered(data, arm, place)),
       element("td", {}, answered(data, beside, place)),
-      element("td", { class: "line" }, element("span", { class: "count" }, `${right} of ${all.length}`), strip(data, place)),
+      element("td", { class: "line" },
+        element("span", { class: "count" }, `${right} of ${all.length}`), strip(data, place)),
+      element("td", { class: "dim line" }, data.samples.type[place]),
+      element("td", { class: "dim line" }, id),
       element("td", { class: "dim" }, traced(data, place) ? "yes" : ""));
   }));
   document.getElementById("count").textContent =
