@@ -1,0 +1,178 @@
+// The picture of one arm at one step: every patch washed, marked or left as it is.
+
+const WASH = "212, 212, 212", HERE = "213, 94, 0", MERGED = "#0072b2", KEY = "#008f68";
+const GLYPHS = {
+  failedBoth: ["down", "up"], failedGlobal: ["down"], failedIndividual: ["up"], unknown: ["dot"],
+};
+
+function drawPicture(canvas, picture, fates, step, depth, cursor) {
+  const scale = Math.min(window.devicePixelRatio || 1, 2);
+  const width = Math.round(canvas.clientWidth * scale) || 480;
+  const ratio = picture ? picture.naturalHeight / picture.naturalWidth : fates.rows / fates.columns;
+  canvas.width = width;
+  canvas.height = Math.round(width * ratio);
+  const pen = canvas.getContext("2d");
+  const wide = width / fates.columns, tall = canvas.height / fates.rows;
+  if (picture) {
+    pen.drawImage(picture, 0, 0, width, canvas.height);
+  } else {
+    pen.fillStyle = "#8fa3b3";
+    pen.fillRect(0, 0, width, canvas.height);
+  }
+  const thin = Math.max(1, wide / 14);
+  for (let patch = 0; patch < fates.size; patch++) {
+    const x = (patch % fates.columns) * wide, y = Math.floor(patch / fates.columns) * tall;
+    const state = stateOf(fates, patch, step, depth);
+    const wash = (colour, share) => {
+      pen.fillStyle = `rgba(${colour}, ${share})`;
+      const [left, top] = [Math.round(x), Math.round(y)]; // whole pixels: washes must not overlap
+      pen.fillRect(left, top, Math.round(x + wide) - left, Math.round(y + tall) - top);
+    };
+    if (state === "gone" || state === "none") wash(WASH, 0.88);
+    if (state === "partly") {
+      wash(WASH, 0.55);
+      stroke(pen, ["flat"], x, y, wide, tall, thin, "#333333");
+    }
+    if (state === "dropped") {
+      wash(HERE, 0.55);
+      stroke(pen, GLYPHS[fates.reason[patch]] ?? ["dot"], x, y, wide, tall, thin, "#ffffff");
+    }
+    const shown = state !== "gone" && state !== "none";
+    if (!picture) {
+      pen.strokeStyle = "rgba(255, 255, 255, 0.55)";
+      pen.lineWidth = 1;
+      pen.strokeRect(x, y, wide, tall);
+    }
+    if (shown && fates.key[patch] && step !== "encoder") corner(pen, x, y, wide, tall);
+  }
+  const living = (patch) => !["gone", "none"].includes(stateOf(fates, patch, step, depth));
+  border(pen, fates, wide, tall, thin, MERGED, [],
+    (patch) => (fates.group[patch] && living(patch) ? fates.group[patch] : 0));
+  if (step !== "encoder") {
+    border(pen, fates, wide, tall, thin, KEY, [], (patch) => (fates.key[patch] && living(patch) ? 1 : 0));
+  }
+  if (fates.region) {
+    border(pen, fates, wide, tall, 1.4 * thin, "#1a1a1a", [3 * thin, 3 * thin],
+      (patch) => (fates.region.has(patch) ? 1 : 0));
+  }
+  if (cursor !== null) {
+    const x = (cursor % fates.columns) * wide, y = Math.floor(cursor / fates.columns) * tall;
+    for (const [colour, line] of [["#ffffff", 5 * scale], ["#1a1a1a", 2 * scale]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = line;
+      pen.strokeRect(x, y, wide, tall);
+    }
+  }
+}
+
+function stroke(pen, glyphs, x, y, wide, tall, thin, colour) {
+  const left = x + 0.27 * wide, right = x + 0.73 * wide, top = y + 0.27 * tall, foot = y + 0.73 * tall;
+  pen.strokeStyle = pen.fillStyle = colour;
+  pen.lineWidth = 1.3 * thin;
+  for (const glyph of glyphs) {
+    pen.beginPath();
+    if (glyph === "dot") {
+      pen.arc(x + wide / 2, y + tall / 2, 1.5 * thin, 0, 2 * Math.PI);
+      pen.fill();
+      continue;
+    }
+    const middle = (top + foot) / 2;
+    pen.moveTo(left, glyph === "down" ? top : glyph === "up" ? foot : middle);
+    pen.lineTo(right, glyph === "down" ? foot : glyph === "up" ? top : middle);
+    pen.stroke();
+  }
+}
+
+function corner(pen, x, y, wide, tall) {
+  pen.fillStyle = KEY;
+  pen.beginPath();
+  pen.moveTo(x, y);
+  pen.lineTo(x + 0.45 * wide, y);
+  pen.lineTo(x, y + 0.45 * tall);
+  pen.fill();
+}
+
+// A line where a value of neighbours differs, and around the whole; white below, so that it is seen.
+function border(pen, fates, wide, tall, thin, colour, dash, value) {
+  const at = (row, column) =>
+    row < 0 || column < 0 || row >= fates.rows || column >= fates.columns
+      ? 0 : value(row * fates.columns + column);
+  const path = new Path2D();
+  for (let row = 0; row <= fates.rows; row++) {
+    for (let column = 0; column <= fates.columns; column++) {
+      const here = at(row, column);
+      if (here !== at(row - 1, column)) {
+        path.moveTo(column * wide, row * tall);
+        path.lineTo((column + 1) * wide, row * tall);
+      }
+      if (here !== at(row, column - 1)) {
+        path.moveTo(column * wide, row * tall);
+        path.lineTo(column * wide, (row + 1) * tall);
+      }
+    }
+  }
+  pen.setLineDash([]);
+  pen.strokeStyle = "rgba(255, 255, 255, 0.85)";
+  pen.lineWidth = 2.6 * thin;
+  pen.stroke(path);
+  pen.setLineDash(dash);
+  pen.strokeStyle = colour;
+  pen.lineWidth = 1.3 * thin;
+  pen.stroke(path);
+  pen.setLineDash([]);
+}
+
+const LEGEND = [
+  ["dropped both", "dropped here: both tests failed", ["down", "up"]],
+  ["dropped global", "dropped here: the global test failed", ["down"]],
+  ["dropped individual", "dropped here: the individual test failed", ["up"]],
+  ["dropped unknown", "dropped here, no test on record", ["dot"]],
+  ["gone", "gone before, or in no cache", []],
+  ["partly", "in the cache of some layers", ["flat"]],
+  ["merged", "merged into one token", []],
+  ["key", "key token", []],
+  ["region", "holds the answer", []],
+];
+
+// Which of the marks occur in a picture at any step.
+function marksOf(fates, depth) {
+  const there = new Set();
+  for (let patch = 0; patch < fates.size; patch++) {
+    const gone = fates.left[patch] < depth;
+    const glyphs = GLYPHS[fates.reason[patch]];
+    if (gone) {
+      const key = (glyphs ?? ["dot"]).join("+");
+      there.add({ "down+up": "dropped both", down: "dropped global", up: "dropped individual" }[key]
+        ?? "dropped unknown").add("gone");
+    }
+    if (fates.resident[patch] === 0) there.add("gone");
+    else if (fates.resident[patch] < depth) there.add("partly");
+    if (fates.group[patch]) there.add("merged");
+    if (fates.key[patch]) there.add("key");
+    if (fates.region) there.add("region");
+  }
+  return there;
+}
+
+function showLegend(there) {
+  const marks = LEGEND.filter(([name]) => there.has(name)).map(([name, text, glyphs]) => {
+    const canvas = element("canvas", { width: 36, height: 36, "aria-hidden": "true" });
+    const pen = canvas.getContext("2d");
+    const [kind] = name.split(" ");
+    pen.fillStyle = { dropped: `rgb(${HERE})`, gone: `rgb(${WASH})`, partly: "#c2ccd3" }[kind] ?? "#eef1f3";
+    pen.globalAlpha = kind === "dropped" ? 0.8 : 1;
+    pen.fillRect(0, 0, 36, 36);
+    pen.globalAlpha = 1;
+    stroke(pen, glyphs, 0, 0, 36, 36, 2.4, kind === "partly" ? "#333333" : "#ffffff");
+    if (kind === "key") corner(pen, 0, 0, 36, 36);
+    const line = { merged: MERGED, key: KEY, region: "#1a1a1a" }[kind];
+    if (line) {
+      pen.setLineDash(kind === "region" ? [6, 6] : []);
+      pen.strokeStyle = line;
+      pen.lineWidth = 5;
+      pen.strokeRect(0, 0, 36, 36);
+    }
+    return element("li", {}, canvas, text);
+  });
+  document.getElementById("legend").replaceChildren(...marks);
+}
