@@ -136,6 +136,17 @@ def test_unequal_budgets_are_not_compared_unless_the_claim_says_so(tmp_path):
     assert own.verdict == "not distinguishable" and own.found.pairs.n == 40
 
 
+def test_a_wider_match_is_named_beforehand_and_told(tmp_path, capsys):
+    write(tmp_path, "a", executed=192.0)
+    write(tmp_path, "b", executed=196.0)
+    near = judge(claims(tmp_path, SUPERIOR), load(tmp_path), match=0.03)[0]
+    assert near.found is not None and near.reason == "at 192.0 against 196.0 tokens"
+    narrow = judge(claims(tmp_path, SUPERIOR), load(tmp_path), match=0.02)[0]
+    assert narrow.verdict == "not measured"
+    assert main(["--runs", str(tmp_path), "--match", "120"]) == 1
+    assert "match must be a percentage in [0, 100), got 120" in capsys.readouterr().err
+
+
 def test_a_rival_run_at_the_methods_own_average_stands_in(tmp_path):
     write(tmp_path, "a", executed=188.0, scores=right(100, 80))
     write(tmp_path, "b", executed=192.0, scores=right(100, 80))

@@ -212,6 +212,9 @@ def test_a_missing_and_a_torn_trace_are_told_apart(tmp_path):
     (tmp_path / "0.npz").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(ValueError, match="is no trace"):
         Trace.load(tmp_path / "0.npz")
+    np.savez(tmp_path / "0.npz", vision=np.ones(4, dtype=bool))
+    with pytest.raises(ValueError, match="written by older code"):
+        Trace.load(tmp_path / "0.npz")
 
 
 def test_watching_changes_no_decision(pocket):

@@ -15,7 +15,7 @@ from rich.console import Console
 from analysis.claims.hypotheses import HYPOTHESES, hypotheses
 from analysis.claims.judging import judge
 from analysis.claims.table import show, to_csv, to_markdown
-from analysis.records.cells import load
+from analysis.records.cells import MATCH, load
 from analysis.statistics.noninferiority import check_margin
 
 
@@ -30,8 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--margin", type=float, help="points, in place of every margin; name it before you look"
     )
+    parser.add_argument(
+        "--match", type=float, default=100 * MATCH,
+        help="percent within which executed averages are one budget (default: %(default)g)",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
+        if not 0 <= options.match < 100:
+            raise ValueError(f"match must be a percentage in [0, 100), got {options.match:g}")
         claims = hypotheses(options.claims)
         if options.margin is not None:
             margin = check_margin(options.margin)
@@ -43,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # all are judged, so that a choice of what to look at changes no correction
         judged = [
             one
-            for one in judge(claims, cells)
+            for one in judge(claims, cells, options.match / 100)
             if not options.only or _family(one.claim.id) in options.only
         ]
     except (ValueError, FileNotFoundError) as error:

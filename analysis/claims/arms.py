@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.hypotheses import Arm
-from analysis.records.cells import BESIDE, Cell, agree
+from analysis.records.cells import BESIDE, MATCH, Cell, agree
 from analysis.records.variants import alike, variants
 
 RECORDED = {name: kind for kind, name in BESIDE.items()}  # schedule: schedule_random
@@ -58,23 +58,24 @@ def fits(cell: Cell, arm: Arm) -> bool:
     )
 
 
-def find(cells: Sequence[Cell], arm: Arm, near: float | None = None) -> Found:
+def find(cells: Sequence[Cell], arm: Arm, near: float | None = None, match: float = MATCH) -> Found:
     """The runs of an arm among those of one model, benchmark and image condition.
 
     Args:
         cells: The runs.
         arm: Which of them.
-        near: An executed average: where the arm's budget did not come within 1 % of it and a run
-            of the arm's method that was asked for another budget did, that run is the arm.
+        near: An executed average: where the arm's budget did not come near it and a run of the
+            arm's method that was asked for another budget did, that run is the arm.
+        match: Share within which executed averages are near.
 
     Raises:
         NotMeasured: If there are none, they lack what ran beside them or reach their floor only,
             or several differ in more than the seed.
     """
     every = [cell for cell in cells if fits(cell, arm)]
-    if near is not None and not any(_near(cell, near) for cell in every):
+    if near is not None and not any(_near(cell, near, match) for cell in every):
         others = [cell for cell in cells if fits(cell, replace(arm, budget=cell.budget))]
-        every = [cell for cell in others if _near(cell, near)] or every
+        every = [cell for cell in others if _near(cell, near, match)] or every
     if not every:
         raise NotMeasured(f"no run of {arm}")
     ran = _once([cell for cell in every if cell.metric is not None])
@@ -97,8 +98,8 @@ def find(cells: Sequence[Cell], arm: Arm, near: float | None = None) -> Found:
     )
 
 
-def _near(cell: Cell, executed: float) -> bool:
-    return cell.metric is not None and agree(cell.executed, executed)
+def _near(cell: Cell, executed: float, match: float) -> bool:
+    return cell.metric is not None and agree(cell.executed, executed, match)
 
 
 def _once(cells: Sequence[Cell]) -> list[Cell]:

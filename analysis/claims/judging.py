@@ -16,19 +16,24 @@ from math import nan
 from analysis.claims.hypotheses import Claim
 from analysis.claims.judgement import Judgement, Setting, Verdict
 from analysis.claims.measuring import measure
-from analysis.records.cells import Cell
+from analysis.records.cells import MATCH, Cell
 from analysis.statistics.intervals import LEVEL
 from analysis.statistics.multiplicity import holm
 
 
-def judge(claims: Sequence[Claim], cells: Sequence[Cell]) -> list[Judgement]:
+def judge(claims: Sequence[Claim], cells: Sequence[Cell], match: float = MATCH) -> list[Judgement]:
     """Every claim on every model, benchmark and image condition of the runs, in the claims' order.
+
+    Args:
+        claims: What is claimed.
+        cells: The runs.
+        match: Share within which executed averages are one budget.
 
     Raises:
         ValueError: If runs of one benchmark are not on the same documents.
     """
     plain = [claim for claim in claims if claim.kind != "all"]
-    judged = {claim.id: measure(claim, cells) for claim in plain}
+    judged = {claim.id: measure(claim, cells, match) for claim in plain}
     measured = [one for found in judged.values() for one in found if one.found]
     adjusted = dict(zip(map(id, measured), holm([one.p for one in measured]), strict=True))
     for name, found in judged.items():

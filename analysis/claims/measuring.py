@@ -11,11 +11,11 @@ from analysis.claims.arms import Found, NotMeasured, find, fits
 from analysis.claims.hypotheses import Arm, Claim
 from analysis.claims.judgement import Judgement, Setting, points
 from analysis.claims.pairing import pair
-from analysis.records.cells import Cell, agree
+from analysis.records.cells import MATCH, Cell, agree
 from analysis.statistics.difference import Difference, difference
 
 
-def measure(claim: Claim, cells: Sequence[Cell]) -> list[Judgement]:
+def measure(claim: Claim, cells: Sequence[Cell], match: float = MATCH) -> list[Judgement]:
     """The claim on every model, benchmark and image condition that has a run of either arm.
 
     The same scores measured in several experiments are one. No verdict is given yet.
@@ -31,13 +31,17 @@ def measure(claim: Claim, cells: Sequence[Cell]) -> list[Judgement]:
     out = []
     for setting, here in settings.items():
         if any(fits(cell, arm) for cell in here for arm in both):
-            out += _in(claim, both, setting, here)
+            out += _in(claim, both, setting, here, match)
     missing = f"no run of {claim.ours}, nor of {claim.theirs}"
     return out or [Judgement(claim, reason=missing)]
 
 
 def _in(
-    claim: Claim, arms: tuple[Arm, Arm], setting: Setting, cells: Sequence[Cell]
+    claim: Claim,
+    arms: tuple[Arm, Arm],
+    setting: Setting,
+    cells: Sequence[Cell],
+    match: float,
 ) -> list[Judgement]:
     """One judgement per experiment that can tell; else across experiments, or why there is none."""
     pools: dict[str, list[Cell]] = {}
@@ -48,7 +52,7 @@ def _in(
     failed: list[Judgement] = []
     for others in (None, cells):
         tried = [
-            _compare(claim, arms, setting, pool, pool if others is None else others)
+            _compare(claim, arms, setting, pool, pool if others is None else others, match)
             for pool in pools.values()
         ]
         if measured := _merged([one for one in tried if one.found]):
@@ -65,6 +69,7 @@ def _compare(
     setting: Setting,
     first: Sequence[Cell],
     second: Sequence[Cell],
+    match: float,
 ) -> Judgement:
     """The first arm among some runs against the second among others."""
     told = Judgement(claim, setting, str(first[0]["experiment"]))
@@ -74,7 +79,7 @@ def _compare(
         ours = find(first, arms[0])
         # what ran beside a run is compared with that run, whatever others reach the same average
         beside = arms[0].beside or arms[1].beside or not claim.matched
-        theirs = find(second, arms[1], None if beside else ours.executed)
+        theirs = find(second, arms[1], None if beside else ours.executed, match)
         told = replace(told, ours=ours, theirs=theirs, where=_where(ours, theirs))
         one, other = ours.cells[0], theirs.cells[0]
         for what, mine, its in (
@@ -83,7 +88,7 @@ def _compare(
         ):
             if mine != its:
                 raise NotMeasured(f"{what} differ ({mine} against {its})")
-        if claim.matched and not agree(ours.executed, theirs.executed):
+        if claim.matched and not agree(ours.executed, theirs.executed, match):
             raise NotMeasured(
                 f"budgets not matched ({ours.executed:.1f} against {theirs.executed:.1f})"
             )
@@ -91,6 +96,8 @@ def _compare(
         return replace(told, reason=str(error))
     found = difference(pair(ours.frames, theirs.frames))
     notes = []
+    if claim.matched and not agree(ours.executed, theirs.executed):
+        notes.append(f"at {ours.executed:.1f} against {theirs.executed:.1f} tokens")
     if len(ours.cells) > 1 or len(theirs.cells) > 1:
         notes.append(f"{len(ours.cells)} and {len(theirs.cells)} seeds averaged")
     if other.budget != arms[1].budget:

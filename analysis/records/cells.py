@@ -121,9 +121,9 @@ def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
     return out
 
 
-def agree(first: float, second: float) -> bool:
-    """Whether two executed averages are the same budget: within 1 % of the larger."""
-    return abs(first - second) <= MATCH * max(first, second)
+def agree(first: float, second: float, share: float = MATCH) -> bool:
+    """Whether two executed averages are the same budget: within this share of the larger."""
+    return abs(first - second) <= share * max(first, second)
 
 
 def _cells(records: Sequence[dict[str, Any]], metric: str | None) -> list[Cell]:

@@ -20,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the file (default: report.html in the folder)")
     parser.add_argument("--samples", type=int, help="the first so many samples alone")
     options = parser.parse_args(arguments)
+    out = options.out or options.root / "report.html"
     try:
         gathered = gather(options.root, options.samples)
-    except (ValueError, FileNotFoundError) as error:
+        out.write_text(page(gathered), encoding="utf-8")
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    out = options.out or options.root / "report.html"
-    out.write_text(page(gathered), encoding="utf-8")
     told = gathered.told
     traced = sum(len(arm["traces"]) for arm in told["arms"])
     print(

@@ -9,6 +9,9 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import track
+
 from analysis.records.cells import BESIDE, Cell, load
 from analysis.report.naming import Name, each, ids, keys, names, number
 from analysis.report.overview import about, summary_table
@@ -52,9 +55,10 @@ def gather(root: Path | str, samples: int | None = None) -> Gathered:
     shown = _first(asked, samples)
     places = {name: place for place, name in enumerate(shown)}
     traces, texts, profiles = Traces(), Once(), Once()
+    named = list(zip(ran, keys(ran), names(ran), strict=True))
     arms = [
         _arm(cell, key, name, places, traces, texts, profiles)
-        for cell, key, name in zip(ran, keys(ran), names(ran), strict=True)
+        for cell, key, name in track(named, "runs", console=Console(stderr=True), transient=True)
     ]
     told = {
         "summary": summary_table(root, cells),

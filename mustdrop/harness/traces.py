@@ -122,7 +122,7 @@ class Trace:
 
         Raises:
             FileNotFoundError: If the sample was not traced.
-            ValueError: If the file is torn.
+            ValueError: If the file is torn, or older than this format.
         """
         if not path.exists():
             raise FileNotFoundError(f"no trace {path}: experiments/trace.py makes them")
@@ -133,6 +133,8 @@ class Trace:
             raise ValueError(f"{path} is no trace: {error}") from error
         gamma, alpha = arrays.get("thresholds", (nan, nan))
         pictures = sorted(int(name[8:]) for name in arrays if name.startswith("picture/"))
+        if "depth" not in arrays:
+            raise ValueError(f"{path} was written by older code: delete it and trace again")
         ledger = TokenLedger.of_arrays(arrays)
         return cls(
             ledger,
