@@ -27,19 +27,23 @@ def show_numbers(numbers: pd.DataFrame, console: Console) -> None:
     console.print(f"{len(numbers)} numbers of {numbers['source'].nunique()} tables, schema kept")
     told = numbers["provenance"].value_counts()
     console.print("provenance: " + ", ".join(f"{count} {name}" for name, count in told.items()))
-    found = bands(numbers[numbers["unit"] == "percent"])
-    found = found[found["values"] > 1].assign(width=found["high"] - found["low"])
+    percent = [row for row in numbers.to_dict("records") if row["unit"] == "percent"]
     # an average is over other benchmarks in every paper
-    found = found[found["benchmark"] != "paper-average"]
+    found = [
+        cell
+        for cell in bands(percent)
+        if cell["values"] > 1 and cell["benchmark"] != "paper-average"
+    ]
     table = _table(
         ("model", "method", "tokens", "benchmark", "metric", "band", "values", "independent"),
         f"Widest of {len(found)} cells with sources that differ, percent",
     )
-    for row in found.sort_values("width", ascending=False).head(SHOWN).to_dict("records"):
+    found.sort(key=lambda cell: cell["low"] - cell["high"])
+    for row in found[:SHOWN]:
         name = " ".join(filter(None, (row["metric"], row["split"])))
         table.add_row(
             *(row["model"], row["method"], f"{row['tokens']:g}", row["benchmark"], name),
-            f"{row['low']:g}–{row['high']:g}",  # noqa: RUF001
+            f"{row['low']:g}–{row['high']:g}",
             *(str(row["values"]), str(row["independent"])),
         )
     console.print(table)
@@ -49,13 +53,17 @@ def show_claims(claims: pd.DataFrame, console: Console) -> None:
     """Every claim, those that do not follow as worded first."""
     table = _table(("printed", "verdict", "the tables give", "claim", "where"))
     for verdict in reversed(VERDICTS):
-        for row in claims[claims["verdict"] == verdict].to_dict("records"):
+        for row in claims.to_dict("records"):
+            if row["verdict"] != verdict:
+                continue
             given = "\n".join(f"{_numbers(got)}: {says}" for says, got in row["readings"])
             table.add_row(_numbers(row["printed"]), verdict, given, row["quote"], row["where"])
         table.add_section()
     console.print(table)
     counts = claims["verdict"].value_counts()
-    console.print(f"{len(claims)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS))
+    console.print(
+        f"{len(claims)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS)
+    )
 
 
 def _table(heads: Sequence[str], title: str | None = None) -> Table:

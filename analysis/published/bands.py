@@ -4,13 +4,13 @@ Papers copy from each other, so equal values count once, and a value counts as i
 where somebody says to have measured it. Knows nothing about runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
-
-import pandas as pd
+from typing import Any
 
 MEASURED = ("own", "re-run", "user report")
+Row = Mapping[Any, Any]
 CELL = ("model", "method", "tokens", "benchmark", "metric", "split")
 
 
@@ -54,37 +54,33 @@ class Band:
 NOTHING = Band(nan, nan, 0, 0, ())
 
 
-def band(rows: pd.DataFrame) -> Band:
+def band(rows: Sequence[Row]) -> Band:
     """The band of the rows of one cell."""
-    if rows.empty:
+    if not rows:
         return NOTHING
-    told = rows.sort_values(["value", "line"])
-    measured = told[told["provenance"].isin(MEASURED)]
+    told = sorted(rows, key=lambda row: (row["value"], row["line"]))
     return Band(
-        float(told["value"].min()),
-        float(told["value"].max()),
-        int(told["value"].nunique()),
-        int(measured["value"].nunique()),
-        tuple(
-            f"{row['value']:g} {row['source']} ({row['provenance']})"
-            for row in told.to_dict("records")
-        ),
+        told[0]["value"],
+        told[-1]["value"],
+        len({row["value"] for row in told}),
+        len({row["value"] for row in told if row["provenance"] in MEASURED}),
+        tuple(f"{row['value']:g} {row['source']} ({row['provenance']})" for row in told),
     )
 
 
 def cell(
-    numbers: pd.DataFrame,
+    numbers: Sequence[Row],
     model: str,
     method: str,
     tokens: float | None,
     benchmark: str,
     metric: str,
     split: str = "",
-) -> pd.DataFrame:
+) -> list[Row]:
     """The rows about one cell; a budget agrees by its count of tokens, vanilla has but one.
 
     Args:
-        numbers: Of :func:`analysis.published.numbers.published`.
+        numbers: Rows of :func:`analysis.published.numbers.published`.
         model: As sources spell it, as are all names here.
         method: Of the cell.
         tokens: What papers call the budget: nominal or averaged; None: any source's share.
@@ -92,26 +88,25 @@ def cell(
         metric: Of the cell.
         split: Of the benchmark; empty: sources do not say.
     """
-    wanted = {
-        "model": model, "method": method, "benchmark": benchmark, "metric": metric, "split": split,
-    }  # fmt: skip
-    chosen = numbers
-    for name, value in wanted.items():
-        chosen = chosen[chosen[name] == value]
-    if method == "vanilla":
-        return chosen
-    return chosen[chosen["tokens"].isna() if tokens is None else chosen["tokens"] == tokens]
+    wanted = (model, method, benchmark, metric, split)
+    names = ("model", "method", "benchmark", "metric", "split")
+    return [
+        row
+        for row in numbers
+        if wanted == tuple(row[name] for name in names)
+        and (
+            method == "vanilla"
+            or (isnan(row["tokens"]) if tokens is None else row["tokens"] == tokens)
+        )
+    ]
 
 
-def bands(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The band of every cell with a count of tokens: low, high, values, independent, sources."""
-    rows = []
-    for key, group in numbers.dropna(subset="tokens").groupby(list(CELL), sort=False):
-        found = band(group)
-        rows.append({**dict(zip(CELL, _each(key), strict=True)), **vars(found)})
-    return pd.DataFrame(rows)
-
-
-def _each(key: object) -> Sequence[object]:
-    assert isinstance(key, tuple)
-    return key
+def bands(numbers: Sequence[Row]) -> list[dict[str, Any]]:
+    """The band of every cell with a count of tokens: what it is, the fields of :class:`Band`."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in numbers:
+        if not isnan(row["tokens"]):
+            groups.setdefault(tuple(row[name] for name in CELL), []).append(row)
+    return [
+        {**dict(zip(CELL, key, strict=True)), **vars(band(rows))} for key, rows in groups.items()
+    ]

@@ -25,18 +25,21 @@ WORDS = {
     },
     "provenance": {"own", "re-run", "copied", "user report", "unstated"},
 }
-# What a metric is told in; where there are two, sources differ.
+# What is told in a unit; where a metric stands twice, sources differ.
 UNITS = {
-    **dict.fromkeys(("accuracy", "F1", "ANLS", "judge_accuracy", "retention"), {"percent"}),
-    **dict.fromkeys(("relative_accuracy", "relative_flops"), {"percent"}),
-    **dict.fromkeys(("score", "score_sum", "score_perception", "score_cognition"), {"points"}),
-    **dict.fromkeys(("judge_score", "mean", "CIDEr"), {"points"}),
-    **dict.fromkeys(("wall_time", "latency"), {"s"}),
-    **dict.fromkeys(("kv_cache", "kv_cache_vision"), {"MB"}),
-    "prefill_time": {"s", "ms"},
-    "decode_time_per_token": {"ms"},
-    "gpu_memory": {"GB"},
-    "flops": {"TFLOPs"},
+    "percent": (
+        *("accuracy", "F1", "ANLS", "judge_accuracy", "retention"),
+        *("relative_accuracy", "relative_flops"),
+    ),
+    "points": (
+        *("score", "score_sum", "score_perception", "score_cognition"),
+        *("judge_score", "mean", "CIDEr"),
+    ),
+    "s": ("wall_time", "latency", "prefill_time"),
+    "ms": ("prefill_time", "decode_time_per_token"),
+    "MB": ("kv_cache", "kv_cache_vision"),
+    "GB": ("gpu_memory",),
+    "TFLOPs": ("flops",),
 }
 # Highest value of a unit, and of single metrics; a relative accuracy may pass 100 a little.
 HIGHEST = {
@@ -71,7 +74,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
         for name in ("method", "benchmark", "source", "budget"):
             if not row[name].strip() and (name, row["budget_kind"]) != ("budget", "as stated"):
                 yield line, f"{name} must not be empty"
-        units = UNITS.get(metric, {unit})
+        units = [name for name, metrics in UNITS.items() if metric in metrics]
         if unit not in units:
             yield line, f"unit of {metric} must be one of {sorted(units)}, got {unit!r}"
         highest = HIGHEST_OF.get(metric, HIGHEST.get(unit, 0.0))

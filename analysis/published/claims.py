@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.published.bands import Row
 from analysis.published.formulas import OF_CELLS, OF_PAIRS
 from analysis.published.numbers import REFERENCE, published
 
 CLAIMS = REFERENCE / "printed_claims.yaml"
 AVERAGE = "paper-average"
+SCORES = ("accuracy", "score_sum", "judge_accuracy", "judge_score")
 VERDICTS = ("follows", "follows in another reading", "does not follow")
 
 
@@ -75,10 +77,10 @@ def judged(
     Raises:
         ValueError: If a cell that a claim needs is not on record, or not once.
     """
-    numbers = published() if numbers is None else numbers
+    told = (published() if numbers is None else numbers).to_dict("records")
     rows = []
     for claim in printed_claims() if claims is None else claims:
-        given = [(reading["says"], evaluate(reading, numbers)) for reading in claim.readings]
+        given = [(reading["says"], evaluate(reading, told)) for reading in claim.readings]
         fits = [place for place, (_, got) in enumerate(given) if agrees(claim.printed, got)]
         verdict = VERDICTS[2] if not fits else VERDICTS[0] if fits[0] == 0 else VERDICTS[1]
         rows.append(
@@ -93,14 +95,16 @@ def judged(
     return pd.DataFrame(rows)
 
 
-def evaluate(reading: Mapping[str, Any], numbers: pd.DataFrame) -> list[float]:
+def evaluate(reading: Mapping[str, Any], numbers: Sequence[Row]) -> list[float]:
     """The numbers that a reading of a claim gives."""
     formula = reading["formula"]
     if formula in OF_CELLS:
         return [OF_CELLS[formula]([_value(cell, numbers) for cell in reading["cells"]])]
-    rows = numbers[numbers["table"] == reading["table"]]
+    rows = [
+        row for row in numbers if row["table"] == reading["table"] and row["benchmark"] != AVERAGE
+    ]
     if formula == "benchmarks":
-        return [rows.loc[rows["benchmark"] != AVERAGE, "benchmark"].nunique()]
+        return [len({row["benchmark"] for row in rows})]
     return OF_PAIRS[formula](_pairs(reading, rows))
 
 
@@ -119,33 +123,39 @@ def _digits(number: float) -> int:
     return 0 if isinstance(number, int) else len(repr(number).partition(".")[2])
 
 
-def _value(cell: Mapping[str, Any], numbers: pd.DataFrame) -> float:
+def _value(cell: Mapping[str, Any], numbers: Sequence[Row]) -> float:
     """Of one cell; the metric ``tokens`` is the count that its row is told for."""
     asked = dict(cell)
     counted = asked.get("metric") == "tokens"
     if counted:
         del asked["metric"]
-    found = numbers
-    for name, value in asked.items():
-        found = found[found[name] == value]
-    values = found["tokens" if counted else "value"].unique()
+    values = {
+        row["tokens" if counted else "value"]
+        for row in numbers
+        if all(row[name] == value for name, value in asked.items())
+    }
     if len(values) != 1:
         raise ValueError(f"{cell} must name one published number, it names {len(values)}")
-    return float(values[0])
+    return float(values.pop())
 
 
-def _pairs(reading: Mapping[str, Any], rows: pd.DataFrame) -> list[tuple[float, float]]:
-    """The accuracies of two methods in every row and column that has both, averages aside."""
-    rows = rows[(rows["model"] == reading["model"]) & (rows["benchmark"] != AVERAGE)]
-    rows = rows[rows["metric"].isin(("accuracy", "score_sum", "judge_accuracy", "judge_score"))]
+def _pairs(reading: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """The scores of two methods in every row and column that has both."""
     at = ["benchmark", "metric"]
-    budgeted = "vanilla" not in (reading["of"], reading["over"])
-    if budgeted and not reading["of"].startswith("MustDrop["):
+    # an ablation's rows differ in their budget, and so does vanilla from all
+    if "vanilla" not in (reading["of"], reading["over"]):
         at.append("budget")
     ours, theirs = (
-        rows[rows["method"] == reading[name]].set_index(at)["value"] for name in ("of", "over")
+        {
+            tuple(row[name] for name in at): row["value"]
+            for row in rows
+            if row["method"] == reading[name]
+            and row["model"] == reading["model"]
+            and row["metric"] in SCORES
+        }
+        for name in ("of", "over")
     )
-    shared = [key for key in ours.index if key in theirs.index]
-    if not shared:
+    pairs = [(value, theirs[key]) for key, value in ours.items() if key in theirs]
+    if not pairs:
         raise ValueError(f"no cell has both {reading['of']} and {reading['over']}")
-    return [(float(ours.loc[key]), float(theirs.loc[key])) for key in shared]
+    return pairs

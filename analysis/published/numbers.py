@@ -3,8 +3,11 @@
 Knows nothing about runs.
 """
 
+import re
+from collections.abc import Mapping
 from math import nan
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -31,17 +34,24 @@ def published(path: Path = NUMBERS) -> pd.DataFrame:
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(frame.columns) != list(COLUMNS):
         raise ValueError(f"{path} must have the columns {list(COLUMNS)}, got {list(frame.columns)}")
-    frame["line"] = range(2, len(frame) + 2)
-    for name, text in (("tokens", "count"), ("value", "number")):
-        made = pd.to_numeric(frame[name], errors="coerce")
-        wrong = made.isna() & ((frame[name] != "") | (name == "value"))
-        if wrong.any():
-            line, said = frame.loc[wrong, ["line", name]].iloc[0]
-            raise ValueError(f"{path}, line {line}: {name} must be a {text}, got {said!r}")
-        frame[name] = made.astype(float)
-    found = frame["source"].str.extract(rf"^{PAPER} Table (\d+)", expand=False)
-    frame["table"] = pd.to_numeric(found)
-    return frame
+    rows = []
+    for line, row in enumerate(frame.to_dict("records"), 2):
+        found = re.match(rf"{PAPER} Table (\d+)", row["source"])
+        told = {
+            "tokens": _number(row, "tokens", f"{path}, line {line}") if row["tokens"] else nan,
+            "value": _number(row, "value", f"{path}, line {line}"),
+            "line": line,
+            "table": int(found[1]) if found else None,
+        }
+        rows.append({**row, **told})
+    return pd.DataFrame(rows, columns=[*COLUMNS, "line", "table"])
+
+
+def _number(row: Mapping[Any, Any], name: str, where: str) -> float:
+    try:
+        return float(row[name])
+    except ValueError as error:
+        raise ValueError(f"{where}: {name} must be a number, got {row[name]!r}") from error
 
 
 def paper_table(number: int, path: Path = NUMBERS) -> pd.DataFrame:
@@ -53,7 +63,7 @@ def paper_table(number: int, path: Path = NUMBERS) -> pd.DataFrame:
         ValueError: If no number of that table is on record.
     """
     numbers = published(path)
-    rows = numbers[numbers["table"] == number].to_dict("records")
+    rows = [row for row in numbers.to_dict("records") if row["table"] == number]
     if not rows:
         known = sorted({int(table) for table in numbers["table"].dropna()})
         raise ValueError(f"table must be one of {known}, got {number}")
