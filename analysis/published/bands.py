@@ -4,13 +4,14 @@ Papers copy from each other, so equal values count once, and a value counts as i
 where somebody says to have measured it. Knows nothing about runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from typing import Any
 
 MEASURED = ("own", "re-run", "user report")
 Row = Mapping[Any, Any]
+NAMED = ("model", "method", "benchmark", "metric", "split")
 CELL = ("model", "method", "tokens", "benchmark", "metric", "split")
 
 
@@ -68,8 +69,19 @@ def band(rows: Sequence[Row]) -> Band:
     )
 
 
+Index = Mapping[tuple[str, ...], Sequence[Row]]
+
+
+def index(numbers: Iterable[Row]) -> Index:
+    """Rows by model, method, benchmark, metric and split, for :func:`cell`."""
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in numbers:
+        found.setdefault(tuple(row[name] for name in NAMED), []).append(row)
+    return found
+
+
 def cell(
-    numbers: Sequence[Row],
+    numbers: Index,
     model: str,
     method: str,
     tokens: float | None,
@@ -80,7 +92,7 @@ def cell(
     """The rows about one cell; a budget agrees by its count of tokens, vanilla has but one.
 
     Args:
-        numbers: Rows of :func:`analysis.published.numbers.published`.
+        numbers: Those of :func:`analysis.published.numbers.published`.
         model: As sources spell it, as are all names here.
         method: Of the cell.
         tokens: What papers call the budget: nominal or averaged; None: any source's share.
@@ -88,16 +100,12 @@ def cell(
         metric: Of the cell.
         split: Of the benchmark; empty: sources do not say.
     """
-    wanted = (model, method, benchmark, metric, split)
-    names = ("model", "method", "benchmark", "metric", "split")
+    rows = numbers.get((model, method, benchmark, metric, split), ())
     return [
         row
-        for row in numbers
-        if wanted == tuple(row[name] for name in names)
-        and (
-            method == "vanilla"
-            or (isnan(row["tokens"]) if tokens is None else row["tokens"] == tokens)
-        )
+        for row in rows
+        if method == "vanilla"
+        or (isnan(row["tokens"]) if tokens is None else row["tokens"] == tokens)
     ]
 
 

@@ -5,7 +5,7 @@ and methods are called in ``names.csv``. Measured and published never share a co
 about runs: what is measured arrives as a table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import nan
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.published.bands import NOTHING, Band, Row, band, cell
+from analysis.published.bands import NOTHING, Band, Index, Row, band, cell, index
 from analysis.published.numbers import PAPER, REFERENCE, published
 
 
@@ -91,12 +91,12 @@ def beside(measured: pd.DataFrame, numbers: pd.DataFrame | None = None) -> pd.Da
         ours_metric, ours_executed; paper, the MustDrop paper's number; published_metric;
         band_low, band_high, band_values, band_independent, band_sources, verdict.
     """
-    told = (published() if numbers is None else numbers).to_dict("records")
+    told = index((published() if numbers is None else numbers).to_dict("records"))
     rows = [row for row in measured.to_dict("records") if row["n"]]
     return pd.DataFrame([_beside(row, told) for row in rows])
 
 
-def _beside(row: Row, numbers: Sequence[Row]) -> dict[str, Any]:
+def _beside(row: Row, numbers: Index) -> dict[str, Any]:
     found, paper, verdict = NOTHING, nan, "not published"
     known = of(row["benchmark"], row["metric"])
     scale = known[0].factor if known else (100.0 if 0 <= row["accuracy"] <= 1 else 1.0)
@@ -120,7 +120,7 @@ def _beside(row: Row, numbers: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def about(row: Row, one: Measure, numbers: Sequence[Row]) -> tuple[Band, float]:
+def about(row: Row, one: Measure, numbers: Index) -> tuple[Band, float]:
     """The band of a cell named in our words, and what the MustDrop paper has there."""
     model, method = names("model").get(row["model"]), names("method").get(row["method"])
     if model is None or method is None or not one.published[0]:
@@ -131,7 +131,7 @@ def about(row: Row, one: Measure, numbers: Sequence[Row]) -> tuple[Band, float]:
 
 
 def located(
-    numbers: Sequence[Row],
+    numbers: Index,
     model: str,
     method: str,
     tokens: float | None,

@@ -34,15 +34,16 @@ def command(
 
 def calibration(model: str, cells: Iterable[Cell]) -> list[str]:
     """What finds the thresholds of these cells, for those whose method has one."""
-    asked: dict[str, list[Cell]] = {}
+    asked: dict[tuple[str, str | None], list[Cell]] = {}
     for method, budget, benchmark in cells:
-        field = threshold(method)
-        if field is not None and budget != "none" and benchmark not in uncalibrated():
-            asked.setdefault(field, []).append((method, budget, benchmark))
+        found = threshold(method)
+        if found is not None and budget != "none" and benchmark not in uncalibrated():
+            asked.setdefault(found, []).append((method, budget, benchmark))
     return [
         f"python experiments/calibrate.py -m model={model} method={','.join(methods)} "
         f"budget={','.join(budgets)} benchmark={','.join(benchmarks)} calibration.field={field}"
-        for field, wanted in asked.items()
+        + (f" {fixed}" if fixed else "")
+        for (field, fixed), wanted in asked.items()
         for methods, budgets, benchmarks in products(wanted)
     ]
 
@@ -51,9 +52,9 @@ def borrowed(cells: Iterable[Cell]) -> list[str]:
     """What must be said of cells whose benchmark has no split to choose thresholds on."""
     found: dict[str, dict[str, None]] = {}
     for method, budget, benchmark in cells:
-        field = threshold(method)
-        if field is not None and budget != "none" and benchmark in uncalibrated():
-            found.setdefault(benchmark, {})[f"{field} ({method})"] = None
+        told = threshold(method)
+        if told is not None and budget != "none" and benchmark in uncalibrated():
+            found.setdefault(benchmark, {})[f"{told[0]} ({method})"] = None
     return [
         f"{benchmark} has no calibration split: give another benchmark's {', '.join(fields)} with "
         "its command."

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.published.bands import cell as located
+from analysis.published.bands import index
 from analysis.published.formulas import macs_two_matrices
 from analysis.published.numbers import PAPER, REFERENCE, published
 from analysis.records.cells import Cell
@@ -57,7 +58,7 @@ def costs(filled: Filled) -> pd.DataFrame:
     (:data:`CONVENTIONS`); seconds (median a sample); paper_kv_mb, paper_tera_flops, paper_seconds
     (of the whole benchmark). NaN: not known.
     """
-    numbers, rows = published().to_dict("records"), []
+    numbers, rows = index(published().to_dict("records")), []
     for line in filled.part.lines:
         for column in filled.part.columns:
             run = filled.runs.get((line.method or "", line.budget, column.benchmark or ""))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.published.bands import NOTHING, Band, Row
+from analysis.published.bands import NOTHING, Band, Index, index
 from analysis.published.beside import located, names, of, told
 from analysis.published.numbers import published
 from analysis.records.cells import Cell, agree
@@ -60,7 +60,8 @@ def fill(name: str, cells: Sequence[Cell]) -> list[Filled]:
     if name not in known:
         raise ValueError(f"table must be one of {', '.join(known)}, got {name!r}")
     layout, plain = known[name], [cell for cell in cells if cell.image is None]
-    return [_filled(layout, part, plain) for part in _parts(layout, plain)]
+    numbers = index(published().to_dict("records"))
+    return [_filled(layout, part, plain, numbers) for part in _parts(layout, plain)]
 
 
 def _parts(layout: Layout, cells: Sequence[Cell]) -> list[Part]:
@@ -84,8 +85,8 @@ def _parts(layout: Layout, cells: Sequence[Cell]) -> list[Part]:
     return made
 
 
-def _filled(layout: Layout, part: Part, cells: Sequence[Cell]) -> Filled:
-    numbers, runs, rows = published().to_dict("records"), {}, []
+def _filled(layout: Layout, part: Part, cells: Sequence[Cell], numbers: Index) -> Filled:
+    runs, rows = {}, []
     limits = {
         cell["benchmark"]: cell["limit"] for cell in cells if cell["model"] == part.model
     }  # of the last one, where they differ
@@ -122,7 +123,7 @@ def _runs(
 
 
 def _row(
-    part: Part, line: Line, column: Column, found: Sequence[Cell], numbers: Sequence[Row]
+    part: Part, line: Line, column: Column, found: Sequence[Cell], numbers: Index
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": part.model or part.published_model,
@@ -192,7 +193,7 @@ def measured(cell: Cell) -> tuple[str, float, Interval]:
 
 
 def _published(
-    part: Part, line: Line, column: Column, metric: str | None, numbers: Sequence[Row]
+    part: Part, line: Line, column: Column, metric: str | None, numbers: Index
 ) -> tuple[Band, float, bool]:
     """The band, the paper's number, and whether our metric is the same thing."""
     assert part.published_model and line.published and column.published

@@ -95,9 +95,14 @@ def layouts() -> dict[str, Layout]:
     }
 
 
-def threshold(method: str) -> str | None:
-    """The field that must be calibrated before a method runs at a budget; None: none."""
-    return read()["thresholds"].get(method)
+def threshold(method: str) -> tuple[str, str | None] | None:
+    """What must be calibrated before a method runs at a budget; None: nothing.
+
+    Returns:
+        The field that is searched, and an override that fixes another for it, or None.
+    """
+    found = read()["thresholds"].get(method)
+    return None if found is None else (found["field"], found["fixed"])
 
 
 def uncalibrated() -> Sequence[str]:
