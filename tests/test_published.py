@@ -144,6 +144,8 @@ def test_equal_values_are_one_measurement():
     assert band(rows((1.0, "copied", "a"), (2.0, "unstated", "b"))).independent == 0
     measured = band(rows((1.0, "re-run", "a"), (2.0, "user report", "b"), (3.0, "own", "c")))
     assert measured.independent == 3
+    twice = band(rows((1.0, "own", "a"), (1.0, "re-run", "b")))
+    assert (twice.values, twice.independent) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -290,12 +290,12 @@ def pocket_runs(root, table):
     for method, budget, tokens in (("vanilla", "none", 576), ("mustdrop", "t64", 64)):
         seen = [tokens] * layers
         macs = sum(shape.layer_macs(n + 15) for n in seen) + shape.hidden * shape.vocab
-        kv = 2 * (tokens + 15) * layers * shape.kv * shape.bytes_per_value
+        kv = 2 * (tokens - 4 + 15) * layers * shape.kv * shape.bytes_per_value
         folder = write(root, method, budget, float(tokens), draws(1), experiment=table,
                        prefill_macs=macs, kv_bytes=kv,
                        counts={"nominal": tokens, "paper_average": tokens,
                                "executed_average": float(tokens),
-                               "resident": float(tokens)})  # fmt: skip
+                               "resident": tokens - 4.0})  # fmt: skip
         path = folder / "samples.jsonl"
         text = re.sub(r'"vision_tokens": \[[^\]]*\]', f'"vision_tokens": {seen}', path.read_text())
         path.write_text(text)
@@ -312,9 +312,9 @@ def test_costs_are_told_in_every_convention_by_name(tmp_path):
         assert found["macs_three"] == three
         assert found["macs_two"] == three - layers * n * d * m
         assert found["flops"] == 2 * found["macs"] > 2 * found["macs_three"]
-        assert found["kv_vision_bytes"] == 2 * n * layers * d * 4
+        assert found["kv_vision_bytes"] == 2 * (n - 4) * layers * d * 4
         assert found["kv_bytes"] - found["kv_vision_bytes"] == 2 * 15 * layers * d * 4
-        assert found["kv_paper_mb"] == pytest.approx(0.525 * n)
+        assert found["kv_paper_mb"] == pytest.approx(0.525 * (n - 4))
     assert isnan(frame.loc["random", "macs"])
     next_part = costs(fill("table6", load(tmp_path))[2]).set_index("method")
     told = ["paper_kv_mb", "paper_tera_flops", "paper_seconds"]
