@@ -311,7 +311,7 @@ def test_a_spoilt_run_is_one_clear_message(root, capsys, spoil, message):
     spoil(next(root.rglob("mustdrop/**/record.json")).parent)
     with pytest.raises(ValueError, match=message):
         summary(root)
-    assert main([str(root)]) == 1
+    assert main(["summary", "--runs", str(root)]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -331,11 +331,12 @@ def test_no_results_are_one_clear_message(tmp_path):
 
 def test_the_command_prints_each_form(root, capsys):
     for arguments, expected in (
-        ([], "mustdrop"),
-        (["--types"], "color"),
-        (["--format", "markdown"], "| mustdrop | t192 |"),
-        (["--format", "csv"], "vs_random_low"),
+        (["summary"], "mustdrop"),
+        (["types"], "color"),
+        (["summary", "--format", "md"], "| mustdrop | t192 |"),
+        (["summary", "--format", "latex"], r"mustdrop & t192 &"),
+        (["summary", "--format", "csv"], "vs_random_low"),
     ):
-        assert main([str(root), *arguments]) == 0
+        assert main([*arguments, "--runs", str(root)]) == 0
         assert expected in capsys.readouterr().out
-    assert main([str(root), "--metric", "f1"]) == 1
+    assert main(["summary", "--runs", str(root), "--metric", "f1"]) == 1

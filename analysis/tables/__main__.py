@@ -1,37 +1,120 @@
-"""The result table of a folder of runs, printed.
+"""The tables of the paper and of any folder of runs, printed or written.
 
-python -m analysis.tables outputs/demo
-python -m analysis.tables outputs/demo --types --format markdown
+python -m analysis.tables summary --runs outputs/demo          # a row a run, with its controls
+python -m analysis.tables types --runs outputs/demo            # accuracy per question type
+python -m analysis.tables table1 --runs outputs/table1      # table1 to table6: as the paper has it
+python -m analysis.tables ablations --runs outputs/table4 outputs/ablate_positions
+python -m analysis.tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
 
 import argparse
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
-from analysis.tables.rendering import show, to_csv, to_markdown
-from analysis.tables.summary import by_type, summary
+from analysis.records.cells import Cell, load
+from analysis.tables.ablations import ablation_sheets, ablations
+from analysis.tables.costs import TOLD, costs
+from analysis.tables.grid import fill
+from analysis.tables.latex import to_latex
+from analysis.tables.layouts import layouts
+from analysis.tables.paper import cost_sheet, score_sheet
+from analysis.tables.rendering import sheet_markdown, show, show_sheet, to_csv
+from analysis.tables.sheets import Sheet, sheet
+from analysis.tables.summary import by_type_of_cells, summary_of_cells
+
+WIDTH = 200  # where nobody's terminal says
+PLAIN = ("summary", "types")
+
+
+def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[Cell]:
+    """The finished runs under all these folders, each once.
+
+    Args:
+        roots: Folders of runs, which may lie in one another.
+        metric: The score to read; by default each benchmark's own.
+        empty: Whether a folder without a finished run is fine.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: See :func:`analysis.records.cells.load`.
+    """
+    found: dict[Path, Cell] = {}
+    for root in roots:
+        if empty and root.is_dir() and next(root.rglob("record.json"), None) is None:
+            print(f"no finished run (record.json) under {root}", file=sys.stderr)
+            continue
+        found |= {Path(cell["folder"]).resolve(): cell for cell in load(root, metric)}
+    return list(found.values())
+
+
+def made(table: str, cells: Sequence[Cell], console: Console | None) -> tuple[list[Sheet], list]:
+    """The sheets of a table and the tidy frames behind them."""
+    if table in PLAIN:
+        frame = summary_of_cells(cells) if table == "summary" else by_type_of_cells(cells)
+        if frame.empty:
+            raise ValueError("no sample of these runs has a question type")
+        if console is not None:
+            show(frame, console)
+        return [sheet(frame)], [frame]
+    if table == "ablations":
+        frame = ablations(cells)
+        return ablation_sheets(frame), [frame]
+    layout, sheets, frames = layouts()[table], [], []
+    for filled in fill(table, cells):
+        sheets.append(score_sheet(layout, filled))
+        frames.append(filled.cells)
+        spent = costs(filled) if layout.costs else None
+        if spent is not None and spent[list(TOLD)].notna().to_numpy().any():
+            sheets.append(cost_sheet(layout, filled, spent))
+            frames[-1] = filled.cells.merge(spent, on=["method", "budget", "benchmark"], how="left")
+    return sheets, frames
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table of a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.tables", description=main.__doc__)
-    parser.add_argument("root", type=Path, help="a results folder, such as outputs/demo")
-    parser.add_argument("--types", action="store_true", help="accuracy per question type instead")
-    parser.add_argument("--metric", help="the score to read (default: the benchmark's own)")
-    parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text")
+    """Print a table of runs, or write it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.tables",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations"))
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", action="extend", required=True, help="folders of results"
+    )
+    parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
+    parser.add_argument("--format", choices=("text", "md", "latex", "csv"), default="text")
+    parser.add_argument("--out", type=Path, help="a file to write instead")
     options = parser.parse_args(arguments)
+    written = io.StringIO()
+    plain = options.out is not None or not sys.stdout.isatty()
+    console = Console(file=written if options.out else None, width=WIDTH if plain else None)
+    text = options.format == "text"
     try:
-        frame = (by_type if options.types else summary)(options.root, options.metric)
+        cells = runs(options.runs, options.metric, empty=options.table not in PLAIN)
+        own = options.table in PLAIN and text
+        sheets, frames = made(options.table, cells, console if own else None)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
-    if options.format == "text":
-        show(frame, Console(width=None if sys.stdout.isatty() else 200))
+    if text:
+        for each in () if own else sheets:
+            show_sheet(each, console)
+        told = written.getvalue()
+    elif options.format == "csv":
+        told = to_csv(pd.concat(frames, ignore_index=True))
     else:
-        print({"markdown": to_markdown, "csv": to_csv}[options.format](frame), end="")
+        say: dict[str, Callable[[Sheet], str]] = {"md": sheet_markdown, "latex": to_latex}
+        told = "\n".join(map(say[options.format], sheets))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(told)
+    elif not text:
+        print(told, end="")
     return 0
 
 

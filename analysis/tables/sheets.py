@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.tables.notes import DIFFERENCES, OFF, how, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
+COMMAND = "python "  # a note that begins so is a line to type
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),
     *("FLOPs", "KV cache", "s per sample", "setup"),
@@ -46,9 +47,10 @@ class Sheet:
         costs = [place for place in places if self.heads[place] in COSTS]
         names = [place for place in places if self.heads[place] in NAMES]
         scores = [place for place in places if place not in costs]
-        return self._part(scores, self.title, ()), self._part([*names, *costs], "", self.notes)
+        return self.part(scores, self.title), self.part([*names, *costs], "", self.notes)
 
-    def _part(self, places: Sequence[int], title: str, notes: tuple[str, ...]) -> "Sheet":
+    def part(self, places: Sequence[int], title: str, notes: tuple[str, ...] = ()) -> "Sheet":
+        """Some of its columns."""
         heads = tuple(self.heads[place] for place in places)
         rows = tuple(tuple(row[place] for place in places) for row in self.rows)
         return Sheet(title, heads, rows, self.breaks, notes)
@@ -73,15 +75,15 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     if any(not isnan(row["target_recall"]) for row in rows):
         columns["target recall"] = lambda row: _percent(row["target_recall"])
     columns |= {
-        "nominal": lambda row: _number(row["nominal"], ".1f"),
-        "paper average": lambda row: _number(row["paper_average"], ".1f"),
+        "nominal": lambda row: number(row["nominal"], ".1f"),
+        "paper average": lambda row: number(row["paper_average"], ".1f"),
         "executed average": lambda row: (
-            _number(row["executed_average"], ".1f") + OFF * (row["matched"] is False)
+            number(row["executed_average"], ".1f") + OFF * (row["matched"] is False)
         ),
-        "resident": lambda row: _number(row["resident"], ".1f"),
-        "FLOPs": lambda row: _number(row["flops_ratio"], ".3f"),
-        "KV cache": lambda row: _bytes(row["kv_bytes"]),
-        "s per sample": lambda row: _number(row["seconds"], ".3g"),
+        "resident": lambda row: number(row["resident"], ".1f"),
+        "FLOPs": lambda row: number(row["flops_ratio"], ".3f"),
+        "KV cache": lambda row: quantity(row["kv_bytes"], "B"),
+        "s per sample": lambda row: number(row["seconds"], ".3g"),
     }
     if len(setups) > 1:
         columns["setup"] = lambda row: setups[row["setup"]] if row["n"] else "–"
@@ -173,30 +175,38 @@ def _scale(row: Row) -> float:
     return 100.0 if 0 <= row["accuracy"] <= 1 else 1.0
 
 
+def span(value: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:
+    """A number with the ends of its interval, where it has one."""
+    middle, start, end = (
+        f"{each:{sign if each else ''}.{digits}f}".replace("-", "−") for each in (value, low, high)
+    )
+    return middle if isnan(low) else f"{middle} [{start}, {end}]"
+
+
 def _interval(
     value: float, low: float, high: float, scale: float, sign: str = "", digits: int = 1
 ) -> str:
-    middle, start, end = (
-        f"{scale * each:{sign if each else ''}.{digits}f}".replace("-", "−")
-        for each in (value, low, high)
-    )
-    return middle if isnan(low) else f"{middle} [{start}, {end}]"
+    return span(scale * value, scale * low, scale * high, sign, digits)
 
 
 def _percent(value: float) -> str:
     return "–" if isnan(value) else f"{100 * value:.1f}"
 
 
-def _number(value: float, form: str) -> str:
-    return "–" if isnan(value) else f"{value:{form}}"
+def number(value: float, form: str, unit: str = "") -> str:
+    """A number in a form; a dash where there is none."""
+    return "–" if isnan(value) else f"{value:{form}}{unit}"
 
 
-def _bytes(value: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if not value >= 1000:
-            return f"{_number(value, '.3g')} {unit}" if not isnan(value) else "–"
+def quantity(value: float, unit: str = "") -> str:
+    """A large number with three digits: ``5.41 MB``, ``1.54 G``; a dash where there is none."""
+    if isnan(value):
+        return "–"
+    for prefix in ("", "k", "M", "G"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {prefix}{unit}".strip()
         value /= 1000
-    return f"{value:.3g} GB"
+    return f"{value:.3g} T{unit}"
 
 
 def _letter(place: int) -> str:

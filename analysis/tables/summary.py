@@ -46,7 +46,20 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         FileNotFoundError: If the folder is missing.
         ValueError: See :func:`analysis.records.cells.load`; also if two cells disagree.
     """
-    return _frame(load(root, metric))
+    return summary_of_cells(load(root, metric))
+
+
+def summary_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
+    """The same of cells that are loaded already.
+
+    Columns of controls that nobody ran are left out.
+    """
+    rows = []
+    for members in groups(cells).values():
+        rows += [_row(cell, members) for cell in members]
+    grids = any(row["vs_grid_n"] for row in rows)
+    unused = [] if grids else [f"vs_grid{end}" for end in ENDS]
+    return pd.DataFrame(rows).drop(columns=unused, errors="ignore")
 
 
 def summary_of(folders: Sequence[Path], metric: str | None = None) -> pd.DataFrame:
@@ -55,7 +68,7 @@ def summary_of(folders: Sequence[Path], metric: str | None = None) -> pd.DataFra
     Raises:
         ValueError: See :func:`summary`.
     """
-    return _frame(load_runs(folders, metric))
+    return summary_of_cells(load_runs(folders, metric))
 
 
 def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
@@ -65,26 +78,22 @@ def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         FileNotFoundError: If the folder is missing.
         ValueError: See :func:`analysis.records.cells.load`; also if no sample has a type.
     """
+    found = by_type_of_cells(load(root, metric))
+    if found.empty:
+        raise ValueError(f"no sample under {root} has a question type")
+    return found
+
+
+def by_type_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
+    """The same of cells that are loaded already; empty where no sample has a type."""
     rows = []
-    for cell in load(root, metric):
+    for cell in cells:
         if cell.metric is None:
             continue
         for kind, samples in cell.samples.groupby("type", sort=True):
             found = mean_interval(samples["score"])
             rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, found)})
-    if not rows:
-        raise ValueError(f"no sample under {root} has a question type")
     return pd.DataFrame(rows)
-
-
-def _frame(cells: Sequence[Cell]) -> pd.DataFrame:
-    """A row a cell, without columns of controls that nobody ran."""
-    rows = []
-    for members in groups(cells).values():
-        rows += [_row(cell, members) for cell in members]
-    grids = any(row["vs_grid_n"] for row in rows)
-    unused = [] if grids else [f"vs_grid{end}" for end in ENDS]
-    return pd.DataFrame(rows).drop(columns=unused, errors="ignore")
 
 
 def _names(cell: Cell) -> dict[str, Any]:
@@ -112,7 +121,7 @@ def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
     scores = cell.samples["score"] if cell.metric else ()
     row = {**_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(scores))
-    differences = {name: _against(cell, _arms(cell, members, name)) for name in CONTROLS}
+    differences = {name: against(cell, _arms(cell, members, name)) for name in CONTROLS}
     beside = {name: _beside(cell, name) for name in BESIDE.values()}
     flat = beside.pop("flat")
     differences |= beside | ({"random": flat} if flat.n else {})
@@ -167,8 +176,12 @@ def _beside(cell: Cell, name: str) -> Interval:
     return paired_interval(both["score"], both[name])
 
 
-def _against(cell: Cell, arms: Sequence[Cell]) -> Interval:
-    """Difference to the arms' mean over the samples that all of them answered."""
+def against(cell: Cell, arms: Sequence[Cell]) -> Interval:
+    """Difference to the arms' mean over the samples that all of them answered; none without arms.
+
+    Raises:
+        ValueError: If they were not asked the same.
+    """
     if not arms:
         return Interval(nan, nan, nan, "none", 0)
     shared = cell.samples.index

@@ -1,0 +1,101 @@
+"""Published numbers, checked and summed up, or the paper's printed claims against its own tables.
+
+python -m analysis.published                 # the schema, and where sources disagree most
+python -m analysis.published claims          # which printed numbers follow from the tables
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from analysis.published.bands import bands
+from analysis.published.check import check
+from analysis.published.claims import VERDICTS, judged
+from analysis.published.numbers import NUMBERS
+
+SHOWN = 12  # of the widest bands
+
+
+def show_numbers(numbers: pd.DataFrame, console: Console) -> None:
+    """Rows, sources, provenance, and the cells whose sources disagree most."""
+    console.print(f"{len(numbers)} numbers of {numbers['source'].nunique()} tables, schema kept")
+    told = numbers["provenance"].value_counts()
+    console.print("provenance: " + ", ".join(f"{count} {name}" for name, count in told.items()))
+    percent = [row for row in numbers.to_dict("records") if row["unit"] == "percent"]
+    # an average is over other benchmarks in every paper
+    found = [
+        cell
+        for cell in bands(percent)
+        if cell["values"] > 1 and cell["benchmark"] != "paper-average"
+    ]
+    table = _table(
+        ("model", "method", "tokens", "benchmark", "metric", "band", "values", "independent"),
+        f"Widest of {len(found)} cells with sources that differ, percent",
+    )
+    found.sort(key=lambda cell: cell["low"] - cell["high"])
+    for row in found[:SHOWN]:
+        name = " ".join(filter(None, (row["metric"], row["split"])))
+        table.add_row(
+            *(row["model"], row["method"], f"{row['tokens']:g}", row["benchmark"], name),
+            f"{row['low']:g}–{row['high']:g}",
+            *(str(row["values"]), str(row["independent"])),
+        )
+    console.print(table)
+
+
+def show_claims(claims: pd.DataFrame, console: Console) -> None:
+    """Every claim, those that do not follow as worded first."""
+    table = _table(("printed", "verdict", "the tables give", "claim", "where"))
+    for verdict in reversed(VERDICTS):
+        for row in claims.to_dict("records"):
+            if row["verdict"] != verdict:
+                continue
+            given = "\n".join(f"{_numbers(got)}: {says}" for says, got in row["readings"])
+            table.add_row(_numbers(row["printed"]), verdict, given, row["quote"], row["where"])
+        table.add_section()
+    console.print(table)
+    counts = claims["verdict"].value_counts()
+    console.print(
+        f"{len(claims)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS)
+    )
+
+
+def _table(heads: Sequence[str], title: str | None = None) -> Table:
+    return Table(*heads, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " to ".join(f"{round(value, 2):.10g}" for value in values)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check the numbers, or judge the claims."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.published",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument("what", nargs="?", choices=("numbers", "claims"), default="numbers")
+    parser.add_argument("--file", type=Path, default=NUMBERS, help="another file of this schema")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 170)
+    try:
+        numbers = check(options.file)
+        if options.what == "claims":
+            show_claims(judged(numbers=numbers), console)
+        else:
+            show_numbers(numbers, console)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
