@@ -1,0 +1,240 @@
+"""What the text attends to when the filter decides: each vision token's global share against its
+individual attention.
+
+A token leaves a run of two thresholds iff both are low. Knows nothing about models: drawn from the
+looks of a trace. After Figure 3 (b) of MustDrop, arXiv:2411.10803.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+
+import numpy as np
+from jaxtyping import Bool, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.overlays import Panel, framed
+from analysis.figures.pictures import Picture, shade
+from analysis.figures.style import BLACK, BLUE, DOUBLE, GONE, GREEN, GREY, ORANGE, SMALL
+from analysis.figures.style import VERMILION, sheet, styled
+from analysis.figures.traced import Traced
+from analysis.records.fates import fates
+from mustdrop.harness.traces import Trace
+
+MOST = 4  # layers side by side
+WORDS = 5  # names in a panel
+# What the two tests say of a token, and its colour: neither, the share alone, a word alone, both.
+TESTS = ("low in both", "saved by its share", "saved by a word", "high in both")
+TINTS = (VERMILION, ORANGE, BLUE, GREY)
+FACES = ("x", "s", "^", "o")
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """The tests' answers in one layer.
+
+    Attributes:
+        test: Per token of the look, which of ``TESTS``; without thresholds 0 for dropped, 3 for not.
+        key: Which of them are key tokens.
+        left: Which of them were dropped after the layer.
+    """
+
+    test: Int[np.ndarray, " tokens"]
+    key: Bool[np.ndarray, " tokens"]
+    left: Bool[np.ndarray, " tokens"]
+
+
+def judged(trace: Trace, layer: int) -> Judged:
+    """Put each token of a layer's look to the tests; a threshold that is not in use says low.
+
+    Raises:
+        ValueError: If nothing was looked at after this layer.
+    """
+    if layer not in trace.looks:
+        raise ValueError(f"layer must be one of {sorted(trace.looks)}, got {layer}")
+    look, ledger = trace.looks[layer], trace.ledger
+    shared = np.zeros(len(look.share), bool) if isnan(trace.gamma) else look.share > trace.gamma
+    worded = np.zeros(len(look.share), bool) if isnan(trace.alpha) else look.largest >= trace.alpha
+    after = ledger.alive[min(layer + 1, ledger.depth - 1)].numpy()
+    left = ~np.isin(look.positions, after)
+    test = shared.astype(int) + 2 * worded if filtered(trace) else np.where(left, 0, 3)
+    return Judged(test, ledger.protected.numpy()[look.positions], left)
+
+
+def filtered(trace: Trace) -> bool:
+    """Whether the run had a threshold."""
+    return not (isnan(trace.gamma) and isnan(trace.alpha))
+
+
+def saving_words(trace: Trace, layer: int) -> Counter[str]:
+    """Of the tokens that a word alone saved: which word, and how many."""
+    look, found = trace.looks[layer], judged(trace, layer)
+    return Counter(trace.words[word] for word in look.word[found.test == 2])
+
+
+@styled
+def draw(source: Traced, number: int = 0) -> Figure:
+    """A column a filter layer: the scatter, the picture by test, the words that saved tokens.
+
+    Args:
+        source: A traced sample.
+        number: Which of its images the pictures show.
+
+    Raises:
+        ValueError: If its trace has no looks.
+    """
+    trace = source.trace
+    if not trace.looks:
+        raise ValueError(f"{source.arm}: no look of the text is in the trace")
+    layers = _chosen(sorted(trace.looks))
+    both = filtered(trace)
+    picture = np.asarray(trace.picture(number), dtype=float) / 255 if trace.pictures else None
+    ratios = [1.0, *([0.95] if picture is not None else []), *([0.5] if both else [])]
+    wide = DOUBLE if len(layers) > 2 else 0.55 * DOUBLE
+    figure = sheet(wide, sum(ratios) * wide / max(len(layers), 2) * 0.92 + 0.75)
+    axes = figure.subplots(len(ratios), len(layers), squeeze=False, height_ratios=ratios, sharex="row", sharey="row")
+    region = _region(trace, number)
+    for column, layer in enumerate(layers):
+        found = judged(trace, layer)
+        _scatter(axes[0, column], trace, layer, found, region, both)
+        if picture is not None:
+            _map(axes[1, column], trace, layer, found, picture, number)
+        if both:
+            _words(axes[-1, column], saving_words(trace, layer))
+    axes[0, 0].set_ylabel("largest attention from a word")
+    if both:
+        axes[-1, 0].set_ylabel("saved by\none word", rotation=0, ha="right", va="center")
+    figure.suptitle(f"{source.arm} · {source.question}", size=7.5, weight="bold", x=0.01, ha="left")
+    figure.legend(
+        handles=_legend(both, bool(region.any())), loc="outside lower center", ncols=6,
+        fontsize=SMALL, columnspacing=1.0, handletextpad=0.3,
+    )  # fmt: skip
+    return figure
+
+
+def _chosen(layers: Sequence[int]) -> list[int]:
+    """All of few layers, some of many, the first and the last among them."""
+    places = np.linspace(0, len(layers) - 1, min(MOST, len(layers))).round().astype(int)
+    return [layers[place] for place in places]
+
+
+def _region(trace: Trace, number: int) -> Bool[np.ndarray, " seq"]:
+    """Slots whose token carries a patch that holds the answer."""
+    out = np.zeros(trace.ledger.seq_len, dtype=bool)
+    if trace.region is not None and number == 0:
+        _, slots, carries = trace.ledger.tokens(number)
+        out[slots.numpy()] = carries.numpy()[:, trace.region.ravel()].any(1)
+    return out
+
+
+def _scatter(
+    place: Axes,
+    trace: Trace,
+    layer: int,
+    found: Judged,
+    region: Bool[np.ndarray, " seq"],
+    both: bool,
+) -> None:
+    look = trace.looks[layer]
+    x, y = _positive(look.share), _positive(look.largest)
+    for test, (tint, face) in enumerate(zip(TINTS, FACES, strict=True)):
+        own = found.test == test
+        place.plot(x[own], y[own], face, ms=2.2, color=tint, mew=0.5, alpha=0.75, mfc=tint)
+    place.plot(x[found.key], y[found.key], "o", ms=4.6, mfc="none", mec=GREEN, mew=0.8)
+    asked = region[look.positions]
+    place.plot(x[asked], y[asked], "D", ms=3.4, mfc="none", mec=BLACK, mew=0.6)
+    place.set(xscale="log", yscale="log", xlabel="share of all attention")
+    place.margins(0.1)
+    gone = f"{int(found.left.sum())} of {len(x)} leave"
+    place.set_title(f"layer {layer}: {gone}", loc="left", pad=11)
+    if not isnan(trace.gamma):
+        place.axvline(trace.gamma, color=BLACK, lw=0.7, ls="--")
+        _mark(place, "γ", (trace.gamma, 1), ("data", "axes fraction"), (0, 1))
+    if not isnan(trace.alpha):
+        place.axhline(trace.alpha, color=BLACK, lw=0.7, ls="--")
+        _mark(place, "α", (1, trace.alpha), ("axes fraction", "data"), (5, 0))
+    if both:
+        corners = ((0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98))
+        for test, (left, up) in enumerate(corners):
+            count = int((found.test == test).sum())
+            place.text(
+                left, up, str(count), transform=place.transAxes, color=TINTS[test], size=7.5,
+                weight="bold", ha="left" if left < 0.5 else "right",
+                va="bottom" if up < 0.5 else "top",
+                bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8},
+            )  # fmt: skip
+
+
+def _mark(
+    place: Axes,
+    text: str,
+    point: tuple[float, float],
+    where: tuple[str, str],
+    away: tuple[float, float],
+) -> None:
+    place.annotate(
+        text, point, away, where, textcoords="offset points", size=7, ha="center",
+        va="bottom" if away[1] else "center", annotation_clip=False,
+    )  # fmt: skip
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """With the zeros, which have no logarithm, at the least of the rest."""
+    above = values[values > 0]
+    return np.maximum(values, above.min()) if len(above) else values + 1e-9
+
+
+def _map(
+    place: Axes,
+    trace: Trace,
+    layer: int,
+    found: Judged,
+    picture: Picture,
+    number: int,
+) -> None:
+    """The picture, each patch in the colour of its token's test."""
+    grid, slots, carries = trace.ledger.tokens(number)
+    look = trace.looks[layer]
+    test_of: Mapping[int, int] = dict(zip(look.positions.tolist(), found.test.tolist(), strict=True))
+    tests = np.full(grid[0] * grid[1], -1)
+    for slot, patches in zip(slots.tolist(), carries.numpy(), strict=True):
+        if slot in test_of:
+            tests[patches] = test_of[slot]
+    tests = tests.reshape(grid)
+    shown = shade(picture, tests < 0, GONE, 0.85)
+    for test, tint in enumerate(TINTS[:3]):
+        shown = shade(shown, tests == test, tint, 0.6)
+    key = fates(trace.ledger, number).key
+    panel = Panel("drop", "", shown, [key] if key.any() else [], GREEN)
+    framed(place, panel, trace.region if number == 0 else None, 1.3, 0.65)
+
+
+def _words(place: Axes, words: Counter[str]) -> None:
+    """The words that alone saved the most tokens."""
+    place.spines[:].set_visible(False)
+    place.set(xticks=[], yticks=[], ylim=(WORDS - 0.4, -0.6), xlim=(0, 1))
+    most = max(words.values(), default=1)
+    for row, (word, count) in enumerate(words.most_common(WORDS)):
+        place.barh(row, 0.5 * count / most, left=0.42, height=0.6, color=BLUE, alpha=0.75)
+        place.text(0.4, row, word, ha="right", va="center", size=SMALL)
+        place.text(0.44 + 0.5 * count / most, row, str(count), va="center", size=SMALL, color=GREY)
+    if not words:
+        place.text(0.5, WORDS / 2 - 0.5, "none", ha="center", va="center", size=SMALL, color=GREY)
+
+
+def _legend(both: bool, region: bool) -> list[Line2D]:
+    names = TESTS if both else ("dropped", "", "", "stays")
+    entries = [
+        Line2D([], [], marker=face, ls="none", color=tint, ms=3.5, label=name)
+        for name, tint, face in zip(names, TINTS, FACES, strict=True)
+        if name
+    ]
+    ring = {"ls": "none", "mfc": "none"}
+    entries.append(Line2D([], [], marker="o", mec=GREEN, ms=5, label="key token", **ring))
+    if region:
+        label = "holds the answer"
+        entries.append(Line2D([], [], marker="D", mec=BLACK, ms=4, label=label, **ring))
+    return entries
