@@ -104,7 +104,7 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
             if config["force"]:
                 put_aside(parts_folder(folder, ours.mark.id))
             turn.say("start")
-            record = _built(cfg, config).run(ours, turn)
+            record = built(cfg, config).run(ours, turn)
         else:
             record = floor_record(config, ours, floor)
         ours.finish(record)
@@ -117,7 +117,7 @@ def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn
     heard, _ = turn.hear("start", "end")
     if heard == "start":
         with turn.telling(f"share {turn.rank}"):
-            _built(cfg, config).share(folder, Fingerprint.now().id, turn)
+            built(cfg, config).share(folder, Fingerprint.now().id, turn)
     _, told = turn.hear("end")
     record = read_record(folder)
     if told != OK or record is None:
@@ -135,7 +135,7 @@ def run_all(
         yield run(cfg)
 
 
-def _built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
+def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     """What the config names. A finished run needs none of these imports."""
     import torch
 

@@ -1,6 +1,6 @@
 """TokenLedger: which token of one prompt lived where. Original positions only; knows no model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isqrt
 from pathlib import Path
@@ -179,12 +179,13 @@ class TokenLedger:
             return cls.of_arrays({key: stored[key] for key in stored.files})
 
     def arrays(self) -> dict[str, Any]:
-        """The ledger as named numpy arrays."""
+        """The ledger as named numpy arrays; a layer like the one before it is left out."""
         arrays = {
             "vision": self.vision,
             "protected": self.protected,
-            **{f"alive/{layer}": index for layer, index in self.alive.items()},
-            **{f"cached/{layer}": index for layer, index in self.cached.items()},
+            "depth": torch.tensor([len(self.alive), len(self.cached)]),
+            **{f"alive/{layer}": index for layer, index in _changes(self.alive)},
+            **{f"cached/{layer}": index for layer, index in _changes(self.cached)},
             **{f"scores/{layer}": score.float() for layer, score in self.scores.items()},
         }
         for image, source in enumerate(self.sources):
@@ -205,13 +206,12 @@ class TokenLedger:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "TokenLedger":
         """The ledger that :meth:`arrays` told; other names are left aside."""
-        own = ("vision", "protected", "spent", "encoder_spent", "inside", "scored")
+        own = ("vision", "protected", "depth", "spent", "encoder_spent", "inside", "scored")
         parts = ("alive/", "cached/", "scores/", "source/", "encoder/")
-        data = {
-            name: torch.from_numpy(array)
-            for name, array in arrays.items()
-            if name in own or name.startswith(parts)
+        mine = {
+            name: part for name, part in arrays.items() if name in own or name.startswith(parts)
         }
+        data = {name: torch.from_numpy(part) for name, part in mine.items()}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
         ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.spent, ledger.encoder_spent = int(data["spent"]), int(data["encoder_spent"])
@@ -232,7 +232,21 @@ class TokenLedger:
                     data.get(f"source/{image}/cls"),
                 )
             )
-        for name in ("alive", "cached", "scores"):
-            kept = {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
-            getattr(ledger, name).update(dict(sorted(kept.items())))
+        kept = {
+            name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
+            for name in ("alive", "cached", "scores")
+        }
+        ledger.scores = dict(sorted(kept["scores"].items()))
+        for name, depth in zip(("alive", "cached"), data["depth"].tolist(), strict=True):
+            layers, last = getattr(ledger, name), torch.empty(0, dtype=torch.long)
+            for layer in range(depth):
+                last = layers[layer] = kept[name].get(layer, last).long()
         return ledger
+
+
+def _changes(layers: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """Layers whose tokens are not those of the layer before, the first among them."""
+    for layer, index in layers.items():
+        before = layers.get(layer - 1)
+        if before is None or not torch.equal(before, index):
+            yield layer, index.int()

@@ -81,7 +81,7 @@ def test_ledgers_are_kept_of_the_samples_that_were_named(finished):
 def test_a_finished_run_is_done_and_touches_nothing(finished, capsys, monkeypatch):
     cfg, record = finished
     before = {path: path.stat().st_mtime_ns for path in folder_of(cfg).iterdir()}
-    monkeypatch.setattr(script, "_built", None)  # whoever would measure falls over this
+    monkeypatch.setattr(script, "built", None)  # whoever would measure falls over this
     capsys.readouterr()
     assert run(cfg) == record
     assert "done before: pocket x pocket_vqa x fastv at t128" in capsys.readouterr().out

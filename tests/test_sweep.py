@@ -186,7 +186,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
             raise RuntimeError("out of something")
         return built(cfg, config)
 
-    monkeypatch.setattr(running, "_built", breaks)
+    monkeypatch.setattr(running, "built", breaks)
     with Run(busy.folder, Fingerprint.now(), ""):
         failed = sweeps(
             monkeypatch, *FOUR, root, "method=random,fastv,mustdrop", "budget=none,t128,t64"
@@ -200,7 +200,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
     assert sorted(r["method"] + r["budget"] for r in read_records(tmp_path)) == [
         "fastvt128", "fastvt64", "mustdropt128", "mustdropt64",
     ]  # fmt: skip
-    monkeypatch.setattr(running, "_built", built)
+    monkeypatch.setattr(running, "built", built)
     assert sweeps(monkeypatch, *FOUR, root) == []
     assert len(read_records(tmp_path)) == 6
 

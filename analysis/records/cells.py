@@ -31,8 +31,9 @@ class Cell:
         record: Its record.json.
         metric: The score in ``samples``; None for a cell whose budget could not be reached.
         samples: One row a sample, indexed by (task, doc_id): score, type, question, target, answer,
-            seconds, and the lists vision_tokens and resident_tokens with a number a layer. The
-            scores of what ran beside it, seeds averaged: schedule, flat, grid; NaN without.
+            image (names the picture; None in old runs), seconds, and the lists vision_tokens and
+            resident_tokens with a number a layer. The scores of what ran beside it, seeds
+            averaged: schedule, flat, grid; NaN without.
         variant: What tells it from other runs of its method at its budget.
     """
 
@@ -153,7 +154,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> Cell:
         {
             "score": line["scores"][chosen],
             **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
-            **{name: line.get(name) for name in ("type", "seconds")},
+            **{name: line.get(name) for name in ("type", "image", "seconds")},
             **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
             **_beside(line.get("controls", {}), chosen),
         }

@@ -9,39 +9,24 @@ batch is done.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
-from lmms_eval.api.task import Task
-from lmms_eval.protocol import ChatMessages
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.known import Known
 from mustdrop.harness.answers import answer, generate_options, result, scores
-from mustdrop.harness.chat import other_pictures, pictures, prompt_inputs, question, read_chat
+from mustdrop.harness.chat import prompt_inputs, question
 from mustdrop.harness.controls import Arm, Controls
-from mustdrop.harness.inputs import ImageControl, require_own_image, showing
+from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.measure import Meter, target_recall
+from mustdrop.harness.requests import Request, read_request
 from mustdrop.ledger import TokenLedger
 
 _Passed = tuple[torch.Tensor, list[TokenLedger]]  # new tokens and ledgers of a batch
-
-
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """One document, ready to be asked."""
-
-    instance: Instance
-    task: Task
-    doc_id: int
-    doc: Mapping[str, Any]
-    chat: ChatMessages
-    options: Mapping[str, Any]
 
 
 class DroppedVLM(lmms):
@@ -135,7 +120,7 @@ class DroppedVLM(lmms):
                 results[id(instance)] = result(self.answered[instance.arguments[3]])
         return [results[id(instance)] for instance in requests]
 
-    def _batches(self, requests: list[Instance]) -> Iterator[list[_Request]]:
+    def _batches(self, requests: list[Instance]) -> Iterator[list[Request]]:
         """Unanswered requests that share their options, in the order of the documents."""
         groups: dict[str, list[Instance]] = {}
         for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
@@ -144,29 +129,19 @@ class DroppedVLM(lmms):
                 groups.setdefault(json.dumps(options, sort_keys=True), []).append(instance)
         for group in groups.values():
             for start in range(0, len(group), self.batch_size):
-                yield [self._read(instance) for instance in group[start : start + self.batch_size]]
+                yield [self.read(instance) for instance in group[start : start + self.batch_size]]
 
-    def _read(self, instance: Instance) -> _Request:
-        _, to_messages, options, doc_id, task, split = instance.arguments
-        docs = self.task_dict[task][split]
-        doc = docs[doc_id]
-        chat = read_chat(task, doc_id, to_messages(doc))
-        if self.image is not None:
-            others = partial(other_pictures, task, docs, doc_id, to_messages)
-            chat = showing(chat, self.image, self.processor, others)
-        return _Request(instance, to_messages.__self__, doc_id, doc, chat, options)
+    def read(self, instance: Instance) -> Request:
+        """Its document, ready to be asked."""
+        return read_request(instance, self.task_dict, self.image, self.processor)
 
     @torch.inference_mode()
-    def _ask(self, batch: Sequence[_Request]) -> list[dict[str, Any]]:
+    def _ask(self, batch: Sequence[Request]) -> list[dict[str, Any]]:
         """The records of a batch: the method's pass, then one for each control beside it."""
         start = time.perf_counter()
         inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
         needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
-        known = [
-            {name: request.doc[name] for name in needs}
-            for request in batch
-            for _ in pictures(request.chat)
-        ]
+        known = [told for request in batch for told in request.known(needs)]
         rows, ledgers = self._pass(self.dropper, batch, inputs, known)
         asked = time.perf_counter()
         beside: list[tuple[Arm, _Passed]] = []
@@ -193,7 +168,7 @@ class DroppedVLM(lmms):
     def _pass(
         self,
         dropper: TokenDropper,
-        batch: Sequence[_Request],
+        batch: Sequence[Request],
         inputs: Mapping[str, Any],
         known: Known,
         arm: Arm | None = None,
@@ -211,7 +186,7 @@ class DroppedVLM(lmms):
             arm.check(run.ledgers)
         return tokens[:, inputs["input_ids"].shape[1] :].cpu(), run.ledgers
 
-    def _sample(self, request: _Request, row: torch.Tensor, ledger: TokenLedger) -> dict[str, Any]:
+    def _sample(self, request: Request, row: torch.Tensor, ledger: TokenLedger) -> dict[str, Any]:
         """The record of one answer; its times are the batch's."""
         said, new = self._said(request, row)
         doc = request.doc
@@ -225,6 +200,7 @@ class DroppedVLM(lmms):
             "doc_id": request.doc_id,
             "task": request.task.config.task,
             **kind,
+            "image": request.image,
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
             **said,
@@ -233,14 +209,14 @@ class DroppedVLM(lmms):
             "new_tokens": new,
         }
 
-    def _said(self, request: _Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
+    def _said(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """One answer with its scores, and how many tokens it has."""
         text, new = answer(self.model, self.processor.tokenizer, row, request.options)
         found = scores(request.task, request.instance, request.doc, text)
         return {"answer": text.strip(), "scores": found}, new
 
     def _beside(
-        self, request: _Request, place: int, beside: Sequence[tuple[Arm, _Passed]]
+        self, request: Request, place: int, beside: Sequence[tuple[Arm, _Passed]]
     ) -> dict[str, list[dict[str, Any]]]:
         """What the controls answered to one request, by their kind."""
         told: dict[str, list[dict[str, Any]]] = {}

@@ -7,7 +7,7 @@ Knows no model; imports neither lmms-eval nor transformers.
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
+from torch import Tensor
 
 from mustdrop.ledger import TokenLedger
 
@@ -69,6 +70,7 @@ class Trace:
         pictures: The images (crops, frames) as the encoder saw them, cropped and resized, so that
             its patches tile them; an encoded WebP each.
         region: Patches that hold the answer, where the benchmark knows them.
+        answer: What was said when the trace was made; None for a ledger alone.
     """
 
     ledger: TokenLedger
@@ -79,6 +81,7 @@ class Trace:
     alpha: float = nan
     pictures: Sequence[bytes] = ()
     region: Bool[np.ndarray, "rows columns"] | None = None
+    answer: str | None = None
 
     def picture(self, number: int = 0) -> Image.Image:
         """One of the pictures, decoded.
@@ -93,19 +96,20 @@ class Trace:
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
         arrays: dict[str, Any] = self.ledger.arrays()
-        for layer, look in self.looks.items():
-            arrays[f"look/{layer}/positions"] = look.positions.astype(np.int32)
-            arrays[f"look/{layer}/share"] = look.share.astype(np.float32)
-            arrays[f"look/{layer}/largest"] = look.largest.astype(np.float32)
-            arrays[f"look/{layer}/word"] = look.word.astype(np.int16)
-        for layer, gaze in self.gazes.items():
-            arrays[f"gaze/{layer}/positions"] = gaze.positions.astype(np.int32)
-            arrays[f"gaze/{layer}/vision"] = gaze.vision.astype(np.float16)
-            arrays[f"gaze/{layer}/text"] = np.float32(gaze.text)
+        for what, layers, fields in (
+            ("look", self.looks, LOOK),
+            ("gaze", self.gazes, GAZE),
+        ):
+            arrays[f"{what}/layers"] = np.array(sorted(layers), dtype=np.int16)
+            for name, kind in fields.items():
+                parts = [np.atleast_1d(getattr(layers[layer], name)) for layer in sorted(layers)]
+                arrays[f"{what}/{name}"] = np.concatenate([np.empty(0), *parts]).astype(kind)
         for number, picture in enumerate(self.pictures):
             arrays[f"picture/{number}"] = np.frombuffer(picture, dtype=np.uint8)
         if self.region is not None:
             arrays["region"] = self.region
+        if self.answer is not None:
+            arrays["answer"] = np.array(self.answer)
         arrays["words"] = np.array(self.words, dtype=str)
         arrays["thresholds"] = np.array([self.gamma, self.alpha])
         temporary = path.with_name(f"{path.stem}.tmp.npz")
@@ -129,31 +133,45 @@ class Trace:
             raise ValueError(f"{path} is no trace: {error}") from error
         gamma, alpha = arrays.get("thresholds", (nan, nan))
         pictures = sorted(int(name[8:]) for name in arrays if name.startswith("picture/"))
+        ledger = TokenLedger.of_arrays(arrays)
         return cls(
-            TokenLedger.of_arrays(arrays),
+            ledger,
             {
-                layer: Look(*(arrays[f"look/{layer}/{name}"] for name in LOOK))
-                for layer in _layers(arrays, "look")
+                layer: Look(positions, *parts)
+                for layer, positions, parts in _layers(arrays, "look", ledger.alive, ledger)
             },
             {
-                layer: Gaze(
-                    arrays[f"gaze/{layer}/positions"],
-                    arrays[f"gaze/{layer}/vision"].astype(np.float32),
-                    float(arrays[f"gaze/{layer}/text"]),
+                layer: Gaze(positions, vision, float(text[0]))
+                for layer, positions, (vision, text) in _layers(
+                    arrays, "gaze", ledger.cached, ledger
                 )
-                for layer in _layers(arrays, "gaze")
             },
             tuple(str(word) for word in arrays.get("words", ())),
             float(gamma),
             float(alpha),
             tuple(arrays[f"picture/{number}"].tobytes() for number in pictures),
             arrays.get("region"),
+            str(arrays["answer"]) if "answer" in arrays else None,
         )
 
 
-LOOK = ("positions", "share", "largest", "word")
+# What is stored of each, layer after layer; thresholds are compared, so they keep their digits.
+LOOK = {"share": np.float32, "largest": np.float32, "word": np.int16}
+GAZE = {"vision": np.float16, "text": np.float32}
 
 
-def _layers(arrays: dict[str, Any], what: str) -> list[int]:
-    found = (name.split("/") for name in arrays if name.startswith(f"{what}/"))
-    return sorted({int(layer) for _, layer, _ in found})
+def _layers(
+    arrays: Mapping[str, np.ndarray], what: str, held: Mapping[int, Tensor], ledger: TokenLedger
+) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
+    """Per stored layer: the vision tokens that the ledger holds there, and their part of each."""
+    fields = LOOK if what == "look" else GAZE
+    at = dict.fromkeys(fields, 0)
+    for layer in arrays.get(f"{what}/layers", np.empty(0)).tolist():
+        positions = held[layer][ledger.vision[held[layer]]].numpy()
+        parts = []
+        for name in fields:
+            size = 1 if name == "text" else len(positions)
+            part = arrays[f"{what}/{name}"][at[name] : at[name] + size]
+            parts.append(part.astype(np.float32) if part.dtype == np.float16 else part)
+            at[name] += size
+        yield layer, positions, parts

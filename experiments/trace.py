@@ -1,0 +1,208 @@
+"""Answer chosen samples of finished runs again and keep how: what figures and the page draw from.
+
+python experiments/trace.py outputs/demo                            # the first twelve samples
+python experiments/trace.py outputs/demo --samples 0-49,117
+python experiments/trace.py outputs/run --methods vanilla,mustdrop --disagree 20
+
+Writes ``traces/<doc_id>.npz`` into each run's folder. Stopped anywhere, the same command goes on. A
+sample that is answered otherwise than its record says (other code, other arithmetic) gets no trace
+and is told of.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.compose import resolved
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.run import built
+from mustdrop.harness.record import read_records, read_samples, trace_path
+from mustdrop.harness.run import writing
+from mustdrop.harness.traces import Trace
+
+FIRST = "0-11"
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What is to be traced of one run.
+
+    Attributes:
+        folder: The run's.
+        record: Its record.
+        lines: The samples to trace, by doc_id, as they were answered.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    lines: Mapping[int, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return f"{self.record['method']} {self.record['budget']}"
+
+
+def runs(roots: Sequence[Path], methods: Sequence[str]) -> list[dict[str, Any]]:
+    """The records of the finished runs under some folders, those of one model side by side.
+
+    Raises:
+        FileNotFoundError: If a folder is missing.
+        ValueError: If no run is finished, or none of these methods.
+    """
+    for root in roots:
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"no results folder {root}: give the folder that a run wrote to"
+            )
+    found = [record for root in roots for record in read_records(root)]
+    found = [record for record in found if record["floor"] is None]
+    if not found:
+        raise ValueError(f"no finished run (record.json) under {', '.join(map(str, roots))}")
+    known = sorted({record["method"] for record in found})
+    for method in methods:
+        if not any(fnmatch(name, method) for name in known):
+            raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
+    chosen = [
+        record
+        for record in found
+        if not methods or any(fnmatch(record["method"], method) for method in methods)
+    ]
+    return sorted(chosen, key=lambda record: (record["model"], record["benchmark"]))
+
+
+def parsed(text: str) -> list[int]:
+    """``0-11,40`` as the numbers that it stands for.
+
+    Raises:
+        ValueError: If it is no list of numbers and ranges.
+    """
+    out: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            raise ValueError(f"samples must be numbers and ranges like 0-11,40, got {text!r}")
+        out += range(int(first), int(last or first) + 1)
+    return sorted(set(out))
+
+
+def disagreed(records: Sequence[Mapping[str, Any]], count: int) -> dict[str, list[int]]:
+    """Per benchmark the samples on which runs are most evenly split into right and wrong.
+
+    Raises:
+        ValueError: If ``count`` is no count, or no sample splits the runs.
+    """
+    if count < 1:
+        raise ValueError(f"disagree must be a count of samples, 1 or more, got {count}")
+    right: dict[str, dict[int, list[float]]] = {}
+    for record in records:
+        of = right.setdefault(record["benchmark"], {})
+        for line in read_samples(Path(record["folder"])):
+            of.setdefault(line["doc_id"], []).append(line["scores"][record["metric"]])
+    chosen: dict[str, list[int]] = {}
+    for benchmark, docs in right.items():
+        spread = {doc: abs(sum(s) / len(s) - (max(s) + min(s)) / 2) for doc, s in docs.items()}
+        split = [doc for doc, scores in docs.items() if max(scores) > min(scores)]
+        chosen[benchmark] = sorted(sorted(split, key=lambda doc: (spread[doc], doc))[:count])
+    if not any(chosen.values()):
+        raise ValueError("no sample splits these runs into right and wrong: choose by --samples")
+    return chosen
+
+
+def work(record: Mapping[str, Any], samples: Sequence[int]) -> Work:
+    """What is left to trace of a run."""
+    folder = Path(record["folder"])
+    lines = {line["doc_id"]: line for line in read_samples(folder)}
+    left = {doc: lines[doc] for doc in samples if doc in lines and not traced(folder, doc)}
+    return Work(folder, record, left)
+
+
+def traced(folder: Path, doc: int) -> bool:
+    """Whether a sample has a trace; a ledger alone, as ``traces=N`` leaves it, is none."""
+    path = trace_path(folder, doc)
+    return path.exists() and Trace.load(path).answer is not None
+
+
+def follow(run: Work) -> Iterator[tuple[int, str | None]]:
+    """Trace what is left of a run; tells of each sample, and what is wrong with it."""
+    from mustdrop.harness.tracing import trace
+
+    cfg = OmegaConf.load(run.folder / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    for doc, made in trace(built(cfg, resolved(cfg)), list(run.lines)):
+        told = other(made, run.lines[doc])
+        if told is None:
+            path = trace_path(run.folder, doc)
+            with writing(run.folder):
+                path.parent.mkdir(exist_ok=True)
+                made.save(path)
+        yield doc, told
+
+
+def other(made: Trace, line: Mapping[str, Any]) -> str | None:
+    """In what a trace differs from the recorded sample; None if in nothing that counts."""
+    if made.answer != line["answer"]:
+        return f"answered {made.answer!r}, on record is {line['answer']!r}"
+    for name, now in (
+        ("vision_tokens", made.ledger.vision_per_layer()),
+        ("resident_tokens", made.ledger.resident_per_layer()),
+    ):
+        if now != line[name]:
+            return f"{name} {now}, on record are {line[name]}"
+    return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code: 0 if all is traced, 1 if samples were answered otherwise, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("roots", nargs="+", type=Path, metavar="folder")
+    parser.add_argument("--samples", help=f"doc_ids and ranges of them (default: {FIRST})")
+    parser.add_argument("--disagree", type=int, help="as many samples on which the runs differ")
+    parser.add_argument("--methods", default="", help="names or globs, with commas (default: all)")
+    asked = parser.parse_args(arguments)
+    if asked.samples is not None and asked.disagree is not None:
+        raise ValueError("give --samples or --disagree, not both")
+    records = runs(asked.roots, [name for name in asked.methods.split(",") if name])
+    if asked.disagree is None:
+        listed = parsed(asked.samples or FIRST)
+        samples = {record["benchmark"]: listed for record in records}
+    else:
+        samples = disagreed(records, asked.disagree)
+    todo = [work(record, samples[record["benchmark"]]) for record in records]
+    total = sum(len(run.lines) for run in todo)
+    wrong: list[str] = []
+    columns = (
+        TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("traces", total=total, rate="starting")
+        for run in todo:
+            progress.update(bar, description=run.name)
+            for doc, told in follow(run) if run.lines else ():
+                speed = progress.tasks[bar].speed
+                progress.update(bar, advance=1, rate=f"{speed:.1f}/s" if speed else "")
+                if told is not None:
+                    wrong.append(f"{run.folder}: sample {doc}: {told}")
+    for line in wrong:
+        print(f"not traced: {line}", file=sys.stderr)
+    had = sum(len(samples[record["benchmark"]]) for record in records) - total
+    print(f"{total - len(wrong)} samples traced in {len(records)} runs, {had} were there before")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    try:
+        raise SystemExit(main(sys.argv[1:]))
+    except KNOWN as error:
+        print(f"error: {message(error)}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
