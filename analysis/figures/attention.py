@@ -1,10 +1,10 @@
-"""What the text attends to when the filter decides: each vision token's global share against its
-individual attention.
+"""What the text attends to when a filter decides: global share against individual attention.
 
 A token leaves a run of two thresholds iff both are low. Knows nothing about models: drawn from the
 looks of a trace. After Figure 3 (b) of MustDrop, arXiv:2411.10803.
 """
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,23 @@ from jaxtyping import Bool, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from analysis.figures.overlays import Panel, framed
 from analysis.figures.pictures import Picture, shade
-from analysis.figures.style import BLACK, BLUE, DOUBLE, GONE, GREEN, GREY, ORANGE, SMALL
-from analysis.figures.style import VERMILION, sheet, styled
+from analysis.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GONE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SMALL,
+    VERMILION,
+    sheet,
+    styled,
+)
 from analysis.figures.traced import Traced
 from analysis.records.fates import fates
 from mustdrop.harness.traces import Trace
@@ -37,7 +49,7 @@ class Judged:
     """The tests' answers in one layer.
 
     Attributes:
-        test: Per token of the look, which of ``TESTS``; without thresholds 0 for dropped, 3 for not.
+        test: Per token of the look, which of ``TESTS``; without thresholds 0 dropped, 3 not.
         key: Which of them are key tokens.
         left: Which of them were dropped after the layer.
     """
@@ -95,7 +107,9 @@ def draw(source: Traced, number: int = 0) -> Figure:
     ratios = [1.0, *([0.95] if picture is not None else []), *([0.5] if both else [])]
     wide = DOUBLE if len(layers) > 2 else 0.55 * DOUBLE
     figure = sheet(wide, sum(ratios) * wide / max(len(layers), 2) * 0.92 + 0.75)
-    axes = figure.subplots(len(ratios), len(layers), squeeze=False, height_ratios=ratios, sharex="row", sharey="row")
+    axes = figure.subplots(
+        len(ratios), len(layers), squeeze=False, height_ratios=ratios, sharex="row", sharey="row"
+    )
     region = _region(trace, number)
     for column, layer in enumerate(layers):
         found = judged(trace, layer)
@@ -107,7 +121,8 @@ def draw(source: Traced, number: int = 0) -> Figure:
     axes[0, 0].set_ylabel("largest attention from a word")
     if both:
         axes[-1, 0].set_ylabel("saved by\none word", rotation=0, ha="right", va="center")
-    figure.suptitle(f"{source.arm} · {source.question}", size=7.5, weight="bold", x=0.01, ha="left")
+    head = textwrap.fill(f"{source.arm} · {source.question} {source.verdict}", 100)
+    figure.suptitle(head, size=7.5, weight="bold", x=0.01, ha="left")
     figure.legend(
         handles=_legend(both, bool(region.any())), loc="outside lower center", ncols=6,
         fontsize=SMALL, columnspacing=1.0, handletextpad=0.3,
@@ -156,6 +171,10 @@ def _scatter(
     if not isnan(trace.alpha):
         place.axhline(trace.alpha, color=BLACK, lw=0.7, ls="--")
         _mark(place, "α", (1, trace.alpha), ("axes fraction", "data"), (5, 0))
+    if not isnan(trace.gamma) and not isnan(trace.alpha):
+        # as an artist, which the limits take no notice of
+        low = Rectangle((1e-12, 1e-12), trace.gamma, trace.alpha, color=VERMILION, alpha=0.07, lw=0)
+        place.add_artist(low)
     if both:
         corners = ((0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98))
         for test, (left, up) in enumerate(corners):
@@ -198,7 +217,9 @@ def _map(
     """The picture, each patch in the colour of its token's test."""
     grid, slots, carries = trace.ledger.tokens(number)
     look = trace.looks[layer]
-    test_of: Mapping[int, int] = dict(zip(look.positions.tolist(), found.test.tolist(), strict=True))
+    test_of: Mapping[int, int] = dict(
+        zip(look.positions.tolist(), found.test.tolist(), strict=True)
+    )
     tests = np.full(grid[0] * grid[1], -1)
     for slot, patches in zip(slots.tolist(), carries.numpy(), strict=True):
         if slot in test_of:
@@ -232,9 +253,10 @@ def _legend(both: bool, region: bool) -> list[Line2D]:
         for name, tint, face in zip(names, TINTS, FACES, strict=True)
         if name
     ]
-    ring = {"ls": "none", "mfc": "none"}
-    entries.append(Line2D([], [], marker="o", mec=GREEN, ms=5, label="key token", **ring))
-    if region:
-        label = "holds the answer"
-        entries.append(Line2D([], [], marker="D", mec=BLACK, ms=4, label=label, **ring))
+    rings = [("key token", "o", GREEN, 5.0)]
+    rings += [("holds the answer", "D", BLACK, 4.0)] if region else []
+    for name, face, tint, size in rings:
+        entries.append(
+            Line2D([], [], marker=face, ls="none", mfc="none", mec=tint, ms=size, label=name)
+        )
     return entries

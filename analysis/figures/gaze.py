@@ -4,18 +4,31 @@ Each arm is one run's trace of the same sample. Knows nothing about models. Afte
 MustDrop, arXiv:2411.10803.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.overlays import Panel, framed, panels
-from analysis.figures.style import BLACK, COLOURS, DOUBLE, GONE, GREY, HEAT, MARKS, SMALL
-from analysis.figures.style import rule, sheet, styled
+from analysis.figures.style import (
+    BLACK,
+    COLOURS,
+    DOUBLE,
+    GONE,
+    GREY,
+    HEAT,
+    MARKS,
+    SMALL,
+    rule,
+    sheet,
+    styled,
+)
 from analysis.figures.traced import Traced
 from analysis.records.fates import fates
 from mustdrop.harness.traces import Gaze, Trace
@@ -63,7 +76,8 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     columns = len(layers) + 1
     side = DOUBLE / columns
     figure = sheet(DOUBLE, 1.75 + len(arms) * (side + 0.16))
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.75, len(arms) * (side + 0.16)])
+    parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.75, len(arms) * (side + 0.16)])
+    upper, lower = parts.flat
     total, top = upper.subplots(1, 2)
     _lines(total, arms, [[100 * (1 - g.text) for g in _gazes(arm)] for arm in arms])
     total.set_title("attention of new tokens to vision tokens, %", loc="left")
@@ -75,10 +89,9 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
         textcoords="offset points", size=SMALL, color=GREY,
     )  # fmt: skip
     total.legend(handlelength=1.6)
-    upper.suptitle(
-        f"{arms[0].question}  ({', '.join(f'{arm.arm}: {arm.verdict}' for arm in arms)})",
-        size=7.5, weight="bold", x=0.01, ha="left",
-    )  # fmt: skip
+    head = [arms[0].question, *(f"{arm.arm}: {arm.verdict}" for arm in arms)]
+    head = textwrap.fill(" · ".join(head), 100)
+    upper.suptitle(head, size=7.5, weight="bold", x=0.01, ha="left")
     axes = lower.subplots(len(arms), columns, squeeze=False)
     for row, arm in zip(axes, arms, strict=True):
         _row(row, arm, layers, number)
@@ -110,7 +123,9 @@ def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]
     for number, (arm, line) in enumerate(zip(arms, values, strict=True)):
         colour = BLACK if arm.cell["method"] == "vanilla" else COLOURS[(number - 1) % len(COLOURS)]
         layers = sorted(arm.trace.gazes)
-        place.plot(layers, line, color=colour, marker=MARKS[number % len(MARKS)], ms=3, label=arm.arm)
+        place.plot(
+            layers, line, color=colour, marker=MARKS[number % len(MARKS)], ms=3, label=arm.arm
+        )
     place.set(ylim=(0, None), xlabel="layer")
     place.xaxis.set_major_locator(MaxNLocator(integer=True))
     rule(place)
@@ -139,8 +154,7 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
         place.imshow(np.ma.masked_invalid(heat), cmap=scale.cmap, norm=colours)
 
 
-def _norm(most: float):
-    from matplotlib.cm import ScalarMappable
-
+def _norm(most: float) -> tuple[PowerNorm, ScalarMappable]:
+    """Square roots: the few that are looked at most leave the rest to be seen."""
     norm = PowerNorm(0.5, 0.0, most)
     return norm, ScalarMappable(norm, HEAT)

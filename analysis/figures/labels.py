@@ -35,7 +35,10 @@ def label_ends(place: Axes, ends: Sequence[End], size: float = SMALL) -> None:
         place.annotate(
             label, (x, bottom + height * tall), (1.04, free), "data", "axes fraction",
             color=colour, va="center", size=size, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5, "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
             zorder=1,
         )  # fmt: skip
 

@@ -18,8 +18,19 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from analysis.figures.pictures import Mask, Picture, averaged, blend, mask_of, outline, shade
-from analysis.figures.style import BLACK, BLUE, DOUBLE, GONE, GREEN, ORANGE, SMALL, VERMILION
-from analysis.figures.style import save, sheet, styled
+from analysis.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GONE,
+    GREEN,
+    ORANGE,
+    SMALL,
+    VERMILION,
+    save,
+    sheet,
+    styled,
+)
 from analysis.figures.traced import Traced
 from analysis.records.fates import Fates, fates
 from mustdrop.ledger import TokenLedger
@@ -158,9 +169,7 @@ def figure(
         top = head + row * (tall + TITLE) + TITLE
         left, bottom = column * panel + EDGE, size[1] - top - tall
         across = panel - 2 * EDGE
-        place = canvas.add_axes(
-            (left / wide, bottom / size[1], across / wide, tall / size[1])
-        )
+        place = canvas.add_axes((left / wide, bottom / size[1], across / wide, tall / size[1]))
         framed(place, each, region)
         place.set_title(each.title, size=7, linespacing=1.15)
     y = 1 - 0.05 / size[1]

@@ -48,7 +48,7 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
         ValueError: See :func:`lives`.
     """
     found = [lives(samples) for samples in arms]
-    figure = sheet(DOUBLE, len(arms) * 1.22 + 0.75)
+    figure = sheet(DOUBLE, len(arms) * 1.12 + 0.6)
     axes = figure.subplots(
         len(arms), MAPS + 2, squeeze=False, width_ratios=[*[1.0] * MAPS, 1.0, 1.35]
     )
@@ -60,7 +60,7 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
             place.imshow(rates[layer], cmap=HEAT, norm=norm, interpolation="nearest")
             place.set(xticks=[], yticks=[])
             place.spines[:].set_visible(False)
-            place.set_title(f"into layer {layer}: {100 * rates[layer].mean():.3g} %")
+            place.set_title(f"layer {layer}: {100 * rates[layer].mean():.3g} %")
         for place in row[len(layers) : MAPS]:
             place.set_visible(False)
         row[0].set_ylabel(f"{samples[0].arm}\n{len(samples)} samples")

@@ -3,7 +3,7 @@
 Knows nothing about figures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,26 +61,24 @@ def named(cell: Cell) -> str:
     return f"{cell['method']}{at}{control}"
 
 
-def traced(cell: Cell, docs: Sequence[int] = ()) -> list[Traced]:
-    """The samples of a run that were traced, in order.
+def traced(cell: Cell, docs: Sequence[int] = ()) -> Iterator[Traced]:
+    """The samples of a run that were traced, in order, read one by one.
 
     Args:
         cell: The run.
-        docs: Only these.
+        docs: Only these; by default all.
+
+    Raises:
+        ValueError: If a trace is torn.
     """
-    if cell.metric is None:
-        return []
-    folder = Path(cell["folder"])
-    found = []
-    for task, doc in cell.samples.index:
-        path = trace_path(folder, int(doc))
+    for task, doc in cell.samples.index if cell.metric is not None else ():
+        path = trace_path(Path(cell["folder"]), int(doc))
         if (not docs or int(doc) in docs) and path.exists():
-            found.append(Traced(cell, str(task), int(doc), Trace.load(path)))
-    return found
+            yield Traced(cell, str(task), int(doc), Trace.load(path))
 
 
 def alive(trace: Trace, layer: int, number: int = 0) -> Bool[np.ndarray, "rows columns"]:
     """The patches of an image that some token carries into a layer."""
     grid, slots, carries = trace.ledger.tokens(number)
     there = np.isin(slots.numpy(), trace.ledger.alive[layer].numpy())
-    return carries.numpy()[there].any(0).reshape(grid)
+    return np.asarray(carries.numpy()[there].any(0)).reshape(grid)
