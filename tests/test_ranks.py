@@ -84,7 +84,7 @@ def ranks(cfg, world, monkeypatch):
     turns = [Turn("cell", rank, world, store) for rank in range(world)]
     for turn in turns[1:]:
         with turn.telling(f"share {turn.rank}"):
-            cell = script._built(cfg, resolved(cfg))
+            cell = script.built(cfg, resolved(cfg))
             cell.share(folder_of(cfg), Fingerprint.now().id, turn)
     monkeypatch.setattr(script, "next_turn", lambda name: turns[0])
     return run(cfg)

@@ -179,7 +179,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
     busy = Cell.of(("method=random", "budget=t128", *FOUR[2:], root), lambda o: composed(*o))
     from experiments import run as running
 
-    built = running._built
+    built = running.built
 
     def breaks(cfg, config):
         if config["method"] == broken.method and config["budget"]["name"] == "t64":

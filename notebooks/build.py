@@ -1,0 +1,85 @@
+"""Run the notebooks from top to bottom and keep what they showed: .py in, .ipynb with outputs out.
+
+    python notebooks/build.py                   # all of them, into outputs/notebooks
+    python notebooks/build.py 01_first_drop --out elsewhere
+
+Knows nothing about what they do.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
+
+HERE = Path(__file__).parent
+SECONDS = 600  # for one cell
+
+
+def names() -> list[str]:
+    """The notebooks there are, in reading order."""
+    return sorted(path.stem for path in HERE.glob("[0-9]*.py"))
+
+
+def build(name: str, out: Path) -> Path:
+    """Run one notebook in the project's folder.
+
+    Raises:
+        CellExecutionError: If a cell fails; what ran before it is written all the same.
+        ValueError: If there is no such notebook.
+    """
+    if name not in names():
+        raise ValueError(f"notebook must be one of {', '.join(names())}, got {name!r}")
+    book = jupytext.read(HERE / f"{name}.py")
+    # whatever this was run from, cells find the packages and the records
+    where = {
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's: nothing here needs widgets
+    }
+    client = NotebookClient(
+        book,
+        timeout=SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": HERE.parent}},
+        config=Config({"KernelManager": {"transport": "ipc"}}),  # no ports, so no warning of them
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.ipynb"
+    try:
+        client.execute(env={**os.environ, **where})
+    finally:
+        nbformat.write(book, path)
+    return path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 if all ran, 1 if a cell failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="notebook")
+    parser.add_argument("--out", type=Path, default=Path("outputs/notebooks"))
+    asked = parser.parse_args(arguments)
+    wrong = [name for name in asked.names if name not in names()]
+    if wrong:
+        parser.error(f"notebook must be one of {', '.join(names())}, got {wrong[0]!r}")
+    for name in asked.names or names():
+        start = time.monotonic()
+        try:
+            path = build(name, asked.out)
+        except CellExecutionError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+        print(f"{path} ({time.monotonic() - start:.0f} s)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
