@@ -7,16 +7,17 @@ looks of a trace. After Figure 3 (b) of MustDrop, arXiv:2411.10803.
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from analysis.figures.filtering import TESTS, Judged, filtered, judged, saving_words
 from analysis.figures.overlays import Panel, framed
 from analysis.figures.pictures import Picture, shade
 from analysis.figures.style import (
@@ -38,53 +39,8 @@ from mustdrop.harness.traces import Trace
 
 MOST = 4  # layers side by side
 WORDS = 5  # names in a panel
-# What the two tests say of a token, and its colour: neither, the share alone, a word alone, both.
-TESTS = ("low in both", "saved by its share", "saved by a word", "high in both")
 TINTS = (VERMILION, ORANGE, BLUE, GREY)
 FACES = ("x", "s", "^", "o")
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """The tests' answers in one layer.
-
-    Attributes:
-        test: Per token of the look, which of ``TESTS``; without thresholds 0 dropped, 3 not.
-        key: Which of them are key tokens.
-        left: Which of them were dropped after the layer.
-    """
-
-    test: Int[np.ndarray, " tokens"]
-    key: Bool[np.ndarray, " tokens"]
-    left: Bool[np.ndarray, " tokens"]
-
-
-def judged(trace: Trace, layer: int) -> Judged:
-    """Put each token of a layer's look to the tests; a threshold that is not in use says low.
-
-    Raises:
-        ValueError: If nothing was looked at after this layer.
-    """
-    if layer not in trace.looks:
-        raise ValueError(f"layer must be one of {sorted(trace.looks)}, got {layer}")
-    look, ledger = trace.looks[layer], trace.ledger
-    shared = np.zeros(len(look.share), bool) if isnan(trace.gamma) else look.share > trace.gamma
-    worded = np.zeros(len(look.share), bool) if isnan(trace.alpha) else look.largest >= trace.alpha
-    after = ledger.alive[min(layer + 1, ledger.depth - 1)].numpy()
-    left = ~np.isin(look.positions, after)
-    test = shared.astype(int) + 2 * worded if filtered(trace) else np.where(left, 0, 3)
-    return Judged(test, ledger.protected.numpy()[look.positions], left)
-
-
-def filtered(trace: Trace) -> bool:
-    """Whether the run had a threshold."""
-    return not (isnan(trace.gamma) and isnan(trace.alpha))
-
-
-def saving_words(trace: Trace, layer: int) -> Counter[str]:
-    """Of the tokens that a word alone saved: which word, and how many."""
-    look, found = trace.looks[layer], judged(trace, layer)
-    return Counter(trace.words[word] for word in look.word[found.test == 2])
 
 
 @styled
@@ -104,7 +60,8 @@ def draw(source: Traced, number: int = 0) -> Figure:
     layers = _chosen(sorted(trace.looks))
     both = filtered(trace)
     picture = np.asarray(trace.picture(number), dtype=float) / 255 if trace.pictures else None
-    ratios = [1.0, *([0.95] if picture is not None else []), *([0.5] if both else [])]
+    words = [saving_words(trace, layer) for layer in layers] if both else []
+    ratios = [1.0, *([0.95] if picture is not None else []), *([0.5] if any(words) else [])]
     wide = DOUBLE if len(layers) > 2 else 0.55 * DOUBLE
     figure = sheet(wide, sum(ratios) * wide / max(len(layers), 2) * 0.92 + 0.75)
     axes = figure.subplots(
@@ -116,10 +73,11 @@ def draw(source: Traced, number: int = 0) -> Figure:
         _scatter(axes[0, column], trace, layer, found, region, both)
         if picture is not None:
             _map(axes[1, column], trace, layer, found, picture, number)
-        if both:
-            _words(axes[-1, column], saving_words(trace, layer))
+        if any(words):
+            _words(axes[-1, column], words[column])
+    _decades(axes[0, 0])
     axes[0, 0].set_ylabel("largest attention from a word")
-    if both:
+    if any(words):
         axes[-1, 0].set_ylabel("saved by\none word", rotation=0, ha="right", va="center")
     head = textwrap.fill(f"{source.arm} · {source.question} {source.verdict}", 100)
     figure.suptitle(head, size=7.5, weight="bold", x=0.01, ha="left")
@@ -185,6 +143,15 @@ def _scatter(
                 va="bottom" if up < 0.5 else "top",
                 bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8},
             )  # fmt: skip
+
+
+def _decades(place: Axes) -> None:
+    """A tick a decade, or two where there are few decades, in plain numbers."""
+    for axis in (place.xaxis, place.yaxis):
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1,) if high / low > 300 else (1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _mark(
