@@ -79,10 +79,10 @@ def draw(source: Traced, number: int = 0) -> Figure:
     axes[0, 0].set_ylabel("largest attention from a word")
     if any(words):
         axes[-1, 0].set_ylabel("saved by\none word", rotation=0, ha="right", va="center")
-    head = textwrap.fill(f"{source.arm} · {source.question} {source.verdict}", 100)
+    head = textwrap.fill(f"{source.arm} · {source.question} {source.verdict}", int(14.5 * wide))
     figure.suptitle(head, size=7.5, weight="bold", x=0.01, ha="left")
     figure.legend(
-        handles=_legend(both, bool(region.any())), loc="outside lower center", ncols=6,
+        handles=_legend(both, trace), loc="outside lower center", ncols=6,
         fontsize=SMALL, columnspacing=1.0, handletextpad=0.3,
     )  # fmt: skip
     return figure
@@ -112,7 +112,7 @@ def _scatter(
     both: bool,
 ) -> None:
     look = trace.looks[layer]
-    x, y = _positive(look.share), _positive(look.largest)
+    x, y = positive(look.share), positive(look.largest)
     for test, (tint, face) in enumerate(zip(TINTS, FACES, strict=True)):
         own = found.test == test
         place.plot(x[own], y[own], face, ms=2.2, color=tint, mew=0.5, alpha=0.75, mfc=tint)
@@ -167,7 +167,7 @@ def _mark(
     )  # fmt: skip
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
+def positive(values: np.ndarray) -> np.ndarray:
     """With the zeros, which have no logarithm, at the least of the rest."""
     above = values[values > 0]
     return np.maximum(values, above.min()) if len(above) else values + 1e-9
@@ -213,15 +213,15 @@ def _words(place: Axes, words: Counter[str]) -> None:
         place.text(0.5, WORDS / 2 - 0.5, "none", ha="center", va="center", size=SMALL, color=GREY)
 
 
-def _legend(both: bool, region: bool) -> list[Line2D]:
+def _legend(both: bool, trace: Trace) -> list[Line2D]:
     names = TESTS if both else ("dropped", "", "", "stays")
     entries = [
         Line2D([], [], marker=face, ls="none", color=tint, ms=3.5, label=name)
         for name, tint, face in zip(names, TINTS, FACES, strict=True)
         if name
     ]
-    rings = [("key token", "o", GREEN, 5.0)]
-    rings += [("holds the answer", "D", BLACK, 4.0)] if region else []
+    rings = [("key token", "o", GREEN, 5.0)] if trace.ledger.protected.any() else []
+    rings += [("holds the answer", "D", BLACK, 4.0)] if trace.region is not None else []
     for name, face, tint, size in rings:
         entries.append(
             Line2D([], [], marker=face, ls="none", mfc="none", mec=tint, ms=size, label=name)

@@ -90,7 +90,7 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     )  # fmt: skip
     total.legend(handlelength=1.6)
     head = [arms[0].question, *(f"{arm.arm}: {arm.verdict}" for arm in arms)]
-    head = textwrap.fill(" · ".join(head), 100)
+    head = textwrap.fill(" · ".join(head), int(14.5 * DOUBLE))
     upper.suptitle(head, size=7.5, weight="bold", x=0.01, ha="left")
     axes = lower.subplots(len(arms), columns, squeeze=False)
     for row, arm in zip(axes, arms, strict=True):

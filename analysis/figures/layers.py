@@ -110,7 +110,7 @@ def draw(cells: Sequence[Cell]) -> Figure:
 def _shades(budgets: Sequence[str]) -> Mapping[str, str]:
     """Light for many tokens, dark for few, as far apart as there is room."""
     heat = matplotlib.colormaps["viridis"]
-    places = np.linspace(0.75, 0.1, len(budgets)) if len(budgets) > 1 else [0.3]
+    places = [0.3] if len(budgets) == 1 else np.linspace(0.75, 0.1, len(budgets))
     return {name: to_hex(heat(place)) for name, place in zip(budgets, places, strict=True)}
 
 
