@@ -11,14 +11,14 @@ HERE    := not gpu and not slurm and not network and not browser
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-all test-slurm bench: export OMP_NUM_THREADS := 1
-test test-all test-slurm bench: export OMP_WAIT_POLICY := PASSIVE
+test test-all test-slurm test-browser bench: export OMP_NUM_THREADS := 1
+test test-all test-slurm test-browser bench: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slurm check format bench clean
+.PHONY: help setup demo notebooks test test-all test-slurm test-browser check format bench clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## install everything into .venv (no GPU needed; PYTHON=python3.12 picks another Python)
 
@@ -40,6 +40,9 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 demo: setup  ## run MustDrop and its comparisons on the embedded model, print the table (minutes, CPU)
 	$(BIN)/python experiments/demo.py $(ARGS)
 
+notebooks: setup  ## run the notebooks, write them with what they showed into outputs/notebooks
+	$(BIN)/python notebooks/build.py $(ARGS)
+
 test: setup  ## run the tests (minutes, CPU, no network)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
@@ -48,6 +51,9 @@ test-all: setup  ## run the slow tests too: every model family, every strategy
 
 test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start (slurm/README.md); skipped without one
 	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py $(ARGS)
+
+test-browser: setup  ## the page of analysis.report in a headless Chromium; skipped without one
+	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
 check: setup  ## formatting, lint, types and the floors of the house
 	$(BIN)/ruff format --check .

@@ -130,15 +130,20 @@ def traced(folder: Path, doc: int) -> bool:
     return path.exists() and Trace.load(path).answer is not None
 
 
-def follow(run: Work) -> Iterator[tuple[int, str | None]]:
-    """Trace what is left of a run; tells of each sample, and what is wrong with it."""
+def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
+    """Trace what is left of a run; tells of each sample, and what is wrong with it.
+
+    Args:
+        run: What is left.
+        keep: Whether traces are written.
+    """
     from mustdrop.harness.tracing import trace
 
     cfg = OmegaConf.load(run.folder / "config.yaml")
     assert isinstance(cfg, DictConfig)
     for doc, made in trace(built(cfg, resolved(cfg)), list(run.lines)):
         told = other(made, run.lines[doc])
-        if told is None:
+        if told is None and keep:
             path = trace_path(run.folder, doc)
             with writing(run.folder):
                 path.parent.mkdir(exist_ok=True)
