@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,16 @@ def example():
     return found
 
 
+def test_a_token_at_a_threshold_is_judged_as_the_equations_have_it():
+    trace = mustdrop()
+    at = trace.looks[0].positions.tolist().index(7 + BEFORE)
+    exact = replace(trace, gamma=float(trace.looks[0].share[at]))
+    assert judged(exact, 0).test[at] == 0  # Eq. 9: at gamma it is low
+    at = trace.looks[0].positions.tolist().index(8 + BEFORE)
+    exact = replace(trace, alpha=float(trace.looks[0].largest[at]))
+    assert judged(exact, 0).test[at] == 2  # Eq. 10: at alpha it is not
+
+
 def test_a_run_without_thresholds_is_judged_by_what_it_dropped():
     found = judged(fastv(), 0)
     assert found.test.tolist() == [0] * 12 + [3] * 4
@@ -161,7 +172,7 @@ def test_a_run_without_traces_flows_as_its_samples_do_on_average(runs):
 def test_the_diagram_is_that_of_the_run(sample, runs):
     told = texts(stages.draw(sample["mustdrop"]))
     assert "after the encoder\n13 tokens" in told and "after layer 0\n4 tokens" in told
-    assert "−3" in told and "−9" in told and "of them 1 key tokens" in told
+    assert "−3" in told and "−9" in told and "1 key tokens always stay" in told
     assert any("γ = 0.1 and most from a word < α = 0.2" in text for text in told)
     plain = texts(stages.draw(sample["fastv"]))
     assert "−12" in plain and "key token" not in plain
@@ -208,6 +219,26 @@ def test_keeping_the_bottom_shows_as_position_bias(runs):
     by_row = figure.axes[survival.MAPS].lines[0].get_xdata()
     by_column = figure.axes[survival.MAPS + 1].lines[0].get_ydata()
     assert list(by_row) == [0, 0, 0, 100] and list(by_column) == [25] * 4
+
+
+def nearly():
+    """MustDrop's patches, but for one of them."""
+    return Trace(ledger(ALL, (0, 1, 4, 5, 7, 8), (0, 1, 4, 5, 7, 8)))
+
+
+def test_the_interval_of_a_row_is_students(runs):
+    """Of rows of which the samples keep other shares; where all keep the same there is none."""
+    first, second = mustdrop(), nearly()
+    arms = [Traced(runs["fastv"], "vqa", doc, trace) for doc, trace in ((1, first), (2, second))]
+    place = survival.draw([arms]).axes[survival.MAPS]
+    shares = np.stack([alive(arm.trace, 2).mean(1) for arm in arms])
+    drawn = place.collections[0].get_paths()[0].vertices
+    for row in range(SIDE):
+        # of two numbers: the middle, and 12.706 (Student's t, one degree) times half their distance
+        middle, half = shares[:, row].mean(), 12.7062 * abs(np.diff(shares[:, row])[0]) / 2
+        ends = {float(x) for x, y in drawn if y == row}
+        assert max(ends) == pytest.approx(100 * min(middle + half, 1), abs=1e-3)
+        assert min(ends) == pytest.approx(100 * max(middle - half, 0), abs=1e-3)
 
 
 def test_survival_refuses_grids_that_differ(runs, tmp_path):

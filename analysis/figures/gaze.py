@@ -98,7 +98,7 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     for place, layer in zip(axes[0, 1:], layers, strict=True):
         place.set_title(f"layer {layer}")
     shades = lower.colorbar(
-        _norm(1.0)[1], ax=axes[:, 1:], orientation="horizontal", aspect=50, pad=0.02, fraction=0.05
+        _norm(1.0)[1], ax=axes, orientation="horizontal", aspect=50, pad=0.02, fraction=0.05
     )
     shades.set_ticks([0, 0.25, 1], labels=["0", "¼", "most in the layer"])
     shades.ax.tick_params(labelsize=SMALL, length=2)
@@ -134,6 +134,10 @@ def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]
 def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -> None:
     trace = arm.trace
     region = trace.region if number == 0 else None
+    wide, tall = (
+        trace.picture(number).size if trace.pictures else trace.ledger.tokens(number)[0][::-1]
+    )
+    extent = (0.0, float(wide), float(tall), 0.0)  # the picture's own proportions
     if trace.pictures:
         shown = panels(trace.picture(number), fates(trace.ledger, number))[-1].picture
         framed(row[0], Panel("cache", "", shown), region, 1.2, 0.6)
@@ -151,7 +155,7 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
         most = float(np.nanmax(heat)) if np.isfinite(heat).any() else 1.0
         colours, scale = _norm(most or 1.0)
         place.set_facecolor(GONE)
-        place.imshow(np.ma.masked_invalid(heat), cmap=scale.cmap, norm=colours)
+        place.imshow(np.ma.masked_invalid(heat), cmap=scale.cmap, norm=colours, extent=extent)
 
 
 def _norm(most: float) -> tuple[PowerNorm, ScalarMappable]:

@@ -154,7 +154,7 @@ def figure(
     shown: Sequence[Panel], lines: Sequence[tuple[str, str]], region: Mask | None = None
 ) -> Figure:
     """Lay panels out, under lines of (text, colour)."""
-    columns = min(len(shown), COLUMNS) if len(shown) not in (5, 6) else 3
+    columns = 3 if len(shown) in (5, 6, 9) else min(len(shown), COLUMNS)
     rows = -(-len(shown) // columns)
     panel = min(DOUBLE / columns, WIDEST)
     height, width = shown[0].picture.shape[:2]

@@ -5,6 +5,7 @@ the picture above it, or the mean over the samples of a run. Knows nothing about
 that did nothing is not drawn. After Figure 2 of MustDrop, arXiv:2411.10803.
 """
 
+import textwrap
 from math import isnan
 
 from matplotlib.axes import Axes
@@ -20,16 +21,9 @@ from analysis.records.cells import Cell
 from analysis.records.fates import fates
 
 # inches, from the top; the cache hangs in the scale of the band
-HEAD, TITLES, THUMBNAIL, TIES, BAND, NAMES, CACHE, FOOT = (
-    0.22,
-    0.28,
-    1.12,
-    0.3,
-    1.15,
-    0.4,
-    0.45,
-    0.24,
-)
+HEAD, LINE = 0.22, 0.13
+TITLES, THUMBNAIL, TIES = 0.28, 1.12, 0.3
+BAND, NAMES, CACHE, FOOT = 1.15, 0.46, 0.45, 0.24
 SHOWN = 8  # pictures above the band
 
 
@@ -50,7 +44,9 @@ def draw(source: Traced | Cell) -> Figure:
         head = f"{source.arm} · {source.question} {source.verdict}"
         rules = _rules(source)
     size = min(THUMBNAIL, 0.9 * DOUBLE / len(shown)) if shown else 0.0
-    above = HEAD + (TITLES + size + TIES if shown else 0.12)
+    lines = textwrap.wrap(head, int(14 * DOUBLE))
+    header = HEAD + LINE * (len(lines) - 1)
+    above = header + (TITLES + size + TIES if shown else 0.12)
     hanging = max(CACHE, BAND * max(*flow.resident, *flow.entering) / flow.patches)
     tall = above + BAND + NAMES + hanging + (FOOT if shown else 0.05)
     figure = sheet(DOUBLE, tall, layout=None)
@@ -58,8 +54,9 @@ def draw(source: Traced | Cell) -> Figure:
     def place(left: float, top: float, width: float, height: float) -> Axes:
         return figure.add_axes((left, 1 - (top + height) / tall, width, height / tall))
 
-    figure.text(0.015, 1 - 0.04 / tall, head, va="top", size=7.5, weight="bold", color=BLACK)
+    figure.text(0.015, 1 - 0.04 / tall, "\n".join(lines), va="top", size=7.5, weight="bold")
     band = place(0.015, above, 0.97, BAND)
+    band.patch.set_visible(False)
     draw_band(band, flow, rules)
     draw_cache(
         place(0.015, above + BAND + NAMES, 0.97, hanging), flow, flow.patches * hanging / BAND
@@ -67,7 +64,7 @@ def draw(source: Traced | Cell) -> Figure:
     wide = 0.97 / max(len(shown), 1)
     for number, (panel, end) in enumerate(zip(shown, ends, strict=True)):
         left = 0.015 + wide * (number + 0.5) - size / DOUBLE / 2
-        thumbnail = place(left, HEAD + TITLES, size / DOUBLE, size)
+        thumbnail = place(left, header + TITLES, size / DOUBLE, size)
         framed(thumbnail, panel, region, light=1.3, dark=0.65)
         thumbnail.set_title(_short(panel), size=SMALL, pad=2, linespacing=1.15)
         _tie(figure, thumbnail, band, _event(flow, end))
@@ -144,6 +141,7 @@ def _tie(figure: Figure, thumbnail: Axes, band: Axes, point: tuple[float, float]
         color=GREY,
         lw=0.5,
     )
+    tie.set_zorder(-1)  # numbers stand over lines
     figure.add_artist(tie)
     band.plot(*point, "o", ms=2.5, color=BLACK, zorder=5, clip_on=False)
 

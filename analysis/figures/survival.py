@@ -12,10 +12,10 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from scipy import stats
 
 from analysis.figures.style import BLUE, COLOURS, DOUBLE, GREY, HEAT, SMALL, sheet, styled
 from analysis.figures.traced import Traced, alive
-from analysis.statistics.intervals import mean_interval
 
 MAPS = 3
 
@@ -63,7 +63,7 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
             place.set_title(f"layer {layer}: {100 * rates[layer].mean():.3g} %")
         for place in row[len(layers) : MAPS]:
             place.set_visible(False)
-        row[0].set_ylabel(f"{samples[0].arm}\n{len(samples)} samples")
+        row[0].set_ylabel(f"{samples[0].arm}\nn = {len(samples)}")
         last = patches[:, -1]
         _marginal(row[MAPS], last.mean(2), upright=True)
         _marginal(row[MAPS + 1], last.mean(1), upright=False)
@@ -91,13 +91,13 @@ def _chosen(rates: Float[np.ndarray, " layers"]) -> list[int]:
 
 
 def _marginal(place: Axes, shares: Float[np.ndarray, "samples cells"], upright: bool) -> None:
-    """Mean over samples with its 95 % interval, by row (upright: downward) or by column."""
+    """Mean over samples with its 95 % interval (Student's), by row (downward) or by column."""
     cells = np.arange(shares.shape[1])
-    each = [mean_interval(column) for column in shares.T]
-    mean, low, high = (
-        100 * np.array([getattr(one, end) for one in each]) for end in ("value", "low", "high")
-    )
-    low, high = np.nan_to_num(low, nan=0.0).clip(0), np.nan_to_num(high, nan=0.0).clip(max=100)
+    count, mean = len(shares), 100 * shares.mean(0)
+    reach = np.zeros_like(mean)
+    if count > 1:
+        reach = 100 * stats.t.ppf(0.975, count - 1) * shares.std(0, ddof=1) / np.sqrt(count)
+    low, high = (mean - reach).clip(0), (mean + reach).clip(max=100)
     if upright:
         place.fill_betweenx(cells, low, high, color=BLUE, alpha=0.18, lw=0)
         place.plot(mean, cells, color=COLOURS[0])
