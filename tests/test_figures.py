@@ -81,6 +81,20 @@ def test_what_was_missed_or_not_reached_is_told(root):
     assert any(line.get_markerfacecolor() == "white" for line in figure.axes[0].lines)
 
 
+def test_runs_of_a_sweep_stand_pale_beside_those_with_a_budget(root):
+    write(root, "mustdrop", "t64", 64.0, draws(5))
+    for number in range(3):
+        config = {"prefill": {"gamma": number}}
+        write(root, "mustdrop", "none", 100.0 + number, draws(6), config=config, key=f"s{number}")
+    figure = tradeoff.draw(load(root))
+    (line,) = [c.lines[0] for c in figure.axes[0].containers if len(c.lines[0].get_xdata()) == 2]
+    assert line.get_linestyle() == "-"
+    pale = [one.get_xdata()[0] for one in figure.axes[0].lines if one.get_alpha() == 0.35]
+    assert sorted(pale) == [100, 101, 102]
+    told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert told == ["pale: runs without a budget"]
+
+
 def test_many_methods_are_told_apart_by_the_stages_that_drop(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0)
     stages = {"tome": ("vision",), "fastv": ("prefill",), "mustdrop": ("vision", "prefill")}

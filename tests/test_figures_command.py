@@ -90,6 +90,13 @@ def test_samples_methods_and_budget_are_those_asked_for(tmp_path, quick):
     assert stems(out / "least")[1::2] == ["overlays_mustdrop_t64_2.png"]
 
 
+def test_position_bias_is_shown_where_most_runs_were_traced(tmp_path, quick):
+    root = write_traced(tmp_path / "runs")
+    keep(write(root, "mustdrop", "t64", 64.0), mustdrop(), 2)
+    run(root, tmp_path / "out", "survival")
+    assert stems(tmp_path / "out")[1:] == ["survival_t192.png"]
+
+
 def test_names_that_nobody_has_are_refused(tmp_path, capsys):
     root = write_three(tmp_path / "runs")
     assert run(root, tmp_path / "out", "tradeoff", "--methods", "fast") == 1

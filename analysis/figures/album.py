@@ -5,6 +5,7 @@ that says why, and what would help. Knows nothing about how figures look.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +31,8 @@ class Asked:
         cells: Runs of one experiment, model and benchmark.
         docs: Samples; by default the first that was traced.
         methods: Only these; by default all, and for single samples one.
-        budget: For single samples; by default the one of fewest tokens.
+        budget: For single samples; by default the one of fewest tokens;
+            of position bias that with the most traced runs.
         against: Costs to hold accuracy against.
         prefix: Of the names of files, where there are several experiments.
     """
@@ -56,8 +58,11 @@ class Asked:
         wanted = {*self.methods, "vanilla"} if self.methods else known
         return [cell for cell in self.cells if cell["method"] in wanted]
 
-    def arms(self) -> list[tuple[Cell, Traced]]:
+    def arms(self, together: bool = False) -> list[tuple[Cell, Traced]]:
         """Runs with a trace of what was asked, at one budget, and the first trace of each.
+
+        Args:
+            together: Take the budget at which most runs were traced, not that of fewest tokens.
 
         Raises:
             ValueError: If there is none.
@@ -70,8 +75,12 @@ class Asked:
                     found.append((cell, first))
         if not found:
             raise ValueError(f"no trace: {self.hint(self.methods or FIRST[:1])} makes them")
-        least = min((cell for cell, _ in found), key=lambda cell: cell.executed)["budget"]
-        found = [(cell, one) for cell, one in found if cell["budget"] == least]
+        shared = Counter(cell["budget"] for cell, _ in found)
+        chosen = min(
+            (cell for cell, _ in found),
+            key=lambda cell: (-shared[cell["budget"]] if together else 0, cell.executed),
+        )["budget"]
+        found = [(cell, one) for cell, one in found if cell["budget"] == chosen]
         return sorted(found, key=lambda pair: _rank(pair[0], self.methods))
 
     def shown(self) -> list[Traced]:
@@ -183,7 +192,7 @@ def offer_sweep(asked: Asked) -> Iterator[Offer]:
 
 def offer_survival(asked: Asked) -> Iterator[Offer]:
     """Position bias of the runs at one budget."""
-    samples = [list(traced(cell, asked.docs)) for cell, _ in asked.arms()[:ARMS]]
+    samples = [list(traced(cell, asked.docs)) for cell, _ in asked.arms(together=True)[:ARMS]]
     yield _stem(asked, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
 
 

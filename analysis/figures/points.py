@@ -34,6 +34,7 @@ class Point:
         low: Of the interval.
         high: Of the interval.
         met: Whether its budget was met within 1 %, or there was none.
+        asked: Whether there was a budget.
     """
 
     x: float
@@ -41,6 +42,7 @@ class Point:
     low: float
     high: float
     met: bool
+    asked: bool = True
 
 
 def points(cells: Sequence[Cell], against: Cost) -> dict[str, list[Point]]:
@@ -65,7 +67,9 @@ def points(cells: Sequence[Cell], against: Cost) -> dict[str, list[Point]]:
         found = mean_interval(cell.samples["score"])
         met = cell.budget is None or agree(cell.executed, cell.budget)
         ends = (scale * found.value, scale * found.low, scale * found.high)
-        lines.setdefault(name_of(cell), []).append(Point(_cost(cell, against), *ends, met))
+        lines.setdefault(name_of(cell), []).append(
+            Point(_cost(cell, against), *ends, met, cell.budget is not None)
+        )
     return {name: sorted(line, key=lambda point: point.x) for name, line in lines.items()}
 
 

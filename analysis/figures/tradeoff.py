@@ -122,17 +122,26 @@ def _fill(figure: Figure | SubFigure, cells: Sequence[Cell], against: Cost) -> N
 
 
 def _lines(place: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> list[End]:
-    """Points with intervals; hollow where the budget was missed. Returns where the lines end."""
+    """Points with intervals; hollow where the budget was missed. Returns where the lines end.
+
+    Runs of a sweep, which had no budget, stand pale beside those that had one.
+    """
     style = looks(name.split(",")[0] for name in lines)
     ends = []
-    for number, (name, line) in enumerate(sorted(lines.items())):
+    for number, (name, runs) in enumerate(sorted(lines.items())):
         look = style[name.split(",")[0]]
+        line = [point for point in runs if point.asked] or list(runs)
+        for point in runs:
+            if point not in line:
+                place.plot(
+                    point.x, point.y, look["marker"], ms=3, color=look["color"], alpha=0.35, mew=0
+                )
         # equal budgets would print over each other
         aside = 2 ** (0.04 * (number - (len(lines) - 1) / 2)) if against == "tokens" else 1.0
         x = np.array([point.x for point in line]) * aside
         y = np.array([point.y for point in line])
         reach = np.array([[p.y - p.low for p in line], [p.high - p.y for p in line]])
-        joined = len(set(x)) == len(x) <= 6  # else they are a cloud, of a sweep
+        joined = all(point.asked for point in line) and len(set(x)) == len(x)
         place.errorbar(
             x, y, np.nan_to_num(reach), color=look["color"], capsize=1.5, elinewidth=0.7,
             capthick=0.7, linestyle=look["linestyle"] if joined else "none",
@@ -180,6 +189,11 @@ def _ticks(values: Sequence[float], low: float, high: float) -> list[float]:
     return kept
 
 
+def _mixed(line: Sequence[Point]) -> bool:
+    """Whether some runs of a method had a budget and some had none."""
+    return len({point.asked for point in line}) > 1
+
+
 def _notes(
     figure: Figure | SubFigure,
     lines: Mapping[str, Sequence[Point]],
@@ -187,6 +201,8 @@ def _notes(
 ) -> None:
     """What hollow marks mean, and which budgets could not be reached."""
     told = []
+    if any(_mixed(line) for line in lines.values()):
+        told.append("pale: runs without a budget")
     if any(not point.met for line in lines.values() for point in line):
         told.append("hollow: more than 1 % off its budget")
     floors = [cell for cell in cells if cell.metric is None and cell["floor"] is not None]
