@@ -229,16 +229,20 @@ def nearly():
 def test_the_interval_of_a_row_is_students(runs):
     """Of rows of which the samples keep other shares; where all keep the same there is none."""
     first, second = mustdrop(), nearly()
-    arms = [Traced(runs["fastv"], "vqa", doc, trace) for doc, trace in ((1, first), (2, second))]
+    arms = [
+        Traced(runs["fastv"], "vqa", doc, trace) for doc in range(5) for trace in (first, second)
+    ]
     place = survival.draw([arms]).axes[survival.MAPS]
-    shares = np.stack([alive(arm.trace, 2).mean(1) for arm in arms])
+    ours, theirs = (alive(trace, 2).mean(1) for trace in (first, second))
+    assert 0 < (ours != theirs).sum() < SIDE
     drawn = place.collections[0].get_paths()[0].vertices
     for row in range(SIDE):
-        # of two numbers: the middle, and 12.706 (Student's t, one degree) times half their distance
-        middle, half = shares[:, row].mean(), 12.7062 * abs(np.diff(shares[:, row])[0]) / 2
+        # five of each: a deviation of half the distance, times 10 / 9; Student's t of nine degrees
+        half = 2.262157 * abs(ours[row] - theirs[row]) / 2 * np.sqrt(10 / 9) / np.sqrt(10)
+        middle = (ours[row] + theirs[row]) / 2
         ends = {float(x) for x, y in drawn if y == row}
-        assert max(ends) == pytest.approx(100 * min(middle + half, 1), abs=1e-3)
-        assert min(ends) == pytest.approx(100 * max(middle - half, 0), abs=1e-3)
+        assert max(ends) == pytest.approx(100 * (middle + half), abs=1e-3)
+        assert min(ends) == pytest.approx(100 * (middle - half), abs=1e-3)
 
 
 def test_survival_refuses_grids_that_differ(runs, tmp_path):

@@ -1,7 +1,6 @@
 """Traces of a small made-up prompt, and run folders that hold them."""
 
 import io
-import json
 
 import numpy as np
 import torch
@@ -109,7 +108,3 @@ def write_traced(root):
     keep(write(root, "mustdrop"), mustdrop(), 1, 2)
     keep(write(root, "fastv"), fastv(), 1, 2)
     return root
-
-
-def record_of(folder):
-    return json.loads((folder / "record.json").read_text())
