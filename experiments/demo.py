@@ -61,7 +61,7 @@ def main(overrides: Sequence[str]) -> None:
     records = list(run_all(asked, console))
     root = Path(records[0]["config"]["output_root"], "demo")
 
-    from analysis.figures.plots import tradeoff
+    from analysis.figures.tradeoff import tradeoff
     from analysis.tables import show, summary
 
     console.print()

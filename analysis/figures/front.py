@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from rich import box
 from rich.table import Table
 
-from analysis.figures.style import BLACK, STYLE, looks, save
+from analysis.figures.style import BLACK, DOUBLE, SMALL, STYLE, looks, save
 from analysis.records.cells import Cell, load
 from analysis.records.variants import alike
 from analysis.statistics.intervals import mean_interval
@@ -122,7 +122,7 @@ def draw(found: Front, path: Path | str) -> Path:
         path: Where to; the ending says the format.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+        figure = Figure(figsize=(DOUBLE, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         place = figure.subplots()
         _points(place, found)
@@ -131,7 +131,7 @@ def draw(found: Front, path: Path | str) -> Path:
         place.set_xlabel("vision tokens a layer (executed average)")
         place.set_ylabel(f"{first['metric']}, %")
         place.legend(
-            frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0),
+            frameon=False, fontsize=SMALL, loc="upper left", bbox_to_anchor=(1.0, 1.0),
             handletextpad=0.4,
         )  # fmt: skip
         return save(figure, Path(path))
@@ -160,7 +160,7 @@ def _points(place: Axes, found: Front) -> None:
             place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1)
             place.annotate(
                 f"vanilla, {cell.executed:.0f} tokens", (0, 100 * _accuracy(cell)), (4, 3),
-                ("axes fraction", "data"), textcoords="offset points", size=8.5,
+                ("axes fraction", "data"), textcoords="offset points", size=SMALL,
             )  # fmt: skip
         else:
             methods.setdefault(cell["method"], []).append(cell)

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.figures.style import BLACK, COLOURS, GREY, STYLE, save
+from analysis.figures.style import BLACK, COLOURS, DOUBLE, GREY, SMALL, STYLE, save
 
 
 def learning(curve: Path | str, path: Path | str) -> Path:
@@ -36,7 +36,7 @@ def learning(curve: Path | str, path: Path | str) -> Path:
     if scored.empty:
         raise ValueError(f"{curve} holds no validation yet")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        figure = Figure(figsize=(DOUBLE, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
         for place, kind in enumerate(kinds):
@@ -50,11 +50,11 @@ def learning(curve: Path | str, path: Path | str) -> Path:
         begins = 0.0
         for place, stage in enumerate(lines["stage"].unique().tolist()):
             axes.axvline(begins, color=GREY, lw=0.6)
-            axes.annotate(stage, (begins, 101 + 4.5 * (place % 2)), fontsize=8.5, color=GREY)
+            axes.annotate(stage, (begins, 101 + 4.5 * (place % 2)), fontsize=SMALL, color=GREY)
             begins = lines.loc[lines["stage"] == stage, "minutes"].max()
         axes.set(ylim=(0, 110), xlim=(0, None), xlabel="minutes of training")
         axes.set_ylabel("answers right, % (validation)")
-        axes.legend(frameon=False, fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(frameon=False, fontsize=SMALL, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, Path(path))
 
 

@@ -1,31 +1,50 @@
 """What each stage dropped, as a figure: picture, encoder, key tokens, prefill, KV cache.
 
 Drawn from a ledger alone, which says what slot carries what patch. The same inputs give the same
-bytes. Knows nothing about models.
+bytes. Knows nothing about models. After Figure 3 (a) of MustDrop, arXiv:2411.10803.
 """
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
 from analysis.figures.pictures import Mask, Picture, averaged, blend, mask_of, outline, shade
-from analysis.figures.style import BLACK, BLUE, GONE, GREEN, ORANGE, STYLE, VERMILION, save
+from analysis.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GONE,
+    GREEN,
+    ORANGE,
+    SMALL,
+    VERMILION,
+    save,
+    sheet,
+    styled,
+)
+from analysis.figures.traced import Traced
 from analysis.records.fates import Fates, fates
 from mustdrop.ledger import TokenLedger
 
-COLUMNS = 4
-PANEL, TITLE, LINE, FOOT = 2.5, 0.5, 0.24, 0.42  # inches
-LETTERS = 10.5  # of the head, in an inch
+COLUMNS, WIDEST = 4, 2.2
+TITLE, LINE, FOOT, EDGE = 0.34, 0.16, 0.24, 0.03  # inches
+LETTERS = 15  # of the head, in an inch
+LEGEND = {
+    "region": Patch(facecolor="none", edgecolor=BLACK, label="holds the answer"),
+    "encoder": Patch(facecolor="none", edgecolor=BLUE, label="merged into one token"),
+    "key": Patch(facecolor="none", edgecolor=GREEN, label="key token"),
+    "drop": Patch(facecolor=VERMILION, alpha=0.75, label="dropped here"),
+    "gone": Patch(facecolor=GONE, edgecolor="0.6", label="gone"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +52,14 @@ class Panel:
     """One axes of the figure.
 
     Attributes:
+        stage: Whose work it shows.
         title: What it shows, with the number of tokens.
         picture: The image as this panel shows it.
         outlines: Groups of patches with a line around each.
         colour: Of the lines.
     """
 
+    stage: Literal["picture", "encoder", "key", "drop", "cache"]
     title: str
     picture: Picture
     outlines: Sequence[Mask] = ()
@@ -75,22 +96,35 @@ def draw(
     Returns:
         The path.
     """
-    with matplotlib.rc_context(STYLE):
-        shown = panels(image, fates(ledger, number, grid))
-        lines = _lines(title, question, answer, target)
-        return save(figure(shown, lines, region), Path(path))
+    shown = panels(image, fates(ledger, number, grid))
+    return save(figure(shown, _lines(title, question, answer, target), region), Path(path))
+
+
+def of_trace(source: Traced, number: int = 0) -> Figure:
+    """The life of the patches of a traced sample's picture.
+
+    Raises:
+        ValueError: If the trace holds no such picture.
+    """
+    trace = source.trace
+    shown = panels(trace.picture(number), fates(trace.ledger, number))
+    lines = _lines(source.arm, source.question, "", "")
+    colour = GREEN if source["score"] >= 1 else ORANGE
+    lines.append((f"answer: {source.verdict}", colour))
+    return figure(shown, lines, trace.region if number == 0 else None)
 
 
 def panels(image: Image.Image, life: Fates) -> list[Panel]:
     """The picture, a panel for each stage that did something, the cache while decoding."""
     picture = np.asarray(image.convert("RGB"), dtype=float) / 255
     patches = life.grid[0] * life.grid[1]
-    out = [Panel(f"picture\n{patches} patches", picture)]
+    out = [Panel("picture", f"picture\n{patches} patches", picture)]
     if life.merged or not life.arrived.all():
         merged = [mask_of(group, life.grid) for group in life.merged]
         mixed = averaged(picture, merged)
         out.append(
             Panel(
+                "encoder",
                 f"encoder: {patches} → {life.tokens} tokens\n{_encoder(life)}",
                 shade(mixed, ~life.arrived, GONE, 0.85),
                 merged,
@@ -99,59 +133,62 @@ def panels(image: Image.Image, life: Fates) -> list[Panel]:
         )
     if life.key.any():
         others = shade(picture, ~life.key, GONE, 0.72)
-        count = f"{int(life.key.sum())} of {patches} patches"
-        out.append(Panel(f"key tokens\n{count}, never dropped", others, [life.key], GREEN))
+        title = f"key tokens\n{int(life.key.sum())} patches, never dropped"
+        out.append(Panel("key", title, others, [life.key], GREEN))
     for drop in life.drops:
         gone = shade(picture, ~drop.alive & ~drop.dropped, GONE, 0.85)
         when = f"after layer {drop.first}" if drop.first >= 0 else "before layer 0"
         if drop.last != drop.first:
             when = f"after layers {drop.first} to {drop.last}"
         counts = f"{drop.before} − {drop.before - drop.left} = {drop.left} tokens"
-        out.append(Panel(f"{when}\n{counts}", shade(gone, drop.dropped, VERMILION, 0.62)))
+        lost = shade(gone, drop.dropped, VERMILION, 0.62)
+        out.append(Panel("drop", f"{when}\n{counts}", lost))
     cached = blend(picture, GONE, 0.85 * (1 - life.resident))
-    out.append(Panel(f"KV cache while decoding\n{life.resident_tokens:.4g} tokens a layer", cached))
+    title = f"KV cache while decoding\n{life.resident_tokens:.4g} tokens a layer"
+    out.append(Panel("cache", title, cached))
     return out
 
 
+@styled
 def figure(
     shown: Sequence[Panel], lines: Sequence[tuple[str, str]], region: Mask | None = None
 ) -> Figure:
     """Lay panels out, under lines of (text, colour)."""
-    columns = min(len(shown), COLUMNS) if len(shown) != 5 else 3
+    columns = 3 if len(shown) in (5, 6, 9) else min(len(shown), COLUMNS)
     rows = -(-len(shown) // columns)
+    panel = min(DOUBLE / columns, WIDEST)
     height, width = shown[0].picture.shape[:2]
-    tall = PANEL * min(max(height / width, 0.4), 2.5)
-    wide = max(columns * PANEL, 5.0)
+    tall = (panel - 2 * EDGE) * min(max(height / width, 0.4), 2.5)
+    wide = columns * panel
     lines = [(textwrap.fill(text, int(wide * LETTERS)), colour) for text, colour in lines]
-    head = LINE * sum(text.count("\n") + 1 for text, _ in lines) + 0.15
+    head = LINE * sum(text.count("\n") + 1 for text, _ in lines) + 0.08
     size = (wide, rows * (tall + TITLE) + head + FOOT)
-    canvas = Figure(figsize=size)
-    FigureCanvasAgg(canvas)
-    axes = canvas.subplots(rows, columns, squeeze=False)
-    canvas.subplots_adjust(
-        left=0.02,
-        right=0.98,
-        top=1 - (head + TITLE) / size[1],
-        bottom=FOOT / size[1],
-        wspace=0.05,
-        hspace=TITLE / tall,
-    )
-    for index, place in enumerate(axes.flat):
-        if index < len(shown):
-            _fill(place, shown[index], region)
-        else:
-            place.set_visible(False)
-    y = 1 - 0.1 / size[1]
+    canvas = sheet(*size, layout=None)
+    for index, each in enumerate(shown):
+        row, column = divmod(index, columns)
+        top = head + row * (tall + TITLE) + TITLE
+        left, bottom = column * panel + EDGE, size[1] - top - tall
+        across = panel - 2 * EDGE
+        place = canvas.add_axes((left / wide, bottom / size[1], across / wide, tall / size[1]))
+        framed(place, each, region)
+        place.set_title(each.title, size=7, linespacing=1.15)
+    y = 1 - 0.05 / size[1]
     for number, (text, colour) in enumerate(lines):
         weight = "normal" if number else "bold"
-        canvas.text(0.02, y, text, va="top", size=10.5, weight=weight, color=colour)
+        canvas.text(EDGE / wide, y, text, va="top", size=7.5, weight=weight, color=colour)
         y -= LINE * (text.count("\n") + 1) / size[1]
-    marks = _legend(shown, region is not None and bool(region.any()))
-    canvas.legend(handles=marks, loc="lower center", ncols=5, frameon=False, fontsize=8.5)
+    marks = legend(shown, region is not None and bool(region.any()))
+    canvas.legend(
+        handles=marks, loc="lower center", ncols=5, fontsize=SMALL, borderaxespad=0.2,
+        handlelength=1.4, columnspacing=1.2,
+    )  # fmt: skip
     return canvas
 
 
-def _fill(place: Axes, panel: Panel, region: Mask | None) -> None:
+def framed(
+    place: Axes, panel: Panel, region: Mask | None, light: float = 1.8, dark: float = 0.9
+) -> None:
+    """Fill an axes with a panel; dark lines stand on lighter ones, of these widths in points."""
     height, width = panel.picture.shape[:2]
     place.imshow(panel.picture, interpolation="nearest", extent=(0, width, height, 0))
     for masks, colour in (
@@ -163,27 +200,18 @@ def _fill(place: Axes, panel: Panel, region: Mask | None) -> None:
             for mask in masks
             for edge in outline(mask)
         ]
-        place.add_collection(LineCollection(edges, colors="white", linewidths=2.2))
-        place.add_collection(LineCollection(edges, colors=colour, linewidths=1.1))
+        place.add_collection(LineCollection(edges, colors="white", linewidths=light))
+        place.add_collection(LineCollection(edges, colors=colour, linewidths=dark))
     place.spines[:].set_visible(False)
-    place.set_title(panel.title)
     place.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
-def _legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
-    titles = " ".join(panel.title for panel in shown)
-    entries = []
-    if region:
-        entries.append(Patch(facecolor="none", edgecolor=BLACK, label="holds the answer"))
-    if any(len(panel.outlines) and panel.colour == BLUE for panel in shown):
-        entries.append(Patch(facecolor="none", edgecolor=BLUE, label="merged into one token"))
-    if "key tokens" in titles:
-        entries.append(Patch(facecolor="none", edgecolor=GREEN, label="key token"))
-    if any(panel.title.startswith(("after", "before")) for panel in shown):
-        entries.append(Patch(facecolor=VERMILION, alpha=0.75, label="dropped here"))
-    if len(shown) > 2:
-        entries.append(Patch(facecolor=GONE, edgecolor="0.6", label="gone"))
-    return entries
+def legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
+    """What the lines and colours of these panels mean."""
+    stages = {panel.stage for panel in shown if panel.stage != "encoder" or panel.outlines}
+    stages |= {"region"} if region else set()
+    stages |= {"gone"} if len(shown) > 2 else set()
+    return [mark for name, mark in LEGEND.items() if name in stages]
 
 
 def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:

@@ -1,0 +1,145 @@
+"""Vision tokens layer by layer: what enters each decoder layer, and what its cache keeps.
+
+A panel a method, a line a budget; methods that agree in every layer share a panel. Knows nothing
+about models.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.style import BLACK, DOUBLE, GREY, SINGLE, SMALL, rule, sheet, styled
+from analysis.records.cells import Cell
+
+COLUMNS = 4
+ALIKE = 2.0  # tokens: lines nearer than this in every layer are one
+Profile = Float[np.ndarray, "lines layers"]  # mean entering, its 10 % and 90 %, mean resident
+
+
+def profile(cell: Cell) -> Profile:
+    """Tokens entering each layer (mean, and where the middle 80 % of samples lie), and resident."""
+    entering, resident = (
+        np.array(cell.samples[name].tolist(), dtype=float)
+        for name in ("vision_tokens", "resident_tokens")
+    )
+    quantiles = np.quantile(entering, (0.1, 0.9), axis=0)
+    return np.stack([entering.mean(0), *quantiles, resident.mean(0)])
+
+
+def panels(cells: Sequence[Cell]) -> list[tuple[list[str], list[tuple[Cell, Profile]]]]:
+    """The lines of each method; methods with the same lines together. Vanilla is in none.
+
+    Returns:
+        The names of the methods, and their cells by budget with their profiles.
+    """
+    methods: dict[str, list[tuple[Cell, Profile]]] = {}
+    for cell in cells:
+        if cell.metric is not None and (cell["method"] != "vanilla" or cell.image):
+            name = f"{cell['method']}, {cell.image} image" if cell.image else cell["method"]
+            methods.setdefault(name, []).append((cell, profile(cell)))
+    out: list[tuple[list[str], list[tuple[Cell, Profile]]]] = []
+    for name, lines in methods.items():
+        same = next((names for names, other in out if _same(lines, other)), None)
+        if same is None:
+            out.append(([name], lines))
+        else:
+            same.append(name)
+    return out
+
+
+def _same(ours: Sequence[tuple[Cell, Profile]], theirs: Sequence[tuple[Cell, Profile]]) -> bool:
+    """Whether two methods' lines would print over each other, budget by budget."""
+    if [cell["budget"] for cell, _ in ours] != [cell["budget"] for cell, _ in theirs]:
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(a.shape == b.shape and np.abs(a - b).max() < ALIKE for (_, a), (_, b) in pairs)
+
+
+@styled
+def draw(cells: Sequence[Cell]) -> Figure:
+    """Small multiples of the methods of one experiment, model and benchmark.
+
+    Raises:
+        ValueError: If no cell has samples.
+    """
+    ran = [cell for cell in cells if cell.metric is not None]
+    if not ran:
+        raise ValueError("no run has samples to draw")
+    found = panels(ran)
+    plain = [profile(cell) for cell in ran if cell["method"] == "vanilla" and not cell.image]
+    columns = min(COLUMNS, max(len(found), 1))
+    rows = max(ceil(len(found) / columns), 1)
+    wide = SINGLE if columns < 3 else DOUBLE
+    figure = sheet(wide, rows * 1.28 + 0.75)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    budgets = list(dict.fromkeys(cell["budget"] for cell in ran if cell["method"] != "vanilla"))
+    colours = _shades(budgets)
+    for place, (names, lines) in zip(axes.flat, found, strict=False):
+        _panel(place, names, lines, colours, 28 if wide == DOUBLE else 24)
+    for place in axes.flat[len(found) or 1 :]:
+        place.set_visible(False)
+    for place in axes.flat:
+        for line in plain:
+            place.plot(line[0], color=BLACK, lw=0.7, ls=":")
+        place.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes[0, 0].set_ylim(0, None)
+    for number, place in enumerate(axes.flat):
+        place.tick_params(labelbottom=number + columns >= len(found))
+        if number + columns >= len(found):
+            place.set_xlabel("layer")
+    for place in axes[:, 0]:
+        place.set_ylabel("vision tokens")
+    first = ran[0]
+    figure.suptitle(" · ".join(first.group), size=7.5, weight="bold", x=0.01, ha="left")
+    figure.legend(
+        handles=_legend(budgets, colours, bool(plain)), loc="outside lower center",
+        ncols=3 if wide == SINGLE else 7, fontsize=SMALL,
+    )  # fmt: skip
+    return figure
+
+
+def _shades(budgets: Sequence[str]) -> Mapping[str, str]:
+    """Light for many tokens, dark for few, as far apart as there is room."""
+    heat = matplotlib.colormaps["viridis"]
+    places = [0.3] if len(budgets) == 1 else np.linspace(0.75, 0.1, len(budgets))
+    return {name: to_hex(heat(place)) for name, place in zip(budgets, places, strict=True)}
+
+
+def _panel(
+    place: Axes,
+    names: Sequence[str],
+    lines: Sequence[tuple[Cell, Profile]],
+    colours: Mapping[str, str],
+    letters: int,
+) -> None:
+    place.set_title(textwrap.fill(" = ".join(names), letters), size=SMALL, loc="left")
+    several = len({cell["budget"] for cell, _ in lines}) < len(lines)
+    for cell, (mean, low, high, resident) in lines:
+        colour, layers = colours[cell["budget"]], np.arange(len(mean))
+        place.plot(layers, mean, drawstyle="steps-mid", color=colour, lw=0.8 if several else 1.3)
+        if not several:
+            place.fill_between(layers, low, high, step="mid", color=colour, alpha=0.18, lw=0)
+        if np.abs(mean - resident).max() >= ALIKE:
+            place.plot(layers, resident, drawstyle="steps-mid", color=colour, lw=1, ls="--")
+    rule(place)
+
+
+def _legend(budgets: Sequence[str], colours: Mapping[str, str], plain: bool) -> list[Line2D]:
+    entries = [Line2D([], [], color=colours[name], label=_told(name), lw=1.6) for name in budgets]
+    entries.append(Line2D([], [], color=GREY, ls="--", lw=1, label="KV cache, where it differs"))
+    if plain:
+        entries.append(Line2D([], [], color=BLACK, ls=":", lw=0.7, label="vanilla"))
+    return entries
+
+
+def _told(budget: str) -> str:
+    return "no budget" if budget == "none" else f"budget {budget.removeprefix('t')}"
