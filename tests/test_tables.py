@@ -362,6 +362,26 @@ def test_an_ablation_is_paired_with_its_reference(tmp_path):
         assert cells and all(cell.config is not None for cell in cells)
 
 
+def test_an_ablation_takes_its_methods_from_another_experiment_where_it_has_no_run(tmp_path):
+    for place, method in enumerate(("mustdrop_no_keys", "mustdrop_global", "mustdrop", "fastv")):
+        write(tmp_path, method, "t64", 64.0, draws(place))
+    frame = ablations(load(tmp_path))
+    assert set(frame.query("experiment == 'table4' and n > 0")["method"]) == {
+        "mustdrop_no_keys", "mustdrop_global",
+    }  # fmt: skip
+    assert set(frame.query("experiment == 'table5' and n > 0")["method"]) == {
+        "mustdrop_no_keys", "mustdrop",
+    }  # fmt: skip
+    # of two runs none is chosen, and what is left of the ablation is none
+    write(tmp_path, "mustdrop", "t64", 64.0, draws(9), key="k2", config={"prefill": {"alpha": 1}})
+    frame = ablations(load(tmp_path))
+    assert not frame.query("experiment == 'table5'")["n"].any()
+    # its own experiment's run goes before those of others
+    write(tmp_path, "mustdrop", "t128", 128.0, draws(9), experiment="table5", key="k3")
+    found = ablations(load(tmp_path)).query("experiment == 'table5'")
+    assert found["budget"].tolist() == ["t128"]
+
+
 def test_steps_of_a_chain_tell_what_each_adds(tmp_path):
     base = {"vision": {"score": "sum"}, "prefill": {"strict": False},
             "dropper": {"positions": "original"}}  # fmt: skip

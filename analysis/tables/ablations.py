@@ -4,6 +4,7 @@ Which row that is stands in ``analysis/reference/tables.yaml``. Knows nothing ab
 looks.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,7 @@ def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
     """
     rows = []
     for asked in read()["ablations"]:
-        own = [
-            cell
-            for cell in cells
-            if cell["experiment"] == asked["experiment"] and cell.image is None and cell.metric
-        ]
+        own = _own(asked, [cell for cell in cells if cell.image is None and cell.metric])
         if not own:
             rows.append({**_named(asked), "n": 0, "command": _command(asked["experiment"])})
         groups: dict[tuple, list[Cell]] = {}
@@ -44,6 +41,25 @@ def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
         for group in groups.values():
             rows += _group(asked, group)
     return pd.DataFrame(rows)
+
+
+def _own(asked: Asked, cells: Sequence[Cell]) -> list[Cell]:
+    """The runs of an experiment; where it has none, those of its methods in any other.
+
+    A method that several runs stand for is left out then: none of them is chosen; and one that
+    stands alone tells of no ablation.
+    """
+    own = [cell for cell in cells if cell["experiment"] == asked["experiment"]]
+    if own or "methods" not in asked:
+        return own
+    found: dict[tuple, dict[str, Cell]] = {}
+    for cell in cells:
+        if cell["method"] in asked["methods"] and cell["budget"] in asked["budgets"]:
+            place = tuple(cell[name] for name in ("model", "benchmark", "budget", "method"))
+            found.setdefault(place, {})[cell["key"]] = cell
+    alone = {place: next(iter(same.values())) for place, same in found.items() if len(same) == 1}
+    rows = Counter(place[:-1] for place in alone)
+    return [cell for place, cell in alone.items() if rows[place[:-1]] > 1]
 
 
 def _named(asked: Asked) -> dict[str, Any]:

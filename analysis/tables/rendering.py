@@ -4,6 +4,7 @@ Knows nothing about runs and numbers: what the cells say is :mod:`analysis.table
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +36,10 @@ def show(frame: pd.DataFrame, console: Console | None = None) -> None:
 def show_sheet(made: Sheet, console: Console) -> None:
     """Print a sheet; one that is too wide as several, each with the names of its rows."""
     for part in _chunks(made, console):
-        console.print(_table(part))
+        # above the table, not in it: a title longer than a narrow table would be folded
+        console.print(f"\n{part.title}", style="bold", markup=False, highlight=False)
+        if part.rows:
+            console.print(_table(replace(part, title="")))
     _print_notes(made, console)
 
 
