@@ -177,7 +177,7 @@ def _points(place: Axes, found: Front) -> None:
 
 
 def _line(place: Axes, cells: Sequence[Cell], label: str, **look: Any) -> None:
-    found = [mean_interval(cell.samples["score"]) for cell in cells]
+    found = [mean_interval(cell.samples["score"], cell.samples["image"]) for cell in cells]
     reach = [[100 * (each.value - each.low) for each in found]]
     reach += [[100 * (each.high - each.value) for each in found]]
     place.errorbar(
@@ -187,9 +187,9 @@ def _line(place: Axes, cells: Sequence[Cell], label: str, **look: Any) -> None:
 
 
 def _accuracy(cell: Cell) -> float:
-    return mean_interval(cell.samples["score"]).value
+    return mean_interval(cell.samples["score"], cell.samples["image"]).value
 
 
 def _told(cell: Cell) -> str:
-    found = mean_interval(cell.samples["score"])
+    found = mean_interval(cell.samples["score"], cell.samples["image"])
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -64,7 +64,7 @@ def points(cells: Sequence[Cell], against: Cost) -> dict[str, list[Point]]:
     scale = 100.0 if share else 1.0
     lines: dict[str, list[Point]] = {}
     for cell in ran:
-        found = mean_interval(cell.samples["score"])
+        found = mean_interval(cell.samples["score"], cell.samples["image"])
         met = cell.budget is None or agree(cell.executed, cell.budget)
         ends = (scale * found.value, scale * found.low, scale * found.high)
         lines.setdefault(name_of(cell), []).append(

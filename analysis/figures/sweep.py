@@ -184,7 +184,7 @@ def _score(cell: Cell) -> float:
 
 
 def _interval(cell: Cell) -> Interval:
-    return mean_interval(cell.samples["score"])
+    return mean_interval(cell.samples["score"], cell.samples["image"])
 
 
 def _letter(place: str) -> str:

@@ -3,23 +3,27 @@
 Scores that are all 0 or 1 are proportions: Wilson's score interval for one, Newcombe's
 square-and-add (hybrid score) interval for the difference of two paired ones. Any other scores (soft
 VQA accuracy, ANLS, an average over seeds) get Student's t, over the scores or over their paired
-differences. All are closed forms, so that a table is the same on every machine. Knows nothing about
-runs.
+differences. Where several samples share an image, both get the cluster-robust t interval of
+:mod:`analysis.statistics.pairs`. All are closed forms, so that a table is the same on every
+machine. Knows nothing about runs.
 
 Sources: E. B. Wilson, JASA 22 (1927) 209-212; R. G. Newcombe, Statistics in Medicine 17 (1998)
 2635-2650, method 10.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import nan, sqrt
-from typing import Literal
+from math import isnan, nan, sqrt
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from analysis.statistics.pairs import Pairs, clustered_error, pairs
+
 LEVEL = 0.95
-Method = Literal["wilson", "newcombe", "t", "none"]
+Method = Literal["wilson", "newcombe", "t", "cluster", "none"]
 
 
 @dataclass(frozen=True)
@@ -41,23 +45,38 @@ class Interval:
     n: int
 
 
-def mean_interval(scores: ArrayLike) -> Interval:
+def mean_interval(scores: ArrayLike, images: Iterable[Any] | None = None) -> Interval:
     """Mean of the scores: Wilson's interval if all are 0 or 1, else Student's t.
 
+    Args:
+        scores: One a sample.
+        images: What each sample's image is called; where several samples share one, the interval is
+            the cluster-robust one.
+
     Raises:
-        ValueError: If a score is not finite.
+        ValueError: If a score is not finite, or there is not an image per sample.
     """
     values = _scores(scores)
     if not len(values):
         return Interval(nan, nan, nan, "none", 0)
+    shared = pairs(values, np.zeros(len(values)), images)
+    if shared.clustered:
+        return _clustered(shared)
     if not _binary(values):
         return _student(values)
     low, high = _wilson(int(values.sum()), len(values))
     return Interval(float(values.mean()), low, high, "wilson", len(values))
 
 
-def paired_interval(ours: ArrayLike, theirs: ArrayLike) -> Interval:
+def paired_interval(
+    ours: ArrayLike, theirs: ArrayLike, images: Iterable[Any] | None = None
+) -> Interval:
     """Mean of ``ours`` minus mean of ``theirs``, sample by sample: Newcombe for 0 and 1, else t.
+
+    Args:
+        ours: One a sample.
+        theirs: One a sample.
+        images: As in :func:`mean_interval`.
 
     Raises:
         ValueError: If the two do not have one score per sample each, or a score is not finite.
@@ -67,6 +86,9 @@ def paired_interval(ours: ArrayLike, theirs: ArrayLike) -> Interval:
         raise ValueError(f"paired scores need equal lengths, got {len(first)} and {len(second)}")
     if not len(first):
         return Interval(nan, nan, nan, "none", 0)
+    shared = pairs(first, second, images)
+    if shared.clustered and np.ptp(shared.differences):
+        return _clustered(shared)
     if not (_binary(first) and _binary(second)):
         return _student(first - second)
     return _newcombe(
@@ -75,6 +97,25 @@ def paired_interval(ours: ArrayLike, theirs: ArrayLike) -> Interval:
         second=int(((1 - first) * second).sum()),
         n=len(first),
     )
+
+
+def _clustered(found: Pairs) -> Interval:
+    """Student's t on the cluster-robust error, with a degree of freedom for each image but one.
+
+    Where all scores are 1, or all 0, no error can be had from them; Wilson's interval then counts
+    every image once.
+    """
+    value, error = found.value, clustered_error(found)
+    if not np.ptp(found.differences) and value in (0.0, 1.0):
+        low, high = _wilson(int(value) * found.images, found.images)
+        return Interval(value, low, high, "cluster", found.n)
+    if isnan(error):
+        return Interval(value, nan, nan, "none", found.n)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, found.images - 1)) * error
+    low, high = value - half, value + half
+    if found.binary and not found.theirs.any():
+        low, high = max(low, 0.0), min(high, 1.0)  # a share
+    return Interval(value, low, high, "cluster", found.n)
 
 
 def _newcombe(both: int, first: int, second: int, n: int) -> Interval:

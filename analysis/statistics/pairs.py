@@ -5,7 +5,7 @@ draws: resampling, flipping and standard errors work on images (clusters), with 
 Knows nothing about runs, and takes no decision.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan, sqrt
 from typing import Any
@@ -78,7 +78,7 @@ class Pairs:
         return int((self.differences > 0).sum()), int((self.differences < 0).sum())
 
 
-def pairs(ours: ArrayLike, theirs: ArrayLike, images: Sequence[Any] | None = None) -> Pairs:
+def pairs(ours: ArrayLike, theirs: ArrayLike, images: Iterable[Any] | None = None) -> Pairs:
     """Scores of two arms on the same samples, in the same order.
 
     Args:
@@ -96,9 +96,10 @@ def pairs(ours: ArrayLike, theirs: ArrayLike, images: Sequence[Any] | None = Non
         raise ValueError("scores must be one finite number per sample")
     if images is None:
         return Pairs(first, second, np.arange(len(first)))
-    if len(images) != len(first):
-        raise ValueError(f"expected an image per sample ({len(first)}), got {len(images)}")
-    codes, names = pd.factorize(pd.Series(list(images), dtype=object))
+    listed = pd.Series(list(images), dtype=object)
+    if len(listed) != len(first):
+        raise ValueError(f"expected an image per sample ({len(first)}), got {len(listed)}")
+    codes, names = pd.factorize(listed)
     unknown = codes < 0
     codes = np.where(unknown, len(names) + np.cumsum(unknown) - 1, codes)
     return Pairs(first, second, codes)

@@ -186,7 +186,7 @@ def measured(cell: Cell) -> tuple[str, float, Interval]:
         if whole and wanted.metric in cell["metrics"]:
             value = float(cell["metrics"][wanted.metric])
             return wanted.metric, wanted.factor, Interval(value, nan, nan, "none", cell["n"])
-    score = mean_interval(cell.samples["score"])
+    score = mean_interval(cell.samples["score"], cell.samples["image"])
     known = of(cell["benchmark"], cell.metric)
     scale = known[0].factor if known else (100.0 if 0 <= score.value <= 1 else 1.0)
     return cell.metric, scale, score

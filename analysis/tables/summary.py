@@ -91,7 +91,7 @@ def by_type_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
         if cell.metric is None:
             continue
         for kind, samples in cell.samples.groupby("type", sort=True):
-            found = mean_interval(samples["score"])
+            found = mean_interval(samples["score"], samples["image"])
             rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, found)})
     return pd.DataFrame(rows)
 
@@ -118,9 +118,9 @@ def _accuracy(cell: Cell, found: Interval) -> dict[str, Any]:
 
 def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
     record = cell.record
-    scores = cell.samples["score"] if cell.metric else ()
+    scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
     row = {**_names(cell), "floor": _number(record["floor"])}
-    row |= _accuracy(cell, mean_interval(scores))
+    row |= _accuracy(cell, mean_interval(*scored))
     differences = {name: against(cell, _arms(cell, members, name)) for name in CONTROLS}
     beside = {name: _beside(cell, name) for name in BESIDE.values()}
     flat = beside.pop("flat")
@@ -173,7 +173,7 @@ def _beside(cell: Cell, name: str) -> Interval:
     if cell.metric is None:
         return Interval(nan, nan, nan, "none", 0)
     both = cell.samples[cell.samples[name].notna()]
-    return paired_interval(both["score"], both[name])
+    return paired_interval(both["score"], both[name], both["image"])
 
 
 def against(cell: Cell, arms: Sequence[Cell]) -> Interval:
@@ -197,4 +197,5 @@ def against(cell: Cell, arms: Sequence[Cell]) -> Interval:
                     f"{which[1]} of {which[0]}: they were not run on the same data"
                 )
     theirs = sum(arm.samples.loc[shared, "score"].to_numpy() for arm in arms) / len(arms)
-    return paired_interval(cell.samples.loc[shared, "score"], theirs)
+    own = cell.samples.loc[shared]
+    return paired_interval(own["score"], theirs, own["image"])
