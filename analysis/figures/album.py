@@ -191,8 +191,8 @@ def offer_sweep(asked: Asked) -> Iterator[Offer]:
 
 
 def offer_survival(asked: Asked) -> Iterator[Offer]:
-    """Position bias of the runs at one budget."""
-    samples = [list(traced(cell, asked.docs)) for cell, _ in asked.arms(together=True)[:ARMS]]
+    """Position bias of the runs at one budget, over all their traced samples."""
+    samples = [list(traced(cell)) for cell, _ in asked.arms(together=True)[:ARMS]]
     yield _stem(asked, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
 
 

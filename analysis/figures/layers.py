@@ -21,6 +21,7 @@ from analysis.figures.style import BLACK, DOUBLE, GREY, SINGLE, SMALL, rule, she
 from analysis.records.cells import Cell
 
 COLUMNS = 4
+NAMED = 3  # methods that a title holds
 ALIKE = 2.0  # tokens: lines nearer than this in every layer are one
 Profile = Float[np.ndarray, "lines layers"]  # mean entering, its 10 % and 90 %, mean resident
 
@@ -102,9 +103,21 @@ def draw(cells: Sequence[Cell]) -> Figure:
     figure.suptitle(" · ".join(first.group), size=7.5, weight="bold", x=0.01, ha="left")
     figure.legend(
         handles=_legend(budgets, colours, bool(plain)), loc="outside lower center",
-        ncols=3 if wide == SINGLE else 7, fontsize=SMALL,
+        ncols=3 if wide == SINGLE else 5, fontsize=SMALL, title=_more(found) or None,
+        title_fontsize=SMALL,
     )  # fmt: skip
     return figure
+
+
+def _title(names: Sequence[str]) -> str:
+    """The methods of a panel; of many the first, the others stand below the figure."""
+    return " = ".join(names) if len(names) <= NAMED else f"{names[0]} = {len(names) - 1} more"
+
+
+def _more(found: Sequence[tuple[Sequence[str], object]]) -> str:
+    """Which methods share a panel that names the first of them alone."""
+    told = [f"{names[0]} = {', '.join(names[1:])}" for names, _ in found if len(names) > NAMED]
+    return "\n".join(textwrap.fill(line, 110) for line in told)
 
 
 def _shades(budgets: Sequence[str]) -> Mapping[str, str]:
@@ -121,7 +134,7 @@ def _panel(
     colours: Mapping[str, str],
     letters: int,
 ) -> None:
-    place.set_title(textwrap.fill(" = ".join(names), letters), size=SMALL, loc="left")
+    place.set_title(textwrap.fill(_title(names), letters), size=SMALL, loc="left")
     several = len({cell["budget"] for cell, _ in lines}) < len(lines)
     for cell, (mean, low, high, resident) in lines:
         colour, layers = colours[cell["budget"]], np.arange(len(mean))

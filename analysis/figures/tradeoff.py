@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analysis.figures.labels import End, label_ends
 from analysis.figures.points import Cost, Point, families, points
@@ -173,7 +173,7 @@ def _scale(place: Axes, values: Sequence[float], cells: Sequence[Cell], against:
         asked = sorted({cell.budget for cell in cells if cell.budget})
         ticks = _ticks(asked or sorted(values), low, high)
     else:
-        ticks = [tick for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(low, high)
     factor = 1000 if against == "latency" else 1
     place.xaxis.set_major_locator(FixedLocator(ticks))
     place.xaxis.set_minor_locator(NullLocator())
