@@ -59,7 +59,8 @@ def _in(
             return measured
         failed += tried
     # budgets that do not agree say more than runs that are not there
-    near = [one for one in failed if one.theirs] or failed[len(pools) :]
+    near = [one for one in failed if one.theirs] or [one for one in failed if one.ours]
+    near = near or failed[len(pools) :]
     return near[:1] or [Judgement(claim, setting, reason=f"no run of {arms[0]}")]
 
 
@@ -77,6 +78,7 @@ def _compare(
         if not any(fits(cell, arms[1]) for cell in second):
             raise NotMeasured(f"no run of {arms[1]}")
         ours = find(first, arms[0])
+        told = replace(told, ours=ours)
         # what ran beside a run is compared with that run, whatever others reach the same average
         beside = arms[0].beside or arms[1].beside or not claim.matched
         theirs = find(second, arms[1], None if beside else ours.executed, match)
