@@ -44,7 +44,7 @@ def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def _own(asked: Asked, cells: Sequence[Cell]) -> list[Cell]:
-    """The runs of an experiment; where it has none, those of its methods in any other.
+    """The runs of an experiment; where it has none, its methods in the one that has most of them.
 
     A method that several runs stand for is left out then: none of them is chosen; and one that
     stands alone tells of no ablation.
@@ -52,14 +52,19 @@ def _own(asked: Asked, cells: Sequence[Cell]) -> list[Cell]:
     own = [cell for cell in cells if cell["experiment"] == asked["experiment"]]
     if own or "methods" not in asked:
         return own
-    found: dict[tuple, dict[str, Cell]] = {}
+    found: dict[tuple, dict[tuple, dict[str, Cell]]] = {}
     for cell in cells:
         if cell["method"] in asked["methods"] and cell["budget"] in asked["budgets"]:
-            place = tuple(cell[name] for name in ("model", "benchmark", "budget", "method"))
-            found.setdefault(place, {})[cell["key"]] = cell
-    alone = {place: next(iter(same.values())) for place, same in found.items() if len(same) == 1}
-    rows = Counter(place[:-1] for place in alone)
-    return [cell for place, cell in alone.items() if rows[place[:-1]] > 1]
+            place = tuple(cell[name] for name in ("model", "benchmark", "budget"))
+            arm = cell["experiment"], cell["method"]
+            found.setdefault(place, {}).setdefault(arm, {})[cell["key"]] = cell
+    out = []
+    for arms in found.values():
+        alone = {arm: next(iter(same.values())) for arm, same in arms.items() if len(same) == 1}
+        most = Counter(experiment for experiment, _ in alone).most_common(1)
+        if most and most[0][1] > 1:
+            out += [cell for (name, _), cell in alone.items() if name == most[0][0]]
+    return out
 
 
 def _named(asked: Asked) -> dict[str, Any]:
