@@ -5,7 +5,7 @@
       status.json    where the run stands, and the code that made its samples
       samples.jsonl  one line a sample, written as soon as it is answered
       record.json    the summary; it appears when the run is done
-      traces/        ledgers of single samples (opt-in)
+      traces/        single samples: ledgers, or all that experiments/trace.py keeps (opt-in)
       run.log
 
 The disk is the truth: a killed run goes on at its next sample, a finished one is not run again.
