@@ -299,6 +299,16 @@ def test_a_document_that_is_not_there_is_named(pocket):
         list(trace(cell(pocket, TokenDropper()), [0, 999999]))
 
 
+def test_every_sample_names_its_own_picture_whatever_is_shown_instead(outputs, tmp_path):
+    named = [line["image"] for line in read_samples(outputs[1]["mustdrop"])]
+    assert named == [image_name([sample(SPLIT, doc).image]) for doc in range(6)]
+    cfg = composed(
+        f"output_root={tmp_path}", "method=vanilla", "benchmark.limit=3", "image=wrong"
+    )  # fmt: skip
+    other = read_samples(run_folder(run(cfg)["config"]))
+    assert [line["image"] for line in other] == named[:3]
+
+
 def test_pictures_of_equal_pixels_share_a_name():
     one = sample(SPLIT, 0).image
     held = io.BytesIO()
