@@ -101,3 +101,22 @@ def test_bench_numbers_are_those_of_the_record():
     for case in (case for case in medians if case.endswith("/ floor")):
         assert float(medians[case]) <= 1.03
     assert float(medians["hooks, nothing dropped / plain"]) <= 1.02
+
+
+def test_claims_are_those_of_the_record():
+    record = pd.read_csv(ROOT / "experiments/records/claims.csv")
+    known = set()
+    for row in record.dropna(subset=["difference"]).to_dict("records"):
+        ends = row["difference"], row["low"], row["high"]
+        # what adaptive counts add is flat random dropping's loss
+        for told in (ends, (-ends[0], -ends[2], -ends[1])):
+            known.add(tuple(f"{value + 0.0:.1f}".replace("-0.0", "0.0") for value in told))
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("| claim | on the embedded model |")[2].partition("**Figures**")[0]
+    lines = [line.partition("; both over")[0] for line in table.splitlines()]  # those need --match
+    found = re.findall(r"([+-]?\d+\.\d) \[(-?\d+\.\d), (-?\d+\.\d)\]", "\n".join(lines))
+    assert len(found) == 21
+    for value, low, high in found:
+        assert (value.lstrip("+"), low, high) in known, (value, low, high)
+    judged = (record["verdict"] != "not measured").sum()
+    assert f"400 questions; {judged} claims" in text
