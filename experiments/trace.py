@@ -39,11 +39,13 @@ class Work:
         folder: The run's.
         record: Its record.
         lines: The samples to trace, by doc_id, as they were answered.
+        had: How many others were traced before.
     """
 
     folder: Path
     record: Mapping[str, Any]
     lines: Mapping[int, Mapping[str, Any]]
+    had: int = 0
 
     @property
     def name(self) -> str:
@@ -117,17 +119,24 @@ def disagreed(records: Sequence[Mapping[str, Any]], count: int) -> dict[str, lis
 
 
 def work(record: Mapping[str, Any], samples: Sequence[int]) -> Work:
-    """What is left to trace of a run."""
+    """What is left to trace of a run, among those of these samples that it has."""
     folder = Path(record["folder"])
-    lines = {line["doc_id"]: line for line in read_samples(folder)}
-    left = {doc: lines[doc] for doc in samples if doc in lines and not traced(folder, doc)}
-    return Work(folder, record, left)
+    answered = {line["doc_id"]: line for line in read_samples(folder)}
+    lines = {doc: answered[doc] for doc in samples if doc in answered}
+    left = {doc: line for doc, line in lines.items() if not traced(folder, doc)}
+    return Work(folder, record, left, len(lines) - len(left))
 
 
 def traced(folder: Path, doc: int) -> bool:
-    """Whether a sample has a trace; a ledger alone, as ``traces=N`` leaves it, is none."""
-    path = trace_path(folder, doc)
-    return path.exists() and Trace.load(path).answer is not None
+    """Whether a sample has a trace.
+
+    A ledger alone, as ``traces=N`` leaves it, is none, nor is a file that is torn or of older code:
+    both are made anew.
+    """
+    try:
+        return Trace.load(trace_path(folder, doc)).answer is not None
+    except (ValueError, FileNotFoundError):
+        return False
 
 
 def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
@@ -183,7 +192,10 @@ def main(arguments: Sequence[str]) -> int:
     else:
         samples = disagreed(records, asked.disagree)
     todo = [work(record, samples[record["benchmark"]]) for record in records]
-    total = sum(len(run.lines) for run in todo)
+    total, had = sum(len(run.lines) for run in todo), sum(run.had for run in todo)
+    lacking = sum(len(samples[record["benchmark"]]) for record in records) - total - had
+    if not total and not had:
+        raise ValueError("none of these runs answered any of these samples")
     wrong: list[str] = []
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=12), MofNCompleteColumn(),
@@ -200,8 +212,11 @@ def main(arguments: Sequence[str]) -> int:
                     wrong.append(f"{run.folder}: sample {doc}: {told}")
     for line in wrong:
         print(f"not traced: {line}", file=sys.stderr)
-    had = sum(len(samples[record["benchmark"]]) for record in records) - total
-    print(f"{total - len(wrong)} samples traced in {len(records)} runs, {had} were there before")
+    unasked = f", {lacking} were never asked" if lacking else ""
+    print(
+        f"{total - len(wrong)} samples traced in {len(records)} runs, {had} were there before"
+        + unasked
+    )
     return 1 if wrong else 0
 
 

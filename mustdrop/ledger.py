@@ -11,6 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+# How the names of a stored ledger's arrays begin.
+NAMES = (
+    "vision", "protected", "depth", "spent", "encoder", "inside", "scored", "alive/", "cached/",
+    "scores/", "source/",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -174,9 +180,9 @@ class TokenLedger:
 
     @classmethod
     def load(cls, path: Path) -> "TokenLedger":
-        """Read what :meth:`save` wrote; what else the file holds is left aside."""
+        """Read what :meth:`save` wrote; ValueError if older code did."""
         with np.load(path) as stored:
-            return cls.of_arrays({key: stored[key] for key in stored.files})
+            return cls.of_arrays({key: stored[key] for key in stored.files}, str(path))
 
     def arrays(self) -> dict[str, Any]:
         """The ledger as named numpy arrays; a layer like the one before it is left out."""
@@ -204,14 +210,11 @@ class TokenLedger:
         return {name: array.detach().cpu().numpy() for name, array in arrays.items()}
 
     @classmethod
-    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "TokenLedger":
-        """The ledger that :meth:`arrays` told; other names are left aside."""
-        own = ("vision", "protected", "depth", "spent", "encoder_spent", "inside", "scored")
-        parts = ("alive/", "cached/", "scores/", "source/", "encoder/")
-        mine = {
-            name: part for name, part in arrays.items() if name in own or name.startswith(parts)
-        }
-        data = {name: torch.from_numpy(part) for name, part in mine.items()}
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray], path: str = "this") -> "TokenLedger":
+        """The ledger that :meth:`arrays` told, other names left aside; ``path`` is for errors."""
+        if "depth" not in arrays:
+            raise ValueError(f"{path} was written by older code: delete it and trace again")
+        data = {k: torch.from_numpy(part) for k, part in arrays.items() if k.startswith(NAMES)}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
         ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.spent, ledger.encoder_spent = int(data["spent"]), int(data["encoder_spent"])

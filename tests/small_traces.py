@@ -3,46 +3,26 @@
 import io
 
 import numpy as np
-import torch
+import traced_runs
 from PIL import Image
 from results import write
+from traced_runs import BEFORE
 
 from mustdrop.harness.record import trace_path
 from mustdrop.harness.traces import Gaze, Look, Trace
-from mustdrop.ledger import Source, TokenLedger
 
-BEFORE, SIDE, BEHIND = 3, 4, 2  # text tokens, a grid of 4 x 4 patches, text tokens
-SEQ = BEFORE + SIDE**2 + BEHIND
+SIDE = 4  # patches across
 ALL = tuple(range(SIDE**2))
 WINDOW = (0, 1, 4, 5)  # merged into the token in the place of patch 5
 
 
 def ledger(*kept, cached=None, key=(), merged=False, encoder=True):
     """A prompt of which the vision tokens at these places (from 0) enter each layer."""
-    vision = torch.zeros(SEQ, dtype=torch.bool)
-    vision[BEFORE:-BEHIND] = True
-    text = torch.arange(SEQ)[~vision]
-
-    def positions(places):
-        return torch.cat([text, torch.as_tensor(places, dtype=torch.long) + BEFORE]).sort().values
-
-    protected = torch.zeros_like(vision)
-    protected[torch.as_tensor(key, dtype=torch.long) + BEFORE] = True
-    sources, blocks = [], []
-    if merged:
-        groups = [WINDOW, *((patch,) for patch in ALL if patch not in WINDOW)]
-        cells = torch.tensor([group[-1] for group in groups])
-        mix = torch.zeros(len(groups), SIDE**2)
-        for token, group in enumerate(groups):
-            mix[token, list(group)] = 1 / len(group)
-        sources = [Source((SIDE, SIDE), cells + BEFORE, cells, mix)]
-        blocks = [{0: 16, 1: 13, 2: 13}] if encoder else []
-    return TokenLedger(
-        SEQ, vision, protected,
-        alive={layer: positions(places) for layer, places in enumerate(kept)},
-        cached={layer: positions(places) for layer, places in enumerate(cached or kept)},
-        sources=sources, encoder=blocks,
-    )  # fmt: skip
+    groups = [WINDOW, *((patch,) for patch in ALL if patch not in WINDOW)] if merged else None
+    own = traced_runs.ledger(SIDE, kept, cached=cached, groups=groups, key=key)
+    if merged and encoder:
+        own.encoder = [{0: 16, 1: 13, 2: 13}]
+    return own
 
 
 def picture():

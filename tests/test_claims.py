@@ -173,6 +173,20 @@ def test_a_claim_without_runs_says_which_and_the_command_that_measures_it(tmp_pa
     assert found.command == "run it model=pocket benchmark=pocket_vqa"
 
 
+def test_what_the_first_arm_met_says_more_than_an_experiment_where_it_is_not_one_run(tmp_path):
+    write(tmp_path / "x", "a")
+    floor(tmp_path / "x", "b", "t192", 240.0)
+    for place, gamma in enumerate((1e-3, 2e-3)):
+        write(
+            tmp_path / "y",
+            "a",
+            experiment="d",
+            key=f"k{place}",
+            config={"prefill": {"gamma": gamma}},
+        )
+    assert only(tmp_path, SUPERIOR).reason == "b at 192: out of its reach, its floor is 240.0"
+
+
 def test_a_budget_out_of_reach_is_its_floor(tmp_path):
     write(tmp_path, "a")
     floor(tmp_path, "b", "t192", 240.0)

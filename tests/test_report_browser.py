@@ -446,6 +446,16 @@ def test_a_narrow_screen_scrolls_one_way_only(chromium, made):
     context.close()
 
 
+def test_a_browser_that_cannot_inflate_the_data_says_so(chromium, made):
+    context = chromium.new_context()
+    opened = context.new_page()
+    opened.add_init_script("delete window.DecompressionStream")
+    opened.goto(made.as_uri())
+    alert = opened.wait_for_selector("[role=alert]")
+    assert "could not be read: DecompressionStream is not defined" in alert.inner_text()
+    context.close()
+
+
 def test_no_motion_where_none_is_wanted(chromium, made):
     moved = []
     for wish in ("reduce", "no-preference"):

@@ -22,6 +22,7 @@ from mustdrop.harness.requests import image_name
 from mustdrop.harness.tasks.pocket_vqa import PocketVQA
 from mustdrop.harness.traces import Trace
 from mustdrop.harness.tracing import trace
+from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
 from mustdrop.pocket.dataset import sample
 from mustdrop.pocket.evaluation import prompt
@@ -213,8 +214,9 @@ def test_a_missing_and_a_torn_trace_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match="is no trace"):
         Trace.load(tmp_path / "0.npz")
     np.savez(tmp_path / "0.npz", vision=np.ones(4, dtype=bool))
-    with pytest.raises(ValueError, match="written by older code"):
-        Trace.load(tmp_path / "0.npz")
+    for kind in (Trace, TokenLedger):
+        with pytest.raises(ValueError, match=r"0\.npz was written by older code"):
+            kind.load(tmp_path / "0.npz")
 
 
 def test_watching_changes_no_decision(pocket):
@@ -240,6 +242,20 @@ def test_a_second_call_traces_what_is_left(outputs, capsys):
     assert "2 samples traced in 3 runs, 7 were there before" in capsys.readouterr().out
     assert trace_path(folders["mustdrop"], 0).stat().st_mtime_ns == before
     assert Trace.load(trace_path(folders["mustdrop"], 2)).answer is not None
+
+
+def test_a_torn_or_outdated_trace_is_made_anew_and_samples_that_were_never_asked_are_told_of(
+    outputs, capsys
+):
+    root, folders = outputs
+    trace_path(folders["mustdrop"], 0).write_bytes(b"PK\x03\x04 torn")
+    np.savez(trace_path(folders["mustdrop"], 1), vision=np.ones(4, dtype=bool))
+    assert script.main([str(root), "--methods", "mustdrop", "--samples", "0-2,90,91"]) == 0
+    told = capsys.readouterr().out
+    assert "2 samples traced in 1 runs, 1 were there before, 2 were never asked" in told
+    assert Trace.load(trace_path(folders["mustdrop"], 0)).answer is not None
+    with pytest.raises(ValueError, match="none of these runs answered any of these samples"):
+        script.main([str(root), "--samples", "90"])
 
 
 def test_a_sample_that_is_answered_otherwise_gets_no_trace(outputs, capsys):

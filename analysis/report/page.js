@@ -146,4 +146,11 @@ async function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
-start();
+start().catch((error) => {
+  // an empty page says nothing; most likely the browser cannot inflate what is in it
+  const told = document.createElement("p");
+  told.setAttribute("role", "alert");
+  told.textContent = `This page could not be read: ${error.message}. It needs a browser of 2023 or later.`;
+  document.getElementById("main").prepend(told);
+  throw error;
+});

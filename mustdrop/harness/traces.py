@@ -133,9 +133,7 @@ class Trace:
             raise ValueError(f"{path} is no trace: {error}") from error
         gamma, alpha = arrays.get("thresholds", (nan, nan))
         pictures = sorted(int(name[8:]) for name in arrays if name.startswith("picture/"))
-        if "depth" not in arrays:
-            raise ValueError(f"{path} was written by older code: delete it and trace again")
-        ledger = TokenLedger.of_arrays(arrays)
+        ledger = TokenLedger.of_arrays(arrays, str(path))
         return cls(
             ledger,
             {
