@@ -8,6 +8,7 @@ from typing import Literal
 from torch import nn
 
 from mustdrop.engine import refuse
+from mustdrop.engine.fit import unfit_model, unfit_module
 from mustdrop.engine.known import Known, require_known
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
@@ -88,18 +89,15 @@ class TokenDropper:
         Raises:
             TypeError: If no adapter knows the model.
             ValueError: If the model, or a stage on this model, cannot work (see
-                :mod:`mustdrop.engine.refuse`), or needs to be told what ``known`` lacks.
+                :mod:`mustdrop.engine.fit`), or needs to be told what ``known`` lacks.
         """
-        refuse.compiled(model)
+        unfit_module(model)
         adapter = adapter_for(model)
-        refuse.unfit_attention(adapter)
-        refuse.unfit_stages(
-            adapter.facts, adapter, self.vision, self.key_tokens, self.prefill, self.decode
-        )
-        require_known(self.vision, known)
         stages = Stages(
             self.vision, self.key_tokens, self.prefill, self.decode, self.positions,
             self.vision_positions, self.decode_positions, self.log_scores,
         )  # fmt: skip
+        unfit_model(adapter, stages)
+        require_known(self.vision, known)
         with Session(adapter, stages, known or ()).attach() as run:
             yield run

@@ -63,7 +63,7 @@ def masked_logits(
             slots, features = source.slots, features[source.cells]
         prompt[slots] = features.to(prompt)
     hidden = _decode(adapter, run, number, torch.cat([prompt, embed(new)])[None])
-    rows = model.lm_head(adapter.language_model.norm(hidden))[0]
+    rows = model.lm_head(adapter.final_norm(hidden))[0]
     return rows[ledger.seq_len - 1 :]
 
 
@@ -184,5 +184,22 @@ def _replace(
 ) -> Int[Tensor, " after"]:
     """Write survivors into the places they descend from; returns those places."""
     kept = alive[reduction.keep]
-    states[kept] = reduction(states[alive], cls)
+    states[kept] = _survivors(states[alive], reduction, cls)
     return kept
+
+
+def _survivors(
+    states: Float[Tensor, "before dim"], reduction: Reduction, cls: Float[Tensor, " dim"] | None
+) -> Float[Tensor, "after dim"]:
+    """What a reduction says that its survivors are, computed from its weights alone.
+
+    The engine has code of its own for it (:meth:`Reduction.__call__`), which this must not share.
+    """
+    if reduction.mix is None:
+        return states[reduction.keep]
+    weights = reduction.mix.double().to(states.device)
+    mixed = torch.einsum("ab,bd->ad", weights, states.double())
+    if reduction.cls is not None:
+        assert cls is not None
+        mixed += torch.einsum("a,d->ad", reduction.cls.double(), cls.double())
+    return mixed.to(states)

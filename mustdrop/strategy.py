@@ -137,7 +137,7 @@ class KeyTokenStrategy(ABC):
 
     @abstractmethod
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
-        """The key tokens of one image, at the projector's input."""
+        """The key tokens of one image, among the tokens that all of stage 1 has left."""
 
 
 class PrefillStrategy(ABC):

@@ -6,7 +6,7 @@ from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
-from mustdrop.engine.arrival import arrange, entering
+from mustdrop.engine.arrival import Arrival, arrange, entering
 from mustdrop.engine.image import EncodedImage
 from mustdrop.models import OFF_GRID, adapter_for
 from mustdrop.models.llava import LlavaAdapter
@@ -112,7 +112,8 @@ def test_packing_that_moves_cuts_and_separates_patches():
         def tags(self, images):
             return packed
 
-    prompts, _ = arrange(Packed(model), ids, None, None)
+    arrival = Arrival.of(Packed(model), ids, None)
+    prompts = arrange(Packed(model), arrival, None)
     reductions = entering(Packed(model), prompts, images, [packed])
     assert reductions is not None
     tags = packed[reductions[0].keep]

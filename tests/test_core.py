@@ -126,6 +126,8 @@ def make_prompt(runs: list[tuple[int, int]], length: int) -> Prompt:
         other=length - len(where),
         text=length - 1 - int(where[-1]),
         images=len(runs),
+        first=torch.tensor(0),
+        last=torch.tensor(length - 1),
     )
 
 
@@ -139,7 +141,7 @@ def test_survivors_close_ranks_within_their_run_in_the_given_order():
     gather = prompt.reduce(Reduction(torch.tensor([3])), compact=True)
     assert prompt.alive.tolist() == [0, 1, 5, 6, 10, 11]
     assert prompt.position.tolist() == [0, 1, 2, 3, 4, 5]
-    assert prompt.shift == 6
+    assert prompt.recounted and int(prompt.last) == 11
 
 
 @given(st.integers(0, 4), st.integers(1, 9), st.integers(1, 4), st.data())

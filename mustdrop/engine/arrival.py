@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mustdrop.engine.image import EncodedImage
@@ -15,42 +15,97 @@ from mustdrop.models import OFF_GRID, ModelAdapter
 from mustdrop.reduction import Reduction
 
 
-def arrange(
-    adapter: ModelAdapter,
-    ids: Int[Tensor, "batch seq"],
-    attention_mask: Tensor | None,
-    position_ids: Tensor | None,
-) -> tuple[list[Prompt], list[int]]:
-    """The prompts of a batch and the padding in front of each.
+@dataclass(frozen=True, eq=False)
+class Arrival:
+    """A batch of prompts as ``input_ids`` and ``attention_mask`` give it; counted on the host.
 
-    The device is asked once; everything else is counted on the host.
-
-    Raises:
-        ValueError: If a prompt is padded on the right or has holes, or is empty.
+    Attributes:
+        vision: Whether a slot is a vision token.
+        where: Per prompt, the places of its vision tokens, padding left out.
+        pads: Number of slots of padding in front of each prompt.
+        images: Number of images of each prompt.
+        masked: Whether an attention mask was given.
     """
-    device = ids.device
-    vision = adapter.vision_mask(ids)
-    present = torch.ones_like(vision) if attention_mask is None else attention_mask.bool()
-    host = torch.stack([vision, present]).cpu()
-    prompts, pads = [], []
-    for number, (is_vision, is_present) in enumerate(zip(*host, strict=True)):
-        tokens = int(is_present.sum())
-        pad = len(is_present) - tokens
-        if tokens == 0 or not bool(is_present[pad:].all()):
-            raise ValueError(
-                f"prompt {number}: attention_mask is empty, has holes or ends in padding; pad "
-                "on the left (processor.tokenizer.padding_side = 'left')"
-            )
-        own = is_vision[pad:]
-        where = torch.from_numpy(np.flatnonzero(own.numpy()))
-        count = len(where)
-        images = adapter.images_per_prompt([count])[0] if count else 0
+
+    vision: Bool[Tensor, "batch seq"]
+    where: list[Int[Tensor, " _"]]
+    pads: list[int]
+    images: list[int]
+    masked: bool
+
+    @classmethod
+    def of(
+        cls, adapter: ModelAdapter, ids: Int[Tensor, "batch seq"], attention_mask: Tensor | None
+    ) -> "Arrival":
+        """Read a batch; the only wait for the device, before any image is encoded.
+
+        Raises:
+            ValueError: If a prompt is padded on the right or has holes, is empty, or holds no whole
+                number of images.
+        """
+        vision = adapter.vision_mask(ids)
+        present = torch.ones_like(vision) if attention_mask is None else attention_mask.bool()
+        host = torch.stack([vision, present.to(vision.device)]).cpu()
+        where, pads = [], []
+        for number, (is_vision, is_present) in enumerate(zip(*host, strict=True)):
+            tokens = int(is_present.sum())
+            pad = len(is_present) - tokens
+            if tokens == 0 or not bool(is_present[pad:].all()):
+                raise ValueError(
+                    f"prompt {number}: attention_mask is empty, has holes or ends in padding; pad "
+                    "on the left (processor.tokenizer.padding_side = 'left')"
+                )
+            where.append(torch.from_numpy(np.flatnonzero(is_vision[pad:].numpy())))
+            pads.append(pad)
+        images = adapter.images_per_prompt([len(places) for places in where])
+        return cls(vision, where, pads, images, attention_mask is not None)
+
+    @property
+    def owners(self) -> list[int]:
+        """Prompt of each image, in the order of the prompts."""
+        return [prompt for prompt, count in enumerate(self.images) for _ in range(count)]
+
+    def require_text_at_the_end(self) -> None:
+        """Check that no prompt ends with a vision token.
+
+        The next word is read off the last token. A vision token there may leave or be merged, and
+        the word would be read off another token.
+
+        Raises:
+            ValueError: With the prompt.
+        """
+        length = self.vision.shape[1]
+        for number, (where, pad) in enumerate(zip(self.where, self.pads, strict=True)):
+            if len(where) and int(where[-1]) == length - pad - 1:
+                raise ValueError(
+                    f"prompt {number} ends with a vision token, and the next word is read off the "
+                    "last token, which may be dropped: put text behind the image, for instance the "
+                    "chat template's generation prompt"
+                )
+
+
+def arrange(
+    adapter: ModelAdapter, arrival: Arrival, position_ids: Int[Tensor, "_ seq"] | None
+) -> list[Prompt]:
+    """The prompts of a batch, before anything leaves.
+
+    Args:
+        adapter: Facts of the model.
+        arrival: The batch as it was read.
+        position_ids: Rotary positions that the caller gave; None: the model counts the slots of the
+            batch, padding included.
+    """
+    vision = arrival.vision
+    device = vision.device
+    if position_ids is None:
+        position_ids = torch.arange(vision.shape[1], device=device)[None]
+    positions = position_ids.to(device).expand(len(vision), -1)
+    prompts = []
+    for number, (where, pad) in enumerate(zip(arrival.where, arrival.pads, strict=True)):
+        own, position = vision[number, pad:], positions[number, pad:]
+        count, tokens, images = len(where), len(own), arrival.images[number]
         run = (where.diff(prepend=where[:1]) > 1).cumsum(0)
         one_run = count > 0 and int(run[-1]) == 0
-        position = torch.arange(tokens, device=device)
-        if position_ids is not None and position_ids.dim() == 2:
-            position = position_ids.expand(len(ids), -1)[number, pad:]
-        own = own.to(device)
         prompts.append(
             Prompt(
                 ledger=TokenLedger(tokens, own, torch.zeros_like(own)),
@@ -64,10 +119,11 @@ def arrange(
                 other=tokens - count,
                 text=tokens - 1 - int(where[-1]) if count else tokens,
                 images=images,
+                first=position[0],
+                last=position[-1],
             )
         )
-        pads.append(pad)
-    return prompts, pads
+    return prompts
 
 
 def cells(adapter: ModelAdapter, tags: Int[Tensor, " slots"]) -> Int[Tensor, "slots 3"]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from transformers import Cache
 
@@ -21,11 +22,13 @@ class DecodePass:
         cache: The cache that the prefill filled.
         pads: Per layer, the padding in front of each prompt in the cache.
         lengths: Per layer, the cached tokens of the padded prompt batch.
-        shifts: Per layer, how far each prompt's last token moved forward in rotary position.
+        shifts: Per layer, how far each prompt's last token moved forward in rotary position; None
+            where no position was counted anew.
         changed: Whether any layer's cache is not what the model itself would have made.
         positions: ``continue``: a new token follows the prompt's last one, as that layer knows it.
             ``cache_length``: its position is the layer's own cache length (the authors' code).
-        prompt_lengths: Tokens of each prompt, padding left out.
+        first: Rotary position of each prompt's first token at its arrival.
+        last: Rotary position of each prompt's last token at its arrival.
     """
 
     adapter: ModelAdapter
@@ -33,13 +36,14 @@ class DecodePass:
     masks: Masks
     pads: list[list[int]]
     lengths: list[int]
-    shifts: list[list[int]]
+    shifts: list[Tensor | None]
     changed: bool
     positions: Literal["continue", "cache_length"]
-    prompt_lengths: list[int]
+    first: Int[Tensor, " batch"]
+    last: Int[Tensor, " batch"]
 
     def __post_init__(self) -> None:
-        self.rotary: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self.rotary: dict[tuple | int, tuple[Tensor, Tensor]] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
 
     def compact(self, strategy: DecodeStrategy, prompts: Sequence[Prompt]) -> None:
@@ -91,26 +95,26 @@ class DecodePass:
             "position_ids": None,
         }
         if self.positions == "cache_length":
-            own = tuple(self.lengths[layer] + new - pad for pad in self.pads[layer])
-            fitting["position_embeddings"] = self._rotary(("at", own), hidden, None)
-        elif any(self.shifts[layer]):
-            shift = tuple(self.shifts[layer])
-            fitting["position_embeddings"] = self._rotary(("back", shift), hidden, given)
+            cached = tuple(self.lengths[layer] + new - pad for pad in self.pads[layer])
+            if cached not in self.rotary:
+                ids = self.first + torch.tensor(cached, device=self.first.device)
+                self.rotary[cached] = self._rotary(hidden, ids)
+            fitting["position_embeddings"] = self.rotary[cached]
+        elif (shift := self.shifts[layer]) is not None:
+            if id(shift) not in self.rotary:  # layers between two drops share one tensor
+                self.rotary[id(shift)] = self._rotary(hidden, given[:, 0].to(shift.device) - shift)
+            fitting["position_embeddings"] = self.rotary[id(shift)]
         return args, {**kwargs, **fitting}
 
-    def _rotary(self, key: tuple, hidden: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        if key not in self.rotary:
-            ids = torch.tensor(key[1], device=hidden.device)[:, None]
-            ids = ids if given is None else given - ids
-            self.rotary[key] = self.adapter.language_model.rotary_emb(hidden, position_ids=ids)
-        return self.rotary[key]
+    def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+        position_ids = ids[:, None].to(hidden.device)
+        return self.adapter.language_model.rotary_emb(hidden, position_ids=position_ids)
 
     def next_positions(self) -> Tensor:
         """Original position of the token now being decoded, for callers that pass none."""
         cached = self.layers[0]
         new = cached.get_seq_length() - self.lengths[0]
-        lengths = torch.tensor(self.prompt_lengths, device=cached.keys.device)
-        return (lengths + new)[:, None]
+        return (self.last + 1 + new)[:, None]
 
     def step(self) -> None:
         """Forget what only the last decoding step needed."""

@@ -226,15 +226,20 @@ class EncoderStage(EncoderState):
         if inside is not None:  # the features are that block's output, on which nothing was done
             short = inside.shorten(features[:, extra:], self.cls)
             features = torch.cat([features[:, :extra], short], 1)
-        if self.key_tokens is not None:
-            tokens = features[:, extra:]
-            hidden = [t[: len(i)] for i, t in zip(self.batch, tokens, strict=True)]
-            for number, image in enumerate(self.batch):
-                image.protected = self.key_tokens.protect(view_of(self, number, "features", hidden))
         features = self._behind("features", features, self.cls)
+        if "projected" not in self.behind:
+            self._mark("features", features[:, extra:])
         for image in self.batch:
             image.blocks[self.facts.blocks] = len(image)
         return (features, *args[1:])
+
+    def _mark(self, place: Place, tokens: Float[Tensor, "b n c"]) -> None:
+        """Mark the key tokens among those that all of stage 1 has left."""
+        if self.key_tokens is None:
+            return
+        hidden = [t[: len(image)] for image, t in zip(self.batch, tokens, strict=True)]
+        for number, image in enumerate(self.batch):
+            image.protected = self.key_tokens.protect(view_of(self, number, place, hidden))
 
     def _behind(
         self, place: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
@@ -249,10 +254,16 @@ class EncoderStage(EncoderState):
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         extra = self.adapter.keeps_cls
         output = self._behind("projected", output, output[:, 0] if extra else None)
+        if "projected" in self.behind:
+            self._mark("projected", output[:, extra:])
         self.encoded.extend(self.batch)
         if all(image.reduction is None for image in self.batch):
             return output
-        full = output.new_zeros(len(output), self.adapter.patches, output.shape[-1])
-        for slots, states, image in zip(full, output[:, extra:], self.batch, strict=True):
-            slots.index_copy_(0, image.cells, states[: len(image)])
+        empty = output.new_zeros(self.adapter.patches, output.shape[-1])
+        full = torch.stack(
+            [  # not in place, so that gradients pass
+                empty.index_copy(0, image.cells, states[: len(image)])
+                for states, image in zip(output[:, extra:], self.batch, strict=True)
+            ]
+        )
         return torch.cat([output[:, :extra], full], 1) if extra else full

@@ -33,7 +33,10 @@ class Prompt:
         text: Number of text tokens behind the last vision slot.
         images: Number of images.
         memo: What a strategy computed once for all layers.
-        shift: How far the prompt's last token moved forward from its original rotary position.
+        first: Rotary position of the prompt's first token at its arrival.
+        last: Rotary position of the prompt's last token at its arrival.
+        recounted: Whether rotary positions were counted anew. It is a fact of its own: where tokens
+            were reordered and none left, the last position is the same as before.
     """
 
     ledger: TokenLedger
@@ -47,7 +50,9 @@ class Prompt:
     other: int
     text: int
     images: int
-    shift: int = 0
+    first: Int[Tensor, ""]
+    last: Int[Tensor, ""]
+    recounted: bool = False
     memo: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -79,7 +84,7 @@ class Prompt:
 
         Args:
             reduction: Over the vision tokens alive now.
-            compact: Whether rotary positions are counted anew.
+            compact: Whether rotary positions are counted anew, from the prompt's first one on.
 
         Returns:
             For each token that goes on, its index among those alive before.
@@ -101,8 +106,8 @@ class Prompt:
         self.sizes = self.sizes[keep] if sizes is None else sizes.to(self.sizes)
         self.alive = self.alive[gather]
         if compact:
-            self.position = torch.arange(len(gather), device=device)
-            self.shift = self.ledger.seq_len - len(gather)
+            self.position = self.first + torch.arange(len(gather), device=device)
+            self.recounted = True
         else:
             self.position = self.position[gather]
         return gather

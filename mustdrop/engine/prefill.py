@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.engine.checks import DecisionChecks
 from mustdrop.engine.layout import Masks, align, padding, take
 from mustdrop.engine.prefill_view import PrefillState, view_of
 from mustdrop.reduction import Reduction
@@ -28,10 +30,12 @@ class PrefillPass(PrefillState):
         compact_vision: Count rotary positions anew after a drop at the input.
         compact: Count rotary positions anew after a drop between layers.
         layer_pads: Per layer, the padding in front of each prompt at its input.
-        layer_shifts: Per layer, how far each prompt's last token moved forward in rotary position.
+        layer_shifts: Per layer, how far each prompt's last token moved forward in rotary position;
+            None where no position was counted anew.
         layer_lengths: Per layer, the length of the padded batch at its input.
         mixed: Layer -> each prompt's decision, where tokens were mixed.
         called: Layers after which the strategy was asked.
+        checks: Checks of the strategy's decisions.
     """
 
     strategy: PrefillStrategy | None
@@ -40,15 +44,17 @@ class PrefillPass(PrefillState):
     compact_vision: bool
     compact: bool
     layer_pads: list[list[int]] = field(default_factory=list)
-    layer_shifts: list[list[int]] = field(default_factory=list)
+    layer_shifts: list[Int[Tensor, " batch"] | None] = field(default_factory=list)
     layer_lengths: list[int] = field(default_factory=list)
     mixed: dict[int, list[Reduction]] = field(default_factory=dict)
     called: set[int] = field(default_factory=set)
+    checks: DecisionChecks = field(default_factory=DecisionChecks)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.length = self.inputs.shape[1]
         self.dropped = False
+        self.shifts: Tensor | None = None
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """Take the queries and keys of a layer after which the strategy acts."""
@@ -57,6 +63,11 @@ class PrefillPass(PrefillState):
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
         """Pre-hook of a decoder layer."""
         hidden = args[0]
+        if layer == 0 and hidden is not self.inputs and hidden.device == self.inputs.device:
+            raise ValueError(
+                f"{type(self.adapter.language_model).__name__} is not supported: it changes its "
+                "input embeddings in front of layer 0"
+            )
         if layer == 0 and self.entering is not None:
             hidden = self._drop(self.entering, hidden, kwargs, self.compact_vision, None)
         if self.strategy is not None and layer - 1 in self.strategy.layers:
@@ -68,11 +79,15 @@ class PrefillPass(PrefillState):
                 for number, prompt in enumerate(self.prompts)
             ]
             self.heads = None
+            for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
+                name = type(self.strategy).__name__
+                where = f"{name}, after layer {layer - 1} of prompt {number},"
+                self.checks.add(where, decision.keep, prompt.protected)
             compact = self.compact if layer else self.compact_vision
             hidden = self._drop(decisions, hidden, kwargs, compact, layer - 1)
         self.layer_pads.append(self.pads)
         self.layer_lengths.append(self.length)
-        self.layer_shifts.append([prompt.shift for prompt in self.prompts])
+        self.layer_shifts.append(self.shifts)
         for prompt in self.prompts:
             prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
         if not self.dropped:
@@ -121,9 +136,11 @@ class PrefillPass(PrefillState):
 
     def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Rotary embeddings of the survivors: of their original positions, or counted anew."""
-        if any(prompt.shift for prompt in self.prompts):
+        if any(prompt.recounted for prompt in self.prompts):
+            self.shifts = torch.stack([p.last - p.position[-1] for p in self.prompts])
             index = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
-            self.rotary = self.adapter.language_model.rotary_emb(hidden, position_ids=index)
+            rotary_emb = self.adapter.language_model.rotary_emb
+            self.rotary = rotary_emb(hidden, position_ids=index.to(hidden.device))
             return
         index = align([prompt.alive for prompt in self.prompts], self.input_pads)
         cos, sin = (

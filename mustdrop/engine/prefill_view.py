@@ -71,8 +71,6 @@ def view_of(
             if of == "next"
             else _now(stage, number)
         )
-        if prompt.text == 0:
-            raise ValueError("the prompt ends with the image: there is no text to attend from")
         first = len(prompt) - prompt.text
         query, seen_from = query[:, first:], first
         if rows == "last":
@@ -137,7 +135,11 @@ def view_of(
 
 
 def _now(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
-    assert stage.heads is not None
+    if stage.heads is None:
+        raise ValueError(
+            "a layer attended without the tap: the attention implementation was changed while a "
+            "dropper is attached; leave its context first"
+        )
     query, key, scaling = stage.heads
     return query[number, :, stage.pads[number] :], key[number, :, stage.pads[number] :], scaling
 

@@ -1,21 +1,14 @@
-"""Everything that cannot work is refused here, with a message, before work starts."""
+"""Calls that dropping cannot follow, each refused with one sentence before work starts."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from mustdrop.models import ModelAdapter
-from mustdrop.strategy import (
-    DecodeStrategy,
-    KeyTokenStrategy,
-    ModelFacts,
-    PrefillStrategy,
-    VisionStrategy,
-)
+from mustdrop.engine.run import Stages
 
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 # generate() options that would bypass or corrupt dropping, with the values that are harmless
@@ -31,88 +24,15 @@ GENERATE = {
     "compile_config": (None,),
     "inputs_embeds": (None,),
     "mm_encoder_outputs": (None,),
+    "guidance_scale": (None, 1),
+    "custom_generate": (None,),
+    "penalty_alpha": (None,),
+    "dola_layers": (None,),
+    "speculation_type": (None,),
+    "use_mtp": (None, False),
 }
-
-
-def compiled(model: nn.Module) -> None:
-    """Raise where the model or a part of it is compiled.
-
-    Raises:
-        ValueError: With the part.
-    """
-    for name, module in model.named_modules():
-        forward = getattr(module.__dict__.get("forward"), "__dict__", {})
-        if (
-            isinstance(module, torch._dynamo.OptimizedModule)
-            or module._compiled_call_impl is not None
-            or "_torchdynamo_orig_callable" in forward
-        ):
-            raise ValueError(
-                f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
-                "silently; use the uncompiled one"
-            )
-
-
-def unfit_attention(adapter: ModelAdapter) -> None:
-    """Raise where the model attends in a way that the engine cannot feed.
-
-    Raises:
-        ValueError: With the implementation found and those that work.
-    """
-    for part in (adapter.language_model, *adapter.encoders):
-        found = part.config._attn_implementation
-        if found not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"attention implementation {found!r} is not supported; use one of "
-                f"{', '.join(IMPLEMENTATIONS)}"
-            )
-
-
-def unfit_stages(
-    facts: ModelFacts,
-    adapter: ModelAdapter,
-    vision: VisionStrategy | None,
-    key_tokens: KeyTokenStrategy | None,
-    prefill: PrefillStrategy | None,
-    decode: DecodeStrategy | None,
-) -> None:
-    """Raise where a strategy names a block or layer that the model does not have, or cannot use.
-
-    Raises:
-        ValueError: With what was expected and what came.
-    """
-    for stage in (vision, key_tokens, prefill, decode):
-        if stage is not None:
-            stage.check(facts)
-    if vision is not None:
-        last = facts.feature_block - (not vision.inside_block)
-        if vision.inside_block and not vision.normalised:
-            raise ValueError(
-                f"{type(vision).__name__} acts inside blocks, where mixes must be averages"
-            )
-        if vision.proportional and any(is_flash(part) for part in _attentions(adapter)):
-            raise ValueError(
-                f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
-                "which flash attention cannot; load the encoder with sdpa or eager"
-            )
-        for place in vision.at:
-            if isinstance(place, int) and facts.block(place) > last:
-                raise ValueError(
-                    f"{type(vision).__name__} acts at block {facts.block(place)}, but features "
-                    f"are read at block {facts.feature_block}: act earlier, or at 'features'"
-                )
-    if prefill is not None:
-        first, last = adapter.first_drop_layer, facts.depth - 2
-        for layer in prefill.layers:
-            if not first <= layer <= last:
-                raise ValueError(
-                    f"{type(prefill).__name__} acts after layer {layer}; this model can drop after "
-                    f"layers {first} to {last} (it has {facts.depth})"
-                )
-
-
-def _attentions(adapter: ModelAdapter) -> list[Any]:
-    return [adapter.blocks(encoder)[0].self_attn for encoder in adapter.encoders]
+# facts of the checkpoint that the model's forward lets a caller change
+FACTS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 
 def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> None:
@@ -127,10 +47,13 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
         for config in (given, model.generation_config):
             if value is None and config is not None and name in config.__dict__:
                 value = config.__dict__[name]
+        if isinstance(value, torch.Tensor):
+            value = f"a tensor of {tuple(value.shape)}"
         if not any(value is option or value == option for option in harmless):
-            raise ValueError(
-                f"generate({name}={value!r}) is not supported while tokens are dropped"
+            value = (
+                value if isinstance(value, str) and value.startswith("a tensor") else repr(value)
             )
+            raise ValueError(f"generate({name}={value}) is not supported while tokens are dropped")
     cache = arguments.get("past_key_values")
     if isinstance(cache, Cache) and cache.get_seq_length() > 0:
         raise ValueError(
@@ -139,8 +62,13 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
         )
 
 
-def forward_options(arguments: Mapping[str, Any], merges: bool) -> None:
+def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTrainedConfig) -> None:
     """Raise on arguments of the model's forward that dropping cannot follow.
+
+    Args:
+        arguments: By name.
+        stages: What the dropper does.
+        config: Configuration of the model, from which the facts were read.
 
     Raises:
         ValueError: With the argument.
@@ -151,21 +79,23 @@ def forward_options(arguments: Mapping[str, Any], merges: bool) -> None:
         raise ValueError(
             "logits_to_keep must count from the end; positions move when tokens are dropped"
         )
-    if merges and isinstance(arguments.get("vision_feature_layer"), (list, tuple)):
-        raise ValueError(
-            "vision_feature_layer as a list: features before and after a reduction have other "
-            f"lengths, got {arguments['vision_feature_layer']}"
-        )
+    for name in FACTS if stages.drop or stages.key_tokens is not None else ():
+        value, known = arguments.get(name), getattr(config, name, None)
+        if value is not None and value != known:
+            raise ValueError(
+                f"{name}={value!r} at the call differs from the model's own {known!r}, which the "
+                f"dropper goes by: set model.config.{name} before you attach it"
+            )
     pixels = arguments.get("pixel_values")
     if isinstance(pixels, torch.Tensor) and pixels.numel() == 0:
         raise ValueError(f"empty image: pixel_values has shape {tuple(pixels.shape)}")
 
 
-def unfit_prefill(cache: Cache | None, attention_mask: Any, input_ids: Any) -> None:
-    """Raise where a prefill comes in a form that dropping cannot follow.
+def unfit_cache(cache: Cache | None) -> None:
+    """Raise where a prefill fills a cache that cannot be cut.
 
     Raises:
-        ValueError: With what was expected and what came.
+        ValueError: With the cache.
     """
     if cache is None:
         raise ValueError("use_cache=False is not supported: later stages live in the KV cache")
@@ -179,13 +109,44 @@ def unfit_prefill(cache: Cache | None, attention_mask: Any, input_ids: Any) -> N
             f"only a plain DynamicCache can be compacted, got {found}; static, sliding, "
             "quantised and offloaded caches are not supported"
         )
-    if attention_mask is not None and not (
-        isinstance(attention_mask, torch.Tensor) and attention_mask.dim() == 2
-    ):
-        shape = getattr(attention_mask, "shape", type(attention_mask).__name__)
-        raise ValueError(f"attention_mask must be [batch, tokens] or None, got {shape}")
+
+
+def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
+    """Raise where prompts come in a form that dropping cannot follow.
+
+    Args:
+        input_ids: The prompts' tokens.
+        arguments: Arguments of the call, by name.
+
+    Raises:
+        ValueError: With what was expected and what came.
+    """
+    for name in ("attention_mask", "position_ids"):
+        value = arguments.get(name)
+        if value is not None and not (isinstance(value, torch.Tensor) and value.dim() == 2):
+            shape = getattr(value, "shape", type(value).__name__)
+            raise ValueError(f"{name} must be [batch, tokens] or None, got {shape}")
+    mask = arguments.get("attention_mask")
     if input_ids is None:
         raise ValueError("pass input_ids: vision slots cannot be found in inputs_embeds")
+    if tuple(input_ids.shape) != tuple(getattr(mask, "shape", input_ids.shape)):
+        raise ValueError(
+            f"attention_mask must be as long as input_ids, got {tuple(mask.shape)} for "
+            f"{tuple(input_ids.shape)}"
+        )
+
+
+def checkpointing(model: PreTrainedModel) -> None:
+    """Raise where layers are computed twice.
+
+    Raises:
+        ValueError: If gradient checkpointing is at work.
+    """
+    if model.training and model.is_gradient_checkpointing:
+        raise ValueError(
+            "gradient checkpointing keeps no KV cache and computes layers twice, which dropping "
+            "cannot follow: call model.gradient_checkpointing_disable() or model.eval()"
+        )
 
 
 def not_a_stage(name: str, value: object, kind: type) -> None:

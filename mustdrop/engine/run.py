@@ -22,6 +22,11 @@ class Stages:
     decode_positions: Literal["continue", "cache_length"]
     log_scores: bool
 
+    @property
+    def drop(self) -> bool:
+        """Whether any stage may take tokens away."""
+        return any(stage is not None for stage in (self.vision, self.prefill, self.decode))
+
 
 @dataclass(eq=False)
 class DropRun:

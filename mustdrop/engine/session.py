@@ -3,17 +3,24 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from typing import Any
-from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from mustdrop.engine import refuse
-from mustdrop.engine.arrival import arrange, entering
+from mustdrop.engine.arrival import Arrival, arrange, entering
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.encoder import EncoderStage
+from mustdrop.engine.exclusive import (
+    OneCall,
+    attached,
+    instance_method,
+    no_copy,
+    one_at_a_time,
+    only,
+)
 from mustdrop.engine.known import Known
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
@@ -22,15 +29,15 @@ from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter, Part
 
-_ATTACHED: WeakSet[nn.Module] = WeakSet()
-
 
 class Session:
     """The hooks of one attached dropper and the state between them."""
 
     def __init__(self, adapter: ModelAdapter, stages: Stages, known: Known = ()) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
+        self.call = OneCall()
         self.ids: Tensor | None = None
+        self.arrival: Arrival | None = None
         self.pixels: Tensor | None = None
         self.prefill: PrefillPass | None = None
         self.decode: DecodePass | None = None
@@ -45,88 +52,103 @@ class Session:
     def attach(self) -> Iterator[DropRun]:
         """Hooks in place; the model as found on exit, whatever happened."""
         model, adapter, stages = self.adapter.model, self.adapter, self.stages
-        if model in _ATTACHED:
-            raise ValueError("a dropper is already attached to this model; leave its context first")
         with ExitStack() as stack:
-            _ATTACHED.add(model)
-            stack.callback(_ATTACHED.discard, model)
+            stack.enter_context(attached(model))
 
-            def hook(module: nn.Module, function: Callable) -> None:
-                handle = module.register_forward_pre_hook(function, with_kwargs=True)
+            def before(module: nn.Module, function: Callable) -> None:
+                hook = only(module, function)
+                handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
 
-            hook(model, self._on_model)
-            hook(adapter.base, self._on_base)
-            hook(adapter.language_model, self._on_text)
+            def after(module: nn.Module, function: Callable, always: bool = False) -> None:
+                hook = only(module, function)
+                stack.callback(module.register_forward_hook(hook, always_call=always).remove)
+
+            before(model, self._on_model)
+            after(model, self._after_model, always=True)
+            before(adapter.base, self._on_base)
+            before(adapter.language_model, self._on_text)
             for index, layer in enumerate(adapter.layers):
-                hook(layer, self._on_layer(index))
-            after = adapter.language_model.register_forward_hook(self._after_text)
-            stack.callback(after.remove)
+                before(layer, self._on_layer(index))
+            after(adapter.language_model, self._after_text)
             layers = stages.prefill.layers if stages.prefill is not None else ()
-            stack.enter_context(
-                attention_tap(
-                    {adapter.layers[at].self_attn: self._probe for at in layers if at >= 0}
-                )
-            )
+            probed = {adapter.layers[at].self_attn: self._probe for at in layers if at >= 0}
+            stack.enter_context(attention_tap(probed))
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
-            stack.enter_context(self._guarded_generate())
+            generate = one_at_a_time(model.generate, self.call, self._before_generate, self._forget)
+            stack.enter_context(instance_method(model, "generate", generate))
+            stack.enter_context(instance_method(model, "__deepcopy__", no_copy(model)))
             yield self.run
 
-    @contextmanager
-    def _guarded_generate(self) -> Iterator[None]:
-        """Check ``model.generate``'s options before work starts, and learn its inputs.
+    def _before_generate(self, *args: Any, **kwargs: Any) -> None:
+        """Check the options of ``model.generate`` and read its prompts before work starts.
 
-        Modifications: ``generate`` becomes an attribute of the instance; the class is left alone.
+        ``generate`` may encode the images before it calls the model.
         """
         model = self.adapter.model
-        original = model.generate
-        own = model.__dict__.get("generate")
+        named = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
+        options = {**named, **kwargs}
+        refuse.generate_options(model, options)
+        refuse.forward_options(options, self.stages, model.config)
+        self._read(options.get("input_ids", options.get("inputs")), options)
 
-        @wraps(original)
-        def generate(*args, **kwargs):
-            named = inspect.signature(original).bind_partial(*args).arguments
-            options = {**named, **kwargs}
-            refuse.generate_options(model, options)
-            refuse.forward_options(options, self.encoder is not None)
-            self._remember(options.get("input_ids", options.get("inputs")), options)
-            return original(*args, **kwargs)
-
-        model.generate = generate
-        try:
-            yield
-        finally:
-            del model.__dict__["generate"]
-            if own is not None:
-                model.generate = own
-
-    def _remember(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
-        self.ids, self.pixels = ids, options.get("pixel_values")
+    def _forget(self) -> None:
+        """Leave nothing of a batch that failed on its way to the language model."""
+        self.arrival = self.prefill = None
         if self.encoder is not None:
             self.encoder.forget()
 
+    def _read(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
+        """Read a new batch: whatever is wrong with it is refused before its images are encoded."""
+        self._forget()
+        self.decode = None
+        self.ids, self.pixels = ids, options.get("pixel_values")
+        refuse.unfit_inputs(ids, options)
+        assert ids is not None
+        self.arrival = Arrival.of(self.adapter, ids, options.get("attention_mask"))
+        if self.stages.drop:
+            self.arrival.require_text_at_the_end()
+
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self.call.enter()
         options = kwargs
         if args:
             options = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
-        refuse.forward_options(options, self.encoder is not None)
-        if options.get("pixel_values") is not None:
-            self._remember(options.get("input_ids"), options)
+        refuse.forward_options(options, self.stages, module.config)
+        if not _decoding(options) and self.arrival is None:
+            self._read(options.get("input_ids"), options)
+
+    def _after_model(self, module: nn.Module, args: tuple, output: Any) -> None:
+        self._forget()
+        self.call.leave()
 
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        self.ids = kwargs.get("input_ids", args[0] if args else None)
+        if _decoding(kwargs):
+            return
+        ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
+        if self.arrival is None:
+            self._read(ids, kwargs)
+        elif not self.arrival.masked and mask is not None:  # ``generate`` made a mask from padding
+            self.arrival = Arrival.of(self.adapter, ids, mask)
+        cache, text = kwargs.get("past_key_values"), self.adapter.language_model
+        use_cache = kwargs.get("use_cache")
+        if cache is None and (text.config.use_cache if use_cache is None else use_cache):
+            cache = DynamicCache(config=text.config)
+        refuse.unfit_cache(cache)
+        refuse.checkpointing(self.adapter.model)
+        self.cache = cache
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
-        cache, inputs = kwargs.get("past_key_values"), kwargs["inputs_embeds"]
-        if cache is not None and cache.get_seq_length() > 0:
+        if _decoding(kwargs):
             return self._continue(args, kwargs)
-        if cache is None and kwargs.get("use_cache", module.config.use_cache) is not False:
-            cache = DynamicCache(config=module.config)
-        refuse.unfit_prefill(cache, kwargs.get("attention_mask"), self.ids)
-        assert self.ids is not None and cache is not None
-        prompts, pads = arrange(
-            self.adapter, self.ids, kwargs.get("attention_mask"), kwargs.get("position_ids")
-        )
+        if self.arrival is None:
+            raise ValueError(
+                "the language model was called by itself while a dropper is attached; call the "
+                "whole model, so that the prompt's vision tokens are known"
+            )
+        inputs = kwargs["inputs_embeds"]
+        prompts = arrange(self.adapter, self.arrival, kwargs.get("position_ids"))
         encoder, images = self.encoder, []
         enter = None
         if encoder is not None:
@@ -139,16 +161,15 @@ class Session:
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
         stages = self.stages
         self.prefill = PrefillPass(
-            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=pads,
+            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=self.arrival.pads,
             keys=self._prompt_key, log_scores=stages.log_scores, strategy=stages.prefill,
             entering=enter, masks=masks, compact=stages.positions == "compact",
             compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
-        self.decode = None
+        self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
-        self.cache = cache
-        return args, {**kwargs, "past_key_values": cache}
+        return args, {**kwargs, "past_key_values": self.cache}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """A decoding step."""
@@ -188,9 +209,11 @@ class Session:
         self.decode = DecodePass(
             self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths,
             done.layer_shifts, done.dropped, self.stages.decode_positions,
-            [prompt.ledger.seq_len for prompt in done.prompts],
+            torch.stack([prompt.first for prompt in done.prompts]),
+            torch.stack([prompt.last for prompt in done.prompts]),
         )  # fmt: skip
         self._check(done)
+        done.checks.require()
         if self.stages.decode is not None:
             self.decode.compact(self.stages.decode, done.prompts)
         found = [layer.get_seq_length() for layer in self.decode.layers]
@@ -213,19 +236,14 @@ class Session:
 
     def _owners(self, images: int) -> list[int]:
         """The prompt of each image of an encoder call."""
-        if self.ids is None:
+        if self.arrival is None:
             raise ValueError(
                 "images are encoded before their prompt is known; call generate or forward"
             )
-        slots = self.adapter.vision_mask(self.ids).sum(1).tolist()
-        owner = [
-            prompt
-            for prompt, count in enumerate(self.adapter.images_per_prompt(slots))
-            for _ in range(count)
-        ]
-        if len(owner) != images:
-            raise ValueError(f"{images} images for {len(owner)} image places in the prompts")
-        return owner
+        owners = self.arrival.owners
+        if len(owners) != images:
+            raise ValueError(f"{images} images for {len(owners)} image places in the prompts")
+        return owners
 
     def _image_key(self, image: int) -> int:
         if self.pixels is None:
@@ -241,3 +259,9 @@ class Session:
         images = [self._image_key(first + image) for image in range(prompt.images)]
         ids = self.ids[number, self.prefill.input_pads[number] :]
         return stable_seed(ids.tolist(), images)
+
+
+def _decoding(options: Mapping[str, Any]) -> bool:
+    """Whether a call goes on with a filled cache."""
+    cache = options.get("past_key_values")
+    return cache is not None and cache.get_seq_length() > 0

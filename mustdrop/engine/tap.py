@@ -1,11 +1,15 @@
 """The attention tap: hands over queries and keys of chosen modules, as attention gets them.
 
-transformers looks an attention function up by name in ALL_ATTENTION_FUNCTIONS at each call; the tap
-puts a wrapper there while a context is open. Implementation names stay as they are, so masks are
-built as always.
+transformers looks an attention function up by name in ALL_ATTENTION_FUNCTIONS at each call. While
+any tap is open, a wrapper stands there for each implementation in use; it calls the probes of the
+module that attends. Implementation names stay as they are, so masks are built as always.
+
+The table belongs to the process, so all taps share the wrappers: contexts may be nested, overlap
+and run in several threads, and the table is as found when the last of them has closed.
 """
 
-import sys
+import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,35 +22,89 @@ Probe = Callable[
     [Float[Tensor, "batch heads rows dim"], Float[Tensor, "batch kv_heads tokens dim"], float], None
 ]
 
+_LOCK = threading.RLock()
+_PROBES: dict[Any, tuple[Probe, ...]] = {}  # module -> its probes, the one of the last tap at last
+_TAPS: dict[str, int] = {}  # implementation -> number of open taps that need its wrapper
+_FOUND: dict[str, Callable | None] = {}  # implementation -> entry of the table before; None: none
+
 
 @contextmanager
 def attention_tap(probes: Mapping[Any, Probe]) -> Iterator[None]:
     """Call ``probes[module](query, key, scaling)`` right before each of these modules attends.
 
+    Several taps of one module are called from the last that was opened to the first.
+
     Modifications: the entries of ALL_ATTENTION_FUNCTIONS for the probed modules' implementations,
-        restored on exit. Eager attention is in no mapping; its wrapper calls the function of the
-        module's own file.
+        restored when the last tap closes. Eager attention is in no table; its wrapper calls the
+        function of the module's own file.
     """
-
-    def wrap(attend: Callable) -> Callable:
-        def tapped(module, query, key, value, attention_mask, *args, **kwargs):
-            probe = probes.get(module)
-            if probe is not None:
-                probe(query, key, kwargs["scaling"])
-            return attend(module, query, key, value, attention_mask, *args, **kwargs)
-
-        return tapped
-
-    def eager(module, *args, **kwargs):
-        return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
-
-    local = ALL_ATTENTION_FUNCTIONS._local_mapping
-    saved = dict(local)
+    names = {module.config._attn_implementation for module in probes}
+    with _LOCK:
+        for name in names:
+            _TAPS[name] = _TAPS.get(name, 0) + 1
+            if _TAPS[name] == 1:
+                _install(name)
+        for module, probe in probes.items():
+            _PROBES[module] = (*_PROBES.get(module, ()), probe)
     try:
-        for name in {module.config._attn_implementation for module in probes}:
-            known = name in ALL_ATTENTION_FUNCTIONS
-            ALL_ATTENTION_FUNCTIONS[name] = wrap(ALL_ATTENTION_FUNCTIONS[name] if known else eager)
         yield
     finally:
-        local.clear()
-        local.update(saved)
+        with _LOCK:
+            for module, probe in probes.items():
+                _forget(module, probe)
+            for name in names:
+                _TAPS[name] -= 1
+                if not _TAPS[name]:
+                    _restore(name)
+
+
+def _forget(module: Any, probe: Probe) -> None:
+    """Remove the last of a module's probes that is ``probe``; others may have come since."""
+    probes = list(_PROBES[module])
+    del probes[max(index for index, other in enumerate(probes) if other == probe)]
+    if probes:
+        _PROBES[module] = tuple(probes)
+    else:
+        del _PROBES[module]
+
+
+def _install(name: str) -> None:
+    _FOUND[name] = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
+    known = name in ALL_ATTENTION_FUNCTIONS
+    ALL_ATTENTION_FUNCTIONS[name] = _Tapped(ALL_ATTENTION_FUNCTIONS[name] if known else _eager)
+
+
+def _restore(name: str) -> None:
+    local = ALL_ATTENTION_FUNCTIONS._local_mapping
+    before = _FOUND.pop(name)
+    del _TAPS[name]
+    if isinstance(local.get(name), _Tapped):  # else somebody registered another one: it stays
+        del local[name]
+        if before is not None:
+            local[name] = before
+
+
+class _Tapped:
+    """An attention function with the probes of the calling module in front."""
+
+    def __init__(self, attend: Callable) -> None:
+        self.attend = attend
+
+    def __call__(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+        *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        for probe in reversed(_PROBES.get(module, ())):
+            probe(query, key, kwargs["scaling"])
+        return self.attend(module, query, key, value, mask, *args, **kwargs)
+
+
+def _eager(module: Any, *args: Any, **kwargs: Any) -> Any:
+    """Eager attention as the module's own forward would find it."""
+    names = inspect.unwrap(type(module).forward).__globals__
+    if "eager_attention_forward" not in names:
+        raise ValueError(
+            f"{type(module).__name__} attends eagerly by a function that is not called "
+            "eager_attention_forward; load the model with attn_implementation='sdpa'"
+        )
+    return names["eager_attention_forward"](module, *args, **kwargs)

@@ -12,11 +12,14 @@ __all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "Part", "adapter_for"]
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:
-    """The adapter of a model.
+    """The adapter of a model; a PEFT model is unwrapped.
 
     Raises:
         TypeError: If no adapter knows the model's class.
     """
+    unwrap = getattr(model, "get_base_model", None)  # of a PeftModel
+    if unwrap is not None:
+        model = unwrap()
     for family, adapter in ADAPTERS.items():
         if isinstance(model, family):
             return adapter(model)

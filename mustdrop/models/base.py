@@ -86,6 +86,12 @@ class ModelAdapter(ABC):
         """Decoder layers; each has ``self_attn`` and ``input_layernorm``."""
         return list(self.language_model.layers)
 
+    @cached_property
+    def final_norm(self) -> Part | None:
+        """The norm behind the decoder's layers; None where it has no known name."""
+        text = self.language_model
+        return getattr(text, "norm", None) or getattr(text, "final_layernorm", None)
+
     @property
     def first_drop_layer(self) -> int:
         """The first layer after which tokens may leave (-1: at the input)."""

@@ -8,6 +8,8 @@ from typing import final
 from mustdrop.models.base import ModelAdapter, Part
 from mustdrop.strategy import ModelFacts
 
+ENCODERS = ("clip_vision_model", "siglip_vision_model")
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,10 @@ class LlavaAdapter(ModelAdapter):
         # hidden_states[0] is the input of block 0, so hidden_states[i] is the output of block i -
         # 1.
         states = vision.num_hidden_layers + 1
+        if vision.model_type not in ENCODERS:
+            raise ValueError(
+                f"the vision encoder must be one of {', '.join(ENCODERS)}, got {vision.model_type}"
+            )
         return ModelFacts(
             depth=config.text_config.num_hidden_layers,
             blocks=vision.num_hidden_layers,

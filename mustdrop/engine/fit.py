@@ -1,0 +1,175 @@
+"""What a model must be so that tokens can be dropped in it; checked when a dropper is attached.
+
+A decoder is judged by its structure: a part that is missing, or that would see another input than
+the engine hands over, is refused with one sentence before any work starts.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
+from mustdrop.engine.run import Stages
+from mustdrop.models import ModelAdapter
+
+
+def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
+    """Raise where a dropper cannot work on a model.
+
+    Raises:
+        ValueError: With what was expected and what was found.
+    """
+    _unfit_attention(adapter)
+    _unfit_decoder(adapter)
+    _windowed(adapter)
+    if "compact" in (stages.positions, stages.vision_positions) or (
+        stages.decode_positions != "continue"
+    ):
+        _moving_frequencies(adapter)
+    _unfit_stages(adapter, stages)
+
+
+def unfit_module(model: object) -> None:
+    """Raise where something is no model, or a model or a part of it is compiled.
+
+    Raises:
+        TypeError: If this is no model.
+        ValueError: With the part that is compiled.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"expected a loaded model, got {model!r} ({type(model).__name__}); load it first, for "
+            "instance by LlavaForConditionalGeneration.from_pretrained(...)"
+        )
+    for name, module in model.named_modules():
+        forward = getattr(module.__dict__.get("forward"), "__dict__", {})
+        if (
+            isinstance(module, torch._dynamo.OptimizedModule)
+            or module._compiled_call_impl is not None
+            or "_torchdynamo_orig_callable" in forward
+        ):
+            raise ValueError(
+                f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
+                "silently; use the uncompiled one"
+            )
+
+
+def _unfit_attention(adapter: ModelAdapter) -> None:
+    for part in (adapter.language_model, *adapter.encoders):
+        implementation = part.config._attn_implementation
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"attention implementation {implementation!r} is not supported; use one of "
+                f"{', '.join(IMPLEMENTATIONS)}"
+            )
+
+
+def _unfit_decoder(adapter: ModelAdapter) -> None:
+    """Compare the decoder's structure with the one that the engine feeds."""
+    text = adapter.language_model
+    name = type(text).__name__
+    for part, purpose in (("layers", "decoder layers"), ("rotary_emb", "rotary positions")):
+        if not hasattr(text, part):
+            raise ValueError(f"{name} is not supported: it has no {part!r} ({purpose})")
+    if adapter.final_norm is None:
+        raise ValueError(f"{name} is not supported: it has no norm behind its layers")
+    for index, layer in enumerate(adapter.layers):
+        for part in ("self_attn", "input_layernorm"):
+            if not hasattr(layer, part):
+                raise ValueError(
+                    f"{name} is not supported: its layer {index}, a {type(layer).__name__}, has no "
+                    f"{part!r}"
+                )
+        _unfit_layer(name, index, layer.self_attn, inspect.signature(layer.forward).parameters)
+    for field, value in vars(text.config).items():
+        # the proof and the views would see other embeddings than layer 0
+        if field.startswith("embedding_") and isinstance(value, int | float) and value != 1:
+            raise ValueError(
+                f"{name} is not supported: it scales its input embeddings ({field}={value})"
+            )
+
+
+def _unfit_layer(name: str, index: int, attention: Any, parameters: Any) -> None:
+    for argument in ("attention_mask", "position_embeddings"):
+        if argument not in parameters:
+            raise ValueError(
+                f"{name} is not supported: its layer {index} takes no {argument!r}, which has to "
+                "fit the tokens that are left"
+            )
+    names = inspect.unwrap(type(attention).forward).__globals__
+    if "ALL_ATTENTION_FUNCTIONS" not in names:
+        raise ValueError(
+            f"{name} is not supported: {type(attention).__name__} does not look its attention "
+            "function up in transformers' table, so its queries and keys cannot be read"
+        )
+    softcap = getattr(attention, "attn_logit_softcapping", None)
+    if softcap is not None or hasattr(attention, "sinks"):
+        cause = "attention sinks" if softcap is None else f"scores capped at {softcap}"
+        raise ValueError(
+            f"{name} is not supported: {type(attention).__name__} has {cause}, which the "
+            "attention rows of the strategies would lack"
+        )
+
+
+def _windowed(adapter: ModelAdapter) -> None:
+    """Raise where layers see a window only; a full mask replaces it once tokens have left."""
+    config = adapter.language_model.config
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
+    window = getattr(config, "sliding_window", None)
+    if window is not None and getattr(config, "use_sliding_window", True) and not kinds:
+        kinds = [] if getattr(config, "layer_types", None) else [f"sliding_window={window}"]
+    if kinds:
+        raise ValueError(
+            f"{type(adapter.language_model).__name__} has layers that do not see the whole prompt "
+            f"({', '.join(kinds)}); dropping is proved for full attention only, whatever the cache"
+        )
+
+
+def _moving_frequencies(adapter: ModelAdapter) -> None:
+    """Raise where rotary frequencies depend on the largest position of a call."""
+    parameters = getattr(adapter.language_model.config, "rope_parameters", None) or {}
+    kinds = {parameters.get("rope_type")}
+    kinds |= {part.get("rope_type") for part in parameters.values() if isinstance(part, dict)}
+    moving = sorted(kinds & {"dynamic", "longrope"})
+    if moving:
+        raise ValueError(
+            f"rotary embeddings of type {moving[0]!r} depend on the largest position of a call, so "
+            "positions cannot be counted anew: use positions='original', "
+            "vision_positions='original' and decode_positions='continue'"
+        )
+
+
+def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
+    """Raise where a strategy names a block or layer that the model does not have, or cannot use."""
+    facts, vision, prefill = adapter.facts, stages.vision, stages.prefill
+    for stage in (vision, stages.key_tokens, prefill, stages.decode):
+        if stage is not None:
+            stage.check(facts)
+    if vision is not None:
+        last = facts.feature_block - (not vision.inside_block)
+        if vision.inside_block and not vision.normalised:
+            raise ValueError(
+                f"{type(vision).__name__} acts inside blocks, where mixes must be averages"
+            )
+        attentions = [adapter.blocks(encoder)[0].self_attn for encoder in adapter.encoders]
+        if vision.proportional and any(is_flash(attention) for attention in attentions):
+            raise ValueError(
+                f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
+                "which flash attention cannot; load the encoder with sdpa or eager"
+            )
+        for place in vision.at:
+            if isinstance(place, int) and facts.block(place) > last:
+                raise ValueError(
+                    f"{type(vision).__name__} acts at block {facts.block(place)}, but features "
+                    f"are read at block {facts.feature_block}: act earlier, or at 'features'"
+                )
+    if prefill is not None:
+        first, last = adapter.first_drop_layer, facts.depth - 2
+        for layer in prefill.layers:
+            if not first <= layer <= last:
+                raise ValueError(
+                    f"{type(prefill).__name__} acts after layer {layer}; this model can drop after "
+                    f"layers {first} to {last} (it has {facts.depth})"
+                )
