@@ -63,6 +63,7 @@ def masked_logits(
             slots, features = source.slots, features[source.cells]
         prompt[slots] = features.to(prompt)
     hidden = _decode(adapter, run, number, torch.cat([prompt, embed(new)])[None])
+    assert adapter.final_norm is not None  # a dropper refuses models without it
     rows = model.lm_head(adapter.final_norm(hidden))[0]
     return rows[ledger.seq_len - 1 :]
 

@@ -1,4 +1,4 @@
-"""Rotary positions: counted anew wherever that is asked for, and the same however a caller counts."""
+"""Rotary positions: counted anew where that is asked for, and right however a caller counts."""
 
 import pytest
 import torch

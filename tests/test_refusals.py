@@ -158,7 +158,9 @@ def test_a_model_with_no_adapter():
 def test_several_feature_layers_with_merging(model, inputs):
     with (
         DROPPERS["local_merge"].attach(model),
-        pytest.raises(ValueError, match=r"vision_feature_layer=\[-2, -1\] at the call differs from .* -2"),
+        pytest.raises(
+            ValueError, match=r"vision_feature_layer=\[-2, -1\] at the call differs from .* -2"
+        ),
     ):
         model.generate(**inputs, max_new_tokens=1, vision_feature_layer=[-2, -1])
     model.config.vision_feature_layer = [-2, -1]

@@ -1,7 +1,6 @@
-"""Checks of decisions on the device, read once when the prefill is over.
+"""Checks whose answers stay on the device until the prefill is over, when all are read at once.
 
-A strategy promises to keep the key tokens and to name no token twice. Reading each answer at once
-would make the host wait at every drop.
+Reading each answer where it arises would make the host wait at every drop.
 """
 
 from dataclasses import dataclass, field
@@ -12,41 +11,53 @@ from torch import Tensor
 
 
 @dataclass(eq=False)
-class DecisionChecks:
-    """Decisions of a prefill that are to be checked.
+class DeferredChecks:
+    """Counts that must be zero.
 
     Attributes:
-        pending: Per decision, who made it and where, and two counts: key tokens that it drops,
-            tokens that it keeps twice.
+        pending: Per check, the message of its failure, with ``{count}`` in it, and the count.
     """
 
-    pending: list[tuple[str, Int[Tensor, " 2"]]] = field(default_factory=list)
+    pending: list[tuple[str, Int[Tensor, ""]]] = field(default_factory=list)
 
-    def add(
+    def decision(
         self, where: str, keep: Int[Tensor, " after"], protected: Bool[Tensor, " before"]
     ) -> None:
-        """Note a decision on ``before`` tokens."""
+        """Check that a decision keeps all key tokens, and no token twice.
+
+        Args:
+            where: Who decided, and where.
+            keep: Tokens that stay, out of ``before``.
+            protected: Whether a token is a key token.
+        """
         kept = torch.zeros_like(protected).index_fill_(0, keep.to(protected.device), True)
-        lost = (protected & ~kept).sum()
-        self.pending.append((where, torch.stack([lost, len(keep) - kept.sum()])))
+        self.pending += [
+            (
+                f"{where} dropped {{count}} key tokens; a strategy must keep all tokens of "
+                "view.protected",
+                (protected & ~kept).sum(),
+            ),
+            (
+                f"{where} kept {{count}} tokens more than once; a reduction names each token once",
+                len(keep) - kept.sum(),
+            ),
+        ]
+
+    def equal(self, message: str, found: Tensor, expected: Tensor) -> None:
+        """Check that two tensors are equal."""
+        self.pending.append((message, (found != expected).sum()))
 
     def require(self) -> None:
-        """Read the answers; the device is asked once.
+        """Read the counts; the device is asked once.
 
         Raises:
-            ValueError: If a key token was dropped, or a token kept twice.
+            ValueError: With the message of the first check that failed.
         """
         pending, self.pending = self.pending, []
         if not pending:
             return
-        counts = torch.stack([count.to(pending[0][1].device) for _, count in pending]).tolist()
-        for (where, _), (lost, twice) in zip(pending, counts, strict=True):
-            if lost:
-                raise ValueError(
-                    f"{where} dropped {lost} key tokens; a strategy must keep all tokens of "
-                    "view.protected"
-                )
-            if twice:
-                raise ValueError(
-                    f"{where} kept {twice} tokens more than once; keep names each token once"
-                )
+        device = pending[0][1].device
+        counts = torch.stack([count.to(device) for _, count in pending]).tolist()
+        for (message, _), count in zip(pending, counts, strict=True):
+            if count:
+                raise ValueError(message.format(count=count))

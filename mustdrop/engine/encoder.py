@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage, Step
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
@@ -70,27 +71,31 @@ class EncoderStage(EncoderState):
     def attach(self) -> Iterator[None]:
         """Hooks in place; the encoder as found on exit."""
         with ExitStack() as stack:
+
+            def before(module: nn.Module, function: Callable, named: bool = False) -> None:
+                hook = Only(module, function)
+                handle = module.register_forward_pre_hook(hook, with_kwargs=named)
+                stack.callback(handle.remove)
+
+            def after(module: nn.Module, function: Callable) -> None:
+                stack.callback(module.register_forward_hook(Only(module, function)).remove)
+
             probes = {}
             for encoder in self.adapter.encoders:
                 blocks = self.adapter.blocks(encoder)
-                hook = encoder.register_forward_pre_hook(self._begin, with_kwargs=True)
-                stack.callback(hook.remove)
+                before(encoder, self._begin, named=True)
                 for index, block in enumerate(blocks):
-                    hook = block.register_forward_pre_hook(self._before(index), with_kwargs=True)
-                    stack.callback(hook.remove)
+                    before(block, self._before(index), named=True)
                     if index in self.reads | self.reads_keys:
                         probes[block.self_attn] = self._probe(index)
                     if self.inside and index in self.at:
                         norm, mlp = self.adapter.mlp(block)
-                        hook = norm.register_forward_pre_hook(self._before_mlp(index))
-                        stack.callback(hook.remove)
-                        stack.callback(mlp.register_forward_hook(self._after_mlp(index)).remove)
+                        before(norm, self._before_mlp(index))
+                        after(mlp, self._after_mlp(index))
                 if self.facts.has_cls:
-                    feature = blocks[self.facts.feature_block]
-                    stack.callback(feature.register_forward_hook(self._feature).remove)
-            projector = self.adapter.projector
-            stack.callback(projector.register_forward_pre_hook(self._features).remove)
-            stack.callback(projector.register_forward_hook(self._projected).remove)
+                    after(blocks[self.facts.feature_block], self._feature)
+            before(self.adapter.projector, self._features)
+            after(self.adapter.projector, self._projected)
             stack.enter_context(self.adapter.trace_packing(self.tags.append))
             stack.enter_context(attention_tap(probes))
             yield

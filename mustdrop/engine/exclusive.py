@@ -1,7 +1,8 @@
 """What keeps one dropper to one model and one call at a time. Knows nothing about tokens."""
 
+import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -11,6 +12,10 @@ from torch import nn
 
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 _LOCK = threading.Lock()
+# where torch keeps how a hook wants to be called
+OPTIONS = (
+    "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
+)  # fmt: skip
 
 
 @contextmanager
@@ -54,22 +59,30 @@ class OneCall:
             self._owner = thread
             self._depth += 1
 
+    @property
+    def mine(self) -> bool:
+        """Whether this thread is in a call."""
+        return self._owner == threading.get_ident()
+
     def leave(self) -> None:
-        """End a call; a thread that could not enter leaves nothing."""
+        """End a call of this thread."""
         with _LOCK:
-            if self._owner == threading.get_ident():
-                self._depth -= 1
-                if self._depth <= 0:
-                    self._owner, self._depth = None, 0
+            self._depth -= 1
+            if not self._depth:
+                self._owner = None
 
 
-def only(module: nn.Module, function: Callable) -> Callable:
-    """``function`` as a hook of this module alone: a deep copy of the module ignores it."""
+class Only:
+    """A hook of one module; a copy of that module ignores it."""
 
-    def hook(called: nn.Module, *args: Any) -> Any:
-        return function(called, *args) if called is module else None
+    def __init__(self, module: nn.Module, function: Callable) -> None:
+        self.module, self.function = module, function
 
-    return hook
+    def __call__(self, called: nn.Module, *args: Any) -> Any:
+        return self.function(called, *args) if called is self.module else None
+
+    def __deepcopy__(self, memo: dict) -> "Only":
+        return self
 
 
 @contextmanager
@@ -85,14 +98,27 @@ def instance_method(model: nn.Module, name: str, method: Callable) -> Iterator[N
             model.__dict__[name] = own
 
 
-def no_copy(model: nn.Module) -> Callable:
-    """A ``__deepcopy__`` that refuses: a copy would keep hooks that work on the original."""
+def clean_copy(model: nn.Module, names: Sequence[str]) -> Callable:
+    """A ``__deepcopy__`` whose copy has no dropper attached.
+
+    Args:
+        model: The model that is copied.
+        names: Methods of the instance that the copy must not have, ``__deepcopy__`` among them.
+    """
 
     def __deepcopy__(memo: dict) -> nn.Module:
-        raise ValueError(
-            f"this {type(model).__name__} has a dropper attached, and a copy would keep its hooks: "
-            "copy the model outside the dropper's context"
-        )
+        methods = {name: model.__dict__.pop(name) for name in names}
+        try:
+            twin = copy.deepcopy(model, memo)
+        finally:
+            model.__dict__.update(methods)
+        for module in twin.modules():
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key in [key for key, hook in hooks.items() if isinstance(hook, Only)]:
+                    del hooks[key]
+                    for options in OPTIONS:
+                        getattr(module, options).pop(key, None)
+        return twin
 
     return __deepcopy__
 

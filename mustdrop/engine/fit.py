@@ -22,8 +22,8 @@ def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
         ValueError: With what was expected and what was found.
     """
     _unfit_attention(adapter)
-    _unfit_decoder(adapter)
     _windowed(adapter)
+    _unfit_decoder(adapter)
     if "compact" in (stages.positions, stages.vision_positions) or (
         stages.decode_positions != "continue"
     ):
@@ -73,8 +73,6 @@ def _unfit_decoder(adapter: ModelAdapter) -> None:
     for part, purpose in (("layers", "decoder layers"), ("rotary_emb", "rotary positions")):
         if not hasattr(text, part):
             raise ValueError(f"{name} is not supported: it has no {part!r} ({purpose})")
-    if adapter.final_norm is None:
-        raise ValueError(f"{name} is not supported: it has no norm behind its layers")
     for index, layer in enumerate(adapter.layers):
         for part in ("self_attn", "input_layernorm"):
             if not hasattr(layer, part):
@@ -83,6 +81,8 @@ def _unfit_decoder(adapter: ModelAdapter) -> None:
                     f"{part!r}"
                 )
         _unfit_layer(name, index, layer.self_attn, inspect.signature(layer.forward).parameters)
+    if adapter.final_norm is None:
+        raise ValueError(f"{name} is not supported: it has no norm behind its layers")
     for field, value in vars(text.config).items():
         # the proof and the views would see other embeddings than layer 0
         if field.startswith("embedding_") and isinstance(value, int | float) and value != 1:
@@ -132,7 +132,7 @@ def _moving_frequencies(adapter: ModelAdapter) -> None:
     parameters = getattr(adapter.language_model.config, "rope_parameters", None) or {}
     kinds = {parameters.get("rope_type")}
     kinds |= {part.get("rope_type") for part in parameters.values() if isinstance(part, dict)}
-    moving = sorted(kinds & {"dynamic", "longrope"})
+    moving = sorted({str(kind) for kind in kinds} & {"dynamic", "longrope"})
     if moving:
         raise ValueError(
             f"rotary embeddings of type {moving[0]!r} depend on the largest position of a call, so "

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.engine.checks import DecisionChecks
+from mustdrop.engine.checks import DeferredChecks
 from mustdrop.engine.layout import Masks, align, padding, take
 from mustdrop.engine.prefill_view import PrefillState, view_of
 from mustdrop.reduction import Reduction
@@ -35,7 +35,7 @@ class PrefillPass(PrefillState):
         layer_lengths: Per layer, the length of the padded batch at its input.
         mixed: Layer -> each prompt's decision, where tokens were mixed.
         called: Layers after which the strategy was asked.
-        checks: Checks of the strategy's decisions.
+        checks: Checks of the strategy's decisions and of the model.
     """
 
     strategy: PrefillStrategy | None
@@ -48,7 +48,7 @@ class PrefillPass(PrefillState):
     layer_lengths: list[int] = field(default_factory=list)
     mixed: dict[int, list[Reduction]] = field(default_factory=dict)
     called: set[int] = field(default_factory=set)
-    checks: DecisionChecks = field(default_factory=DecisionChecks)
+    checks: DeferredChecks = field(default_factory=DeferredChecks)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,11 +63,13 @@ class PrefillPass(PrefillState):
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
         """Pre-hook of a decoder layer."""
         hidden = args[0]
-        if layer == 0 and hidden is not self.inputs and hidden.device == self.inputs.device:
-            raise ValueError(
-                f"{type(self.adapter.language_model).__name__} is not supported: it changes its "
-                "input embeddings in front of layer 0"
+        if layer == 0 and hidden is not self.inputs:
+            name = type(self.adapter.language_model).__name__
+            message = (
+                f"{name} is not supported: it changes {{count}} values of its input embeddings in "
+                "front of layer 0"
             )
+            self.checks.equal(message, hidden, self.inputs.to(hidden.device))
         if layer == 0 and self.entering is not None:
             hidden = self._drop(self.entering, hidden, kwargs, self.compact_vision, None)
         if self.strategy is not None and layer - 1 in self.strategy.layers:
@@ -82,7 +84,7 @@ class PrefillPass(PrefillState):
             for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
                 name = type(self.strategy).__name__
                 where = f"{name}, after layer {layer - 1} of prompt {number},"
-                self.checks.add(where, decision.keep, prompt.protected)
+                self.checks.decision(where, decision.keep, prompt.protected)
             compact = self.compact if layer else self.compact_vision
             hidden = self._drop(decisions, hidden, kwargs, compact, layer - 1)
         self.layer_pads.append(self.pads)

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -91,8 +90,8 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
         raise ValueError(f"empty image: pixel_values has shape {tuple(pixels.shape)}")
 
 
-def unfit_cache(cache: Cache | None) -> None:
-    """Raise where a prefill fills a cache that cannot be cut.
+def unfit_cache(cache: Cache | None) -> Cache:
+    """The cache that a prefill fills, if it can be cut.
 
     Raises:
         ValueError: With the cache.
@@ -109,6 +108,7 @@ def unfit_cache(cache: Cache | None) -> None:
             f"only a plain DynamicCache can be compacted, got {found}; static, sliding, "
             "quantised and offloaded caches are not supported"
         )
+    return cache
 
 
 def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
@@ -129,7 +129,7 @@ def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
     mask = arguments.get("attention_mask")
     if input_ids is None:
         raise ValueError("pass input_ids: vision slots cannot be found in inputs_embeds")
-    if tuple(input_ids.shape) != tuple(getattr(mask, "shape", input_ids.shape)):
+    if mask is not None and mask.shape != input_ids.shape:
         raise ValueError(
             f"attention_mask must be as long as input_ids, got {tuple(mask.shape)} for "
             f"{tuple(input_ids.shape)}"

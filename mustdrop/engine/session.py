@@ -15,11 +15,11 @@ from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.exclusive import (
     OneCall,
+    Only,
     attached,
+    clean_copy,
     instance_method,
-    no_copy,
     one_at_a_time,
-    only,
 )
 from mustdrop.engine.known import Known
 from mustdrop.engine.layout import Masks
@@ -56,12 +56,12 @@ class Session:
             stack.enter_context(attached(model))
 
             def before(module: nn.Module, function: Callable) -> None:
-                hook = only(module, function)
+                hook = Only(module, function)
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
 
             def after(module: nn.Module, function: Callable, always: bool = False) -> None:
-                hook = only(module, function)
+                hook = Only(module, function)
                 stack.callback(module.register_forward_hook(hook, always_call=always).remove)
 
             before(model, self._on_model)
@@ -78,7 +78,8 @@ class Session:
                 stack.enter_context(self.encoder.attach())
             generate = one_at_a_time(model.generate, self.call, self._before_generate, self._forget)
             stack.enter_context(instance_method(model, "generate", generate))
-            stack.enter_context(instance_method(model, "__deepcopy__", no_copy(model)))
+            copied = clean_copy(model, ["generate", "__deepcopy__"])
+            stack.enter_context(instance_method(model, "__deepcopy__", copied))
             yield self.run
 
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
@@ -115,13 +116,14 @@ class Session:
         options = kwargs
         if args:
             options = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
-        refuse.forward_options(options, self.stages, module.config)
+        refuse.forward_options(options, self.stages, self.adapter.model.config)
         if not _decoding(options) and self.arrival is None:
             self._read(options.get("input_ids"), options)
 
     def _after_model(self, module: nn.Module, args: tuple, output: Any) -> None:
-        self._forget()
-        self.call.leave()
+        if self.call.mine:  # not where this thread was refused because another one is at work
+            self._forget()
+            self.call.leave()
 
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if _decoding(kwargs):
@@ -129,15 +131,16 @@ class Session:
         ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
-        elif not self.arrival.masked and mask is not None:  # ``generate`` made a mask from padding
+        elif (
+            ids is not None and not self.arrival.masked and mask is not None
+        ):  # ``generate`` made a mask from padding
             self.arrival = Arrival.of(self.adapter, ids, mask)
         cache, text = kwargs.get("past_key_values"), self.adapter.language_model
         use_cache = kwargs.get("use_cache")
         if cache is None and (text.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache(config=text.config)
-        refuse.unfit_cache(cache)
         refuse.checkpointing(self.adapter.model)
-        self.cache = cache
+        self.cache = refuse.unfit_cache(cache)
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
         if _decoding(kwargs):
