@@ -208,6 +208,11 @@ class EncoderStage(EncoderState):
             self.vision.reduce(view_of(self, number, place, before))
             for number in range(len(before))
         ]
+        if isinstance(place, int) and not extra and not all(len(part) for part in decisions):
+            raise ValueError(
+                f"{type(self.vision).__name__} left no token of an image after block {place}, and "
+                "this encoder has no [CLS]: its next block would have nothing to work on"
+            )
         taken: list[Reduction | None] = []
         for image, decision in zip(self.batch, decisions, strict=True):
             if decision.mix is None and len(decision) == len(image):
