@@ -105,6 +105,22 @@ def test_forgetting_what_was_merged_fails_the_oracle(model):
     assert relative_error(logits[0], expected) > CONTROL
 
 
+@pytest.mark.parametrize("name", ["mustdrop", "tome", "visionzip", "sparsevlm", "average_pool"])
+def test_wrong_mixing_fails_the_oracle(model, name, monkeypatch):
+    """The masked model mixes by code of its own, so a fault in the engine's does not hide there."""
+    mixed = Reduction.__call__
+
+    def wrong(self, x, cls=None):
+        return mixed(self, x, cls) * (1.01 if self.mix is not None else 1.0)
+
+    inputs = prompts(model, ragged=False)
+    monkeypatch.setattr(Reduction, "__call__", wrong)
+    with DROPPERS[name].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    expected = masked_logits(model, run, inputs, tokens)
+    assert relative_error(logits[0], expected) > CONTROL
+
+
 class MergeHalves(PrefillStrategy):
     """Averages neighbours: merging inside the prefill, as SparseVLM's recycling will."""
 

@@ -103,7 +103,7 @@ class Session:
     def _read(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
         """Read a new batch: whatever is wrong with it is refused before its images are encoded."""
         self._forget()
-        self.decode = None
+        self.decode, self.run.ledgers, self.run.images = None, [], []
         self.ids, self.pixels = ids, options.get("pixel_values")
         refuse.unfit_inputs(ids, options)
         assert ids is not None
