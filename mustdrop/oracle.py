@@ -134,7 +134,7 @@ def _decode(
     for layer, module in enumerate(adapter.layers):
         alive = ledger.alive[layer]
         if layer - 1 in run.mixed:
-            vision = before[ledger.vision[before]]
+            vision = before[ledger.vision[before]] if layer else _entered(ledger)
             _replace(hidden[0], vision, run.mixed[layer - 1][number])
         rule = run.stages.vision_positions if layer == 0 else run.stages.positions
         if rule == "compact" and not torch.equal(alive, before):
@@ -148,6 +148,13 @@ def _decode(
         hidden = module(hidden, attention_mask=mask, position_embeddings=rotary)
         before = alive
     return hidden
+
+
+def _entered(ledger: TokenLedger) -> Int[Tensor, " vision"]:
+    """Vision tokens that the encoder left, in the order in which they entered."""
+    if ledger.sources:
+        return torch.cat([source.slots for source in ledger.sources])
+    return ledger.vision.nonzero().flatten()
 
 
 def _changed(ledger: TokenLedger) -> bool:
