@@ -249,6 +249,8 @@ class EncoderStage(EncoderState):
             return
         hidden = [t[: len(image)] for image, t in zip(self.batch, tokens, strict=True)]
         for number, image in enumerate(self.batch):
+            if not len(image):  # stage 1 left nothing to mark
+                continue
             image.protected = self.key_tokens.protect(view_of(self, number, place, hidden))
 
     def _behind(
