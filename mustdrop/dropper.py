@@ -34,8 +34,9 @@ class TokenDropper:
         prefill: Stage 2, between decoder layers.
         decode: Stage 3, in the KV cache once the prefill is over.
         positions: Rotary positions after a drop between layers: each token keeps its ``original``
-            one, or the survivors are counted anew (``compact``, the authors of MustDrop and
-            SparseVLM).
+            one, or the survivors are counted anew from the prompt's first position on (``compact``,
+            the authors of MustDrop and SparseVLM), also where tokens were reordered or mixed and
+            none left.
         vision_positions: The same for a drop before the first layer.
         decode_positions: ``continue``: a new token follows the prompt's last token.
             ``cache_length``: its position is each layer's own cache length; wrong where caches were

@@ -133,11 +133,13 @@ def _decode(
     before = position
     for layer, module in enumerate(adapter.layers):
         alive = ledger.alive[layer]
+        moved = not torch.equal(alive, before)
         if layer - 1 in run.mixed:
+            moved |= run.mixed[layer - 1][number].mix is not None
             vision = before[ledger.vision[before]] if layer else _entered(ledger)
             _replace(hidden[0], vision, run.mixed[layer - 1][number])
         rule = run.stages.vision_positions if layer == 0 else run.stages.positions
-        if rule == "compact" and not torch.equal(alive, before):
+        if rule == "compact" and moved:
             position = position.clone()
             position[alive] = torch.arange(len(alive), device=alive.device)
         follow = position[alive[-1]] + 1
