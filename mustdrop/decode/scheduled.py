@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mustdrop.functional import stable_seed, top_keep
-from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_counts
+from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, require_fields
 
 
 @final
@@ -24,14 +24,11 @@ class Scheduled(DecodeStrategy):
         seed: Which draw among equals; the same in all prompts, as a cache view knows no image.
     """
 
-    residents: Sequence[Sequence[int]]
+    residents: Sequence[Sequence[Count]]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        told = tuple(tuple(counts) for counts in self.residents)
-        object.__setattr__(self, "residents", told)
-        for prompt, counts in enumerate(told):
-            require_counts(**{f"residents[{prompt}]": min(counts, default=0)})
+        require_fields(self)
 
     def check(self, facts: ModelFacts) -> None:
         found = sorted({len(counts) for counts in self.residents})

@@ -1,6 +1,5 @@
 """Dual-attention filtering: drop what neither the whole text nor any single word looks at."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +9,15 @@ from torch import Tensor
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts, require_layers
+from mustdrop.strategy import (
+    Count,
+    Layers,
+    PrefillStrategy,
+    PrefillView,
+    Share,
+    Weight,
+    require_fields,
+)
 
 
 @final
@@ -40,20 +47,18 @@ class DualAttention(PrefillStrategy):
             stay.
     """
 
-    gamma: float | None
-    alpha: float | None
-    layers: Sequence[int] = (2, 6, 10, 14)
+    gamma: Share | None
+    alpha: Weight | None
+    layers: Layers = (2, 6, 10, 14)
     strict: bool = False
-    min_keep: int = 1
+    min_keep: Count = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", require_layers(self.layers))
+        require_fields(self)
         if self.gamma is None and self.alpha is None:
-            raise ValueError("gamma and alpha are both None: give at least one threshold")
-        for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
-        require_counts(min_keep=self.min_keep)
+            raise ValueError(
+                "DualAttention.gamma and alpha are both None: give at least one threshold"
+            )
 
     def reduce(self, view: PrefillView) -> Reduction:
         attention = view.attention(rows="text").float().mean(0)

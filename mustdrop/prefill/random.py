@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -22,12 +22,12 @@ class Random(PrefillStrategy):
         seed: Which draw.
     """
 
-    keep: int
+    keep: Count
     layer: int = -1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 @final
@@ -27,15 +27,14 @@ class KnownPatches(VisionStrategy):
         seed: Of the draw among equals.
     """
 
-    keep: int | None
+    keep: Count | None
     mark: str = "target_patches"
     invert: bool = False
     seed: int = 0
     at = ("features",)
 
     def __post_init__(self) -> None:
-        if self.keep is not None:
-            require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def needs(self) -> tuple[str]:

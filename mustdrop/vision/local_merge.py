@@ -1,7 +1,7 @@
 """Local spatial merging: one token for each window of similar patches."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mustdrop.functional import window_similarity, windows
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
 
 @final
@@ -38,7 +38,7 @@ class LocalMerge(VisionStrategy):
     """
 
     tau: float
-    window: int = 3
+    window: Annotated[int, Within("at least 2 patches wide", 2.0)] = 3
     block: int = 0
     score: Literal["mean", "sum"] = "sum"
     strict: bool = True
@@ -46,13 +46,13 @@ class LocalMerge(VisionStrategy):
     order: Literal["raster", "similarity"] = "raster"
 
     def __post_init__(self) -> None:
-        require_choices(
-            score=(self.score, ("mean", "sum")),
-            crops=(self.crops, ("own", "fewest")),
-            order=(self.order, ("raster", "similarity")),
-        )
-        if self.window < 2:
-            raise ValueError(f"a window must be at least 2 patches wide, got {self.window}")
+        require_fields(self)
+        most = 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
+        if abs(self.tau) > most:
+            raise ValueError(
+                f"LocalMerge.tau must be in [-{most}, {most}], as no {self.score} of cosines in a "
+                f"window of {self.window}x{self.window} is outside, got {self.tau}"
+            )
 
     @property
     def at(self) -> tuple[int]:

@@ -1,7 +1,7 @@
 """PruMerge: tokens that [CLS] stands out for, each taking in its nearest neighbours."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mustdrop.functional import attention_rows, complement, outliers
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
 Reading = Literal["paper", "code"]
+Kept = Annotated[int, Within("1 or more, as what was dropped fills one token", 1.0)]
 TINY = 1.0e-30  # tokens without any attention average to their plain mean
 
 
@@ -80,19 +81,6 @@ def merged(
     return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
 
 
-def require_setting(keep: int | None, neighbours: int, reading: str) -> None:
-    """Check the fields that PruMerge and PruMerge+ share.
-
-    Raises:
-        ValueError: If one cannot be.
-    """
-    require_choices(reading=(reading, ("paper", "code")))
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep must be 1 or more, what was dropped fills one token, got {keep}")
-    if neighbours < 0:
-        raise ValueError(f"neighbours must be a count of tokens, 0 or more, got {neighbours}")
-
-
 @final
 @dataclass(frozen=True)
 class PruMerge(VisionStrategy):
@@ -116,14 +104,14 @@ class PruMerge(VisionStrategy):
             a single head.
     """
 
-    keep: int | None = None
+    keep: Kept | None = None
     block: int = -1
-    neighbours: int = 32
+    neighbours: Count = 32
     reading: Reading = "code"
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_setting(self.keep, self.neighbours, self.reading)
+        require_fields(self)
 
     @property
     def normalised(self) -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mustdrop.functional import complement, outliers
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
-from mustdrop.vision.prumerge import Reading, merged, require_setting, score_and_keys
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
+from mustdrop.vision.prumerge import Kept, Reading, merged, score_and_keys
 
 
 def grid_step(standing_out: int, tokens: int) -> int:
@@ -45,14 +45,14 @@ class PruMergePlus(VisionStrategy):
         reading: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
     """
 
-    keep: int | None = None
+    keep: Kept | None = None
     block: int = -1
-    neighbours: int = 32
+    neighbours: Count = 32
     reading: Reading = "code"
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_setting(self.keep, self.neighbours, self.reading)
+        require_fields(self)
 
     @property
     def normalised(self) -> bool:

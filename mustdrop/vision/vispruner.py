@@ -9,7 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import (
+    Count,
+    ModelFacts,
+    Share,
+    VisionStrategy,
+    VisionView,
+    require_fields,
+)
 
 PER_STEP = 8  # duplicates weeded out at a time
 
@@ -48,15 +55,13 @@ class VisPruner(VisionStrategy):
         block: The encoder block whose attention is read.
     """
 
-    keep: int
-    important: float = 0.5
+    keep: Count
+    important: Share = 0.5
     block: int = -2
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
-        if not 0 <= self.important <= 1:
-            raise ValueError(f"important must be a share in [0, 1], got {self.important}")
+        require_fields(self)
 
     @property
     def reads(self) -> tuple[int]:
