@@ -55,7 +55,7 @@ class ClsAttention(KeyTokenStrategy):
 
     def joined(self, view: VisionView) -> Float[Tensor, " tokens"]:
         """a_cls, the attention of [CLS] with its heads joined; it depends on no threshold."""
-        heads = view.cls_attention(self.block)
+        heads = view.cls_attention(self.block).float()
         return heads.mean(0) if self.heads == "mean" else heads.amax(0)
 
     def outstanding(self, attention: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:

@@ -43,8 +43,8 @@ class DualAttention(PrefillStrategy):
         layers: Acts after these layers, counted from 0.
         strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq.
             9's <=).
-        min_keep: Fewest vision tokens left; where the thresholds leave fewer, those of highest V_j
-            stay.
+        min_keep: Fewest vision tokens left; where the thresholds leave fewer, the others of highest
+            V_j stay too.
     """
 
     gamma: Share | None
@@ -73,9 +73,10 @@ class DualAttention(PrefillStrategy):
         protected: Bool[Tensor, " vision"],
     ) -> Int[Tensor, " kept"]:
         """The tokens that stay; see :meth:`unimportant`. Of ``attention`` only maxima are read."""
-        keep = (~self.unimportant(attention, share) | protected).nonzero().flatten()
+        stay = ~self.unimportant(attention, share) | protected
+        keep = stay.nonzero().flatten()
         fewest = min(self.min_keep, len(share))
-        return keep if len(keep) >= fewest else top_keep(share, fewest, protected)
+        return keep if len(keep) >= fewest else top_keep(share, fewest, stay)
 
     def unimportant(
         self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]
@@ -86,6 +87,9 @@ class DualAttention(PrefillStrategy):
             attention: A, the attention from text to vision.
             share: V, its sum over the text.
         """
+        # A token whose attention is NaN gets none; otherwise one of them would keep all tokens.
+        share = share.masked_fill(share.isnan(), 0.0)
+        attention = attention.masked_fill(attention.isnan(), 0.0)
         drop = torch.ones_like(share, dtype=torch.bool)
         if self.gamma is not None:
             limit = self.gamma * share.sum()

@@ -42,5 +42,5 @@ class ClsTopK(VisionStrategy):
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score = view.cls_attention(self.block).mean(0)
+        score = view.cls_attention(self.block).float().mean(0)
         return Reduction(top_keep(score, min(self.keep, len(score))))

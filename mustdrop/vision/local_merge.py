@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mustdrop.functional import window_similarity, windows
+from mustdrop.functional import ranked, window_similarity, windows
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
@@ -76,9 +76,9 @@ class LocalMerge(VisionStrategy):
         else:
             alike = [self.alike(window_similarity(crop, index, self.score)) for crop in view.crops]
             fewest = int(torch.stack([crop.sum() for crop in alike]).min())
-            chosen = similarity.topk(fewest).indices
+            chosen = ranked(similarity)[:fewest]
         if self.order == "similarity":
-            chosen = chosen[similarity[chosen].argsort(descending=True, stable=True)]
+            chosen = chosen[ranked(similarity[chosen])]
         return self._merge(index[chosen], hidden)
 
     def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:

@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import attention_rows, complement, outliers
+from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
@@ -76,7 +76,7 @@ def merged(
         left = score[rest] if reading == "code" else score[rest].clamp_min(TINY)
         last = score.new_zeros(1, len(score))
         last[0, rest] = left if reading == "code" else left / left.sum()
-        best = rest[score[rest].argmax(0, keepdim=True)]
+        best = rest[ranked(score[rest])[:1]]
         keep, mix = torch.cat([centres, best]), torch.cat([mix, last])
     return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
 
@@ -134,5 +134,5 @@ class PruMerge(VisionStrategy):
             centres = int(outliers(score).sum())
         else:
             centres = len(score) if self.keep >= len(score) else self.keep - 1
-        order = score.argsort(descending=True, stable=True)
+        order = ranked(score)
         return merged(view, score, keys, order[:centres], self.neighbours, self.reading)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import complement, outliers
+from mustdrop.functional import complement, outliers, ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
 from mustdrop.vision.prumerge import Kept, Reading, merged, score_and_keys
@@ -77,7 +77,7 @@ class PruMergePlus(VisionStrategy):
     def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
         tokens = len(score)
         standing_out = int(outliers(score).sum())
-        chosen = score.argsort(descending=True, stable=True)[:standing_out]
+        chosen = ranked(score)[:standing_out]
         rest = complement(chosen, tokens)
         step = max(grid_step(standing_out, tokens), 1)
         on_grid = (rest % step == 0) & (rest < tokens - 1)
@@ -87,7 +87,7 @@ class PruMergePlus(VisionStrategy):
         tokens = len(score)
         centres = tokens if keep >= tokens else keep - 1
         spaced = centres // 2
-        chosen = score.argsort(descending=True, stable=True)[: centres - spaced]
+        chosen = ranked(score)[: centres - spaced]
         rest = complement(chosen, tokens)
         place = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
         return torch.cat([chosen, rest[place]])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import complement, top_keep
+from mustdrop.functional import complement, ranked, top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Count,
@@ -94,7 +94,7 @@ class VisionZip(VisionStrategy):
         targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
         patches = torch.cat([dominant, rest[targets]])
         unplaced = complement(patches, tokens)
-        slot = unplaced[score[unplaced].argmax(0, keepdim=True)]
+        slot = unplaced[ranked(score[unplaced])[:1]]
         keep = torch.cat([slot, patches])
         mix = torch.zeros(len(keep), tokens, device=score.device)
         mix[1 : len(dominant) + 1].scatter_(1, dominant[:, None], 1.0)

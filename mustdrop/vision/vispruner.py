@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.functional import ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Count,
@@ -71,9 +72,9 @@ class VisPruner(VisionStrategy):
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score = view.cls_attention(self.block).mean(0)
+        score = view.cls_attention(self.block).float().mean(0)
         tokens, keep = len(score), min(self.keep, len(score))
-        order = score.argsort(descending=True, stable=True)
+        order = ranked(score)
         important = int(keep * self.important)
         chosen = order[:important]
         if important < keep < tokens:
