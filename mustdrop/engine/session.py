@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 from weakref import WeakSet
 
@@ -15,7 +15,7 @@ from mustdrop.engine.arrival import arrange, entering
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.known import Known
-from mustdrop.engine.layout import Masks
+from mustdrop.engine.layout import Masks, Prompt
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
@@ -38,7 +38,7 @@ class Session:
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
-                owners=self._owners, keys=self._image_key, known=known,
+                owners=self._owners, keys=self._image_key, known=known, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
@@ -55,6 +55,7 @@ class Session:
                 handle = module.register_forward_pre_hook(function, with_kwargs=True)
                 stack.callback(handle.remove)
 
+            stack.enter_context(self.run.finite.attach(adapter))
             hook(model, self._on_model)
             hook(adapter.base, self._on_base)
             hook(adapter.language_model, self._on_text)
@@ -90,7 +91,11 @@ class Session:
             refuse.generate_options(model, options)
             refuse.forward_options(options, self.encoder is not None)
             self._remember(options.get("input_ids", options.get("inputs")), options)
-            return original(*args, **kwargs)
+            try:
+                return original(*args, **kwargs)
+            except RuntimeError:  # sampling and linear algebra stop at NaN with words of their own
+                self.run.require_finite()
+                raise
 
         model.generate = generate
         try:
@@ -102,6 +107,7 @@ class Session:
 
     def _remember(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
         self.ids, self.pixels = ids, options.get("pixel_values")
+        self.run.finite.forget()
         if self.encoder is not None:
             self.encoder.forget()
 
@@ -140,10 +146,12 @@ class Session:
         stages = self.stages
         self.prefill = PrefillPass(
             adapter=self.adapter, prompts=prompts, inputs=inputs, pads=pads,
-            keys=self._prompt_key, log_scores=stages.log_scores, strategy=stages.prefill,
-            entering=enter, masks=masks, compact=stages.positions == "compact",
+            keys=self._prompt_keys(prompts, pads), log_scores=stages.log_scores,
+            strategy=stages.prefill, entering=enter, masks=masks,
+            compact=stages.positions == "compact", finite=self.run.finite,
             compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
+        self.run.finite.begin([prompt.images for prompt in prompts], inputs, pads)
         self.decode = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
@@ -192,7 +200,7 @@ class Session:
         )  # fmt: skip
         self._check(done)
         if self.stages.decode is not None:
-            self.decode.compact(self.stages.decode, done.prompts)
+            self.decode.compact(self.stages.decode, done.prompts, done.keys)
         found = [layer.get_seq_length() for layer in self.decode.layers]
         if found != self.decode.lengths:
             raise RuntimeError(
@@ -233,11 +241,15 @@ class Session:
         pixels = self.pixels.reshape(-1, *self.pixels.shape[-3:])[image]
         return stable_seed(pixels.float().cpu().numpy().tobytes())
 
-    def _prompt_key(self, number: int) -> int:
-        """Key of a prompt's text and images; neighbours and padding do not enter."""
-        assert self.prefill is not None and self.ids is not None
-        first = sum(prompt.images for prompt in self.prefill.prompts[:number])
-        prompt = self.prefill.prompts[number]
-        images = [self._image_key(first + image) for image in range(prompt.images)]
-        ids = self.ids[number, self.prefill.input_pads[number] :]
-        return stable_seed(ids.tolist(), images)
+    def _prompt_keys(self, prompts: list[Prompt], pads: list[int]) -> Callable[[int], int]:
+        """Key of a prompt's text and images, by its number; neighbours and padding do not enter."""
+        ids = self.ids
+        assert ids is not None
+
+        @cache  # it reads the pixels, and every layer may ask for it
+        def key(number: int) -> int:
+            first = sum(prompt.images for prompt in prompts[:number])
+            images = [self._image_key(first + image) for image in range(prompts[number].images)]
+            return stable_seed(ids[number, pads[number] :].tolist(), images)
+
+        return key

@@ -14,7 +14,9 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 class Random(PrefillStrategy):
     """Keep vision tokens drawn uniformly, the same ones in every run and batch of a sample.
 
-    Source: control, ours. The draw depends on seed, prompt, image and layer alone.
+    Source: control, ours. The draw depends on seed, prompt, image and layer alone. The image enters
+        by its pixels as the model is given them: pass the processor's float32 pixels, which the
+        model casts by itself, so that a sample's draw is the same in float16 and bfloat16.
 
     Attributes:
         keep: Vision tokens kept per prompt.

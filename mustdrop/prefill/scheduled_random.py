@@ -21,7 +21,8 @@ class ScheduledRandom(PrefillStrategy):
     After layer l of prompt i:  keep n_i[l + 1] of the tokens alive, each set equally likely.
 
     Source: control, ours. What is left between it and the other method is which tokens were
-        chosen, not how many, nor where. A constant schedule is :class:`Random` at that count.
+        chosen, not how many, nor where. A constant schedule is :class:`Random` at that count;
+        what a draw depends on is said there.
 
     Attributes:
         schedules: Per prompt of the batch, the vision tokens that enter each layer.

@@ -19,6 +19,9 @@ class KnownPatches(VisionStrategy):
         PocketVQA tells ``target_patches``, the objects that a question is about, and
         ``object_patches``. No method may look at either, so this bounds them all.
 
+    The draw among equals depends on the pixels as the model is given them; see
+    :class:`mustdrop.prefill.random.Random`.
+
     Attributes:
         keep: Tokens kept per image; None: exactly the marked ones (the unmarked ones where
             ``invert``).
