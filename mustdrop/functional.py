@@ -145,8 +145,7 @@ def window_similarity(
 ) -> Float[Tensor, " windows"]:
     """Cosine similarity over the ordered pairs m != n of each window's tokens.
 
-    S_w = sum_{m != n} cos(v_m, v_n), divided by the number of pairs for ``mean``. The sum is taken
-    in float32: bfloat16 knows no number between 65.5 and 66.
+    S_w = sum_{m != n} cos(v_m, v_n) in float32, divided by the number of pairs for ``mean``.
 
     Source: arXiv:2411.10803, Eq. 5 (sum); the authors' code takes the mean.
     """
@@ -167,7 +166,8 @@ def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
         raise ValueError(f"keep must be in [0, {height * width}], got {keep}")
     if keep == 0:
         return torch.zeros(0, dtype=torch.long)
-    rows = min(height, max(math.ceil(keep / width), round(math.sqrt(keep * height / width))))
+    rows = max(math.ceil(keep / width), round(math.sqrt(keep * height / width)))
+    rows = min(rows, height, keep)
     chosen = []
     for line in range(rows):
         count = keep * (line + 1) // rows - keep * line // rows

@@ -26,7 +26,9 @@ def score_and_keys(
     if reading == "paper":
         score = view.cls_attention(block).float().mean(0)
     else:
-        score = attention_rows(query[:, :1], key, key.shape[-1] ** -0.5)[0, 0, 1:].float()
+        # in float32: no attention of the model has these products over all channels
+        scaling = key.shape[-1] ** -0.5
+        score = attention_rows(query[:, :1].float(), key.float(), scaling)[0, 0, 1:]
         view.spend(key.shape[1] * key.shape[2])
     return score, key[0, 1:].float()
 
