@@ -25,7 +25,7 @@ class LocalMerge(VisionStrategy):
 
     Attributes:
         tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for
-            ``sum``.
+            ``sum``. One above the range merges nothing, and more than twice the range is refused.
         window: Side k of a window, in patches, at least 2; it must divide the grid.
         block: The encoder block after which windows merge.
         score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
@@ -48,10 +48,12 @@ class LocalMerge(VisionStrategy):
     def __post_init__(self) -> None:
         require_fields(self)
         most = 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
-        if abs(self.tau) > most:
+        # Twice the range leaves a way to write "merge nothing"; a threshold far outside is that of
+        # the other score, and would merge nothing silently.
+        if abs(self.tau) > 2 * most:
             raise ValueError(
-                f"LocalMerge.tau must be in [-{most}, {most}], as no {self.score} of cosines in a "
-                f"window of {self.window}x{self.window} is outside, got {self.tau}"
+                f"LocalMerge.tau must be near the range of score={self.score}, which is [-{most}, "
+                f"{most}] for a window of {self.window}x{self.window}, got {self.tau}"
             )
 
     @property
