@@ -12,6 +12,7 @@ from mustdrop.engine.fit import unfit_model, unfit_module
 from mustdrop.engine.known import Known, require_known
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
+from mustdrop.fields import plain
 from mustdrop.models import adapter_for
 from mustdrop.strategy import (
     DecodeStrategy,
@@ -51,7 +52,7 @@ class TokenDropper:
 
     Raises:
         TypeError: If a stage is no strategy of its kind.
-        ValueError: If a position rule is unknown.
+        ValueError: If a position rule is unknown, or ``log_scores`` is neither true nor false.
     """
 
     vision: VisionStrategy | None = None
@@ -73,6 +74,7 @@ class TokenDropper:
             vision_positions=(self.vision_positions, ("original", "compact")),
             decode_positions=(self.decode_positions, ("continue", "cache_length")),
         )
+        plain("TokenDropper.log_scores", self.log_scores, bool)
 
     @contextmanager
     def attach(self, model: nn.Module, known: Known | None = None) -> Iterator[DropRun]:

@@ -50,21 +50,29 @@ def attention_rows(
     return score.softmax(-1, dtype=torch.float32).to(query.dtype)
 
 
+def ranked(score: Float[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
+    """Index of all tokens by falling score; ties go to the earlier token, and NaN ranks last."""
+    # A rising sort puts NaN last, also behind infinity; a falling one would put it first.
+    return (-score).argsort(stable=True)
+
+
 def top_keep(
     score: Float[Tensor, " tokens"], keep: int, protected: Bool[Tensor, " tokens"] | None = None
 ) -> Int[Tensor, " kept"]:
     """Index of the ``keep`` highest scores, in sequence order; protected tokens rank above all.
 
-    Ties go to the earlier token, on every device and in every batch.
+    Ties go to the earlier token, on every device and in every batch. A score of NaN ranks last.
 
     Raises:
         ValueError: If ``keep`` is not in [0, tokens].
     """
     if not 0 <= keep <= len(score):
         raise ValueError(f"keep must be in [0, {len(score)}], got {keep}")
+    order = ranked(score)
     if protected is not None:
-        score = score.masked_fill(protected, math.inf)
-    return score.argsort(descending=True, stable=True)[:keep].sort().values
+        # A second sort and no score of infinity: tokens with an infinite score must rank below.
+        order = order[protected[order].to(torch.uint8).argsort(descending=True, stable=True)]
+    return order[:keep].sort().values
 
 
 def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]:
@@ -77,7 +85,8 @@ def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]
 
 def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tensor, " tokens"]:
     """Which scores lie more than ``spread`` interquartile ranges over the third quartile."""
-    first, third = score.float().quantile(score.new_tensor([0.25, 0.75]).float())
+    score = score.float()
+    first, third = score.quantile(score.new_tensor([0.25, 0.75]))
     return score > third + spread * (third - first)
 
 
@@ -101,7 +110,7 @@ def bipartite_matching(
         Places in A of those who stay and of those who leave, and the places in B of the partners of
         the latter.
     """
-    unit = F.normalize(metric, dim=-1)
+    unit = F.normalize(metric.float(), dim=-1)
     similarity = unit[::2] @ unit[1::2].T
     if cls:
         similarity[0] = -math.inf
@@ -136,11 +145,11 @@ def window_similarity(
 ) -> Float[Tensor, " windows"]:
     """Cosine similarity over the ordered pairs m != n of each window's tokens.
 
-    S_w = sum_{m != n} cos(v_m, v_n), divided by the number of pairs for ``mean``.
+    S_w = sum_{m != n} cos(v_m, v_n) in float32, divided by the number of pairs for ``mean``.
 
     Source: arXiv:2411.10803, Eq. 5 (sum); the authors' code takes the mean.
     """
-    unit = F.normalize(hidden[index], dim=-1)
+    unit = F.normalize(hidden[index].float(), dim=-1)
     cosine = unit @ unit.transpose(-1, -2)
     total = cosine.sum((-2, -1)) - cosine.diagonal(dim1=-2, dim2=-1).sum(-1)
     cells = index.shape[1]
@@ -157,7 +166,8 @@ def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
         raise ValueError(f"keep must be in [0, {height * width}], got {keep}")
     if keep == 0:
         return torch.zeros(0, dtype=torch.long)
-    rows = min(height, max(math.ceil(keep / width), round(math.sqrt(keep * height / width))))
+    rows = max(math.ceil(keep / width), round(math.sqrt(keep * height / width)))
+    rows = min(rows, height, keep)
     chosen = []
     for line in range(rows):
         count = keep * (line + 1) // rows - keep * line // rows
@@ -242,7 +252,7 @@ def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> Density
     density = (-nearest.square().mean(-1)).exp()
     denser = density[None] > density[:, None]
     score = torch.where(denser, distance, distance.max()).amin(-1) * density
-    centres = score.argsort(descending=True, stable=True)[:clusters]
+    centres = ranked(score)[:clusters]
     own = torch.arange(clusters, device=points.device)
     # a centre stays with itself, also where another one is its equal
     cluster = distance[centres].argmin(0).scatter(0, centres, own)

@@ -84,10 +84,15 @@ class Reduction:
         return 0 if self.mix is None or self.group is not None else self.mix.numel() * dim
 
     def then(self, later: "Reduction", before: int) -> "Reduction":
-        """This reduction of ``before`` tokens, followed by ``later``."""
-        keep = self.keep[later.keep]
+        """This reduction of ``before`` tokens, followed by ``later``.
+
+        Sizes count the tokens before this reduction, also those that ``later`` gives.
+        """
+        keep, sizes = self.keep[later.keep], later.sizes
+        if sizes is None and self.sizes is not None:
+            sizes = self.sizes[later.keep]
         if self.mix is None and later.mix is None:
-            return Reduction(keep, None, later.sizes)
+            return Reduction(keep, None, sizes)
         mine, theirs = self._groups(before), later._groups(len(self))
         if mine is not None and theirs is not None:
             left = torch.cat([theirs[0], theirs[0].new_full((1,), len(later))])
@@ -95,18 +100,18 @@ class Reduction:
             group, through = left[mine[0]], mine[1] * weight[mine[0]]
             mix = through.new_zeros(len(later) + 1, before)
             mix = mix.scatter_(0, group[None], through[None])[:-1]
-            return Reduction(keep, mix, later.sizes, group=group)
+            return Reduction(keep, mix, sizes, group=group)
         if later.mix is None:
             cls = None if self.cls is None else self.cls[later.keep]
-            return Reduction(keep, self.weights(before)[later.keep], later.sizes, cls)
+            return Reduction(keep, self.weights(before)[later.keep], sizes, cls)
         if self.mix is None:  # its tokens, put back where they came from
             mix = later.mix.new_zeros(len(later), before).index_copy_(1, self.keep, later.mix)
-            return Reduction(keep, mix, later.sizes, later.cls)
+            return Reduction(keep, mix, sizes, later.cls)
         cls = later.cls
         if self.cls is not None:
             through = later.mix.to(self.cls) @ self.cls
             cls = through if cls is None else through + cls.to(through)
-        return Reduction(keep, later.mix.to(self.mix) @ self.mix, later.sizes, cls)
+        return Reduction(keep, later.mix.to(self.mix) @ self.mix, sizes, cls)
 
     def weights(self, before: int) -> Float[Tensor, "after before"]:
         """``mix``, written out also where nothing was mixed."""

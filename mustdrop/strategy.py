@@ -1,19 +1,20 @@
 """The four kinds of decision. A strategy decides which tokens stay; it never touches a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool
 from torch import Tensor
 
+from mustdrop.fields import Count, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
-    "CacheView", "DecodeStrategy", "KeyTokenStrategy", "ModelFacts", "Place", "PrefillStrategy",
-    "PrefillView", "Rows", "VisionStrategy", "VisionView", "require_choices", "require_counts",
-    "require_layers",
+    "CacheView", "Count", "DecodeStrategy", "KeyTokenStrategy", "Layers", "ModelFacts", "Place",
+    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView",
+    "Weight", "Within", "require_choices", "require_fields",
 ]  # fmt: skip
 
 
@@ -56,17 +57,6 @@ class ModelFacts:
             raise ValueError("[CLS] attention was asked for, but this encoder has no [CLS] token")
 
 
-def require_counts(**counts: int) -> None:
-    """Check that hyper-parameters which count tokens are counts.
-
-    Raises:
-        ValueError: If one is negative.
-    """
-    for name, count in counts.items():
-        if count < 0:
-            raise ValueError(f"{name} must be a count of tokens, 0 or more, got {count}")
-
-
 def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
     """Check hyper-parameters that are one of a few words; a misspelt one must not mean another.
 
@@ -79,18 +69,6 @@ def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
     for name, (came, known) in choices.items():
         if came not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {came!r}")
-
-
-def require_layers(layers: object) -> tuple[int, ...]:
-    """``layers`` as a tuple.
-
-    Raises:
-        ValueError: If they are no list of whole numbers, or none at all.
-    """
-    listed = () if isinstance(layers, str) or not isinstance(layers, Iterable) else tuple(layers)
-    if not listed or any(isinstance(at, bool) or not isinstance(at, int) for at in listed):
-        raise ValueError(f"layers must be a list of one layer or more, like [2, 6], got {layers!r}")
-    return listed
 
 
 class VisionStrategy(ABC):

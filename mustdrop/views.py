@@ -208,3 +208,8 @@ class CacheView:
     survives: Bool[Tensor, " vision"]
     survivors: int
     protected: Bool[Tensor, " vision"]
+    get_generator: Callable[[int], torch.Generator]
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
+        return self.get_generator(seed)

@@ -54,5 +54,6 @@ def cache_view(vision: int, survives: Tensor, **given: Any) -> CacheView:
         "layer": 3, "depth": 32, "number": 0, "positions": torch.arange(35, 35 + vision),
         "survives": survives, "survivors": int(survives.sum()),
         "protected": torch.zeros(vision, dtype=torch.bool),
+        "get_generator": lambda seed: torch.Generator().manual_seed(seed),
     }  # fmt: skip
     return CacheView(**{**values, **given})

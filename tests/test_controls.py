@@ -300,10 +300,10 @@ def test_a_cache_is_cut_to_its_count_survivors_first():
         (lambda: ScheduledRandom(()), "schedules must be one list a prompt"),
         (lambda: ScheduledRandom(((3, 2), (3,))), r"got \[2, 1\] counts"),
         (lambda: ScheduledRandom(((3, 4),)), r"schedules\[0\] must never grow, got \[3, 4\]"),
-        (lambda: ScheduledRandom(((3, 3), (2, -1))), r"schedules\[1\] must be a count .* got -1"),
+        (lambda: ScheduledRandom(((3, 3), (2, -1))), r"schedules\[1\]\[1\] must be .* got -1"),
         (lambda: ScheduledRandom(((3, 2, 1),)).check(FACTS), "each of 4 layers, got 3"),
         (lambda: Scheduled(((3, 2, 1),)).check(FACTS), r"each of 4 layers, got \[3\]"),
-        (lambda: Scheduled(((3, -2),)), r"residents\[0\] must be a count"),
+        (lambda: Scheduled(((3, -2),)), r"residents\[0\]\[1\] must be a count"),
         (lambda: ScheduledGrid((3, -2)), r"keeps\[1\] must be a count"),
         (
             lambda: ScheduledRandom(((3,) * 4,)).reduce(prefill_view(9, number=1)),

@@ -294,7 +294,10 @@ for arguments in cases:
 UNCHECKED_CASES = {
     ("method=vanilla", "+prefill.keep=3"): "PrefillStrategy or None, got DictConfig",
     ("method=vanilla", "dropper.positions=sideways"): "positions must be one of original, compact",
-    ("vision.score=avg",): "vision: score must be one of mean, sum, got 'avg'",
+    ("vision.score=avg",): "vision: LocalMerge.score must be one of mean, sum, got 'avg'",
+    ("method=fastv", "budget=none", "prefill.keep=0.5"): (
+        "prefill: FastV.keep must be a count of tokens, 0 or more, got 0.5"
+    ),
     ("key_tokens.heads=median",): "heads must be one of mean, max, got 'median'",
     ("prefill.layers=3",): "layers must be a list of one layer or more, like [2, 6], got 3",
     ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",

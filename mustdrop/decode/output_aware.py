@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts
+from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_fields
 
 
 @final
@@ -24,6 +24,9 @@ class OutputAware(DecodeStrategy):
     """
 
     from_layer: int = 2
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     def check(self, facts: ModelFacts) -> None:
         if not 0 <= self.from_layer <= facts.depth:

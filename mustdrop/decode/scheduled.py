@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.functional import stable_seed, top_keep
-from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_counts
+from mustdrop.functional import top_keep
+from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, require_fields
 
 
 @final
@@ -17,21 +17,19 @@ from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_cou
 class Scheduled(DecodeStrategy):
     """Cut each layer's KV cache to a given count: survivors of the last layer first, then a draw.
 
-    Source: control, ours; the decode stage beside :class:`ScheduledRandom`.
+    Source: control, ours; the decode stage beside :class:`ScheduledRandom`. The draw depends on
+        seed, prompt, image and layer alone; see :class:`mustdrop.prefill.random.Random` for pixels.
 
     Attributes:
         residents: Per prompt of the batch, the vision tokens that stay in each layer's cache.
-        seed: Which draw among equals; the same in all prompts, as a cache view knows no image.
+        seed: Number of the draw among equals.
     """
 
-    residents: Sequence[Sequence[int]]
+    residents: Sequence[Sequence[Count]]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        told = tuple(tuple(counts) for counts in self.residents)
-        object.__setattr__(self, "residents", told)
-        for prompt, counts in enumerate(told):
-            require_counts(**{f"residents[{prompt}]": min(counts, default=0)})
+        require_fields(self)
 
     def check(self, facts: ModelFacts) -> None:
         found = sorted({len(counts) for counts in self.residents})
@@ -48,7 +46,6 @@ class Scheduled(DecodeStrategy):
         keep = self.residents[view.number][view.layer]
         if keep >= len(view.survives):
             return torch.ones_like(view.survives)
-        drawn = torch.Generator().manual_seed(stable_seed(self.seed, view.layer))
-        score = torch.rand(len(view.survives), generator=drawn).to(view.survives.device)
-        stay = top_keep(score + view.survives, keep)
+        drawn = torch.rand(len(view.survives), generator=view.generator(self.seed))
+        stay = top_keep(drawn.to(view.survives.device) + view.survives, keep)
         return torch.zeros_like(view.survives).index_fill_(0, stay, True)

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mustdrop.functional import top_keep
-from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_counts
+from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, require_fields
 
 
 @final
@@ -31,12 +31,12 @@ class SinkRecent(DecodeStrategy):
         from_layer: The first layer whose cache is cut; the caches of earlier layers stay whole.
     """
 
-    sinks: int = 4
-    tokens: int | None = None
+    sinks: Count = 4
+    tokens: Count | None = None
     from_layer: int = 2
 
     def __post_init__(self) -> None:
-        require_counts(sinks=self.sinks, tokens=self.tokens or 0)
+        require_fields(self)
 
     def check(self, facts: ModelFacts) -> None:
         if not 0 <= self.from_layer <= facts.depth:

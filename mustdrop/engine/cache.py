@@ -1,6 +1,6 @@
 """Stage 3 at work: the KV cache is cut once after the prefill, and decoding gets what fits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Cache
 
 from mustdrop.engine.layout import Masks, Prompt, align, padding
+from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import CacheView, DecodeStrategy
 
@@ -46,14 +47,21 @@ class DecodePass:
         self.rotary: dict[tuple | int, tuple[Tensor, Tensor]] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
 
-    def compact(self, strategy: DecodeStrategy, prompts: Sequence[Prompt]) -> None:
+    def compact(
+        self, strategy: DecodeStrategy, prompts: Sequence[Prompt], keys: Callable[[int], int]
+    ) -> None:
         """Cut every layer's cache to the tokens that the strategy keeps.
 
         The device is asked twice, however many layers and prompts there are: how many tokens stay,
         and which.
+
+        Args:
+            strategy: Stage 3.
+            prompts: State of each prompt at the end of the prefill.
+            keys: Returns the key for random draws of a prompt, given its number.
         """
         depth = len(self.lengths)
-        seen = _Seen(strategy, depth)
+        seen = _Seen(strategy, depth, keys)
         rows = [
             [seen.stays(prompt, number, layer) for number, prompt in enumerate(prompts)]
             for layer in range(depth)
@@ -125,8 +133,8 @@ class DecodePass:
 class _Seen:
     """What a decode strategy decides, computed once for all layers that hold the same tokens."""
 
-    def __init__(self, strategy: DecodeStrategy, depth: int) -> None:
-        self.strategy, self.depth = strategy, depth
+    def __init__(self, strategy: DecodeStrategy, depth: int, keys: Callable[[int], int]) -> None:
+        self.strategy, self.depth, self.keys = strategy, depth, keys
         self.views: dict[tuple[int, int], tuple[Any, tuple[Any, ...]]] = {}
         self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
@@ -146,7 +154,15 @@ class _Seen:
             survivors = len(ledger.alive[self.depth - 1]) - prompt.other
             self.views[same] = (where, (at, last[at], survivors, ledger.protected[at]))
         where, view = self.views[same]
-        keep = self.strategy.keep(CacheView(layer, self.depth, number, *view))
+
+        def generator(seed: int) -> torch.Generator:
+            # "cache": not the draw of a prefill strategy after the same layer once more
+            drawn = stable_seed(seed, self.keys(number), "cache", layer)
+            return torch.Generator().manual_seed(drawn)
+
+        keep = self.strategy.keep(
+            CacheView(layer, self.depth, number, *view, get_generator=generator)
+        )
         answer = (*same, id(keep))
         if (
             answer not in self.rows

@@ -74,6 +74,10 @@ class PrefillPass(PrefillState):
             hidden = self._drop(self.entering, hidden, kwargs, self.compact_vision, None)
         if self.strategy is not None and layer - 1 in self.strategy.layers:
             self.called.add(layer - 1)
+            for number, pad in enumerate(self.pads if layer else ()):
+                self.finite.note(
+                    f"the hidden states after layer {layer - 1}", number, hidden[number, pad:]
+                )
             decisions = [
                 self.strategy.reduce(view_of(self, number, layer - 1, hidden, kwargs))
                 if prompt.count

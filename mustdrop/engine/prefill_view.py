@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mustdrop.engine.arrival import cells
+from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.layout import Prompt
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
@@ -32,6 +33,7 @@ class PrefillState:
         heads: Queries, keys and scaling of the layer that has just run, where they were asked for.
         rotary: Rotary embeddings as they are now; None: as the model made them.
         protected_counts: Prompt -> how many key tokens it has, once counted.
+        finite: Notes on whether all numbers are finite.
     """
 
     adapter: ModelAdapter
@@ -43,6 +45,7 @@ class PrefillState:
     heads: tuple[Tensor, Tensor, float] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     protected_counts: dict[int, int] = field(default_factory=dict)
+    finite: FiniteNotes = field(default_factory=FiniteNotes)
 
     def __post_init__(self) -> None:
         self.input_pads = self.pads
@@ -83,6 +86,9 @@ def view_of(
         else:
             prompt.ledger.scored[layer] = prompt.ledger.scored.get(layer, 0) + query.shape[1]
         weights = attention_rows(query, key, scaling, seen_from, where)
+        stage.finite.note(
+            f"the attention scores of layer {layer + (of == 'next')}", number, weights
+        )
         return weights.to(prompt.alive.device)[..., prompt.vision]
 
     def received() -> Tensor:
@@ -95,6 +101,7 @@ def view_of(
             rows = query[:, first : first + ROWS]
             weights = attention_rows(rows, key, scaling, first)
             total += weights[..., prompt.vision].float().sum((0, 1)) / len(weights)
+        stage.finite.note(f"the attention scores of layer {layer}", number, total)
         return (total / len(prompt)).to(prompt.alive.device)
 
     def entered_positions() -> Tensor:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.image import EncodedImage
 from mustdrop.ledger import TokenLedger
 from mustdrop.reduction import Reduction
@@ -38,9 +39,19 @@ class DropRun:
         images: One per encoded image, in the order of the prompts; empty where no stage looks at
             the encoder.
         mixed: Layer -> each prompt's reduction, where a prefill strategy mixed tokens.
+        finite: Notes on whether all numbers on the way to the answers were finite.
     """
 
     stages: Stages
     ledgers: list[TokenLedger] = field(default_factory=list)
     images: list[EncodedImage] = field(default_factory=list)
     mixed: dict[int, list[Reduction]] = field(default_factory=dict)
+    finite: FiniteNotes = field(default_factory=FiniteNotes)
+
+    def require_finite(self) -> None:
+        """Check that no number on the way to the answers was infinite or NaN; asks the device.
+
+        Raises:
+            NotFinite: A ValueError that names the prompt, the stage and the dtype.
+        """
+        self.finite.require()

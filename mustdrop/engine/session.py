@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from mustdrop.engine.exclusive import (
     one_at_a_time,
 )
 from mustdrop.engine.known import Known
-from mustdrop.engine.layout import Masks
+from mustdrop.engine.layout import Masks, Prompt
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
@@ -45,7 +46,7 @@ class Session:
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
-                owners=self._owners, keys=self._image_key, known=known,
+                owners=self._owners, keys=self._image_key, known=known, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
@@ -64,6 +65,7 @@ class Session:
                 hook = Only(module, function)
                 stack.callback(module.register_forward_hook(hook, always_call=always).remove)
 
+            stack.enter_context(self.run.finite.attach(adapter))
             before(model, self._on_model)
             after(model, self._after_model, always=True)
             before(adapter.base, self._on_base)
@@ -76,7 +78,8 @@ class Session:
             stack.enter_context(attention_tap(probed))
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
-            generate = one_at_a_time(model.generate, self.call, self._before_generate, self._forget)
+            generate = self._explained(model.generate)
+            generate = one_at_a_time(generate, self.call, self._before_generate, self._forget)
             stack.enter_context(instance_method(model, "generate", generate))
             copied = clean_copy(model, ["generate", "__deepcopy__"])
             stack.enter_context(instance_method(model, "__deepcopy__", copied))
@@ -94,9 +97,23 @@ class Session:
         refuse.forward_options(options, self.stages, model.config)
         self._read(options.get("input_ids", options.get("inputs")), options)
 
+    def _explained(self, generate: Callable) -> Callable:
+        """``generate``; where it stops at numbers that are not finite, the first place is named."""
+
+        @wraps(generate)
+        def explained(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return generate(*args, **kwargs)
+            except RuntimeError:  # sampling and linear algebra stop at NaN with words of their own
+                self.run.require_finite()
+                raise
+
+        return explained
+
     def _forget(self) -> None:
         """Leave nothing of a batch that failed on its way to the language model."""
         self.arrival = self.prefill = None
+        self.run.finite.forget()
         if self.encoder is not None:
             self.encoder.forget()
 
@@ -165,10 +182,12 @@ class Session:
         stages = self.stages
         self.prefill = PrefillPass(
             adapter=self.adapter, prompts=prompts, inputs=inputs, pads=self.arrival.pads,
-            keys=self._prompt_key, log_scores=stages.log_scores, strategy=stages.prefill,
-            entering=enter, masks=masks, compact=stages.positions == "compact",
+            keys=self._prompt_keys(prompts, self.arrival.pads), log_scores=stages.log_scores,
+            strategy=stages.prefill, entering=enter, masks=masks, finite=self.run.finite,
+            compact=stages.positions == "compact",
             compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
+        self.run.finite.begin(self.arrival.images, inputs, self.arrival.pads)
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
@@ -218,7 +237,7 @@ class Session:
         self._check(done)
         done.checks.require()
         if self.stages.decode is not None:
-            self.decode.compact(self.stages.decode, done.prompts)
+            self.decode.compact(self.stages.decode, done.prompts, done.keys)
         found = [layer.get_seq_length() for layer in self.decode.layers]
         if found != self.decode.lengths:
             raise RuntimeError(
@@ -254,14 +273,18 @@ class Session:
         pixels = self.pixels.reshape(-1, *self.pixels.shape[-3:])[image]
         return stable_seed(pixels.float().cpu().numpy().tobytes())
 
-    def _prompt_key(self, number: int) -> int:
-        """Key of a prompt's text and images; neighbours and padding do not enter."""
-        assert self.prefill is not None and self.ids is not None
-        first = sum(prompt.images for prompt in self.prefill.prompts[:number])
-        prompt = self.prefill.prompts[number]
-        images = [self._image_key(first + image) for image in range(prompt.images)]
-        ids = self.ids[number, self.prefill.input_pads[number] :]
-        return stable_seed(ids.tolist(), images)
+    def _prompt_keys(self, prompts: list[Prompt], pads: list[int]) -> Callable[[int], int]:
+        """Key of a prompt's text and images, by its number; neighbours and padding do not enter."""
+        ids = self.ids
+        assert ids is not None
+
+        @cache  # it reads the pixels, and every layer may ask for it
+        def key(number: int) -> int:
+            first = sum(prompt.images for prompt in prompts[:number])
+            images = [self._image_key(first + image) for image in range(prompts[number].images)]
+            return stable_seed(ids[number, pads[number] :].tolist(), images)
+
+        return key
 
 
 def _decoding(options: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.known import Known, told
 from mustdrop.functional import stable_seed
@@ -24,6 +25,7 @@ class EncoderState:
         known: What was told of each image from outside.
         encoded: Images of earlier calls for the same prompts.
         batch: Those of this call.
+        finite: Notes on whether all numbers are finite.
     """
 
     adapter: ModelAdapter
@@ -32,15 +34,21 @@ class EncoderState:
     known: Known = ()
     encoded: list[EncodedImage] = field(default_factory=list)
     batch: list[EncodedImage] = field(default_factory=list)
+    finite: FiniteNotes = field(default_factory=FiniteNotes)
 
 
 def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Tensor]) -> VisionView:
     """An image at a place; ``hidden`` holds the tokens of all images of the batch there."""
     image, facts = stage.batch[number], stage.adapter.facts
 
+    def states() -> Tensor:
+        at = f"block {place}" if isinstance(place, int) else place
+        stage.finite.note_image(f"the encoder's hidden states at {at}", number, hidden[number])
+        return hidden[number]
+
     def crops() -> list[Tensor]:
         owner = stage.owners(len(hidden))
-        return [states for states, own in zip(hidden, owner, strict=True) if own == owner[number]]
+        return [crop for crop, own in zip(hidden, owner, strict=True) if own == owner[number]]
 
     def cls_attention(block: int) -> Tensor:
         asked = facts.block(block)
@@ -49,7 +57,9 @@ def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Ten
                 f"[CLS] attention of block {asked} was not read; list it in 'reads', and ask "
                 f"for blocks that have run (now: {sorted(image.cls_attention)})"
             )
-        return image.cls_attention[asked]
+        scores = image.cls_attention[asked]
+        stage.finite.note_image(f"the [CLS] attention scores of block {asked}", number, scores)
+        return scores
 
     def queries_keys(block: int) -> tuple[Tensor, Tensor]:
         asked = facts.block(block)
@@ -58,7 +68,9 @@ def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Ten
                 f"queries and keys of block {asked} were not read; list it in 'reads_keys', "
                 f"and ask for blocks that have run (now: {sorted(image.queries_keys)})"
             )
-        return image.queries_keys[asked]
+        query, key = image.queries_keys[asked]
+        stage.finite.note_image(f"the keys of block {asked}", number, key)
+        return query, key
 
     def generator(seed: int) -> torch.Generator:
         key = stage.keys(len(stage.encoded) + number)
@@ -70,6 +82,6 @@ def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Ten
 
     return VisionView(
         place, facts.grid, facts.has_cls, image.cells, image.sizes,
-        lambda: hidden[number], crops, cls_attention, queries_keys, generator, known,
+        states, crops, cls_attention, queries_keys, generator, known,
         image.spend,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.task import Task
-from transformers import PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 SAMPLING = ("temperature", "top_p", "top_k")
 
@@ -35,6 +35,8 @@ def generate_options(
     """
     sampled = bool(asked.get("do_sample"))
     kept = {name: asked[name] for name in SAMPLING if sampled and asked.get(name) is not None}
+    if sampled:
+        kept["logits_processor"] = LogitsProcessorList([_Drawable()])
     return {
         "do_sample": sampled,
         "num_beams": asked.get("num_beams") or 1,
@@ -42,6 +44,18 @@ def generate_options(
         "pad_token_id": pad_token_id,
         **kept,
     }
+
+
+class _Drawable(LogitsProcessor):
+    """Puts 0 for NaN and infinity, from which nothing can be drawn; all other scores stay.
+
+    Such a draw fails without naming the document, and on a GPU it ends the process. The dropper
+    notes the logits themselves, and the batch is refused by those notes.
+    """
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        # minus infinity stays: it is how other processors rule a token out
+        return scores.masked_fill(scores.isnan() | scores.isposinf(), 0.0)
 
 
 def answer(

@@ -82,4 +82,6 @@ def prompt_inputs(
     inputs = processor(
         text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
     )
-    return inputs.to(model.device, model.dtype)
+    # Pixels keep their float32, which encoders cast themselves: random draws are keyed by them, and
+    # must not depend on the model's dtype.
+    return inputs.to(model.device)

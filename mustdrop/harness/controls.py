@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.dropper import TokenDropper
+from mustdrop.fields import require_fields
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
@@ -75,9 +76,9 @@ class Controls:
     flat_grid: bool
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for field in ("schedule_random", "flat_random"):
-            seeds = tuple(getattr(self, field))
-            object.__setattr__(self, field, seeds)
+            seeds = getattr(self, field)
             if len({*seeds}) < len(seeds):
                 raise ValueError(f"{field} must be a list of different seeds, got {list(seeds)}")
 

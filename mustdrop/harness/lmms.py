@@ -17,6 +17,7 @@ from lmms_eval.api.model import lmms
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
+from mustdrop.engine.finite import NotFinite
 from mustdrop.engine.known import Known
 from mustdrop.harness.answers import answer, generate_options, result, scores
 from mustdrop.harness.chat import prompt_inputs, question
@@ -39,7 +40,8 @@ class DroppedVLM(lmms):
         dropper: What to drop; one without stages for the model as it is.
         config: Everything that decides an answer; it is what ``repr`` tells, and what a cache may
             go by.
-        batch_size: Prompts at a time; it changes no answer.
+        batch_size: Number of prompts at a time. In float32 no answer depends on it; in bfloat16 a
+            prompt may keep other tokens alone than in a batch, see README.
         nominal: The count of tokens asked for, for the records.
         max_new_tokens: Where a task sets none.
         answered: Samples that need not be asked again, by doc_id.
@@ -177,14 +179,26 @@ class DroppedVLM(lmms):
 
         Raises:
             RuntimeError: If a control did not keep what it had to.
+            ValueError: If a number on the way to an answer is infinite or NaN; with the document.
         """
         told = batch[0].options
         options = generate_options(told, self.max_new_tokens, self.processor.tokenizer.pad_token_id)
-        with dropper.attach(self.model, known) as run:
-            tokens = self.model.generate(**inputs, **options)
+        try:
+            with dropper.attach(self.model, known) as run:
+                tokens = self.model.generate(**inputs, **options)
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            # one copy for both, so that the check costs no wait of its own
+            flags = run.finite.flags().to(new)
+            read = torch.cat([new.flatten(), flags]).cpu()
+            run.finite.require(read[new.numel() :].bool())
+        except NotFinite as error:
+            request = batch[error.prompt]
+            where = f"document {request.doc_id} of {request.task.config.task}"
+            under = "" if arm is None else f", under the control {arm.name}"
+            raise ValueError(f"{where}{under}: {error.fault}") from error
         if arm is not None:
             arm.check(run.ledgers)
-        return tokens[:, inputs["input_ids"].shape[1] :].cpu(), run.ledgers
+        return read[: new.numel()].view(new.shape), run.ledgers
 
     def _sample(self, request: Request, row: torch.Tensor, ledger: TokenLedger) -> dict[str, Any]:
         """The record of one answer; its times are the batch's."""

@@ -67,6 +67,7 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
         dropper.attach(model, request.known(needs)) as run,
     ):
         tokens = model.generate(**inputs, **options)
+    run.require_finite()
     ledger = run.ledgers[0]
     if watched is not None:
         watched.take_back(ledger)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import outliers, top_keep
-from mustdrop.strategy import KeyTokenStrategy, ModelFacts, VisionView, require_choices
+from mustdrop.strategy import KeyTokenStrategy, ModelFacts, Share, VisionView, require_fields
 
 
 @final
@@ -36,17 +36,12 @@ class ClsAttention(KeyTokenStrategy):
 
     rule: Literal["outlier", "threshold", "ratio"] = "outlier"
     mu: float = 1.5
-    ratio: float = 0.08
+    ratio: Share = 0.08
     block: int = -1
     heads: Literal["mean", "max"] = "mean"
 
     def __post_init__(self) -> None:
-        require_choices(
-            rule=(self.rule, ("outlier", "threshold", "ratio")),
-            heads=(self.heads, ("mean", "max")),
-        )
-        if not 0 <= self.ratio <= 1:
-            raise ValueError(f"ratio must be in [0, 1], got {self.ratio}")
+        require_fields(self)
 
     @property
     def reads(self) -> tuple[int]:
@@ -60,7 +55,7 @@ class ClsAttention(KeyTokenStrategy):
 
     def joined(self, view: VisionView) -> Float[Tensor, " tokens"]:
         """a_cls, the attention of [CLS] with its heads joined; it depends on no threshold."""
-        heads = view.cls_attention(self.block)
+        heads = view.cls_attention(self.block).float()
         return heads.mean(0) if self.heads == "mean" else heads.amax(0)
 
     def outstanding(self, attention: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:

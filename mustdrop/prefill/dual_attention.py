@@ -1,6 +1,5 @@
 """Dual-attention filtering: drop what neither the whole text nor any single word looks at."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +9,15 @@ from torch import Tensor
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts, require_layers
+from mustdrop.strategy import (
+    Count,
+    Layers,
+    PrefillStrategy,
+    PrefillView,
+    Share,
+    Weight,
+    require_fields,
+)
 
 
 @final
@@ -36,24 +43,22 @@ class DualAttention(PrefillStrategy):
         layers: Acts after these layers, counted from 0.
         strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq.
             9's <=).
-        min_keep: Fewest vision tokens left; where the thresholds leave fewer, those of highest V_j
-            stay.
+        min_keep: Fewest vision tokens left; where the thresholds leave fewer, the others of highest
+            V_j stay too.
     """
 
-    gamma: float | None
-    alpha: float | None
-    layers: Sequence[int] = (2, 6, 10, 14)
+    gamma: Share | None
+    alpha: Weight | None
+    layers: Layers = (2, 6, 10, 14)
     strict: bool = False
-    min_keep: int = 1
+    min_keep: Count = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", require_layers(self.layers))
+        require_fields(self)
         if self.gamma is None and self.alpha is None:
-            raise ValueError("gamma and alpha are both None: give at least one threshold")
-        for name, value in (("gamma", self.gamma), ("alpha", self.alpha)):
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
-        require_counts(min_keep=self.min_keep)
+            raise ValueError(
+                "DualAttention.gamma and alpha are both None: give at least one threshold"
+            )
 
     def reduce(self, view: PrefillView) -> Reduction:
         attention = view.attention(rows="text").float().mean(0)
@@ -68,9 +73,10 @@ class DualAttention(PrefillStrategy):
         protected: Bool[Tensor, " vision"],
     ) -> Int[Tensor, " kept"]:
         """The tokens that stay; see :meth:`unimportant`. Of ``attention`` only maxima are read."""
-        keep = (~self.unimportant(attention, share) | protected).nonzero().flatten()
+        stay = ~self.unimportant(attention, share) | protected
+        keep = stay.nonzero().flatten()
         fewest = min(self.min_keep, len(share))
-        return keep if len(keep) >= fewest else top_keep(share, fewest, protected)
+        return keep if len(keep) >= fewest else top_keep(share, fewest, stay)
 
     def unimportant(
         self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]
@@ -81,6 +87,9 @@ class DualAttention(PrefillStrategy):
             attention: A, the attention from text to vision.
             share: V, its sum over the text.
         """
+        # A token whose attention is NaN gets none; otherwise one of them would keep all tokens.
+        share = share.masked_fill(share.isnan(), 0.0)
+        attention = attention.masked_fill(attention.isnan(), 0.0)
         drop = torch.ones_like(share, dtype=torch.bool)
         if self.gamma is not None:
             limit = self.gamma * share.sum()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_choices, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -26,13 +26,12 @@ class FastV(PrefillStrategy):
         rows: Whose attention counts, ``last`` or ``all``.
     """
 
-    keep: int
+    keep: Count
     layer: int = 1
     rows: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
-        require_choices(rows=(self.rows, ("last", "all")))
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -24,11 +24,11 @@ class KeepCentre(PrefillStrategy):
         layer: Acts after this layer; -1: before the language model.
     """
 
-    keep: int
+    keep: Count
     layer: int = -1
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

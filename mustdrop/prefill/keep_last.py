@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -19,11 +19,11 @@ class KeepLast(PrefillStrategy):
         layer: Acts after this layer; -1: before the language model.
     """
 
-    keep: int
+    keep: Count
     layer: int = -1
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_layers
+from mustdrop.strategy import Layers, PrefillStrategy, PrefillView, Share, require_fields
 
 
 @final
@@ -26,20 +26,18 @@ class PyramidDrop(PrefillStrategy):
         layers: Acts after these layers, counted from 0, ascending; the last layer has no next one.
     """
 
-    ratios: Sequence[float]
-    layers: Sequence[int] = (7, 15, 23)
+    ratios: Sequence[Share]
+    layers: Layers = (7, 15, 23)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", require_layers(self.layers))
-        object.__setattr__(self, "ratios", tuple(self.ratios))
+        require_fields(self)
         if list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers must ascend, got {list(self.layers)}")
+            raise ValueError(f"PyramidDrop.layers must ascend, got {list(self.layers)}")
         if len(self.ratios) != len(self.layers):
             raise ValueError(
-                f"ratios must be one for each of {len(self.layers)} layers, got {list(self.ratios)}"
+                f"PyramidDrop.ratios must be one for each of {len(self.layers)} layers, "
+                f"got {list(self.ratios)}"
             )
-        if not all(0 <= ratio <= 1 for ratio in self.ratios):
-            raise ValueError(f"ratios must be in [0, 1], got {list(self.ratios)}")
 
     def reduce(self, view: PrefillView) -> Reduction:
         score = view.attention(rows="last", of="next").float().mean(0).squeeze(0)

@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -14,7 +14,9 @@ from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
 class Random(PrefillStrategy):
     """Keep vision tokens drawn uniformly, the same ones in every run and batch of a sample.
 
-    Source: control, ours. The draw depends on seed, prompt, image and layer alone.
+    Source: control, ours. The draw depends on seed, prompt, image and layer alone. The image enters
+        by its pixels as the model is given them: pass the processor's float32 pixels, which the
+        model casts by itself, so that a sample's draw is the same in float16 and bfloat16.
 
     Attributes:
         keep: Vision tokens kept per prompt.
@@ -22,12 +24,12 @@ class Random(PrefillStrategy):
         seed: Which draw.
     """
 
-    keep: int
+    keep: Count
     layer: int = -1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

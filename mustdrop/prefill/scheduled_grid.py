@@ -6,7 +6,7 @@ from typing import final
 
 from mustdrop.prefill.uniform_grid import spread
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -20,12 +20,11 @@ class ScheduledGrid(PrefillStrategy):
         keeps: Vision tokens kept of each prompt of the batch.
     """
 
-    keeps: Sequence[int]
+    keeps: Sequence[Count]
     layers = (-1,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "keeps", tuple(self.keeps))
-        require_counts(**{f"keeps[{prompt}]": keep for prompt, keep in enumerate(self.keeps)})
+        require_fields(self)
 
     def reduce(self, view: PrefillView) -> Reduction:
         if view.number >= len(self.keeps):

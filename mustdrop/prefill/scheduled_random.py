@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, ModelFacts, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -21,28 +21,30 @@ class ScheduledRandom(PrefillStrategy):
     After layer l of prompt i:  keep n_i[l + 1] of the tokens alive, each set equally likely.
 
     Source: control, ours. What is left between it and the other method is which tokens were
-        chosen, not how many, nor where. A constant schedule is :class:`Random` at that count.
+        chosen, not how many, nor where. A constant schedule is :class:`Random` at that count;
+        what a draw depends on is said there.
 
     Attributes:
         schedules: Per prompt of the batch, the vision tokens that enter each layer.
         seed: Which draw.
     """
 
-    schedules: Sequence[Sequence[int]]
+    schedules: Sequence[Sequence[Count]]
     seed: int = 0
 
     def __post_init__(self) -> None:
-        told = tuple(tuple(counts) for counts in self.schedules)
-        object.__setattr__(self, "schedules", told)
-        if not told or not told[0] or len({len(counts) for counts in told}) > 1:
+        require_fields(self)
+        schedules = self.schedules
+        if not schedules or not schedules[0] or len({len(counts) for counts in schedules}) > 1:
             raise ValueError(
-                "schedules must be one list a prompt, all with as many counts as there are layers, "
-                f"got {[len(counts) for counts in told]} counts"
+                "ScheduledRandom.schedules must be one list a prompt, all with as many counts as "
+                f"there are layers, got {[len(counts) for counts in schedules]} counts"
             )
-        for prompt, counts in enumerate(told):
-            require_counts(**{f"schedules[{prompt}]": min(counts)})
+        for prompt, counts in enumerate(schedules):
             if any(later > earlier for earlier, later in pairwise(counts)):
-                raise ValueError(f"schedules[{prompt}] must never grow, got {list(counts)}")
+                raise ValueError(
+                    f"ScheduledRandom.schedules[{prompt}] must never grow, got {list(counts)}"
+                )
 
     @property
     def layers(self) -> tuple[int, ...]:

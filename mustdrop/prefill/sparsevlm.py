@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,16 @@ from torch import Tensor
 
 from mustdrop.functional import density_peaks, top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts, require_layers
+from mustdrop.strategy import (
+    Count,
+    Layers,
+    Positive,
+    PrefillStrategy,
+    PrefillView,
+    Share,
+    Within,
+    require_fields,
+)
 
 
 @final
@@ -42,37 +51,28 @@ class SparseVLM(PrefillStrategy):
         per_cluster: Merged tokens for each further cluster, 1 or more.
     """
 
-    scale: float | None = None
+    scale: Annotated[float, Within("0 or more", 0.0)] | None = None
     bias: float | None = None
-    keep: Sequence[int] | None = None
-    layers: Sequence[int] = (2, 6, 15, 19)
-    recycle: float = 0.3
-    per_cluster: int = 10
+    keep: Sequence[Count] | None = None
+    layers: Layers = (2, 6, 15, 19)
+    recycle: Share = 0.3
+    per_cluster: Positive = 10
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", require_layers(self.layers))
+        require_fields(self)
         if list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"layers must ascend, got {list(self.layers)}")
+            raise ValueError(f"SparseVLM.layers must ascend, got {list(self.layers)}")
         given = (self.scale is not None, self.bias is not None)
         if given != ((True, True) if self.keep is None else (False, False)):
             raise ValueError(
-                "give scale and bias, or keep, and not both: got "
+                "SparseVLM: give scale and bias, or keep, and not both: got "
                 f"scale={self.scale}, bias={self.bias}, keep={self.keep}"
             )
-        if self.keep is not None:
-            object.__setattr__(self, "keep", tuple(self.keep))
-            if len(self.keep) != len(self.layers):
-                raise ValueError(
-                    f"keep must have one count for each of {len(self.layers)} layers, "
-                    f"got {list(self.keep)}"
-                )
-            require_counts(**{f"keep[{at}]": count for at, count in enumerate(self.keep)})
-        if self.scale is not None and self.scale < 0:
-            raise ValueError(f"scale must be 0 or more, got {self.scale}")
-        if not 0 <= self.recycle <= 1:
-            raise ValueError(f"recycle must be in [0, 1], got {self.recycle}")
-        if self.per_cluster < 1:
-            raise ValueError(f"per_cluster must be 1 or more, got {self.per_cluster}")
+        if self.keep is not None and len(self.keep) != len(self.layers):
+            raise ValueError(
+                f"SparseVLM.keep must have one count for each of {len(self.layers)} layers, "
+                f"got {list(self.keep)}"
+            )
 
     def reduce(self, view: PrefillView) -> Reduction:
         raters = view.once("SparseVLM.raters", lambda: self.raters(view))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -22,11 +22,11 @@ class TextTopK(PrefillStrategy):
         layer: Acts after this layer, on its attention.
     """
 
-    keep: int
+    keep: Count
     layer: int = 0
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import even_cells
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_counts
+from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -22,11 +22,11 @@ class UniformGrid(PrefillStrategy):
         layer: Acts after this layer; -1: before the language model.
     """
 
-    keep: int
+    keep: Count
     layer: int = -1
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

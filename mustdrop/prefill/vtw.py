@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView
+from mustdrop.strategy import PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -25,6 +25,9 @@ class VTW(PrefillStrategy):
     """
 
     layer: int
+
+    def __post_init__(self) -> None:
+        require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:

@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import even_regions
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 @final
@@ -21,11 +21,11 @@ class AveragePool(VisionStrategy):
         keep: Tokens kept per image; more than there are patches keeps all.
     """
 
-    keep: int
+    keep: Count
     at = ("projected",)
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     def reduce(self, view: VisionView) -> Reduction:
         (height, width), cells = view.grid, view.cells

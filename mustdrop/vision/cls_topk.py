@@ -5,7 +5,7 @@ from typing import final
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
 
 
 @final
@@ -27,12 +27,12 @@ class ClsTopK(VisionStrategy):
         block: The encoder block whose attention is read.
     """
 
-    keep: int
+    keep: Count
     block: int = -1
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def reads(self) -> tuple[int]:
@@ -42,5 +42,5 @@ class ClsTopK(VisionStrategy):
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score = view.cls_attention(self.block).mean(0)
+        score = view.cls_attention(self.block).float().mean(0)
         return Reduction(top_keep(score, min(self.keep, len(score))))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 def cosine_distance(hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
@@ -66,11 +66,11 @@ class DivPrune(VisionStrategy):
         keep: Tokens kept per image, K.
     """
 
-    keep: int
+    keep: Count
     at = ("projected",)
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
+        require_fields(self)
 
     def reduce(self, view: VisionView) -> Reduction:
         hidden = view.hidden

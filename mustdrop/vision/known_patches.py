@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 @final
@@ -19,6 +19,9 @@ class KnownPatches(VisionStrategy):
         PocketVQA tells ``target_patches``, the objects that a question is about, and
         ``object_patches``. No method may look at either, so this bounds them all.
 
+    The draw among equals depends on the pixels as the model is given them; see
+    :class:`mustdrop.prefill.random.Random`.
+
     Attributes:
         keep: Tokens kept per image; None: exactly the marked ones (the unmarked ones where
             ``invert``).
@@ -27,15 +30,14 @@ class KnownPatches(VisionStrategy):
         seed: Of the draw among equals.
     """
 
-    keep: int | None
+    keep: Count | None
     mark: str = "target_patches"
     invert: bool = False
     seed: int = 0
     at = ("features",)
 
     def __post_init__(self) -> None:
-        if self.keep is not None:
-            require_counts(keep=self.keep)
+        require_fields(self)
 
     @property
     def needs(self) -> tuple[str]:

@@ -1,15 +1,15 @@
 """Local spatial merging: one token for each window of similar patches."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mustdrop.functional import window_similarity, windows
+from mustdrop.functional import ranked, window_similarity, windows
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
+from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
 
 @final
@@ -25,7 +25,7 @@ class LocalMerge(VisionStrategy):
 
     Attributes:
         tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for
-            ``sum``.
+            ``sum``. One above the range merges nothing, and more than twice the range is refused.
         window: Side k of a window, in patches, at least 2; it must divide the grid.
         block: The encoder block after which windows merge.
         score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
@@ -38,7 +38,7 @@ class LocalMerge(VisionStrategy):
     """
 
     tau: float
-    window: int = 3
+    window: Annotated[int, Within("at least 2 patches wide", 2.0)] = 3
     block: int = 0
     score: Literal["mean", "sum"] = "sum"
     strict: bool = True
@@ -46,13 +46,15 @@ class LocalMerge(VisionStrategy):
     order: Literal["raster", "similarity"] = "raster"
 
     def __post_init__(self) -> None:
-        require_choices(
-            score=(self.score, ("mean", "sum")),
-            crops=(self.crops, ("own", "fewest")),
-            order=(self.order, ("raster", "similarity")),
-        )
-        if self.window < 2:
-            raise ValueError(f"a window must be at least 2 patches wide, got {self.window}")
+        require_fields(self)
+        most = 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
+        # Twice the range leaves a way to write "merge nothing"; a threshold far outside is that of
+        # the other score, and would merge nothing silently.
+        if abs(self.tau) > 2 * most:
+            raise ValueError(
+                f"LocalMerge.tau must be near the range of score={self.score}, which is [-{most}, "
+                f"{most}] for a window of {self.window}x{self.window}, got {self.tau}"
+            )
 
     @property
     def at(self) -> tuple[int]:
@@ -76,9 +78,9 @@ class LocalMerge(VisionStrategy):
         else:
             alike = [self.alike(window_similarity(crop, index, self.score)) for crop in view.crops]
             fewest = int(torch.stack([crop.sum() for crop in alike]).min())
-            chosen = similarity.topk(fewest).indices
+            chosen = ranked(similarity)[:fewest]
         if self.order == "similarity":
-            chosen = chosen[similarity[chosen].argsort(descending=True, stable=True)]
+            chosen = chosen[ranked(similarity[chosen])]
         return self._merge(index[chosen], hidden)
 
     def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:

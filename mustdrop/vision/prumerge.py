@@ -1,7 +1,7 @@
 """PruMerge: tokens that [CLS] stands out for, each taking in its nearest neighbours."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,12 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import attention_rows, complement, outliers
+from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_choices
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
 Reading = Literal["paper", "code"]
+Kept = Annotated[int, Within("1 or more, as what was dropped fills one token", 1.0)]
 TINY = 1.0e-30  # tokens without any attention average to their plain mean
 
 
@@ -25,7 +26,9 @@ def score_and_keys(
     if reading == "paper":
         score = view.cls_attention(block).float().mean(0)
     else:
-        score = attention_rows(query[:, :1], key, key.shape[-1] ** -0.5)[0, 0, 1:].float()
+        # in float32: no attention of the model has these products over all channels
+        scaling = key.shape[-1] ** -0.5
+        score = attention_rows(query[:, :1].float(), key.float(), scaling)[0, 0, 1:]
         view.spend(key.shape[1] * key.shape[2])
     return score, key[0, 1:].float()
 
@@ -75,22 +78,9 @@ def merged(
         left = score[rest] if reading == "code" else score[rest].clamp_min(TINY)
         last = score.new_zeros(1, len(score))
         last[0, rest] = left if reading == "code" else left / left.sum()
-        best = rest[score[rest].argmax(0, keepdim=True)]
+        best = rest[ranked(score[rest])[:1]]
         keep, mix = torch.cat([centres, best]), torch.cat([mix, last])
     return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
-
-
-def require_setting(keep: int | None, neighbours: int, reading: str) -> None:
-    """Check the fields that PruMerge and PruMerge+ share.
-
-    Raises:
-        ValueError: If one cannot be.
-    """
-    require_choices(reading=(reading, ("paper", "code")))
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep must be 1 or more, what was dropped fills one token, got {keep}")
-    if neighbours < 0:
-        raise ValueError(f"neighbours must be a count of tokens, 0 or more, got {neighbours}")
 
 
 @final
@@ -116,14 +106,14 @@ class PruMerge(VisionStrategy):
             a single head.
     """
 
-    keep: int | None = None
+    keep: Kept | None = None
     block: int = -1
-    neighbours: int = 32
+    neighbours: Count = 32
     reading: Reading = "code"
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_setting(self.keep, self.neighbours, self.reading)
+        require_fields(self)
 
     @property
     def normalised(self) -> bool:
@@ -146,5 +136,5 @@ class PruMerge(VisionStrategy):
             centres = int(outliers(score).sum())
         else:
             centres = len(score) if self.keep >= len(score) else self.keep - 1
-        order = score.argsort(descending=True, stable=True)
+        order = ranked(score)
         return merged(view, score, keys, order[:centres], self.neighbours, self.reading)

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import complement, outliers
+from mustdrop.functional import complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView
-from mustdrop.vision.prumerge import Reading, merged, require_setting, score_and_keys
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
+from mustdrop.vision.prumerge import Kept, Reading, merged, score_and_keys
 
 
 def grid_step(standing_out: int, tokens: int) -> int:
@@ -45,14 +45,14 @@ class PruMergePlus(VisionStrategy):
         reading: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
     """
 
-    keep: int | None = None
+    keep: Kept | None = None
     block: int = -1
-    neighbours: int = 32
+    neighbours: Count = 32
     reading: Reading = "code"
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_setting(self.keep, self.neighbours, self.reading)
+        require_fields(self)
 
     @property
     def normalised(self) -> bool:
@@ -77,7 +77,7 @@ class PruMergePlus(VisionStrategy):
     def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
         tokens = len(score)
         standing_out = int(outliers(score).sum())
-        chosen = score.argsort(descending=True, stable=True)[:standing_out]
+        chosen = ranked(score)[:standing_out]
         rest = complement(chosen, tokens)
         step = max(grid_step(standing_out, tokens), 1)
         on_grid = (rest % step == 0) & (rest < tokens - 1)
@@ -87,7 +87,7 @@ class PruMergePlus(VisionStrategy):
         tokens = len(score)
         centres = tokens if keep >= tokens else keep - 1
         spaced = centres // 2
-        chosen = score.argsort(descending=True, stable=True)[: centres - spaced]
+        chosen = ranked(score)[: centres - spaced]
         rest = complement(chosen, tokens)
         place = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
         return torch.cat([chosen, rest[place]])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mustdrop.functional import bipartite_matching
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
 
 
 def merge_schedule(r: int | Sequence[int], blocks: int, inflect: float = 0.0) -> list[int]:
@@ -64,21 +64,17 @@ class ToMe(VisionStrategy):
             the port of ModelTC/LightCompress (9701d035), which forgets sizes.
     """
 
-    removed: Sequence[int]
+    removed: Sequence[Count]
     proportional: bool = True
     weighted: bool = True
     inside_block = True
 
     def __post_init__(self) -> None:
-        listed = tuple(self.removed)
-        if not all(isinstance(count, int) for count in listed):
-            came = self.removed
-            raise ValueError(f"removed must list a count for each block, [17, 16], got {came!r}")
-        object.__setattr__(self, "removed", listed)
-        require_counts(**{f"removed[{block}]": count for block, count in enumerate(listed)})
+        require_fields(self)
         if self.proportional and not self.weighted:
             raise ValueError(
-                "weighted=False forgets how many patches a token has, which proportional=True needs"
+                "ToMe.weighted=False forgets how many patches a token has, "
+                "which proportional=True needs"
             )
 
     @property

@@ -1,16 +1,23 @@
 """VisionZip: the tokens that [CLS] looks at, and the rest merged into a few."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Annotated, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.functional import complement, top_keep
+from mustdrop.functional import complement, ranked, top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import (
+    Count,
+    ModelFacts,
+    VisionStrategy,
+    VisionView,
+    Within,
+    require_fields,
+)
 
 
 def contextual(
@@ -55,16 +62,14 @@ class VisionZip(VisionStrategy):
         block: The encoder block whose attention and keys are read.
     """
 
-    dominant: int
-    contextual: int
+    dominant: Annotated[int, Within("1 or more, as [CLS] counts", 1.0)]
+    contextual: Count
     block: int = -2
     at = ("features",)
     normalised = False
 
     def __post_init__(self) -> None:
-        require_counts(contextual=self.contextual)
-        if self.dominant < 1:
-            raise ValueError(f"dominant counts [CLS] and must be 1 or more, got {self.dominant}")
+        require_fields(self)
 
     @property
     def reads(self) -> tuple[int]:
@@ -89,7 +94,7 @@ class VisionZip(VisionStrategy):
         targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
         patches = torch.cat([dominant, rest[targets]])
         unplaced = complement(patches, tokens)
-        slot = unplaced[score[unplaced].argmax(0, keepdim=True)]
+        slot = unplaced[ranked(score[unplaced])[:1]]
         keep = torch.cat([slot, patches])
         mix = torch.zeros(len(keep), tokens, device=score.device)
         mix[1 : len(dominant) + 1].scatter_(1, dominant[:, None], 1.0)

@@ -8,8 +8,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.functional import ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, require_counts
+from mustdrop.strategy import (
+    Count,
+    ModelFacts,
+    Share,
+    VisionStrategy,
+    VisionView,
+    require_fields,
+)
 
 PER_STEP = 8  # duplicates weeded out at a time
 
@@ -48,15 +56,13 @@ class VisPruner(VisionStrategy):
         block: The encoder block whose attention is read.
     """
 
-    keep: int
-    important: float = 0.5
+    keep: Count
+    important: Share = 0.5
     block: int = -2
     at = ("features",)
 
     def __post_init__(self) -> None:
-        require_counts(keep=self.keep)
-        if not 0 <= self.important <= 1:
-            raise ValueError(f"important must be a share in [0, 1], got {self.important}")
+        require_fields(self)
 
     @property
     def reads(self) -> tuple[int]:
@@ -66,9 +72,9 @@ class VisPruner(VisionStrategy):
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score = view.cls_attention(self.block).mean(0)
+        score = view.cls_attention(self.block).float().mean(0)
         tokens, keep = len(score), min(self.keep, len(score))
-        order = score.argsort(descending=True, stable=True)
+        order = ranked(score)
         important = int(keep * self.important)
         chosen = order[:important]
         if important < keep < tokens:

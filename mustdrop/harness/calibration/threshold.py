@@ -96,6 +96,7 @@ def executed(
     for inputs in batches:
         with replace(dropper, decode=None).attach(model) as run:
             model.generate(**inputs, do_sample=False, max_new_tokens=1)
+        run.require_finite()
         entered += [ledger.counts().executed_average for ledger in run.ledgers]
         tick()
     return entered

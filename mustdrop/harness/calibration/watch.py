@@ -145,6 +145,7 @@ def _watch_windows(
 def _prefill(model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]) -> list[TokenLedger]:
     with dropper.attach(model) as run:
         model.generate(**inputs, do_sample=False, max_new_tokens=1)
+    run.require_finite()
     return run.ledgers
 
 

@@ -87,9 +87,10 @@ def _next_token(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]
 ) -> Float[Tensor, "prompts vocab"]:
     """Logits of the token behind each prompt."""
-    with dropper.attach(model):
+    with dropper.attach(model) as run:
         out = model.generate(
             **inputs, do_sample=False, max_new_tokens=1, output_logits=True,
             return_dict_in_generate=True,
         )  # fmt: skip
+    run.require_finite()
     return out.logits[0]

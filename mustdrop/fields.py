@@ -1,0 +1,132 @@
+"""Kinds of hyper-parameters, written as the types of a dataclass's fields, and their check.
+
+A field says what it may hold (``keep: Count``), and :func:`require_fields` holds it to that when
+the dataclass is made. Knows nothing about strategies.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Within:
+    """Range of a number, or of the length of a list.
+
+    Attributes:
+        text: Words for the range in a message, behind "must be".
+        least: Smallest value allowed.
+        most: Largest value allowed.
+    """
+
+    text: str
+    least: float = -math.inf
+    most: float = math.inf
+
+
+Count = Annotated[int, Within("a count of tokens, 0 or more", 0.0)]
+Positive = Annotated[int, Within("a count, 1 or more", 1.0)]
+Share = Annotated[float, Within("a share in [0, 1]", 0.0, 1.0)]
+Weight = Annotated[float, Within("an attention weight in [0, 1]", 0.0, 1.0)]
+Layers = Annotated[Sequence[int], Within("a list of one layer or more, like [2, 6]", 1.0)]
+
+TEXTS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+
+
+def require_fields(instance: Any) -> None:
+    """Check every field of a frozen dataclass against its type, and store the plain value.
+
+    Whole numbers of any kind (NumPy's too) become ``int``, real ones ``float``, lists ``tuple``.
+    True and False are no numbers here, and a text that spells a number is none.
+
+    Args:
+        instance: Instance of a dataclass, in its ``__post_init__``.
+
+    Raises:
+        ValueError: If a field holds what it may not, with the class and the field.
+    """
+    kinds = _kinds(type(instance))
+    for field in fields(instance):
+        name = f"{type(instance).__name__}.{field.name}"
+        value = plain(name, getattr(instance, field.name), kinds[field.name])
+        object.__setattr__(instance, field.name, value)
+
+
+def plain(name: str, value: Any, kind: Any) -> Any:
+    """``value`` as the plain Python value of a kind.
+
+    Args:
+        name: Name of the field, for the message.
+        value: Value to check.
+        kind: ``int``, ``float``, ``bool`` or ``str``; a choice of words (``Literal``); a
+            ``Sequence`` of a kind; any of these :class:`Within` a range, or ``| None``.
+
+    Raises:
+        ValueError: If the value is none of that kind.
+    """
+    if NoneType in get_args(kind):
+        if value is None:
+            return None
+        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+        return _of(name, value, kind, ", or None")
+    return _of(name, value, kind, "")
+
+
+@cache
+def _kinds(of: type) -> Mapping[str, Any]:
+    return get_type_hints(of, include_extras=True)
+
+
+def _of(name: str, value: Any, kind: Any, rest: str) -> Any:
+    """:func:`plain` of a value that is not None; ``rest`` ends the message."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        base, within = parts
+        found = _basic(value, base) if base in TEXTS else _listed(value, get_args(base)[0])
+        size = len(found) if isinstance(found, tuple) else found
+        if size is None or not within.least <= size <= within.most:
+            raise ValueError(f"{name} must be {within.text}{rest}, got {value!r}")
+        return found
+    if origin is Literal:
+        if value not in parts:
+            raise ValueError(f"{name} must be one of {', '.join(parts)}{rest}, got {value!r}")
+        return value
+    if not parts:
+        basic = _basic(value, kind)
+        if basic is None:
+            raise ValueError(f"{name} must be {TEXTS[kind]}{rest}, got {value!r}")
+        return basic
+    if not _is_list(value):
+        raise ValueError(f"{name} must be a list{rest}, got {value!r}")
+    return tuple(plain(f"{name}[{index}]", part, parts[0]) for index, part in enumerate(value))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
+
+
+def _listed(value: Any, kind: type) -> tuple[Any, ...] | None:
+    """A list of plain values; None where it is no list or a part is none of the kind."""
+    parts = tuple(_basic(part, kind) for part in value) if _is_list(value) else (None,)
+    return None if None in parts else parts
+
+
+def _basic(value: Any, kind: type) -> Any:
+    """A plain ``int``, ``float``, ``bool`` or ``str``; None where the value is none of the kind."""
+    if kind is bool:
+        return bool(value) if isinstance(value, bool | np.bool_) else None
+    if kind is str:
+        return value if isinstance(value, str) else None
+    if isinstance(value, bool):
+        return None
+    if kind is int:
+        return int(value) if isinstance(value, Integral) else None
+    if not isinstance(value, Real) or not math.isfinite(value):
+        return None
+    return float(value)
