@@ -1,6 +1,6 @@
 """What one prompt kept and cost, from its ledger: numbers of a sample. Knows no benchmark."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from transformers import PreTrainedModel
 
 from mustdrop import cost
+from mustdrop.harness.shapes import decoder_shape, encoder_shape
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 
@@ -53,28 +54,13 @@ class Meter:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> "Meter":
-        """From the model's own configuration."""
+        """From the model's own modules.
+
+        Raises:
+            ValueError: If a part of the model has no closed form of its costs.
+        """
         adapter = adapter_for(model)
-        text, vision = model.config.text_config, model.config.vision_config
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        decoder = cost.DecoderShape(
-            hidden=text.hidden_size,
-            query=text.num_attention_heads * width,
-            kv=text.num_key_value_heads * width,
-            ffn=text.intermediate_size,
-            vocab=text.vocab_size,
-            bytes_per_value=torch.finfo(model.dtype).bits // 8,
-        )
-        encoder = cost.EncoderShape(
-            hidden=vision.hidden_size,
-            ffn=vision.intermediate_size,
-            blocks=adapter.facts.blocks,
-            patches=adapter.patches,
-            extra=int(adapter.facts.has_cls),
-            patch_values=3 * vision.patch_size**2,
-            projected=text.hidden_size,
-        )
-        return cls(adapter, decoder, encoder)
+        return cls(adapter, decoder_shape(adapter), encoder_shape(adapter))
 
     def measure(self, ledger: TokenLedger, nominal: float | None) -> dict[str, Any]:
         """Counts, multiply-accumulates, bytes; ``vanilla_``: of the prompt with nothing dropped.
@@ -84,22 +70,16 @@ class Meter:
             nominal: The count that was asked for, if any was.
         """
         images = self.adapter.images_per_prompt([int(ledger.vision.sum())])[0]
-        everything = torch.arange(ledger.seq_len)
-        layers = range(ledger.depth)
-        vanilla = replace(
-            ledger, encoder=[], alive=dict.fromkeys(layers, everything), scored={},
-            cached=dict.fromkeys(layers, everything),
-        )  # fmt: skip
         return {
             "vision_tokens": ledger.vision_per_layer(),
             "resident_tokens": ledger.resident_per_layer(),
             "counts": ledger.counts(nominal).as_dict(),
             "prefill_macs": cost.prefill_macs(ledger, self.decoder),
-            "vanilla_macs": cost.prefill_macs(vanilla, self.decoder),
+            "vanilla_macs": cost.vanilla_macs(ledger, self.decoder),
             "encoder_macs": cost.encoder_macs(ledger, self.encoder, images),
-            "vanilla_encoder_macs": cost.encoder_macs(vanilla, self.encoder, images),
+            "vanilla_encoder_macs": cost.vanilla_encoder_macs(self.encoder, images),
             "scoring_macs": cost.scoring_macs(ledger, self.decoder),
             "kv_bytes": cost.kv_bytes(ledger, self.decoder),
-            "vanilla_kv_bytes": cost.kv_bytes(vanilla, self.decoder),
+            "vanilla_kv_bytes": cost.vanilla_kv_bytes(ledger, self.decoder),
             "prompt_tokens": ledger.seq_len,
         }
