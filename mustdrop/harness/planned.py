@@ -68,7 +68,7 @@ def planned(config: Mapping[str, Any]) -> float | None:
         return None
     if prefill is None:
         return float(left)
-    layers = prefill.get("layers", [prefill.get("layer")])
+    layers: Any = prefill.get("layers", [prefill.get("layer")])
     if not _counts(layers, least=-1) or max(layers) > depth - 2:
         return None
     after = _behind_layers(prefill, left)
@@ -77,9 +77,10 @@ def planned(config: Mapping[str, Any]) -> float | None:
 
 def _behind_the_encoder(node: Node, entered: int) -> int | None:
     """Vision tokens that a vision strategy with these fields leaves."""
-    if _counts([node.get("keep")]):
-        return min(node["keep"], entered)
-    pair = [node.get("dominant"), node.get("contextual")]
+    keep: Any = node.get("keep")
+    if _counts([keep]):
+        return min(keep, entered)
+    pair: list[Any] = [node.get("dominant"), node.get("contextual")]
     if _counts(pair):
         return min(sum(pair), entered)
     if _counts(node.get("removed")):
@@ -93,7 +94,8 @@ def _behind_layers(node: Node, entered: int) -> list[int] | None:
     """Vision tokens after each drop of a prefill strategy with these fields."""
     if _withdraws(node):
         return [0]
-    keep, ratios = node.get("keep"), node.get("ratios")
+    keep: Any = node.get("keep")
+    ratios: Any = node.get("ratios")
     if _listed(ratios) and all(isinstance(r, int | float) and 0 <= r <= 1 for r in ratios):
         counts = [int(entered * ratio) for ratio in ratios]
         return [min(counts[: at + 1]) for at in range(len(counts))]
