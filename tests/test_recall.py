@@ -65,7 +65,7 @@ def shares(ledger: TokenLedger, mixed: dict) -> list[dict[int, dict[int, float]]
 
 
 def credit(rows: dict[int, dict[int, float]], patch: int) -> float:
-    return min(1.0, 10 * sum(row.get(patch, 0.0) for row in rows.values()))
+    return min(1.0, 10 * max((row.get(patch, 0.0) for row in rows.values()), default=0.0))
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
     if any(not isnan(row["target_recall"]) for row in ran):
         yield (
             "target recall, %: patches asked about that the tokens carry in the last layer; a "
-            "patch counts in full from a tenth of a token on, and in proportion below."
+            "patch counts in full where it is a tenth of some token, in proportion below."
         )
     yield "Vision tokens, KV cache: means over samples. FLOPs: share of vanilla, same prompts."
     if len(setups) > 1:

@@ -27,9 +27,9 @@ def target_recall(
 ) -> dict[str, float | None]:
     """Share of the patches asked about that the tokens still carry.
 
-    A token is shared among its patches by their weights in it. A patch whose shares in all tokens
-    add up to a tenth of a token or more counts in full; below that it counts in proportion. So a
-    dropped patch counts 0, a kept one 1, and each of the nine patches of a merged 3 x 3 window 1;
+    A token is shared among its patches by their weights in it, and a patch counts by its share of
+    the token that holds most of it: in full from a tenth of that token on, in proportion below. So
+    a dropped patch counts 0, a kept one 1, and each of the nine patches of a merged 3 x 3 window 1;
     but a token that holds a little of everything, as PruMerge's remainder does, carries ten
     patches' worth and no more.
 
@@ -57,7 +57,7 @@ def target_recall(
                     slots = alive[ledger.vision[alive]]
                 _mix(shares, slots.to(shares.device), mixed[after])
         done = layer - 1
-        carried = shares[ledger.alive[layer].to(shares.device)].sum(0) / FULL_SHARE
+        carried = shares[ledger.alive[layer].to(shares.device)].amax(0) / FULL_SHARE
         recall[name] = float(carried.clamp(max=1.0)[asked].mean())
     return recall
 
