@@ -27,6 +27,7 @@ from experiments.compose import composed, conf_dir, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.budget import STAGES, unreachable
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.planned import require_planned
 
 PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
 PLACES = ("model", "dropper", "budget", *STAGES)
@@ -57,6 +58,7 @@ class MustDropVLM(DroppedVLM):
             floor = unreachable(config)
             if floor is not None:
                 raise ValueError(f"budget: out of reach, the least executed average is {floor:g}")
+            require_planned(config)
             torch.manual_seed(config["seed"])
             dropper = instantiate(cfg.dropper)
             model, processor = instantiate(cfg.model).load(device or "auto")

@@ -30,6 +30,7 @@ from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.parts import parts_folder, put_aside
+from mustdrop.harness.planned import require_planned
 from mustdrop.harness.ranks import OK, Turn, next_turn
 from mustdrop.harness.record import finished, read_record, run_folder
 from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
@@ -80,6 +81,7 @@ def _require(config: Mapping[str, Any]) -> None:
         raise ValueError(
             f"budget.tokens must be a count, 0 or more, got {config['budget']['tokens']!r}"
         )
+    require_planned(config)
 
 
 def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:

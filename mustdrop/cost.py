@@ -1,8 +1,11 @@
 """What a prompt costs, in closed form from its ledger: FLOPs and bytes of KV cache.
 
+``vanilla`` costs are those of the same prompt with nothing dropped. They follow from sizes alone,
+so that they are the same for every method.
+
 Conventions, by name:
   macs      multiply-accumulates of matrix products; attention over the full n x n square, no causal
-            halving; SwiGLU's three matrices; the strategies' own scoring included.
+            halving; two or three matrices in the MLP; the strategies' own scoring included.
   flops     2 x macs, what ``torch.utils.flop_counter`` counts.
   sparsevlm 4 n d^2 + 2 n^2 d + 3 n d m per layer, the count that SparseVLM's code prints and calls
             FLOPs: the macs of a decoder whose heads are all key-value heads, without scoring and
@@ -12,7 +15,7 @@ Conventions, by name:
 Knows nothing about models: shapes are numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mustdrop.ledger import TokenLedger
@@ -28,9 +31,10 @@ class DecoderShape:
         hidden: Width d.
         query: Width of all query heads together.
         kv: Width of all key (or value) heads together.
-        ffn: Inner width m of the SwiGLU.
+        ffn: Inner width m of the MLP.
         vocab: Rows of the head.
         bytes_per_value: Of one cached number.
+        mlp_matrices: Number of d x m matrices in the MLP: 3 with a gate (SwiGLU), 2 without.
     """
 
     hidden: int
@@ -39,10 +43,12 @@ class DecoderShape:
     ffn: int
     vocab: int
     bytes_per_value: int = 2
+    mlp_matrices: int = 3
 
     def layer_macs(self, tokens: int) -> int:
         """One layer over ``tokens`` tokens."""
-        projections = 2 * self.hidden * (self.query + self.kv) + 3 * self.hidden * self.ffn
+        projections = 2 * self.hidden * (self.query + self.kv)
+        projections += self.mlp_matrices * self.hidden * self.ffn
         return tokens * projections + 2 * tokens**2 * self.query
 
 
@@ -58,6 +64,10 @@ class EncoderShape:
         extra: Tokens besides the patches: 1 for a [CLS].
         patch_values: Numbers in one patch, channels included.
         projected: Width behind the projector.
+        extra_projected: Number of tokens besides the patches that reach the projector: 1 where the
+            language model receives the [CLS].
+        pooled: Whether an attention-pooling head runs behind the blocks, as SigLIP's does by
+            default. Its output is not used, but it is computed.
     """
 
     hidden: int
@@ -67,11 +77,37 @@ class EncoderShape:
     extra: int
     patch_values: int
     projected: int
+    extra_projected: int = 0
+    pooled: bool = False
 
     def block_macs(self, tokens: int, left: int) -> int:
         """One block over ``tokens`` tokens, of which ``left`` enter the MLP."""
         attention = 4 * tokens * self.hidden**2 + 2 * tokens**2 * self.hidden
         return attention + 2 * left * self.hidden * self.ffn
+
+    def head_macs(self, tokens: int) -> int:
+        """The pooling head: one query attends to ``tokens`` tokens, then an MLP on the result."""
+        attention = 2 * (tokens + 1) * self.hidden**2 + 2 * tokens * self.hidden
+        return attention + 2 * self.hidden * self.ffn
+
+    def image_macs(self, seen: Mapping[int, int], inside: bool = False) -> int:
+        """Patch embedding, blocks, head and projector of one image.
+
+        Args:
+            seen: Per block, the patch tokens at its input; the number of blocks stands for the
+                projector. The patch tokens of a block that is missing are those of all patches.
+            inside: Whether the blocks lost tokens between attention and MLP, not after.
+        """
+        total = self.patches * self.patch_values * self.hidden
+        tokens = self.patches
+        for block in range(self.blocks):
+            tokens = seen.get(block, self.patches)
+            left = seen.get(block + 1, tokens) if inside else tokens
+            total += self.block_macs(tokens + self.extra, left + self.extra)
+        if self.pooled:
+            total += self.head_macs(tokens + self.extra)
+        left = seen.get(self.blocks, self.patches) + self.extra_projected
+        return total + left * (self.hidden * self.projected + self.projected**2)
 
 
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
@@ -101,17 +137,14 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
         shape: Sizes of the encoder.
         images: Images of the prompt.
     """
-    total = ledger.encoder_spent
-    for image in range(images):
-        seen = ledger.encoder[image] if image < len(ledger.encoder) else {}
-        total += shape.patches * shape.patch_values * shape.hidden
-        for block in range(shape.blocks):
-            tokens = seen.get(block, shape.patches)
-            left = seen.get(block + 1, tokens) if ledger.inside else tokens
-            total += shape.block_macs(tokens + shape.extra, left + shape.extra)
-        left = seen.get(shape.blocks, shape.patches)
-        total += left * (shape.hidden * shape.projected + shape.projected**2)
-    return total
+    seen = [*ledger.encoder, *({} for _ in range(images - len(ledger.encoder)))]
+    blocks = sum(shape.image_macs(image, ledger.inside) for image in seen[:images])
+    return blocks + ledger.encoder_spent
+
+
+def vanilla_encoder_macs(shape: EncoderShape, images: int) -> int:
+    """What the encoder and the projector cost when nothing is dropped in them."""
+    return images * shape.image_macs({})
 
 
 def flops(macs: int) -> int:
@@ -129,6 +162,11 @@ def kv_bytes(ledger: TokenLedger, shape: DecoderShape) -> int:
     """Bytes of the prompt's KV cache while decoding, text and vision."""
     tokens = sum(len(cached) for cached in ledger.cached.values())
     return 2 * tokens * shape.kv * shape.bytes_per_value
+
+
+def vanilla_kv_bytes(ledger: TokenLedger, shape: DecoderShape) -> int:
+    """Bytes of the same prompt's KV cache when nothing is dropped."""
+    return 2 * ledger.depth * ledger.seq_len * shape.kv * shape.bytes_per_value
 
 
 def paper_mb(ledger: TokenLedger) -> float:

@@ -12,9 +12,11 @@ from transformers import DynamicCache
 
 from mustdrop import TokenDropper, cost
 from mustdrop.decode.output_aware import OutputAware
+from mustdrop.harness.measure import Meter
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention
-from mustdrop.prefill.fastv import FastV
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView
 
 SHAPE = cost.DecoderShape(hidden=32, query=32, kv=16, ffn=64, vocab=97, bytes_per_value=4)
 ENCODER = cost.EncoderShape(
@@ -54,8 +56,21 @@ def counted(model, inputs) -> tuple[int, int]:
     return vision, flops["Global"] - vision
 
 
+@pytest.fixture(scope="module")
+def untouched() -> dict[str, int]:
+    """What the prompt below costs a model that nothing is attached to, by the counter."""
+    model = tiny_llava("eager")
+    vision, decoder = counted(model, prompt(model, flat=0.5))
+    tokens = prompt(model)["input_ids"].shape[1]
+    return {
+        "vanilla_encoder_macs": vision // 2,
+        "vanilla_macs": decoder // 2,
+        "vanilla_kv_bytes": 6 * 2 * tokens * 16 * 4,
+    }
+
+
 @pytest.mark.parametrize("name", DROPPERS)
-def test_closed_forms_equal_the_counter_to_the_integer(name):
+def test_closed_forms_equal_the_counter_to_the_integer(name, untouched):
     model = tiny_llava("eager")
     inputs = prompt(model, flat=0.5)
     dropper = DROPPERS[name]
@@ -67,16 +82,39 @@ def test_closed_forms_equal_the_counter_to_the_integer(name):
     assert vision + decoder == ours + prefill
     if dropper.vision is None or "projected" not in dropper.vision.at:
         assert vision == ours  # behind the projector, the counter takes it for the decoder's
+    # what the prompt costs with nothing dropped is no method's own number
+    line = Meter.of(model).measure(ledger, None)
+    assert {key: line[key] for key in untouched} == untouched
+    assert cost.flops(line["prefill_macs"] + line["encoder_macs"]) == ours + prefill
 
 
-def test_vanilla_costs_are_those_of_an_untouched_model():
+def test_vanilla_costs_are_those_that_the_run_without_stages_has():
     model = tiny_llava("eager")
-    inputs = prompt(model)
-    _, decoder = counted(model, inputs)
-    with TokenDropper(prefill=FastV(5)).attach(model) as run, torch.inference_mode():
-        model(**inputs)
-    assert decoder == cost.flops(cost.vanilla_macs(run.ledgers[0], SHAPE))
-    assert cost.prefill_macs(run.ledgers[0], SHAPE) < cost.vanilla_macs(run.ledgers[0], SHAPE)
+    with TokenDropper().attach(model) as run, torch.inference_mode():
+        model(**prompt(model, images=2))
+    line = Meter.of(model).measure(run.ledgers[0], None)
+    assert line["vanilla_macs"] == line["prefill_macs"]
+    assert line["vanilla_encoder_macs"] == line["encoder_macs"]
+    assert line["vanilla_kv_bytes"] == line["kv_bytes"]
+
+
+class TwoLooks(PrefillStrategy):
+    """Looks at the last row, then at all rows, then at what is received, after one layer."""
+
+    layers = (2,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        looks = [view.attention(rows=rows)[:, -1].mean(0) for rows in ("last", "text")]
+        return view.best(sum([*looks, view.received()]), 9)
+
+
+def test_a_layer_that_is_read_more_than_once_costs_each_time():
+    model = tiny_llava("eager")
+    with TokenDropper(prefill=TwoLooks()).attach(model) as run:
+        _, decoder = counted(model, prompt(model))
+    ledger = run.ledgers[0]
+    assert ledger.scored == {2: 1 + 7 + ledger.seq_len}
+    assert decoder == cost.flops(cost.prefill_macs(ledger, SHAPE))
 
 
 def test_kv_bytes_are_the_bytes_in_the_cache():

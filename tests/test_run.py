@@ -237,6 +237,7 @@ def command(monkeypatch, *arguments):
         ),
         (["method=fastv", "prefill.keep=3", "prefill.layer=11"], "acts after layer 11"),
         (["method=fastv", "prefill.keep=-1"], "keep must be a count of tokens, 0 or more, got -1"),
+        (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: leave"),
         (["method=fastv", "budget=none"], "prefill.keep: no budget to compute it from"),
         (["budget=none"], "prefill.gamma has no value"),
         (
@@ -300,6 +301,14 @@ UNCHECKED_CASES = {
     ),
     ("key_tokens.heads=median",): "heads must be one of mean, max, got 'median'",
     ("prefill.layers=3",): "layers must be a list of one layer or more, like [2, 6], got 3",
+    ("method=pyramiddrop", "prefill.layers=3"): "layers must be a list of ascending layers from -1",
+    ("method=sparsevlm_fixed", "prefill.layers=[1.5]"): "list of ascending layers from -1 to 10",
+    (
+        "method=fastv",
+        "prefill.layer=1.5",
+    ): "prefill.keep: this model can drop after layers -1 to 10",
+    ("method=sparsevlm_fixed", "prefill.recycle=none"): "recycle must be in [0, 1], got 'none'",
+    ("method=sparsevlm_fixed", "prefill.per_cluster=2.5"): "per_cluster must be a count of 1 or",
     ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",
 }
 
@@ -331,8 +340,9 @@ def test_a_sweep_outlives_a_cell_that_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "failures", [])
     command(
-        monkeypatch, "-m", "method=fastv", "batch_size=2", "benchmark.limit=2", "prefill.keep=-1,9"
-    )
+        monkeypatch, "-m", "method=fastv", "budget=none", "batch_size=2", "benchmark.limit=2",
+        "prefill.keep=-1,9",
+    )  # fmt: skip
     assert len(launch.failures) == 1
     assert "keep must be a count" in launch.failures[0]
     assert [record["n"] for record in read_records(tmp_path / "outputs")] == [2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mustdrop.harness.budget import budget_keep
+from mustdrop.harness.budget import budget_keep, floor, keep_for
 from mustdrop.harness.schedules import (
     average,
     pyramid_ratios,
@@ -38,7 +38,10 @@ def test_schedules_meet_their_budget(model, tokens):
     ratios = pyramid_ratios({"tokens": tokens}, model, layers)
     counts = sparsevlm_keep({"tokens": tokens}, model, layers)
     if tokens < lowest:
-        assert ratios == counts == f"floor {lowest:g}"
+        assert ratios == f"floor {lowest:g}"
+        # what is recycled stays in any case
+        least = average(entered, recycled(entered, [0, 0, 0]), layers, depth)
+        assert counts == f"floor {least:g}" and lowest < least < lowest + 20
         return
     kept = [int(entered * ratio) for ratio in ratios]
     executed = by_summing(entered, kept, layers, depth)
@@ -68,6 +71,55 @@ def test_the_authors_counts_of_sparsevlm_miss_their_budgets_as_executed():
     assert recycled(576, [300, 200, 110]) == [309, 204, 113]
 
 
+@pytest.mark.parametrize("layers", [[0], [2, 6, 15], [0, 1, 2, 3], [-1, 5]])
+@pytest.mark.parametrize("recycle", [0.0, 0.05, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("per_cluster", [1, 2, 10, 1000])
+def test_counts_of_sparsevlm_follow_all_its_fields(layers, recycle, per_cluster):
+    least = average(576, recycled(576, [0] * len(layers), recycle, per_cluster), layers, 32)
+    for tokens in (576, 400, 192, 64, least, min(least + 1, 576)):
+        counts = sparsevlm_keep({"tokens": tokens}, LLAVA, layers, recycle, per_cluster)
+        if tokens < least:
+            assert counts == f"floor {least:g}"
+        else:
+            executed = average(576, recycled(576, counts, recycle, per_cluster), layers, 32)
+            assert executed == pytest.approx(tokens, abs=0.5)
+            assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("form", [pyramid_ratios, sparsevlm_keep])
+def test_a_budget_that_is_exactly_the_floor_is_in_reach(form):
+    layers = [2, 6, 15]
+    counts = form({"tokens": 54}, LLAVA, layers)
+    if form is pyramid_ratios:
+        assert counts == [0, 0, 0]
+        assert form({"tokens": 53.99}, LLAVA, layers) == "floor 54"
+    else:
+        least = average(576, recycled(576, [0, 0, 0]), layers, 32)
+        assert counts == "floor 57.0312" and least == 57.03125
+        assert form({"tokens": least}, LLAVA, layers) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("layers", [[], [3, 2], [2, 2], [2, 31], [-2, 3], [True, 3], [1, False]])
+@pytest.mark.parametrize("form", [pyramid_ratios, sparsevlm_keep])
+def test_layers_that_no_schedule_has_are_refused_in_words(form, layers):
+    with pytest.raises(ValueError, match="layers must be a list of ascending layers from -1 to 30"):
+        form({"tokens": 192}, LLAVA, layers)
+    form({"tokens": 192}, LLAVA, [-1, 30])
+
+
+@pytest.mark.parametrize(
+    ("recycle", "per_cluster", "reason"),
+    [
+        (2.0, 10, r"recycle must be in \[0, 1\], got 2.0"),
+        (-0.1, 10, r"recycle must be in \[0, 1\], got -0.1"),
+        (0.3, 0, "per_cluster must be a count of 1 or more, got 0"),
+    ],
+)
+def test_shares_and_counts_that_cannot_be_are_refused_in_words(recycle, per_cluster, reason):
+    with pytest.raises(ValueError, match=reason):
+        sparsevlm_keep({"tokens": 192}, LLAVA, [2, 6], recycle, per_cluster)
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: str(model["layers"]))
 @pytest.mark.parametrize("tokens", [1, *BUDGETS])
 def test_tome_ends_at_its_budget_and_never_merges_more_than_half(model, tokens):
@@ -95,6 +147,28 @@ def test_vtw_takes_the_nearest_whole_layer():
     for tokens, layer in ((192, 10), (128, 6), (64, 3), (270, 14)):
         assert withdraw_layer({"tokens": tokens}, LLAVA) == layer
     assert [withdraw_layer({"tokens": t}, POCKET) for t in (192, 128, 64)] == [3, 2, 0]
+
+
+def test_a_count_is_the_nearest_one_and_the_floor_itself_is_in_reach():
+    """Against all counts that there are, for every layer."""
+    for layer in range(-1, 11):
+        lowest = floor(576, 12, layer)
+        assert keep_for(lowest, 576, 12, layer) == 0
+        if lowest:
+            assert keep_for(lowest - 0.01, 576, 12, layer) is None
+        for tokens in (lowest, lowest + 0.3, lowest + 7.77, 200.5, 333.3, 575.6, 576.0):
+            if tokens >= lowest:
+                executed = [average(576, [keep], [layer], 12) for keep in range(577)]
+                nearest = min(abs(value - tokens) for value in executed)
+                keep = keep_for(tokens, 576, 12, layer)
+                assert keep is not None
+                assert abs(executed[keep] - tokens) == pytest.approx(nearest, abs=1e-9)
+
+
+@pytest.mark.parametrize("layer", [-2, 11, True])
+def test_a_layer_that_there_is_not_is_refused_in_words(layer):
+    with pytest.raises(ValueError, match=f"can drop after layers -1 to 10, got {layer}"):
+        budget_keep({"tokens": 192}, POCKET, layer)
 
 
 def test_parts_of_a_budget_add_up():

@@ -68,7 +68,10 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
     if any(not isnan(row["floor"]) for row in rows):
         yield "floor: the least executed average that the method reaches; the budget is below it."
     if any(not isnan(row["target_recall"]) for row in ran):
-        yield "target recall, %: patches asked about that some token carries in the last layer."
+        yield (
+            "target recall, %: patches asked about that the tokens carry in the last layer; a "
+            "patch counts in full where it is a tenth of some token, in proportion below."
+        )
     yield "Vision tokens, KV cache: means over samples. FLOPs: share of vanilla, same prompts."
     if len(setups) > 1:
         yield "Seconds compare only within one setup:"

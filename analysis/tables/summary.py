@@ -36,7 +36,7 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         on, as many tokens as each sample's executed average.
     nominal, paper_average, executed_average, resident: The four counts, means over samples.
     matched: Whether the executed average is within 1 % of the budget.
-    target_recall_input, target_recall: Share of the patches asked about that some token carries at
+    target_recall_input, target_recall: Share of the patches asked about that the tokens carry at
         the language model's input, and in its last layer; where the benchmark knows them.
     floor: The least executed average that the method reaches, where its budget lies below; such a
         cell has no accuracy.

@@ -80,7 +80,9 @@ def _unfit_decoder(adapter: ModelAdapter) -> None:
                     f"{name} is not supported: its layer {index}, a {type(layer).__name__}, has no "
                     f"{part!r}"
                 )
-        _unfit_layer(name, index, layer.self_attn, inspect.signature(type(layer).forward).parameters)
+        _unfit_layer(
+            name, index, layer.self_attn, inspect.signature(type(layer).forward).parameters
+        )
     if adapter.final_norm is None:
         raise ValueError(f"{name} is not supported: it has no norm behind its layers")
     for field, value in vars(text.config).items():

@@ -28,7 +28,7 @@ def keep_for(tokens: float, vision_tokens: int, layers: int, layer: int = -1) ->
     Raises:
         ValueError: If there is no such layer, or the budget is no count.
     """
-    if not -1 <= layer <= layers - 2:
+    if isinstance(layer, bool) or not isinstance(layer, int) or not -1 <= layer <= layers - 2:
         raise ValueError(f"this model can drop after layers -1 to {layers - 2}, got {layer}")
     if tokens < 0:
         raise ValueError(f"a budget is a count of tokens, 0 or more, got {tokens}")
@@ -74,9 +74,9 @@ def budget_keep(
         ValueError: If no budget was chosen.
     """
     tokens, vision_tokens, layers = required(budget, model)
-    keep = keep_for(tokens, vision_tokens, layers, int(layer))
+    keep = keep_for(tokens, vision_tokens, layers, layer)
     if keep is None:
-        return f"{FLOOR} {floor(vision_tokens, layers, int(layer)):g}"
+        return f"{FLOOR} {floor(vision_tokens, layers, layer):g}"
     return round(keep * share)
 
 

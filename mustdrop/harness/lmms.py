@@ -9,7 +9,7 @@ batch is done.
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance
@@ -26,8 +26,15 @@ from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.measure import Meter, target_recall
 from mustdrop.harness.requests import Request, read_request
 from mustdrop.ledger import TokenLedger
+from mustdrop.reduction import Reduction
 
-_Passed = tuple[torch.Tensor, list[TokenLedger]]  # new tokens and ledgers of a batch
+
+class _Passed(NamedTuple):
+    """What a pass over a batch left: per prompt, its new tokens, its ledger, its mixed layers."""
+
+    rows: torch.Tensor
+    ledgers: list[TokenLedger]
+    mixed: list[dict[int, Reduction]]
 
 
 class DroppedVLM(lmms):
@@ -144,7 +151,7 @@ class DroppedVLM(lmms):
         inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
         needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
         known = [told for request in batch for told in request.known(needs)]
-        rows, ledgers = self._pass(self.dropper, batch, inputs, known)
+        rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, known)
         asked = time.perf_counter()
         beside: list[tuple[Arm, _Passed]] = []
         for arm in self.controls.arms(self.dropper, ledgers) if self.controls else ():
@@ -155,7 +162,7 @@ class DroppedVLM(lmms):
         ended = time.perf_counter()
         samples = []
         for place, request in enumerate(batch):
-            sample = self._sample(request, rows[place], ledgers[place])
+            sample = self._sample(request, rows[place], ledgers[place], mixed[place])
             sample["seconds"] = (asked - start) / len(batch)
             if self.controls is not None:
                 sample["controls"] = self._beside(request, place, beside)
@@ -198,9 +205,19 @@ class DroppedVLM(lmms):
             raise ValueError(f"{where}{under}: {error.fault}") from error
         if arm is not None:
             arm.check(run.ledgers)
-        return read[: new.numel()].view(new.shape), run.ledgers
+        mixed = [
+            {layer: decisions[place] for layer, decisions in run.mixed.items()}
+            for place in range(len(batch))
+        ]
+        return _Passed(read[: new.numel()].view(new.shape), run.ledgers, mixed)
 
-    def _sample(self, request: Request, row: torch.Tensor, ledger: TokenLedger) -> dict[str, Any]:
+    def _sample(
+        self,
+        request: Request,
+        row: torch.Tensor,
+        ledger: TokenLedger,
+        mixed: Mapping[int, Reduction],
+    ) -> dict[str, Any]:
         """The record of one answer; its times are the batch's."""
         said, new = self._said(request, row)
         doc = request.doc
@@ -209,7 +226,7 @@ class DroppedVLM(lmms):
         marked = doc.get("target_patches") if self.image is None else None
         recall = {}
         if marked is not None and ledger.vision.any():
-            recall = target_recall(ledger, marked)
+            recall = target_recall(ledger, marked, mixed)
         return {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
@@ -234,7 +251,7 @@ class DroppedVLM(lmms):
     ) -> dict[str, list[dict[str, Any]]]:
         """What the controls answered to one request, by their kind."""
         told: dict[str, list[dict[str, Any]]] = {}
-        for arm, (rows, ledgers) in beside:
+        for arm, (rows, ledgers, _) in beside:
             said, _ = self._said(request, rows[place])
             counts = ledgers[place].counts(self.nominal).as_dict()
             told.setdefault(arm.name, []).append({"seed": arm.seed, **said, "counts": counts})

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-# Share of the patches asked about that some token carries, where a benchmark knows them.
+# Share of the patches asked about that the tokens carry, where a benchmark knows them.
 RECALL = ("target_recall_input", "target_recall")
 # What may change without making it another run; benchmark.limit too.
 UNKEYED = (

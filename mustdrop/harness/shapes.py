@@ -1,0 +1,194 @@
+"""Sizes of a model's parts, read from its modules, for the closed forms of :mod:`mustdrop.cost`.
+
+A part whose work those forms do not cover is refused by the name of its class. Only costs are
+refused: :class:`mustdrop.TokenDropper` does not need them. Knows no prompt.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from mustdrop.cost import DecoderShape, EncoderShape
+from mustdrop.models import ModelAdapter
+
+
+def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
+    """Sizes of the decoder and its head.
+
+    Raises:
+        ValueError: If a part of it is not covered, such as experts, attention of another kind, or
+            layers of several sizes.
+    """
+    model, text = adapter.model, adapter.model.config.text_config
+    hidden, config = text.hidden_size, text.to_dict()
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or head.in_features != hidden:
+        _refuse(head, "the head must be one matrix from the hidden size to the vocabulary")
+    counted: list[nn.Module] = []
+    shapes = set()
+    for layer in adapter.layers:
+        attention, own, mlp = _halves(layer)
+        width = attention.__dict__.get("head_dim") or 0
+        query = width * (config.get("num_attention_heads") or 0)
+        kv = width * (config.get("num_key_value_heads") or 0)
+        if not query * kv or _macs(own) != 2 * hidden * (query + kv):
+            _refuse(attention, "attention must have query, key, value and output matrices alone")
+        shapes.add((query, kv, *_mlp(mlp, hidden, layer)))
+        counted += [*own, *mlp]
+    _require_counted(adapter.language_model, counted)
+    if len(shapes) != 1:
+        _refuse(adapter.layers[0], "all layers must have the same sizes")
+    query, kv, ffn, matrices = shapes.pop()
+    return DecoderShape(
+        hidden=hidden,
+        query=query,
+        kv=kv,
+        ffn=ffn,
+        vocab=head.out_features,
+        bytes_per_value=torch.finfo(model.dtype).bits // 8,
+        mlp_matrices=matrices,
+    )
+
+
+def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
+    """Sizes of the vision encoder and the projector.
+
+    Raises:
+        ValueError: If a part of them is not covered.
+    """
+    (tower,), config = adapter.encoders, adapter.model.config
+    width, projected = config.vision_config.hidden_size, config.text_config.hidden_size
+    try:
+        blocks = adapter.blocks(tower)
+    except AttributeError as error:
+        _refuse(tower, f"its blocks must be where those of CLIP are ({error})")
+    counted: list[nn.Module] = []
+    inner = set()
+    for block in blocks:
+        attention, own, mlp = _halves(block)
+        if len(own) != 4 or _macs(own) != 4 * width**2:
+            _refuse(attention, "an encoder's attention must have four square matrices alone")
+        inner.add(_mlp(mlp, width, block))
+        counted += [*own, *mlp]
+    ffn, matrices = inner.pop()
+    if inner or matrices != 2:
+        _refuse(blocks[0], "all blocks of an encoder must have the same two matrices in their MLP")
+    patches = [part for part in tower.modules() if isinstance(part, nn.Conv2d)]
+    if len(patches) != 1 or patches[0].kernel_size != patches[0].stride:
+        _refuse(tower, "the patch embedding must be one convolution whose stride is its size")
+    pooling = _pooling(tower, width, ffn)
+    _require_counted(tower, [*counted, *patches, *pooling])
+    maps = _linears(adapter.projector)
+    if [(m.in_features, m.out_features) for m in maps] != [(width, projected), (projected,) * 2]:
+        _refuse(adapter.projector, "the projector must have two matrices")
+    _require_counted(adapter.projector, maps)
+    return EncoderShape(
+        hidden=width,
+        ffn=ffn,
+        blocks=len(blocks),
+        patches=adapter.patches,
+        extra=int(adapter.facts.has_cls),
+        patch_values=patches[0].weight[0].numel(),
+        projected=projected,
+        extra_projected=int(adapter.keeps_cls),
+        pooled=bool(pooling),
+    )
+
+
+def _linears(part: nn.Module) -> list[nn.Linear]:
+    return [module for module in part.modules() if isinstance(module, nn.Linear)]
+
+
+def _macs(matrices: Sequence[nn.Linear]) -> int:
+    """Multiply-accumulates of one token, by features: packed weights have other shapes."""
+    return sum(matrix.in_features * matrix.out_features for matrix in matrices)
+
+
+def _halves(layer: nn.Module) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
+    """A layer's attention, its matrices, and the matrices of the layer's MLP.
+
+    Raises:
+        ValueError: If the layer has no attention of that name, or weights in other parts too, as
+            experts are.
+    """
+    parts = dict(layer.named_children())
+    if "self_attn" not in parts:
+        _refuse(layer, "a layer must have attention called self_attn")
+    _require_counted(layer, _linears(layer))
+    attention = parts.pop("self_attn")
+    own = _linears(attention)
+    mlp = [matrix for part in parts.values() for matrix in _linears(part)]
+    for half in (own, mlp):
+        owners = [part for part in layer.modules() if {*half} & {*part.children()}]
+        if len(owners) > 1:
+            _refuse(owners[1], "a layer must have one attention and one MLP, for every token")
+    return attention, own, mlp
+
+
+def _mlp(matrices: Sequence[nn.Linear], hidden: int, owner: nn.Module) -> tuple[int, int]:
+    """Inner width of an MLP, and its number of hidden x inner matrices; a fused gate is two.
+
+    Raises:
+        ValueError: If it is no MLP of two or three such matrices.
+    """
+    for back in matrices:
+        ffn, forth = back.in_features, [matrix for matrix in matrices if matrix is not back]
+        sizes = [matrix.out_features for matrix in forth]
+        fits = back.out_features == hidden and all(m.in_features == hidden for m in forth)
+        if fits and sizes in ([ffn], [ffn, ffn], [2 * ffn]):
+            return ffn, 1 + sum(sizes) // ffn
+    _refuse(owner, "an MLP must have two matrices, or three with a gate")
+
+
+def _pooling(tower: nn.Module, hidden: int, ffn: int) -> list[nn.Module]:
+    """The parts of an attention-pooling head with one query an image; none where there is none.
+
+    Raises:
+        ValueError: If the tower has another head.
+    """
+    kind = nn.MultiheadAttention
+    attention = [part for part in tower.modules() if isinstance(part, kind)]
+    if not attention:
+        return []
+    head = next(part for part in tower.modules() if {*attention} & {*part.children()})
+    query = [tuple(parameter.shape) for parameter in head.parameters(recurse=False)]
+    inside = _linears(attention[0])
+    mlp = [matrix for matrix in _linears(head) if matrix not in inside]
+    if (
+        len(attention) > 1
+        or query != [(1, 1, hidden)]
+        or attention[0].embed_dim != hidden
+        or _mlp(mlp, hidden, head) != (ffn, 2)
+    ):
+        _refuse(head, "a pooling head must have one query, one attention and one MLP")
+    return [head, *attention, *inside, *mlp]
+
+
+def _require_counted(part: nn.Module, counted: Collection[nn.Module]) -> None:
+    """Raise if a part holds weights that are neither counted nor used element by element.
+
+    Of the latter kind are norms, activations and embeddings, and a [CLS] beside the patch
+    embedding. A vector that a part with parts of its own holds may be anything.
+    """
+    known = {*counted}
+    for module in part.modules():
+        own = list(module.parameters(recurse=False))
+        if not own or module in known or isinstance(module, nn.Embedding):
+            continue
+        children = list(module.children())
+        vectors = all(parameter.dim() < 2 for parameter in own)
+        if children:
+            by_element = vectors and any(isinstance(child, nn.Conv2d) for child in children)
+        else:
+            by_element = vectors or type(module).__name__.endswith("Norm")
+        if not by_element:
+            _refuse(module, "its weights are of a kind that is not counted")
+
+
+def _refuse(part: object, reason: str) -> NoReturn:
+    raise ValueError(
+        f"the costs of {type(part).__name__} have no closed form here: {reason}; a run could not "
+        "record its costs (TokenDropper alone needs none)"
+    )
