@@ -4,8 +4,8 @@
     make gpu ARGS=--dry-run         # the same cells at tiny size on the CPU; seconds
     python -m experiments.gpu --show outputs/gpu/<card>.json
 
-It writes one JSON and one table, after every step anew, so that a run that is killed leaves what it
-measured. See experiments/gpu/README.md.
+It writes one JSON, anew after every step, and one table, anew after every cell, so that a run that
+is killed leaves what it measured. See experiments/gpu/README.md.
 """
 
 import argparse
@@ -19,13 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-STARTED = time.monotonic()  # the limit counts the imports too
-
-from experiments.gpu import environment  # noqa: E402
-from experiments.gpu.cells import SIZES, Setting, cells  # noqa: E402
-from experiments.gpu.progress import ProgressLine  # noqa: E402
-from experiments.gpu.report import failures, table  # noqa: E402
-from experiments.gpu.runner import Runner, dumps, write  # noqa: E402
+from experiments.gpu import environment
+from experiments.gpu.cells import SIZES, Setting, cells
+from experiments.gpu.progress import ProgressLine
+from experiments.gpu.report import DEFINITIONS, failures, table
+from experiments.gpu.runner import OPEN, Runner, dumps, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,8 +53,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main(given: Sequence[str] | None = None, started: float | None = None) -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Measure and print; 0 where all went well, 1 where a step failed, 2 where nothing can run."""
+    started = time.monotonic()  # the limit counts the imports too
     options = arguments(given)
     if options.show is not None:
         sys.stdout.write(table(json.loads(options.show.read_text(encoding="utf-8"))))
@@ -73,8 +72,16 @@ def main(given: Sequence[str] | None = None, started: float | None = None) -> in
     record = start(options, sys.argv[1:] if given is None else given)
     path = options.out / f"{slug(record)}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
 
+    written = 0
+
     def save(current: Any) -> None:
+        """Write the record, and the table whenever a cell has ended."""
+        nonlocal written
         write(path, dumps(current))
+        ended = sum(entry["state"] not in OPEN for entry in current["cells"])
+        if ended != written:
+            written = ended
+            write(path.with_suffix(".txt"), table(current))
 
     line = ProgressLine(sys.stderr)
     for sentence in record["misfits"]:
@@ -82,7 +89,7 @@ def main(given: Sequence[str] | None = None, started: float | None = None) -> in
     runner = Runner(record, options.limit, save, line.show, started=started)
     runner.run(wanted)
     record["machine_at_end"] = {"nvidia_smi": environment.nvidia_smi()}
-    save(record)
+    write(path, dumps(record))
     text = table(record)
     write(path.with_suffix(".txt"), text)
     line.clear()
@@ -119,20 +126,5 @@ def slug(record: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", record["device"]["name"].lower()).strip("-")
 
 
-DEFINITIONS = {
-    "encoder_ms": "pixels on the device to the language model's input, projector included",
-    "prefill_ms": "decoder layers and last norm; a method's decisions and cache cut included",
-    "total_ms": "from pixels and ids on the device to the first token, or to an answer's last one; "
-    "reading the picture and splitting the text into tokens are left out",
-    "reference": "the model's own blocks and layers on sequences cut to the arm's executed lengths: "
-    "no hooks, no scores, no selection; for an answer, a bare loop without generate()",
-    "batch": "the prompts of a timed batch have one length, one picture and equal counts; batches "
-    "whose prompts keep different numbers of tokens need masks, and are not timed here",
-    "counts": "of MustDrop: windows to merge by a threshold found on the pictures, survivors of the "
-    "filter from schedules.json; it scores and decides by itself too, so its time is an upper bound",
-    "noise": "distance of the masked model in bfloat16 from the same masked model in float32",
-    "weights": "random; built on the device from the shapes alone",
-}
-
 if __name__ == "__main__":
-    sys.exit(main(started=STARTED))
+    sys.exit(main())

@@ -21,6 +21,7 @@ class Setting:
         full: Shape of the model that is timed.
         batches: Batch sizes that are timed.
         rounds: Rounds of prefills; a quarter as many, at least one, of whole answers.
+        warm_ups: Prefills of each arm before the first round; at most one of whole answers.
         new_tokens: Length of a timed answer.
         check_tokens: Length of an answer that is held against masking.
     """
@@ -32,15 +33,17 @@ class Setting:
     rounds: int
     new_tokens: int
     check_tokens: int
+    warm_ups: int
 
 
 SIZES = {
     "full": {
         "small": "small", "full": "llava15_7b", "batches": (1, 8), "new_tokens": 32,
-        "check_tokens": 4,
+        "check_tokens": 4, "warm_ups": 2,
     },
     "tiny": {
-        "small": "tiny", "full": "tiny", "batches": (1, 2), "new_tokens": 4, "check_tokens": 2,
+        "small": "tiny", "full": "tiny", "batches": (1, 2), "new_tokens": 3, "check_tokens": 2,
+        "warm_ups": 0,
     },
 }  # fmt: skip
 
@@ -81,8 +84,10 @@ def cells(setting: Setting) -> list[Cell]:
             from experiments.gpu.timing import Bench
 
             given = (Device(setting.device), setting.full, batch, setting.new_tokens, full_model)
-            rounds = setting.rounds if measure == "prefill" else max(1, setting.rounds // 4)
-            return Bench(*given).steps(rounds, measure)
+            rounds, warm_ups = setting.rounds, setting.warm_ups
+            if measure == "generate":
+                rounds, warm_ups = max(1, rounds // 4), min(1, warm_ups)
+            return Bench(*given).steps(measure, rounds, warm_ups)
 
         what = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
         return Cell(f"{what}, {setting.full}, batch {batch}", steps)

@@ -68,7 +68,7 @@ class Device:
             "tf32_matmul": matmul.allow_tf32,
             "tf32_convolution": cudnn.allow_tf32,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "bf16_reduced_precision_reduction": bool(matmul.allow_bf16_reduced_precision_reduction),
+            "bf16_reduced_precision": matmul.allow_bf16_reduced_precision_reduction,
             "flash_sdp": torch.backends.cuda.flash_sdp_enabled(),
             "efficient_sdp": torch.backends.cuda.mem_efficient_sdp_enabled(),
             "math_sdp": torch.backends.cuda.math_sdp_enabled(),

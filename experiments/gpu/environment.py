@@ -3,6 +3,7 @@
 Reads versions without importing the packages, so that it works where an import fails.
 """
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -92,20 +93,24 @@ def nvidia_smi() -> list[str]:
         return []
     fields = "name,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw,memory.total"
     query = [command, f"--query-gpu={fields}", "--format=csv,noheader"]
-    result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [f"nvidia-smi did not answer: {type(error).__name__}"]
     return (result.stdout or result.stderr).strip().splitlines()
 
 
-def code(root: Path) -> str:
-    """Commit of the checkout, with + where files differ; "unknown" where git is not to be had."""
-    if shutil.which("git") is None or not (root / ".git").exists():
-        return "unknown"
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    return (git("rev-parse", "HEAD") or "unknown") + ("+" if git("status", "--porcelain") else "")
+def code(root: Path) -> dict[str, str | None]:
+    """Hash of the sources that run, and the commit; None where the checkout came without git."""
+    sources = hashlib.sha256()
+    for folder in ("mustdrop", "experiments/gpu"):
+        for path in sorted((root / folder).rglob("*.py")):
+            sources.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    commit = None
+    if shutil.which("git") is not None and (root / ".git").exists():
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"sources": sources.hexdigest()[:16], "commit": commit or None}
 
 
 def has_cuda() -> bool:
@@ -125,7 +130,7 @@ def describe(record: Mapping[str, Any]) -> Sequence[str]:
     smi = record["machine"]["nvidia_smi"]
     return [
         f"{name} · {packages}",
-        f"code {record['code'][:12]} · started {record['started']} · {record['command']}",
+        f"sources {record['code']['sources']} · started {record['started']} · {record['command']}",
         *(f"nvidia-smi: {line}" for line in smi),
         *record["misfits"],
     ]

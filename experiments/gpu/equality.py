@@ -45,12 +45,12 @@ class Equality:
         self.attention, self.new_tokens = attention, new_tokens
 
     def steps(self) -> list[Step]:
-        """Build, then each method on each batch; with other attention than sdpa the main ones."""
+        """Build, then each method on each batch: all in float32 with sdpa, else the main ones."""
         flash = self.attention.startswith("flash")
         if flash and not self._has_flash():
             return [Step("flash attention", lambda: {"kind": "note", "note": "not installed"})]
         methods = small_methods(self.shape.slots)
-        if self.attention != "sdpa":
+        if (self.dtype, self.attention) != (torch.float32, "sdpa"):
             methods = {name: methods[name] for name in MAIN if not flash or name != NOT_WITH_FLASH}
         return [
             Step("build", self.build),

@@ -115,7 +115,7 @@ class Reference:
     def generate(self, steps: int) -> dict[str, Mark]:
         """Marks at the start and at the end of ``steps`` new tokens."""
         token, cache, marks = self.prefill()
-        layers: Sequence[Any] = cache.layers
+        layers: list[Any] = cache.layers
         for layer, length in zip(layers, self.lengths.cached, strict=True):
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
         embed = self.model.get_input_embeddings()

@@ -9,6 +9,22 @@ from experiments.gpu.runner import rows_of
 
 Record = Mapping[str, Any]
 GIB = 2**30
+DEFINITIONS = {
+    "encoder_ms": "from pixels on the device to the language model's input, projector included",
+    "prefill_ms": "decoder layers and last norm, with a method's decisions and its cache cut",
+    "total_ms": "from pixels and ids on the device to the first token, or to the last one of an "
+    "answer; preparing picture and text is left out, and so is attaching, once for many prompts",
+    "reference": "the model's own blocks and layers on sequences cut to the arm's executed "
+    "lengths, without hooks, scores and selection; an answer is a bare loop without generate()",
+    "batch": "the prompts of a timed batch have one length, one picture and equal counts; batches "
+    "whose prompts keep different numbers of tokens need masks and are not timed",
+    "counts": "MustDrop merges the scheduled number of windows, by a threshold found on the "
+    "picture; its filter decides by its own thresholds, then the scheduled number of its best "
+    "scores is kept instead, so that its time is an upper bound. FastV's count is its own",
+    "noise": "distance of the masked model in bfloat16 from the same masked model in float32",
+    "effect": "distance of the first token's logits from those of the model that drops nothing",
+    "weights": "random, drawn on the device from the shapes alone",
+}
 
 
 def table(record: Record) -> str:

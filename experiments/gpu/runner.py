@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
+OPEN = ("not reached", "running")  # states of a cell that has not ended
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,11 @@ def write(path: Path, text: str) -> None:
 
 def dumps(record: Mapping[str, Any]) -> str:
     """The record as JSON; numbers that JSON does not have become their names."""
-    return json.dumps(_plain(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    options: dict[str, Any] = {"indent": 1, "ensure_ascii": False, "allow_nan": False}
+    try:
+        return json.dumps(record, **options) + "\n"
+    except ValueError:  # NaN or infinity somewhere
+        return json.dumps(_plain(record), **options) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -74,6 +74,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
         ),
         image_token_index=IMAGE, image_seq_length=shape.slots, vision_feature_layer=-2,
     )  # fmt: skip
+    torch.manual_seed(0)  # for what the loop below leaves as it is
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(
             config, dtype=dtype, attn_implementation=attention

@@ -48,18 +48,18 @@ class Bench:
         self.droppers: dict[str, TokenDropper] = {}
         self.references: dict[str, Reference] = {}
 
-    def steps(self, rounds: int, measure: str) -> list[Step]:
+    def steps(self, measure: str, rounds: int, warm_ups: int) -> list[Step]:
         """Build, warm up, then rounds.
 
         Args:
-            rounds: Number of rounds.
             measure: ``prefill``, or ``generate`` for whole answers.
+            rounds: Number of rounds.
+            warm_ups: Number of runs of each arm before the first round.
         """
         run = {"prefill": self.prefill, "generate": self.generate}[measure]
-        times = {"prefill": 2, "generate": 1}[measure]
         steps = [Step("build", self.build)]
         for arm in self.arms:
-            warm_up = partial(self.warm_up, arm, run, times)
+            warm_up = partial(self.warm_up, arm, run, warm_ups)
             steps.append(Step(f"warm-up: {arm}", warm_up, needs=["build"]))
         for number in range(rounds):
             turn = number % len(self.arms)

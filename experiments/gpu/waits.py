@@ -1,7 +1,7 @@
 """How often a prefill makes the host wait for the device, and in which lines of code.
 
 torch.cuda.set_sync_debug_mode warns of every operation that waits; the warnings are counted and
-each one is put down to the line of mustdrop, or else of the model, that it comes from.
+each one is put down to the line of mustdrop, or else of transformers, that it comes from.
 """
 
 import sys
@@ -107,10 +107,11 @@ def counted_waits() -> Iterator[list[str]]:
 
 
 def source_line(frame: FrameType | None) -> str:
-    """The innermost line of mustdrop on the stack, or else the innermost line of a package."""
+    """The innermost line on the stack of mustdrop, or else of transformers, or else of all."""
     stack = traceback.extract_stack(frame)
     named = [(short_path(entry.filename), entry) for entry in reversed(stack)]
-    packages = [(path, entry) for path, entry in named if "/" in path]
-    own = [(path, entry) for path, entry in packages if path.startswith("mustdrop/")]
-    path, entry = (own or packages or named)[0]
-    return f"{path}:{entry.lineno} {entry.line}"
+    for package in ("mustdrop/", "transformers/", ""):
+        for path, entry in named:
+            if path.startswith(package):
+                return f"{path}:{entry.lineno} {entry.line}"
+    return "unknown"
