@@ -71,7 +71,7 @@ def test_dropping_equals_masking_and_the_check_could_fail(dry_run):
             assert row["error"] <= 4 * row["noise"], row["method"]
 
 
-def test_every_arm_runs_beside_its_reference_and_at_the_scheduled_counts(dry_run):
+def test_every_arm_runs_next_to_its_reference_and_at_the_scheduled_counts(dry_run):
     record, text = dry_run
     times = list(rows_of(record, "time"))
     for cell in {row["cell"] for row in times}:
@@ -194,15 +194,15 @@ def test_the_reference_runs_every_layer_at_the_executed_length(tiny_model):
 
 
 class Watched(Device):
-    """A CPU that writes down what is asked of it."""
+    """A CPU that keeps a list of the calls."""
 
-    asked: ClassVar[list[str]] = []
+    calls: ClassVar[list[str]] = []
 
     def wait(self) -> None:
-        self.asked.append("wait")
+        self.calls.append("wait")
 
     def mark(self) -> float:
-        self.asked.append("mark")
+        self.calls.append("mark")
         return super().mark()
 
 
@@ -213,9 +213,9 @@ def test_the_device_is_waited_for_around_a_timed_region_and_not_within(tiny_mode
     bench.build()
     for arm in ("vanilla", "fastv t12"):
         bench.warm_up(arm, bench.prefill, 0)
-        device.asked.clear()
+        device.calls.clear()
         row = bench.prefill(arm, way)
-        assert device.asked == ["wait", *["mark"] * 4, "wait"]
+        assert device.calls == ["wait", *["mark"] * 4, "wait"]
         assert row["encoder_ms"] + row["prefill_ms"] < row["total_ms"]
 
 

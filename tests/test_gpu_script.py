@@ -90,6 +90,7 @@ def test_a_cell_that_raises_is_recorded_with_its_error_and_the_others_run():
     assert broken_entry["state"] == "failed"
     assert "ImportError: cannot import name" in broken_entry["errors"][0]["error"]
     assert [row["step"] for row in half["rows"]] == ["c"] and half["skipped"] == ["b"]
+    assert half["state"] == "done with errors"
     assert "tests/test_gpu_script.py" in half["errors"][0]["where"][-1]
     assert whole["state"] == "done"
     assert failures(record) == 2
@@ -128,7 +129,7 @@ def test_a_killed_run_leaves_a_whole_record(tmp_path):
     assert second["state"] == "not reached"
 
 
-def test_an_installation_that_does_not_fit_is_told_in_every_cell(tmp_path):
+def test_an_installation_that_does_not_fit_is_an_error_of_every_cell(tmp_path):
     """In a process whose torch cannot be imported; nothing else of ours is in the way."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('no libcudart here')")
@@ -187,3 +188,12 @@ def test_it_begins_without_anything_that_a_machine_may_lack():
                 assert source.partition(".")[0] in allowed, (name, source)
                 if source.startswith("experiments.gpu."):
                     assert source.rpartition(".")[2] in early, (name, source)
+
+
+def test_make_gpu_builds_no_environment_and_finds_the_folder_that_travels():
+    command = ["make", "--dry-run", "gpu", "PYTHON=python-of-the-machine", "ARGS=--dry-run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in result.stdout.splitlines() if not line.startswith("make")]
+    assert line.endswith("python-of-the-machine -m experiments.gpu --dry-run")
+    assert f"{ROOT}/.gpu-needs" in line and ".venv" not in line
+    assert ".gpu-needs/" in (ROOT / ".gitignore").read_text().splitlines()

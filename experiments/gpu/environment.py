@@ -101,7 +101,7 @@ def nvidia_smi() -> list[str]:
 
 
 def code(root: Path) -> dict[str, str | None]:
-    """Hash of the sources that run, and the commit; None where the checkout came without git."""
+    """Hash of the sources that run, and the commit; None where there is no git."""
     sources = hashlib.sha256()
     for folder in ("mustdrop", "experiments/gpu"):
         for path in sorted((root / folder).rglob("*.py")):

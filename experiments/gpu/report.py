@@ -184,12 +184,21 @@ def ratio(above: Sequence[Record], below: Sequence[Record], key: str) -> str:
 
 
 def errors(record: Record) -> list[str]:
-    """Every error with its step and the line that raised it."""
-    lines = [
-        f"- {entry['cell']} · {error['step']}: {error['error']} ({error['where'][-1]})"
-        for entry in record["cells"]
-        for error in entry.get("errors", ())
-    ]
+    """Every error with its steps and the line of ours that led to it."""
+    steps: dict[tuple[str, str], list[str]] = {}
+    for entry in record["cells"]:
+        for error in entry.get("errors", ()):
+            own = [
+                line for line in error["where"] if line.startswith(("mustdrop/", "experiments/"))
+            ]
+            line = (own or error["where"])[-1]
+            steps.setdefault((entry["cell"], f"{error['error']} ({line})"), []).append(
+                error["step"]
+            )
+    lines = []
+    for (cell, text), names in steps.items():
+        more = f" and {len(names) - 1} more steps" if len(names) > 1 else ""
+        lines.append(f"- {cell} · {names[0]}{more}: {text}")
     return ["\n".join(["Errors", *lines])] if lines else []
 
 

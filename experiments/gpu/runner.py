@@ -148,9 +148,11 @@ class Runner:
             longest = max(longest, self.clock() - start)
             entry["seconds"] = self.clock() - begin
             self.save(self.record)
-        entry["state"] = "cut by the time limit" if entry["not_reached"] else "done"
+        entry["state"] = "done with errors" if entry["errors"] else "done"
         if entry["errors"] and not entry["rows"]:
             entry["state"] = "failed"
+        if entry["not_reached"]:
+            entry["state"] = "cut by the time limit"
         self.save(self.record)
 
 

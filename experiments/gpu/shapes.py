@@ -88,7 +88,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
         gain = 1.5 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.0
         spread = 1.0 if "embed" in name else gain / weight[0].numel() ** 0.5
         weight.data.normal_(0, spread, generator=generator)
-    model.generation_config.eos_token_id = None  # answers have the length that is asked for
+    model.generation_config.eos_token_id = None  # no answer ends early
     model.generation_config.pad_token_id = 0
     return model
 
