@@ -6,16 +6,18 @@ STAMP   := $(VENV)/installed
 PIP     := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # Extra arguments of the command behind a target: make test ARGS="-k ledger -x"
 ARGS    ?=
+# What `make gpu` needs besides torch and transformers; the folder travels with the checkout.
+NEEDS   := .gpu-needs
 WORKERS ?= 2
 HERE    := not gpu and not slurm and not network and not browser
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-all test-slurm test-browser bench: export OMP_NUM_THREADS := 1
-test test-all test-slurm test-browser bench: export OMP_WAIT_POLICY := PASSIVE
+test test-all test-slurm test-browser bench gpu: export OMP_NUM_THREADS := 1
+test test-all test-slurm test-browser bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks test test-all test-slurm test-browser check format bench clean
+.PHONY: help setup demo notebooks test test-all test-slurm test-browser check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +69,13 @@ format: setup  ## rewrite the sources the way `check` wants them
 
 bench: setup  ## measure the engine's overhead over its own floor
 	$(BIN)/python experiments/bench.py $(ARGS)
+
+# The machine with the GPU has its own Python, torch and transformers, and perhaps no network: nothing here uses $(VENV).
+gpu-needs:  ## put the pure Python that `make gpu` needs into .gpu-needs, which is copied to the GPU machine with the checkout
+	$(PYTHON) -m pip install --quiet --upgrade --no-deps --constraint constraints.txt --target $(NEEDS) einops jaxtyping wadler-lindig
+
+gpu:  ## measure on a CUDA device with PYTHON as it is, in 5 minutes (ARGS=--dry-run: tiny, on the CPU)
+	PYTHONPATH="$(CURDIR):$(CURDIR)/$(NEEDS)" $(PYTHON) -m experiments.gpu $(ARGS)
 
 clean:  ## remove the environment and every cache; results in outputs/ stay
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache build dist

@@ -1,0 +1,97 @@
+"""Time marks and peak memory on a CPU or a CUDA device, and the settings of its arithmetic."""
+
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Mark = Any  # seconds on the CPU, an event on a CUDA device
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to measure on.
+
+    On a CUDA device a mark is an event in the stream: setting it does not make the host wait. Only
+    :meth:`wait` does, and it is called outside the timed region.
+
+    Attributes:
+        name: Name that torch knows, ``cpu`` or ``cuda``.
+    """
+
+    name: str
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it is a CUDA device."""
+        return self.name.startswith("cuda")
+
+    def mark(self) -> Mark:
+        """The present moment in the device's own order of work."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def wait(self) -> None:
+        """Return when the device has finished everything."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def milliseconds(self, start: Mark, end: Mark) -> float:
+        """Time between two marks; call :meth:`wait` first."""
+        return start.elapsed_time(end) if self.cuda else 1e3 * (end - start)
+
+    def start_memory(self) -> int | None:
+        """Bytes allocated now; the peak counts from here. None on the CPU, not measured there."""
+        if not self.cuda:
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+
+    def peak_memory(self) -> int | None:
+        """Highest number of bytes allocated since :meth:`start_memory`."""
+        return torch.cuda.max_memory_allocated() if self.cuda else None
+
+    def free(self) -> None:
+        """Give unused memory back to the device."""
+        if self.cuda:
+            torch.cuda.empty_cache()
+
+    def describe(self) -> dict[str, Any]:
+        """Name, memory and capability of the card, and torch's settings of its arithmetic."""
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        settings = {
+            "tf32_matmul": matmul.allow_tf32,
+            "tf32_convolution": cudnn.allow_tf32,
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "bf16_reduced_precision": matmul.allow_bf16_reduced_precision_reduction,
+            "flash_sdp": torch.backends.cuda.flash_sdp_enabled(),
+            "efficient_sdp": torch.backends.cuda.mem_efficient_sdp_enabled(),
+            "math_sdp": torch.backends.cuda.math_sdp_enabled(),
+            "cudnn_sdp": torch.backends.cuda.cudnn_sdp_enabled(),
+            "threads": torch.get_num_threads(),
+        }
+        if not self.cuda:
+            return {"name": f"cpu {platform.machine()}", "settings": settings}
+        card = torch.cuda.get_device_properties(0)
+        return {
+            "name": torch.cuda.get_device_name(0), "memory_bytes": card.total_memory,
+            "multiprocessors": card.multi_processor_count,
+            "capability": list(torch.cuda.get_device_capability(0)),
+            "cuda": torch.version.cuda, "cudnn": cudnn.version(), "settings": settings,
+        }  # fmt: skip
+
+
+def exact_float32() -> None:
+    """Switch TF32 off: float32 products are then float32, which the bar of the oracle needs.
+
+    It is off for matrix products by default, but on for cuDNN's convolutions, and the encoder's
+    patch embedding is one.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False

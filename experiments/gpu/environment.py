@@ -1,0 +1,136 @@
+"""What the machine has: versions, device and settings, and sentences about what does not fit.
+
+Reads versions without importing the packages, so that it works where an import fails.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+TESTED = {"torch": "2.13", "transformers": "5.23"}
+# package -> name of the module
+NEEDS = {"einops": "einops", "jaxtyping": "jaxtyping", "wadler-lindig": "wadler_lindig"}
+PACKAGES = ("torch", "transformers", "numpy", *NEEDS, "flash-attn", "accelerate", "triton")
+
+
+def versions() -> dict[str, str | None]:
+    """Installed versions of the packages that matter; None where one is missing."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        module = NEEDS.get(package, package.replace("-", "_"))
+        return "unknown" if importlib.util.find_spec(module) else None
+
+
+def misfits(found: Mapping[str, str | None]) -> list[str]:
+    """A sentence for everything that does not fit; cells run all the same and say how they fail.
+
+    Args:
+        found: Package -> version, as from :func:`versions`.
+    """
+    sentences = []
+    if _numbers(found["python"]) < (3, 11):
+        sentences.append(f"Python 3.11 or later is needed; this is {found['python']}.")
+    for package, least in (("torch", (2, 6)), ("transformers", (5,))):
+        version = found[package]
+        needed = f"{package} {'.'.join(map(str, least))}{'.x' if least == (5,) else ' or later'}"
+        if version is None:
+            sentences.append(f"{needed} is needed; it is not installed.")
+        elif _numbers(version) < least or (least == (5,) and _numbers(version)[:1] != (5,)):
+            sentences.append(f"{needed} is needed; {version} is installed.")
+        elif _numbers(version)[:2] != _numbers(TESTED[package]):
+            sentences.append(
+                f"mustdrop is tested with {package} {TESTED[package]}; {version} is installed. "
+                "A cell that does not fit says so."
+            )
+    missing = [package for package in (*NEEDS, "numpy") if found[package] is None]
+    if missing:
+        sentences.append(
+            f"{', '.join(missing)} missing: run `make gpu-needs` where there is a network, copy "
+            "the folder .gpu-needs with the checkout, and start with `make gpu`."
+        )
+    return sentences
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    """(2, 11) of 2.11.0+cu130; an unknown version passes for a new one."""
+    numbers = re.findall(r"\d+", (version or "").split("+")[0])
+    return tuple(map(int, numbers[:2])) or (sys.maxsize,)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, system and, where nvidia-smi is there, the driver's view of the cards."""
+    return {
+        "processor": _processor(), "cores": os.cpu_count(), "system": platform.system(),
+        "kernel": platform.release(), "nvidia_smi": nvidia_smi(),
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def nvidia_smi() -> list[str]:
+    """One line per card: name, driver, clocks in MHz, temperature, power in W; only read."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    fields = "name,driver_version,clocks.sm,clocks.mem,temperature.gpu,power.draw,memory.total"
+    query = [command, f"--query-gpu={fields}", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [f"nvidia-smi did not answer: {type(error).__name__}"]
+    return (result.stdout or result.stderr).strip().splitlines()
+
+
+def code(root: Path) -> dict[str, str | None]:
+    """Hash of the sources that run, and the commit; None where there is no git."""
+    sources = hashlib.sha256()
+    for folder in ("mustdrop", "experiments/gpu"):
+        for path in sorted((root / folder).rglob("*.py")):
+            sources.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    commit = None
+    if shutil.which("git") is not None and (root / ".git").exists():
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return {"sources": sources.hexdigest()[:16], "commit": commit or None}
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device; True where torch fails, so that the cells tell why."""
+    try:
+        import torch
+    except Exception:  # whatever a broken installation raises: every cell records it
+        return True
+    return torch.cuda.is_available()
+
+
+def describe(record: Mapping[str, Any]) -> Sequence[str]:
+    """Lines on what was measured where."""
+    found, device = record["versions"], record.get("device", {})
+    name = device.get("name", record["options"]["device"])
+    packages = ", ".join(f"{key} {found[key]}" for key in ("python", "torch", "transformers"))
+    smi = record["machine"]["nvidia_smi"]
+    return [
+        f"{name} · {packages}",
+        f"sources {record['code']['sources']} · started {record['started']} · {record['command']}",
+        *(f"nvidia-smi: {line}" for line in smi),
+        *record["misfits"],
+    ]

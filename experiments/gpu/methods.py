@@ -1,0 +1,142 @@
+"""The methods that are tried: for the oracle with small counts, for timing with a schedule's.
+
+Where random weights make a method's thresholds meaningless, its counts come from schedules.json and
+everything else stays its own: scores, selection, waits for the device.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from mustdrop import TokenDropper
+from mustdrop.decode.output_aware import OutputAware
+from mustdrop.functional import window_similarity, windows
+from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.models import adapter_for
+from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.pyramiddrop import PyramidDrop
+from mustdrop.prefill.random import Random
+from mustdrop.prefill.sparsevlm import SparseVLM
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import PrefillStrategy, PrefillView, VisionStrategy
+from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.divprune import DivPrune
+from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.prumerge import PruMerge
+from mustdrop.vision.tome import ToMe
+from mustdrop.vision.visionzip import VisionZip
+from mustdrop.vision.vispruner import VisPruner
+
+SCHEDULES = Path(__file__).parent / "schedules.json"
+
+
+def small_methods(slots: int) -> dict[str, TokenDropper]:
+    """Every kind of dropping at about a quarter of the tokens, for six decoder layers or more.
+
+    Args:
+        slots: Vision tokens of one image.
+    """
+    quarter = slots // 4
+
+    def encoder_side(vision: VisionStrategy) -> TokenDropper:
+        return TokenDropper(vision=vision, vision_positions="compact")
+
+    mustdrop = TokenDropper(
+        vision=LocalMerge(0.5, score="mean"),
+        key_tokens=ClsAttention("ratio", ratio=0.1),
+        prefill=DualAttention(1.2 / slots, 8 / slots, layers=[1, 3]),
+        decode=OutputAware(from_layer=1),
+    )
+    return {
+        "mustdrop": mustdrop,
+        "mustdrop compact": replace(mustdrop, positions="compact", vision_positions="compact"),
+        "fastv": TokenDropper(prefill=FastV(keep=quarter, layer=1)),
+        "cls_topk": encoder_side(ClsTopK(keep=quarter)),
+        "tome": encoder_side(ToMe([slots // 5, slots // 7, slots // 9])),
+        "sparsevlm": TokenDropper(
+            prefill=SparseVLM(keep=[slots // 2, quarter, 2], layers=[1, 2, 4]),
+            positions="compact",
+        ),
+        "visionzip": encoder_side(VisionZip(quarter, 4)),
+        "pyramiddrop": TokenDropper(
+            prefill=PyramidDrop([0.5, 0.25, 0.1], layers=[0, 2, 4]), positions="compact"
+        ),
+        "divprune": encoder_side(DivPrune(keep=quarter)),
+        "prumerge": encoder_side(PruMerge(keep=quarter, neighbours=5)),
+        "vispruner": encoder_side(VisPruner(keep=quarter)),
+        "random": TokenDropper(prefill=Random(keep=quarter), vision_positions="compact"),
+    }
+
+
+@final
+@dataclass(frozen=True)
+class Counted(PrefillStrategy):
+    """A prefill strategy with its own scores, of which a given number of the best are kept.
+
+    The strategy makes its whole decision, thresholds and waits for the device included; then the
+    number of survivors is replaced. The sort that this takes comes on top of the method's own time,
+    so that a time measured with it is an upper bound.
+
+    Attributes:
+        method: Strategy that hands its score to the view's ``log_score``.
+        after: Number of vision tokens left after each of the method's layers.
+    """
+
+    method: PrefillStrategy
+    after: Sequence[int]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.method.layers)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        scores: list[Tensor] = []
+        self.method.reduce(replace(view, log_score=scores.append))
+        return view.best(scores[-1], self.after[self.layers.index(view.layer)])
+
+
+def schedules(model: str) -> dict[str, Any]:
+    """Counts of each method at each budget, for a model shape of schedules.json."""
+    return json.loads(SCHEDULES.read_text(encoding="utf-8"))[model]
+
+
+def scheduled_methods(
+    counts: Mapping[str, Any], model: Any, pixels: Tensor
+) -> dict[str, TokenDropper]:
+    """Name and budget -> dropper.
+
+    Args:
+        counts: What :func:`schedules` returns.
+        model: Model that they run on; the windows to merge depend on its weights.
+        pixels: Pictures of the prompts, all the same one.
+    """
+    made = {}
+    for budget, own in counts["mustdrop"].items():
+        made[f"mustdrop {budget}"] = TokenDropper(
+            vision=LocalMerge(merge_threshold(model, pixels, own["merged_windows"])),
+            key_tokens=ClsAttention("ratio", ratio=own["key_ratio"]),
+            prefill=Counted(DualAttention(1e-3, 1e-3, own["layers"]), own["after"]),
+            decode=OutputAware(from_layer=own["decode_from_layer"]),
+            vision_positions="compact",
+        )
+    for budget, own in counts["fastv"].items():
+        made[f"fastv {budget}"] = TokenDropper(prefill=FastV(own["keep"], own["layer"]))
+    return made
+
+
+@torch.inference_mode()
+def merge_threshold(model: Any, pixels: Tensor, merged: int) -> float:
+    """The tau at which LocalMerge merges ``merged`` windows of these pictures after block 0."""
+    adapter = adapter_for(model)
+    encoder = adapter.encoders[0]
+    hidden = adapter.blocks(encoder)[0](adapter.embed(encoder, pixels), None)
+    index = windows(*adapter.facts.grid, 3).to(pixels.device)
+    similarity = window_similarity(hidden[0, adapter.facts.has_cls :], index, "sum")
+    ranked = similarity.double().sort(descending=True).values
+    return float(ranked[merged - 1 : merged + 1].mean())

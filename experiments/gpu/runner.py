@@ -1,0 +1,211 @@
+"""Runs cells in a fixed order until a time limit, and saves the record after every step.
+
+Knows nothing about models or devices, and imports the standard library alone, so that an
+installation that does not fit is an error of a cell and not of the script.
+"""
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Row = Mapping[str, Any]
+OPEN = ("not reached", "running")  # states of a cell that has not ended
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement.
+
+    Attributes:
+        name: Name of the step, unique within its cell.
+        run: Takes the measurement and returns a row of the record.
+        needs: Names of earlier steps of the cell; the step is skipped where one of them failed.
+    """
+
+    name: str
+    run: Callable[[], Row]
+    needs: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A group of measurements.
+
+    Attributes:
+        name: Name of the cell.
+        steps: Returns the steps in their order. The modules that a cell needs are imported in
+            here, so that a failing import is recorded as the cell's error.
+    """
+
+    name: str
+    steps: Callable[[], Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Position of a run: which step comes next.
+
+    Attributes:
+        cell: Number of the cell, from 1.
+        cells: Number of cells.
+        step: Number of the step, from 1.
+        steps: Number of steps of the cell.
+        name: Names of cell and step.
+        elapsed: Seconds since the start.
+        left: Seconds until the time limit.
+    """
+
+    cell: int
+    cells: int
+    step: int
+    steps: int
+    name: str
+    elapsed: float
+    left: float
+
+
+@dataclass
+class Runner:
+    """Runs cells and keeps the record.
+
+    A step starts only if the longest step of its cell so far would end before the limit. A running
+    step is not interrupted.
+
+    Attributes:
+        record: The record; its key ``cells`` has an entry for every cell from the start.
+        limit: Seconds that all cells may take together.
+        save: Saves the record; called after every step.
+        report: Called before every step.
+        clock: Seconds since some fixed moment.
+        started: Moment from which the limit counts, on ``clock``; by default the call of ``run``.
+    """
+
+    record: dict[str, Any]
+    limit: float
+    save: Callable[[Mapping[str, Any]], None]
+    report: Callable[[Position], None]
+    clock: Callable[[], float] = time.monotonic
+    started: float | None = None
+
+    def run(self, cells: Sequence[Cell]) -> None:
+        """Run the cells in their order."""
+        if self.started is None:
+            self.started = self.clock()
+        entries = [{"cell": cell.name, "state": "not reached"} for cell in cells]
+        self.record["cells"] = entries
+        self.save(self.record)
+        for number, (cell, entry) in enumerate(zip(cells, entries, strict=True), 1):
+            if self.elapsed >= self.limit:
+                break
+            self._run_cell(cell, entry, (number, len(cells)))
+        self.record["seconds"] = self.elapsed
+        self.record["finished"] = True
+        self.save(self.record)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        assert self.started is not None
+        return self.clock() - self.started
+
+    def _run_cell(self, cell: Cell, entry: dict[str, Any], number: tuple[int, int]) -> None:
+        begin = self.clock()
+        entry.update(state="running", rows=[], errors=[], skipped=[], not_reached=[])
+        self.report(Position(*number, 0, 0, cell.name, self.elapsed, self.limit - self.elapsed))
+        try:
+            steps = cell.steps()
+        except Exception as error:
+            entry.update(state="failed", errors=[{"step": "start", **described(error)}])
+            self.save(self.record)
+            return
+        entry["steps"] = len(steps)
+        entry["not_reached"] = [step.name for step in steps]
+        failed: set[str] = set()
+        longest = 0.0
+        for index, step in enumerate(steps, 1):
+            if self.elapsed + longest >= self.limit:
+                break
+            entry["not_reached"].remove(step.name)
+            if failed.intersection(step.needs):
+                failed.add(step.name)
+                entry["skipped"].append(step.name)
+                continue
+            name, left = f"{cell.name} · {step.name}", self.limit - self.elapsed
+            self.report(Position(*number, index, len(steps), name, self.elapsed, left))
+            start = self.clock()
+            try:
+                row = step.run()
+            except Exception as error:
+                failed.add(step.name)
+                entry["errors"].append({"step": step.name, **described(error)})
+            else:
+                entry["rows"].append({"step": step.name, **row})
+            longest = max(longest, self.clock() - start)
+            entry["seconds"] = self.clock() - begin
+            self.save(self.record)
+        entry["state"] = "done with errors" if entry["errors"] else "done"
+        if entry["errors"] and not entry["rows"]:
+            entry["state"] = "failed"
+        if entry["not_reached"]:
+            entry["state"] = "cut by the time limit"
+        self.save(self.record)
+
+
+def described(error: Exception) -> dict[str, Any]:
+    """Type and text of an error, and the lines of code that led to it, without machine paths."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "error": f"{type(error).__name__}: {error}",
+        "where": [f"{short_path(frame.filename)}:{frame.lineno} {frame.line}" for frame in frames],
+    }
+
+
+def short_path(path: str) -> str:
+    """A source file's path from its package on; it names no folder of the machine."""
+    parts = Path(path).parts
+    for marker in ("site-packages", "dist-packages"):
+        if marker in parts:
+            return "/".join(parts[parts.index(marker) + 1 :])
+    root = Path(__file__).parents[2]
+    inside = Path(path).is_relative_to(root)
+    return Path(path).relative_to(root).as_posix() if inside else Path(path).name
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file so that it is whole at any moment, also where the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def dumps(record: Mapping[str, Any]) -> str:
+    """The record as JSON; numbers that JSON does not have become their names."""
+    options: dict[str, Any] = {"indent": 1, "ensure_ascii": False, "allow_nan": False}
+    try:
+        return json.dumps(record, **options) + "\n"
+    except ValueError:  # NaN or infinity somewhere
+        return json.dumps(_plain(record), **options) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def rows_of(record: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    """All rows of a kind, each with its cell's name."""
+    for entry in record.get("cells", ()):
+        for row in entry.get("rows", ()):
+            if row.get("kind") == kind:
+                yield {"cell": entry["cell"], **row}

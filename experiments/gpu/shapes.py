@@ -1,0 +1,157 @@
+"""Models with random weights, built on the device that they run on, and prompts for them.
+
+Weights are drawn so that queries times keys have about unit variance: attention then differs by
+token, and a token that is wrongly gone is noticed.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+)
+
+IMAGE = 5  # token id of a vision slot
+BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its image and behind it
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA with a CLIP encoder and a Llama decoder.
+
+    Attributes:
+        grid: Number of patches along each side of an image.
+        patch: Side of a patch in pixels.
+        vision: Encoder's width, width of its MLP, blocks and heads.
+        text: Decoder's width, width of its MLP, layers and heads.
+        vocabulary: Number of token ids.
+    """
+
+    grid: int
+    patch: int
+    vision: tuple[int, int, int, int]
+    text: tuple[int, int, int, int]
+    vocabulary: int
+
+    @property
+    def slots(self) -> int:
+        """Vision tokens of one image."""
+        return self.grid**2
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return self.text[2]
+
+
+SHAPES = {
+    "tiny": Shape(6, 4, (24, 48, 4, 3), (32, 64, 6, 4), 97),
+    "small": Shape(12, 8, (128, 256, 4, 2), (256, 512, 8, 4), 1024),
+    # CLIP ViT-L/14 at 336 pixels and Vicuna-7B, as llava-hf/llava-1.5-7b-hf has them
+    "llava15_7b": Shape(24, 14, (1024, 4096, 24, 16), (4096, 11008, 32, 32), 32064),
+}
+
+
+def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
+    """A LLaVA with random weights; no weight is ever on the host unless the device is the host."""
+    vision, text = shape.vision, shape.text
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=vision[0], intermediate_size=vision[1], num_hidden_layers=vision[2],
+            num_attention_heads=vision[3], image_size=shape.grid * shape.patch,
+            patch_size=shape.patch,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=shape.vocabulary, hidden_size=text[0], intermediate_size=text[1],
+            num_hidden_layers=text[2], num_attention_heads=text[3], num_key_value_heads=text[3],
+            max_position_embeddings=4096, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+        ),
+        image_token_index=IMAGE, image_seq_length=shape.slots, vision_feature_layer=-2,
+    )  # fmt: skip
+    torch.manual_seed(0)  # for what the loop below leaves as it is
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(
+            config, dtype=dtype, attn_implementation=attention
+        ).eval()
+    generator = torch.Generator(device).manual_seed(1)
+    for name, weight in model.named_parameters():
+        if weight.dtype != dtype:
+            raise ValueError(f"{name} was to be {dtype}, got {weight.dtype}")
+        if weight.dim() < 2:
+            continue
+        gain = 1.5 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.0
+        spread = 1.0 if "embed" in name else gain / weight[0].numel() ** 0.5
+        weight.data.normal_(0, spread, generator=generator)
+    model.generation_config.eos_token_id = None  # no answer ends early
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def prompt(
+    shape: Shape,
+    model: Any,
+    text: tuple[int, int] = (BEFORE, AFTER),
+    images: int = 1,
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """One prompt: text, images, text. The upper half of each picture has one colour.
+
+    Args:
+        shape: Sizes of the model.
+        model: Model that the prompt is for.
+        text: Numbers of text tokens in front of the images and behind them.
+        images: Number of images.
+        seed: Seed of text and pictures.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    before, after = text
+    words = torch.randint(6, shape.vocabulary, (before + after,), generator=generator)
+    slots = torch.full((images * shape.slots,), IMAGE)
+    ids = torch.cat([words[:before], slots, words[before:]])[None]
+    side = shape.grid * shape.patch
+    pixels = torch.randn(images, 3, side, side, generator=generator)
+    pixels[:, :, : side // 2] = 0.5
+    return {
+        "input_ids": ids.to(model.device),
+        "attention_mask": torch.ones_like(ids).to(model.device),
+        "pixel_values": pixels.to(model.device, model.dtype),
+    }
+
+
+def batch(*prompts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Several prompts as one batch, padded on the left."""
+    longest = max(one["input_ids"].shape[1] for one in prompts)
+
+    def pad(values: Int[Tensor, "1 tokens"]) -> Int[Tensor, "1 longest"]:
+        return torch.nn.functional.pad(values, (longest - values.shape[1], 0))
+
+    return {
+        "input_ids": torch.cat([pad(one["input_ids"]) for one in prompts]),
+        "attention_mask": torch.cat([pad(one["attention_mask"]) for one in prompts]),
+        "pixel_values": torch.cat([one["pixel_values"] for one in prompts]),
+    }
+
+
+def questions(shape: Shape, model: Any, count: int) -> dict[str, Tensor]:
+    """A batch of questions of one length, all about the same picture."""
+    prompts = [prompt(shape, model, seed=seed) for seed in range(count)]
+    picture = prompts[0]["pixel_values"]
+    return batch(*({**one, "pixel_values": picture} for one in prompts))
+
+
+@torch.inference_mode()
+def greedy(
+    model: Any, inputs: dict[str, Tensor], steps: int
+) -> tuple[Int[Tensor, "batch steps"], Float[Tensor, "batch steps vocab"]]:
+    """Tokens and logits of greedy decoding."""
+    out = model.generate(
+        **inputs, max_new_tokens=steps, do_sample=False, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1)

@@ -1,0 +1,117 @@
+"""How often a prefill makes the host wait for the device, and in which lines of code.
+
+torch.cuda.set_sync_debug_mode warns of every operation that waits; the warnings are counted and
+each one is put down to the line of mustdrop, or else of transformers, that it comes from.
+"""
+
+import sys
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+
+from experiments.gpu.device import Device
+from experiments.gpu.methods import small_methods
+from experiments.gpu.runner import Row, Step, short_path
+from experiments.gpu.shapes import SHAPES, build, questions
+from mustdrop import TokenDropper
+
+MESSAGE = "called a synchronizing CUDA operation"
+VANILLA = "vanilla"
+BATCHES = (1, 4)
+
+
+class Waits:
+    """Waits of each method on one small model, against the plain model's own.
+
+    Args:
+        device: Device to measure on.
+        shape: Name of the model's shape.
+    """
+
+    def __init__(self, device: Device, shape: str) -> None:
+        self.device, self.shape = device, SHAPES[shape]
+
+    def steps(self) -> list[Step]:
+        """Build, then each method on a batch of one and of several prompts."""
+        if not self.device.cuda:
+            note = {"kind": "note", "note": "not measurable on the CPU"}
+            return [Step("device waits", lambda: note)]
+        arms: dict[str, TokenDropper | None] = {VANILLA: None, "hooks alone": TokenDropper()}
+        arms |= small_methods(self.shape.slots)
+        return [
+            Step("build", self.build),
+            *(
+                Step(f"{name}, batch {count}", partial(self.count, name, arm, count), ["build"])
+                for name, arm in arms.items()
+                for count in BATCHES
+            ),
+        ]
+
+    def build(self) -> Row:
+        """Model and prompts."""
+        self.model = build(self.shape, self.device.name, torch.bfloat16)
+        self.inputs = {count: questions(self.shape, self.model, count) for count in BATCHES}
+        return {"kind": "model", "dtype": "bfloat16"}
+
+    def count(self, name: str, dropper: TokenDropper | None, count: int) -> Row:
+        """The waits of one prefill that has been run once before."""
+        with dropper.attach(self.model) if dropper is not None else nullcontext():
+            self._prefill(count)
+            self.device.wait()
+            with counted_waits() as lines:
+                self._prefill(count)
+        return {
+            "kind": "waits", "method": name, "batch": count, "waits": len(lines),
+            "places": places(dropper), "lines": dict(Counter(lines).most_common()),
+        }  # fmt: skip
+
+    @torch.inference_mode()
+    def _prefill(self, count: int) -> None:
+        self.model(**self.inputs[count], logits_to_keep=1)
+
+
+def places(dropper: TokenDropper | None) -> int:
+    """Number of places where a method decides: encoder blocks, key tokens, layers, the cache."""
+    if dropper is None:
+        return 0
+    vision = len(dropper.vision.at) if dropper.vision is not None else 0
+    prefill = len(dropper.prefill.layers) if dropper.prefill is not None else 0
+    others = (dropper.key_tokens is not None) + (dropper.decode is not None)
+    return vision + prefill + others
+
+
+@contextmanager
+def counted_waits() -> Iterator[list[str]]:
+    """The source lines of the waits while the context is open, one entry for each wait."""
+    lines: list[str] = []
+
+    def collect(message: Any, *_: Any) -> None:
+        if MESSAGE in str(message):
+            lines.append(source_line(sys._getframe(1)))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = collect
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield lines
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def source_line(frame: FrameType | None) -> str:
+    """The innermost line on the stack of mustdrop, or else of transformers, or else of all."""
+    stack = traceback.extract_stack(frame)
+    named = [(short_path(entry.filename), entry) for entry in reversed(stack)]
+    for package in ("mustdrop/", "transformers/", ""):
+        for path, entry in named:
+            if path.startswith(package):
+                return f"{path}:{entry.lineno} {entry.line}"
+    return "unknown"
