@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from hydra.utils import instantiate
-from lmms_eval.api.instance import Instance
 from omegaconf import OmegaConf
 
 from experiments.compose import composed, conf_dir, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.budget import STAGES, unreachable
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.lmms_eval_api import Instance
 
 PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
 PLACES = ("model", "dropper", "budget", *STAGES)

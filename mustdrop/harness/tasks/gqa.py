@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mustdrop.harness.pictures import eight_bits
 from mustdrop.harness.tasks.rows import PICTURE
 from mustdrop.harness.tasks.stock import StockTask
 
@@ -16,7 +17,10 @@ class GQA(StockTask):
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         stock = config["doc_to_visual"]
-        return {**config, "doc_to_visual": lambda doc: stock({**doc, PICTURE: self.picture(doc)})}
+        return {
+            **config,
+            "doc_to_visual": lambda doc: stock({**doc, PICTURE: eight_bits(self.picture(doc))}),
+        }
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         super().download(dataset_kwargs)
