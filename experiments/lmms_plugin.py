@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from experiments.compose import composed, conf_dir, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.budget import STAGES, unreachable
+from mustdrop.harness.fingerprint import Fingerprint, model_inputs
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.lmms_eval_api import Instance
 
@@ -61,6 +62,9 @@ class MustDropVLM(DroppedVLM):
             dropper = instantiate(cfg.dropper)
             model, processor = instantiate(cfg.model).load(device or "auto")
             kept = {name: config[name] for name in ("model", "method", "budget", "dropper", "seed")}
+            # lmms-eval's cache of answers goes by this
+            kept["weights"] = model_inputs(config["model"])
+            kept["code"] = Fingerprint.now().id
             budget = config["budget"]
             super().__init__(
                 model, processor, dropper, kept, int(batch_size),

@@ -95,8 +95,14 @@ def tabulate(cells: Sequence[Cell], console: Console) -> None:
 def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:
     """How many are done, and how many of these by other code than today's."""
     left = {cell.folder for cell in work}
-    before = [cell.folder for cell in cells if cell.folder and cell.folder not in left]
-    mark = Fingerprint.now().id
-    other = sum((read_record(folder) or {}).get("fingerprint") != mark for folder in before)
-    told = f" ({other} by other code; force=true measures anew)" if other else ""
+    before = [
+        (cell.folder, cell.config)
+        for cell in cells
+        if cell.folder and cell.config and cell.folder not in left
+    ]
+    other = sum(
+        Fingerprint.of(config).differs((read_record(folder) or {}).get("fingerprint"))
+        for folder, config in before
+    )
+    told = f" ({other} by other code, weights or rows; force=true measures anew)" if other else ""
     return f"{len(before)} done before{told}"

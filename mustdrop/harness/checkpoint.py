@@ -3,21 +3,16 @@
 import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mustdrop.harness.weights import PACKAGED, checkpoint_folder
 from mustdrop.models import adapter_for
 from mustdrop.pocket import model as pocket
 from mustdrop.strategy import require_choices
-
-PACKAGED = "packaged"
-WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")  # no second copy of the weights
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,7 @@ class Checkpoint:
         return device
 
     def _hub(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        folder = self._folder()
+        folder = checkpoint_folder(self.pretrained, self.revision)
         try:
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, attn_implementation=self.attention, device_map=self.device_map
@@ -115,31 +110,6 @@ class Checkpoint:
                 f"model.pretrained: {self.pretrained} is no checkpoint: {reason}"
             ) from error
         return model, processor
-
-    def _folder(self) -> Path:
-        """Where the files are; those of the hub fetched, or found in its cache.
-
-        All at once: loading by name asks the hub for file after file, and without a network
-        retries each for half a minute.
-        """
-        folder = Path(self.pretrained).expanduser()
-        if folder.is_dir():
-            return folder
-        # A hub name is owner/name; anything else with a slash can only be meant as a folder.
-        if folder.is_absolute() or len(folder.parts) != 2:
-            raise FileNotFoundError(f"model.pretrained: there is no folder {self.pretrained}")
-        try:
-            found = snapshot_download(
-                self.pretrained, revision=self.revision, allow_patterns=list(WANTED)
-            )
-        except (OSError, HfHubHTTPError, HFValidationError) as error:
-            reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
-            raise FileNotFoundError(
-                f"model.pretrained: the hub's {self.pretrained} cannot be had ({reason}): fetch it "
-                f"where there is a network (hf download {self.pretrained}), or give a folder that "
-                "holds it, model.pretrained=/path/to/folder"
-            ) from error
-        return Path(found)
 
     def _check(self, model: nn.Module) -> None:
         adapter = adapter_for(model)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mustdrop.harness.pictures import eight_bits
+from mustdrop.harness.row_files import picture_subset
 from mustdrop.harness.tasks.rows import PICTURE
 from mustdrop.harness.tasks.stock import StockTask
 
@@ -27,7 +28,7 @@ class GQA(StockTask):
         self.pictures = None
         if PICTURE not in self.dataset[self.split].column_names:
             assert self.subset is not None
-            self.pictures = self.rows(self.subset.removesuffix("_instructions") + "_images")
+            self.pictures = self.rows(picture_subset(self.subset))
             self.place = {key: place for place, key in enumerate(self.pictures["id"])}
 
     def picture(self, doc: Mapping[str, Any]) -> Any:
