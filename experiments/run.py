@@ -150,7 +150,7 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     )
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
-    weights = tuple(sorted(model_inputs(config["model"]).items()))
+    weights = tuple(sorted(model_inputs(config["model"], fetch=True).items()))
     model, processor = _loaded(checkpoint, config["device"], weights)
     return Cell(
         model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
