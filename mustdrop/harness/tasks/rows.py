@@ -47,9 +47,7 @@ def _read(files: Sequence[Path]) -> Dataset:
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        given: Any = DataFilesDict(
-            {ONLY: resolved}
-        )  # the library's own type, though not in its hint
+        given: Any = DataFilesDict({ONLY: resolved})  # accepted, though the signature omits it
         rows: Any = Dataset.from_parquet(given, split=NamedSplit(ONLY))
     finally:
         if shown:
