@@ -8,6 +8,7 @@ language.
 """
 
 import platform
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.chat import document_name, naming, pictures, read_document
+from mustdrop.harness.context import beyond_context, context_warning
 from mustdrop.harness.controls import Controls
 from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.lmms import DroppedVLM
@@ -126,7 +128,11 @@ class Cell:
 
             adapter = self._adapter(run.folder, answered, traced, keep)
             metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
-        return record_of(self.config, run, metrics, available, hardware(self.model))
+        context = beyond_context(run.samples.values(), adapter.positions)
+        if context["beyond"]:
+            print(context_warning(context, self.config["benchmark"]["name"]), file=sys.stderr)
+        record = record_of(self.config, run, metrics, available, hardware(self.model))
+        return {**record, "context": context}
 
     def share(self, folder: Path, mark: str, turn: Turn) -> None:
         """Answer one rank's documents, those modulo the ranks, into a file of its own.

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from loguru import logger
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.known import Known
 from mustdrop.harness.answers import answer, generate_options, result, scores
 from mustdrop.harness.chat import naming, prompt_inputs, question
+from mustdrop.harness.context import beyond_context, context_warning
 from mustdrop.harness.controls import Arm, Controls
 from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.lmms_eval_api import GenerationResult, Instance, lmms
@@ -92,6 +94,11 @@ class DroppedVLM(lmms):
         return self._held["model"]
 
     @property
+    def positions(self) -> int | None:
+        """Positions that the model was trained on; None: its config sets none."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def processor(self) -> Any:
         return self._held["processor"]
 
@@ -111,9 +118,14 @@ class DroppedVLM(lmms):
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         """The answers, each a GenerationResult, in the order of the requests."""
         results: dict[int, GenerationResult] = {}
+        samples = []
         for batch in self._batches(requests):
             for request, sample in zip(batch, self._ask(batch), strict=True):
                 results[id(request.instance)] = result(sample)
+                samples.append(sample)
+        context = beyond_context(samples, self.positions)
+        if context["beyond"]:
+            logger.warning(context_warning(context, samples[0]["task"]))
         for instance in requests:
             if id(instance) not in results:
                 results[id(instance)] = result(self.answered[instance.arguments[3]])
