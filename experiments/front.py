@@ -161,7 +161,9 @@ def main(overrides: Sequence[str]) -> None:
     console.print()
     console.print(table(found, list(study.space)))
     for ending in ("svg", "png"):
-        console.print(f"drawn: {draw(found, root / f'front.{ending}')}", soft_wrap=True)
+        console.print(
+            f"drawn: {draw(found, root / f'front.{ending}')}", soft_wrap=True, markup=False
+        )
     left = study.count(TrialState.RUNNING)
     if left:
         console.print(f"{left} trials are still at work elsewhere; the same command shows them too")

@@ -131,7 +131,11 @@ def overrides(args: dict[str, Any]) -> list[str]:
         if "model" not in given:
             given["model"] = _preset(str(weights))
         given["model.pretrained"] = str(weights)
-    return [f"{name}={_quoted(value)}" for name, value in given.items()]
+    return [
+        # a folder may be called [x], which the grammar would take for a list
+        f"{name}={_quoted(value, always=name == 'model.pretrained')}"
+        for name, value in given.items()
+    ]
 
 
 def _preset(weights: str) -> str:
@@ -146,7 +150,7 @@ def _preset(weights: str) -> str:
     )
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: Any, always: bool = False) -> str:
     """A value as hydra's grammar has it; only a path needs quotes."""
     text = "null" if value is None else str(value)
-    return "'" + text.replace("'", "\\'") + "'" if "/" in text else text
+    return "'" + text.replace("'", "\\'") + "'" if always or "/" in text else text
