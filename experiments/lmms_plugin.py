@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 from experiments.compose import composed, conf_dir, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.budget import STAGES, unreachable
+from mustdrop.harness.chat import DocumentError
 from mustdrop.harness.fingerprint import Fingerprint, model_inputs
 from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.lmms_eval_api import Instance
@@ -73,7 +74,7 @@ class MustDropVLM(DroppedVLM):
             self.accelerator = _accelerator()
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
-        with Leaving():
+        with Leaving((DocumentError,)):
             return super().generate_until(requests)
 
 

@@ -251,7 +251,7 @@ def test_an_empty_image_is_refused_by_the_name_of_its_document(pocket):
 
 
 def test_a_video_is_refused(pocket):
-    with pytest.raises(ValueError, match="document 1 of odd holds video"):
+    with pytest.raises(ValueError, match="document 1 of odd: video"):
         evaluated(pocket, Odd(["clip.mp4"]), 3)
 
 

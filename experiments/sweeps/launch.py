@@ -43,7 +43,8 @@ def sweep(
                 f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}", soft_wrap=True
             )
     work = [cell for cell in cells if cell.config is not None and cell.unfinished]
-    console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
+    before = _done_before(cells, work)
+    console.print(f"{len(cells)} cells: {before}, {len(work)} to run", soft_wrap=True)
     for cell in cells:
         if cell.config and cell.folder and cell not in work:
             try:
