@@ -190,7 +190,7 @@ def main(cfg: DictConfig) -> None:
         failures.append(message(error))
         return
     if cfg.calibration.write:
-        console.print(f"written: {write(cfg, done)}", soft_wrap=True)
+        console.print(f"written: {write(cfg, done)}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

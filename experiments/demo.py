@@ -70,9 +70,9 @@ def main(overrides: Sequence[str]) -> None:
     for record in records:
         if (record["method"], record["budget"]) == DRAWN:
             pictures += overlays(record, root / "overlays")
-    console.print(f"trade-off: {pictures[0]}")
-    console.print(f"overlays: {len(pictures) - 1} in {root / 'overlays'}")
-    console.print(f"samples and records: {root}; {time.monotonic() - start:.0f} s")
+    console.print(f"trade-off: {pictures[0]}", markup=False)
+    console.print(f"overlays: {len(pictures) - 1} in {root / 'overlays'}", markup=False)
+    console.print(f"samples and records: {root}; {time.monotonic() - start:.0f} s", markup=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from rich.console import Console
 
-from experiments.compose import composed
+from experiments.compose import composed, resolved
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.run import run, run_all
 from experiments.study import SharedStudy
@@ -79,13 +79,14 @@ def shared(cfg: DictConfig) -> SharedStudy:
     """The study of a config, begun or gone on with."""
     drawn = space(cfg)
     # whatever decides what a trial comes to, but for what is drawn
-    fixed = OmegaConf.to_container(setting(cfg, {place: ends.low for place, ends in drawn.items()}))
+    own = setting(cfg, {place: ends.low for place, ends in drawn.items()})
+    fixed = OmegaConf.to_container(own)
     assert isinstance(fixed, dict)
     kept = ("model", "benchmark", "vision", "key_tokens", "prefill", "decode", "seed")
     asked = {
         **{str(name): fixed[name] for name in kept},
         "space": {place: [ends.low, ends.high, ends.log] for place, ends in drawn.items()},
-        "code": Fingerprint.now().id,
+        "code": Fingerprint.of(resolved(own)).id,
     }
     folder = Path(cfg.output_root, "front", cfg.front.name)
     return SharedStudy(folder, drawn, asked, cfg.front.seed)
@@ -160,7 +161,9 @@ def main(overrides: Sequence[str]) -> None:
     console.print()
     console.print(table(found, list(study.space)))
     for ending in ("svg", "png"):
-        console.print(f"drawn: {draw(found, root / f'front.{ending}')}", soft_wrap=True)
+        console.print(
+            f"drawn: {draw(found, root / f'front.{ending}')}", soft_wrap=True, markup=False
+        )
     left = study.count(TrialState.RUNNING)
     if left:
         console.print(f"{left} trials are still at work elsewhere; the same command shows them too")

@@ -20,13 +20,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from hydra.utils import instantiate
-from lmms_eval.api.instance import Instance
 from omegaconf import OmegaConf
 
 from experiments.compose import composed, conf_dir, resolved
 from experiments.run import BAD_INPUT, KNOWN, message
 from mustdrop.harness.budget import STAGES, unreachable
+from mustdrop.harness.chat import DocumentError
+from mustdrop.harness.fingerprint import Fingerprint, model_inputs
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.lmms_eval_api import Instance
 from mustdrop.harness.planned import require_planned
 
 PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
@@ -63,6 +65,9 @@ class MustDropVLM(DroppedVLM):
             dropper = instantiate(cfg.dropper)
             model, processor = instantiate(cfg.model).load(device or "auto")
             kept = {name: config[name] for name in ("model", "method", "budget", "dropper", "seed")}
+            # lmms-eval's cache of answers goes by this
+            kept["weights"] = model_inputs(config["model"])
+            kept["code"] = Fingerprint.now().id
             budget = config["budget"]
             super().__init__(
                 model, processor, dropper, kept, int(batch_size),
@@ -71,7 +76,7 @@ class MustDropVLM(DroppedVLM):
             self.accelerator = _accelerator()
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
-        with Leaving():
+        with Leaving((DocumentError,)):
             return super().generate_until(requests)
 
 
@@ -129,7 +134,11 @@ def overrides(args: dict[str, Any]) -> list[str]:
         if "model" not in given:
             given["model"] = _preset(str(weights))
         given["model.pretrained"] = str(weights)
-    return [f"{name}={_quoted(value)}" for name, value in given.items()]
+    return [
+        # a folder may be called [x], which the grammar would take for a list
+        f"{name}={_quoted(value, always=name == 'model.pretrained')}"
+        for name, value in given.items()
+    ]
 
 
 def _preset(weights: str) -> str:
@@ -144,7 +153,7 @@ def _preset(weights: str) -> str:
     )
 
 
-def _quoted(value: Any) -> str:
+def _quoted(value: Any, always: bool = False) -> str:
     """A value as hydra's grammar has it; only a path needs quotes."""
     text = "null" if value is None else str(value)
-    return "'" + text.replace("'", "\\'") + "'" if "/" in text else text
+    return "'" + text.replace("'", "\\'") + "'" if always or "/" in text else text

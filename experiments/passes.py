@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mustdrop.harness.chat import prompt_inputs, read_chat
+from mustdrop.harness.chat import document_name, prompt_inputs, read_document
 
 
 def batches(
@@ -24,9 +24,10 @@ def batches(
         batch_size: Questions at a time.
     """
     name, docs = task.config.task, task.eval_docs
-    chats = [read_chat(name, index, task.doc_to_messages(docs[index])) for index in asked]
+    chats = [read_document(name, docs, index, task.doc_to_messages)[1] for index in asked]
+    names = [document_name(name, index) for index in asked]
     return [
-        prompt_inputs(model, processor, chats[at : at + batch_size])
+        prompt_inputs(model, processor, chats[at : at + batch_size], names[at : at + batch_size])
         for at in range(0, len(chats), batch_size)
     ]
 

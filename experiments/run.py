@@ -28,7 +28,7 @@ from experiments.outcome import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness.budget import unreachable
-from mustdrop.harness.fingerprint import Fingerprint
+from mustdrop.harness.fingerprint import Fingerprint, model_inputs
 from mustdrop.harness.parts import parts_folder, put_aside
 from mustdrop.harness.planned import require_planned
 from mustdrop.harness.ranks import OK, Turn, next_turn
@@ -90,15 +90,15 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
     done = None if config["force"] else finished(folder, limit, traces)
     if done is not None:
         told = "done before"
-        if done["fingerprint"] != Fingerprint.now().id:
-            told += " by other code; force=true measures anew"
+        if Fingerprint.of(config).differs(done["fingerprint"]):
+            told += " by other code, weights or rows; force=true measures anew"
         print(summary(done, folder, told))
         catch_up(config["tracker"], folder)
         return done
     told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
         watched(config["tracker"], folder) as tracker,
-        Run(folder, Fingerprint.now(), told, config["force"]) as ours,
+        Run(folder, Fingerprint.of(config, fetch=True), told, config["force"]) as ours,
     ):
         tracker.start()
         floor = unreachable(config)
@@ -119,7 +119,7 @@ def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn
     heard, _ = turn.hear("start", "end")
     if heard == "start":
         with turn.telling(f"share {turn.rank}"):
-            built(cfg, config).share(folder, Fingerprint.now().id, turn)
+            built(cfg, config).share(folder, Fingerprint.of(config, fetch=True).id, turn)
     _, told = turn.hear("end")
     record = read_record(folder)
     if told != OK or record is None:
@@ -152,7 +152,8 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     )
     if not isinstance(checkpoint, Checkpoint):
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
-    model, processor = _loaded(checkpoint, config["device"])
+    weights = tuple(sorted(model_inputs(config["model"], fetch=True).items()))
+    model, processor = _loaded(checkpoint, config["device"], weights)
     return Cell(
         model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
         instantiate(cfg.image), instantiate(cfg.controls) if config["controls"] else None,
@@ -160,8 +161,8 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
 
 
 @lru_cache(maxsize=1)
-def _loaded(checkpoint: "Checkpoint", device: str) -> Any:
-    """The model of the last cell serves the next one too."""
+def _loaded(checkpoint: "Checkpoint", device: str, weights: tuple[tuple[str, str], ...]) -> Any:
+    """The model of the last cell serves the next one too, unless its files were changed since."""
     return checkpoint.load(device)
 
 

@@ -118,7 +118,7 @@ def main(overrides: Sequence[str]) -> None:
     rows = [{**vars(bar), **vars(bar.found)} for bar in made]
     pd.DataFrame(rows).drop(columns="found").to_csv(root / "bars.csv", index=False)
     console.print(table(made))
-    console.print(f"samples and records: {root}; the bars: {root / 'bars.csv'}")
+    console.print(f"samples and records: {root}; the bars: {root / 'bars.csv'}", markup=False)
 
 
 if __name__ == "__main__":

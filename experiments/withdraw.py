@@ -108,7 +108,7 @@ def main(cfg: DictConfig) -> None:
         chosen = choose(cfg, found)
         console.print(f"{cfg.model.name}: K = {chosen}, layer = {chosen - 1} (eta {cfg.eta:g})")
         for path in write(cfg, found, chosen):
-            console.print(f"written: {path}", soft_wrap=True)
+            console.print(f"written: {path}", soft_wrap=True, markup=False)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None

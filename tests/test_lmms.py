@@ -246,12 +246,12 @@ def test_bounds_are_told_of_each_image_whatever_its_neighbours_have(pocket):
 
 
 def test_an_empty_image_is_refused_by_the_name_of_its_document(pocket):
-    with pytest.raises(ValueError, match="document 1 of odd has an empty image"):
+    with pytest.raises(ValueError, match="document 1 of odd: an empty image"):
         evaluated(pocket, Odd([Image.new("RGB", (0, 4))]), 3)
 
 
 def test_a_video_is_refused(pocket):
-    with pytest.raises(ValueError, match="document 1 of odd holds video"):
+    with pytest.raises(ValueError, match="document 1 of odd: video"):
         evaluated(pocket, Odd(["clip.mp4"]), 3)
 
 

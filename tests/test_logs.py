@@ -122,6 +122,28 @@ def test_an_image_is_named_by_the_document_the_metric_or_a_table(logs, documents
         read_log(logs["good"], cluster="image_source", documents=documents)
 
 
+def test_only_a_line_feed_ends_a_line_of_a_log(tmp_path):
+    """lmms-eval writes other separators as they are, and Windows adds a carriage return."""
+    path = tmp_path / "x_samples_gqa.jsonl"
+    said = [f"a{mark}b" for mark in "\u2028\u2029\u0085\u000b\u000c\u001c\u001d\u001e"]
+    lines = [
+        json.dumps(
+            {"doc_id": number, "filtered_resps": [text], "exact_match": 1.0}, ensure_ascii=False
+        )
+        for number, text in enumerate(said)
+    ]
+    for end in ("\n", "\r\n", "\n\n"):
+        for start in (b"", b"\xef\xbb\xbf"):
+            path.write_bytes(start + (end.join(lines) + end).encode())
+            assert [each for (each,) in read_log(path)["answer"]] == said
+    path.write_bytes("\n".join([lines[0], lines[1][:-9], lines[2]]).encode())
+    with pytest.raises(ValueError, match=r"x_samples_gqa\.jsonl, line 2: no JSON-lines"):
+        read_log(path)
+    path.write_bytes(lines[0].encode() + b'\n\n{"doc_id": "\xff"}\n')
+    with pytest.raises(ValueError, match="line 3: no JSON-lines"):
+        read_log(path)
+
+
 def test_what_is_no_log_is_told_apart(logs, tmp_path):
     with pytest.raises(FileNotFoundError, match="no sample log"):
         read_log(tmp_path / "none.jsonl")

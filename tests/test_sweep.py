@@ -122,7 +122,7 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     later = Fingerprint({"a.py": "0"}, {})
     monkeypatch.setattr(Fingerprint, "now", classmethod(lambda cls, *args: later))
     assert sweeps(monkeypatch, *FOUR, root) == []
-    assert "(4 by other code; force=true measures anew)" in capsys.readouterr().err
+    assert "(4 by other code, weights or rows; force=true measures anew)" in capsys.readouterr().err
 
 
 def table(text):

@@ -93,12 +93,16 @@ def metrics_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no sample log {path}")
-    try:
-        lines = [json.loads(text) for text in path.read_text().splitlines() if text.strip()]
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is no JSON-lines file as --log_samples writes: {error}"
-        ) from error
+    lines = []
+    # not str.splitlines: lmms-eval writes U+2028, U+2029 and U+0085 as they are, inside of a line
+    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            if text.strip():
+                lines.append(json.loads(text))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}, line {number}: no JSON-lines file as --log_samples writes: {error}"
+            ) from error
     if not lines or not all(isinstance(line, dict) and "doc_id" in line for line in lines):
         raise ValueError(f"{path}: expected lines with a doc_id, as --log_samples writes them")
     return lines

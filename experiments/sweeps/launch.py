@@ -43,7 +43,8 @@ def sweep(
                 f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}", soft_wrap=True
             )
     work = [cell for cell in cells if cell.config is not None and cell.unfinished]
-    console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
+    before = _done_before(cells, work)
+    console.print(f"{len(cells)} cells: {before}, {len(work)} to run", soft_wrap=True)
     for cell in cells:
         if cell.config and cell.folder and cell not in work:
             try:
@@ -95,8 +96,14 @@ def tabulate(cells: Sequence[Cell], console: Console) -> None:
 def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:
     """How many are done, and how many of these by other code than today's."""
     left = {cell.folder for cell in work}
-    before = [cell.folder for cell in cells if cell.folder and cell.folder not in left]
-    mark = Fingerprint.now().id
-    other = sum((read_record(folder) or {}).get("fingerprint") != mark for folder in before)
-    told = f" ({other} by other code; force=true measures anew)" if other else ""
+    before = [
+        (cell.folder, cell.config)
+        for cell in cells
+        if cell.folder and cell.config and cell.folder not in left
+    ]
+    other = sum(
+        Fingerprint.of(config).differs((read_record(folder) or {}).get("fingerprint"))
+        for folder, config in before
+    )
+    told = f" ({other} by other code, weights or rows; force=true measures anew)" if other else ""
     return f"{len(before)} done before{told}"

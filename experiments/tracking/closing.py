@@ -38,13 +38,13 @@ class Documents:
 
     def picture(self, doc_id: int) -> Image.Image | None:
         """The first picture of a document; None from the first that cannot be had."""
-        from mustdrop.harness.chat import pictures, read_chat
+        from mustdrop.harness.chat import pictures, read_document
 
         if not self.had:
             return None
         try:
-            messages = self.task.doc_to_messages(self.task.eval_docs[doc_id])
-            found = pictures(read_chat("the benchmark", doc_id, messages))
+            name, docs = self.task.config.task, self.task.eval_docs
+            found = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
             return found[0].convert("RGB") if found else None
         except Exception:  # the tracker's boundary: a data set that is not here, or has no images
             print("pictures are left out:")

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
-from lmms_eval.api.task import Task
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+
+from mustdrop.harness.lmms_eval_api import GenerationResult, Instance, Task, TokenCounts
 
 SAMPLING = ("temperature", "top_p", "top_k")
 

@@ -8,6 +8,7 @@ language.
 """
 
 import platform
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lmms_eval.api.task import Task
 from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.chat import pictures, read_chat
+from mustdrop.harness.chat import document_name, naming, pictures, read_document
+from mustdrop.harness.context import beyond_context, context_warning
 from mustdrop.harness.controls import Controls
 from mustdrop.harness.inputs import ImageControl, require_own_image
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.lmms_eval_api import Task
 from mustdrop.harness.parts import Part, join, parts_folder, read_parts
 from mustdrop.harness.progress import Meanwhile
 from mustdrop.harness.ranks import ALONE, Turn
@@ -74,19 +76,21 @@ class Cell:
         if asked not in known:
             raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
         vision = self.dropper.vision
-        lacking = sorted(set(vision.needs if vision else ()) - set(self.task.eval_docs[0]))
+        task: Any = self.task  # of those that make messages, as all of ours do
+        name, docs = task.config.task, task.eval_docs
+        with naming(document_name(name, 0)):
+            lacking = sorted(set(vision.needs if vision else ()) - set(docs[0]))
         if lacking:
-            name = self.config["benchmark"]["name"]
+            benchmark = self.config["benchmark"]["name"]
             raise ValueError(
                 f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
-                f"{name} does not know; PocketVQA does (benchmark=pocket_vqa)"
+                f"{benchmark} does not know; PocketVQA does (benchmark=pocket_vqa)"
             )
         require_own_image(self.dropper, self.image)
         if self.image is not None:
-            task: Any = self.task  # of those that make messages, as all of ours do
             self.image.check(
-                pictures(read_chat(task.config.task, place, task.doc_to_messages(doc)))
-                for place, doc in enumerate(task.eval_docs)
+                pictures(read_document(name, docs, index, task.doc_to_messages)[1])
+                for index in range(len(docs))
             )
         with self.dropper.attach(self.model, known=()):
             pass
@@ -124,7 +128,11 @@ class Cell:
 
             adapter = self._adapter(run.folder, answered, traced, keep)
             metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
-        return record_of(self.config, run, metrics, available, hardware(self.model))
+        context = beyond_context(run.samples.values(), adapter.positions)
+        if context["beyond"]:
+            print(context_warning(context, self.config["benchmark"]["name"]), file=sys.stderr)
+        record = record_of(self.config, run, metrics, available, hardware(self.model))
+        return {**record, "context": context}
 
     def share(self, folder: Path, mark: str, turn: Turn) -> None:
         """Answer one rank's documents, those modulo the ranks, into a file of its own.

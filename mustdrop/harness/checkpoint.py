@@ -3,21 +3,18 @@
 import os
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mustdrop.harness.processor import require_fit
+from mustdrop.harness.weights import PACKAGED, checkpoint_folder
 from mustdrop.models import adapter_for
 from mustdrop.pocket import model as pocket
 from mustdrop.strategy import require_choices
-
-PACKAGED = "packaged"
-WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")  # no second copy of the weights
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,9 @@ class Checkpoint:
 
         Raises:
             FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what its counts say, its attention needs a package that
-                is not installed, or there is no such device.
+            ValueError: If the model is not what its counts say, weights are missing or torn, its
+                processor does not fit, its attention needs a package that is not installed, or
+                there is no such device.
         """
         device = self._device(device)
         dtype = getattr(torch, self.dtype)
@@ -75,7 +73,7 @@ class Checkpoint:
         except ImportError as error:  # an attention kernel that is not installed
             raise ValueError(f"model.attention={self.attention}: {error}") from error
         model, processor = loaded
-        self._check(model)
+        self._check(model, processor)
         if self.device_map is None:
             model = model.to(device)
         return model.eval(), processor
@@ -103,45 +101,40 @@ class Checkpoint:
         return device
 
     def _hub(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        folder = self._folder()
+        folder, name = checkpoint_folder(self.pretrained, self.revision), self.pretrained
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, attn_implementation=self.attention, device_map=self.device_map
-            )
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, attn_implementation=self.attention,
+                device_map=self.device_map, output_loading_info=True, ignore_mismatched_sizes=True,
+            )  # fmt: skip
             processor = AutoProcessor.from_pretrained(folder)
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
             raise FileNotFoundError(
-                f"model.pretrained: {self.pretrained} is no checkpoint: {reason}"
+                f"model.pretrained: {name} is no checkpoint: {reason}"
             ) from error
+        except ValueError as error:
+            raise ValueError(f"model.pretrained: {name}: {' '.join(str(error).split())}") from error
+        except SafetensorError as error:
+            raise ValueError(
+                f"model.pretrained: a weight file of {name} is torn ({error})"
+            ) from error
+        model, info = loaded  # what output_loading_info makes of it
+        # transformers would draw these weights at random and go on
+        lacking = sorted(info["missing_keys"])
+        if lacking:
+            raise ValueError(
+                f"model.pretrained: {name} lacks {len(lacking)} of the model's weights: "
+                f"{', '.join(lacking[:3])}"
+            )
+        for weight, stored, wanted in sorted(info["mismatched_keys"]):
+            raise ValueError(
+                f"model.pretrained: {weight} of {name} has shape {tuple(stored)}, but its "
+                f"config.json asks for {tuple(wanted)}"
+            )
         return model, processor
 
-    def _folder(self) -> Path:
-        """Where the files are; those of the hub fetched, or found in its cache.
-
-        All at once: loading by name asks the hub for file after file, and without a network
-        retries each for half a minute.
-        """
-        folder = Path(self.pretrained).expanduser()
-        if folder.is_dir():
-            return folder
-        # A hub name is owner/name; anything else with a slash can only be meant as a folder.
-        if folder.is_absolute() or len(folder.parts) != 2:
-            raise FileNotFoundError(f"model.pretrained: there is no folder {self.pretrained}")
-        try:
-            found = snapshot_download(
-                self.pretrained, revision=self.revision, allow_patterns=list(WANTED)
-            )
-        except (OSError, HfHubHTTPError, HFValidationError) as error:
-            reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
-            raise FileNotFoundError(
-                f"model.pretrained: the hub's {self.pretrained} cannot be had ({reason}): fetch it "
-                f"where there is a network (hf download {self.pretrained}), or give a folder that "
-                "holds it, model.pretrained=/path/to/folder"
-            ) from error
-        return Path(found)
-
-    def _check(self, model: nn.Module) -> None:
+    def _check(self, model: nn.Module, processor: Any) -> None:
         adapter = adapter_for(model)
         for name, told, found in (
             ("layers", self.layers, adapter.facts.depth),
@@ -150,3 +143,10 @@ class Checkpoint:
         ):
             if told != found:
                 raise ValueError(f"model.{name} is {told}, but {self.pretrained} has {found}")
+        try:
+            require_fit(adapter, processor)
+        except ValueError as error:
+            raise ValueError(
+                f"model.pretrained: the processor of {self.pretrained} does not fit its model: "
+                f"{error}"
+            ) from error

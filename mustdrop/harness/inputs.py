@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any, final
 
-from lmms_eval.protocol import ChatMessages
 from PIL import Image
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.chat import pictures, replaced, shorter_side
+from mustdrop.harness.lmms_eval_api import ChatMessages
 
 Pictures = Sequence[Image.Image]
 

@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from lmms_eval.api.instance import GenerationResult, Instance
-from lmms_eval.api.model import lmms
+from loguru import logger
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.finite import NotFinite
 from mustdrop.engine.known import Known
 from mustdrop.harness.answers import answer, generate_options, result, scores
-from mustdrop.harness.chat import prompt_inputs, question
+from mustdrop.harness.chat import naming, prompt_inputs, question
+from mustdrop.harness.context import beyond_context, context_warning
 from mustdrop.harness.controls import Arm, Controls
 from mustdrop.harness.inputs import ImageControl, require_own_image
+from mustdrop.harness.lmms_eval_api import GenerationResult, Instance, lmms
 from mustdrop.harness.measure import Meter, target_recall
 from mustdrop.harness.requests import Request, read_request
 from mustdrop.ledger import TokenLedger
@@ -102,6 +103,11 @@ class DroppedVLM(lmms):
         return self._held["model"]
 
     @property
+    def positions(self) -> int | None:
+        """Positions that the model was trained on; None: its config sets none."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def processor(self) -> Any:
         return self._held["processor"]
 
@@ -121,9 +127,14 @@ class DroppedVLM(lmms):
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         """The answers, each a GenerationResult, in the order of the requests."""
         results: dict[int, GenerationResult] = {}
+        samples = []
         for batch in self._batches(requests):
             for request, sample in zip(batch, self._ask(batch), strict=True):
                 results[id(request.instance)] = result(sample)
+                samples.append(sample)
+        context = beyond_context(samples, self.positions)
+        if context["beyond"]:
+            logger.warning(context_warning(context, samples[0]["task"]))
         for instance in requests:
             if id(instance) not in results:
                 results[id(instance)] = result(self.answered[instance.arguments[3]])
@@ -148,7 +159,8 @@ class DroppedVLM(lmms):
     def _ask(self, batch: Sequence[Request]) -> list[dict[str, Any]]:
         """The records of a batch: the method's pass, then one for each control beside it."""
         start = time.perf_counter()
-        inputs = prompt_inputs(self.model, self.processor, [request.chat for request in batch])
+        chats, names = zip(*((request.chat, request.name) for request in batch), strict=True)
+        inputs = prompt_inputs(self.model, self.processor, chats, names)
         needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
         known = [told for request in batch for told in request.known(needs)]
         rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, known)
@@ -243,7 +255,8 @@ class DroppedVLM(lmms):
     def _said(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """One answer with its scores, and how many tokens it has."""
         text, new = answer(self.model, self.processor.tokenizer, row, request.options)
-        found = scores(request.task, request.instance, request.doc, text)
+        with naming(request.name):
+            found = scores(request.task, request.instance, request.doc, text)
         return {"answer": text.strip(), "scores": found}, new
 
     def _beside(

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmms_eval.api.instance import Instance
-from lmms_eval.api.task import Task
-from lmms_eval.protocol import ChatMessages
 from PIL import Image
 
-from mustdrop.harness.chat import other_pictures, pictures, read_chat
+from mustdrop.harness.chat import (
+    document_name,
+    naming,
+    other_pictures,
+    pictures,
+    read_document,
+)
 from mustdrop.harness.inputs import ImageControl, showing
+from mustdrop.harness.lmms_eval_api import ChatMessages, Instance, Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,11 @@ class Request:
     options: Mapping[str, Any]
     image: str | None
 
+    @property
+    def name(self) -> str:
+        """Name of the document in messages."""
+        return document_name(self.task.config.task, self.doc_id)
+
     def known(self, needs: Sequence[str]) -> list[dict[str, Any]]:
         """What a strategy has to be told of each picture."""
         return [{name: self.doc[name] for name in needs} for _ in pictures(self.chat)]
@@ -54,16 +63,17 @@ def read_request(
         processor: The model's, whose size of a picture a control may need.
 
     Raises:
-        ValueError: If it holds what cannot be asked.
+        DocumentError: If it cannot be read, holds what cannot be asked, or the control cannot be
+            shown instead of its pictures.
     """
     _, to_messages, options, doc_id, task, split = instance.arguments
     docs = datasets[task][split]
-    doc = docs[doc_id]
-    chat = read_chat(task, doc_id, to_messages(doc))
-    name = image_name(pictures(chat))
-    if control is not None:
-        others = partial(other_pictures, task, docs, doc_id, to_messages)
-        chat = showing(chat, control, processor, others)
+    doc, chat = read_document(task, docs, doc_id, to_messages)
+    with naming(document_name(task, doc_id)):
+        name = image_name(pictures(chat))
+        if control is not None:
+            others = partial(other_pictures, task, docs, doc_id, to_messages)
+            chat = showing(chat, control, processor, others)
     return Request(instance, to_messages.__self__, doc_id, doc, chat, options, name)
 
 

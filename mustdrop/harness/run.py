@@ -204,9 +204,9 @@ class Run:
         )
         shown = "; ".join(known[:6]) + (f"; and {len(known) - 6} more" if len(known) > 6 else "")
         raise ValueError(
-            f"{self.folder} holds {len(self.samples)} samples of other code ({shown}). Samples of "
-            "two codes are not mixed: force=true starts anew and keeps the old ones aside; or go "
-            "back to that code"
+            f"{self.folder} holds {len(self.samples)} samples of other code, weights or rows "
+            f"({shown}). Samples of two are not mixed: force=true starts anew and keeps the old "
+            "ones aside; or go back to those"
         )
 
     def _put_aside(self) -> None:

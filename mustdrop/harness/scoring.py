@@ -1,19 +1,14 @@
 """lmms-eval's own evaluation of one task, quiet and in one process. Knows no method."""
 
-import random
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-import numpy
-import torch
-from lmms_eval import evaluator
-from lmms_eval.api.task import Task
-from lmms_eval.tasks import TaskManager
 from loguru import logger
 
 from mustdrop.harness.lmms import DroppedVLM
+from mustdrop.harness.lmms_eval_api import Task, TaskManager, evaluator
+from mustdrop.harness.process import unchanged_process
 from mustdrop.harness.ranks import alone
 from mustdrop.harness.run import Run
 
@@ -52,22 +47,17 @@ def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -
 
 @contextmanager
 def _quiet(run: Run) -> Iterator[None]:
-    """lmms-eval's messages and bars in run.log instead of over ours; the random state as it was."""
-    drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
-    logger.remove()
-    sink = logger.add(
-        run.folder / "run.log", level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}"
-    )
-    try:
-        with (
-            (run.folder / "run.log").open("a") as log,
-            redirect_stderr(log),
-            redirect_stdout(log),
-        ):
+    """lmms-eval's messages and bars in run.log instead of over ours; the process as it was."""
+    with (
+        unchanged_process(),
+        (run.folder / "run.log").open("a") as log,
+        redirect_stderr(log),
+        redirect_stdout(log),
+    ):
+        logger.remove()
+        # an open file: loguru takes the name of one for a template, and braces for its fields
+        sink = logger.add(log, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}")
+        try:
             yield
-    finally:
-        logger.remove(sink)
-        logger.add(sys.stderr, level="WARNING")
-        random.setstate(drawn[0])
-        numpy.random.set_state(drawn[1])
-        torch.set_rng_state(drawn[2])
+        finally:
+            logger.remove(sink)

@@ -59,7 +59,7 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
         watched = _Watched(dropper.prefill)
         dropper = replace(dropper, prefill=watched)
     needs = dropper.vision.needs if dropper.vision is not None else ()
-    inputs = prompt_inputs(model, processor, [request.chat])
+    inputs = prompt_inputs(model, processor, [request.chat], [request.name])
     pad = processor.tokenizer.pad_token_id
     options = generate_options(request.options, adapter.max_new_tokens, pad)
     with (

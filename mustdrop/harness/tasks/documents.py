@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmms_eval.api.task import ConfigurableMessagesTask
-
+from mustdrop.harness.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.pocket.dataset import SPLITS, Sample
 
 FIELDS = ("question", "answer", "type")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mustdrop.harness.pictures import eight_bits
+from mustdrop.harness.row_files import picture_subset
 from mustdrop.harness.tasks.rows import PICTURE
 from mustdrop.harness.tasks.stock import StockTask
 
@@ -16,14 +18,17 @@ class GQA(StockTask):
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         stock = config["doc_to_visual"]
-        return {**config, "doc_to_visual": lambda doc: stock({**doc, PICTURE: self.picture(doc)})}
+        return {
+            **config,
+            "doc_to_visual": lambda doc: stock({**doc, PICTURE: eight_bits(self.picture(doc))}),
+        }
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         super().download(dataset_kwargs)
         self.pictures = None
         if PICTURE not in self.dataset[self.split].column_names:
             assert self.subset is not None
-            self.pictures = self.rows(self.subset.removesuffix("_instructions") + "_images")
+            self.pictures = self.rows(picture_subset(self.subset))
             self.place = {key: place for place, key in enumerate(self.pictures["id"])}
 
     def picture(self, doc: Mapping[str, Any]) -> Any:

@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator, mmbench_process_results
 
+from mustdrop.harness.lmms_eval_api import mmbench_evaluator, mmbench_process_results
 from mustdrop.harness.tasks.stock import StockTask, with_metrics
 
 ACCURACY = "mmbench_accuracy"

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from lmms_eval.tasks.mme.utils import mme_aggregate_results, mme_process_results
-
+from mustdrop.harness.lmms_eval_api import mme_aggregate_results, mme_process_results
 from mustdrop.harness.tasks.stock import StockTask, with_metrics
 
 ACCURACY = "mme_accuracy"

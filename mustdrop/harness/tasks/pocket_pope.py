@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmms_eval.tasks.pope import utils
-
+from mustdrop.harness.lmms_eval_api import pope_utils
 from mustdrop.harness.tasks.documents import PocketTask
 from mustdrop.pocket.dataset import SPLITS, pope
 
@@ -27,7 +26,7 @@ class PocketPOPE(PocketTask):
         told = [
             {
                 "metric": f"pope_{metric}",
-                "aggregation": getattr(utils, f"pope_aggregate_{metric}"),
+                "aggregation": getattr(pope_utils, f"pope_aggregate_{metric}"),
                 "higher_is_better": True,
             }
             for metric in METRICS
@@ -37,4 +36,4 @@ class PocketPOPE(PocketTask):
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """What lmms-eval's POPE keeps of one answer."""
-    return utils.pope_process_results({**doc, "question_id": doc["index"]}, list(results))
+    return pope_utils.pope_process_results({**doc, "question_id": doc["index"]}, list(results))

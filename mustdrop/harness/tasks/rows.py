@@ -4,74 +4,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Image, disable_progress_bars, enable_progress_bars
+from datasets import Dataset, Image, NamedSplit, disable_progress_bars, enable_progress_bars
+from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.utils import are_progress_bars_disabled
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+
+from mustdrop.harness.content import content_hash
+from mustdrop.harness.row_files import row_files
 
 PICTURE = "image"
+ONLY = "train"  # what the library calls the one split that it is given here
 
 
 def load_rows(data: str, subset: str | None, split: str) -> Dataset:
     """One split of a data set, its ``image`` decoded when a row is read.
 
-    Files are found by their names, as the hub has them: ``<subset>/<split>-*.parquet``, or
-    ``data/<split>-*.parquet`` where there is no subset. In a folder the files may also lie at its
-    top, and ``<split>.parquet`` is one too. No other split is fetched.
-
     Args:
-        data: A folder, or a data set's name on the hub.
+        data: A folder, or a data set's name on the hub; see
+            :func:`mustdrop.harness.row_files.row_files` for the names of its files.
         subset: What the hub calls a configuration; None: there are none.
         split: The split's name.
 
     Raises:
         ValueError: If there are no such rows.
     """
-    places = [subset] if subset else ["data"]
-    folder = Path(data).expanduser()
-    if folder.is_dir():
-        files = _files(folder, [*places, "."], split)
-    elif folder.is_absolute() or len(folder.parts) != 2:
-        raise ValueError(f"there is no folder {data}")
-    else:
-        folder = _fetched(data, [f"{place}/{split}-*.parquet" for place in places])
-        files = _files(folder, places, split)
-    if not files:
-        where = " or ".join(f"{place}/{split}-*.parquet" for place in places)
-        raise ValueError(f"{data} holds no {where}: no rows of split {split}")
-    rows = _read(files)
+    rows = _read(row_files(data, subset, split))
     if not len(rows):
         raise ValueError(f"split {split} of {data} is empty")
     return rows
 
 
-def _files(folder: Path, places: Sequence[str], split: str) -> list[str]:
-    """Those of the first place that has any."""
-    for place in places:
-        found = sorted(
-            path
-            for pattern in (f"{split}.parquet", f"{split}-*.parquet")
-            for path in (folder / place).glob(pattern)
-        )
-        if found:
-            return [str(path) for path in found]
-    return []
-
-
-def _fetched(name: str, patterns: list[str]) -> Path:
-    """The hub's files as a folder: from its cache where they are in it."""
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
-    except (OSError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
-        raise ValueError(f"the hub's {name} cannot be had ({reason})") from error
-
-
-def _read(files: list[str]) -> Dataset:
+def _read(files: Sequence[Path]) -> Dataset:
+    # resolved here: given as text, the library would take a name for a pattern. Its cache goes by
+    # the second list, so rows that were changed are read anew, whatever their time says.
+    names = [str(path) for path in files]
+    for name in names:
+        if "::" in name or "$" in name:
+            raise ValueError(
+                f"{name} cannot be read: the library datasets takes '::' for an archive and '$' "
+                "for a variable; rename the folder"
+            )
+    resolved = DataFilesList(names, [(content_hash(path),) for path in files])
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        rows: Any = Dataset.from_parquet(list[Any](files))
+        given: Any = DataFilesDict({ONLY: resolved})  # accepted, though the signature omits it
+        rows: Any = Dataset.from_parquet(given, split=NamedSplit(ONLY))
     finally:
         if shown:
             enable_progress_bars()

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmms_eval import tasks
-from lmms_eval.api.task import ConfigurableMessagesTask
-from lmms_eval.utils import load_yaml_config
-
+from mustdrop.harness.chat import DocumentError, document_name, naming
+from mustdrop.harness.lmms_eval_api import ConfigurableMessagesTask, load_yaml_config, tasks
+from mustdrop.harness.pictures import with_eight_bits
+from mustdrop.harness.process import unchanged_process
 from mustdrop.harness.tasks.rows import PICTURE, load_rows
 
 # Keys that would fetch more than the rows, make a second task of it, or change its options.
@@ -66,13 +66,17 @@ class StockTask(ConfigurableMessagesTask):
         }
         try:
             super().__init__(config=self.adapted(config))
-            first = self.eval_docs[0]
-            self.doc_to_messages(first)
-            # unlike process_results this neither retries nor hides the error
-            if callable(self.config.process_results):
-                self.config.process_results(first, [""])
-        except KeyError as error:
-            raise ValueError(f"{name}: rows of {data} lack the column {error}") from error
+            with naming(document_name(name, 0)):
+                first = self.eval_docs[0]
+                self.doc_to_messages(first)
+                # unlike process_results this neither retries nor hides the error
+                if callable(self.config.process_results):
+                    self.config.process_results(first, [""])
+        except (KeyError, DocumentError) as error:
+            missing = error.__cause__ if isinstance(error, DocumentError) else error
+            if not isinstance(missing, KeyError):
+                raise
+            raise ValueError(f"{name}: rows of {data} lack the column {missing}") from error
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         """The task's config, for a benchmark that needs more than this class gives."""
@@ -83,6 +87,9 @@ class StockTask(ConfigurableMessagesTask):
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         rows = self.rows()
+        # lmms-eval reads the first row next, and would not say which one cannot be read
+        with naming(document_name(self.config.task, 0)):
+            rows[0]
         plain = rows.remove_columns(PICTURE) if PICTURE in rows.column_names else rows
         self.dataset, self.dataset_no_image = {self.split: rows}, {self.split: plain}
 
@@ -97,6 +104,10 @@ class StockTask(ConfigurableMessagesTask):
                 "benchmark.data=/path/to/folder"
             ) from error
 
+    def doc_to_messages(self, doc: Any, **rounds: Any) -> Any:
+        """The messages of a document; lmms-eval's own code would clip 16-bit pictures to white."""
+        return super().doc_to_messages(with_eight_bits(doc), **rounds)
+
     def doc_to_target(self, doc: Mapping[str, Any]) -> Any:
         """For records alone; of several people's answers the most frequent.
 
@@ -110,7 +121,8 @@ class StockTask(ConfigurableMessagesTask):
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    read = load_yaml_config(str(path))
+    with unchanged_process():  # it imports the task's module
+        read = load_yaml_config(str(path))
     assert isinstance(read, dict)
     return read
 

@@ -1,0 +1,362 @@
+"""Documents are read whole and shown as they are; what fails names benchmark and document."""
+
+import ast
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from lmms_eval.api.instance import Instance
+from loguru import logger
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
+from torch.distributed import distributed_c10d
+
+from experiments.compose import composed
+from experiments.run import run
+from mustdrop.harness import lmms
+from mustdrop.harness.chat import pictures, prompt_inputs, read_chat, read_document
+from mustdrop.harness.pictures import eight_bits
+from mustdrop.harness.process import unchanged_process, whole_pictures
+from mustdrop.harness.record import read_samples
+from mustdrop.pocket import build_processor
+from tests.models import tiny_llava
+from tests.standins import write
+
+ROOT = Path(__file__).parents[1]
+API = "mustdrop/harness/lmms_eval_api.py"
+# lmms-eval has imported itself before it asks for these
+PLUGIN = "mustdrop/harness/plugin.py"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Nothing is left in the user's own cache of data sets."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def gradient(side=64):
+    levels = np.zeros((side, side, 3), np.uint8)
+    levels[..., 0] = np.arange(side)[None] * 255 // side
+    levels[..., 1] = np.arange(side)[:, None] * 255 // side
+    levels[: side // 8, :, 2] = 255
+    return levels
+
+
+def encoded(picture, kind="PNG", **options):
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+WHOLE = Image.fromarray(gradient())
+GREY = gradient()[..., 0]
+NO_PICTURE = b"<html>404</html>"
+
+
+def config(folder, files, *more, questions=None):
+    """A run of POPE on rows with these picture files."""
+    rows = [
+        {
+            "id": str(n), "question_id": str(n), "answer": "yes", "category": "popular",
+            "question": questions[n] if questions else "Is there a dog?",
+            "image_source": f"COCO_{n}", "image": {"bytes": file, "path": f"{n}.png"},
+        }
+        for n, file in enumerate(files)
+    ]  # fmt: skip
+    write(rows, folder / "test.parquet")
+    return composed(
+        "model=pocket", "benchmark=pope", "budget=none", "method=vanilla", "controls=none",
+        f"benchmark.data={folder}", "benchmark.task.max_new_tokens=2",
+        f"output_root={folder / 'out'}", *more,
+    )  # fmt: skip
+
+
+def shown(folder, files):
+    """Each document's picture, as the model is shown it."""
+    task = instantiate(config(folder, files).benchmark.task)
+    for index in range(len(files)):
+        _, chat = read_document("pope", task.eval_docs, index, task.doc_to_messages)
+        yield pictures(chat)[0].convert("RGB")
+
+
+def lmms_eval_imports(tree):
+    for node in ast.walk(tree):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if any(name.partition(".")[0] == "lmms_eval" for name in names):
+            yield node
+
+
+def test_lmms_eval_is_imported_in_one_module_where_its_settings_are_put_back():
+    places = set()
+    for folder in ("mustdrop", "experiments", "hydra_plugins", "analysis"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            if "lmms_eval" in text and list(lmms_eval_imports(ast.parse(text))):
+                places.add(path.relative_to(ROOT).as_posix())
+    assert places == {API, PLUGIN}
+    tree = ast.parse((ROOT / API).read_text())
+    (guarded,) = [node for node in tree.body if isinstance(node, ast.With)]
+    assert ast.unparse(guarded.items[0]) == "unchanged_process()"
+    assert list(lmms_eval_imports(tree)) == list(lmms_eval_imports(guarded))
+
+
+def test_each_setting_that_lmms_eval_changes_is_put_back(monkeypatch, capsys):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", False)
+
+    def state():
+        return (
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, list(warnings.filters),
+            distributed_c10d.default_pg_timeout, random.getstate(),
+            np.random.get_state()[1].tolist(), torch.get_rng_state().tolist(),
+        )  # fmt: skip
+
+    def change():
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        Image.MAX_IMAGE_PIXELS = 10**9
+        warnings.filterwarnings("ignore")
+        distributed_c10d.default_pg_timeout *= 2
+        random.seed(9)
+        np.random.seed(9)
+        torch.manual_seed(9)
+
+    before, handlers = state(), str(logger)
+    for error in (None, KeyError):
+        try:
+            with unchanged_process():
+                change()
+                changed = state()
+                if error:
+                    raise error
+        except KeyError:
+            pass
+        assert all(old != new for old, new in zip(before, changed, strict=True))
+        assert state() == before and str(logger) == handlers
+    with unchanged_process():
+        logger.remove()
+        logger.add(sys.stdout, level="DEBUG")
+    logger.info("a detail")
+    logger.warning("a warning")
+    told = capsys.readouterr()
+    assert not told.out and "a warning" in told.err and "a detail" not in told.err
+
+
+@pytest.mark.slow
+def test_importing_the_adapter_leaves_the_process_as_it_was():
+    """In a process of its own, as every import happens once."""
+    code = """
+import logging, multiprocessing, os, random, signal, socket, sys, warnings
+import datasets, numpy, torch, transformers, loguru, pandas
+from PIL import Image, ImageFile
+from torch.distributed import distributed_c10d
+from transformers.utils import logging as theirs
+
+def state():
+    backends = torch.backends
+    return {
+        "truncated": ImageFile.LOAD_TRUNCATED_IMAGES, "pixels": Image.MAX_IMAGE_PIXELS,
+        "filters": [str(one) for one in warnings.filters],
+        "timeout": distributed_c10d.default_pg_timeout,
+        "tf32": (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32),
+        "cudnn": (backends.cudnn.benchmark, backends.cudnn.deterministic),
+        "precision": torch.get_float32_matmul_precision(), "dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(), "grad": torch.is_grad_enabled(),
+        "random": random.getstate(), "numpy": numpy.random.get_state()[1].tolist(),
+        "torch": torch.get_rng_state().tolist(), "start": multiprocessing.get_start_method(True),
+        "root": (logging.root.level, logging.root.handlers, logging.root.manager.disable),
+        "transformers": theirs.get_verbosity(), "bars": datasets.are_progress_bars_disabled(),
+        "cache": str(datasets.config.HF_DATASETS_CACHE), "socket": socket.getdefaulttimeout(),
+        "signals": [str(signal.getsignal(one)) for one in signal.valid_signals()],
+        "hooks": (sys.excepthook, sys.getrecursionlimit()), "cwd": os.getcwd(),
+        # torch notes its own cache folder there
+        "environment": {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"},
+    }
+
+before = state()
+import mustdrop.harness.cell
+from mustdrop.harness.tasks import gqa, mmbench, mme, pocket_pope, pocket_vqa, stock
+after = state()
+print([name for name in before if before[name] != after[name]])
+print(loguru.logger)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    changed, handlers = done.stdout.strip().splitlines()
+    assert changed == "[]"
+    assert "level=30" in handlers and "<stderr>" in handlers and handlers.count("id=") == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_half_a_picture_is_refused_whatever_the_process_is_set_to(kind, monkeypatch):
+    file = encoded(Image.fromarray(gradient(200)), kind)
+    docs = [{"image": None}, {"image": file[: len(file) // 2]}]
+
+    def messages(doc):
+        picture = Image.open(io.BytesIO(doc["image"])).convert("RGB")
+        return [{"role": "user", "content": [{"type": "image", "url": picture}]}]
+
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(ValueError, match=r"^document 1 of pope: "):
+        read_document("pope", docs, 1, messages)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # another's setting is left alone
+    with pytest.raises(KeyError), whole_pictures():
+        assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+        raise KeyError
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_a_path_to_half_a_picture_is_refused_too(tmp_path):
+    file = encoded(Image.fromarray(gradient(200)), "JPEG")
+    (tmp_path / "half.jpg").write_bytes(file[: len(file) // 2])
+    content = [{"type": "image", "url": str(tmp_path / "half.jpg")}]
+    with pytest.raises(ValueError, match=r"^document 3 of own: .*truncated"):
+        read_chat("own", 3, [{"role": "user", "content": content}])
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+@pytest.mark.parametrize("image", ["own", "wrong"])
+def test_a_run_ends_at_the_document_that_is_no_picture(bad, image, tmp_path):
+    """The first is read by lmms-eval itself; a control reads the pictures of others."""
+    files = [encoded(WHOLE), encoded(Image.new("RGB", (9, 9))), encoded(WHOLE)]
+    files[bad] = NO_PICTURE
+    cfg = config(tmp_path, files, f"image={image}")
+    with pytest.raises(Exception, match=f"document {bad} of pope: ") as refused:
+        run(cfg)
+    assert "\n" not in str(refused.value.__cause__ or refused.value)
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_the_control_names_the_document_whose_picture_it_would_show(tmp_path):
+    task = instantiate(config(tmp_path, [encoded(WHOLE)] * 2).benchmark.task)
+    docs = [task.eval_docs[0], {**task.eval_docs[1], "image": "no picture"}]
+    asked = ("", task.doc_to_messages, {}, 0, "pope", "test")
+    instance = Instance("generate_until", asked, 0, {"task": "pope", "doc_id": 0, "repeats": 1})
+    wrong = instantiate(composed("image=wrong").image)
+    with pytest.raises(ValueError, match=r"^document 1 of pope: AttributeError"):
+        lmms.read_request(instance, {"pope": {"test": docs}}, wrong, build_processor())
+
+
+def test_sixteen_bits_are_scaled_as_eight_bits_look(tmp_path):
+    wide = GREY.astype(np.uint16) * 257
+    pgm = b"P5 64 64 65535\n" + wide.astype(">u2").tobytes()
+    files = [
+        encoded(Image.fromarray(GREY)), encoded(Image.fromarray(wide)),
+        encoded(Image.fromarray(wide), "TIFF"), pgm,
+    ]  # fmt: skip
+    eight, *others = shown(tmp_path, files)
+    assert np.array_equal(np.asarray(eight)[..., 0], GREY)
+    assert all(other.tobytes() == eight.tobytes() for other in others)
+    values = np.array([[0, 128, 129, 32767, 32768, 65407, 65535]], np.uint16)
+    nearest = [round(int(value) / 257) for value in values[0]]
+    assert np.asarray(eight_bits(Image.fromarray(values))).tolist() == [nearest]
+    big = Image.frombytes("I;16B", (7, 1), values.astype(">u2").tobytes())
+    assert np.asarray(eight_bits(big)).tolist() == [nearest]
+
+
+def test_a_picture_without_a_range_of_brightness_is_refused(tmp_path):
+    floats = Image.fromarray(GREY.astype(np.float32) / 255)
+    whole = Image.fromarray(GREY.astype(np.int32) * 1000)
+    from_white = TiffImagePlugin.ImageFileDirectory_v2()
+    from_white[262] = 0
+    inverse = encoded(Image.fromarray(GREY.astype(np.uint16)), "TIFF", tiffinfo=from_white)
+    for file, words in (
+        (encoded(floats, "TIFF"), r"mode F \(floats\)"),
+        (encoded(whole, "TIFF"), r"mode I \(32-bit integers\)"),
+        (inverse, "photometric interpretation 0"),
+    ):
+        with pytest.raises(ValueError, match=f"^document 1 of pope: .*{words}"):
+            list(shown(tmp_path, [encoded(WHOLE), file]))
+
+
+def test_odd_pictures_are_shown_as_a_viewer_shows_them(tmp_path):
+    """Alpha, palettes, CMYK, animations, EXIF, one pixel, extreme shapes; as LLaVA's authors do."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    red, blue = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
+    clear = WHOLE.convert("P", palette=Image.Palette.ADAPTIVE)
+    files = [
+        *(encoded(Image.new("RGB", size, (200, 30, 60)))
+          for size in ((1, 1), (1, 60), (60, 1), (3, 90))),
+        *(encoded(WHOLE.convert(mode)) for mode in ("L", "LA", "1", "RGBA")),
+        encoded(clear), encoded(clear, transparency=3), encoded(WHOLE.convert("CMYK"), "JPEG"),
+        encoded(WHOLE.resize((80, 40)), "JPEG", exif=turned),
+        encoded(red, "GIF", save_all=True, append_images=[blue]), encoded(WHOLE, "WEBP"),
+    ]  # fmt: skip
+    processor = build_processor()
+    for index, (file, picture) in enumerate(zip(files, shown(tmp_path, files), strict=True)):
+        viewed = ImageOps.exif_transpose(Image.open(io.BytesIO(file))).convert("RGB")
+        assert (picture.size, picture.tobytes()) == (viewed.size, viewed.tobytes()), index
+        pixels = processor.image_processor(picture, return_tensors="pt")["pixel_values"]
+        assert pixels.shape == (1, 3, 192, 192)
+
+
+def test_more_pixels_than_pillow_takes_are_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"^document 1 of pope: DecompressionBombError"):
+        list(shown(tmp_path, [encoded(Image.new("RGB", (3, 3))), encoded(WHOLE)]))
+
+
+def chat(text, picture=WHOLE):
+    content = [{"type": "image", "url": picture}, {"type": "text", "text": text}]
+    return read_chat("pope", 0, [{"role": "user", "content": content}])
+
+
+def test_what_fails_while_a_batch_is_prepared_names_the_document():
+    """In the template and in the processor; here the one that asks for two pictures."""
+    processor = build_processor()
+    model = tiny_llava()
+    names = [f"document {index} of pope" for index in (4, 7, 9)]
+    chats = [chat("a dog ?"), chat("a <image> dog ?"), chat("a cat ?")]
+    with pytest.raises(ValueError, match=r"^document 7 of pope: "):
+        prompt_inputs(model, processor, chats, names)
+    processor.chat_template = (
+        "{% if messages[0]['content'][1]['text'] == 'a cat ?' %}{{ raise_exception('none') }}"
+        "{% endif %}<image> word"
+    )
+    with pytest.raises(ValueError, match=r"^document 9 of pope: TemplateError: none"):
+        prompt_inputs(model, processor, [chats[0], chats[0], chats[2]], names)
+
+
+def test_what_fails_while_an_answer_is_scored_names_the_document(tmp_path, monkeypatch):
+    def scores(task, instance, doc, text):
+        return {"pope_accuracy": 1.0 / (instance.arguments[3] - 1)}
+
+    monkeypatch.setattr(lmms, "scores", scores)
+    with pytest.raises(ValueError, match=r"^document 1 of pope: ZeroDivisionError"):
+        run(config(tmp_path, [encoded(WHOLE)] * 3))
+
+
+def test_odd_questions_are_asked_and_kept_as_they_are(tmp_path):
+    questions = [
+        "🐕🦺👩‍👩‍👧‍👦 ?", "هل يوجد كلب؟ \u202e abc", "a\u2028b\u0085c\u2029d",
+        "Is </s> a <s> dog </s>?", "</script><script>alert(1)</script><!--",
+        "{{ 7*7 }} {% raw %}", "a\x00b", "", "   ", "100% & _ # $ ^ ~ \\ { }",
+    ]  # fmt: skip
+    files = [encoded(WHOLE)] * len(questions)
+    record = run(config(tmp_path, files, "batch_size=10", questions=questions))
+    assert record["n"] == len(questions)
+    (folder,) = {path.parent for path in tmp_path.rglob("record.json")}
+    kept = [line["question"] for line in read_samples(folder)]
+    assert all(asked.strip() in told for asked, told in zip(questions, kept, strict=True))
+
+
+def test_prompts_beyond_the_models_context_are_counted_and_reported(tmp_path, capsys):
+    questions = ["Is there a dog?", "dog " * 450]
+    record = run(config(tmp_path, [encoded(WHOLE)] * 2, "batch_size=1", questions=questions))
+    assert record["context"] == {"positions": 1024, "beyond": 1, "first": [1]}
+    warning = "warning: 1 prompts of pope are longer, with their answers, than the model's context"
+    assert f"{warning} of 1024 positions (documents 1)" in capsys.readouterr().err
+    (log,) = tmp_path.rglob("run.log")
+    assert warning in log.read_text()
+    assert json.loads((log.parent / "record.json").read_text())["context"]["beyond"] == 1
