@@ -11,6 +11,7 @@ from mustdrop.harness.measure import target_recall
 from mustdrop.ledger import Source, TokenLedger
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.sparsevlm import SparseVLM
+from mustdrop.reduction import Reduction
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.local_merge import LocalMerge
 from mustdrop.vision.prumerge import PruMerge
@@ -132,6 +133,18 @@ def test_merged_tokens_of_a_prefill_count_for_their_patches(model):
     # int(0.3 * 32) + 1 tokens went into two clusters
     assert merged["target_recall"] == pytest.approx(14 / 36)
     assert alone["target_recall_input"] == merged["target_recall_input"] == 1.0
+
+
+def test_what_is_mixed_at_the_input_is_mixed_once():
+    """Four tokens become two, whose last patch is a twentieth of its token."""
+    ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
+    left = torch.tensor([1, 2])
+    ledger.alive = {0: left, 1: left, 2: left}
+    mixed = {-1: Reduction(left, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.95, 0.05]]))}
+    for patch, expected in enumerate((1.0, 1.0, 1.0, 0.5)):
+        target = np.arange(4).reshape(2, 2) == patch
+        told = target_recall(ledger, target, mixed)
+        assert list(told.values()) == pytest.approx([expected, expected])
 
 
 def test_the_last_layer_counts_and_not_the_one_before_it(model):
