@@ -135,16 +135,18 @@ def test_merged_tokens_of_a_prefill_count_for_their_patches(model):
     assert alone["target_recall_input"] == merged["target_recall_input"] == 1.0
 
 
-def test_what_is_mixed_at_the_input_is_mixed_once():
-    """Four tokens become two, whose last patch is a twentieth of its token."""
+def test_what_is_mixed_at_each_place_is_mixed_there_and_once():
+    """Four tokens become two before layer 0, the last patch a twentieth of its token, then one."""
     ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
-    left = torch.tensor([1, 2])
-    ledger.alive = {0: left, 1: left, 2: left}
-    mixed = {-1: Reduction(left, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.95, 0.05]]))}
-    for patch, expected in enumerate((1.0, 1.0, 1.0, 0.5)):
+    two, one = torch.tensor([1, 2]), torch.tensor([1])
+    ledger.alive = {0: two, 1: one, 2: one}
+    mixed = {
+        -1: Reduction(two, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.95, 0.05]])),
+        0: Reduction(torch.tensor([0]), torch.tensor([[0.5, 0.5]])),
+    }
+    for patch, expected in enumerate(([1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.5, 0.25])):
         target = np.arange(4).reshape(2, 2) == patch
-        told = target_recall(ledger, target, mixed)
-        assert list(told.values()) == pytest.approx([expected, expected])
+        assert list(target_recall(ledger, target, mixed).values()) == pytest.approx(expected)
 
 
 def test_the_last_layer_counts_and_not_the_one_before_it(model):
