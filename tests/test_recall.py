@@ -142,7 +142,7 @@ def test_what_is_mixed_at_each_place_is_mixed_there_and_once():
     ledger.alive = {0: two, 1: one, 2: one}
     mixed = {
         -1: Reduction(two, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.95, 0.05]])),
-        0: Reduction(torch.tensor([0]), torch.tensor([[0.5, 0.5]])),
+        0: Reduction(torch.tensor([0]), torch.tensor([[2.0, 2.0]])),  # shares, whatever their sum
     }
     for patch, expected in enumerate(([1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.5, 0.25])):
         target = np.arange(4).reshape(2, 2) == patch
@@ -157,10 +157,11 @@ def test_the_last_layer_counts_and_not_the_one_before_it(model):
 
 def test_cls_takes_its_share_of_a_token():
     ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
-    ledger.alive = {0: torch.tensor([0, 1])}
-    mix = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 0.1, 0.0, 0.4]])
-    cls = torch.tensor([1.0, 1.5])
-    slots = torch.tensor([0, 1])
+    slots = torch.arange(3)
+    ledger.alive = {0: slots}
+    # [CLS] alone, [CLS] and three patches, nothing at all
+    mix = torch.tensor([[0.0] * 4, [2.0, 0.1, 0.0, 0.4], [0.0] * 4])
+    cls = torch.tensor([1.0, 1.5, 0.0])
     ledger.sources = [Source((2, 2), slots, slots, mix, cls)]
     for patch, expected in enumerate((1.0, 10 * 0.1 / 4, 0.0, 1.0)):
         target = np.zeros(4, dtype=bool)
