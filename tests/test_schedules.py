@@ -53,6 +53,14 @@ def test_schedules_meet_their_budget(model, tokens):
     assert counts == sorted(counts, reverse=True)
 
 
+@pytest.mark.parametrize("tokens", [576, 700])
+def test_a_budget_of_all_tokens_or_more_keeps_all(tokens):
+    budget = {"tokens": tokens}
+    assert pyramid_ratios(budget, LLAVA, [2, 6]) == [1.0, 1.0]
+    assert sparsevlm_keep(budget, LLAVA, [2, 6]) == [576, 576]
+    assert budget_keep(budget, LLAVA) == budget_keep(budget, LLAVA, 5) == 576
+
+
 def test_pyramids_are_those_of_their_author():
     """Solved for in Cooperx521/PyramidDrop's issue 29 and the golden budgets."""
     for tokens, ratio in ((192, 0.55960034), (128, 0.41974047), (64, 0.19157517)):
