@@ -94,6 +94,23 @@ def test_counts_of_sparsevlm_follow_all_its_fields(layers, recycle, per_cluster)
             assert counts == sorted(counts, reverse=True)
 
 
+def test_no_other_last_count_of_sparsevlm_comes_nearer():
+    for model, layers in ((LLAVA, [2, 6, 15]), (POCKET, [0, 2, 5])):
+        depth = model["layers"]
+        for tokens in (288, 192, 150.4, 144, 128, 100, 64):
+            *first, last = sparsevlm_keep({"tokens": tokens}, model, layers)
+
+            def miss(count: int, first=first, tokens=tokens, layers=layers, depth=depth) -> float:
+                left = recycled(576, [*first, count])
+                return abs(average(576, left, layers, depth) - tokens)
+
+            assert miss(last) == min(miss(count) for count in range(first[-1] + 1))
+
+
+def test_a_count_above_what_is_there_lets_nothing_leave():
+    assert recycled(576, [600, 100, 300]) == [576, 115, 115]
+
+
 @pytest.mark.parametrize("form", [pyramid_ratios, sparsevlm_keep])
 def test_a_budget_that_is_exactly_the_floor_is_in_reach(form):
     layers = [2, 6, 15]
