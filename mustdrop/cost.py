@@ -138,7 +138,7 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
         images: Images of the prompt.
     """
     seen = [*ledger.encoder, *({} for _ in range(images - len(ledger.encoder)))]
-    blocks = sum(shape.image_macs(image, ledger.inside) for image in seen[:images])
+    blocks = sum(shape.image_macs(image, ledger.inside) for image in seen)
     return blocks + ledger.encoder_spent
 
 

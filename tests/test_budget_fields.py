@@ -170,7 +170,8 @@ KEEP_CLS = OmegaConf.load(conf_dir() / "vision" / "cls_topk.yaml")
     ("chosen", "reason"),
     [
         (("fastv", {"prefill": {"keep": 9}}), "prefill.keep=9, prefill.layer=0 make it 25.9"),
-        (("vtw", {"prefill": {"layer": 5}}), "prefill.layer=5 make it 108.0"),
+        (("vtw", {"prefill": {"layer": 2}}), "prefill.layer=2 make it 54.0"),
+        (("vtw", {"prefill": {"layer": 0}}), "prefill.layer=0 make it 18.0"),
         (
             ("visionzip", {"vision": {"contextual": 30}}),
             "vision.dominant=34, vision.contextual=30 make it 64.0",
@@ -214,3 +215,34 @@ def test_a_token_more_or_less_is_allowed_and_two_are_not():
         else:
             with pytest.raises(ValueError, match=f"prefill.keep={keep}, prefill.layer=-1 make it"):
                 require_planned(config)
+    half = {**base, "budget": {"tokens": 40.5}}
+    require_planned({**half, "prefill": {**base["prefill"], "keep": 41}})
+    with pytest.raises(ValueError, match=r"executed average of 40\.5 tokens"):
+        require_planned({**half, "prefill": {**base["prefill"], "keep": 42}})
+
+
+def test_a_budget_out_of_reach_is_no_contradiction():
+    cfg = config_of("fastv")
+    cfg.prefill.layer = 5
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    assert unreachable(config) == 108 and planned(config) is None
+    require_planned(config)
+
+
+def test_what_follows_a_drop_cannot_bring_tokens_back():
+    def stages(vision: dict | None, prefill: dict | None) -> dict:
+        base: Any = OmegaConf.to_container(config_of("random"), resolve=True)
+        return {**base, "vision": vision, "prefill": prefill}
+
+    assert planned(stages({"keep": 999}, None)) == 144
+    assert planned(stages({"dominant": 100, "contextual": 99}, None)) == 144
+    assert planned(stages({"removed": [100, 100]}, None)) == 36
+    assert planned(stages({"keep": 8}, {"keep": 99, "layer": 3})) == 8
+    assert planned(stages({"keep": 8}, {"ratios": [0.5, 1.0], "layers": [1, 3]})) == 5
+    kept = {"keep": [80, 0], "layers": [1, 3], "recycle": 0.5, "per_cluster": 1}
+    # 33 of the 64 that leave first come back as clusters, then 57 of 113
+    assert planned(stages(None, kept)) == (2 * 144 + 2 * 113 + 4 * 57) / 8
+    assert planned(stages(None, {"keep": 9, "layer": 7})) is None
+    assert planned(stages(None, {"keep": 9, "layer": -2})) is None
+    assert planned(stages({"tau": 0.5}, {"keep": 9, "layer": 1})) is None
+    assert planned(stages({"tau": 0.5}, None)) is None

@@ -1,6 +1,7 @@
 """Costs in closed form equal what a counter counts, and the engine waits for the device rarely."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -115,6 +116,13 @@ def test_a_layer_that_is_read_more_than_once_costs_each_time():
     ledger = run.ledgers[0]
     assert ledger.scored == {2: 1 + 7 + ledger.seq_len}
     assert decoder == cost.flops(cost.prefill_macs(ledger, SHAPE))
+
+
+def test_a_pooling_head_looks_at_the_cls_as_well():
+    pooled = replace(ENCODER, pooled=True)
+    seen = {3: 10, 4: 5}
+    head = pooled.image_macs(seen) - ENCODER.image_macs(seen)
+    assert head == ENCODER.head_macs(10 + 1)
 
 
 def test_kv_bytes_are_the_bytes_in_the_cache():

@@ -11,6 +11,7 @@ from mustdrop.harness.measure import target_recall
 from mustdrop.ledger import Source, TokenLedger
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.sparsevlm import SparseVLM
+from mustdrop.reduction import Reduction
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.local_merge import LocalMerge
 from mustdrop.vision.prumerge import PruMerge
@@ -134,6 +135,20 @@ def test_merged_tokens_of_a_prefill_count_for_their_patches(model):
     assert alone["target_recall_input"] == merged["target_recall_input"] == 1.0
 
 
+def test_what_is_mixed_at_each_place_is_mixed_there_and_once():
+    """Four tokens become two before layer 0, the last patch a twentieth of its token, then one."""
+    ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
+    two, one = torch.tensor([1, 2]), torch.tensor([1])
+    ledger.alive = {0: two, 1: one, 2: one}
+    mixed = {
+        -1: Reduction(two, torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.95, 0.05]])),
+        0: Reduction(torch.tensor([0]), torch.tensor([[2.0, 2.0]])),  # shares, whatever their sum
+    }
+    for patch, expected in enumerate(([1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [0.5, 0.25])):
+        target = np.arange(4).reshape(2, 2) == patch
+        assert list(target_recall(ledger, target, mixed).values()) == pytest.approx(expected)
+
+
 def test_the_last_layer_counts_and_not_the_one_before_it(model):
     ledger, _ = run_of(model, TokenDropper(prefill=FastV(keep=0, layer=4)))
     assert ledger.vision_per_layer() == [36] * 5 + [0]
@@ -142,10 +157,11 @@ def test_the_last_layer_counts_and_not_the_one_before_it(model):
 
 def test_cls_takes_its_share_of_a_token():
     ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
-    ledger.alive = {0: torch.tensor([0, 1])}
-    mix = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 0.1, 0.0, 0.4]])
-    cls = torch.tensor([1.0, 1.5])
-    slots = torch.tensor([0, 1])
+    slots = torch.arange(3)
+    ledger.alive = {0: slots}
+    # [CLS] alone, [CLS] and three patches, nothing at all
+    mix = torch.tensor([[0.0] * 4, [2.0, 0.1, 0.0, 0.4], [0.0] * 4])
+    cls = torch.tensor([1.0, 1.5, 0.0])
     ledger.sources = [Source((2, 2), slots, slots, mix, cls)]
     for patch, expected in enumerate((1.0, 10 * 0.1 / 4, 0.0, 1.0)):
         target = np.zeros(4, dtype=bool)

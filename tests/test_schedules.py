@@ -53,6 +53,14 @@ def test_schedules_meet_their_budget(model, tokens):
     assert counts == sorted(counts, reverse=True)
 
 
+@pytest.mark.parametrize("tokens", [576, 700])
+def test_a_budget_of_all_tokens_or_more_keeps_all(tokens):
+    budget = {"tokens": tokens}
+    assert pyramid_ratios(budget, LLAVA, [2, 6]) == [1.0, 1.0]
+    assert sparsevlm_keep(budget, LLAVA, [2, 6]) == [576, 576]
+    assert budget_keep(budget, LLAVA) == budget_keep(budget, LLAVA, 5) == 576
+
+
 def test_pyramids_are_those_of_their_author():
     """Solved for in Cooperx521/PyramidDrop's issue 29 and the golden budgets."""
     for tokens, ratio in ((192, 0.55960034), (128, 0.41974047), (64, 0.19157517)):
@@ -84,6 +92,23 @@ def test_counts_of_sparsevlm_follow_all_its_fields(layers, recycle, per_cluster)
             executed = average(576, recycled(576, counts, recycle, per_cluster), layers, 32)
             assert executed == pytest.approx(tokens, abs=0.5)
             assert counts == sorted(counts, reverse=True)
+
+
+def test_no_other_last_count_of_sparsevlm_comes_nearer():
+    for model, layers in ((LLAVA, [2, 6, 15]), (POCKET, [0, 2, 5])):
+        depth = model["layers"]
+        for tokens in (288, 192, 150.4, 144, 128, 100, 64):
+            *first, last = sparsevlm_keep({"tokens": tokens}, model, layers)
+
+            def miss(count: int, first=first, tokens=tokens, layers=layers, depth=depth) -> float:
+                left = recycled(576, [*first, count])
+                return abs(average(576, left, layers, depth) - tokens)
+
+            assert miss(last) == min(miss(count) for count in range(first[-1] + 1))
+
+
+def test_a_count_above_what_is_there_lets_nothing_leave():
+    assert recycled(576, [600, 100, 300]) == [576, 115, 115]
 
 
 @pytest.mark.parametrize("form", [pyramid_ratios, sparsevlm_keep])

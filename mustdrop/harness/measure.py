@@ -91,9 +91,11 @@ def _rows(
 def _mix(
     shares: Float[Tensor, "seq patches"], slots: Int[Tensor, " before"], decision: Reduction
 ) -> None:
-    """Carry a prefill strategy's decision out on the shares of its tokens, in place."""
+    """Carry a prefill strategy's decision out on the shares of its tokens, in place.
+
+    Slots whose tokens leave keep their old shares; no later layer has them.
+    """
     rows = _rows(decision.weights(len(slots))).to(shares) @ shares[slots]
-    shares[slots] = 0.0
     shares[slots[decision.keep.to(slots.device)]] = rows
 
 

@@ -8,7 +8,6 @@ where the number of tokens depends on the prompt, there is nothing to check.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mustdrop.harness.budget import unreachable
 from mustdrop.harness.schedules import average, recycled
 
 # What whole tokens, or PyramidDrop's rounding down, may make of a budget.
@@ -26,7 +25,7 @@ def require_planned(config: Mapping[str, Any]) -> None:
         ValueError: If they stand for another executed average, or are left to the method.
     """
     budget = config["budget"]
-    if not budget or unreachable(config) is not None:
+    if not budget:
         return
     tokens, stages = float(budget["tokens"]), (config["vision"], config["prefill"])
     if config["vision"] and "keep" in config["vision"] and config["vision"]["keep"] is None:
@@ -57,7 +56,8 @@ def require_planned(config: Mapping[str, Any]) -> None:
 def planned(config: Mapping[str, Any]) -> float | None:
     """The executed average on one image; None where it depends on the prompt.
 
-    What a strategy itself refuses (a negative count, a layer that there is not) gives None, too.
+    What a strategy itself refuses (a negative count, a layer that there is not) gives None, too,
+    and so does a budget that is out of reach.
     """
     vision, prefill, model = config["vision"], config["prefill"], config["model"]
     entered, depth = int(model["vision_tokens"]), int(model["layers"])
