@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.compose import composed
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
 
@@ -77,8 +77,4 @@ def main(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

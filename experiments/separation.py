@@ -24,7 +24,7 @@ from analysis.records.cells import Cell, load
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
 from experiments.compose import composed
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
 
@@ -123,8 +123,4 @@ def main(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

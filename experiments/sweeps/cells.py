@@ -15,11 +15,14 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.compose import conf_dir, resolved
+from experiments.checks import checked
+from experiments.compose import adopt, conf_dir
 from experiments.messages import KNOWN, message
+from experiments.names import require_fields, require_names
 from mustdrop.harness.mending import read_config
 from mustdrop.harness.record import UNKEYED, TornFile, run_folder
 from mustdrop.harness.standing import SETTLED, Standing, standing
@@ -51,10 +54,14 @@ class Cell:
     def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "Cell":
         """Composed now; a config that cannot work is told, not raised, for the sake of others."""
         try:
-            config = resolved(compose(overrides))
+            require_names(overrides)
+            cfg = compose(overrides)
+            if "hydra" in cfg:
+                adopt(cfg, cfg.hydra.runtime.choices)
+            config = checked(cfg, overrides)
             return cls(overrides, config, run_folder(config))
         except KNOWN as error:
-            return cls(overrides, None, None, message(error))
+            return cls(overrides, None, None, _reason(error, overrides))
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class Cell:
     def standing(self) -> Standing:
         """Where it stands now, by its folder."""
         if self.config is None or self.folder is None:
-            return Standing("failed", error=self.error)
+            return Standing("unready", error=self.error)
         traces = self.config["traces"]
         return standing(
             self.folder,
@@ -121,12 +128,13 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
     """The cells of a preset, one a run.
 
     Raises:
-        ValueError: If there is no such preset.
-        HydraException: If the command line names what is not there.
+        ValueError: If there is no such preset, or the command line chooses what is not there.
+        HydraException: If it names what is not there.
     """
     known = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
     if experiment not in known:
         raise ValueError(f"experiment must be one of {', '.join(known)}, got {experiment!r}")
+    require_names(arguments)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
 
@@ -134,8 +142,15 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
             return loader.load_configuration("run", list(overrides), mode)
 
         asked = [f"experiment={experiment}", *arguments]
-        entries = compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
+        entries = _entries(asked, compose)
         return distinct([Cell.of(cell, compose) for cell in expand(entries, asked, loader)])
+
+
+def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
+    try:
+        return compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
+    except HydraException as error:
+        raise ValueError(_reason(error, asked)) from error
 
 
 def found(root: Path) -> list[Cell]:
@@ -152,6 +167,16 @@ def found(root: Path) -> list[Cell]:
 def distinct(cells: Sequence[Cell]) -> list[Cell]:
     """One cell a folder: vanilla is one run, whatever its budget. Those without config are kept."""
     return list({cell.folder or cell.overrides: cell for cell in cells}.values())
+
+
+def _reason(error: Exception, overrides: Overrides) -> str:
+    """Why a run cannot be composed, in one line where a name is all that is wrong."""
+    if isinstance(error, HydraException):
+        try:
+            require_fields(overrides)
+        except ValueError as closer:
+            return str(closer)
+    return message(error)
 
 
 def _choices(override: Override) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mustdrop.harness.record import TornFile, finished, read_status
 
-State = Literal["pending", "running", "stale", "stopped", "failed", "done", "floor"]
+State = Literal["unready", "pending", "running", "stale", "stopped", "failed", "done", "floor"]
 SETTLED = ("done", "floor")
 # Seconds without a sample after which a run on another machine, whose lock may not be seen from
 # here, counts as dead. On this machine the lock tells at once.
@@ -26,7 +26,8 @@ class Standing:
     """One run.
 
     Attributes:
-        state: ``stale``: it says it is running, but its process is gone; ``stopped``: by request.
+        state: ``unready``: it has no config, so it cannot start; ``stale``: it says it is running,
+            but its process is gone; ``stopped``: by request.
         n: Samples on disk.
         wanted: Samples it is to have; None while nobody knows.
         rate: Samples a second of the process at work; None without one, or before its first sample.
