@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue
 from experiments.compose import resolved
 from experiments.remedies import missing
 from experiments.thresholds import require_own
-from mustdrop.harness.budget import unreachable
+from mustdrop.harness.budget import STAGES, unreachable
 from mustdrop.harness.weights import PACKAGED
 
 
@@ -31,6 +31,8 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ValueError: If a value is missing or cannot be meant, or a threshold is another run's.
     """
+    if cfg.budget is not None and any(cfg[stage] is not None for stage in STAGES):
+        require_budget(cfg)  # first: closed forms would say less of it
     try:
         config = resolved(cfg)
     except MissingMandatoryValue as error:
@@ -50,19 +52,24 @@ def require_counts(config: Mapping[str, Any]) -> None:
     chosen_traces(config)
     require_count("batch_size", config["batch_size"])
     require_count("threads", config["threads"], none=True)
-    if config["budget"] is None:
-        return
-    tokens, name = config["budget"]["tokens"], config["budget"]["name"]
+
+
+def require_budget(cfg: DictConfig) -> None:
+    """Check that the budget is a count of tokens, that there are as many, and its name.
+
+    Raises:
+        ValueError: With the place, what it must be, and what it is.
+    """
+    tokens, name, most = cfg.budget.tokens, str(cfg.budget.name), cfg.model.vision_tokens
     number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
     if not number or not math.isfinite(tokens) or tokens < 0:
         raise ValueError(f"budget.tokens must be a count, 0 or more, got {tokens!r}")
-    most = config["model"]["vision_tokens"]
     if tokens > most:
         raise ValueError(
             f"budget.tokens must be at most {most}, the vision tokens of one prompt of "
-            f"{config['model']['name']}, got {tokens:g}"
+            f"{cfg.model.name}, got {tokens:g}"
         )
-    named = re.fullmatch(r"t(\d+(?:\.\d+)?)", str(name))
+    named = re.fullmatch(r"t(\d+(?:\.\d+)?)", name)
     if named and float(named[1]) != tokens:
         raise ValueError(
             f"budget.name must not name another budget: it is {name}, but budget.tokens is "

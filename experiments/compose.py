@@ -65,6 +65,13 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def read_yaml(path: Path) -> DictConfig:
+    """A file of conf/ as it stands there."""
+    node = OmegaConf.load(path)
+    assert isinstance(node, DictConfig), path
+    return node
+
+
 def composed(*overrides: str, name: str = "run") -> DictConfig:
     """The config that the command line with these overrides would run."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
@@ -95,7 +102,7 @@ def adopt(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         path, node = folder / f"{option}_{budget.name}{end}.yaml", cfg.get(stage)
         if node is None or not path.is_file():
             continue
-        found = OmegaConf.load(path)
+        found = read_yaml(path)
         with open_dict(node):
             node[CALIBRATED] = found[CALIBRATED]
             for name in found[CALIBRATED]:
@@ -107,7 +114,7 @@ def _untouched(node: DictConfig, name: str, stage: str, option: str) -> bool:
     """Whether a field has the value of its preset: nobody set it by hand."""
     if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
         return True
-    preset = OmegaConf.load(conf_dir() / stage / f"{option}.yaml")
+    preset = read_yaml(conf_dir() / stage / f"{option}.yaml")
     return node[name] == preset.get(name)
 
 

@@ -140,7 +140,7 @@ def main(overrides: Sequence[str]) -> None:
     """Go on with the study, then show what is there."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     require_names(overrides)
-    require_fields(overrides, "front")
+    require_fields(overrides, lambda groups: composed(*groups, name="front"))
     cfg = composed(*overrides, name="front")
     for name in ("trials", "workers"):
         if not isinstance(cfg.front[name], int) or cfg.front[name] < 1:

@@ -24,8 +24,10 @@ from hydra.utils import instantiate
 from lmms_eval.api.instance import Instance
 from omegaconf import OmegaConf
 
-from experiments.compose import composed, conf_dir, resolved
-from experiments.run import BAD_INPUT, KNOWN, message
+from experiments.checks import checked
+from experiments.compose import composed, conf_dir
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.names import require_fields, require_names
 from mustdrop.harness.budget import STAGES, unreachable
 from mustdrop.harness.lmms import DroppedVLM
 
@@ -53,8 +55,11 @@ class MustDropVLM(DroppedVLM):
     ) -> None:
         with Leaving(KNOWN):
             max_new_tokens = int(args.pop("max_new_tokens", 64))
-            cfg = composed(*overrides(args))
-            config = resolved(cfg)
+            given = overrides(args)
+            require_names(given)
+            require_fields(given)
+            cfg = composed(*given)
+            config = checked(cfg, given)
             floor = unreachable(config)
             if floor is not None:
                 raise ValueError(f"budget: out of reach, the least executed average is {floor:g}")

@@ -1,6 +1,6 @@
 """Names on a command line, before anything is composed: a misspelt one ends at once, in a line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 import yaml
@@ -34,12 +34,14 @@ def require_names(arguments: Sequence[str]) -> None:
                 raise ValueError(f"no {group} {value!r}{_hint(group, value, known)}")
 
 
-def require_fields(arguments: Sequence[str], name: str = "run") -> None:
+def require_fields(
+    arguments: Sequence[str], compose: Callable[[Sequence[str]], DictConfig] | None = None
+) -> None:
     """Make sure that the fields of one run that are given values are there.
 
     Args:
-        arguments: As of :func:`require_names`, which comes first.
-        name: Of the config that they override.
+        arguments: As of :func:`require_names`, which goes first.
+        compose: Gives the config of overrides; None: that of experiments/run.py.
 
     Raises:
         ValueError: With the field, and the closest one that is there.
@@ -50,7 +52,7 @@ def require_fields(arguments: Sequence[str], name: str = "run") -> None:
     if all(one.key_or_group in top for one in fields):
         return
     chosen = [str(one.input_line) for one in given if _is_group(one) and one not in fields]
-    cfg = composed(*chosen, name=name)
+    cfg = compose(chosen) if compose is not None else composed(*chosen)
     for one in fields:
         _require_field(cfg, one)
 

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.compose import NODES, conf_dir
+from experiments.compose import NODES, conf_dir, read_yaml
 from mustdrop.harness.record import UNKEYED
 
 CALIBRATE = "python experiments/calibrate.py"
@@ -73,10 +73,9 @@ def missing(cfg: DictConfig, key: str, overrides: Sequence[str] = ()) -> str:
     config: Any = OmegaConf.to_container(named, resolve=True)
     budget = f"at {config['budget']['name']}" if config["budget"] else "without a budget"
     where = f"{config['model']['name']} x {config['benchmark']['name']} {budget}"
-    verb = "have" if places[1:] else "has"
-    return f"{' and '.join(places)} {verb} no value for {where}: " + remedy(
-        cfg, config, places, None, overrides
-    )
+    more = f" (nor has {' nor '.join(places[1:])})" if places[1:] else ""
+    end = remedy(cfg, config, places, None, overrides)
+    return f"{places[0]} has no value{more} for {where}: {end}"
 
 
 def typed() -> list[str]:
@@ -89,7 +88,7 @@ def typed() -> list[str]:
 def _budget(config: Mapping[str, Any]) -> list[str]:
     budget = config["budget"]
     preset = conf_dir() / "budget" / f"{budget['name']}.yaml"
-    if preset.is_file() and OmegaConf.load(preset)["tokens"] == budget["tokens"]:
+    if preset.is_file() and read_yaml(preset)["tokens"] == budget["tokens"]:
         return [f"budget={budget['name']}"]
     return [f"budget.tokens={budget['tokens']:g}", f"budget.name={budget['name']}"]
 
@@ -130,7 +129,7 @@ def _with_split(benchmark: Mapping[str, Any]) -> str:
     """A benchmark of the same kind that has a split to choose thresholds on."""
     kind = "stock" in benchmark["task"]
     for path in sorted((conf_dir() / "benchmark").glob("*.yaml")):
-        other = OmegaConf.load(path)
+        other = read_yaml(path)
         if other.get("calibration") and ("stock" in other.task) == kind:
             return path.stem
     return "gqa"

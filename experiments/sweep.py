@@ -104,9 +104,9 @@ def submit(
     from experiments.cluster.job import submit as to_slurm
     from experiments.cluster.site_file import load_site
 
-    unfit = require_start(cells, console, if_unready, here=False)
-    work = [c for c in cells if c.config and c.unfinished and c.standing.state != "running"]
-    work = [cell for cell in work if cell not in unfit]
+    work = [c for c in cells if c.config is None or c.unfinished]
+    unfit = require_start(work, console, if_unready, here=False)
+    work = [cell for cell in work if cell not in unfit and cell.standing.state != "running"]
     if not work:
         console.print("nothing to do: every cell is done or running")
         return 0

@@ -20,17 +20,19 @@ SPLIT = ("split", "subset")
 
 def made_for(cfg: DictConfig) -> dict[str, Any]:
     """What a calibration under this config is made for, as its file says it."""
-    model, benchmark = cfg.model, cfg.benchmark
     return {
         "tokens": float(cfg.budget.tokens),
-        "model": {
-            "pretrained": model.pretrained,
-            "weights": weights_mark(model.pretrained, model.revision),
-        },
-        "task": _task(plain(benchmark.task)),
-        "split": _split(plain(benchmark.calibration)),
+        "model": weights(cfg),
+        "task": _task(plain(cfg.benchmark.task)),
+        "split": _split(plain(cfg.benchmark.calibration)),
         "stages": stages(cfg),
     }
+
+
+def weights(cfg: DictConfig) -> dict[str, Any]:
+    """The model of a config, by its name and by the mark of its weights."""
+    name = cfg.model.pretrained
+    return {"pretrained": name, "weights": weights_mark(name, cfg.model.revision)}
 
 
 def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +78,23 @@ def require_own(cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[
             )
 
 
+def require_own_model(cfg: DictConfig) -> None:
+    """Make sure that a calibration rests on no threshold of another model.
+
+    Raises:
+        ValueError: If one that it does not search was made for other weights.
+    """
+    for name in NODES:
+        for field in tuned_fields(cfg.get(name)):
+            model = plain(cfg[name][CALIBRATED].model)
+            if not same_weights(model, plain(cfg.model)):
+                place = f"{name}.{field}"
+                raise ValueError(
+                    f"{place} {cfg[name][field]:g} of conf/tuned was made for "
+                    f"{_weights(model)}, not for {cfg.model.pretrained}: give {place}=<value>"
+                )
+
+
 def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
     """In what a run's method differs from the one whose thresholds it takes, a sentence each."""
     found: dict[str, None] = {}
@@ -100,8 +119,7 @@ def _others(made: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]
     if budget is not None and made.get("tokens") not in (None, budget["tokens"]):
         yield f"{made['tokens']:g} tokens, not for the {budget['tokens']:g} of this run"
     if not same_weights(made["model"], model):
-        mark = f" (weights {made['model']['weights']})" if made["model"]["weights"] else ""
-        yield f"the model {made['model']['pretrained']}{mark}, not for {model['pretrained']}"
+        yield f"the model {_weights(made['model'])}, not for {model['pretrained']}"
     if "task" in made:
         ours, splits = _task(task), (_split(made["task"]), made["split"])
         asked = {name: value for name, value in made["task"].items() if name not in SPLIT}
@@ -115,7 +133,7 @@ def _task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _split(task: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return task and {name: task[name] for name in SPLIT if name in task}
+    return None if task is None else {name: task[name] for name in SPLIT if name in task}
 
 
 def changes(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -141,3 +159,8 @@ def _short(value: Any) -> str:
 
 def _image(config: Mapping[str, Any]) -> str | None:
     return config["image"] and config["image"]["name"]
+
+
+def _weights(made: Mapping[str, Any]) -> str:
+    mark = f" (weights {made['weights']})" if made["weights"] else ""
+    return f"{made['pretrained']}{mark}"

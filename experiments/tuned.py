@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.statistics.intervals import Interval
-from experiments.compose import CALIBRATED, conf_dir
+from experiments.compose import CALIBRATED, conf_dir, read_yaml
 from experiments.thresholds import changes, made_for, plain
 from mustdrop.harness.calibration.search import Found, OutOfReach
 from mustdrop.harness.fingerprint import Fingerprint
@@ -37,7 +37,7 @@ class Calibrated:
     seconds: float
 
 
-def target(cfg: DictConfig, out_of_reach: bool = False) -> Path:
+def tuned_path(cfg: DictConfig, out_of_reach: bool = False) -> Path:
     """The yaml that a run picks up for this model, benchmark, strategy and budget."""
     stage = cfg.calibration.field.partition(".")[0]
     option = HydraConfig.get().runtime.choices[stage]
@@ -52,16 +52,16 @@ def require_free(cfg: DictConfig, path: Path) -> None:
     Raises:
         ValueError: If there is one, and ``force=true`` was not said.
     """
-    made = dict(OmegaConf.load(path).get(CALIBRATED, {})) if path.is_file() else {}
+    made = dict(read_yaml(path).get(CALIBRATED, {})) if path.is_file() else {}
     if not made or cfg.force:
         return
-    stage, _, name = cfg.calibration.field.partition(".")
+    stage = cfg.calibration.field.partition(".")[0]
     was, now = plain(OmegaConf.create(made)), made_for(cfg)
     keys = [key for key in ("tokens", "model", "task", "stages") if key in was]
     lost = [
         f"{place} {old}, here {new}"
         for place, old, new in changes({k: was[k] for k in keys}, {k: now[k] for k in keys})
-        if place != f"stages.{stage}.{name}"
+        if place not in [f"stages.{stage}.{name}" for name in made]  # the values themselves
     ]
     if lost:
         raise ValueError(
@@ -76,7 +76,7 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     stage, _, name = cfg.calibration.field.partition(".")
     option = HydraConfig.get().runtime.choices[stage]
     # what the strategy's own yaml leaves open belongs together; what it holds is not repeated
-    bare = OmegaConf.load(conf_dir() / stage / f"{option}.yaml")
+    bare = read_yaml(conf_dir() / stage / f"{option}.yaml")
     fixed = {
         str(key): cfg[stage][key] for key in bare if OmegaConf.is_missing(bare, key) and key != name
     }
@@ -88,7 +88,7 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     split = cfg.benchmark.calibration.split
     made = made_for(cfg)
     if isinstance(found, OutOfReach):
-        path = target(cfg, out_of_reach=True)
+        path = tuned_path(cfg, out_of_reach=True)
         head = (
             f"# Out of reach by {cfg.calibration.field}: the least executed average of {n} "
             f"questions of {split}.\n{source}"
@@ -96,7 +96,7 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
         values = {"floor": round(found.nearest, 1)}
     else:
         assert done.held_out is not None
-        path, held = target(cfg), done.held_out
+        path, held = tuned_path(cfg), done.held_out
         head = (
             f"# {name} for an executed average of {found.target:g}: {found.measured:.1f} on the "
             f"first {n} questions of {split},\n# {held.value:.1f} (95 % interval "

@@ -23,7 +23,7 @@ from experiments.checks import checked
 from experiments.compose import adopt, conf_dir
 from experiments.messages import KNOWN, message
 from experiments.names import require_fields, require_names
-from mustdrop.harness.mending import read_config
+from mustdrop.harness.mending import damage, read_config
 from mustdrop.harness.record import UNKEYED, TornFile, run_folder
 from mustdrop.harness.standing import SETTLED, Standing, standing
 
@@ -61,7 +61,7 @@ class Cell:
             config = checked(cfg, overrides)
             return cls(overrides, config, run_folder(config))
         except KNOWN as error:
-            return cls(overrides, None, None, _reason(error, overrides))
+            return cls(overrides, None, None, _reason(error, overrides, compose))
 
     @property
     def name(self) -> str:
@@ -89,11 +89,19 @@ class Cell:
         )
 
     @property
+    def torn(self) -> list[TornFile]:
+        """What of its files cannot be read."""
+        if self.config is None or self.folder is None:
+            return []
+        traces = self.config["traces"]
+        return damage(self.folder, range(traces) if isinstance(traces, int) else traces)
+
+    @property
     def unfinished(self) -> bool:
-        """Whether there is work left, or asked for anew."""
+        """Whether there is work left, asked for anew, or lost in a torn file."""
         if self.config is not None and self.config["force"]:
             return True
-        return self.standing.state not in SETTLED
+        return self.standing.state not in SETTLED or bool(self.torn)
 
 
 def expand(
@@ -150,7 +158,7 @@ def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
     try:
         return compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
     except HydraException as error:
-        raise ValueError(_reason(error, asked)) from error
+        raise ValueError(_reason(error, asked, compose)) from error
 
 
 def found(root: Path) -> list[Cell]:
@@ -169,11 +177,11 @@ def distinct(cells: Sequence[Cell]) -> list[Cell]:
     return list({cell.folder or cell.overrides: cell for cell in cells}.values())
 
 
-def _reason(error: Exception, overrides: Overrides) -> str:
+def _reason(error: Exception, overrides: Sequence[str], compose: Callable[..., DictConfig]) -> str:
     """Why a run cannot be composed, in one line where a name is all that is wrong."""
     if isinstance(error, HydraException):
         try:
-            require_fields(overrides)
+            require_fields(overrides, lambda groups: compose(tuple(groups)))
         except ValueError as closer:
             return str(closer)
     return message(error)

@@ -5,7 +5,7 @@ What became of a cell is read from its folder, whatever a launcher or a schedule
 
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -55,10 +55,9 @@ def sweep(
     cells = distinct([Cell.of(overrides, compose) for overrides in asked])
     # what a scheduler runs elsewhere has other devices than this machine
     here = not any(name in type(launcher).__module__ for name in ("slurm", "submitit"))
-    unfit = require_start(cells, console, if_unready, here)
-    work = [
-        cell for cell in cells if cell.config is not None and cell.unfinished and cell not in unfit
-    ]
+    work = [cell for cell in cells if cell.config is None or cell.unfinished]
+    unfit = require_start(work, console, if_unready, here)
+    work = [cell for cell in work if cell not in unfit]
     console.print(f"{len(cells)} cells: {_done_before(cells, work)}, {len(work)} to run")
     for cell in cells:
         if cell.config and cell.folder and cell not in work and cell not in unfit:
@@ -73,23 +72,23 @@ def sweep(
     try:
         return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
     finally:
-        account(cells, console)
+        account(cells, console, unfit, work)
         tabulate(cells, console)
 
 
 def require_start(
     cells: Sequence[Cell], console: Console, if_unready: str, here: bool = True
-) -> Collection[Cell]:
+) -> Mapping[Cell, str]:
     """Say which runs cannot start, and why.
 
     Args:
-        cells: All runs.
+        cells: Runs with work left, and those that could not be composed.
         console: Where it is said.
         if_unready: One of :data:`~experiments.sweeps.ready.UNREADY`.
         here: Whether they will run on this machine.
 
     Returns:
-        Those to leave out.
+        Those to leave out, with the reason of each.
 
     Raises:
         ValueError: If there is no such choice.
@@ -107,19 +106,34 @@ def require_start(
             soft_wrap=True,
         )
         raise SystemExit(BAD_INPUT)
-    return unfit if if_unready == "skip" else [cell for cell in unfit if cell.config is None]
+    composed = if_unready == "launch"  # what has no config cannot even be tried
+    return {cell: why for cell, why in unfit.items() if cell.config is None or not composed}
 
 
-def account(cells: Sequence[Cell], console: Console) -> None:
-    """Say where unfinished cells stand; remember why they failed, for the exit code."""
+def account(
+    cells: Sequence[Cell],
+    console: Console,
+    left_out: Mapping[Cell, str],
+    tried: Sequence[Cell],
+) -> None:
+    """Say where unfinished cells stand; remember why they failed, for the exit code.
+
+    Args:
+        cells: All runs.
+        console: Where it is said.
+        left_out: Those that were not tried, with the reason of each.
+        tried: Those that were launched; one that left torn files is not done, whatever it says.
+    """
     for cell in cells:
         now = cell.standing
-        if now.state in SETTLED:
+        torn = cell.torn if cell in tried else []
+        if now.state in SETTLED and not torn and cell not in left_out:
             continue
         if now.state == "running":
             console.print(f"[yellow]elsewhere[/]: {escape(cell.name)}: running on {now.where}")
             continue
-        why = now.error or f"{now.state} after {now.n} samples; the same command goes on"
+        why = left_out.get(cell) or now.error or (str(torn[0]) if torn else "")
+        why = why or f"{now.state} after {now.n} samples; the same command goes on"
         failures.append(f"{cell.name}: {why}")
         console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
 

@@ -36,8 +36,18 @@ def damage(folder: Path, traces: Sequence[int] = ()) -> list[TornFile]:
             found.append(error)
     for doc in traces:
         if trace_path(folder, doc).exists() and not has_trace(folder, doc):
-            found.append(TornFile(trace_path(folder, doc), "not a whole file"))
+            found.append(TornFile(trace_path(folder, doc), "torn"))
     return found
+
+
+def broken_sample(folder: Path) -> TornFile | None:
+    """The first sample that nobody can mend: broken, and not the last one. None: there is none."""
+    try:
+        read_samples(folder)
+    except TornFile as error:
+        ends = error.path.read_bytes().count(b"\n")
+        return error if error.line is not None and error.line < ends else None
+    return None
 
 
 def read_config(folder: Path) -> dict:
@@ -54,9 +64,9 @@ def read_config(folder: Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
-        raise TornFile(path, f"no YAML ({reason})", mark and mark.line + 1) from error
+        raise TornFile(path, f"torn, or no YAML ({reason})", mark and mark.line + 1) from error
     if not isinstance(config, dict) or "benchmark" not in config:
-        raise TornFile(path, "not a whole file: it names no benchmark")
+        raise TornFile(path, "torn: it names no benchmark")
     return config
 
 

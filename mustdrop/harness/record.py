@@ -25,6 +25,8 @@ from typing import Any
 SCHEMA = 1
 # Share of the patches asked about that some token carries, where a benchmark knows them.
 RECALL = ("target_recall_input", "target_recall")
+# Executed averages within this share of each other are the same budget.
+MATCH = 0.01
 # Below this share of the CPU that it could have used, somebody else slowed a run down.
 LOW_SHARE = 0.9
 # What may change without making it another run; benchmark.limit too.
@@ -91,9 +93,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             sample = json.loads(line)
         except ValueError as error:  # no JSON, or no UTF-8
-            raise TornFile(path, f"no whole sample ({error})", number) from error
+            raise TornFile(path, f"torn, or no sample ({error})", number) from error
         if not isinstance(sample, dict) or not isinstance(sample.get("doc_id"), int):
-            raise TornFile(path, "no sample: it has no doc_id", number)
+            raise TornFile(path, "torn, or no sample (it has no doc_id)", number)
         samples.append(sample)
     return samples
 
@@ -177,9 +179,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise TornFile(path, f"not a whole file ({error})") from error
+        raise TornFile(path, f"torn, or no JSON ({error})") from error
     if not isinstance(value, dict):
-        raise TornFile(path, f"not a whole file (keys and values expected, got {value!r:.40})")
+        raise TornFile(path, f"torn (it must hold keys and values, got {value!s:.40})")
     return value
 
 
@@ -187,6 +189,11 @@ def has_trace(folder: Path, doc_id: int) -> bool:
     """Whether the ledger of a sample is kept; a file that is cut short is none."""
     path = trace_path(folder, doc_id)
     return path.exists() and zipfile.is_zipfile(path)
+
+
+def agree(first: float, second: float, share: float = MATCH) -> bool:
+    """Whether two executed averages are the same budget: within this share of the larger."""
+    return abs(first - second) <= share * max(first, second)
 
 
 def cpu_share(timing: Mapping[str, Any]) -> float | None:

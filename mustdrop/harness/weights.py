@@ -41,10 +41,9 @@ def _mark(files: list[Path]) -> str | None:
     for path in files:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            try:
-                header = json.loads(file.read(size))
-            except ValueError:  # a pointer to a file that was not fetched, or half a file
+            if size > path.stat().st_size:  # a pointer to a file that was not fetched, or half one
                 return None
+            header = json.loads(file.read(size))
             for name, entry in header.items():
                 if name != "__metadata__":
                     start, end = entry["data_offsets"]
