@@ -8,6 +8,7 @@ A budget that the method cannot meet is written too: its cell then says ``floor 
 running.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from functools import lru_cache
@@ -22,10 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
-from experiments.compose import CLOSED_FORMS, conf_dir
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.compose import CLOSED_FORMS, adopt, composed, conf_dir
+from experiments.messages import BAD_INPUT, KNOWN, ending, message
+from experiments.names import require_fields, require_names
 from experiments.passes import batches, moving
-from experiments.tuned import Calibrated, write
+from experiments.thresholds import require_own_model
+from experiments.tuned import Calibrated, require_free, tuned_path, write
 from mustdrop.dropper import TokenDropper
 from mustdrop.harness.calibration.replay import Replay
 from mustdrop.harness.calibration.search import Found, OutOfReach
@@ -95,6 +98,9 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     """
     place, n = cfg.calibration.field, cfg.calibration.n
     low, high = _asked(cfg)
+    require_own_model(cfg)
+    if cfg.calibration.write:
+        require_free(cfg, tuned_path(cfg))
     # the value that is looked for may have none yet
     OmegaConf.update(cfg, place, low)
     dropper = instantiate(cfg.dropper)
@@ -170,8 +176,9 @@ def told(cfg: DictConfig, done: Calibrated) -> str:
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="calibrate")
-def main(cfg: DictConfig) -> None:
+def job(cfg: DictConfig) -> None:
     """Search, tell, write; in a sweep a budget that cannot work stops no other."""
+    adopt(cfg, HydraConfig.get().runtime.choices)
     # a line cut to 80 columns helps nobody who reads it in a file
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
@@ -191,6 +198,21 @@ def main(cfg: DictConfig) -> None:
         return
     if cfg.calibration.write:
         console.print(f"written: {write(cfg, done)}", soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """The command line, its names checked before anything is composed."""
+    code = ending(command_line)
+    if code:
+        raise SystemExit(code)
+
+
+def command_line() -> None:
+    """Hydra's program, after the names that it was given."""
+    require_names(sys.argv[1:])
+    if not {"-m", "--multirun"} & {*sys.argv}:
+        require_fields(sys.argv[1:], lambda groups: composed(*groups, name="calibrate"))
+    job()
 
 
 if __name__ == "__main__":

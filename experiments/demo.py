@@ -7,6 +7,7 @@ python experiments/demo.py
 python experiments/demo.py benchmark.limit=70 output_root=quick
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments.compose import composed
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
 
@@ -76,8 +77,4 @@ def main(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

@@ -8,6 +8,7 @@ Stopped anywhere, the same command goes on; started twice, two share the work. E
 ordinary run on questions of the calibration split, under <output_root>/front/<name>/.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -22,7 +23,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from experiments.compose import composed, resolved
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
+from experiments.names import require_fields, require_names
 from experiments.run import run, run_all
 from experiments.study import SharedStudy
 from mustdrop.harness.fingerprint import Fingerprint
@@ -138,6 +140,8 @@ def controls(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[DictConfig]:
 def main(overrides: Sequence[str]) -> None:
     """Go on with the study, then show what is there."""
     console = Console(width=None if sys.stdout.isatty() else 140)
+    require_names(overrides)
+    require_fields(overrides, lambda groups: composed(*groups, name="front"))
     cfg = composed(*overrides, name="front")
     for name in ("trials", "workers"):
         if not isinstance(cfg.front[name], int) or cfg.front[name] < 1:
@@ -177,8 +181,4 @@ def _values(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, f
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

@@ -9,6 +9,7 @@ benchmark: whose tuned thresholds to take), and single values by their place (pr
 raised, and would leave other ranks waiting; so an error here leaves the process, with code 1 or 2.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import os
 import sys
 import traceback
@@ -22,8 +23,10 @@ from accelerate import Accelerator
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from experiments.compose import composed, conf_dir, resolved
-from experiments.run import BAD_INPUT, KNOWN, message
+from experiments.checks import checked
+from experiments.compose import composed, conf_dir
+from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.names import require_fields, require_names
 from mustdrop.harness.budget import STAGES, unreachable
 from mustdrop.harness.chat import DocumentError
 from mustdrop.harness.fingerprint import Fingerprint, model_inputs
@@ -55,8 +58,11 @@ class MustDropVLM(DroppedVLM):
     ) -> None:
         with Leaving(KNOWN):
             max_new_tokens = int(args.pop("max_new_tokens", 64))
-            cfg = composed(*overrides(args))
-            config = resolved(cfg)
+            given = overrides(args)
+            require_names(given)
+            require_fields(given)
+            cfg = composed(*given)
+            config = checked(cfg, given)
             floor = unreachable(config)
             if floor is not None:
                 raise ValueError(f"budget: out of reach, the least executed average is {floor:g}")

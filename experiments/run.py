@@ -8,10 +8,12 @@ python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   #
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +24,21 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.compose import conf_dir, resolved
-from experiments.messages import BAD_INPUT, BUSY, KNOWN, message
+from experiments.checks import checked, chosen_traces, require_places, require_ready
+from experiments.compose import adopt, conf_dir
+from experiments.messages import BAD_INPUT, BUSY, KNOWN, ending, message
+from experiments.names import require_fields, require_names
 from experiments.outcome import summary
+from experiments.remedies import typed
 from experiments.sweeps import launch
+from experiments.thresholds import differing
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.harness.budget import unreachable
 from mustdrop.harness.fingerprint import Fingerprint, model_inputs
+from mustdrop.harness.mending import damage
 from mustdrop.harness.parts import parts_folder, put_aside
-from mustdrop.harness.planned import require_planned
 from mustdrop.harness.ranks import OK, Turn, next_turn
-from mustdrop.harness.record import finished, read_record, run_folder
+from mustdrop.harness.record import TornFile, finished, read_record, run_folder
 from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
 from mustdrop.harness.summary import floor_record
 
@@ -43,8 +49,12 @@ if TYPE_CHECKING:
     from mustdrop.harness.checkpoint import Checkpoint
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(cfg: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
     """One cell: what it asks for, done before or done now.
+
+    Args:
+        cfg: As composed.
+        overrides: What was typed, for the commands that messages hold; None: what Hydra was given.
 
     Returns:
         Its record.
@@ -54,14 +64,13 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         ValueError: If the config cannot work (or TypeError, OSError, and Hydra's own); nothing was
             asked of the model then, and the run's status says it.
     """
-    config = resolved(cfg)
+    config = checked(cfg, typed() if overrides is None else overrides)
     folder = run_folder(config)
     turn = next_turn(str(folder))
     try:
-        _require(config)
         if turn.rank:
             return _follow(cfg, config, folder, turn)
-        with turn.telling("end"):
+        with turn.telling("end"), refused_by_name():
             return _lead(cfg, config, folder, turn)
     except Busy:
         raise
@@ -72,22 +81,27 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         raise
 
 
-def _require(config: Mapping[str, Any]) -> None:
-    """Check what is counted; a wrong count must not become another run."""
-    _count("benchmark.limit", config["benchmark"]["limit"], none=True)
-    _traces(config)
-    _count("batch_size", config["batch_size"])
-    if config["budget"] and not config["budget"]["tokens"] >= 0:
+@contextmanager
+def refused_by_name() -> Iterator[None]:
+    """A context in which a torn file that nobody can mend is refused, with the way out."""
+    try:
+        yield
+    except TornFile as error:
+        command = "the same command"
+        if given := typed():
+            command = f"python experiments/run.py {shlex.join(given)}"
         raise ValueError(
-            f"budget.tokens must be a count, 0 or more, got {config['budget']['tokens']!r}"
-        )
-    require_planned(config)
+            f"{error}: {command} force=true starts anew, and keeps the old files aside"
+        ) from error
 
 
 def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:
     """The cell in the one process there is, or the first of several."""
-    limit, traces = config["benchmark"]["limit"], _traces(config)
-    done = None if config["force"] else finished(folder, limit, traces)
+    limit, traces = config["benchmark"]["limit"], chosen_traces(config)
+    torn = [] if config["force"] else damage(folder, traces)
+    for error in torn:
+        print(f"damaged: {error}", file=sys.stderr)
+    done = None if config["force"] or torn else finished(folder, limit, traces)
     if done is not None:
         told = "done before"
         if Fingerprint.of(config).differs(done["fingerprint"]):
@@ -95,6 +109,9 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
         print(summary(done, folder, told))
         catch_up(config["tracker"], folder)
         return done
+    notes = differing(cfg, config)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
         watched(config["tracker"], folder) as tracker,
@@ -105,10 +122,14 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
         if floor is None:
             if config["force"]:
                 put_aside(parts_folder(folder, ours.mark.id))
+            require_places(config)
+            ours.ranks = turn.world
             turn.say("start")
             record = built(cfg, config).run(ours, turn)
         else:
             record = floor_record(config, ours, floor)
+        if notes:
+            record["thresholds"] = notes
         ours.finish(record)
     print(summary(record, folder, "done"))
     return record
@@ -130,7 +151,15 @@ def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn
 def run_all(
     cells: Sequence[DictConfig], console: "Console", what: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """One cell after the other, each announced by its number; see :func:`run`."""
+    """One cell after the other, each announced by its number; see :func:`run`.
+
+    Raises:
+        ValueError: If one of them cannot work; then none is run.
+    """
+    for cfg in cells:
+        config = checked(cfg)
+        if config["force"] or finished(run_folder(config), config["benchmark"]["limit"]) is None:
+            require_ready(config)
     for number, cfg in enumerate(cells, 1):
         place = f"{what}{number}/{len(cells)}"
         console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
@@ -145,7 +174,7 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     from mustdrop.harness.checkpoint import Checkpoint
 
     if config["threads"] is not None:
-        torch.set_num_threads(_count("threads", config["threads"]))
+        torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])
     dropper, task, checkpoint = (
         instantiate(node) for node in (cfg.dropper, cfg.benchmark.task, cfg.model)
@@ -155,8 +184,9 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     weights = tuple(sorted(model_inputs(config["model"], fetch=True).items()))
     model, processor = _loaded(checkpoint, config["device"], weights)
     return Cell(
-        model, processor, dropper, task, config, config["benchmark"]["limit"], _traces(config),
-        instantiate(cfg.image), instantiate(cfg.controls) if config["controls"] else None,
+        model, processor, dropper, task, config, config["benchmark"]["limit"],
+        chosen_traces(config), instantiate(cfg.image),
+        instantiate(cfg.controls) if config["controls"] else None,
     )  # fmt: skip
 
 
@@ -166,28 +196,10 @@ def _loaded(checkpoint: "Checkpoint", device: str, weights: tuple[tuple[str, str
     return checkpoint.load(device)
 
 
-def _count(name: str, value: Any, none: bool = False) -> Any:
-    if (value is None and none) or (
-        isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    ):
-        return value
-    raise ValueError(
-        f"{name} must be a count of 1 or more{', or null' if none else ''}, got {value!r}"
-    )
-
-
-def _traces(config: Mapping[str, Any]) -> Sequence[int]:
-    asked = config["traces"]
-    if isinstance(asked, int) and asked >= 0:
-        return range(asked)
-    if isinstance(asked, list) and all(isinstance(doc, int) and doc >= 0 for doc in asked):
-        return asked
-    raise ValueError(f"traces must be how many samples, or a list of doc_ids, got {asked!r}")
-
-
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")
-def main(cfg: DictConfig) -> None:
+def job(cfg: DictConfig) -> None:
     """One cell of the command line; in a sweep one that fails stops no other."""
+    adopt(cfg, HydraConfig.get().runtime.choices)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     if sweep:
         place = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
@@ -197,31 +209,46 @@ def main(cfg: DictConfig) -> None:
         raise SystemExit(code)
 
 
-def run_one(cfg: DictConfig) -> int:
+def main() -> None:
+    """The command line, its names checked before anything is composed."""
+    code = ending(command_line)
+    if code:
+        raise SystemExit(code)
+
+
+def command_line() -> None:
+    """Hydra's program, after the names that it was given."""
+    require_names(sys.argv[1:])
+    if not {"-m", "--multirun"} & {*sys.argv}:  # a sweep checks its runs one by one
+        require_fields(sys.argv[1:])
+    job()
+
+
+def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
     """A cell that stands for itself; its exit code. What we did not foresee is raised."""
     try:
-        run(cfg)
+        run(cfg, overrides)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return BUSY if isinstance(error, Busy) else BAD_INPUT
     return 0
 
 
-def attempt(cfg: DictConfig) -> int:
+def attempt(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
     """A cell among others: whatever happens to it stands in its status and its log.
 
     Returns:
         0 if it is done.
     """
     try:
-        return run_one(cfg)
+        return run_one(cfg, overrides)
     except Exception as error:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
 
 
 def terminate(number: int, frame: Any) -> None:
-    """Stop as if asked at the keyboard: the run says in its status that it was stopped."""
+    """Stop as by ctrl-C: the run says in its status that it was stopped."""
     raise SystemExit(128 + number)
 
 

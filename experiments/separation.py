@@ -9,6 +9,7 @@ python experiments/separation.py
 python experiments/separation.py benchmark.limit=160 output_root=quick
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from analysis.records.cells import Cell, load
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
 from experiments.compose import composed
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
 
@@ -122,8 +123,4 @@ def main(overrides: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

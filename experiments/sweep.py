@@ -11,6 +11,7 @@ What follows the name are overrides, as experiments/run.py takes them: model=poc
 A sweep without a preset is called none: plan none method=fastv,random. status takes a folder too.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 import time
@@ -27,13 +28,15 @@ from rich.text import Text
 from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.sweeps.cells import Cell, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
-from experiments.sweeps.launch import tabulate
+from experiments.sweeps.launch import require_start, tabulate
+from experiments.sweeps.ready import UNREADY
 from mustdrop.harness.standing import SETTLED, Standing
 
 COLOURS = {
     "done": "green", "floor": "green", "running": "cyan", "pending": "dim", "stale": "yellow",
-    "stopped": "yellow", "failed": "red",
+    "stopped": "yellow", "unready": "red", "failed": "red",
 }  # fmt: skip
+WRONG = ("unready", "failed")
 EVERY = 2.0  # seconds between two looks
 
 
@@ -62,7 +65,7 @@ def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
     """A table that follows the folders until nothing is left to run, or ^C.
 
     Returns:
-        1 if some cell failed, else 0.
+        1 if some cell failed or cannot start, else 0.
     """
     if once or not console.is_terminal:
         console.print(_status(cells))
@@ -70,10 +73,10 @@ def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(_status(cells), refresh=True)
-                if all(cell.standing.state in (*SETTLED, "failed") for cell in cells):
+                if all(cell.standing.state in (*SETTLED, *WRONG) for cell in cells):
                     break
                 time.sleep(EVERY)
-    return int(any(cell.standing.state == "failed" for cell in cells))
+    return int(any(cell.standing.state in WRONG for cell in cells))
 
 
 def retry(cells: Sequence[Cell], console: Console) -> int:
@@ -90,16 +93,20 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
     codes = []
     for number, cell in enumerate(again, 1):
         console.print(f"[bold]{number}/{len(again)}[/] {escape(cell.name)}", highlight=False)
-        codes.append(attempt(composed(*cell.overrides)))
+        codes.append(attempt(composed(*cell.overrides), cell.overrides))
     return int(any(codes))
 
 
-def submit(cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console) -> int:
-    """The unfinished cells that nobody works on, as one array of SLURM."""
+def submit(
+    cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console, if_unready: str
+) -> int:
+    """The unfinished cells that nobody works on, as one array of SLURM, after a check of all."""
     from experiments.cluster.job import submit as to_slurm
     from experiments.cluster.site_file import load_site
 
-    work = [c for c in cells if c.config and c.unfinished and c.standing.state != "running"]
+    work = [c for c in cells if c.config is None or c.unfinished]
+    unfit = require_start(work, console, if_unready, here=False)
+    work = [cell for cell in work if cell not in unfit and cell.standing.state != "running"]
     if not work:
         console.print("nothing to do: every cell is done or running")
         return 0
@@ -122,7 +129,7 @@ def _status(cells: Sequence[Cell]) -> Group:
     errors = [
         Text(f"{cell.name}: {now.error.splitlines()[0]}", style="red")
         for cell, now in seen
-        if now.state == "failed" and now.error
+        if now.state in WRONG and now.error
     ]
     return Group(table, told, *errors)
 
@@ -163,6 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--once", action="store_true", help="print it and leave")
         if name == "submit":
             command.add_argument("--site", type=Path, help="site file (slurm/README.md)")
+            command.add_argument(
+                "--unready", choices=UNREADY, default=UNREADY[0], help="cells that cannot start"
+            )
             command.add_argument("--dry-run", action="store_true", help="print the script only")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -170,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = Path(options.experiment)
         told = options.command == "status" and given.is_dir()
         cells = found(given) if told else plan(options.experiment, options.overrides)
-        for cell in cells:
+        for cell in cells if options.command != "submit" else ():  # it says so itself
             if cell.config is None:
                 console.print(f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}")
         match options.command:
@@ -184,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "retry":
                 return retry(cells, console)
             case _:
-                return submit(cells, options.site, options.dry_run, console)
+                return submit(cells, options.site, options.dry_run, console, options.unready)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT

@@ -8,6 +8,7 @@ python experiments/sync.py outputs/demo --dry-run  # only say what would be done
 python experiments/sync.py outputs --tracker wandb # those made with tracker=none too
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import fcntl
 import sys
@@ -15,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.compose import composed, resolved
-from experiments.run import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.tracking.follow import told_whole, watched
+from mustdrop.harness.mending import read_config
+from mustdrop.harness.record import TornFile
 from mustdrop.harness.tracking.service import read
 
 
@@ -65,7 +66,7 @@ def running(folder: Path) -> bool:
 
 def node_of(folder: Path, tracker: str | None) -> dict[str, Any] | None:
     """The tracker of a run; of one made without, that of ``conf/tracker``, if one is named."""
-    node: Mapping[str, Any] | None = yaml.safe_load((folder / "config.yaml").read_text())["tracker"]
+    node: Mapping[str, Any] | None = read_config(folder)["tracker"]
     if node is None and tracker is not None:
         node = resolved(composed(f"tracker={tracker}"))["tracker"]
     return dict(node) if node and node.get("mode") != "disabled" else None
@@ -97,7 +98,12 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     failed = 0
     for folder in folders(asked.roots):
-        node = node_of(folder, asked.tracker)
+        try:
+            node = node_of(folder, asked.tracker)
+        except TornFile as error:
+            failed += 1
+            print(f"failed: {error}", file=sys.stderr)
+            continue
         if node is None:
             print(f"no tracker: {folder} (--tracker wandb uploads it)")
         elif uploaded(folder):
@@ -115,8 +121,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main(sys.argv[1:]))
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

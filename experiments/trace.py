@@ -9,6 +9,7 @@ sample that is answered otherwise than its record says (other code, other arithm
 and is told of.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments.compose import resolved
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.messages import leave
 from experiments.run import built
+from mustdrop.harness.mending import read_config
 from mustdrop.harness.record import read_records, read_samples, trace_path
 from mustdrop.harness.run import writing
 from mustdrop.harness.traces import Trace
@@ -148,7 +150,7 @@ def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
     """
     from mustdrop.harness.tracing import trace
 
-    cfg = OmegaConf.load(run.folder / "config.yaml")
+    cfg = OmegaConf.create(read_config(run.folder))
     assert isinstance(cfg, DictConfig)
     for doc, made in trace(built(cfg, resolved(cfg)), list(run.lines)):
         told = other(made, run.lines[doc])
@@ -221,8 +223,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        raise SystemExit(main(sys.argv[1:]))
-    except KNOWN as error:
-        print(f"error: {message(error)}", file=sys.stderr)
-        raise SystemExit(BAD_INPUT) from None
+    leave(lambda: main(sys.argv[1:]))

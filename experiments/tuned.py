@@ -3,14 +3,18 @@
 Knows nothing about how it was found.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.statistics.intervals import Interval
-from experiments.compose import conf_dir
+from experiments.compose import CALIBRATED, conf_dir, read_yaml
+from experiments.thresholds import changes, made_for, plain
 from mustdrop.harness.calibration.search import Found, OutOfReach
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import UNKEYED
@@ -33,18 +37,48 @@ class Calibrated:
     seconds: float
 
 
+def tuned_path(cfg: DictConfig, out_of_reach: bool = False) -> Path:
+    """The yaml that a run picks up for this model, benchmark, strategy and budget."""
+    stage = cfg.calibration.field.partition(".")[0]
+    option = HydraConfig.get().runtime.choices[stage]
+    names = (cfg.method.name, "_floor") if out_of_reach else (option, "")
+    folder = conf_dir() / "tuned" / cfg.model.name / cfg.benchmark.name
+    return folder / f"{names[0]}_{cfg.budget.name}{names[1]}.yaml"
+
+
+def require_free(cfg: DictConfig, path: Path) -> None:
+    """Make sure that nothing is lost by writing: a file made for something else stays.
+
+    Raises:
+        ValueError: If there is one, and ``force=true`` was not said.
+    """
+    made = dict(read_yaml(path).get(CALIBRATED, {})) if path.is_file() else {}
+    if not made or cfg.force:
+        return
+    stage = cfg.calibration.field.partition(".")[0]
+    was, now = plain(OmegaConf.create(made)), made_for(cfg)
+    keys = [key for key in ("tokens", "model", "task", "stages") if key in was]
+    lost = [
+        f"{place} {old}, here {new}"
+        for place, old, new in changes({k: was[k] for k in keys}, {k: now[k] for k in keys})
+        if place not in [f"stages.{stage}.{name}" for name in made]  # the values themselves
+    ]
+    if lost:
+        raise ValueError(
+            f"{path} holds thresholds made for something else ({'; '.join(lost)}): "
+            "calibration.write=false finds values to give by hand, a preset of your own under "
+            f"conf/{'model' if 'model' in lost[0] else 'method'} keeps both, force=true replaces it"
+        )
+
+
 def write(cfg: DictConfig, done: Calibrated) -> Path:
     """The yaml that ``run.yaml`` picks up for this model, benchmark, strategy and budget."""
-    chosen = HydraConfig.get()
     stage, _, name = cfg.calibration.field.partition(".")
-    option = chosen.runtime.choices[stage]
-    folder = conf_dir() / "tuned" / cfg.model.name / cfg.benchmark.name
+    option = HydraConfig.get().runtime.choices[stage]
     # what the strategy's own yaml leaves open belongs together; what it holds is not repeated
-    bare = OmegaConf.load(conf_dir() / stage / f"{option}.yaml")
+    bare = read_yaml(conf_dir() / stage / f"{option}.yaml")
     fixed = {
-        str(key): number(cfg[stage][key])
-        for key in bare
-        if OmegaConf.is_missing(bare, key) and key != name
+        str(key): cfg[stage][key] for key in bare if OmegaConf.is_missing(bare, key) and key != name
     }
     source = (
         f"# Fixed: {_others(cfg)}.\n# Source: {command('calibrate')}\n"
@@ -52,26 +86,37 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     )
     found, n = done.found, cfg.calibration.n
     split = cfg.benchmark.calibration.split
+    made = made_for(cfg)
     if isinstance(found, OutOfReach):
-        path = folder / f"{cfg.method.name}_{cfg.budget.name}_floor.yaml"
-        text = (
+        path = tuned_path(cfg, out_of_reach=True)
+        head = (
             f"# Out of reach by {cfg.calibration.field}: the least executed average of {n} "
-            f"questions of {split}.\n{source}floor: {found.nearest:.1f}\n"
+            f"questions of {split}.\n{source}"
         )
+        values = {"floor": round(found.nearest, 1)}
     else:
         assert done.held_out is not None
-        path = folder / f"{option}_{cfg.budget.name}.yaml"
-        held = done.held_out
-        text = (
+        path, held = tuned_path(cfg), done.held_out
+        head = (
             f"# {name} for an executed average of {found.target:g}: {found.measured:.1f} on the "
             f"first {n} questions of {split},\n# {held.value:.1f} (95 % interval "
             f"{held.low:.1f} to {held.high:.1f}; {held.value / found.target - 1:+.1%} off the "
-            f"budget) on the next {n}.\n{source}{name}: {number(found.value)}\n"
-            + "".join(f"{key}: {value}\n" for key, value in fixed.items())
+            f"budget) on the next {n}.\n{source}"
         )
+        values = {name: found.value, **fixed}
+        made["stages"][stage][name] = float(number(found.value))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(head + body(values, made))
     return path
+
+
+def body(values: Mapping[str, float | None], made: Mapping[str, Any]) -> str:
+    """Tuned values with what they were made for; fields that are set by hand refer to neither."""
+    fields = "".join(f"{name}: ${{.{CALIBRATED}.{name}}}\n" for name in values)
+    held = "".join(f"  {name}: {number(value)}\n" for name, value in values.items())
+    rest = yaml.safe_dump(dict(made), sort_keys=False, default_flow_style=None, width=96)
+    lines = "".join(f"  {line}\n" for line in rest.splitlines())
+    return f"{fields}{CALIBRATED}:\n{held}{lines}"
 
 
 def command(script: str) -> str:

@@ -7,9 +7,11 @@ Tells KL(withdrawn || full) of the next token for each K, the number of layers t
 tokens, and writes K - 1 into the output folder; ``write=true``: where prefill=vtw_kl finds it.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import math
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import hydra
 import torch
@@ -18,12 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.statistics.intervals import Interval, mean_interval
-from experiments.compose import conf_dir
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.compose import CALIBRATED, composed, conf_dir, read_yaml
+from experiments.messages import BAD_INPUT, KNOWN, ending, message
+from experiments.names import require_fields, require_names
 from experiments.passes import batches, moving
-from experiments.tuned import command, measured_on
+from experiments.thresholds import weights
+from experiments.tuned import body, command, measured_on
 from mustdrop.harness.calibration.withdraw import divergences, first_within
 from mustdrop.harness.checkpoint import Checkpoint
+from mustdrop.harness.weights_mark import same_weights
 
 FILE = "vtw_kl.yaml"
 
@@ -78,6 +83,26 @@ def choose(cfg: DictConfig, found: list[Interval]) -> int:
     return chosen
 
 
+def tuned_path(cfg: DictConfig) -> Path:
+    """Where prefill=vtw_kl finds the layer of this model."""
+    return conf_dir() / "tuned" / cfg.model.name / "layers" / FILE
+
+
+def require_free(cfg: DictConfig) -> None:
+    """Make sure that the layer of other weights is not overwritten.
+
+    Raises:
+        ValueError: If there is one, and ``force=true`` was not said.
+    """
+    path = tuned_path(cfg)
+    made = read_yaml(path)["prefill"].get(CALIBRATED) if path.is_file() else None
+    if cfg.write and made and not cfg.force and not same_weights(made.model, cfg.model):
+        raise ValueError(
+            f"{path} holds the layer of {made.model.pretrained}: write=false finds a value to give "
+            "by hand, a preset of your own under conf/model keeps both, force=true replaces it"
+        )
+
+
 def write(cfg: DictConfig, found: list[Interval], chosen: int) -> list[Path]:
     """The yaml in the output folder, and where it was asked for, among the tuned ones."""
     split = cfg.benchmark.calibration.split
@@ -86,11 +111,11 @@ def write(cfg: DictConfig, found: list[Interval], chosen: int) -> list[Path]:
         f"# The first K at which KL(withdrawn || full) of the next token is at most {cfg.eta:g}: "
         f"{chosen}; layer is K - 1.\n# Mean over the first {cfg.n} questions of {split}:\n{lines}"
         f"# Source: {command('withdraw')}\n# Measured on {measured_on(cfg)}.\n"
-        f"prefill: {{layer: {chosen - 1}}}\n"
+        f"prefill:\n{indent(body({'layer': chosen - 1}, {'model': weights(cfg)}), '  ')}"
     )
     paths = [Path(cfg.output_root) / cfg.experiment / cfg.model.name / cfg.benchmark.name / FILE]
     if cfg.write:
-        paths.append(conf_dir() / "tuned" / cfg.model.name / "layers" / FILE)
+        paths.append(tuned_path(cfg))
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -98,10 +123,11 @@ def write(cfg: DictConfig, found: list[Interval], chosen: int) -> list[Path]:
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="withdraw")
-def main(cfg: DictConfig) -> None:
+def job(cfg: DictConfig) -> None:
     """Measure, tell, write."""
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
+        require_free(cfg)
         found = search(cfg)
         for line in table(cfg, found):
             console.print(line)
@@ -112,6 +138,20 @@ def main(cfg: DictConfig) -> None:
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
+
+
+def main() -> None:
+    """The command line, its names checked before anything is composed."""
+    code = ending(command_line)
+    if code:
+        raise SystemExit(code)
+
+
+def command_line() -> None:
+    """Hydra's program, after the names that it was given."""
+    require_names(sys.argv[1:])
+    require_fields(sys.argv[1:], lambda groups: composed(*groups, name="withdraw"))
+    job()
 
 
 if __name__ == "__main__":

@@ -16,10 +16,11 @@ class CellSweeper(Sweeper):
     Args:
         cells: What varies, an entry a product, as a preset under conf/experiment/ lists it; with
             none, what the command line varies.
+        unready: What to do where some of them cannot start: refuse, skip or launch.
     """
 
-    def __init__(self, cells: Sequence[Mapping[str, Any]]) -> None:
-        self.cells = cells
+    def __init__(self, cells: Sequence[Mapping[str, Any]], unready: str = "refuse") -> None:
+        self.cells, self.unready = cells, unready
         self.context: HydraContext | None = None
         self.launcher: Launcher | None = None
         self.config: DictConfig | None = None
@@ -43,4 +44,5 @@ class CellSweeper(Sweeper):
             expand(self.cells, arguments, loader),
             lambda overrides: loader.load_sweep_config(config, list(overrides)),
             self.launcher,
+            self.unready,
         )

@@ -163,6 +163,11 @@ def test_a_tuned_file_holds_fields_of_the_strategy_it_is_named_after(path):
         ((stage, values),) = values.items()
         name = path.stem
         assert stage in STAGES and (CONF / stage / f"{name}.yaml").exists()
+    # what was chosen for a model, and not just for its depth, says so, and the fields refer to it
+    made = values.pop("calibrated", {})
+    assert made or path.parent.name == "layers"
+    for field in values if made else ():
+        assert values[field] == f"${{.calibrated.{field}}}" and isinstance(made[field], float | int)
     if path.stem.endswith("_floor"):
         assert set(values) == {"floor"}
         return

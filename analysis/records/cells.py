@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.variants import variants
+from mustdrop.harness.record import MATCH as MATCH
 from mustdrop.harness.record import SCHEMA, read_record, read_records, read_samples
+from mustdrop.harness.record import agree as agree
 
-MATCH = 0.01  # executed averages within this share of each other are the same budget
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
 # What ran beside a method on the same batches, as records name it: in tables.
 BESIDE = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
@@ -119,11 +120,6 @@ def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
     for cell in cells:
         out.setdefault(cell.group, []).append(cell)
     return out
-
-
-def agree(first: float, second: float, share: float = MATCH) -> bool:
-    """Whether two executed averages are the same budget: within this share of the larger."""
-    return abs(first - second) <= share * max(first, second)
 
 
 def _cells(records: Sequence[dict[str, Any]], metric: str | None) -> list[Cell]:

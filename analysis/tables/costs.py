@@ -20,6 +20,7 @@ from analysis.published.numbers import PAPER, REFERENCE, published
 from analysis.records.cells import Cell
 from analysis.tables.grid import Filled
 from mustdrop.cost import PAPER_MB_PER_TOKEN, DecoderShape, flops, sparsevlm_macs
+from mustdrop.harness.record import shared_machine
 
 # What a paper's row of costs tells, and its metrics there.
 PUBLISHED = {"kv_mb": "kv_cache_vision", "tera_flops": "flops", "seconds": "wall_time"}
@@ -55,8 +56,9 @@ def costs(filled: Filled) -> pd.DataFrame:
     Columns: method, budget, benchmark; resident (vision tokens in the cache while decoding, mean
     over layers), kv_bytes (of the whole prompt, from the record), kv_vision_bytes (of vision tokens
     alone), kv_paper_mb (0.525 MB a token); macs, flops, macs_three, macs_two
-    (:data:`CONVENTIONS`); seconds (median a sample); paper_kv_mb, paper_tera_flops, paper_seconds
-    (of the whole benchmark). NaN: not known.
+    (:data:`CONVENTIONS`); seconds (median a sample), shared_machine (whether something else ran
+    meanwhile; None: not known); paper_kv_mb, paper_tera_flops, paper_seconds (of the whole
+    benchmark). NaN: not known.
     """
     numbers, rows = index(published().to_dict("records")), []
     for line in filled.part.lines:
@@ -79,7 +81,9 @@ def costs(filled: Filled) -> pd.DataFrame:
                     own = (one["value"] for one in told if one["source"].startswith(PAPER))
                     row[f"paper_{name}"] = next(own, nan)
             rows.append(row)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([{"shared_machine": None, **row} for row in rows]).astype(
+        {"shared_machine": object}
+    )
     return frame.reindex(columns=[*frame.columns, *(name for name in TOLD if name not in frame)])
 
 
@@ -92,6 +96,7 @@ def _of_run(run: Cell) -> dict[str, Any]:
         "macs": float(record["prefill_macs"]),
         "flops": float(flops(record["prefill_macs"])),
         "seconds": float(np.median(run.samples["seconds"])),
+        "shared_machine": shared_machine(record),
     }
     if run["model"] not in shapes():
         return made

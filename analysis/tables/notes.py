@@ -8,6 +8,7 @@ from math import isnan
 from typing import Any
 
 OFF = "≠"
+SHARED, UNKNOWN = "†", "?"  # behind seconds
 CONTROLS = ("vanilla", "random")  # runs of their own
 BESIDE = {
     "schedule": "random tokens on the row's own schedule, as many in every layer",
@@ -25,6 +26,20 @@ def how(rows: Iterable[Mapping[Any, Any]]) -> str:
     """Which intervals the scores have."""
     used = {row["interval"] for row in rows}
     return ", or ".join(INTERVALS[name] for name in INTERVALS if name in used) or "no interval"
+
+
+def timings(rows: Iterable[Mapping[Any, Any]]) -> Iterator[str]:
+    """What shared the machine while the rows of a table were timed."""
+    states = {row["shared_machine"] for row in rows}
+    if True in states:
+        yield (
+            f"{SHARED}: another run overlapped, or the run got less than 90 % of the CPU that it "
+            "could use: these seconds compare with nothing."
+        )
+    if None in states:
+        yield f"{UNKNOWN}: it is not known what else ran on the machine while this was timed."
+    if states == {False}:
+        yield "s per sample: no other run overlapped, and each got 90 % or more of its CPU."
 
 
 def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Iterator[str]:
@@ -73,6 +88,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
             "patch counts in full where it is a tenth of some token, in proportion below."
         )
     yield "Vision tokens, KV cache: means over samples. FLOPs: share of vanilla, same prompts."
+    yield from timings(ran)
     if len(setups) > 1:
         yield "Seconds compare only within one setup:"
         for setup, letter in setups.items():

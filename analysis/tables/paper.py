@@ -16,8 +16,8 @@ from analysis.tables.commands import borrowed, calibration, command
 from analysis.tables.costs import CONVENTIONS
 from analysis.tables.grid import RELATIVE, Filled
 from analysis.tables.layouts import Layout
-from analysis.tables.notes import INTERVALS, OFF
-from analysis.tables.sheets import Sheet, number, quantity, span
+from analysis.tables.notes import INTERVALS, OFF, timings
+from analysis.tables.sheets import Sheet, number, quantity, seconds, span
 
 PUBLISHED = ", published"
 Row = Mapping[Any, Any]
@@ -178,7 +178,7 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
         "FLOPs": lambda row: quantity(row["flops"]),
         "MACs, vision, 3 matrices": lambda row: quantity(row["macs_three"]),
         "MACs, vision, 2 matrices": lambda row: quantity(row["macs_two"]),
-        "s per sample": lambda row: number(row["seconds"], ".3g"),
+        "s per sample": seconds,
         f"KV{PUBLISHED}": lambda row: number(row["paper_kv_mb"], ".1f", " MB"),
         f"FLOPs{PUBLISHED}": lambda row: number(row["paper_tera_flops"], ".1f", " T"),
         f"time{PUBLISHED}": lambda row: number(row["paper_seconds"], ".0f", " s"),
@@ -196,6 +196,7 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
         "0.525 MB: the paper's count, a token of a 7B model in float16 (true: 0.524288)."
     )
     notes.append("s per sample: median; it compares within one setup only.")
+    notes += timings(row for row in rows if not isnan(row["seconds"]))
     return Sheet(
         title=f"{layout.name} · costs · {filled.part.model or filled.part.published_model}",
         heads=(*names, *columns),

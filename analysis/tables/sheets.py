@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables.notes import DIFFERENCES, OFF, how, notes
+from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, how, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
 COMMAND = "python "  # a note that begins so is a line to type
@@ -83,7 +83,7 @@ def _cells(rows: Sequence[Row]) -> Sheet:
         "resident": lambda row: number(row["resident"], ".1f"),
         "FLOPs": lambda row: number(row["flops_ratio"], ".3f"),
         "KV cache": lambda row: quantity(row["kv_bytes"], "B"),
-        "s per sample": lambda row: number(row["seconds"], ".3g"),
+        "s per sample": seconds,
     }
     if len(setups) > 1:
         columns["setup"] = lambda row: setups[row["setup"]] if row["n"] else "–"
@@ -196,6 +196,13 @@ def _percent(value: float) -> str:
 def number(value: float, form: str, unit: str = "") -> str:
     """A number in a form; a dash where there is none."""
     return "–" if isnan(value) else f"{value:{form}}{unit}"
+
+
+def seconds(row: Row) -> str:
+    """Seconds per sample, with a mark where something else ran meanwhile, or nobody knows."""
+    mark = {True: SHARED, False: "", None: UNKNOWN}[row["shared_machine"]]
+    text = number(row["seconds"], ".3g")
+    return text if text == "–" else f"{text}{mark}"
 
 
 def quantity(value: float, unit: str = "") -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.records.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
 from analysis.records.variants import alike
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
-from mustdrop.harness.record import RECALL
+from mustdrop.harness.record import RECALL, shared_machine
 
 CONTROLS = ("vanilla", "random")
 ENDS = ("", "_low", "_high", "_n")
@@ -41,6 +41,8 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     floor: The least executed average that the method reaches, where its budget lies below; such a
         cell has no accuracy.
     seconds, setup: Median over the samples, which means something within one setup only.
+    shared_machine: Whether something else ran while the cell was timed, so that its seconds compare
+        with nothing; None where that is not known.
 
     Raises:
         FileNotFoundError: If the folder is missing.
@@ -138,6 +140,7 @@ def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
         "kv_bytes": _number(record["kv_bytes"]) if ran else nan,
         "kv_ratio": record["kv_bytes"] / record["vanilla_kv_bytes"] if ran else nan,
         "seconds": cell.samples["seconds"].median() if ran else nan,
+        "shared_machine": shared_machine(record) if ran else None,
         "setup": cell.setup,
     }
 

@@ -10,18 +10,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.compose import conf_dir, resolved
+from experiments.checks import checked
+from experiments.compose import adopt, conf_dir
 from experiments.messages import KNOWN, message
-from mustdrop.harness.record import UNKEYED, run_folder
+from experiments.names import require_fields, require_names
+from mustdrop.harness.mending import damage, read_config
+from mustdrop.harness.record import UNKEYED, TornFile, run_folder
 from mustdrop.harness.standing import SETTLED, Standing, standing
 
 Overrides = tuple[str, ...]
@@ -51,10 +54,14 @@ class Cell:
     def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "Cell":
         """Composed now; a config that cannot work is told, not raised, for the sake of others."""
         try:
-            config = resolved(compose(overrides))
+            require_names(overrides)
+            cfg = compose(overrides)
+            if "hydra" in cfg:
+                adopt(cfg, cfg.hydra.runtime.choices)
+            config = checked(cfg, overrides)
             return cls(overrides, config, run_folder(config))
         except KNOWN as error:
-            return cls(overrides, None, None, message(error))
+            return cls(overrides, None, None, _reason(error, overrides, compose))
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class Cell:
     def standing(self) -> Standing:
         """Where it stands now, by its folder."""
         if self.config is None or self.folder is None:
-            return Standing("failed", error=self.error)
+            return Standing("unready", error=self.error)
         traces = self.config["traces"]
         return standing(
             self.folder,
@@ -82,11 +89,19 @@ class Cell:
         )
 
     @property
+    def torn(self) -> list[TornFile]:
+        """What of its files cannot be read."""
+        if self.config is None or self.folder is None:
+            return []
+        traces = self.config["traces"]
+        return damage(self.folder, range(traces) if isinstance(traces, int) else traces)
+
+    @property
     def unfinished(self) -> bool:
-        """Whether there is work left, or asked for anew."""
+        """Whether there is work left, asked for anew, or lost in a torn file."""
         if self.config is not None and self.config["force"]:
             return True
-        return self.standing.state not in SETTLED
+        return self.standing.state not in SETTLED or bool(self.torn)
 
 
 def expand(
@@ -121,12 +136,13 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
     """The cells of a preset, one a run.
 
     Raises:
-        ValueError: If there is no such preset.
-        HydraException: If the command line names what is not there.
+        ValueError: If there is no such preset, or the command line chooses what is not there.
+        HydraException: If it names what is not there.
     """
     known = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
     if experiment not in known:
         raise ValueError(f"experiment must be one of {', '.join(known)}, got {experiment!r}")
+    require_names(arguments)
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
 
@@ -134,21 +150,41 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
             return loader.load_configuration("run", list(overrides), mode)
 
         asked = [f"experiment={experiment}", *arguments]
-        entries = compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
+        entries = _entries(asked, compose)
         return distinct([Cell.of(cell, compose) for cell in expand(entries, asked, loader)])
+
+
+def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
+    try:
+        return compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
+    except HydraException as error:
+        raise ValueError(_reason(error, asked, compose)) from error
 
 
 def found(root: Path) -> list[Cell]:
     """The runs under a folder of results, whoever asked for them."""
-    return [
-        Cell((), yaml.safe_load(path.read_text()), path.parent)
-        for path in sorted(Path(root).rglob("config.yaml"))
-    ]
+    cells = []
+    for path in sorted(Path(root).rglob("config.yaml")):
+        try:
+            cells.append(Cell((), read_config(path.parent), path.parent))
+        except TornFile as error:
+            cells.append(Cell((str(path.parent),), None, None, str(error)))
+    return cells
 
 
 def distinct(cells: Sequence[Cell]) -> list[Cell]:
     """One cell a folder: vanilla is one run, whatever its budget. Those without config are kept."""
     return list({cell.folder or cell.overrides: cell for cell in cells}.values())
+
+
+def _reason(error: Exception, overrides: Sequence[str], compose: Callable[..., DictConfig]) -> str:
+    """Why a run cannot be composed, in one line where a name is all that is wrong."""
+    if isinstance(error, HydraException):
+        try:
+            require_fields(overrides, lambda groups: compose(tuple(groups)))
+        except ValueError as closer:
+            return str(closer)
+    return message(error)
 
 
 def _choices(override: Override) -> list[str]:

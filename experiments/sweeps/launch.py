@@ -5,7 +5,7 @@ What became of a cell is read from its folder, whatever a launcher or a schedule
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -13,8 +13,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.messages import KNOWN, message
+from experiments.messages import BAD_INPUT, KNOWN, message
 from experiments.sweeps.cells import Cell, Overrides, distinct
+from experiments.sweeps.ready import UNREADY, unready
 from experiments.tracking.follow import catch_up
 from mustdrop.harness.fingerprint import Fingerprint
 from mustdrop.harness.record import read_record
@@ -27,26 +28,40 @@ failures: list[str] = []
 
 
 def sweep(
-    asked: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], launcher: Launcher
+    asked: Sequence[Overrides],
+    compose: Callable[[Overrides], DictConfig],
+    launcher: Launcher,
+    if_unready: str = UNREADY[0],
 ) -> list[JobReturn]:
     """Launch what is unfinished, then say what is done, failed, and elsewhere, and show a table.
 
+    All runs are checked before the first one starts.
+
+    Args:
+        asked: Overrides of each run.
+        compose: Gives the config of overrides.
+        launcher: Starts the runs.
+        if_unready: What to do where some cannot start: ``refuse`` all of them, ``skip`` those, or
+            ``launch`` them all the same, as where only the machines of a cluster have the data.
+
     Returns:
         What the launcher brought back.
+
+    Raises:
+        SystemExit: If some cannot start, and that is refused.
     """
     # standard error: a launcher's own output, and lmms-eval's, may fill the other one
     console = Console(stderr=True, highlight=False)
     cells = distinct([Cell.of(overrides, compose) for overrides in asked])
-    for cell in cells:
-        if cell.config is None:
-            console.print(
-                f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}", soft_wrap=True
-            )
-    work = [cell for cell in cells if cell.config is not None and cell.unfinished]
-    before = _done_before(cells, work)
+    # what a scheduler runs elsewhere has other devices than this machine
+    here = not any(name in type(launcher).__module__ for name in ("slurm", "submitit"))
+    work = [cell for cell in cells if cell.config is None or cell.unfinished]
+    unfit = require_start(work, console, if_unready, here)
+    work = [cell for cell in work if cell not in unfit]
+    before = _done_before([cell for cell in cells if cell not in unfit], work)
     console.print(f"{len(cells)} cells: {before}, {len(work)} to run", soft_wrap=True)
     for cell in cells:
-        if cell.config and cell.folder and cell not in work:
+        if cell.config and cell.folder and cell not in work and cell not in unfit:
             try:
                 catch_up(cell.config["tracker"], cell.folder)
             except KNOWN as error:  # no package, a wrong field: the cells to run will say it too
@@ -58,20 +73,68 @@ def sweep(
     try:
         return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
     finally:
-        account(cells, console)
+        account(cells, console, unfit, work)
         tabulate(cells, console)
 
 
-def account(cells: Sequence[Cell], console: Console) -> None:
-    """Say where unfinished cells stand; remember why they failed, for the exit code."""
+def require_start(
+    cells: Sequence[Cell], console: Console, if_unready: str, here: bool = True
+) -> Mapping[Cell, str]:
+    """Say which runs cannot start, and why.
+
+    Args:
+        cells: Runs with work left, and those that could not be composed.
+        console: Where it is said.
+        if_unready: One of :data:`~experiments.sweeps.ready.UNREADY`.
+        here: Whether they will run on this machine.
+
+    Returns:
+        Those to leave out, with the reason of each.
+
+    Raises:
+        ValueError: If there is no such choice.
+        SystemExit: If some cannot start, and that is refused.
+    """
+    if if_unready not in UNREADY:
+        raise ValueError(f"unready must be one of {', '.join(UNREADY)}, got {if_unready!r}")
+    unfit = unready(cells, here)
+    for cell, reason in unfit.items():
+        console.print(f"[red]error[/]: {escape(cell.name)}: {escape(reason)}", soft_wrap=True)
+    if unfit and if_unready == "refuse":
+        console.print(
+            f"{len(unfit)} of {len(cells)} runs cannot start, so none was started; "
+            "hydra.sweeper.unready=skip (sweep.py submit: --unready skip) runs the others",
+            soft_wrap=True,
+        )
+        raise SystemExit(BAD_INPUT)
+    composed = if_unready == "launch"  # what has no config cannot even be tried
+    return {cell: why for cell, why in unfit.items() if cell.config is None or not composed}
+
+
+def account(
+    cells: Sequence[Cell],
+    console: Console,
+    left_out: Mapping[Cell, str],
+    tried: Sequence[Cell],
+) -> None:
+    """Say where unfinished cells stand; remember why they failed, for the exit code.
+
+    Args:
+        cells: All runs.
+        console: Where it is said.
+        left_out: Those that were not tried, with the reason of each.
+        tried: Those that were launched; one that left torn files is not done, whatever it says.
+    """
     for cell in cells:
         now = cell.standing
-        if now.state in SETTLED:
+        torn = cell.torn if cell in tried else []
+        if now.state in SETTLED and not torn and cell not in left_out:
             continue
         if now.state == "running":
             console.print(f"[yellow]elsewhere[/]: {escape(cell.name)}: running on {now.where}")
             continue
-        why = now.error or f"{now.state} after {now.n} samples; the same command goes on"
+        why = left_out.get(cell) or now.error or (str(torn[0]) if torn else "")
+        why = why or f"{now.state} after {now.n} samples; the same command goes on"
         failures.append(f"{cell.name}: {why}")
         console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
 

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mustdrop.harness.record import finished, read_status
+from mustdrop.harness.record import TornFile, finished, read_status
 
-State = Literal["pending", "running", "stale", "stopped", "failed", "done", "floor"]
+State = Literal["unready", "pending", "running", "stale", "stopped", "failed", "done", "floor"]
 SETTLED = ("done", "floor")
 # Seconds without a sample after which a run on another machine, whose lock may not be seen from
 # here, counts as dead. On this machine the lock tells at once.
@@ -26,7 +26,8 @@ class Standing:
     """One run.
 
     Attributes:
-        state: ``stale``: it says it is running, but its process is gone; ``stopped``: by request.
+        state: ``unready``: it has no config, so it cannot start; ``stale``: it says it is running,
+            but its process is gone; ``stopped``: by request.
         n: Samples on disk.
         wanted: Samples it is to have; None while nobody knows.
         rate: Samples a second of the process at work; None without one, or before its first sample.
@@ -61,7 +62,11 @@ def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Sta
     if record is not None:
         state: State = "done" if record["floor"] is None else "floor"
         return Standing(state, record["n"], record["n"])
-    told, n = read_status(folder), count_samples(folder)
+    n = count_samples(folder)
+    try:
+        told = read_status(folder)
+    except TornFile as error:
+        return Standing("failed", n, limit, error=str(error))
     wanted = told.get("wanted") or limit
     if not told:
         return Standing("pending", n, wanted)
