@@ -128,7 +128,7 @@ def _scores(found: Difference, sides: Sequence[tuple[pd.DataFrame, float | None]
     for name, scores, (samples, executed) in zip(
         "AB", (found.pairs.ours, found.pairs.theirs), sides, strict=True
     ):
-        one = mean_interval(scores)
+        one = mean_interval(scores, found.pairs.clusters)
         tokens = "" if executed is None else f", {executed:.1f} vision tokens executed"
         left_out = f", {len(samples) - found.pairs.n} not shared" * (len(samples) > found.pairs.n)
         lines.append(
