@@ -146,7 +146,9 @@ def _points(place: Axes, found: Front) -> None:
         [cell.executed for cell in shown], [100 * _accuracy(cell) for cell in shown], mark,
         ms=4.5, color=colour, alpha=0.35, mew=0, label=f"other trials ({len(shown)})", zorder=2,
     )  # fmt: skip
-    _line(place, found.front, "the front", color=colour, marker=mark, ms=5.5, lw=1.6, zorder=4)
+    _line(
+        place, found.front, f"{own}, the front", color=colour, marker=mark, ms=5.5, lw=1.6, zorder=4
+    )
     again = sorted(filter(None, found.again), key=lambda cell: cell.executed)
     if again:
         _line(
@@ -156,11 +158,8 @@ def _points(place: Axes, found: Front) -> None:
     methods: dict[str, list[Cell]] = {}
     for cell in sorted(found.controls, key=lambda cell: cell.executed):
         if cell["method"] == "vanilla":
-            place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1)
-            place.annotate(
-                f"vanilla, {cell.executed:.0f} tokens", (0, 100 * _accuracy(cell)), (4, 3),
-                ("axes fraction", "data"), textcoords="offset points", size=SMALL,
-            )  # fmt: skip
+            told = f"vanilla, {cell.executed:.0f} tokens"
+            place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1, label=told)
         else:
             methods.setdefault(cell["method"], []).append(cell)
     for name, cells in methods.items():

@@ -1,7 +1,9 @@
 """One colour and one mark for each method, the same in every figure, on the page and in the docs.
 
 Keyed by the name of a method, so that a method looks the same whatever stands beside it. Methods of
-one family share a hue, and no two methods share both colour and mark. Controls and bounds are grey.
+one family share a hue, in shades of their own. Controls and bounds are grey. All are dark enough to
+write a name in, on white.
+
 A method that is not listed gets a muted colour and a mark from a hash of its name: the same in
 every figure, and never those of a listed one. Knows nothing about what is drawn, nor matplotlib.
 
@@ -34,46 +36,46 @@ MARKS: Final = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "d", "8",
 
 FAMILIES: Final[dict[str, dict[str, Look]]] = {
     "MustDrop": {
-        "mustdrop": Look("#d55e00", "o"),
-        "mustdrop_official": Look("#d55e00", "s"),
-        "mustdrop_merge": Look("#ef9a5f", "^"),
-        "mustdrop_prefill": Look("#ef9a5f", "D"),
-        "mustdrop_window": Look("#ef9a5f", "v"),
+        "mustdrop": Look("#d55e00", "s"),
+        "mustdrop_official": Look("#b24a00", "o"),
+        "mustdrop_merge": Look("#d87a38", "^"),
+        "mustdrop_prefill": Look("#c4693a", "D"),
+        "mustdrop_window": Look("#d9752b", "v"),
         "mustdrop_global": Look("#8f3f00", "P"),
-        "mustdrop_individual": Look("#8f3f00", "X"),
-        "mustdrop_no_keys": Look("#8f3f00", "p"),
+        "mustdrop_individual": Look("#6b2f00", "X"),
+        "mustdrop_no_keys": Look("#a8623a", "p"),
     },
-    "FastV": {"fastv": Look("#0072b2", "s"), "fastv_paper": Look("#5aa9dc", "D")},
+    "FastV": {"fastv": Look("#0072b2", "o"), "fastv_paper": Look("#4a8fd0", "D")},
     "SparseVLM": {
         "sparsevlm": Look("#b0588f", "^"),
-        "sparsevlm_fixed": Look("#d492bd", "v"),
+        "sparsevlm_fixed": Look("#c278a7", "v"),
     },
     "[CLS] attention": {
         "cls_topk": Look("#008f68", "D"),
         "fastervlm": Look("#005a41", "s"),
-        "visionzip": Look("#3fbf97", "P"),
-        "vispruner": Look("#005a41", "X"),
+        "visionzip": Look("#2a9d7a", "P"),
+        "vispruner": Look("#33745f", "X"),
     },
     "PruMerge": {
-        "prumerge": Look("#3f9fd4", "v"),
-        "prumerge_paper": Look("#3f9fd4", "^"),
-        "prumerge_plus": Look("#1f6f9c", "p"),
-        "prumerge_plus_paper": Look("#1f6f9c", "h"),
+        "prumerge": Look("#0097a7", "v"),
+        "prumerge_paper": Look("#1f8f9e", "^"),
+        "prumerge_plus": Look("#006978", "p"),
+        "prumerge_plus_paper": Look("#004b57", "h"),
     },
-    "PyramidDrop": {"pyramiddrop": Look("#c99a00", "P")},
+    "PyramidDrop": {"pyramiddrop": Look("#b08600", "P")},
     "ToMe": {"tome": Look("#5b4fa2", "h")},
     "DivPrune": {"divprune": Look("#a3215b", "X")},
     "VTW": {"vtw": Look("#7a5230", "p")},
     "controls and bounds": {
         "vanilla": Look("#1a1a1a", "*", grey=True),
         "random": Look("#666666", "X", grey=True),
-        "uniform_grid": Look("#666666", "s", grey=True),
-        "average_pool": Look("#666666", "D", grey=True),
+        "uniform_grid": Look("#4d4d4d", "s", grey=True),
+        "average_pool": Look("#7d7d7d", "D", grey=True),
         "keep_last": Look("#8c8c8c", "v", grey=True),
-        "keep_centre": Look("#8c8c8c", "o", grey=True),
-        "text_topk": Look("#8c8c8c", "P", grey=True),
+        "keep_centre": Look("#949494", "o", grey=True),
+        "text_topk": Look("#737373", "P", grey=True),
         "oracle": Look("#404040", "^", grey=True),
-        "anti_oracle": Look("#404040", "v", grey=True),
+        "anti_oracle": Look("#595959", "v", grey=True),
     },
 }
 KNOWN: Final = {name: look for family in FAMILIES.values() for name, look in family.items()}
@@ -93,6 +95,6 @@ def _unlisted(name: str) -> Look:
     """A muted colour, of which no listed method has any, and a mark."""
     digest = sha256(name.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
-    parts = hls_to_rgb(hue, 0.42 + 0.16 * digest[2] / 255, 0.35)
+    parts = hls_to_rgb(hue, 0.32 + 0.1 * digest[2] / 255, 0.35)
     color = "#" + "".join(f"{round(255 * part):02x}" for part in parts)
     return Look(color, MARKS[digest[3] % len(MARKS)])

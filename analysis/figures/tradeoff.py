@@ -1,8 +1,8 @@
 """Accuracy against what it costs: executed tokens, FLOPs, or latency.
 
 A line is a method, with 95 % intervals; cheaper runs stand right, where lines part. Many methods
-are told apart by the stages that drop: a panel each, the others pale behind. Knows nothing
-about models.
+are told apart by the stages that drop: a panel each, with random tokens pale in all. Points stand
+at what was measured: nothing is moved aside. Knows nothing about models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ NAMES: Mapping[str, str] = {
     "latency": "median time of a sample, ms (less →)",
 }
 FEW = 8  # methods that one panel holds
+REFERENCE = "random"  # the method that stands pale in every panel
 WIDE, TALL = 0.68 * DOUBLE, 2.8  # inches of a panel alone
 ASIDE = 1.3  # room left and right of the points, as a factor
 
@@ -96,9 +97,12 @@ def _fill(figure: Figure | SubFigure, cells: Sequence[Cell], against: Cost) -> N
     _scale(axes[0, 0], spent, cells, against)
     ends = []
     for place, (family, names) in zip(axes.flat, found.items(), strict=False):
-        for name in lines.keys() - set(names):
-            pale = lines[name]
-            place.plot([p.x for p in pale], [p.y for p in pale], color="0.85", lw=0.7, zorder=0)
+        if REFERENCE in lines.keys() - set(names):  # every other line behind would say nothing
+            pale = lines[REFERENCE]
+            style = look(REFERENCE) | {"marker": ""}
+            place.plot(
+                [p.x for p in pale], [p.y for p in pale], alpha=0.4, lw=0.8, zorder=0, **style
+            )
         ends.append(_lines(place, {name: lines[name] for name in names}, against))
         place.set_title(family, loc="left")
         rule(place)
@@ -141,7 +145,7 @@ def _lines(place: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> 
         joined = all(point.asked for point in line) and len(set(x)) == len(x)
         # intervals at equal budgets lie over each other: wider caps tell their ends apart
         place.errorbar(
-            x, y, np.nan_to_num(reach), color=style["color"], capsize=1.2 + 0.55 * number,
+            x, y, np.nan_to_num(reach), color=style["color"], capsize=1.2 + 0.6 * (number % 6),
             elinewidth=0.6, capthick=0.6, linestyle=style["linestyle"] if joined else "none",
         )  # fmt: skip
         for at, height, point in zip(x, y, line, strict=True):
@@ -199,6 +203,8 @@ def _notes(
 ) -> None:
     """What hollow marks mean, and which budgets could not be reached."""
     told = []
+    if len(figure.axes) > 1 and REFERENCE in lines:
+        told.append(f"broken, without marks: {REFERENCE}")
     if any(_mixed(line) for line in lines.values()):
         told.append("pale: runs without a budget")
     if any(not point.met for line in lines.values() for point in line):
