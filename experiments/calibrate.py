@@ -8,6 +8,7 @@ A budget that the method cannot meet is written too: its cell then says ``floor 
 running.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from functools import lru_cache

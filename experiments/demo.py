@@ -7,6 +7,7 @@ python experiments/demo.py
 python experiments/demo.py benchmark.limit=70 output_root=quick
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence

@@ -8,6 +8,7 @@ Stopped anywhere, the same command goes on; started twice, two share the work. E
 ordinary run on questions of the calibration split, under <output_root>/front/<name>/.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout

@@ -9,6 +9,7 @@ benchmark: whose tuned thresholds to take), and single values by their place (pr
 raised, and would leave other ranks waiting; so an error here leaves the process, with code 1 or 2.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import os
 import sys
 import traceback

@@ -8,6 +8,7 @@ python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   #
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence

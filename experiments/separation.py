@@ -9,6 +9,7 @@ python experiments/separation.py
 python experiments/separation.py benchmark.limit=160 output_root=quick
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass

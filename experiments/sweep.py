@@ -11,6 +11,7 @@ What follows the name are overrides, as experiments/run.py takes them: model=poc
 A sweep without a preset is called none: plan none method=fastv,random. status takes a folder too.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 import time

@@ -8,6 +8,7 @@ python experiments/sync.py outputs/demo --dry-run  # only say what would be done
 python experiments/sync.py outputs --tracker wandb # those made with tracker=none too
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import fcntl
 import sys

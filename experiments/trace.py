@@ -9,6 +9,7 @@ sample that is answered otherwise than its record says (other code, other arithm
 and is told of.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence

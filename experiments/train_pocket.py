@@ -9,6 +9,7 @@ mustdrop/pocket/checkpoint/, and which ``mustdrop.pocket.load(folder=...)`` read
 ``output``.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import json
 from functools import partial
 from pathlib import Path

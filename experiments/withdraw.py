@@ -7,6 +7,7 @@ Tells KL(withdrawn || full) of the next token for each K, the number of layers t
 tokens, and writes K - 1 into the output folder; ``write=true``: where prefill=vtw_kl finds it.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import math
 import sys
 from pathlib import Path

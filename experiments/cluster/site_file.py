@@ -150,6 +150,7 @@ def for_submitit(name: str) -> Any:
         lines = [
             *site.environment.splitlines(),
             f"export OMP_NUM_THREADS={site.cpus_per_task} PYTHONUNBUFFERED=1",
+            "export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}",
             # since 22.05 srun no longer takes it from what sbatch was asked for
             f"export SRUN_CPUS_PER_TASK={site.cpus_per_task}",
             "export WANDB_MODE=${WANDB_MODE:-offline}",

@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -21,7 +20,8 @@ from omegaconf import DictConfig
 
 from experiments.compose import conf_dir, resolved
 from experiments.messages import KNOWN, message
-from mustdrop.harness.record import UNKEYED, run_folder
+from mustdrop.harness.mending import read_config
+from mustdrop.harness.record import UNKEYED, TornFile, run_folder
 from mustdrop.harness.standing import SETTLED, Standing, standing
 
 Overrides = tuple[str, ...]
@@ -140,10 +140,13 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
 
 def found(root: Path) -> list[Cell]:
     """The runs under a folder of results, whoever asked for them."""
-    return [
-        Cell((), yaml.safe_load(path.read_text()), path.parent)
-        for path in sorted(Path(root).rglob("config.yaml"))
-    ]
+    cells = []
+    for path in sorted(Path(root).rglob("config.yaml")):
+        try:
+            cells.append(Cell((), read_config(path.parent), path.parent))
+        except TornFile as error:
+            cells.append(Cell((str(path.parent),), None, None, str(error)))
+    return cells
 
 
 def distinct(cells: Sequence[Cell]) -> list[Cell]:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from experiments.sweeps.cells import Cell
-from mustdrop.harness.record import read_records
+from mustdrop.harness.record import TornFile, read_record
 from mustdrop.harness.standing import Standing
 
 # From the most alike to the least: what has to agree for a record to be gone by.
@@ -33,8 +33,12 @@ class Forecast:
     def of(cls, root: Path) -> "Forecast":
         """From all records under a folder of results."""
         seen: dict[tuple[Any, ...], list[float]] = {}
-        for record in read_records(root):
-            if record["n"]:
+        for path in sorted(root.rglob("record.json")):
+            try:
+                record = read_record(path.parent)
+            except TornFile:  # a forecast goes by the others
+                continue
+            if record is not None and record["n"]:
                 for names in LIKE:
                     known = tuple(record[name] for name in names)
                     spent = record["seconds"] + record.get("controls_seconds", 0.0)

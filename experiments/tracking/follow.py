@@ -4,6 +4,7 @@ Started by experiments/run.py beside a run and by experiments/sync.py after one.
 writes nothing but track.json, track.log, overlays/ and the service's own files. Loads no model.
 """
 
+import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
 import fcntl
 import json
 import os

@@ -28,7 +28,7 @@ from mustdrop.harness.lmms import DroppedVLM
 from mustdrop.harness.parts import Part, join, parts_folder, read_parts
 from mustdrop.harness.progress import Meanwhile
 from mustdrop.harness.ranks import ALONE, Turn
-from mustdrop.harness.record import read_samples, trace_path
+from mustdrop.harness.record import has_trace, read_samples, trace_path
 from mustdrop.harness.run import Run, writing
 from mustdrop.harness.scoring import evaluate
 from mustdrop.harness.summary import record_of
@@ -173,7 +173,7 @@ class Cell:
         wanted = max([wanted, *(doc + 1 for doc in samples)])
         if isinstance(self.task, StockTask):
             self.task.require(wanted)
-        traced = [doc for doc in self.traces if not trace_path(folder, doc).exists()]
+        traced = [doc for doc in self.traces if not has_trace(folder, doc)]
         return wanted, [doc for doc in traced if doc < wanted]
 
     def _bar(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mustdrop.harness.record import read_lines
 from mustdrop.harness.run import writing
 
 
@@ -23,12 +24,14 @@ def parts_folder(folder: Path, mark: str) -> Path:
 
 
 def read_parts(parts: Path) -> dict[int, dict[str, Any]]:
-    """What all ranks have answered, by doc_id and in its order; torn lines left out."""
+    """What all ranks have answered, by doc_id and in its order; lines torn by a kill left out.
+
+    Raises:
+        TornFile: If a line that has its end is no sample.
+    """
     found = {}
     for path in sorted(parts.glob("*.jsonl")):
-        text = path.read_text()
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        found |= {line["doc_id"]: line for line in map(json.loads, lines)}
+        found |= {line["doc_id"]: line for line in read_lines(path)}
     return dict(sorted(found.items()))
 
 

@@ -18,7 +18,10 @@ from types import TracebackType
 from typing import Any
 
 from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import now, read_samples, read_status
+from mustdrop.harness.mending import code_of, cut_torn_line, status_or_none
+from mustdrop.harness.record import now, read_samples
+from mustdrop.harness.status import failure, slurm_job
+from mustdrop.harness.timing import Watch, together
 
 # A look at the lock takes it for an instant, so a run asks for it as long as this, in seconds.
 PATIENCE = 0.5
@@ -44,9 +47,9 @@ def note_failure(folder: Path, error: BaseException, told: str) -> None:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        known = read_status(folder)
-        now_told = {**_failure(error), "error": told, "updated": now()}
-        _write(folder / "status.json", {"n": 0, "started": now(), **known, **now_told})
+        now_told = {**failure(error), "error": told, "updated": now()}
+        known = {"n": 0, "started": now(), **status_or_none(folder)}
+        _write(folder / "status.json", {**known, **now_told})
 
 
 class Run:
@@ -57,15 +60,18 @@ class Run:
         samples: What it holds, by doc_id.
         started: When it was first begun; what resumes it keeps that, ``force`` begins anew.
         wanted: Samples it is to have, once that is known.
+        ranks: Number of processes that answer its samples.
 
     Raises:
         Busy: If another process is writing to it.
         Unwritable: If nothing can be written.
+        TornFile: If a sample in the middle is broken, or nothing says which code made them.
         ValueError: If its samples were made by other code.
     """
 
     def __init__(self, folder: Path, mark: Fingerprint, config: str, force: bool = False) -> None:
-        self.folder, self.mark, self.wanted = folder, mark, None
+        self.folder, self.mark, self.wanted, self.ranks = folder, mark, None, 1
+        self._watch: Watch | None = None
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._log = (folder / "run.log").open("a", buffering=1)
@@ -80,8 +86,10 @@ class Run:
     def _open(self, config: str, force: bool) -> None:
         if force:
             self._put_aside()
-        self._status = read_status(self.folder)
-        self._cut_torn_line()
+        cut = cut_torn_line(self.folder)
+        if cut is not None:
+            self.log(f"cut a torn line after {cut} bytes of samples.jsonl")
+        self._status = code_of(self.folder)
         self.samples = {line["doc_id"]: line for line in read_samples(self.folder)}
         if self.samples:
             self._refuse_other_code()
@@ -107,8 +115,10 @@ class Run:
                 self.state("stopped")
             elif error is not None:
                 self.log("".join(traceback.format_exception(error)).rstrip())
-                self.state(**_failure(error))
+                self.state(**failure(error))
         self._lines.close()
+        if self._watch is not None:
+            self._watch.close()
         with suppress(OSError):
             self._log.close()
 
@@ -137,8 +147,13 @@ class Run:
 
     def expect(self, wanted: int) -> None:
         """Say how many samples the run is to have."""
-        self.wanted = wanted
+        self.wanted, self._watch = wanted, Watch(self.ranks)
         self.state("running")
+
+    def timing(self) -> dict[str, Any] | None:
+        """What shared the machine while its samples were timed; None where nothing is known."""
+        before, new = self._status.get("timing"), len(self.samples) - self._had
+        return together(before, self._watch.so_far(new)) if self._watch and new else before
 
     def state(self, state: str, **more: Any) -> None:
         """Say where the run stands."""
@@ -150,9 +165,10 @@ class Run:
             "updated": now(),
             "resumed": self._resumed,
             "had": self._had,
+            "timing": self.timing(),
             "host": platform.node(),
             "pid": os.getpid(),
-            "slurm": _slurm(),
+            "slurm": slurm_job(),
         }
         with writing(self.folder):
             _write(
@@ -179,19 +195,9 @@ class Run:
                 return self.log(f"this file system has no locks ({error.strerror})")
 
     def _occupied(self) -> str:
-        held = read_status(self.folder)
+        held = status_or_none(self.folder)
         by = f" (process {held['pid']} on {held['host']})" if held.get("host") else ""
         return f"another process{by} is writing to {self.folder}"
-
-    def _cut_torn_line(self) -> None:
-        """A process killed in mid-write leaves half a line, which would swallow the next one."""
-        path = self.folder / "samples.jsonl"
-        if not path.exists():
-            return
-        whole = path.read_bytes().rfind(b"\n") + 1
-        if whole < path.stat().st_size:
-            self.log(f"cut a torn line after {whole} bytes of samples.jsonl")
-            os.truncate(path, whole)
 
     def _refuse_other_code(self) -> None:
         if self._status.get("fingerprint") == self.mark.id:
@@ -220,21 +226,6 @@ class Run:
             path = self.folder / name
             if path.exists():
                 path.rename(self.folder / f"{name}.{number}")
-
-
-def _failure(error: BaseException) -> dict[str, str]:
-    return {
-        "state": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-
-
-def _slurm() -> dict[str, str]:
-    """The job that this process is, where it is one."""
-    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
-    told = {name.lower(): os.environ.get(f"SLURM_{name}") for name in names}
-    return {name: value for name, value in told.items() if value is not None}
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mustdrop.harness.record import finished, read_status
+from mustdrop.harness.record import TornFile, finished, read_status
 
 State = Literal["pending", "running", "stale", "stopped", "failed", "done", "floor"]
 SETTLED = ("done", "floor")
@@ -61,7 +61,11 @@ def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Sta
     if record is not None:
         state: State = "done" if record["floor"] is None else "floor"
         return Standing(state, record["n"], record["n"])
-    told, n = read_status(folder), count_samples(folder)
+    n = count_samples(folder)
+    try:
+        told = read_status(folder)
+    except TornFile as error:
+        return Standing("failed", n, limit, error=str(error))
     wanted = told.get("wanted") or limit
     if not told:
         return Standing("pending", n, wanted)

@@ -44,6 +44,7 @@ def record_of(
         **_beside(samples),
         "hardware": dict(hardware),
         "seconds": sum(line["seconds"] for line in samples),
+        "timing": run.timing(),
         "finished": now(),
         "floor": None,
     }
@@ -59,6 +60,7 @@ def floor_record(config: Mapping[str, Any], run: Run, floor: float) -> dict[str,
         **dict.fromkeys(("counts", "vision_tokens", "resident_tokens", "flops_ratio", "hardware")),
         **dict.fromkeys(RECALL),
         "seconds": 0.0,
+        "timing": None,
         "finished": now(),
         "floor": floor,
     }
