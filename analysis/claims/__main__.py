@@ -15,10 +15,13 @@ from rich.console import Console
 from analysis.claims.hypotheses import HYPOTHESES, hypotheses
 from analysis.claims.judging import judge
 from analysis.claims.table import show, to_csv, to_markdown
-from analysis.records.cells import MATCH, load
+from analysis.records.cells import MATCH
+from analysis.records.left_out import in_words
+from analysis.records.roots import load_each
 from analysis.statistics.noninferiority import check_margin
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge the claims on the finished runs under some folders."""
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=main.__doc__)
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = {_family(claim.id) for claim in claims}
         if odd := {*(options.only or ())} - known:
             raise ValueError(f"expected claims of {sorted(known)}, got {sorted(odd)}")
-        cells = [cell for root in options.runs for cell in load(root, options.metric)]
+        cells = load_each(options.runs, options.metric)
         # all are judged, so that a choice of what to look at changes no correction
         judged = [
             one

@@ -16,6 +16,7 @@ from analysis.claims.judgement import points
 from analysis.claims.pairing import pair
 from analysis.claims.table import probability
 from analysis.records.cells import agree, load_runs
+from analysis.records.left_out import in_words
 from analysis.records.logs import read_log
 from analysis.statistics.difference import Difference, difference
 from analysis.statistics.intervals import mean_interval
@@ -29,6 +30,7 @@ DECIDED = {
 }
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Say how much run A scores above run B on the documents that both answered."""
     parser = argparse.ArgumentParser(

@@ -61,7 +61,7 @@ def gather(root: Path | str, samples: int | None = None) -> Gathered:
         for cell, key, name in track(named, "runs", console=Console(stderr=True), transient=True)
     ]
     told = {
-        "summary": summary_table(root, cells),
+        "summary": summary_table(cells),
         "about": about(ran, arms, len(shown), len(asked), traces),
         "samples": {
             "id": ids(shown),
