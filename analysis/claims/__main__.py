@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("text", "md", "csv"), default="text")
     parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
     parser.add_argument("--only", nargs="+", help="show these claims (ids up to the @)")
+    parser.add_argument(
+        "--missing", action="store_true", help="list what is not measured, and what measures it"
+    )
     parser.add_argument("--claims", type=Path, default=HYPOTHESES, help="another file of claims")
     parser.add_argument(
         "--margin", type=float, help="points, in place of every margin; name it before you look"
@@ -59,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if options.format == "text":
-        show(judged, Console(width=None if sys.stdout.isatty() else 200))
+        show(judged, Console(width=None if sys.stdout.isatty() else 200), options.missing)
     else:
-        print({"md": to_markdown, "csv": to_csv}[options.format](judged), end="")
+        told = to_csv(judged) if options.format == "csv" else to_markdown(judged, options.missing)
+        print(told, end="")
     return 0
 
 

@@ -62,8 +62,16 @@ def show_claims(claims: pd.DataFrame, console: Console) -> None:
     console.print(table)
     counts = claims["verdict"].value_counts()
     console.print(
-        f"{len(claims)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS)
+        f"{len(claims)} claims: "
+        + ", ".join(_counted(int(counts.get(verdict, 0)), verdict) for verdict in VERDICTS)
     )
+
+
+def _counted(count: int, verdict: str) -> str:
+    """``1 follows``, ``29 follow``, ``2 do not follow``."""
+    verb, _, rest = verdict.partition(" ")
+    plural = {"follows": "follow", "does": "do"}[verb]
+    return " ".join(filter(None, (str(count), verb if count == 1 else plural, rest)))
 
 
 def _table(heads: Sequence[str], title: str | None = None) -> Table:
