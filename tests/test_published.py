@@ -341,7 +341,7 @@ def test_the_command_tells_both(capsys):
     assert "1418 numbers of 27 tables" in out and "973 unstated" in out and "33.3" in out
     assert main(["claims"]) == 0
     out = capsys.readouterr().out
-    assert "50 claims: 29 follows, 13 follows in another reading, 8 does not follow" in out
+    assert "50 claims: 29 follow, 13 follow in another reading, 8 do not follow" in out
     assert main(["--file", "nowhere.csv"]) == 1
 
 

@@ -6,6 +6,7 @@ python -m analysis.published claims          # which printed numbers follow from
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,10 +61,10 @@ def show_claims(claims: pd.DataFrame, console: Console) -> None:
             table.add_row(_numbers(row["printed"]), verdict, given, row["quote"], row["where"])
         table.add_section()
     console.print(table)
-    counts = claims["verdict"].value_counts()
+    counts = Counter(claims["verdict"])
     console.print(
         f"{len(claims)} claims: "
-        + ", ".join(_counted(int(counts.get(verdict, 0)), verdict) for verdict in VERDICTS)
+        + ", ".join(_counted(counts[verdict], verdict) for verdict in VERDICTS)
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.records.cells import Cell
+from analysis.report.marks import look
 from analysis.report.naming import each, keys, number
 from analysis.report.tracing import Traces
 from analysis.tables.sheets import sheet
@@ -34,6 +35,7 @@ def summary_table(cells: Sequence[Cell]) -> dict[str, Any]:
         "rows": [
             {
                 "arm": arms.get(id(cell)),
+                "look": look(cell["method"]),
                 "cells": texts,
                 "order": [
                     _order(row, head, text) for head, text in zip(shown.heads, texts, strict=True)
@@ -61,7 +63,7 @@ def _order(row: dict[Any, Any], head: str, text: str) -> float | str | None:
 def about(
     cells: Sequence[Cell], arms: Sequence[dict[str, Any]], shown: int, every: int, traces: Traces
 ) -> list[tuple[str, str]]:
-    """The head of the page, as (what, words)."""
+    """What the page says of its runs, as (what, words)."""
     traced = {place for arm in arms for place in arm["traces"]}
     tracing = [arm for arm in arms if arm["traces"]]
     told = f"{len(traced)} of {shown} samples, in {len(tracing)} of {len(arms)} arms"
