@@ -104,7 +104,14 @@ def test_the_front_and_its_controls_have_the_looks_of_the_tradeoff(tmp_path, mon
         write(tmp_path, "mustdrop", "none", 100.0 + number, draws(6 + number), config=config,
               key=f"s{number}")  # fmt: skip
     write(tmp_path, "cls_topk", scores=draws(1))
+    write(tmp_path, "vanilla", "none", 576.0)
+    figures = []
+    monkeypatch.setattr(front, "save", lambda figure, path: figures.append(figure))
     front.draw(front.read(tmp_path, "vqa", "mustdrop"), tmp_path / "front.svg")
+    place = figures[0].axes[0]
+    told = [text.get_text() for text in place.get_legend().get_texts()]
+    # vanilla is named where no interval crosses it
+    assert "vanilla, 576 tokens" in told and not place.texts
     for label, method in (("mustdrop, the front", "mustdrop"), ("cls_topk", "cls_topk")):
         assert seen[label]["color"] == look_of(method).color
         assert seen[label]["marker"] == look_of(method).marker
