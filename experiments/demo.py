@@ -43,7 +43,7 @@ def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
                 asked.image,
                 TokenLedger.load(trace),
                 folder / f"{record['method']}_{record['budget']}_{line['doc_id']}.png",
-                title=f"{record['method']} at {record['budget']}",
+                title=f"{record['method']} at {record['budget'].removeprefix('t')}",
                 question=line["question"],
                 answer=line["answer"],
                 target=line["target"],

@@ -375,6 +375,30 @@ def test_tables_tell_the_same_in_every_form(tmp_path):
         assert "+20.0 [+1" in printed and "…" not in printed and "Not measured" in printed
 
 
+def test_what_is_not_measured_is_counted_and_listed_where_it_is_asked_for(tmp_path, capsys):
+    write(tmp_path, "mustdrop", scores=right(100, 80))
+    write(tmp_path, "fastv", scores=right(100, 60))
+    runs = ["--runs", str(tmp_path)]
+    lacking = sum(one.verdict == "not measured" for one in judge(hypotheses(), load(tmp_path)))
+    for form in ("text", "md"):
+        assert main([*runs, "--format", form]) == 0
+        folded = capsys.readouterr().out
+        assert f"Not measured: {lacking} claims. --missing lists" in folded
+        assert "Measure: `" not in folded and len(folded.splitlines()) < 30
+        assert main([*runs, "--format", form, "--missing"]) == 0
+        listed = capsys.readouterr().out
+        assert (
+            " ".join(listed.split()).count("Measure: `python") == lacking
+            and "--missing" not in listed
+        )
+    full = judge(claims(tmp_path, SUPERIOR), load(tmp_path))
+    assert "Not measured" in to_markdown(full, missing=False)
+    write(tmp_path, "a", scores=right(100, 80))
+    write(tmp_path, "b", scores=right(100, 60))
+    full = judge(claims(tmp_path, SUPERIOR), load(tmp_path))
+    assert "Not measured" not in to_markdown(full, missing=False) + to_markdown(full)
+
+
 def test_the_command_prints_and_bad_input_is_told(tmp_path, capsys):
     write(tmp_path, "mustdrop", scores=right(100, 80))
     write(tmp_path, "fastv", scores=right(100, 60))

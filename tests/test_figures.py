@@ -3,6 +3,8 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PatchCollection
+from matplotlib.contour import ContourSet
 from results import draws, floor, write, write_three
 
 from analysis.figures import layers, sweep, tradeoff
@@ -190,8 +192,6 @@ def test_lines_of_equal_budget_run_where_the_budget_is_equal(tmp_path):
     ]
     (found,) = sweep.sweeps(swept(tmp_path, settings))
     place = sweep.draw(found).axes[0]
-    from matplotlib.contour import ContourSet
-
     lines = [child for child in place.get_children() if isinstance(child, ContourSet)]
     levels = {level for each in lines for level in each.levels}
     assert levels == {96.0}
@@ -255,3 +255,65 @@ def test_a_training_curve_shows_every_type_and_stage(tmp_path):
     pd.DataFrame(lines).assign(color=None, two_hop=None).to_csv(tmp_path / "none.csv")
     with pytest.raises(ValueError, match="holds no validation yet"):
         learning(tmp_path / "none.csv", tmp_path / "none.svg")
+
+
+def test_all_fields_that_are_best_are_framed_and_numbers_stand_over_lines(tmp_path):
+    settings = [
+        (gamma, alpha, 50.0, executed, 0.5 if (gamma, alpha) != (0.003, 0.02) else 0.4)
+        for gamma, executed in ((0.001, 100.0), (0.002, 92.0), (0.003, 80.0))
+        for alpha in (0.01, 0.02)
+    ]
+    (found,) = sweep.sweeps(swept(tmp_path, settings))
+    figure = sweep.draw(found)
+    place = figure.axes[0]
+    (solid,) = place.patches
+    assert (solid.get_x(), solid.get_y()) == pytest.approx((2 - 0.48, -0.48))
+    (dotted,) = (each for each in place.collections if isinstance(each, PatchCollection))
+    corners = {tuple(path.vertices.min(0).round(2)) for path in dotted.get_paths()}
+    assert corners == {(x - 0.48, y - 0.48) for x in (0, 1) for y in (0, 1)}
+    assert dotted.get_linestyle() != [(0, None)]
+    lines = [each.get_zorder() for each in place.get_children() if isinstance(each, ContourSet)]
+    numbers = [text for text in place.texts if "." in text.get_text()]
+    assert len(numbers) == 6 and all(text.get_bbox_patch() is not None for text in numbers)
+    assert min(text.get_zorder() for text in numbers) > max(lines)
+    head = figure.get_suptitle()
+    assert "equals dotted; solid: fewest tokens" in head
+    figure.canvas.draw()
+    assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_a_single_best_field_has_no_equals(tmp_path):
+    settings = [
+        (gamma, alpha, 50.0, 90.0, 0.5 + 10 * gamma + alpha)
+        for gamma in (0.001, 0.02) for alpha in (0.05, 0.1)
+    ]  # fmt: skip
+    (found,) = sweep.sweeps(swept(tmp_path, settings))
+    assert "equals" not in sweep.draw(found).get_suptitle()
+
+
+def test_many_equal_methods_are_counted_and_named_below(tmp_path):
+    for method in ("tome", "fastv", "anti_oracle", "cls_topk"):
+        write(tmp_path, method)
+    figure = layers.draw(load(tmp_path))
+    title = figure.axes[0].get_title(loc="left")
+    assert " ".join(title.split()) == "4 methods alike: anti_oracle, …"
+    (legend,) = figure.legends
+    assert legend.get_title().get_text() == ("4 methods alike: anti_oracle, cls_topk, fastv, tome")
+
+
+def test_panels_of_families_share_random_tokens_and_no_other_line(tmp_path):
+    write(tmp_path, "vanilla", "none", 576.0)
+    for stage, names in (("vision", "abcde"), ("prefill", "fghi")):
+        for name in names:
+            write(tmp_path, name, config={stage: {"x": 1}})
+    write(tmp_path, "random", "t64", 64.0, config={"prefill": {"x": 1}})
+    write(tmp_path, "random", config={"prefill": {"x": 1}})
+    figure = tradeoff.draw(load(tmp_path))
+    panels = {place.get_title(loc="left"): place for place in figure.axes}
+    pale = {
+        name: [sorted(line.get_xdata()) for line in place.lines if line.get_alpha() == 0.4]
+        for name, place in panels.items()
+    }
+    assert pale == {"vision encoding": [[64, 192]], "prefill": []}
+    told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert told == ["broken, without marks: random"]

@@ -19,6 +19,7 @@ from small_traces import (
 
 from analysis.figures import attention, flow, gaze, overlays, stages, survival
 from analysis.figures.filtering import judged, saving_words
+from analysis.figures.palette import look_of
 from analysis.figures.style import save
 from analysis.figures.traced import Traced, alive, traced
 from analysis.records.cells import load
@@ -284,3 +285,34 @@ def test_a_vanilla_trace_is_a_band_of_one_height(tmp_path):
     cell = load(folder)[0]
     told = texts(stages.draw(next(traced(cell))))
     assert not any(text.startswith("−") for text in told)
+
+
+def test_gaze_and_position_bias_have_the_colours_of_their_methods(runs, sample):
+    upper = gaze.draw([sample["vanilla"], sample["mustdrop"], sample["mustdrop"]]).axes[0]
+    found = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in upper.lines]
+    vanilla, ours = look_of("vanilla"), look_of("mustdrop")
+    assert found == [
+        (vanilla.color, vanilla.marker, "-"),
+        (ours.color, ours.marker, "-"),
+        (ours.color, ours.marker, "-."),  # the same method again
+    ]
+    figure = survival.draw([list(traced(runs["fastv"])), list(traced(runs["mustdrop"]))])
+    for row, method in enumerate(("fastv", "mustdrop")):
+        for column in (survival.MAPS, survival.MAPS + 1):
+            place = figure.axes[row * (survival.MAPS + 2) + column]
+            assert place.lines[0].get_color() == look_of(method).color
+
+
+def test_the_cache_stands_on_the_floor_in_the_scale_of_the_band(sample):
+    figure = stages.draw(sample["mustdrop"])
+    band, cache = figure.axes[:2]
+    bottom, top = cache.get_ylim()
+    assert bottom == 0 and top > 0
+    assert top / cache.get_position().height == pytest.approx(
+        band.get_ylim()[1] / band.get_position().height
+    )
+    told = texts(figure)
+    assert any("vision tokens a layer,\nof " in text for text in told)
+    # lines to the pictures pass behind the numbers of what left
+    left = [text for text in band.texts if text.get_text().startswith("−")]
+    assert left and all(text.get_path_effects() for text in left)

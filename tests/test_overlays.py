@@ -202,8 +202,8 @@ def test_the_head_says_whether_the_answer_is_right(monkeypatch, tmp_path):
     )
     for answer in ("Yes ", "no"):
         draw(picture(), ledger(ALL), tmp_path / "x.png", question="q", answer=answer, target="yes")
-    assert [text for text, _ in heads[0]] == ["q", 'answer: "Yes "  (right)']
-    assert [text for text, _ in heads[1]] == ["q", 'answer: "no"  (wrong, expected "yes")']
+    assert [text for text, _ in heads[0]] == ["q", "answer: “Yes ”, right"]
+    assert [text for text, _ in heads[1]] == ["q", "answer: “no”, expected “yes”"]
     assert heads[0][1][1] != heads[1][1][1]
 
 

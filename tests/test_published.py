@@ -8,7 +8,7 @@ import yaml
 from results import draws, write
 
 from analysis.published import beside, check, judged, paper_table, printed_claims, published
-from analysis.published.__main__ import main
+from analysis.published.__main__ import _counted, main
 from analysis.published.bands import band, bands, cell, index
 from analysis.published.beside import measures, names, told
 from analysis.published.claims import Claim, agrees
@@ -341,5 +341,15 @@ def test_the_command_tells_both(capsys):
     assert "1418 numbers of 27 tables" in out and "973 unstated" in out and "33.3" in out
     assert main(["claims"]) == 0
     out = capsys.readouterr().out
-    assert "50 claims: 29 follows, 13 follows in another reading, 8 does not follow" in out
+    assert "50 claims: 29 follow, 13 follow in another reading, 8 do not follow" in out
     assert main(["--file", "nowhere.csv"]) == 1
+
+
+def test_claims_are_counted_in_grammar():
+    assert [_counted(count, "follows") for count in (0, 1, 29)] == [
+        "0 follow", "1 follows", "29 follow",
+    ]  # fmt: skip
+    assert _counted(5, "follows in another reading") == "5 follow in another reading"
+    assert [_counted(count, "does not follow") for count in (1, 2)] == [
+        "1 does not follow", "2 do not follow",
+    ]  # fmt: skip

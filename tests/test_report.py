@@ -1,9 +1,11 @@
 import base64
 import io
 import json
+import math
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,11 +14,16 @@ from PIL import Image
 from results import draws, floor, write
 from traced_runs import bare, ledger, life, picture, rewrite, stages, traced_root
 
+from analysis.figures.palette import KNOWN, MARKS, look_of
+from analysis.figures.points import Point, points
+from analysis.records.cells import load
 from analysis.records.patches import patch_fates
 from analysis.report.__main__ import main
 from analysis.report.gathering import gather
+from analysis.report.marks import look, outline
 from analysis.report.packing import PLANES, packed
 from analysis.report.page import page
+from analysis.report.plot import plot
 from analysis.report.tracing import Traces, light
 from analysis.tables.sheets import sheet
 from analysis.tables.summary import summary
@@ -112,6 +119,135 @@ def test_the_summary_is_the_table_and_sorts_by_its_numbers(root):
         assert numbers or head == "method", head
     arms = [row["arm"] for row in found["rows"]]
     assert arms[-1] is None and len({*arms}) == 4
+
+
+def test_the_title_and_the_first_lines_say_what_was_compared(root, tmp_path):
+    gathered = gather(root)
+    assert gathered.title == "MustDrop and random on vqa"
+    assert gathered.lede == (
+        "3 runs of vanilla, MustDrop, random, at budgets of 192 vision tokens: PocketLLaVA on "
+        "12 questions. Score: exact_match."
+    )
+    text = page(gathered)
+    assert "<h1>MustDrop and random on vqa</h1>" in text and gathered.lede in text
+    assert text.index(gathered.lede) < text.index('<svg viewBox="') < text.index('id="summary"')
+    # times and hashes stand behind, and folded
+    assert text.index('id="summary"') < text.index("Code and machine")
+    folded = {tag: attributes for tag, attributes in Read(text).tags if tag == "details"}
+    assert text.count("<details>") == 2 and "open" not in folded["details"]
+    one = write(tmp_path / "one", "fastv")
+    assert gather(tmp_path / "one").title == "FastV on vqa"
+    assert gather(tmp_path / "one").lede.startswith("1 run of FastV, at budgets of 192")
+    write(tmp_path / "one", "dart")
+    assert gather(tmp_path / "one").title == "dart and FastV on vqa"
+    for number in range(9):
+        write(tmp_path / "one", f"m{number}")
+    assert gather(tmp_path / "one").title == "dart and 10 others on vqa"
+    assert "m6 and 2 more, at" in gather(tmp_path / "one").lede
+    record = json.loads((one / "record.json").read_text())
+    (one / "record.json").write_text(json.dumps({**record, "benchmark": "pocket_vqa"}))
+    assert gather(tmp_path / "one").title == "FastV and 10 others on PocketVQA and vqa"
+
+
+def test_the_title_of_vanilla_alone_is_vanilla(tmp_path):
+    write(tmp_path, "vanilla", "none", 576.0)
+    gathered = gather(tmp_path)
+    assert gathered.title == "vanilla on vqa" and "budgets" not in gathered.lede
+    assert len(gathered.plots) == 1
+
+
+def marks(drawn):
+    """The attributes of each point of a plot."""
+    return [
+        dict(re.findall(r'([\w-]+)="([^"]*)"', found))
+        for found in re.findall(r"<path ([^>]*)>", str(drawn))
+    ]
+
+
+def across(mark):
+    return float(re.match(r"translate\((\S+) ", mark["transform"])[1])
+
+
+def test_the_plot_on_top_has_the_points_of_the_figure_at_their_own_tokens(tmp_path):
+    write(tmp_path, "vanilla", "none", 576.0, draws(0, p=0.9))
+    executed = {"mustdrop": (190.0, 64.0), "fastv": (192.0, 64.4), "random": (192.0, 64.0)}
+    for number, (method, counts) in enumerate(executed.items()):
+        for budget, tokens in zip(("t192", "t64"), counts, strict=True):
+            write(tmp_path, method, budget, tokens, draws(number + 1))
+    ((caption, drawn),) = gather(tmp_path).plots
+    found = marks(drawn)
+    assert caption == "" and len(found) == 6
+    lines = points(load(tmp_path), "tokens")
+    places = {}
+    for mark in found:
+        point = next(p for p in lines[mark["data-method"]] if p.x == float(mark["data-tokens"]))
+        places[point.x] = across(mark)
+        assert mark["stroke"] == look_of(mark["data-method"]).color
+        assert mark["d"] == outline(look_of(mark["data-method"]).marker)
+        # hollow where the budget was missed: 190 for 192
+        assert (mark["fill"] == "#ffffff") == (point.x == 190.0)
+    # equal counts stand at one x, and the distance is the logarithm of the ratio
+    assert len(places) == 4
+    first, last = places[192.0], places[64.0]
+    for tokens, x in places.items():
+        share = math.log(192 / tokens) / math.log(192 / 64)
+        assert x == pytest.approx(first + share * (last - first), abs=0.2)
+    bars = {float(x) for x in re.findall(r'<line x1="([\d.]+)" x2="\1" class="bar"', str(drawn))}
+    assert bars == set(places.values())
+    assert "mustdrop: " in str(drawn) and "more than 1 % off its budget" in str(drawn)
+    for name in ("vanilla", *executed):
+        assert f">{name}</text>" in str(drawn)
+
+
+def test_runs_without_a_budget_stand_pale_and_name_no_line(tmp_path):
+    write(tmp_path, "mustdrop", "t192", 192.0, draws(1))
+    write(tmp_path, "mustdrop", "none", 64.0, draws(2), config={"prefill": {"gamma": 1}}, key="s")
+    ((_, drawn),) = gather(tmp_path).plots
+    pale, strong = sorted(marks(drawn), key=lambda mark: float(mark["data-tokens"]))
+    assert pale["class"] == "mark pale" and strong["class"] == "mark"
+    assert str(drawn).count('class="bar"') == 1
+    (lead,) = re.findall(r'points="(\S+),\S+ \S+" stroke="[^"]*" class="lead"', str(drawn))
+    assert float(lead) == pytest.approx(across(strong) + 8)
+
+
+def test_a_method_looks_on_the_page_as_in_the_figures(root):
+    floor(root, "tome", "t16", 74.0)
+    gathered = gather(root)
+    for arm in gathered.told["arms"]:
+        method = arm["key"].split("-")[0]
+        assert arm["look"] == look(method) and arm["look"]["color"] == look_of(method).color
+    shown = gathered.told["summary"]
+    place = shown["heads"].index("method")
+    assert len(shown["rows"]) == 4
+    for row in shown["rows"]:
+        assert row["look"] == look(row["cells"][place])
+    assert len({(each["color"], each["outline"]) for each in map(look, KNOWN)}) == len(KNOWN)
+    assert len({outline(marker) for marker in MARKS}) == len(MARKS)
+
+
+def test_each_group_of_runs_has_a_plot_with_its_name(tmp_path):
+    write(tmp_path, "mustdrop")
+    other = write(tmp_path, "fastv", key="other")
+    record = json.loads((other / "record.json").read_text())
+    (other / "record.json").write_text(json.dumps({**record, "benchmark": "gqa"}))
+    plots = gather(tmp_path).plots
+    assert [caption for caption, _ in plots] == ["e · pocket · gqa", "e · pocket · vqa"]
+    assert all(len(marks(drawn)) == 1 for _, drawn in plots)
+    assert page(gather(tmp_path)).count("<figcaption>e · pocket") == 2
+
+
+def test_a_name_cannot_break_out_of_the_plot():
+    point = Point(192.0, 50.0, 40.0, 60.0, True)
+    drawn = str(plot({'"><script>': [point]}, "<b>", "<i>"))
+    assert "<script>" not in drawn and "<b>" not in drawn and "<i>" not in drawn
+    assert "&lt;script&gt;" in drawn
+
+
+def test_a_point_without_an_interval_has_no_bar():
+    point = Point(192.0, 1500.0, math.nan, math.nan, True)
+    drawn = str(plot({"fastv": [point], "vanilla": [replace(point, x=576.0)]}, "mme", ""))
+    assert "nan" not in drawn and 'class="bar"' not in drawn and 'class="band"' not in drawn
+    assert "mme, %" not in drawn and ">mme<" in drawn and "fastv: 1500.0, 192.0 tokens" in drawn
 
 
 def test_fates_are_packed_as_they_are(root):

@@ -8,6 +8,7 @@ import pytest
 from results import draws, write
 from traced_runs import bare, life, rewrite, traced_root
 
+from analysis.figures.palette import look_of
 from analysis.records.patches import patch_fates
 from analysis.report.gathering import gather
 from analysis.report.page import page as html
@@ -443,6 +444,83 @@ def test_a_narrow_screen_scrolls_one_way_only(chromium, made):
         go(opened, made, address)
         opened.wait_for_timeout(100)
         assert opened.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_a_click_anywhere_in_a_row_opens_its_sample(tab):
+    for cell in (2, 5, 7):
+        tab.go()
+        tab.locator("#list tbody tr").nth(4).locator("> *").nth(cell).click()
+        assert tab.locator("#question").inner_text() == "what colour is shape 4 ?"
+        assert "sample=vqa:4" in tab.url
+    tab.go_back()
+    assert tab.locator("#overview").is_visible()
+    # a click on the link opens it once, and words can be selected without leaving the list
+    tab.locator("#list tbody a").nth(3).click()
+    assert "sample=vqa:3" in tab.url
+    tab.go_back()
+    assert tab.locator("#overview").is_visible()
+    tab.locator("#list tbody tr").nth(4).locator("td").nth(1).dblclick(delay=0)
+    tab.go()
+    tab.evaluate("getSelection().selectAllChildren(document.querySelectorAll('#list tbody td')[1])")
+    tab.locator("#list tbody tr").nth(4).dispatch_event("click")
+    assert tab.locator("#overview").is_visible() and "sample=" not in tab.url
+
+
+@pytest.mark.parametrize("address", ["", "#sample=vqa:1"])
+def test_a_table_that_goes_on_says_so_until_its_end(chromium, made, address):
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    go(opened, made, address)
+    opened.wait_for_selector(".frame canvas" if address else "#list a")
+    names = ["#answers"] if address else ["svg[role=img]", "#summary", "#list"]
+    for name in names:
+        wide = opened.locator(".wide").filter(has=opened.locator(name))
+        hint = wide.locator("xpath=preceding-sibling::p[@class='hint']")
+        assert hint.is_visible() and "scroll the" in hint.inner_text()
+        faded = "getComputedStyle(each).maskImage.startsWith('linear-gradient')"
+        assert wide.evaluate(f"each => {faded}")
+        wide.evaluate("each => { each.scrollLeft = each.scrollWidth; }")
+        opened.wait_for_timeout(100)
+        assert not wide.evaluate(f"each => {faded}") and hint.is_visible()
+    context.close()
+
+
+def test_a_table_with_room_gives_no_hint(chromium, made):
+    context = chromium.new_context(viewport={"width": 2200, "height": 900})
+    opened = context.new_page()
+    go(opened, made)
+    assert (
+        opened.locator(".hint:visible").count() == 0 and opened.locator(".wide.more").count() == 0
+    )
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.wait_for_timeout(100)
+    assert opened.locator(".hint:visible").count() == 3
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_plot_and_what_was_compared_stand_on_top(chromium, made, width):
+    context = chromium.new_context(viewport={"width": width, "height": 844})
+    opened = context.new_page()
+    go(opened, made)
+    assert opened.locator("h1").inner_text() == "MustDrop and random on vqa"
+    box = opened.locator(".plot svg").bounding_box()
+    assert box["y"] + box["height"] < 844
+    # letters can be read
+    letters = opened.locator(".plot svg text").first.bounding_box()
+    assert letters["height"] >= 10
+    for mark in opened.locator(".plot .mark").all():
+        found = mark.evaluate("each => [each.dataset.method, getComputedStyle(each).stroke]")
+        color = look_of(found[0]).color
+        assert found[1] == f"rgb({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))})"
+    colors = opened.locator("#summary .look path").evaluate_all(
+        "all => all.map((each) => each.getAttribute('fill'))"
+    )
+    assert colors == [look_of(name).color for name in ("vanilla", "mustdrop", "random")]
+    assert not opened.locator("#notes").is_visible() and not opened.locator("#about").is_visible()
+    opened.get_by_text("How to read it").click()
+    assert opened.locator("#notes").is_visible()
     context.close()
 
 

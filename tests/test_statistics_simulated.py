@@ -10,6 +10,7 @@ from scipy import stats
 
 from analysis.statistics.bootstrap import bootstrap, percentiles
 from analysis.statistics.difference import difference
+from analysis.statistics.intervals import mean_interval, paired_interval
 from analysis.statistics.mcnemar import mcnemar_p
 from analysis.statistics.multiplicity import holm
 from analysis.statistics.noninferiority import noninferior
@@ -62,6 +63,51 @@ def test_bounds_of_tables_in_which_next_to_nothing_differs_never_cover_too_rarel
             methods.add(found.method)
             covered.append(found.low <= -0.75 * rate <= found.high)
     assert methods == {"binomial", "bootstrap"} and np.mean(covered) >= 0.95
+
+
+def barely(rng, rate, images=64, sizes=5, whole=True):
+    """Two arms that are right but where an image, at this rate, makes one of them fail."""
+    counts = np.full(images, sizes)
+    which = np.repeat(np.arange(images), counts)
+    hit = (rng.random(images) < rate)[which] & (whole or rng.random(len(which)) < 0.5)
+    ours = np.where(hit, 0.0, 1.0)
+    return ours, np.ones(len(ours)), which
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_closed_intervals_cover_the_truth_where_next_to_no_image_differs(whole):
+    rng = np.random.default_rng(10)
+    covered, plain = [], []
+    for expected in (2, 4):
+        rate = expected / 64
+        truth = rate if whole else rate / 2
+        for _ in range(120):
+            ours, theirs, images = barely(rng, rate, whole=whole)
+            found, mean = paired_interval(ours, theirs, images), mean_interval(ours, images)
+            covered.append((found.low <= -truth <= found.high, mean.low <= 1 - truth <= mean.high))
+            shared = pairs(ours, theirs, images)
+            error = np.sqrt(64 / 63 * np.sum((shared.sums - 5 * shared.value) ** 2)) / 320
+            plain.append(abs(shared.value + truth) <= stats.t.ppf(0.975, 63) * error)
+    assert (np.mean(covered, axis=0) >= 0.95).all()
+    assert np.mean(plain) < 0.92  # the negative control: t on the same tables
+
+
+def test_soft_scores_of_which_next_to_none_differs_are_covered():
+    rng = np.random.default_rng(11)
+    covered, plain = [], []
+    for expected in (0.7, 2, 4):
+        for _ in range(60):
+            worse = (rng.random(200) < expected / 200) * 0.4
+            theirs = 0.5 + 0.5 * rng.random(200)
+            found = paired_interval(theirs - worse, theirs)
+            mean = mean_interval(0.7 - worse)
+            truth = 0.4 * expected / 200
+            covered.append(
+                (found.low <= -truth <= found.high, mean.low <= 0.7 - truth <= mean.high)
+            )
+            half = stats.t.ppf(0.975, 199) * stats.sem(worse)
+            plain.append(abs(worse.mean() - truth) <= half)
+    assert (np.mean(covered, axis=0) >= 0.95).all() and np.mean(plain) < 0.9
 
 
 def test_the_sign_flip_finds_a_difference_that_is_none_in_5_of_100_tables():

@@ -15,10 +15,13 @@ from rich.console import Console
 from analysis.claims.hypotheses import HYPOTHESES, hypotheses
 from analysis.claims.judging import judge
 from analysis.claims.table import show, to_csv, to_markdown
-from analysis.records.cells import MATCH, load
+from analysis.records.cells import MATCH
+from analysis.records.left_out import in_words
+from analysis.records.roots import load_each
 from analysis.statistics.noninferiority import check_margin
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge the claims on the finished runs under some folders."""
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=main.__doc__)
@@ -26,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=("text", "md", "csv"), default="text")
     parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
     parser.add_argument("--only", nargs="+", help="show these claims (ids up to the @)")
+    parser.add_argument(
+        "--missing", action="store_true", help="list what is not measured, and what measures it"
+    )
     parser.add_argument("--claims", type=Path, default=HYPOTHESES, help="another file of claims")
     parser.add_argument(
         "--margin", type=float, help="points, in place of every margin; name it before you look"
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = {_family(claim.id) for claim in claims}
         if odd := {*(options.only or ())} - known:
             raise ValueError(f"expected claims of {sorted(known)}, got {sorted(odd)}")
-        cells = [cell for root in options.runs for cell in load(root, options.metric)]
+        cells = load_each(options.runs, options.metric)
         # all are judged, so that a choice of what to look at changes no correction
         judged = [
             one
@@ -56,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if options.format == "text":
-        show(judged, Console(width=None if sys.stdout.isatty() else 200))
+        show(judged, Console(width=None if sys.stdout.isatty() else 200), options.missing)
     else:
-        print({"md": to_markdown, "csv": to_csv}[options.format](judged), end="")
+        told = to_csv(judged) if options.format == "csv" else to_markdown(judged, options.missing)
+        print(told, end="")
     return 0
 
 

@@ -16,6 +16,7 @@ from analysis.claims.judgement import points
 from analysis.claims.pairing import pair
 from analysis.claims.table import probability
 from analysis.records.cells import agree, load_runs
+from analysis.records.left_out import in_words
 from analysis.records.logs import read_log
 from analysis.statistics.difference import Difference, difference
 from analysis.statistics.intervals import mean_interval
@@ -29,6 +30,7 @@ DECIDED = {
 }
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Say how much run A scores above run B on the documents that both answered."""
     parser = argparse.ArgumentParser(
@@ -128,7 +130,7 @@ def _scores(found: Difference, sides: Sequence[tuple[pd.DataFrame, float | None]
     for name, scores, (samples, executed) in zip(
         "AB", (found.pairs.ours, found.pairs.theirs), sides, strict=True
     ):
-        one = mean_interval(scores)
+        one = mean_interval(scores, found.pairs.clusters)
         tokens = "" if executed is None else f", {executed:.1f} vision tokens executed"
         left_out = f", {len(samples) - found.pairs.n} not shared" * (len(samples) > found.pairs.n)
         lines.append(

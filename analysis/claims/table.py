@@ -39,8 +39,13 @@ def to_csv(judged: Sequence[Judgement]) -> str:
     return frame(judged).to_csv(index=False, lineterminator="\n")
 
 
-def to_text(judged: Sequence[Judgement]) -> Group:
-    """For the terminal."""
+def to_text(judged: Sequence[Judgement], missing: bool = False) -> Group:
+    """For the terminal.
+
+    Args:
+        judged: The judgements.
+        missing: Whether to list what is not measured; else it is counted.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for head in HEADS:
         words = head in ("claim", "verdict", "on", "runs")
@@ -54,16 +59,21 @@ def to_text(judged: Sequence[Judgement]) -> Group:
     parts = [table] if table.rows else [Text("Nothing could be judged on these runs.")]
     parts += [Text(note, style="dim") for note in (NOTES if table.rows else ())]
     parts += [Text(f"[{number}] {folder}", style="dim") for folder, number in runs.items()]
-    return Group(*parts, *(Text(line) for line in _unmeasured(judged)))
+    return Group(*parts, *(Text(line) for line in _unmeasured(judged, missing)))
 
 
-def show(judged: Sequence[Judgement], console: Console) -> None:
-    """Print for the terminal."""
-    console.print(to_text(judged), highlight=False)
+def show(judged: Sequence[Judgement], console: Console, missing: bool = False) -> None:
+    """Print for the terminal; see :func:`to_text`."""
+    console.print(to_text(judged, missing), highlight=False)
 
 
-def to_markdown(judged: Sequence[Judgement]) -> str:
-    """A table with its notes, the runs and what is not measured as lists below."""
+def to_markdown(judged: Sequence[Judgement], missing: bool = True) -> str:
+    """A table with its notes, the runs and what is not measured as lists below.
+
+    Args:
+        judged: The judgements.
+        missing: Whether to list what is not measured; else it is counted.
+    """
     runs = _runs(judged)
     rows = [_cells(one, runs) for one in judged if one.verdict != "not measured"]
     lines = [
@@ -73,7 +83,7 @@ def to_markdown(judged: Sequence[Judgement]) -> str:
     ]
     table = [*lines, "", *(f"- {note}" for note in NOTES)] if rows else ["Nothing could be judged."]
     listed = [f"- \\[{number}\\] `{folder}`" for folder, number in runs.items()]
-    return "\n".join([*table, "", *listed, *_unmeasured(judged)]).rstrip() + "\n"
+    return "\n".join([*table, "", *listed, *_unmeasured(judged, missing)]).rstrip() + "\n"
 
 
 def _cells(one: Judgement, runs: dict[str, int]) -> list[str]:
@@ -123,15 +133,20 @@ def _runs(judged: Sequence[Judgement]) -> dict[str, int]:
     return {folder: number for number, folder in enumerate(folders, 1)}
 
 
-def _unmeasured(judged: Sequence[Judgement]) -> list[str]:
-    """What is not measured, why, and the command that measures it."""
+def _unmeasured(judged: Sequence[Judgement], missing: bool) -> list[str]:
+    """What is not measured: why, and the command that measures it; or how many claims that are."""
+    lacking = [one for one in judged if one.verdict == "not measured"]
+    if not lacking:
+        return []
+    if not missing:
+        what = "1 claim" if len(lacking) == 1 else f"{len(lacking)} claims"
+        return ["", f"Not measured: {what}. --missing lists the reasons and the commands."]
     lines = ["", "Not measured:", ""]
-    for one in judged:
-        if one.verdict == "not measured":
-            where = "/".join(part for part in (one.where, *one.setting) if part)
-            at = f" ({where})" if where else ""
-            lines.append(f"- {one.claim.says}{at}: {one.reason}. Measure: `{one.command}`")
-    return lines if len(lines) > 3 else []
+    for one in lacking:
+        where = "/".join(part for part in (one.where, *one.setting) if part)
+        at = f" ({where})" if where else ""
+        lines.append(f"- {one.claim.says}{at}: {one.reason}. Measure: `{one.command}`")
+    return lines
 
 
 def _row(one: Judgement) -> dict[str, object]:

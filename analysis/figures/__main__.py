@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 from analysis.figures.album import FIGURES, Asked, asked_of
 from analysis.figures.style import save
 from analysis.records.cells import load
+from analysis.records.left_out import in_words
 
 ENDINGS = (".pdf", ".png")
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw figures of a results folder; tell of each that cannot be drawn why."""
     parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=main.__doc__)

@@ -8,11 +8,13 @@ from itertools import groupby
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from analysis.figures.flow import Flow
 from analysis.figures.style import BLACK, BLUE, GREEN, GREY, SKY, SMALL, VERMILION
 
 ENCODER = 0.3  # share of the width
+HALO = [withStroke(linewidth=2.2, foreground="white")]  # lines to the pictures pass behind numbers
 
 
 def start(flow: Flow, layer: float) -> float:
@@ -67,7 +69,7 @@ def _steps(
             place.annotate(
                 f"−{before - count:.4g}", ((left + right) / 2, before), (0, 1),
                 textcoords="offset points", ha="center", va="bottom", size=SMALL,
-                color=VERMILION,
+                color=VERMILION, path_effects=HALO,
             )  # fmt: skip
         before = count
 
@@ -118,7 +120,7 @@ def _axis(place: Axes, edges: np.ndarray, layers: Sequence[float]) -> None:
 
 
 def draw_cache(place: Axes, flow: Flow, top: float) -> None:
-    """What each layer's cache holds while decoding, hanging down."""
+    """What each layer's cache holds while decoding, in the scale of the band above."""
     layers = [start(flow, layer) for layer in range(len(flow.entering) + 1)]
     for number, (entered, count) in enumerate(zip(flow.entering, flow.resident, strict=True)):
         ends = [layers[number], layers[number + 1]]
@@ -134,15 +136,16 @@ def draw_cache(place: Axes, flow: Flow, top: float) -> None:
             continue
         inside = count > 0.2 * flow.patches
         place.annotate(
-            f"{count:.4g}", (middle, count), (0, 2 if inside else -1.5), ha="center",
-            textcoords="offset points", va="bottom" if inside else "top", size=7,
+            f"{count:.4g}", (middle, count), (0, -2 if inside else 1.5), ha="center",
+            textcoords="offset points", va="top" if inside else "bottom", size=7,
             color="white" if inside else BLACK, weight="bold",
         )  # fmt: skip
-    mean = float(np.mean(flow.resident))
-    place.text(0, 0.0, "decoding", size=7.5, weight="bold", va="top")
+    held, entered = float(np.mean(flow.resident)), float(np.mean(flow.entering))
+    place.text(0, top, "decoding", size=7.5, weight="bold", va="top")
     place.text(
-        0, 0.16 * flow.patches, f"KV cache of each layer:\n{mean:.4g} vision tokens on average",
+        0, top - 0.16 * flow.patches,
+        f"KV cache: {held:.4g} vision tokens a layer,\nof {entered:.4g} that enter it, on average",
         va="top", size=SMALL, color=GREY, linespacing=1.25,
     )  # fmt: skip
-    place.set(xlim=(0, 1), ylim=(top, 0), xticks=[], yticks=[])
+    place.set(xlim=(0, 1), ylim=(0, top), xticks=[], yticks=[])
     place.spines[:].set_visible(False)

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from rich import box
 from rich.table import Table
 
-from analysis.figures.style import BLACK, DOUBLE, SMALL, STYLE, looks, save
+from analysis.figures.style import BLACK, DOUBLE, SMALL, STYLE, look, save
 from analysis.records.cells import Cell, load
 from analysis.records.variants import alike
 from analysis.statistics.intervals import mean_interval
@@ -140,32 +140,30 @@ def draw(found: Front, path: Path | str) -> Path:
 def _points(place: Axes, found: Front) -> None:
     place.set_xscale("log")
     own = found.front[0]["method"]
-    style = looks([own, *(cell["method"] for cell in found.controls)])
-    colour = style[own]["color"]
+    colour, mark = look(own)["color"], look(own)["marker"]
     shown = [cell for cell in found.trials if cell not in found.front]
     place.plot(
-        [cell.executed for cell in shown], [100 * _accuracy(cell) for cell in shown], "o",
+        [cell.executed for cell in shown], [100 * _accuracy(cell) for cell in shown], mark,
         ms=4.5, color=colour, alpha=0.35, mew=0, label=f"other trials ({len(shown)})", zorder=2,
     )  # fmt: skip
-    _line(place, found.front, "the front", color=colour, marker="o", ms=5.5, lw=1.6, zorder=4)
+    _line(
+        place, found.front, f"{own}, the front", color=colour, marker=mark, ms=5.5, lw=1.6, zorder=4
+    )
     again = sorted(filter(None, found.again), key=lambda cell: cell.executed)
     if again:
         _line(
-            place, again, "its settings, test questions", color=colour, marker="o", ms=5.5,
+            place, again, "its settings, test questions", color=colour, marker=mark, ms=5.5,
             mfc="white", lw=1, ls=":", zorder=3,
         )  # fmt: skip
     methods: dict[str, list[Cell]] = {}
     for cell in sorted(found.controls, key=lambda cell: cell.executed):
         if cell["method"] == "vanilla":
-            place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1)
-            place.annotate(
-                f"vanilla, {cell.executed:.0f} tokens", (0, 100 * _accuracy(cell)), (4, 3),
-                ("axes fraction", "data"), textcoords="offset points", size=SMALL,
-            )  # fmt: skip
+            told = f"vanilla, {cell.executed:.0f} tokens"
+            place.axhline(100 * _accuracy(cell), color=BLACK, lw=1, zorder=1, label=told)
         else:
             methods.setdefault(cell["method"], []).append(cell)
     for name, cells in methods.items():
-        _line(place, cells, name, **style[name], ms=5, lw=1, zorder=3)
+        _line(place, cells, name, **look(name), ms=5, lw=1, zorder=3)
     spent = [cell.executed for cell in (*found.trials, *(c for cs in methods.values() for c in cs))]
     low, high = min(spent) / 1.08, max(spent) * 1.08
     place.set_xlim(low, high)

@@ -5,6 +5,7 @@ MustDrop, arXiv:2411.10803.
 """
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,15 +17,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.overlays import Panel, framed, panels
+from analysis.figures.points import name_of
 from analysis.figures.style import (
-    BLACK,
-    COLOURS,
     DOUBLE,
     GONE,
     GREY,
     HEAT,
-    MARKS,
     SMALL,
+    look,
     rule,
     sheet,
     styled,
@@ -34,6 +34,7 @@ from analysis.records.fates import fates
 from mustdrop.harness.traces import Gaze, Trace
 
 MOST = 6  # layers with a map
+AGAIN = ("--", "-.", ":")  # lines of one method at several budgets
 TOP = 0.1  # share of the tokens whose attention tells how concentrated it is
 
 
@@ -120,12 +121,14 @@ def _gazes(arm: Traced) -> list[Gaze]:
 
 
 def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]]) -> None:
-    for number, (arm, line) in enumerate(zip(arms, values, strict=True)):
-        colour = BLACK if arm.cell["method"] == "vanilla" else COLOURS[(number - 1) % len(COLOURS)]
-        layers = sorted(arm.trace.gazes)
-        place.plot(
-            layers, line, color=colour, marker=MARKS[number % len(MARKS)], ms=3, label=arm.arm
-        )
+    drawn: Counter[str] = Counter()
+    for arm, line in zip(arms, values, strict=True):
+        method = name_of(arm.cell)
+        style = look(method)
+        if drawn[method]:  # the same method at another budget
+            style["linestyle"] = AGAIN[drawn[method] % len(AGAIN)]
+        drawn[method] += 1
+        place.plot(sorted(arm.trace.gazes), line, ms=3, label=arm.arm, **style)
     place.set(ylim=(0, None), xlabel="layer")
     place.xaxis.set_major_locator(MaxNLocator(integer=True))
     rule(place)

@@ -110,13 +110,19 @@ def draw(cells: Sequence[Cell]) -> Figure:
 
 
 def _title(names: Sequence[str]) -> str:
-    """The methods of a panel; of many the first, the others stand below the figure."""
-    return " = ".join(names) if len(names) <= NAMED else f"{names[0]} = {len(names) - 1} more"
+    """The methods of a panel; many are counted, and stand by name below the figure."""
+    return (
+        " = ".join(names) if len(names) <= NAMED else f"{len(names)} methods alike: {names[0]}, …"
+    )
 
 
 def _more(found: Sequence[tuple[Sequence[str], object]]) -> str:
     """Which methods share a panel that names the first of them alone."""
-    told = [f"{names[0]} = {', '.join(names[1:])}" for names, _ in found if len(names) > NAMED]
+    told = [
+        f"{len(names)} methods alike: {', '.join(names)}"
+        for names, _ in found
+        if len(names) > NAMED
+    ]
     return "\n".join(textwrap.fill(line, 110) for line in told)
 
 

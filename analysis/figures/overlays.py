@@ -219,9 +219,9 @@ def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[st
     lines = [(text, BLACK) for text in (title, question) if text]
     if answer or target:
         right = answer.strip().lower() == target.strip().lower()
-        said = f'answer: "{answer}"'
+        said = f"answer: “{answer}”"
         if target:
-            said += "  (right)" if right else f'  (wrong, expected "{target}")'
+            said += ", right" if right else f", expected “{target}”"
         colour = BLACK if not target else GREEN if right else ORANGE
         lines.append((said, colour))
     return lines or [("", BLACK)]

@@ -20,7 +20,7 @@ from analysis.figures.traced import Traced, named
 from analysis.records.cells import Cell
 from analysis.records.fates import fates
 
-# inches, from the top; the cache hangs in the scale of the band
+# inches, from the top; the cache is drawn in the scale of the band
 HEAD, LINE = 0.22, 0.13
 TITLES, THUMBNAIL, TIES = 0.28, 1.12, 0.3
 BAND, NAMES, CACHE, FOOT = 1.15, 0.46, 0.45, 0.24
@@ -47,8 +47,8 @@ def draw(source: Traced | Cell) -> Figure:
     lines = textwrap.wrap(head, int(14 * DOUBLE))
     header = HEAD + LINE * (len(lines) - 1)
     above = header + (TITLES + size + TIES if shown else 0.12)
-    hanging = max(CACHE, BAND * max(*flow.resident, *flow.entering) / flow.patches)
-    tall = above + BAND + NAMES + hanging + (FOOT if shown else 0.05)
+    cache = max(CACHE, BAND * max(*flow.resident, *flow.entering) / flow.patches)
+    tall = above + BAND + NAMES + cache + (FOOT if shown else 0.05)
     figure = sheet(DOUBLE, tall, layout=None)
 
     def place(left: float, top: float, width: float, height: float) -> Axes:
@@ -58,9 +58,7 @@ def draw(source: Traced | Cell) -> Figure:
     band = place(0.015, above, 0.97, BAND)
     band.patch.set_visible(False)
     draw_band(band, flow, rules)
-    draw_cache(
-        place(0.015, above + BAND + NAMES, 0.97, hanging), flow, flow.patches * hanging / BAND
-    )
+    draw_cache(place(0.015, above + BAND + NAMES, 0.97, cache), flow, flow.patches * cache / BAND)
     wide = 0.97 / max(len(shown), 1)
     for number, (panel, end) in enumerate(zip(shown, ends, strict=True)):
         left = 0.015 + wide * (number + 0.5) - size / DOUBLE / 2

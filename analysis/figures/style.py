@@ -1,9 +1,8 @@
 """How figures look: print sizes, colours that colour-blind readers tell apart, stable files.
 
-Knows nothing about what is drawn.
+Knows nothing about what is drawn. The colours of methods are those of :mod:`.palette`.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.figures.palette import look_of
+
 SINGLE, DOUBLE = 3.25, 6.75  # inches: one column of a two-column paper, and both
 SMALL = 6.5  # points, the least that is used: readable in print at these widths
 
@@ -19,8 +20,7 @@ SMALL = 6.5  # points, the least that is used: readable in print at these widths
 BLACK, GREY, GONE = "#1a1a1a", "#666666", "#d4d4d4"
 BLUE, ORANGE, GREEN = "#0072b2", "#c97b00", "#008f68"
 VERMILION, PURPLE, SKY = "#d55e00", "#b0588f", "#3f9fd4"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of anything but methods
 HEAT = "cividis"  # even in lightness, and the same to colour-blind readers
 
 STYLE: dict[Any, Any] = {
@@ -67,20 +67,12 @@ def rule(place: Axes) -> None:
     place.grid(axis="y", color="0.92", lw=0.6)
 
 
-def looks(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, mark and line of each method, the same for the same set; ``random`` is grey."""
-    names = sorted(set(methods) - {"vanilla", "random"})
-    out = {
-        name: {
-            "color": COLOURS[place % len(COLOURS)],
-            "marker": MARKS[place % len(MARKS)],
-            "linestyle": "-" if place < len(COLOURS) else ":",
-        }
-        for place, name in enumerate(names)
-    }
-    out["random"] = {"color": GREY, "marker": "x", "linestyle": "--"}
-    out["vanilla"] = {"color": BLACK, "marker": "*", "linestyle": "-"}
-    return out
+def look(method: str) -> dict[str, Any]:
+    """Colour, mark and line of a method, as matplotlib takes them; see :mod:`.palette`."""
+    found = look_of(method)
+    broken = "--" if found.grey and method != "vanilla" else "-"
+    linestyle = ":" if "," in method else broken  # a control on the image
+    return {"color": found.color, "marker": found.marker, "linestyle": linestyle}
 
 
 @styled

@@ -14,7 +14,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from scipy import stats
 
-from analysis.figures.style import BLUE, COLOURS, DOUBLE, GREY, HEAT, SMALL, sheet, styled
+from analysis.figures.style import DOUBLE, GREY, HEAT, SMALL, look, sheet, styled
 from analysis.figures.traced import Traced, alive
 
 MAPS = 3
@@ -65,8 +65,9 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
             place.set_visible(False)
         row[0].set_ylabel(f"{samples[0].arm}\nn = {len(samples)}")
         last = patches[:, -1]
-        _marginal(row[MAPS], last.mean(2), upright=True)
-        _marginal(row[MAPS + 1], last.mean(1), upright=False)
+        colour = look(samples[0].cell["method"])["color"]
+        _marginal(row[MAPS], last.mean(2), colour, upright=True)
+        _marginal(row[MAPS + 1], last.mean(1), colour, upright=False)
     top = 105 * max(patches[:, -1].mean(0).mean(axis).max() for patches in found for axis in (0, 1))
     for row in axes:
         row[MAPS].set_xlim(0, max(top, 1.0))
@@ -90,7 +91,9 @@ def _chosen(rates: Float[np.ndarray, " layers"]) -> list[int]:
     return sorted({0, between, last})
 
 
-def _marginal(place: Axes, shares: Float[np.ndarray, "samples cells"], upright: bool) -> None:
+def _marginal(
+    place: Axes, shares: Float[np.ndarray, "samples cells"], colour: str, upright: bool
+) -> None:
     """Mean over samples with its 95 % interval (Student's), by row (downward) or by column."""
     cells = np.arange(shares.shape[1])
     count, mean = len(shares), 100 * shares.mean(0)
@@ -99,14 +102,14 @@ def _marginal(place: Axes, shares: Float[np.ndarray, "samples cells"], upright: 
         reach = 100 * stats.t.ppf(0.975, count - 1) * shares.std(0, ddof=1) / np.sqrt(count)
     low, high = (mean - reach).clip(0), (mean + reach).clip(max=100)
     if upright:
-        place.fill_betweenx(cells, low, high, color=BLUE, alpha=0.18, lw=0)
-        place.plot(mean, cells, color=COLOURS[0])
+        place.fill_betweenx(cells, low, high, color=colour, alpha=0.18, lw=0)
+        place.plot(mean, cells, color=colour)
         place.axvline(mean.mean(), color=GREY, lw=0.7, ls=":")
         place.set(ylim=(len(cells) - 0.5, -0.5), yticks=[0, len(cells) - 1])
         place.set_yticklabels(["top", "bottom"])
     else:
-        place.fill_between(cells, low, high, color=BLUE, alpha=0.18, lw=0)
-        place.plot(cells, mean, color=COLOURS[0])
+        place.fill_between(cells, low, high, color=colour, alpha=0.18, lw=0)
+        place.plot(cells, mean, color=colour)
         place.axhline(mean.mean(), color=GREY, lw=0.7, ls=":")
         place.set(xlim=(-0.5, len(cells) - 0.5), xticks=[0, len(cells) - 1])
         place.set_xticklabels(["left", "right"])

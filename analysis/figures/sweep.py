@@ -5,16 +5,17 @@ nothing about what the settings mean.
 """
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
 
 from analysis.figures.style import BLACK, DOUBLE, HEAT, SINGLE, SMALL, VERMILION, sheet, styled
 from analysis.records.cells import Cell
@@ -101,8 +102,10 @@ def draw(swept: Swept, across: str | None = None, down: str | None = None) -> Fi
     scores = {id(cell): _score(cell) for cell in swept.cells}
     ends = min(scores.values()), max(scores.values())
     shown: AxesImage | None = None
+    tied = False
     for place, values in zip(axes.flat, names, strict=False):
         shown = _panel(place, fields[values], (swept.values(x), swept.values(y)), scores, ends)
+        tied = tied or len(place.collections[0].get_paths()) > 0
         told = (
             f"{_letter(name)} = {_short(value)}" for name, value in zip(rest, values, strict=True)
         )
@@ -118,7 +121,10 @@ def draw(swept: Swept, across: str | None = None, down: str | None = None) -> Fi
     title = " · ".join((first["method"], *first.group[1:], f"{first['n']} samples"))
     margin = max(50 * (found.high - found.low) for found in map(_interval, swept.cells))
     told = "lines: equal executed average, tokens a layer; framed: the best"
+    if tied:
+        told += " (equals dotted; solid: fewest tokens)"
     told += f"; 95 % intervals within ±{margin:.1f}"
+    told = textwrap.fill(told, int(17 * wide))
     figure.suptitle(f"{title}\n{told}", size=7.5, x=0.01, ha="left")
     return figure
 
@@ -143,20 +149,36 @@ def _panel(
             behind = image.cmap(image.norm(value))
             text = place.text(
                 column - 0.43, row - 0.42, f"{value:.1f}", ha="left", va="bottom", size=7,
-                color="white" if sum(behind[:3]) < 1.6 else BLACK,
+                color="white" if sum(behind[:3]) < 1.6 else BLACK, zorder=4,
             )  # fmt: skip
-            text.set_path_effects([withStroke(linewidth=2, foreground=behind)])
-    # of equals the one with the fewest tokens
+            # lines of equal budget end at a number, none runs through it
+            text.set_bbox({"fc": behind, "ec": "none", "pad": 1.2})
+    # of equals the one with the fewest tokens; the others are framed with a broken line
     best = min(np.ndindex(*score.shape), key=lambda at: _worth(float(score[at]), float(spent[at])))
-    place.add_patch(
-        Rectangle((best[1] - 0.48, best[0] - 0.48), 0.96, 0.96, fill=False, ec=VERMILION, lw=1.6)
-    )
+    place.add_patch(_frame(best))
+    others = [_frame(at) for at in _ties(score) if at != best]
+    place.add_collection(
+        PatchCollection(
+            others, facecolors="none", edgecolors=VERMILION, linestyles=":", linewidths=1.2,
+            zorder=1.5,
+        )
+    )  # fmt: skip
     if min(score.shape) > 1 and np.isfinite(spent).all():
         _budgets(place, spent)
     place.set_xticks(range(len(ticks[0])), [_short(value) for value in ticks[0]])
     place.set_yticks(range(len(ticks[1])), [_short(value) for value in ticks[1]])
     place.spines[:].set_visible(False)
     return image
+
+
+def _ties(score: np.ndarray) -> list[tuple[int, ...]]:
+    """The fields with the best score."""
+    return [at for at in np.ndindex(*score.shape) if np.isclose(score[at], np.nanmax(score))]
+
+
+def _frame(at: tuple[int, ...]) -> Rectangle:
+    row, column = at
+    return Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, ec=VERMILION, lw=1.6)
 
 
 def _worth(score: float, spent: float) -> tuple[float, float]:

@@ -5,14 +5,13 @@ Knows nothing about figures.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
 from analysis.records.cells import Cell
-from mustdrop.harness.record import trace_path
+from analysis.records.traces import read_trace
 from mustdrop.harness.traces import Trace
 
 
@@ -62,19 +61,20 @@ def named(cell: Cell) -> str:
 
 
 def traced(cell: Cell, docs: Sequence[int] = ()) -> Iterator[Traced]:
-    """The samples of a run that were traced, in order, read one by one.
+    """The samples of a run that were traced, in order, read one by one; torn traces are left out.
 
     Args:
         cell: The run.
         docs: Only these; by default all.
 
-    Raises:
-        ValueError: If a trace is torn.
+    Warns:
+        LeftOut: Of each trace that is torn.
     """
     for task, doc in cell.samples.index if cell.metric is not None else ():
-        path = trace_path(Path(cell["folder"]), int(doc))
-        if (not docs or int(doc) in docs) and path.exists():
-            yield Traced(cell, str(task), int(doc), Trace.load(path))
+        if not docs or int(doc) in docs:
+            trace = read_trace(cell["folder"], int(doc))
+            if trace is not None:
+                yield Traced(cell, str(task), int(doc), trace)
 
 
 def alive(trace: Trace, layer: int, number: int = 0) -> Bool[np.ndarray, "rows columns"]:

@@ -1,8 +1,8 @@
 """Accuracy against what it costs: executed tokens, FLOPs, or latency.
 
 A line is a method, with 95 % intervals; cheaper runs stand right, where lines part. Many methods
-are told apart by the stages that drop: a panel each, the others pale behind. Knows nothing
-about models.
+are told apart by the stages that drop: a panel each, with random tokens pale in all. Points stand
+at what was measured: nothing is moved aside. Knows nothing about models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from analysis.figures.labels import End, label_ends
 from analysis.figures.points import Cost, Point, families, points
-from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, looks, rule, save, sheet, styled
+from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, look, rule, save, sheet, styled
 from analysis.records.cells import Cell, groups, load
 
 NAMES: Mapping[str, str] = {
@@ -26,6 +26,7 @@ NAMES: Mapping[str, str] = {
     "latency": "median time of a sample, ms (less →)",
 }
 FEW = 8  # methods that one panel holds
+REFERENCE = "random"  # the method that stands pale in every panel
 WIDE, TALL = 0.68 * DOUBLE, 2.8  # inches of a panel alone
 ASIDE = 1.3  # room left and right of the points, as a factor
 
@@ -96,9 +97,12 @@ def _fill(figure: Figure | SubFigure, cells: Sequence[Cell], against: Cost) -> N
     _scale(axes[0, 0], spent, cells, against)
     ends = []
     for place, (family, names) in zip(axes.flat, found.items(), strict=False):
-        for name in lines.keys() - set(names):
-            pale = lines[name]
-            place.plot([p.x for p in pale], [p.y for p in pale], color="0.85", lw=0.7, zorder=0)
+        if REFERENCE in lines.keys() - set(names):  # every other line behind would say nothing
+            pale = lines[REFERENCE]
+            style = look(REFERENCE) | {"marker": ""}
+            place.plot(
+                [p.x for p in pale], [p.y for p in pale], alpha=0.4, lw=0.8, zorder=0, **style
+            )
         ends.append(_lines(place, {name: lines[name] for name in names}, against))
         place.set_title(family, loc="left")
         rule(place)
@@ -126,32 +130,30 @@ def _lines(place: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> 
 
     Runs of a sweep, which had no budget, stand pale beside those that had one.
     """
-    style = looks(name.split(",")[0] for name in lines)
     ends = []
     for number, (name, runs) in enumerate(sorted(lines.items())):
-        look = style[name.split(",")[0]]
+        style = look(name)
         line = [point for point in runs if point.asked] or list(runs)
         for point in runs:
             if point not in line:
                 place.plot(
-                    point.x, point.y, look["marker"], ms=3, color=look["color"], alpha=0.35, mew=0
+                    point.x, point.y, style["marker"], ms=3, color=style["color"], alpha=0.35, mew=0
                 )
-        # equal budgets would print over each other
-        aside = 2 ** (0.04 * (number - (len(lines) - 1) / 2)) if against == "tokens" else 1.0
-        x = np.array([point.x for point in line]) * aside
+        x = np.array([point.x for point in line])
         y = np.array([point.y for point in line])
         reach = np.array([[p.y - p.low for p in line], [p.high - p.y for p in line]])
         joined = all(point.asked for point in line) and len(set(x)) == len(x)
+        # intervals at equal budgets lie over each other: wider caps tell their ends apart
         place.errorbar(
-            x, y, np.nan_to_num(reach), color=look["color"], capsize=1.5, elinewidth=0.7,
-            capthick=0.7, linestyle=look["linestyle"] if joined else "none",
+            x, y, np.nan_to_num(reach), color=style["color"], capsize=1.2 + 0.6 * (number % 6),
+            elinewidth=0.6, capthick=0.6, linestyle=style["linestyle"] if joined else "none",
         )  # fmt: skip
         for at, height, point in zip(x, y, line, strict=True):
-            face = look["color"] if point.met else "white"
+            face = style["color"] if point.met else "white"
             place.plot(
-                at, height, look["marker"], ms=3.8, mfc=face, mec=look["color"], mew=0.8, zorder=3
+                at, height, style["marker"], ms=3.8, mfc=face, mec=style["color"], mew=0.8, zorder=3
             )
-        ends.append((float(x[0]), float(y[0]), name, look["color"]))
+        ends.append((float(x[0]), float(y[0]), name, style["color"]))
     return ends
 
 
@@ -201,6 +203,8 @@ def _notes(
 ) -> None:
     """What hollow marks mean, and which budgets could not be reached."""
     told = []
+    if len(figure.axes) > 1 and REFERENCE in lines:
+        told.append(f"broken, without marks: {REFERENCE}")
     if any(_mixed(line) for line in lines.values()):
         told.append("pale: runs without a budget")
     if any(not point.met for line in lines.values() for point in line):

@@ -6,6 +6,7 @@ python -m analysis.published claims          # which printed numbers follow from
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,10 +61,18 @@ def show_claims(claims: pd.DataFrame, console: Console) -> None:
             table.add_row(_numbers(row["printed"]), verdict, given, row["quote"], row["where"])
         table.add_section()
     console.print(table)
-    counts = claims["verdict"].value_counts()
+    counts = Counter(claims["verdict"])
     console.print(
-        f"{len(claims)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS)
+        f"{len(claims)} claims: "
+        + ", ".join(_counted(counts[verdict], verdict) for verdict in VERDICTS)
     )
+
+
+def _counted(count: int, verdict: str) -> str:
+    """``1 follows``, ``29 follow``, ``2 do not follow``."""
+    verb, _, rest = verdict.partition(" ")
+    plural = {"follows": "follow", "does": "do"}[verb]
+    return " ".join(filter(None, (str(count), verb if count == 1 else plural, rest)))
 
 
 def _table(heads: Sequence[str], title: str | None = None) -> Table:

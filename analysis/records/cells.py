@@ -4,24 +4,34 @@ A cell is one model x method x budget x benchmark: a record with its samples, wh
 (task, doc_id), as comparisons pair on that. Knows nothing about tables or figures.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import nan
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.records.left_out import leave_out
 from analysis.records.variants import variants
 from mustdrop.harness.record import MATCH as MATCH
-from mustdrop.harness.record import SCHEMA, read_record, read_records, read_samples
+from mustdrop.harness.record import SCHEMA, TornFile, read_record, read_samples
 from mustdrop.harness.record import agree as agree
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
 # What ran beside a method on the same batches, as records name it: in tables.
 BESIDE = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
+# Fields that every record has.
+FIELDS = (
+    "experiment", "model", "benchmark", "method", "preset", "budget", "key", "config", "n", "floor",
+    "metric", "counts", "flops_ratio", "kv_bytes", "vanilla_kv_bytes", "fingerprint", "versions",
+    "hardware",
+)  # fmt: skip
+
+
+class NothingLeft(ValueError):
+    """No run of a folder can be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +98,20 @@ def load(root: Path | str, metric: str | None = None) -> list[Cell]:
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If nothing under it is finished, a record cannot be read, a cell's samples are
-            fewer than its record says or occur twice, or one has no such score.
+        ValueError: If nothing under it is finished, no run of it can be read, or a sample has no
+            such score.
+
+    Warns:
+        LeftOut: Of each run that cannot be read (a torn record or line, fewer samples than its
+            record says, a sample that occurs twice), which is left out.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"no results folder {root}: give the folder that a run wrote to")
-    try:
-        records = read_records(root)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"a record.json under {root} is torn: {error}") from error
-    if not records:
+    folders = [path.parent for path in sorted(root.rglob("record.json"))]
+    if not folders:
         raise ValueError(f"no finished run (record.json) under {root}")
-    return _cells(records, metric)
+    return load_runs(folders, metric)
 
 
 def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[Cell]:
@@ -108,10 +119,24 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[Cell]:
 
     Raises:
         ValueError: See :func:`load`.
+
+    Warns:
+        LeftOut: See :func:`load`.
     """
-    found = {folder: read_record(folder) for folder in folders}
-    told = [{**record, "folder": str(folder)} for folder, record in found.items() if record]
-    return _cells(told, metric)
+    cells, reasons = [], []
+    for folder in folders:
+        try:
+            record = read_record(folder)
+            if record is not None:
+                cells.append(_cell({**record, "folder": str(folder)}, metric))
+        except TornFile as error:
+            reasons.append(error)
+    if reasons and not cells:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        raise NothingLeft(f"no run is left, all are torn: {reasons[0]}{more}")
+    for reason in reasons:
+        leave_out(reason)
+    return sorted(_tell_apart(cells), key=_order)
 
 
 def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
@@ -122,44 +147,72 @@ def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
     return out
 
 
-def _cells(records: Sequence[dict[str, Any]], metric: str | None) -> list[Cell]:
-    cells = _tell_apart([_cell(record, metric) for record in records])
-    return sorted(cells, key=_order)
-
-
 def _cell(record: dict[str, Any], metric: str | None) -> Cell:
-    where = record["folder"]
+    where = Path(record["folder"])
     if record.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{where}: expected a record of schema {SCHEMA}, got {record.get('schema')}"
+        raise TornFile(
+            where / "record.json",
+            f"expected a record of schema {SCHEMA}, got {record.get('schema')}",
         )
+    _check(record, where)
     if record["floor"] is not None and not record["n"]:
         return Cell(record, None, pd.DataFrame())
     # more than n: the run is being extended, and its record tells of the first n
-    lines = read_samples(Path(where))[: record["n"]]
+    lines = read_samples(where)[: record["n"]]
+    path = where / "samples.jsonl"
     if not lines or len(lines) < record["n"]:
-        raise ValueError(f"{where}: {record['n']} samples are on record, {len(lines)} are there")
+        raise TornFile(path, f"{record['n']} samples are on record, {len(lines)} are there")
     chosen = metric or record["metric"]
-    lacking = [line for line in lines if chosen not in line["scores"]]
-    if lacking:
-        known = sorted(lacking[0]["scores"])
-        raise ValueError(
-            f"{where}: sample {lacking[0]['doc_id']} has no score {chosen!r}, it has {known}"
-        )
-    frame = pd.DataFrame(
-        {
-            "score": line["scores"][chosen],
-            **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
-            **{name: line.get(name) for name in ("type", "image", "seconds")},
-            **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
-            **_beside(line.get("controls", {}), chosen),
-        }
-        for line in lines
-    ).set_index(["task", "doc_id"])
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if chosen not in line["scores"]:
+                known, doc = sorted(line["scores"]), line["doc_id"]
+                reason = f"sample {doc} has no score {chosen!r}, it has {known}"
+                if metric is None:
+                    raise TornFile(path, reason, number)
+                raise ValueError(f"{where}: {reason}")
+            rows.append(_row(line, chosen))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise TornFile(path, f"no whole sample ({error!r})", number) from error
+        if not isfinite(rows[-1]["score"]):
+            raise TornFile(path, f"the score is {rows[-1]['score']}", number)
+    frame = pd.DataFrame(rows).set_index(["task", "doc_id"])
     if frame.index.has_duplicates:
-        which = frame.index[frame.index.duplicated()][0]
-        raise ValueError(f"{where}: sample {which[1]} of {which[0]} occurs twice")
+        twice = frame.index.duplicated()
+        which = frame.index[twice][0]
+        reason = f"sample {which[1]} of {which[0]} occurs twice"
+        raise TornFile(path, reason, int(twice.argmax()) + 1)
     return Cell(record, chosen, frame.astype({"score": float}).sort_index())
+
+
+def _check(record: dict[str, Any], where: Path) -> None:
+    """Refuse a record that lacks what every table needs."""
+    path = where / "record.json"
+    if lacking := [name for name in FIELDS if name not in record]:
+        raise TornFile(path, f"the record lacks {', '.join(lacking)}")
+    if not isinstance(record["n"], int) or not isinstance(record["config"], dict):
+        raise TornFile(path, "the record is damaged: n must be a count, config a mapping")
+    counts = record["counts"]
+    if record["n"] and not (isinstance(counts, dict) and set(COUNTS) <= set(counts)):
+        raise TornFile(path, f"the record lacks counts: {', '.join(COUNTS)}")
+
+
+def _row(line: dict[str, Any], metric: str) -> dict[str, Any]:
+    """What tables and figures need of one sample."""
+    for name in ("vision_tokens", "resident_tokens"):
+        if not isinstance(line[name], list) or not line[name]:
+            raise TypeError(f"{name} must be a list with a number a layer, got {line[name]!r:.40}")
+    score = line["scores"][metric]
+    if not isinstance(score, int | float):
+        raise TypeError(f"the score must be a number, got {score!r:.40}")
+    return {
+        "score": score,
+        **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
+        **{name: line.get(name) for name in ("type", "image", "seconds")},
+        **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
+        **_beside(line.get("controls", {}), metric),
+    }
 
 
 def _beside(controls: dict[str, Any], metric: str) -> dict[str, float]:

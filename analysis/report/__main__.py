@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.records.left_out import in_words
 from analysis.report.gathering import gather
 from analysis.report.page import page
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one self-contained HTML file about a results folder."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=main.__doc__)

@@ -9,12 +9,16 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from rich.console import Console
 from rich.progress import track
 
-from analysis.records.cells import BESIDE, Cell, load
-from analysis.report.naming import Name, each, ids, keys, names, number
+from analysis.figures.points import points
+from analysis.records.cells import BESIDE, Cell, groups, load
+from analysis.report.marks import look
+from analysis.report.naming import Name, headline, ids, keys, lede, names, number
 from analysis.report.overview import about, summary_table
+from analysis.report.plot import plot
 from analysis.report.tracing import Traces
 
 STAGES = ("vision", "key_tokens", "prefill", "decode")
@@ -25,12 +29,16 @@ class Gathered:
     """Everything that is shown.
 
     Attributes:
-        title: The experiments.
+        title: What was compared.
+        lede: How many runs, of which methods, on what.
+        plots: An SVG of accuracy against executed tokens for each experiment, model and benchmark.
         told: Summary, arms and samples, to be written as JSON.
         traces: Pictures and fates.
     """
 
     title: str
+    lede: str
+    plots: list[tuple[str, Markup]]
     told: dict[str, Any]
     traces: Traces
 
@@ -61,7 +69,7 @@ def gather(root: Path | str, samples: int | None = None) -> Gathered:
         for cell, key, name in track(named, "runs", console=Console(stderr=True), transient=True)
     ]
     told = {
-        "summary": summary_table(root, cells),
+        "summary": summary_table(cells),
         "about": about(ran, arms, len(shown), len(asked), traces),
         "samples": {
             "id": ids(shown),
@@ -75,7 +83,18 @@ def gather(root: Path | str, samples: int | None = None) -> Gathered:
         "profiles": profiles.values,
         "words": traces.words,
     }
-    return Gathered(", ".join(each(cells, "experiment")), told, traces)
+    return Gathered(headline(ran), lede(ran, len(asked)), _plots(ran), told, traces)
+
+
+def _plots(cells: Sequence[Cell]) -> list[tuple[str, Markup]]:
+    """A caption and a plot of each group of runs that may be compared."""
+    drawn = []
+    parts = groups([cell for cell in cells if cell.executed > 0])
+    for name, members in parts.items():
+        caption = " · ".join(name) if len(parts) > 1 else ""
+        title = f"Accuracy against executed vision tokens: {' · '.join(name)}"
+        drawn.append((caption, plot(points(members, "tokens"), str(members[0].metric), title)))
+    return drawn
 
 
 class Once:
@@ -154,6 +173,7 @@ def _arm(
     return {
         "key": key,
         "name": name,
+        "look": look(cell["method"]),
         "benchmark": cell["benchmark"],
         "metric": cell.metric,
         "stages": {stage: _class(config[stage]) for stage in STAGES if config.get(stage)},

@@ -11,6 +11,57 @@ from typing import Any
 from analysis.records.cells import Cell
 
 Name = tuple[str, str, Any]  # of a sample: benchmark, task, doc_id
+MANY = 9  # methods that are named in the first lines
+LEAD = "mustdrop"  # the method that a title names first
+# Names as papers spell them; others stand as they are.
+SPELLED = {
+    "mustdrop": "MustDrop", "fastv": "FastV", "sparsevlm": "SparseVLM", "tome": "ToMe",
+    "vtw": "VTW", "prumerge": "PruMerge", "prumerge_plus": "PruMerge+", "visionzip": "VisionZip",
+    "vispruner": "VisPruner", "fastervlm": "FasterVLM", "divprune": "DivPrune",
+    "pyramiddrop": "PyramidDrop", "pocket": "PocketLLaVA", "pocket_vqa": "PocketVQA",
+    "pocket_vqa_easy": "PocketVQA (easy)", "pocket_vqa_calibration": "PocketVQA (calibration)",
+    "pocket_pope": "PocketPOPE", "llava15_7b": "LLaVA-1.5-7B", "llava15_13b": "LLaVA-1.5-13B",
+    "gqa": "GQA", "vqav2": "VQAv2", "textvqa": "TextVQA", "vizwiz": "VizWiz", "pope": "POPE",
+    "mme": "MME", "mmbench": "MMBench", "scienceqa": "ScienceQA",
+}  # fmt: skip
+
+
+def headline(cells: Sequence[Cell]) -> str:
+    """What was compared: ``MustDrop and 3 others on PocketVQA``. Vanilla is what all start from."""
+    methods = [name for name in each(cells, "method") if name != "vanilla"]
+    methods.sort(key=lambda name: name != LEAD)
+    others = len(methods) - 1
+    if not methods:
+        compared = "vanilla"
+    elif others == 0:
+        compared = spelled(methods[0])
+    elif others == 1:
+        compared = f"{spelled(methods[0])} and {spelled(methods[1])}"
+    else:
+        compared = f"{spelled(methods[0])} and {others} others"
+    benchmarks = [spelled(name) for name in each(cells, "benchmark")]
+    where = " and ".join(benchmarks) if len(benchmarks) < 3 else f"{len(benchmarks)} benchmarks"
+    return f"{compared} on {where}"
+
+
+def lede(cells: Sequence[Cell], questions: int) -> str:
+    """The first lines of a page: how many runs, of which methods, at which budgets, on what."""
+    methods = each(cells, "method")
+    methods.sort(key=lambda name: (name != "vanilla", name != LEAD))
+    listed = ", ".join(map(spelled, methods[:MANY]))
+    listed += f" and {len(methods) - MANY} more" if len(methods) > MANY else ""
+    budgets = [name.removeprefix("t") for name in each(cells, "budget") if name != "none"]
+    at = f", at budgets of {', '.join(budgets)} vision tokens" if budgets else ""
+    models = ", ".join(spelled(name) for name in each(cells, "model"))
+    scores = ", ".join(dict.fromkeys(str(cell.metric) for cell in cells))
+    runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
+    asked = "1 question" if questions == 1 else f"{questions} questions"
+    return f"{runs} of {listed}{at}: {models} on {asked}. Score: {scores}."
+
+
+def spelled(name: str) -> str:
+    """A method, model or benchmark as papers spell it."""
+    return SPELLED.get(name, name)
 
 
 def keys(cells: Sequence[Cell]) -> list[str]:

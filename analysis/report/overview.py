@@ -4,14 +4,14 @@ Words and numbers are those of :mod:`analysis.tables`. Knows nothing about sampl
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis.records.cells import Cell
+from analysis.report.marks import look
 from analysis.report.naming import each, keys, number
 from analysis.report.tracing import Traces
 from analysis.tables.sheets import sheet
-from analysis.tables.summary import summary
+from analysis.tables.summary import summary_of_cells
 
 # Columns of the summary, by their heads in the sheet, and what they are sorted by.
 ORDERS = {
@@ -21,9 +21,9 @@ ORDERS = {
 }  # fmt: skip
 
 
-def summary_table(root: Path | str, cells: Sequence[Cell]) -> dict[str, Any]:
+def summary_table(cells: Sequence[Cell]) -> dict[str, Any]:
     """The sheet of :mod:`analysis.tables`, with the arm of each row and what it is sorted by."""
-    frame = summary(root)
+    frame = summary_of_cells(cells)
     shown = sheet(frame)
     rows = frame.to_dict("records")
     ran = [cell for cell in cells if cell.metric is not None]
@@ -35,6 +35,7 @@ def summary_table(root: Path | str, cells: Sequence[Cell]) -> dict[str, Any]:
         "rows": [
             {
                 "arm": arms.get(id(cell)),
+                "look": look(cell["method"]),
                 "cells": texts,
                 "order": [
                     _order(row, head, text) for head, text in zip(shown.heads, texts, strict=True)
@@ -62,7 +63,7 @@ def _order(row: dict[Any, Any], head: str, text: str) -> float | str | None:
 def about(
     cells: Sequence[Cell], arms: Sequence[dict[str, Any]], shown: int, every: int, traces: Traces
 ) -> list[tuple[str, str]]:
-    """The head of the page, as (what, words)."""
+    """What the page says of its runs, as (what, words)."""
     traced = {place for arm in arms for place in arm["traces"]}
     tracing = [arm for arm in arms if arm["traces"]]
     told = f"{len(traced)} of {shown} samples, in {len(tracing)} of {len(arms)} arms"
@@ -70,6 +71,8 @@ def about(
         told += "; ledgers alone: no picture and no reason of a drop is on record"
     if not traced:
         told = "nothing: experiments/trace.py writes what the pictures need"
+    if traces.torn:
+        told += f"; {traces.torn} left out, since their files are torn"
     if traces.gridless:
         told += f"; {traces.gridless} left out, since their patches have no grid"
     setups = dict.fromkeys(cell.setup for cell in cells)

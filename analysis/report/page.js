@@ -82,6 +82,7 @@ async function start() {
       showStep(data);
     }
     if (before && before.sample !== state.sample) refocus(before.sample);
+    hintAll();
   }
 
   function refocus(closed) {
@@ -139,7 +140,11 @@ async function start() {
     state = stateOfAddress(data, defaults);
     show(before);
   });
+  for (const wide of document.querySelectorAll(".wide")) {
+    wide.addEventListener("scroll", () => hint(wide), { passive: true });
+  }
   addEventListener("resize", () => {
+    hintAll();
     if (state.sample) for (const panel of view.panels) redraw(panel, null);
   });
   show(null);

@@ -27,6 +27,8 @@ def page(gathered: Gathered) -> str:
     )  # fmt: skip
     return environment.get_template("page.html").render(
         title=gathered.title,
+        lede=gathered.lede,
+        plots=gathered.plots,
         about=gathered.told["about"],
         told=compressed(json.dumps(gathered.told, allow_nan=False, separators=(",", ":")).encode()),
         fates=compressed(bytes(gathered.traces.fates)),

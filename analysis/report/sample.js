@@ -204,7 +204,7 @@ function showAnswers(data, state, place, change) {
       onclick: () => change({ [name]: arm.key }),
     }, label);
     return element("tr", { class: letter ? "chosen" : null }, element("td", {}, letter),
-      element("th", { scope: "row" }, arm.name), element("td", {}, answered(data, arm, place)),
+      element("th", { scope: "row" }, mark(arm.look), arm.name), element("td", {}, answered(data, arm, place)),
       element("td", { class: "number" }, number(arm.score[place])),
       element("td", { class: "number" }, number(mean(tokensOf(data, arm, place)))),
       element("td", { class: "number" }, number(mean(residentOf(data, arm, place)))),

@@ -63,7 +63,12 @@ function showList(data, state, found, link, change) {
     const id = data.samples.id[place];
     const all = asked(data, place);
     const right = all.filter((each) => each.score[place] === 1).length;
-    return element("tr", {},
+    // the link is for keys, and for a new tab; a click anywhere in the row opens the sample here
+    const open = (event) => {
+      if (event.target.closest("a") || String(getSelection())) return;
+      change({ sample: id }, true);
+    };
+    return element("tr", { onclick: open },
       element("th", { scope: "row" }, element("a", { href: link({ sample: id }), "data-sample": id },
         data.samples.question[place] || id)),
       element("td", {}, data.samples.target[place]),

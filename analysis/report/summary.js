@@ -18,6 +18,23 @@ function svg(name, attributes = {}, ...children) {
   return made;
 }
 
+// The mark of a method, as all figures have it.
+function mark(look) {
+  return svg("svg", { class: "look", viewBox: "-1.2 -1.2 2.4 2.4", "aria-hidden": "true" },
+    svg("path", { d: look.outline, fill: look.color }));
+}
+
+// A table that goes on to the right says so, by a fade and in words.
+function hint(wide) {
+  const more = wide.scrollWidth - wide.clientWidth - wide.scrollLeft > 2;
+  wide.classList.toggle("more", more);
+  wide.parentElement.querySelector(".hint").hidden = wide.scrollWidth - wide.clientWidth <= 2;
+}
+
+function hintAll() {
+  for (const wide of document.querySelectorAll(".wide")) hint(wide);
+}
+
 function unseen(text) {
   return element("span", { class: "unseen" }, text);
 }
@@ -72,7 +89,7 @@ function showSummary(data, state, change) {
         type: "button", title: "Show its answers below", "data-focus": `arm ${row.arm}`,
         onclick: () => change({ arm: row.arm, page: 0 }),
       }, text);
-      line.append(element("th", { scope: "row" }, inside));
+      line.append(element("th", { scope: "row" }, mark(row.look), inside));
     });
     return line;
   });

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from analysis.records.left_out import leave_out
 from analysis.records.patches import patch_fates
+from analysis.records.traces import read_trace
 from analysis.report.packing import packed
 from mustdrop.harness.record import trace_path
 from mustdrop.harness.traces import Trace
@@ -31,25 +33,37 @@ class Traces:
         pictures: Base64 of an image file each, no two alike.
         words: Lists of words, no two alike.
         fates: The planes of all images, one after the other.
-        gridless: Traces left out, since the patches of a picture have no grid.
+        gridless: Number of traces left out, since the patches of a picture have no grid.
+        torn: Number of traces left out, since they cannot be read.
     """
 
     pictures: list[str] = field(default_factory=list)
     words: list[list[str]] = field(default_factory=list)
     fates: bytearray = field(default_factory=bytearray)
     gridless: int = 0
+    torn: int = 0
     _places: dict[Any, int] = field(default_factory=dict)
 
     def add(self, folder: Path | str, doc_id: int) -> dict[str, Any] | None:
         """Take up the trace of one sample of a run; None if there is none that can be shown.
 
-        Raises:
-            ValueError: If the file is torn.
+        Warns:
+            LeftOut: If the trace is torn.
         """
         path = trace_path(Path(folder), doc_id)
         if not path.exists():
             return None
-        trace = Trace.load(path)
+        trace = read_trace(folder, doc_id)
+        try:
+            shown = self._shown(trace) if trace is not None else None
+        except (KeyError, IndexError, ValueError, OSError) as error:
+            leave_out(f"{path} cannot be shown: {error}")
+            trace = shown = None
+        self.torn += trace is None
+        return shown
+
+    def _shown(self, trace: Trace) -> dict[str, Any] | None:
+        """A trace as the page holds it; None if its patches have no grid."""
         images = max(len(trace.ledger.sources), len(trace.pictures), 1)
         grid = _grid(trace, images)
         if not trace.ledger.sources and grid is None:

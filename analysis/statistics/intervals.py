@@ -4,11 +4,20 @@ Scores that are all 0 or 1 are proportions: Wilson's score interval for one, New
 square-and-add (hybrid score) interval for the difference of two paired ones. Any other scores (soft
 VQA accuracy, ANLS, an average over seeds) get Student's t, over the scores or over their paired
 differences. Where several samples share an image, both get the cluster-robust t interval of
-:mod:`analysis.statistics.pairs`. All are closed forms, so that a table is the same on every
-machine. Knows nothing about runs.
+:mod:`analysis.statistics.pairs`.
+
+t needs a spread. Where fewer than ``FEW`` images differ from the value that most images have, it is
+too narrow: over simulated tables with four such images expected it covers the truth in 90 of 100,
+and where none differs it has no width. There the bounds of :mod:`analysis.statistics.binomial`
+count images; where that value is 0 or 1 (nearly all right, nearly all wrong), the interval is
+Wilson's for as many samples as there are images of equal weight, as if an image answered all its
+questions alike. Scores outside [0, 1] have no bounds, and then no interval.
+
+All are closed forms, so that a table is the same on every machine. Knows nothing about runs.
 
 Sources: E. B. Wilson, JASA 22 (1927) 209-212; R. G. Newcombe, Statistics in Medicine 17 (1998)
-2635-2650, method 10.
+2635-2650, method 10; N. Dean and M. Pagano, Journal of Survey Statistics and Methodology 3 (2015)
+484-503 (Wilson's interval for clustered samples, by their effective number).
 """
 
 from collections.abc import Iterable
@@ -18,12 +27,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special, stats
 
-from analysis.statistics.pairs import Pairs, clustered_error, pairs
+from analysis.statistics.binomial import binomial_bounds, commonest, too_few_differ
+from analysis.statistics.pairs import LEVEL, Pairs, clustered_error, pairs
 
-LEVEL = 0.95
-Method = Literal["wilson", "newcombe", "t", "cluster", "none"]
+FEW = 5  # images that differ, below which t is not trusted
+Method = Literal["wilson", "newcombe", "t", "cluster", "binomial", "none"]
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,15 @@ def mean_interval(scores: ArrayLike, images: Iterable[Any] | None = None) -> Int
     if not len(values):
         return Interval(nan, nan, nan, "none", 0)
     shared = pairs(values, np.zeros(len(values)), images)
-    if shared.clustered:
-        return _clustered(shared)
-    if not _binary(values):
-        return _student(values)
-    low, high = _wilson(int(values.sum()), len(values))
-    return Interval(float(values.mean()), low, high, "wilson", len(values))
+    if shared.binary and not shared.clustered:
+        low, high = _wilson(values.sum(), len(values))
+        return Interval(shared.value, low, high, "wilson", len(values))
+    if commonest(shared) in (0.0, 1.0) and _steady(shared) and _shares(shared):
+        low, high = _wilson(shared.value * shared.effective, shared.effective)
+        return Interval(shared.value, low, high, "wilson", shared.n)
+    if shared.images > 1 and _steady(shared):
+        return _from_counts(shared, least=0.0)
+    return _student(shared, share=shared.binary)
 
 
 def paired_interval(
@@ -87,10 +100,8 @@ def paired_interval(
     if not len(first):
         return Interval(nan, nan, nan, "none", 0)
     shared = pairs(first, second, images)
-    if shared.clustered and np.ptp(shared.differences):
-        return _clustered(shared)
-    if not (_binary(first) and _binary(second)):
-        return _student(first - second)
+    if shared.clustered or not shared.binary:
+        return _from_counts(shared, least=-1.0) if _steady(shared) else _student(shared)
     return _newcombe(
         both=int((first * second).sum()),
         first=int((first * (1 - second)).sum()),
@@ -99,23 +110,39 @@ def paired_interval(
     )
 
 
-def _clustered(found: Pairs) -> Interval:
+def _steady(found: Pairs) -> bool:
+    """Whether t would be too narrow: nearly all images have one value."""
+    return commonest(found) is not None and too_few_differ(found, FEW)
+
+
+def _shares(found: Pairs) -> bool:
+    return bool(((found.ours >= 0) & (found.ours <= 1)).all())
+
+
+def _from_counts(found: Pairs, least: float) -> Interval:
+    low, high = binomial_bounds(found, least)
+    return Interval(found.value, low, high, "none" if isnan(low) else "binomial", found.n)
+
+
+def _student(found: Pairs, share: bool = False) -> Interval:
     """Student's t on the cluster-robust error, with a degree of freedom for each image but one.
 
-    Where all scores are 1, or all 0, no error can be had from them; Wilson's interval then counts
-    every image once.
+    Args:
+        found: The scores.
+        share: Whether the mean is a share, so that its interval lies within [0, 1].
     """
-    value, error = found.value, clustered_error(found)
-    if not np.ptp(found.differences) and value in (0.0, 1.0):
-        low, high = _wilson(int(value) * found.images, found.images)
-        return Interval(value, low, high, "cluster", found.n)
-    if isnan(error):
+    value, images = found.value, found.images
+    if images < 2:
         return Interval(value, nan, nan, "none", found.n)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, found.images - 1)) * error
+    if found.clustered:
+        error = clustered_error(found)
+    else:
+        error = found.differences.std(ddof=1) / sqrt(images)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, images - 1) * error)
     low, high = value - half, value + half
-    if found.binary and not found.theirs.any():
-        low, high = max(low, 0.0), min(high, 1.0)  # a share
-    return Interval(value, low, high, "cluster", found.n)
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Interval(value, low, high, "cluster" if found.clustered else "t", found.n)
 
 
 def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
@@ -146,17 +173,13 @@ def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
     return Interval(p - q, float(low), float(high), "newcombe", n)
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    found = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def _student(values: np.ndarray) -> Interval:
-    n, mean = len(values), float(values.mean())
-    if n < 2:
-        return Interval(mean, nan, nan, "none", n)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / sqrt(n))
-    return Interval(mean, mean - half, mean + half, "t", n)
+def _wilson(right: float, n: float) -> tuple[float, float]:
+    """Wilson's interval of a share of n, which need be no whole number."""
+    p, z = right / n, float(special.ndtri((1 + LEVEL) / 2))
+    scale = 2 * (n + z**2)
+    centre = (2 * n * p + z**2) / scale
+    half = z / scale * sqrt(4 * n * p * (1 - p) + z**2)
+    return 0.0 if right == 0 else centre - half, 1.0 if right == n else centre + half
 
 
 def _scores(scores: ArrayLike) -> np.ndarray:
@@ -164,7 +187,3 @@ def _scores(scores: ArrayLike) -> np.ndarray:
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError("scores must be one finite number per sample")
     return values
-
-
-def _binary(values: np.ndarray) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())

@@ -15,6 +15,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.regression.linear_model import OLS
 
+LEVEL = 0.95  # of every interval and test
+
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
@@ -61,6 +63,11 @@ class Pairs:
     def images(self) -> int:
         """Independent clusters; samples of unknown image are one each."""
         return len(self.sizes)
+
+    @property
+    def effective(self) -> float:
+        """Number of images of equal weight that tell as much: fewer where sizes differ (Kish)."""
+        return float(self.n**2 / (self.sizes**2).sum())
 
     @property
     def clustered(self) -> bool:

@@ -16,7 +16,9 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from analysis.records.cells import Cell, load
+from analysis.records.cells import Cell
+from analysis.records.left_out import in_words
+from analysis.records.roots import load_each
 from analysis.tables.ablations import ablation_sheets, ablations
 from analysis.tables.costs import TOLD, costs
 from analysis.tables.grid import fill
@@ -43,13 +45,13 @@ def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[Cell]:
         FileNotFoundError: If a folder is missing.
         ValueError: See :func:`analysis.records.cells.load`.
     """
-    found: dict[Path, Cell] = {}
+    full = []
     for root in roots:
         if empty and root.is_dir() and next(root.rglob("record.json"), None) is None:
             print(f"no finished run (record.json) under {root}", file=sys.stderr)
             continue
-        found |= {Path(cell["folder"]).resolve(): cell for cell in load(root, metric)}
-    return list(found.values())
+        full.append(root)
+    return load_each(full, metric)
 
 
 def made(table: str, cells: Sequence[Cell], console: Console | None) -> tuple[list[Sheet], list]:
@@ -75,6 +77,7 @@ def made(table: str, cells: Sequence[Cell], console: Console | None) -> tuple[li
     return sheets, frames
 
 
+@in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table of runs, or write it."""
     parser = argparse.ArgumentParser(

@@ -182,8 +182,9 @@ def ablation_sheets(frame: pd.DataFrame) -> list[Sheet]:
                 breaks=frozenset(p for p in range(1, len(ran)) if keys[p] != keys[p - 1]),
                 notes=(
                     "Δ: points, on the same samples, 95 % interval of the pairs (Newcombe for 0 "
-                    "and 1, else t; by image where samples share one), each by itself, not "
-                    "adjusted for their number.",
+                    "and 1, else t; by image where samples share one; from exact counts of "
+                    "images where fewer than five differ), each by itself, not adjusted for "
+                    "their number.",
                 ),
             )
         )

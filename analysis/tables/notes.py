@@ -19,6 +19,7 @@ INTERVALS = {
     "wilson": "Wilson's 95 % interval",
     "t": "Student's t, 95 % (scores that are not all 0 or 1)",
     "cluster": "cluster-robust t by image, 95 %",
+    "binomial": "exact counts of images, 95 % (fewer than five differ from the rest)",
 }
 
 
@@ -53,8 +54,8 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
     if any(row.get(f"vs_{control}_n") for control in DIFFERENCES for row in ran):
         yield (
             "Δ: difference on the same samples, 95 % interval of the pairs (Newcombe for 0 and 1, "
-            "else t; by image where samples share one), each by itself, not adjusted for their "
-            "number."
+            "else t; by image where samples share one; from exact counts of images where fewer "
+            "than five differ), each by itself, not adjusted for their number."
         )
     for control in CONTROLS:
         for row in ran:

@@ -144,9 +144,11 @@ def tabulate(cells: Sequence[Cell], console: Console) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     try:
+        from analysis.records.left_out import in_words
         from analysis.tables import show, summary_of  # pandas: only where there is a table to make
 
-        frame = summary_of([cell.folder for cell in cells if cell.folder])
+        with in_words():
+            frame = summary_of([cell.folder for cell in cells if cell.folder])
         if len(frame):
             show(frame, Console(width=None if sys.stdout.isatty() else WIDTH))
         else:
