@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 import warnings
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import datasets
@@ -23,7 +25,8 @@ from torch.distributed import distributed_c10d
 from experiments.compose import composed
 from experiments.run import run
 from mustdrop.harness import lmms
-from mustdrop.harness.chat import pictures, prompt_inputs, read_chat, read_document
+from mustdrop.harness.chat import naming, pictures, prompt_inputs, read_chat, read_document
+from mustdrop.harness.context import beyond_context, context_warning
 from mustdrop.harness.pictures import eight_bits
 from mustdrop.harness.process import unchanged_process, whole_pictures
 from mustdrop.harness.record import read_samples
@@ -224,6 +227,16 @@ def test_a_path_to_half_a_picture_is_refused_too(tmp_path):
         read_chat("own", 3, [{"role": "user", "content": content}])
 
 
+def test_an_error_of_several_lines_is_told_in_one_and_named_once():
+    with pytest.raises(ValueError) as refused, naming("document 1"), naming("document 2"):
+        raise ValueError("one\n  two")
+    assert str(refused.value) == "document 2: one two"
+    with pytest.raises(ValueError, match=r"^document 1: KeyError: 'image'$"), naming("document 1"):
+        raise KeyError("image")
+    with pytest.raises(KeyboardInterrupt), naming("document 1"):
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("bad", [0, 2])
 @pytest.mark.parametrize("image", ["own", "wrong"])
 def test_a_run_ends_at_the_document_that_is_no_picture(bad, image, tmp_path):
@@ -262,6 +275,28 @@ def test_sixteen_bits_are_scaled_as_eight_bits_look(tmp_path):
     assert np.asarray(eight_bits(Image.fromarray(values))).tolist() == [nearest]
     big = Image.frombytes("I;16B", (7, 1), values.astype(">u2").tobytes())
     assert np.asarray(eight_bits(big)).tolist() == [nearest]
+
+
+def test_sixteen_bits_are_scaled_in_tasks_of_anyone_and_in_ours(tmp_path):
+    """lmms-eval's own tasks convert what they are given, ours what their rows hold."""
+    wide = Image.fromarray(GREY.astype(np.uint16) * 257)
+
+    def messages(doc):
+        picture = doc["images"][0].convert("RGB")
+        return [{"role": "user", "content": [{"type": "image", "url": picture}]}]
+
+    _, theirs = read_document("own", [{"images": [wide]}], 0, messages)
+    task = instantiate(config(tmp_path, [encoded(wide)]).benchmark.task)
+    ours = read_chat("pope", 0, task.doc_to_messages(task.eval_docs[0]))
+    questions = tmp_path / "gqa" / "testdev_balanced_instructions" / "testdev-0.parquet"
+    write([{"id": "0", "imageId": "n", "question": "What?", "answer": "no"}], questions)
+    joined = questions.parents[1] / "testdev_balanced_images" / "testdev-0.parquet"
+    write([{"id": "n", "image": {"bytes": encoded(wide), "path": "n.png"}}], joined)
+    data = questions.parents[1]
+    gqa = instantiate(composed("benchmark=gqa", f"benchmark.data={data}").benchmark.task)
+    third = read_chat("gqa", 0, gqa.doc_to_messages(gqa.eval_docs[0]))
+    for one in (theirs, ours, third):
+        assert np.array_equal(np.asarray(pictures(one)[0])[..., 0], GREY)
 
 
 def test_a_picture_without_a_range_of_brightness_is_refused(tmp_path):
@@ -337,26 +372,56 @@ def test_what_fails_while_an_answer_is_scored_names_the_document(tmp_path, monke
         run(config(tmp_path, [encoded(WHOLE)] * 3))
 
 
-def test_odd_questions_are_asked_and_kept_as_they_are(tmp_path):
-    questions = [
-        "🐕🦺👩‍👩‍👧‍👦 ?", "هل يوجد كلب؟ \u202e abc", "a\u2028b\u0085c\u2029d",
-        "Is </s> a <s> dog </s>?", "</script><script>alert(1)</script><!--",
-        "{{ 7*7 }} {% raw %}", "a\x00b", "", "   ", "100% & _ # $ ^ ~ \\ { }",
-    ]  # fmt: skip
-    files = [encoded(WHOLE)] * len(questions)
-    record = run(config(tmp_path, files, "batch_size=10", questions=questions))
-    assert record["n"] == len(questions)
-    (folder,) = {path.parent for path in tmp_path.rglob("record.json")}
+ODD = [
+    "🐕🦺👩‍👩‍👧‍👦 ?", "هل يوجد كلب؟ \u202e abc", "a\u2028b\u0085c\u2029d",
+    "Is </s> a <s> dog </s>?",
+    "</script><script>alert(1)</script><!--", "{{ 7*7 }} {% raw %}", "a\x00b", "", "   ",
+    "100% & _ # $ ^ ~ \\ { }", "dog " * 450,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """The folder of a run that was asked odd questions, the last one beyond the model's context."""
+    folder = tmp_path_factory.mktemp("odd")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+    with redirect_stderr(StringIO()) as told:
+        files = [encoded(WHOLE)] * len(ODD)
+        record = run(config(folder, files, "batch_size=4", questions=ODD))
+    patch.undo()
+    (path,) = folder.rglob("record.json")
+    return record, path.parent, told.getvalue()
+
+
+def test_odd_questions_are_asked_and_kept_as_they_are(odd):
+    record, folder, _ = odd
     kept = [line["question"] for line in read_samples(folder)]
-    assert all(asked.strip() in told for asked, told in zip(questions, kept, strict=True))
+    assert record["n"] == len(ODD) == len(kept)
+    assert all(asked.strip() in told for asked, told in zip(ODD, kept, strict=True))
 
 
-def test_prompts_beyond_the_models_context_are_counted_and_reported(tmp_path, capsys):
-    questions = ["Is there a dog?", "dog " * 450]
-    record = run(config(tmp_path, [encoded(WHOLE)] * 2, "batch_size=1", questions=questions))
-    assert record["context"] == {"positions": 1024, "beyond": 1, "first": [1]}
+def test_a_prompt_is_beyond_the_context_with_its_answer_counted():
+    def asked(*lengths):
+        return [
+            {"doc_id": doc, "prompt_tokens": length, "new_tokens": 4}
+            for doc, length in enumerate(lengths)
+        ]
+
+    none = {"positions": 10, "beyond": 0, "first": []}
+    assert beyond_context(asked(1, 5, 6), 10) == none
+    assert beyond_context(asked(7, 6, 8), 10) == {"positions": 10, "beyond": 2, "first": [0, 2]}
+    many = beyond_context(reversed(asked(*[9] * 7)), 10)
+    assert many == {"positions": 10, "beyond": 7, "first": [0, 1, 2, 3, 4]}
+    assert "7 prompts of pope" in context_warning(many, "pope")
+    assert "(documents 0, 1, 2, 3, 4, ...)" in context_warning(many, "pope")
+    assert beyond_context(asked(10**6), None)["beyond"] == 0
+
+
+def test_prompts_beyond_the_models_context_are_counted_and_reported(odd):
+    record, folder, told = odd
+    assert record["context"] == {"positions": 1024, "beyond": 1, "first": [10]}
+    assert json.loads((folder / "record.json").read_text())["context"] == record["context"]
     warning = "warning: 1 prompts of pope are longer, with their answers, than the model's context"
-    assert f"{warning} of 1024 positions (documents 1)" in capsys.readouterr().err
-    (log,) = tmp_path.rglob("run.log")
-    assert warning in log.read_text()
-    assert json.loads((log.parent / "record.json").read_text())["context"]["beyond"] == 1
+    assert f"{warning} of 1024 positions (documents 10)" in told
+    assert warning in (folder / "run.log").read_text()
