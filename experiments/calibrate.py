@@ -98,9 +98,6 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     """
     place, n = cfg.calibration.field, cfg.calibration.n
     low, high = _asked(cfg)
-    require_own_model(cfg)
-    if cfg.calibration.write:
-        require_free(cfg, tuned_path(cfg))
     # the value that is looked for may have none yet
     OmegaConf.update(cfg, place, low)
     dropper = instantiate(cfg.dropper)
@@ -182,6 +179,9 @@ def job(cfg: DictConfig) -> None:
     # a line cut to 80 columns helps nobody who reads it in a file
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
+        require_own_model(cfg)
+        if cfg.calibration.write and cfg.budget is not None:
+            require_free(cfg, tuned_path(cfg))
         done = calibrate(cfg, console)
         console.print(f"{cfg.method.name} at {cfg.budget.name}: {told(cfg, done)}")
         found = done.found

@@ -190,13 +190,13 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
 
 
 def _require_layers(model: Mapping[str, Any]) -> None:
-    folder = Path(model["pretrained"]).expanduser()
-    if model["pretrained"] == PACKAGED or not folder.is_dir():
+    """Check the layers that a checkpoint's own config states; some leave them to a default."""
+    path = Path(model["pretrained"]).expanduser() / "config.json"
+    if model["pretrained"] == PACKAGED or not path.is_file():
         return
-    from transformers import AutoConfig
-
-    depth = AutoConfig.from_pretrained(folder).get_text_config().num_hidden_layers
-    if depth != model["layers"]:
+    config = json.loads(path.read_bytes())
+    depth = (config.get("text_config") or config).get("num_hidden_layers")
+    if depth not in (None, model["layers"]):
         raise ValueError(
             f"model.layers is {model['layers']}, but {model['pretrained']} has {depth}"
         )

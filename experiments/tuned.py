@@ -154,4 +154,6 @@ def number(value: float | None) -> str:
     """As thresholds are written: 1.234e-03, which plain YAML reads as a number too; 66.0."""
     if value is None:
         return "null"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.3e}" if 0 < abs(value) < 0.1 else str(float(f"{value:.4g}"))

@@ -243,7 +243,13 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     assert (
         path.relative_to(tmp_path).as_posix() == "tuned/pocket/pocket_vqa/dual_attention_t128.yaml"
     )
-    assert yaml.safe_load(path.read_text()) == {"gamma": 2.5e-3, "alpha": 1e-2}
+    held = OmegaConf.load(path)
+    assert (held.gamma, held.alpha) == (2.5e-3, 1e-2)
+    assert held.calibrated == tuned.made_for(cfg) | {
+        "gamma": 2.5e-3, "alpha": 1e-2, "stages": held.calibrated.stages,
+    }  # fmt: skip
+    assert held.calibrated.stages.prefill.gamma == 2.5e-3
+    assert held.calibrated.tokens == 128 and held.calibrated.task == {"split": "crowded_test"}
     for told in (
         "127.3 on the", "first 8 questions of crowded_calibration", "+1.6% off",
         "130.1 (95 % interval 127.0 to 133.2", "vision.tau 66", "prefill.alpha 0.01", "seed 0",
@@ -254,12 +260,18 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     done = replace(done, found=OutOfReach(140.25, 128.0), held_out=None)
     path = tuned.write(cfg, done)
     assert path.name == "mustdrop_t128_floor.yaml"
-    assert yaml.safe_load(path.read_text()) == {"floor": 140.2}
+    assert OmegaConf.load(path).floor == 140.2
+    assert yaml.safe_load(path.read_text())["calibrated"]["tokens"] == 128
 
 
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
+        (["method=mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
+        (["calibration.fild=vision.tau"], "did you mean calibration.field?"),
+        (["model.pretrained=/nowhere"], "vision.tau 66 of conf/tuned was made for packaged"),
+        (["vision.tau=50.0"], "holds thresholds made for something else (stages.vision.tau 66.0"),
+        (["budget.name=t128"], "dual_attention_t128.yaml holds thresholds made for something "),
         (["budget=none"], "there is no budget to meet: choose one, as in budget=t128"),
         (["vision=none", "calibration.field=vision.tau"], "vision.tau is no field of a stage in "),
         (["method=fastv", "calibration.field=prefill.keep"], "follows from the budget in closed "),
@@ -275,6 +287,22 @@ def test_bad_input_is_one_line(monkeypatch, capsys, asked, expected):
     assert left.value.code == 2
     told = capsys.readouterr().err.strip()
     assert told.startswith("error: ") and expected in told and "\n" not in told
+
+
+def test_a_file_made_for_something_else_is_replaced_where_that_is_said(monkeypatch):
+    hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}}
+    monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    for asked, free in (
+        ((), True), (("vision.tau=50.0",), False), (("vision.tau=50.0", "force=true"), True),
+        (("prefill.alpha=0.5",), True), (("model.pretrained=owner/x",), False),
+        (("benchmark.task.split=easy_test",), False), (("budget=t144", "vision.tau=1.0"), True),
+    ):  # fmt: skip
+        cfg = composed("prefill.gamma=1e-3", "prefill.alpha=1e-2", *asked, name="calibrate")
+        if free:
+            tuned.require_free(cfg, tuned.tuned_path(cfg))
+        else:
+            with pytest.raises(ValueError, match="holds thresholds made for something else"):
+                tuned.require_free(cfg, tuned.tuned_path(cfg))
 
 
 def test_one_command_meets_several_budgets_and_says_which_failed(monkeypatch, capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments import run as script
 from experiments.compose import composed, resolved
 from experiments.run import run, run_one
 from experiments.sweeps import launch
@@ -235,7 +236,28 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     assert not unready([forced])
 
 
-def test_ctrl_c_ends_a_run_in_one_sentence(tmp_path):
+def test_ctrl_c_ends_a_run_in_one_sentence(tmp_path, monkeypatch, capsys):
+    def interrupted(cfg, config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "built", interrupted)
+    monkeypatch.setattr(sys, "argv", ["run.py", *TINY, f"output_root={tmp_path}"])
+    with pytest.raises(SystemExit) as left:
+        script.main()
+    told = capsys.readouterr().err
+    assert left.value.code == 130
+    assert told == "stopped: what was done is kept, and the same command goes on\n"
+    (status,) = tmp_path.rglob("status.json")
+    assert json.loads(status.read_text())["state"] == "stopped"
+    # in a sweep no other cell follows
+    monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, "seed=1,2", f"output_root={tmp_path}"])
+    with pytest.raises(SystemExit) as left:
+        script.main()
+    assert left.value.code == 130 and capsys.readouterr().err.count("cell ") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_mid_run_keeps_what_was_answered(tmp_path):
     slow = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     (tmp_path / "sitecustomize.py").write_text(SLOW)
     command = [sys.executable, "experiments/run.py", f"output_root={tmp_path}", *TINY]

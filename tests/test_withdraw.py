@@ -86,7 +86,13 @@ def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, m
     run(monkeypatch, *asked, "write=true")
     assert tuned.read_text() == out.read_text()
     told = capsys.readouterr().out
-    layer = yaml.safe_load(tuned.read_text())["prefill"]["layer"]
+    held = yaml.safe_load(tuned.read_text())["prefill"]
+    assert held["layer"] == "${.calibrated.layer}"
+    layer, model = held["calibrated"]["layer"], held["calibrated"]["model"]
+    assert model["pretrained"] == "packaged" and len(model["weights"]) == 12
+    with pytest.raises(SystemExit):  # the layer of other weights stays
+        run(monkeypatch, *asked, "write=true", "model.pretrained=owner/x")
+    assert "holds the layer of packaged: write=false finds" in capsys.readouterr().err
     assert 7 <= layer <= 10 and f"K = {layer + 1}, layer = {layer} (eta 0.5)" in told
     assert all(f"K {k:>2}: " in told and f"K {k:>2}: " in tuned.read_text() for k in range(8, 12))
     for mark in ("experiments/withdraw.py n=4 eta=0.5", "first 4 questions of crowded_calibration"):
@@ -97,7 +103,7 @@ def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, m
 def test_the_packaged_model_has_a_layer_of_its_own():
     stored = yaml.safe_load((conf_dir() / "tuned/pocket/layers/vtw_kl.yaml").read_text())
     cfg = composed("method=vtw", "prefill=vtw_kl", "budget=none")
-    assert cfg.prefill.layer == stored["prefill"]["layer"]
+    assert cfg.prefill.layer == stored["prefill"]["calibrated"]["layer"]
 
 
 @pytest.mark.parametrize(
