@@ -137,6 +137,14 @@ def test_a_refused_cost_hinders_no_dropping():
     assert run.ledgers[0].vision_per_layer() == [36, 36, 5, 5]
 
 
+@pytest.mark.parametrize("head", [nn.Linear(16, 97), nn.Sequential(nn.Linear(32, 97))])
+def test_a_head_of_another_structure_is_refused(head):
+    model = llava()
+    model.lm_head = head
+    with pytest.raises(ValueError, match=f"^the costs of {type(head).__name__} have no closed"):
+        Meter.of(model)
+
+
 def changed(change) -> LlavaForConditionalGeneration:
     model = llava()
     change(model.model, model.model.language_model.layers[2])
