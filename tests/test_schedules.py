@@ -94,17 +94,20 @@ def test_counts_of_sparsevlm_follow_all_its_fields(layers, recycle, per_cluster)
             assert counts == sorted(counts, reverse=True)
 
 
-def test_no_other_last_count_of_sparsevlm_comes_nearer():
-    for model, layers in ((LLAVA, [2, 6, 15]), (POCKET, [0, 2, 5])):
-        depth = model["layers"]
-        for tokens in (288, 192, 150.4, 144, 128, 100, 64):
-            *first, last = sparsevlm_keep({"tokens": tokens}, model, layers)
+@pytest.mark.parametrize(
+    ("tokens", "recycle", "per_cluster"),
+    [(192, 0.3, 10), (418, 0.3, 10), (167, 0.9, 2), (172, 0.9, 2)],
+)
+def test_no_other_last_count_of_sparsevlm_comes_nearer(tokens, recycle, per_cluster):
+    layers = [2, 6, 15]
+    budget = {"tokens": tokens}
+    *first, last = sparsevlm_keep(budget, LLAVA, layers, recycle, per_cluster)
 
-            def miss(count: int, first=first, tokens=tokens, layers=layers, depth=depth) -> float:
-                left = recycled(576, [*first, count])
-                return abs(average(576, left, layers, depth) - tokens)
+    def miss(count: int) -> float:
+        left = recycled(576, [*first, count], recycle, per_cluster)
+        return abs(average(576, left, layers, 32) - tokens)
 
-            assert miss(last) == min(miss(count) for count in range(first[-1] + 1))
+    assert miss(last) == min(miss(count) for count in range(first[-1] + 1))
 
 
 def test_a_count_above_what_is_there_lets_nothing_leave():

@@ -137,6 +137,14 @@ def test_a_refused_cost_hinders_no_dropping():
     assert run.ledgers[0].vision_per_layer() == [36, 36, 5, 5]
 
 
+@pytest.mark.parametrize("head", [nn.Linear(16, 97), nn.Sequential(nn.Linear(32, 97))])
+def test_a_head_of_another_structure_is_refused(head):
+    model = llava()
+    model.lm_head = head
+    with pytest.raises(ValueError, match=f"^the costs of {type(head).__name__} have no closed"):
+        Meter.of(model)
+
+
 def changed(change) -> LlavaForConditionalGeneration:
     model = llava()
     change(model.model, model.model.language_model.layers[2])
@@ -151,6 +159,18 @@ def of_another_width(_, layer):
     layer.mlp = type(layer.mlp)(Qwen2Config(**{**TEXT, "intermediate_size": 96}))
 
 
+def with_a_fourth_matrix(_, layer):
+    layer.mlp.third_proj = nn.Linear(32, 64)
+
+
+def with_a_narrow_way_in(_, layer):
+    layer.mlp.up_proj = nn.Linear(16, 64)
+
+
+def with_a_narrow_way_out(_, layer):
+    layer.mlp.down_proj = nn.Linear(64, 16)
+
+
 def with_another_output(_, layer):
     layer.self_attn.gate = nn.Linear(32, 32)
 
@@ -161,6 +181,18 @@ def with_a_matrix_of_its_own(_, layer):
 
 def with_a_matrix_beside_its_layers(base, _):
     base.language_model.mixer = nn.Bilinear(32, 32, 32)
+
+
+def with_a_second_convolution(base, _):
+    base.vision_tower.stem = nn.Conv2d(3, 3, 1)
+
+
+def with_a_matrix_in_the_encoder(base, _):
+    base.vision_tower.mixer = nn.Bilinear(24, 24, 24)
+
+
+def with_a_matrix_in_the_projector(base, _):
+    base.multi_modal_projector.mixer = nn.Bilinear(24, 24, 32)
 
 
 def with_a_short_way(base, _):
@@ -190,9 +222,15 @@ def with_narrow_attention(base, _):
     [
         (low_rank, "Sequential"),
         (of_another_width, "Qwen2DecoderLayer"),
+        (with_a_fourth_matrix, "Qwen2DecoderLayer"),
+        (with_a_narrow_way_in, "Qwen2DecoderLayer"),
+        (with_a_narrow_way_out, "Qwen2DecoderLayer"),
         (with_another_output, "Qwen2Attention"),
         (with_a_matrix_of_its_own, "Qwen2DecoderLayer"),
         (with_a_matrix_beside_its_layers, "Bilinear"),
+        (with_a_second_convolution, "CLIPVisionModel"),
+        (with_a_matrix_in_the_encoder, "Bilinear"),
+        (with_a_matrix_in_the_projector, "Bilinear"),
         (with_a_short_way, "LlavaMultiModalProjector"),
         (with_overlapping_patches, "CLIPVisionModel"),
         (with_an_uneven_encoder, "CLIPEncoderLayer"),
@@ -210,9 +248,26 @@ def test_an_encoder_of_another_structure_is_refused():
         Meter.of(llava(vision=ViTConfig(**VISION), select="full"))
 
 
-def test_another_pooling_head_is_refused():
+def two_queries(head):
+    head.probe = nn.Parameter(torch.zeros(1, 2, 24))
+
+
+def two_attentions(head):
+    head.second = nn.MultiheadAttention(24, 3)
+
+
+def narrow_attention(head):
+    head.attention = nn.MultiheadAttention(12, 3)
+
+
+def a_wider_mlp(head):
+    head.mlp.fc1, head.mlp.fc2 = nn.Linear(24, 80), nn.Linear(80, 24)
+
+
+@pytest.mark.parametrize("change", [two_queries, two_attentions, narrow_attention, a_wider_mlp])
+def test_another_pooling_head_is_refused(change):
     model = llava(vision=SIGLIP, select="full")
-    model.model.vision_tower.head.probe = nn.Parameter(torch.zeros(1, 2, 24))
+    change(model.model.vision_tower.head)
     with pytest.raises(ValueError, match=r"^the costs of SiglipMultiheadAttentionPoolingHead have"):
         Meter.of(model)
 
