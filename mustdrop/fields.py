@@ -17,7 +17,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Within:
-    """Range of a number, or of the length of a list.
+    """Range of a number, or of the number of entries of a list.
 
     Attributes:
         text: Words for the range in a message, behind "must be".
@@ -26,7 +26,7 @@ class Within:
     """
 
     text: str
-    least: float = -math.inf
+    least: float
     most: float = math.inf
 
 

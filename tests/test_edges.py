@@ -13,6 +13,7 @@ from mustdrop import Reduction, TokenDropper
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.functional import (
     attention_rows,
+    bipartite_matching,
     even_cells,
     outliers,
     ranked,
@@ -121,6 +122,14 @@ def test_nothing_outranks_key_tokens_and_nan_outranks_nothing():
     assert top_keep(torch.tensor([9.0, 7.0, 8.0, 0.0]), 3, keys).tolist() == [0, 2, 3]
 
 
+def test_key_tokens_come_first_then_the_best_of_the_others():
+    score = torch.randn(3000).round(decimals=1)  # with ties
+    keys = torch.rand(3000) < 0.3
+    order = sorted(range(3000), key=lambda at: (not keys[at], -float(score[at]), at))
+    for keep in (10, int(keys.sum()), int(keys.sum()) + 300):
+        assert top_keep(score, keep, keys).tolist() == sorted(order[:keep])
+
+
 def test_one_nan_keeps_no_other_token():
     attention = torch.tensor([[0.1, 0.5, 0.2, 0.0], [0.1, 0.3, 0.0, 0.0]])
     broken = attention.clone()
@@ -188,6 +197,21 @@ def test_the_limit_of_an_outlier_is_not_rounded(dtype):
         assert torch.equal(outliers(score, spread), outliers(score.float(), spread))
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("cls", [False, True])
+def test_pairs_are_matched_in_float32_by_their_cosine(dtype, cls):
+    metric = torch.randn(41, 8).to(dtype) * torch.linspace(0.1, 9.0, 41)[:, None].to(dtype)
+    found = bipartite_matching(metric, 9, cls)
+    for half, wide in zip(found, bipartite_matching(metric.float(), 9, cls), strict=True):
+        assert torch.equal(half, wide)
+    _, leave, partner = found
+    own, other = metric.float()[::2], metric.float()[1::2]
+    cosine = torch.cosine_similarity(own[:, None], other[None], dim=-1)
+    assert partner.tolist() == cosine[leave].argmax(1).tolist()
+    rest = [at for at in range(int(cls), len(own)) if at not in leave.tolist()]
+    assert cosine[leave].amax(1).min() >= cosine[rest].amax(1).max()
+
+
 # --- evenness ------------------------------------------------------------------------------------
 @given(st.integers(1, 30), st.integers(1, 30), st.data())
 @settings(max_examples=80, deadline=None)
@@ -199,6 +223,15 @@ def test_even_cells_leave_as_much_above_as_below_and_left_as_right(height, width
     for row in rows:
         columns = (cells[cells // width == row] % width).tolist()
         assert abs(columns[0] - (width - 1 - columns[-1])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "keep", "rows"),
+    [(24, 24, 64, 8), (24, 24, 3, 2), (12, 6, 18, 6), (6, 12, 18, 3), (9, 1, 2, 2), (2, 9, 18, 2)],
+)
+def test_even_cells_stand_as_far_apart_in_rows_as_in_columns(height, width, keep, rows):
+    cells = even_cells(height, width, keep)
+    assert len((cells // width).unique()) == rows and len(cells.unique()) == keep
 
 
 # --- what a draw is keyed by ---------------------------------------------------------------------

@@ -162,13 +162,15 @@ def test_a_range_holds_its_ends():
     for value in (-1e-9, 1 + 1e-9):
         with pytest.raises(ValueError, match=r"DualAttention\.gamma must be a share"):
             DualAttention(value, None)
+        with pytest.raises(ValueError, match=r"DualAttention\.alpha must be an attention weight"):
+            DualAttention(None, value)
     assert FastV(0).keep == 0
     assert SparseVLM(keep=[1], layers=[2], per_cluster=1).per_cluster == 1
 
 
 def test_the_words_for_a_field_say_whether_it_may_be_none():
     with pytest.raises(ValueError, match=r"^keep must be a count, or None, got 0.5$"):
-        plain("keep", 0.5, Annotated[int, Within("a count")] | None)
+        plain("keep", 0.5, Annotated[int, Within("a count", 0.0)] | None)
     with pytest.raises(ValueError, match=r"one layer or more, like \[2, 6\], got 'ab'$"):
         plain("layers", "ab", Layers)
 
