@@ -13,7 +13,7 @@ from experiments.names import require_fields, require_names
 from experiments.sweeps import launch
 from experiments.sweeps.cells import plan
 from experiments.sweeps.ready import unready
-from mustdrop.harness.weights import FILE
+from mustdrop.harness.weights_mark import FILE
 
 TINY_LLAVA = {
     "model_type": "llava",
