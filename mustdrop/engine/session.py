@@ -91,11 +91,7 @@ class Session:
             refuse.generate_options(model, options)
             refuse.forward_options(options, self.encoder is not None)
             self._remember(options.get("input_ids", options.get("inputs")), options)
-            try:
-                return original(*args, **kwargs)
-            except RuntimeError:  # sampling and linear algebra stop at NaN with words of their own
-                self.run.require_finite()
-                raise
+            return self.run.finite.explained(original)(*args, **kwargs)
 
         model.generate = generate
         try:
