@@ -167,17 +167,12 @@ def test_patches_of_zeros_are_unlike_and_no_nan(dtype):
 # --- half precision in the functions -------------------------------------------------------------
 @pytest.mark.parametrize("dtype", HALVES)
 def test_attention_rows_take_the_softmax_in_float32(dtype):
-    query, key = torch.randn(2, 3, 8, dtype=dtype) * 2, torch.randn(2, 40, 8, dtype=dtype)
-    score = (query @ key.transpose(1, 2)) * 0.5
-    rows = attention_rows(query, key, 0.5)
+    # Seventeen columns are no multiple of a vector register, and torch's softmax in half precision
+    # rounds once more there: some of these numbers in a million.
+    score = (torch.randn(1, 200_000, 17) * 4).to(dtype)
+    rows = attention_rows(score, torch.eye(17, dtype=dtype)[None], 1.0)
     assert rows.dtype == dtype
-    assert torch.equal(rows, score.float().softmax(-1).to(dtype))
-    # the softmax of half-precision scores is another one: its exponents are rounded
-    coarse = score.sub(score.amax(-1, keepdim=True)).exp()
-    coarse = coarse / coarse.sum(-1, keepdim=True)
-    assert not torch.equal(rows, coarse)
-    wide = torch.zeros(1, 1, 8, dtype=dtype), torch.zeros(1, 4096, 8, dtype=dtype)
-    assert attention_rows(*wide, 1.0).float().sum() == pytest.approx(1.0, rel=1e-2)
+    assert torch.equal(rows, score.softmax(-1, dtype=torch.float32).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", HALVES)

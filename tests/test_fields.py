@@ -13,19 +13,27 @@ from droppers import DROPPERS
 from omegaconf import OmegaConf
 
 from mustdrop import TokenDropper, decode, key_tokens, prefill, vision
+from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.fields import Layers, Within, plain
 from mustdrop.harness.controls import Controls
+from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.prefill.text_topk import TextTopK
+from mustdrop.prefill.vtw import VTW
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
 from mustdrop.vision.known_patches import KnownPatches
 from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.prumerge import PruMerge
+from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.visionzip import VisionZip
+from mustdrop.vision.vispruner import VisPruner
 
 ROOMS = (vision, key_tokens, prefill, decode)
 KINDS = (VisionStrategy, KeyTokenStrategy, PrefillStrategy, DecodeStrategy)
@@ -173,6 +181,32 @@ def test_the_words_for_a_field_say_whether_it_may_be_none():
         plain("keep", 0.5, Annotated[int, Within("a count", 0.0)] | None)
     with pytest.raises(ValueError, match=r"one layer or more, like \[2, 6\], got 'ab'$"):
         plain("layers", "ab", Layers)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        (DualAttention(0.1, 0.1), {"layers": (2, 6, 10, 14), "strict": False, "min_keep": 1}),
+        (FastV(3), {"layer": 1, "rows": "last"}),
+        (PyramidDrop([0.5] * 3), {"layers": (7, 15, 23)}),
+        (
+            SparseVLM(keep=[1] * 4),
+            {"layers": (2, 6, 15, 19), "recycle": 0.3, "per_cluster": 10, "scale": None},
+        ),
+        (VTW(3), {"layer": 3}),
+        (SinkRecent(), {"sinks": 4, "tokens": None, "from_layer": 2}),
+        (OutputAware(), {"from_layer": 2}),
+        (ClsAttention(), {"rule": "outlier", "mu": 1.5, "ratio": 0.08, "block": -1}),
+        (LocalMerge(0.8), {"window": 3, "block": 0, "strict": True}),
+        (PruMerge(), {"keep": None, "block": -1, "neighbours": 32, "reading": "code"}),
+        (PruMergePlus(), {"keep": None, "block": -1, "neighbours": 32, "reading": "code"}),
+        (VisionZip(8, 4), {"block": -2}),
+        (VisPruner(4), {"important": 0.5, "block": -2}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_defaults_are_those_of_the_papers_and_their_code(stage, expected):
+    assert {name: getattr(stage, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

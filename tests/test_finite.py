@@ -267,6 +267,19 @@ def test_another_error_keeps_its_words(model, inputs, monkeypatch):
         greedy(model, inputs, 1)
 
 
+def test_an_error_before_the_prefill_is_not_explained_by_an_earlier_batch(model, monkeypatch):
+    def failing(*args, **kwargs):
+        raise RuntimeError("out of memory, say")
+
+    one = prompt(model)
+    with VANILLA.attach(model):
+        with replaced(model.model.multi_modal_projector.linear_2.bias, 0, math.nan):
+            greedy(model, one, 1)  # nobody asks
+        monkeypatch.setattr(model.model.vision_tower, "forward", failing)
+        with pytest.raises(RuntimeError, match="out of memory, say"):
+            greedy(model, one, 1)
+
+
 def test_images_of_a_prompt_that_failed_are_forgotten(model, inputs):
     bad = {**inputs, "pixel_values": torch.full_like(inputs["pixel_values"][:1], math.nan)}
     with mustdrop().attach(model) as run:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -89,6 +90,23 @@ class FiniteNotes:
             hook = Only(adapter.model, self._logits)
             stack.callback(adapter.model.register_forward_hook(hook).remove)
             yield
+
+    def explained(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """``method``, whose errors are :class:`NotFinite` where a number was not finite.
+
+        Sampling and linear algebra stop at NaN with words of their own.
+        """
+
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.notes, self.later = [], None  # an error may come before the prompts do
+            try:
+                return method(*args, **kwargs)
+            except RuntimeError:
+                self.require()
+                raise
+
+        return call
 
     def forget(self) -> None:
         """Leave nothing of images whose prompts failed on their way to the language model."""

@@ -78,7 +78,7 @@ class Session:
             stack.enter_context(attention_tap(probed))
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
-            generate = self._explained(model.generate)
+            generate = self.run.finite.explained(model.generate)
             generate = one_at_a_time(generate, self.call, self._before_generate, self._forget)
             stack.enter_context(instance_method(model, "generate", generate))
             copied = clean_copy(model, ["generate", "__deepcopy__"])
