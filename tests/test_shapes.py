@@ -272,13 +272,6 @@ def test_another_pooling_head_is_refused(change):
         Meter.of(model)
 
 
-def test_a_second_head_is_refused():
-    model = llava(vision=SIGLIP, select="full")
-    model.model.vision_tower.second = nn.MultiheadAttention(24, 3)
-    with pytest.raises(ValueError, match=r"^the costs of MultiheadAttention have no closed form"):
-        Meter.of(model)
-
-
 def test_soft_caps_cost_nothing():
     assert Meter.of(llava(Gemma2Config(**TEXT, head_dim=8))).decoder.mlp_matrices == 3
 

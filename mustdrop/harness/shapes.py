@@ -157,12 +157,13 @@ def _pooling(tower: nn.Module, hidden: int, ffn: int) -> list[nn.Module]:
     inside = _linears(attention[0])
     mlp = [matrix for matrix in _linears(head) if matrix not in inside]
     if (
-        query != [(1, 1, hidden)]
+        len(attention) > 1
+        or query != [(1, 1, hidden)]
         or attention[0].embed_dim != hidden
         or _mlp(mlp, hidden, head) != (ffn, 2)
     ):
         _refuse(head, "a pooling head must have one query, one attention and one MLP")
-    return [head, attention[0], *inside, *mlp]
+    return [head, *attention, *inside, *mlp]
 
 
 def _require_counted(part: nn.Module, counted: Collection[nn.Module]) -> None:
