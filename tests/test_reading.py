@@ -159,6 +159,9 @@ def test_importing_the_adapter_leaves_the_process_as_it_was():
     code = """
 import logging, multiprocessing, os, random, signal, socket, sys, warnings
 import datasets, numpy, torch, transformers, loguru, pandas
+# other libraries' own settings: rich draws a number, these add filters for their warnings
+import accelerate, rich.style, scipy.sparse, scipy.special, sympy
+from transformers import LlavaForConditionalGeneration
 from PIL import Image, ImageFile
 from torch.distributed import distributed_c10d
 from transformers.utils import logging as theirs
