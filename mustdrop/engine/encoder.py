@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mustdrop.engine.exclusive import Only
-from mustdrop.engine.image import EncodedImage, Step
+from mustdrop.engine.image import EncodedImage, Step, key_mask
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.vision_view import EncoderState, view_of
@@ -159,23 +159,12 @@ class EncoderStage(EncoderState):
             self.masks = {}
         attention = module.self_attn
         if "mask" not in self.masks:
-            lengths = torch.tensor([len(image) for image in self.batch])
-            seen = torch.arange(hidden.shape[1]) < (lengths + self.facts.has_cls)[:, None]
-            seen = seen.to(hidden.device)
-            if is_eager(attention) or self.weighted:
-                floor = torch.finfo(hidden.dtype).min
-                added = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-                if self.weighted:
-                    for row, image in zip(added, self.batch, strict=True):
-                        row[: len(image) + self.facts.has_cls] = self._log_sizes(image)
-                seen = added.masked_fill(~seen, floor)
-            self.masks["mask"] = seen if is_flash(attention) else seen[:, None, None, :]
+            mask = key_mask(
+                self.batch, int(self.facts.has_cls), hidden,
+                added=is_eager(attention) or self.weighted, weighted=self.weighted,
+            )  # fmt: skip
+            self.masks["mask"] = mask if is_flash(attention) else mask[:, None, None, :]
         return self.masks["mask"]
-
-    def _log_sizes(self, image: EncodedImage) -> Float[Tensor, " all"]:
-        """What proportional attention adds to the scores of each token; [CLS] stands for itself."""
-        sizes = image.sizes.log()
-        return torch.cat([sizes.new_zeros(int(self.facts.has_cls)), sizes])
 
     def _probe(self, index: int) -> Callable:
         def probe(query: Tensor, key: Tensor, scaling: float) -> None:
@@ -183,7 +172,7 @@ class EncoderStage(EncoderState):
             for image, q, k in zip(self.batch, query, key, strict=True):
                 tokens = cls + len(image)
                 if index in self.reads:
-                    weigh = self._log_sizes(image) if self.weighted else None
+                    weigh = image.log_sizes(int(cls)) if self.weighted else None
                     row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=weigh)
                     image.cls_attention[index] = row[:, 0, cls:]
                     image.spend(tokens * q.shape[0] * q.shape[2])

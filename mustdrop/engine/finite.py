@@ -6,7 +6,7 @@ numbers are. Nothing here waits for the device until :meth:`FiniteNotes.require`
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps

@@ -63,9 +63,42 @@ class EncodedImage:
         self.cls_attention = {at: heads[:, keep] for at, heads in self.cls_attention.items()}
         self.queries_keys = {}  # of tokens that were; nobody asks for them later
 
+    def log_sizes(self, extra: int) -> Float[Tensor, " all"]:
+        """What proportional attention adds to the scores of ``extra`` [CLS] and of each token."""
+        sizes = self.sizes.log()
+        return torch.cat([sizes.new_zeros(extra), sizes])
+
     def spend(self, macs: int) -> None:
         """Count the multiply-accumulates of a decision."""
         self.spent += macs
+
+
+def key_mask(
+    images: Sequence[EncodedImage],
+    extra: int,
+    hidden: Float[Tensor, "b n c"],
+    added: bool,
+    weighted: bool,
+) -> Tensor:
+    """Which keys of a batch padded on the right hold a token, one row an image.
+
+    Args:
+        images: The images.
+        extra: Number of [CLS] in front of the tokens.
+        hidden: States of the batch.
+        added: Whether the mask is added to the scores.
+        weighted: Whether the tokens' log sizes are added, too.
+    """
+    lengths = torch.tensor([len(image) for image in images])
+    seen = torch.arange(hidden.shape[1]) < (lengths + extra)[:, None]
+    seen = seen.to(hidden.device)
+    if not added:
+        return seen
+    numbers = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
+    if weighted:
+        for row, image in zip(numbers, images, strict=True):
+            row[: len(image) + extra] = image.log_sizes(extra)
+    return numbers.masked_fill(~seen, torch.finfo(hidden.dtype).min)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from transformers import DynamicCache
 from mustdrop.engine import refuse
 from mustdrop.engine.arrival import Arrival, arrange, entering
 from mustdrop.engine.cache import DecodePass
+from mustdrop.engine.draws import image_key, prompt_keys
 from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.exclusive import (
     OneCall,
@@ -23,11 +23,10 @@ from mustdrop.engine.exclusive import (
     one_at_a_time,
 )
 from mustdrop.engine.known import Known
-from mustdrop.engine.layout import Masks, Prompt
+from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
-from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter, Part
 
 
@@ -46,7 +45,8 @@ class Session:
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
-                owners=self._owners, keys=self._image_key, known=known, finite=self.run.finite,
+                owners=self._owners, keys=lambda image: image_key(self.pixels, image),
+                known=known, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
@@ -96,19 +96,6 @@ class Session:
         refuse.generate_options(model, options)
         refuse.forward_options(options, self.stages, model.config)
         self._read(options.get("input_ids", options.get("inputs")), options)
-
-    def _explained(self, generate: Callable) -> Callable:
-        """``generate``; where it stops at numbers that are not finite, the first place is named."""
-
-        @wraps(generate)
-        def explained(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return generate(*args, **kwargs)
-            except RuntimeError:  # sampling and linear algebra stop at NaN with words of their own
-                self.run.require_finite()
-                raise
-
-        return explained
 
     def _forget(self) -> None:
         """Leave nothing of a batch that failed on its way to the language model."""
@@ -167,6 +154,7 @@ class Session:
                 "the language model was called by itself while a dropper is attached; call the "
                 "whole model, so that the prompt's vision tokens are known"
             )
+        assert self.ids is not None
         inputs = kwargs["inputs_embeds"]
         prompts = arrange(self.adapter, self.arrival, kwargs.get("position_ids"))
         encoder, images = self.encoder, []
@@ -182,9 +170,9 @@ class Session:
         stages = self.stages
         self.prefill = PrefillPass(
             adapter=self.adapter, prompts=prompts, inputs=inputs, pads=self.arrival.pads,
-            keys=self._prompt_keys(prompts, self.arrival.pads), log_scores=stages.log_scores,
-            strategy=stages.prefill, entering=enter, masks=masks, finite=self.run.finite,
-            compact=stages.positions == "compact",
+            keys=prompt_keys(prompts, self.arrival.pads, self.ids, self.pixels),
+            log_scores=stages.log_scores, strategy=stages.prefill, entering=enter, masks=masks,
+            compact=stages.positions == "compact", finite=self.run.finite,
             compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
         self.run.finite.begin(self.arrival.images, inputs, self.arrival.pads)
@@ -266,25 +254,6 @@ class Session:
         if len(owners) != images:
             raise ValueError(f"{images} images for {len(owners)} image places in the prompts")
         return owners
-
-    def _image_key(self, image: int) -> int:
-        if self.pixels is None:
-            raise ValueError("random draws are keyed by the image, but no pixel_values were seen")
-        pixels = self.pixels.reshape(-1, *self.pixels.shape[-3:])[image]
-        return stable_seed(pixels.float().cpu().numpy().tobytes())
-
-    def _prompt_keys(self, prompts: list[Prompt], pads: list[int]) -> Callable[[int], int]:
-        """Key of a prompt's text and images, by its number; neighbours and padding do not enter."""
-        ids = self.ids
-        assert ids is not None
-
-        @cache  # it reads the pixels, and every layer may ask for it
-        def key(number: int) -> int:
-            first = sum(prompt.images for prompt in prompts[:number])
-            images = [self._image_key(first + image) for image in range(prompts[number].images)]
-            return stable_seed(ids[number, pads[number] :].tolist(), images)
-
-        return key
 
 
 def _decoding(options: Mapping[str, Any]) -> bool:
