@@ -261,6 +261,25 @@ def test_accuracy_per_type_is_that_of_its_samples(root):
     assert len(made.rows) == 3
 
 
+def test_arms_that_never_differ_are_held_apart_by_images_in_the_table(tmp_path):
+    """40 questions about 8 images: as uncertain as 8 images are, whatever stands beside."""
+    for method in ("vanilla", "mustdrop"):
+        folder = write(tmp_path, method, "none" if method == "vanilla" else "t192", scores=draws(1))
+        lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["image"] = f"i{line['doc_id'] // 5}"
+            seeds = [{"scores": line["scores"]}] * 3
+            line["controls"] = {"schedule_random": seeds, "flat_random": seeds}
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / "samples.jsonl").write_text(text)
+    found = row(summary(tmp_path), "mustdrop")
+    least = 1 - 0.025 ** (1 / 8)
+    for name in ("vanilla", "random", "schedule"):
+        assert found[f"vs_{name}"] == 0 and found[f"vs_{name}_n"] == 40
+        ends = [found[f"vs_{name}_low"], found[f"vs_{name}_high"]]
+        assert ends == pytest.approx([-least, least])
+
+
 def test_a_run_that_grows_is_read_as_far_as_its_record(root):
     folder = next(root.rglob("mustdrop/**/record.json")).parent
     record = json.loads((folder / "record.json").read_text())

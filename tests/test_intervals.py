@@ -228,3 +228,54 @@ def test_wilsons_interval_is_scipys_to_the_bit():
         scores = [1] * right + [0] * (n - right)
         expected = stats.binomtest(right, n).proportion_ci(method="wilson")
         assert ends(mean_interval(scores)) == [float(expected.low), float(expected.high)]
+
+
+def test_half_of_the_images_are_no_commonest_value():
+    assert mean_interval([0.2, 0.2, 0.8, 0.9]).method == "t"
+    assert mean_interval([0.2, 0.2, 0.2, 0.9]).method == "binomial"
+
+
+def test_bounds_stay_on_the_scale_of_the_scores():
+    images = np.repeat(np.arange(6), [50, 1, 1, 1, 1, 1])
+    soft = np.full(55, 0.3)
+    assert ends(mean_interval(soft, images)) == [0, 1]
+    assert ends(paired_interval(soft, soft, images)) == [-1, 1]
+    # Student's interval of a share, too: eight images, half of them all right
+    scores = np.array([1, 1, 1, 1] * 4 + [1, 1, 1, 0] * 3 + [1, 0, 0, 0], dtype=float)
+    found = mean_interval(scores, np.repeat(np.arange(8), 4))
+    assert found.method == "cluster" and found.high == 1 and found.low < 0.7
+
+
+def test_the_clustered_interval_has_a_degree_of_freedom_for_each_image_but_one():
+    rng = np.random.default_rng(5)
+    scores, images = rng.random(60), np.repeat(np.arange(6), 10)
+    means = scores.reshape(6, 10).mean(1)
+    half = stats.t.ppf(0.975, 5) * stats.sem(means)
+    found = mean_interval(scores, images)
+    assert ends(found) == pytest.approx([means.mean() - half, means.mean() + half])
+
+
+def test_most_images_all_right_and_many_that_are_not_have_a_spread_of_their_own():
+    scores = np.ones((30, 5))
+    scores[:10, 0] = 0
+    found = mean_interval(scores.ravel(), np.repeat(np.arange(30), 5))
+    assert found.method == "cluster" and found.high < 1
+    soft = np.ones(30)
+    soft[:6] = 0.5
+    assert mean_interval(soft).method == "t"
+
+
+def test_p_and_bounds_agree_for_heavy_images_and_at_the_end_of_the_scale():
+    images, ones = np.repeat(np.arange(91), [10] + [1] * 90), np.ones(100)
+    found = difference(pairs(ones, ones, images))
+    assert found.p_at(found.low) == pytest.approx(0.05)
+    whole = difference(pairs(ones, 0 * ones, images))
+    assert whole.p_at(1.0) == 1 and whole.p_at(whole.low) == pytest.approx(0.05)
+
+
+def test_a_constant_difference_is_one_whatever_the_last_digits():
+    ours = 0.2 + 0.8 * np.random.default_rng(3).random(320)
+    assert len(np.unique(ours - (ours - 0.2))) > 1
+    judged = difference(pairs(ours, ours - 0.2, IMAGES))
+    assert judged.method == "binomial" and judged.high - judged.low > 0.1
+    assert paired_interval(ours, ours - 0.2, IMAGES).method == "binomial"

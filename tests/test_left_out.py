@@ -160,6 +160,17 @@ def test_a_score_that_nobody_has_is_refused_not_left_out(root, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_score_that_some_runs_lack_is_refused_too(root, capsys):
+    folder = next(root.rglob("mustdrop/**/record.json")).parent
+    text = (folder / "samples.jsonl").read_text()
+    (folder / "samples.jsonl").write_text(
+        text.replace('{"exact_match"', '{"anls": 1.0, "exact_match"')
+    )
+    assert len(summary(root)) == 3
+    assert main(["summary", "--runs", str(root), "--metric", "anls"]) == 1
+    assert "has no score 'anls'" in capsys.readouterr().err
+
+
 def test_a_folder_of_torn_runs_stops_no_table_of_others(root, tmp_path, capsys):
     torn = tmp_path / "torn"
     break_record(write(torn, "fastv"))

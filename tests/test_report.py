@@ -149,6 +149,14 @@ def test_the_title_and_the_first_lines_say_what_was_compared(root, tmp_path):
     assert gather(tmp_path / "one").title == "FastV and 10 others on PocketVQA and vqa"
 
 
+def test_mustdrop_leads_the_title_and_the_others_follow(tmp_path):
+    for method in ("vanilla", "fastv", "cls_topk", "mustdrop"):
+        write(tmp_path, method)
+    gathered = gather(tmp_path)
+    assert gathered.title == "MustDrop and 2 others on vqa"
+    assert gathered.lede.startswith("4 runs of vanilla, MustDrop, cls_topk, FastV, at")
+
+
 def test_the_title_of_vanilla_alone_is_vanilla(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0)
     gathered = gather(tmp_path)
