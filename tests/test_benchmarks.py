@@ -282,17 +282,17 @@ def test_mme_needs_whole_pairs_and_says_so_before_it_asks(data, tmp_path, limit,
 @pytest.mark.parametrize(
     ("name", "place", "told"),
     [
-        ("gqa", "lmms-lab-encoder/GQA", "gqa: the hub's lmms-lab-encoder/GQA cannot be had ("),
-        ("mme", "/no/such", "mme: there is no folder /no/such; a folder of its parquet files is"),
-        ("pope", "{root}", "pope: {root} holds no data/test-*.parquet: no rows of split test"),
+        ("gqa", "lmms-lab-encoder/GQA", "lmms-lab-encoder/GQA is no folder, and HF_HUB_OFFLINE is"),
+        ("mme", "/no/such", "there is no folder /no/such"),
+        ("pope", "{root}", "{root} holds no parquet file of split test"),
     ],
 )
 def test_data_that_is_not_there_is_told_in_one_line_without_delay(
     name, place, told, tmp_path, monkeypatch, capsys
 ):
-    """Before the model is looked for, which there is none of either; and nothing is retried."""
+    """Before the model is loaded; and nothing is retried."""
     place, told = place.format(root=tmp_path), told.format(root=tmp_path)
-    given = ("method=vanilla", "model.pretrained=/no/model", f"output_root={tmp_path / 'out'}")
+    given = ("method=vanilla", f"output_root={tmp_path / 'out'}")
     command = ["run.py", f"benchmark={name}", f"benchmark.data={place}", *given]
     monkeypatch.setattr(sys, "argv", command)
     start = time.monotonic()
@@ -301,8 +301,7 @@ def test_data_that_is_not_there_is_told_in_one_line_without_delay(
     assert time.monotonic() - start < 10
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith(f"error: benchmark.task: {told}")
-    assert line.endswith("benchmark.data=/path/to/folder")
+    assert line.startswith(f"error: benchmark.data: {told}")
 
 
 def test_rows_that_lack_a_column_are_told_by_its_name(data, tmp_path):

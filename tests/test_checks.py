@@ -167,7 +167,7 @@ def test_layers_that_the_model_has_not_are_known_before_it_is_loaded():
 
 def test_every_run_of_a_sweep_is_checked_and_a_sweep_starts_whole_or_not_at_all(tmp_path, capsys):
     asked = [
-        "method=fastv", f"output_root={tmp_path}",
+        "method=fastv", "budget=none", f"output_root={tmp_path}",
         "prefill.keep=3,-1", "model.pretrained=packaged,/nowhere",
     ]  # fmt: skip
     cells = plan("none", asked)

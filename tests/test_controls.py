@@ -67,9 +67,9 @@ def evaluated(pocket, dropper, limit=5, batch_size=5, controls=STANDARD, task=No
 
 def noted(made, passes):
     def wrapped(dropper, *args):
-        rows, ledgers = made(dropper, *args)
-        passes.append((dropper, ledgers))
-        return rows, ledgers
+        passed = made(dropper, *args)
+        passes.append((dropper, passed.ledgers))
+        return passed
 
     return wrapped
 

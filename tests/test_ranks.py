@@ -26,7 +26,7 @@ from mustdrop.harness.record import read_samples, run_folder, trace_path
 ROOT = Path(__file__).parents[1]
 ARM = ("method=fastv", "budget=t128", "batch_size=1")
 FEW = 5
-TIMED = ("seconds", "controls_seconds", "started", "finished", "config", "hardware")
+TIMED = ("seconds", "controls_seconds", "started", "finished", "config", "hardware", "timing")
 
 
 def config(root, *more):

@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 
+import numpy as np
 import pytest
 
 from mustdrop.harness.record import finished, run_key, trace_path
@@ -36,12 +37,16 @@ def test_a_run_is_finished_when_its_samples_and_their_traces_are_there(tmp_path)
     assert finished(tmp_path, 4) is None
     record = {"floor": None, "n": 4, "available": 10}
     (tmp_path / "record.json").write_text(json.dumps(record))
+    assert finished(tmp_path, 4) is None, "samples that are not there are work"
+    (tmp_path / "samples.jsonl").write_text('{"doc_id": 0}\n' * 10)
     assert finished(tmp_path, 4) == finished(tmp_path, 3) == record
     assert finished(tmp_path, 5) is None
     assert finished(tmp_path, None) is None
     assert finished(tmp_path, 4, traces=[3]) is None
     trace_path(tmp_path, 3).parent.mkdir()
     trace_path(tmp_path, 3).touch()
+    assert finished(tmp_path, 4, traces=[3]) is None, "a trace that is cut short is none"
+    np.savez(trace_path(tmp_path, 3), alive=np.arange(3))
     assert finished(tmp_path, 4, traces=[3]) == record
     # samples 4 and 9 are not asked for, so that nobody lacks their traces
     assert finished(tmp_path, 4, traces=[3, 4, 9]) == record

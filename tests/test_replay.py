@@ -126,10 +126,19 @@ def test_what_does_not_follow_is_not_foretold(model, batches):
     for dropper, place in (
         (TokenDropper(prefill=FastV(keep=3)), "prefill.keep"),
         (TokenDropper(LocalMerge(0.5, score="mean"), ClsAttention()), "key_tokens.mu"),
-        (replace(ONE, vision=ClsTopK(keep=12)), "key_tokens.mu"),
         (replace(ONE, vision=ClsTopK(keep=12)), "vision.tau"),
     ):
         assert watch(model, dropper, place, batches) is None
+
+
+def test_key_tokens_among_what_stage_1_left_are_known_exactly(model, batches):
+    dropper = replace(ONE, vision=ClsTopK(keep=12))
+    pairs = list(
+        foretold_and_done(model, batches, dropper, "key_tokens.mu", draws("key_tokens.mu"))
+    )
+    for range_, done in pairs:
+        assert range_.low == range_.likely == range_.high == done
+    assert len({done for _, done in pairs}) > 1, "this case proves nothing"
 
 
 def test_tokens_dropped_before_the_decoder_are_known_too(model, batches):

@@ -168,7 +168,7 @@ def test_a_table_that_fails_is_a_line_and_hides_no_failure(tmp_path, monkeypatch
     (record,) = tmp_path.rglob("record.json")
     record.write_text(record.read_text()[:50])
     launch.tabulate(plan("none", asked), Console())
-    assert "no table: TornFile: " in capsys.readouterr().out
+    assert "no table: NothingLeft: " in capsys.readouterr().out
     record.unlink()
     launch.tabulate(plan("none", asked), Console())
     assert "no table: none of these cells is done" in capsys.readouterr().out
@@ -210,12 +210,12 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
 
 def test_a_sweep_in_which_one_run_cannot_start_starts_none(tmp_path):
     """In a process of its own, for its exit code; what may run does with skip."""
-    asked = ["method=fastv,random", "budget=t64", "prefill.keep=-1,3", "benchmark.limit=2"]
+    asked = ["method=fastv,random", "budget=none", "prefill.keep=-1,3", "benchmark.limit=2"]
     asked.append(f"output_root={tmp_path}")
     command = [sys.executable, "experiments/run.py", "-m", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.count("prefill: keep must be a count of tokens, 0 or more, got -1") == 2
+    assert done.stderr.count(".keep must be a count of tokens, 0 or more, got -1") == 2
     assert "2 of 4 runs cannot start, so none was started" in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
     skipped = subprocess.run(

@@ -87,7 +87,8 @@ def _unfit_decoder(adapter: ModelAdapter) -> None:
         raise ValueError(f"{name} is not supported: it has no norm behind its layers")
     for field, value in vars(text.config).items():
         # the proof and the views would see other embeddings than layer 0
-        if field.startswith("embedding_") and isinstance(value, int | float) and value != 1:
+        scales = field.startswith("embedding_") and field.endswith(("multiplier", "scale"))
+        if scales and value != 1:
             raise ValueError(
                 f"{name} is not supported: it scales its input embeddings ({field}={value})"
             )

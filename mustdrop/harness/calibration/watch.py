@@ -151,7 +151,7 @@ def _prefill(model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]) -> li
 
 @dataclass(frozen=True, eq=False)
 class _WatchedText(PrefillStrategy):
-    """Keeps everything while it looks; lets all go behind its last layer, for a cheap rest."""
+    """Keeps everything while it looks; behind its last layer key tokens alone, for a cheap rest."""
 
     layers: Sequence[int]
     seen: dict[int, list[Look]] = field(default_factory=dict)
@@ -161,8 +161,9 @@ class _WatchedText(PrefillStrategy):
             attention = view.attention(rows="text").float().mean(0)
             look = Look(view.positions, attention.sum(0), attention.amax(0))
             self.seen.setdefault(view.layer, []).append(look)
-        stay = len(view) if view.layer < self.layers[-1] else 0
-        return Reduction(torch.arange(stay, device=view.protected.device))
+        if view.layer >= self.layers[-1]:
+            return Reduction(view.protected.nonzero().flatten())
+        return Reduction(torch.arange(len(view), device=view.protected.device))
 
 
 @dataclass(frozen=True, eq=False)
