@@ -14,7 +14,7 @@ from models import greedy
 from mustdrop.oracle import masked_logits, relative_error
 
 TOLERANCE = 1e-5
-CASES = int(os.environ.get("MUSTDROP_CASES", "200"))
+CASES = int(os.environ.get("MUSTDROP_CASES", "150"))
 WORST = {"masking": 0.0, "neighbours": 0.0}
 DROPPED = []
 REFUSED = ("act earlier", "would not reach", "left no token of an image after block")

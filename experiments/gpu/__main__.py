@@ -8,8 +8,6 @@ It writes one JSON, anew after every step, and one table, anew after every cell,
 is killed leaves what it measured. See experiments/gpu/README.md.
 """
 
-import mustdrop.harness.waiting  # noqa: F401, I001  (first: torch reads it when it loads)
-
 import argparse
 import json
 import re
