@@ -180,7 +180,7 @@ def job(cfg: DictConfig) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         require_own_model(cfg)
-        if cfg.calibration.write and cfg.budget is not None:
+        if cfg.calibration.write and cfg["budget"] is not None:
             require_free(cfg, tuned_path(cfg))
         done = calibrate(cfg, console)
         console.print(f"{cfg.method.name} at {cfg.budget.name}: {told(cfg, done)}")
