@@ -145,9 +145,12 @@ def _decode(
         follow = position[alive[-1]] + 1
         if run.stages.decode_positions == "cache_length" and _changed(ledger):
             follow = torch.tensor(len(ledger.cached[layer]), device=hidden.device)
-        rotary = model.rotary_emb(hidden, position_ids=torch.cat([position, follow + new])[None])
+        position_ids = torch.cat([position, follow + new])[None]
+        rotary = model.rotary_emb(hidden, position_ids=position_ids)
         mask = _additive(_seen(ledger, layer, total), hidden)
-        hidden = module(hidden, attention_mask=mask, position_embeddings=rotary)
+        hidden = module(
+            hidden, attention_mask=mask, position_embeddings=rotary, position_ids=position_ids
+        )
         before = alive
     return hidden
 

@@ -13,6 +13,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    Ministral3Config,
     MistralConfig,
     PhiConfig,
     Qwen2Config,
@@ -111,6 +112,7 @@ FIT = {
     "qwen2": Qwen2Config(**GROUPED, use_sliding_window=False, sliding_window=16),
     "qwen3": Qwen3Config(**GROUPED, head_dim=8),
     "granite": GraniteConfig(**GROUPED),
+    "ministral3": Ministral3Config(**GROUPED, head_dim=8, sliding_window=None),  # reads positions
     "phi": PhiConfig(**GROUPED, partial_rotary_factor=0.5),
 }
 

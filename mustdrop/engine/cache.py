@@ -14,6 +14,8 @@ from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import CacheView, DecodeStrategy
 
+_Rotary = tuple[Tensor, tuple[Tensor, Tensor]]  # positions, and their rotary embeddings
+
 
 @dataclass(eq=False)
 class DecodePass:
@@ -44,7 +46,7 @@ class DecodePass:
     last: Int[Tensor, " batch"]
 
     def __post_init__(self) -> None:
-        self.rotary: dict[tuple | int, tuple[Tensor, Tensor]] = {}
+        self.rotary: dict[tuple | int, _Rotary] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
 
     def compact(
@@ -97,26 +99,28 @@ class DecodePass:
         hidden = args[0]
         past = self.layers[layer].get_seq_length()
         new = past - self.lengths[layer]
-        given = kwargs["position_ids"]
+        ids = kwargs["position_ids"]
         fitting: dict[str, Any] = {
             "attention_mask": self.masks.decode(self.pads[layer], past + 1, hidden),
-            "position_ids": None,
         }
         if self.positions == "cache_length":
             cached = tuple(self.lengths[layer] + new - pad for pad in self.pads[layer])
             if cached not in self.rotary:
                 ids = self.first + torch.tensor(cached, device=self.first.device)
                 self.rotary[cached] = self._rotary(hidden, ids)
-            fitting["position_embeddings"] = self.rotary[cached]
+            ids, fitting["position_embeddings"] = self.rotary[cached]
         elif (shift := self.shifts[layer]) is not None:
             if id(shift) not in self.rotary:  # layers between two drops share one tensor
-                self.rotary[id(shift)] = self._rotary(hidden, given[:, 0].to(shift.device) - shift)
-            fitting["position_embeddings"] = self.rotary[id(shift)]
+                self.rotary[id(shift)] = self._rotary(hidden, ids[:, 0].to(shift.device) - shift)
+            ids, fitting["position_embeddings"] = self.rotary[id(shift)]
+        fitting["position_ids"] = None if self.masks.flash else ids
         return args, {**kwargs, **fitting}
 
-    def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
+    def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> _Rotary:
+        """Positions of the new tokens, and their rotary embeddings."""
         position_ids = ids[:, None].to(hidden.device)
-        return self.adapter.language_model.rotary_emb(hidden, position_ids=position_ids)
+        rotary_emb = self.adapter.language_model.rotary_emb
+        return position_ids, rotary_emb(hidden, position_ids=position_ids)
 
     def next_positions(self) -> Tensor:
         """Original position of the token now being decoded, for callers that pass none."""

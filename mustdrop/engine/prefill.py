@@ -55,6 +55,7 @@ class PrefillPass(PrefillState):
         self.length = self.inputs.shape[1]
         self.dropped = False
         self.shifts: Tensor | None = None
+        self.position_ids: Tensor | None = None
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """Take the queries and keys of a layer after which the strategy acts."""
@@ -101,7 +102,7 @@ class PrefillPass(PrefillState):
         fitting = {
             "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
             "position_embeddings": self.rotary,
-            "position_ids": None,
+            "position_ids": None if self.masks.flash else self.position_ids,
         }
         return (hidden, *args[1:]), {**kwargs, **fitting}
 
@@ -142,11 +143,12 @@ class PrefillPass(PrefillState):
 
     def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
         """Rotary embeddings of the survivors: of their original positions, or counted anew."""
+        positions = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
+        self.position_ids = positions.to(hidden.device)
         if any(prompt.recounted for prompt in self.prompts):
             self.shifts = torch.stack([p.last - p.position[-1] for p in self.prompts])
-            index = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
             rotary_emb = self.adapter.language_model.rotary_emb
-            self.rotary = rotary_emb(hidden, position_ids=index.to(hidden.device))
+            self.rotary = rotary_emb(hidden, position_ids=self.position_ids)
             return
         index = align([prompt.alive for prompt in self.prompts], self.input_pads)
         cos, sin = (

@@ -168,7 +168,10 @@ def _look_ahead(
     states = module.input_layernorm(hidden[own, stage.pads[number] :])
     try:
         with attention_tap({module.self_attn: catch}):
-            module.self_attn(states, position_embeddings=(cos, sin), attention_mask=None)
+            module.self_attn(
+                states, position_embeddings=(cos, sin), attention_mask=None,
+                position_ids=stage.prompts[number].position[None].to(states.device),
+            )  # fmt: skip
     except _Caught:
         pass
     query, key, _ = caught[0]
