@@ -156,12 +156,17 @@ def test_a_draw_is_the_same_in_every_dtype_of_the_model(kind, dtype):
     known = [{"target_patches": np.zeros((6, 6), dtype=bool)}]
     one = tiny_prompt(tiny_llava())
     drawn = []
-    for model in (tiny_llava(), tiny_llava(dtype=dtype)):
+    # the processor makes float32 pixels; many callers cast them before they call the model
+    for model, pixels in (
+        (tiny_llava(), torch.float32),
+        (tiny_llava(dtype=dtype), torch.float32),
+        (tiny_llava(dtype=dtype), torch.bfloat16),
+    ):
         with dropper.attach(model, known) as run:
-            greedy(model, one, 2)  # float32 pixels, as a processor makes them
+            greedy(model, {**one, "pixel_values": one["pixel_values"].to(pixels)}, 2)
         ledger = run.ledgers[0]
         drawn.append([ledger.alive[5].tolist(), ledger.cached[4].tolist()])
-    assert drawn[0] == drawn[1]
+    assert drawn[0] == drawn[1] == drawn[2]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -11,7 +12,11 @@ from mustdrop.functional import stable_seed
 
 
 def image_key(pixels: Tensor | None, image: int) -> int:
-    """Key of an image of the batch, by its pixels.
+    """Key of an image of the batch, by its pixels rounded to bfloat16.
+
+    Pixels that a caller cast to bfloat16 so have the key of the float32 ones that the processor
+    made. Pixels cast to float16 have another: it is no refinement of bfloat16, so no rounding
+    serves both.
 
     Raises:
         ValueError: If no pixels were given.
@@ -19,7 +24,7 @@ def image_key(pixels: Tensor | None, image: int) -> int:
     if pixels is None:
         raise ValueError("random draws are keyed by the image, but no pixel_values were seen")
     values = pixels.reshape(-1, *pixels.shape[-3:])[image]
-    return stable_seed(values.float().cpu().numpy().tobytes())
+    return stable_seed(values.bfloat16().cpu().view(torch.int16).numpy().tobytes())
 
 
 def prompt_keys(

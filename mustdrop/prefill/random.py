@@ -15,8 +15,8 @@ class Random(PrefillStrategy):
     """Keep vision tokens drawn uniformly, the same ones in every run and batch of a sample.
 
     Source: control, ours. The draw depends on seed, prompt, image and layer alone. The image enters
-        by its pixels as the model is given them: pass the processor's float32 pixels, which the
-        model casts by itself, so that a sample's draw is the same in float16 and bfloat16.
+        by its pixels rounded to bfloat16: the processor's float32 pixels and those cast to bfloat16
+        give one draw, whatever the model's dtype. Pixels cast to float16 give another.
 
     Attributes:
         keep: Vision tokens kept per prompt.
