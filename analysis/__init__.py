@@ -1,3 +1,3 @@
 """Records to tables, figures and statistics; published numbers beside them. Never loads a model."""
 
-import mustdrop.harness.waiting  # noqa: F401  # before a ledger loads torch
+import mustdrop.openmp  # noqa: F401  # before a ledger loads torch

@@ -8,7 +8,7 @@ ratio 1. Ratios are taken pair by pair, in turn, in one process on one thread, f
     python experiments/bench.py --rounds 40 --out experiments/records/bench.json
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import json
 import platform

@@ -8,7 +8,7 @@ A budget that the method cannot meet is written too: its cell then says ``floor 
 running.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from functools import lru_cache
@@ -23,18 +23,18 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
-from experiments.compose import CLOSED_FORMS, adopt, composed, conf_dir
-from experiments.messages import BAD_INPUT, KNOWN, ending, message
-from experiments.names import require_fields, require_names
-from experiments.passes import batches, moving
-from experiments.thresholds import require_own_model
-from experiments.tuned import Calibrated, require_free, tuned_path, write
+from experiments.calibration_batches import batches, moving
+from experiments.checks.thresholds import require_own_model
+from experiments.cli.errors import BAD_INPUT, KNOWN, ending, message
+from experiments.tuned_table import Calibrated, require_free, tuned_path, write
+from mustdrop.calibration.observe import unset, watch
+from mustdrop.calibration.replay import Replay
+from mustdrop.calibration.search import Found, OutOfReach
+from mustdrop.calibration.threshold import executed, threshold, with_field
+from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
-from mustdrop.harness.calibration.replay import Replay
-from mustdrop.harness.calibration.search import Found, OutOfReach
-from mustdrop.harness.calibration.threshold import executed, threshold, with_field
-from mustdrop.harness.calibration.watch import unset, watch
-from mustdrop.harness.checkpoint import Checkpoint
+from mustdrop.presets.compose import CLOSED_FORMS, adopt, composed, conf_dir
+from mustdrop.presets.names import require_fields, require_names
 
 failures: list[str] = []
 

@@ -7,7 +7,7 @@ python experiments/demo.py
 python experiments/demo.py benchmark.limit=70 output_root=quick
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.compose import composed
-from experiments.messages import leave
+from experiments.cli.errors import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
+from mustdrop.presets.compose import composed
 
 DRAWN = ("mustdrop", "t128")
 
@@ -27,9 +27,9 @@ DRAWN = ("mustdrop", "t128")
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
     """One picture for each question whose ledger was kept: what left where."""
     from analysis.figures.overlays import draw
-    from mustdrop.harness.record import read_samples, run_folder, trace_path
     from mustdrop.ledger import TokenLedger
     from mustdrop.pocket import sample
+    from mustdrop.runs.folder import read_samples, run_folder, trace_path
 
     run_at = run_folder(record["config"])
     drawn = []

@@ -8,7 +8,7 @@ python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   #
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import shlex
 import signal
 import sys
@@ -24,29 +24,29 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.checks import checked, chosen_traces, require_places, require_ready
-from experiments.compose import adopt, conf_dir
-from experiments.messages import BAD_INPUT, BUSY, KNOWN, ending, message
-from experiments.names import require_fields, require_names
-from experiments.outcome import summary
-from experiments.remedies import typed
+from experiments.checks.remedies import typed
+from experiments.checks.run_checks import checked, chosen_traces, require_places, require_ready
+from experiments.checks.thresholds import differing
+from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, ending, message
+from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
-from experiments.thresholds import differing
 from experiments.tracking.follow import catch_up, watched
-from mustdrop.harness.budget import unreachable
-from mustdrop.harness.fingerprint import Fingerprint, model_inputs
-from mustdrop.harness.mending import damage
-from mustdrop.harness.parts import parts_folder, put_aside
-from mustdrop.harness.ranks import OK, Turn, next_turn
-from mustdrop.harness.record import TornFile, finished, read_record, run_folder
-from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
-from mustdrop.harness.summary import floor_record
+from mustdrop.budgets.closed_form import unreachable
+from mustdrop.evaluation.ranks import OK, Turn, next_turn
+from mustdrop.presets.compose import adopt, conf_dir
+from mustdrop.presets.names import require_fields, require_names
+from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
+from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
+from mustdrop.runs.repair import damage
+from mustdrop.runs.shards import parts_folder, put_aside
+from mustdrop.runs.summary import floor_record
+from mustdrop.runs.writer import Busy, Run, Unwritable, note_failure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mustdrop.harness.cell import Cell
-    from mustdrop.harness.checkpoint import Checkpoint
+    from mustdrop.checkpoint import Checkpoint
+    from mustdrop.evaluation.job import Cell
 
 
 def run(cfg: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
     done = None if config["force"] or torn else finished(folder, limit, traces)
     if done is not None:
         told = "done before"
-        if Fingerprint.of(config).differs(done["fingerprint"]):
+        if run_fingerprint(config).differs(done["fingerprint"]):
             told += " by other code, weights or rows; force=true measures anew"
         print(summary(done, folder, told))
         catch_up(config["tracker"], folder)
@@ -115,7 +115,7 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
     told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
         watched(config["tracker"], folder) as tracker,
-        Run(folder, Fingerprint.of(config, fetch=True), told, config["force"]) as ours,
+        Run(folder, run_fingerprint(config, fetch=True), told, config["force"]) as ours,
     ):
         tracker.start()
         floor = unreachable(config)
@@ -140,7 +140,7 @@ def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn
     heard, _ = turn.hear("start", "end")
     if heard == "start":
         with turn.telling(f"share {turn.rank}"):
-            built(cfg, config).share(folder, Fingerprint.of(config, fetch=True).id, turn)
+            built(cfg, config).share(folder, run_fingerprint(config, fetch=True).id, turn)
     _, told = turn.hear("end")
     record = read_record(folder)
     if told != OK or record is None:
@@ -170,8 +170,8 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
     """What the config names. A finished run needs none of these imports."""
     import torch
 
-    from mustdrop.harness.cell import Cell
-    from mustdrop.harness.checkpoint import Checkpoint
+    from mustdrop.checkpoint import Checkpoint
+    from mustdrop.evaluation.job import Cell
 
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])

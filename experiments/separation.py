@@ -9,7 +9,7 @@ python experiments/separation.py
 python experiments/separation.py benchmark.limit=160 output_root=quick
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ from rich.table import Table
 from analysis.records.cells import Cell, load
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
-from experiments.compose import composed
-from experiments.messages import leave
+from experiments.cli.errors import leave
 from experiments.run import run_all
 from experiments.sweeps.cells import plan
+from mustdrop.presets.compose import composed
 
 BUDGETS = {"t288": 288, "t144": 144, "t64": 64}
 RANKING = ("random", "cls_topk", "text_topk")  # each is to beat those before

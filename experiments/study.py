@@ -139,5 +139,5 @@ class SharedStudy:
             )
             raise ValueError(
                 f"the study in {self.folder} was begun with other settings ({told}): its trials do "
-                "not compare with new ones; front.name=<another> begins anew"
+                "not compare with new ones; pareto.name=<another> begins anew"
             )

@@ -11,7 +11,7 @@ What follows the name are overrides, as experiments/run.py takes them: model=poc
 A sweep without a preset is called none: plan none method=fastv,random. status takes a folder too.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 import time
@@ -25,12 +25,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.cli.errors import BAD_INPUT, KNOWN, message
 from experiments.sweeps.cells import Cell, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from experiments.sweeps.launch import require_start, tabulate
 from experiments.sweeps.ready import UNREADY
-from mustdrop.harness.standing import SETTLED, Standing
+from mustdrop.runs.status import SETTLED, Standing
 
 COLOURS = {
     "done": "green", "floor": "green", "running": "cyan", "pending": "dim", "stale": "yellow",
@@ -85,8 +85,8 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
     Returns:
         1 if some of it is still not done.
     """
-    from experiments.compose import composed
     from experiments.run import attempt
+    from mustdrop.presets.compose import composed
 
     again = [c for c in cells if c.config and c.standing.state in ("failed", "stopped", "stale")]
     console.print(f"{len(again)} of {len(cells)} cells again")

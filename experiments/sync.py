@@ -8,7 +8,7 @@ python experiments/sync.py outputs/demo --dry-run  # only say what would be done
 python experiments/sync.py outputs --tracker wandb # those made with tracker=none too
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import fcntl
 import sys
@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.compose import composed, resolved
-from experiments.messages import leave
+from experiments.cli.errors import leave
 from experiments.tracking.follow import told_whole, watched
-from mustdrop.harness.mending import read_config
-from mustdrop.harness.record import TornFile
-from mustdrop.harness.tracking.service import read
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import TornFile
+from mustdrop.runs.repair import read_config
+from mustdrop.tracking.service import read
 
 
 def folders(roots: Sequence[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ sample that is answered otherwise than its record says (other code, other arithm
 and is told of.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.compose import resolved
-from experiments.messages import leave
+from experiments.cli.errors import leave
 from experiments.run import built
-from mustdrop.harness.mending import read_config
-from mustdrop.harness.record import read_records, read_samples, trace_path
-from mustdrop.harness.run import writing
-from mustdrop.harness.traces import Trace
+from mustdrop.presets.compose import resolved
+from mustdrop.runs.folder import read_records, read_samples, trace_path
+from mustdrop.runs.repair import read_config
+from mustdrop.runs.trace import Trace
+from mustdrop.runs.writer import writing
 
 FIRST = "0-11"
 
@@ -148,7 +148,7 @@ def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
         run: What is left.
         keep: Whether traces are written.
     """
-    from mustdrop.harness.tracing import trace
+    from mustdrop.evaluation.trace import trace
 
     cfg = OmegaConf.create(read_config(run.folder))
     assert isinstance(cfg, DictConfig)

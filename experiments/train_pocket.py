@@ -9,7 +9,7 @@ mustdrop/pocket/checkpoint/, and which ``mustdrop.pocket.load(folder=...)`` read
 ``output``.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import json
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from mustdrop.pocket import SPLITS, Score, answer, exact_match, load, sample
-from mustdrop.pocket.curve import Curve
-from mustdrop.pocket.recipe import Recipe
-from mustdrop.pocket.team import Team, team
-from mustdrop.pocket.training import Training
+from mustdrop.pocket.training.curve import Curve
+from mustdrop.pocket.training.recipe import Recipe
+from mustdrop.pocket.training.team import Team, team
+from mustdrop.pocket.training.trainer import Training
 
 
 @hydra.main(version_base=None, config_path="../conf", config_name="train_pocket")

@@ -10,6 +10,9 @@ from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
+from omegaconf import OmegaConf
+
+from experiments.cluster.site_file import for_submitit
 
 
 class ArrayLauncher(SlurmLauncher):
@@ -49,4 +52,6 @@ class ArrayConf(SlurmQueueConf):
     _target_: str = "hydra_plugins.mustdrop_slurm.ArrayLauncher"
 
 
+# what ``${site:...}`` in conf/launcher/slurm.yaml stands for
+OmegaConf.register_new_resolver("site", for_submitit, replace=True)
 ConfigStore.instance().store(group="hydra/launcher", name="slurm_array", node=ArrayConf())

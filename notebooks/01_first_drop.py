@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from mustdrop import TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
-from mustdrop.oracle import masked_logits
+from mustdrop.masked import masked_logits
 from mustdrop.pocket import load, prompt, sample
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV

@@ -6,7 +6,7 @@
 Knows nothing about what they do.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import os
 import sys

@@ -13,11 +13,11 @@ from hydra.utils import instantiate
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from experiments.compose import composed
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import window_similarity, windows
-from mustdrop.oracle import masked_logits
+from mustdrop.masked import masked_logits
 from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.presets.compose import composed
 
 IMAGE_TOKEN = 320  # one past the authors' vocabulary
 STEPS = 5

@@ -7,8 +7,8 @@ import torch
 from fake_views import prefill_view
 from torch import Tensor
 
+from mustdrop.budgets.schedules import average, pyramid_ratios
 from mustdrop.functional import attention_rows
-from mustdrop.harness.schedules import average, pyramid_ratios
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 
 GIVEN = {

@@ -12,10 +12,10 @@ from golden_mustdrop import IMAGE_TOKEN, LlavaForConditionalGeneration, inputs
 from hydra.utils import instantiate
 from torch import Tensor
 
-from experiments.compose import composed
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import density_peaks
 from mustdrop.prefill.sparsevlm import SparseVLM
+from mustdrop.presets.compose import composed
 
 INPUTS = {"image_u8", "input_ids", "scale", "bias", "v_token_start"}
 

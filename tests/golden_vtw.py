@@ -5,7 +5,7 @@ import torch
 from fake_views import prefill_view
 from torch import Tensor
 
-from mustdrop.harness.calibration.withdraw import FIRST, divergence, first_within
+from mustdrop.calibration.vtw import FIRST, divergence, first_within
 from mustdrop.prefill.vtw import VTW
 
 GIVEN = {"hidden", "sys_len", "img_len", "logits_full", "logits_withdrawn", "eta"}

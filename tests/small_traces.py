@@ -8,8 +8,8 @@ from PIL import Image
 from results import write
 from traced_runs import BEFORE
 
-from mustdrop.harness.record import trace_path
-from mustdrop.harness.traces import Gaze, Look, Trace
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Gaze, Look, Trace
 
 SIDE = 4  # patches across
 ALL = tuple(range(SIDE**2))

@@ -8,9 +8,9 @@ from models import batch, greedy, prompt, tiny_llava
 from mustdrop import Reduction, TokenDropper, VisionStrategy
 from mustdrop.engine.arrival import Arrival, arrange, entering
 from mustdrop.engine.image import EncodedImage
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import OFF_GRID, adapter_for
 from mustdrop.models.llava import LlavaAdapter
-from mustdrop.oracle import masked_logits, relative_error
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_seeds_of_random_are_averaged_and_other_differences_are_not(root):
 
 
 def test_a_control_on_another_image_is_not_vanilla(root):
-    blank = {"image": {"_target_": "mustdrop.harness.inputs.Blank", "name": "blank"}}
+    blank = {"image": {"_target_": "mustdrop.evaluation.image_controls.Blank", "name": "blank"}}
     write(root, "vanilla", "none", 576.0, draws(9, p=0.2), key="blank", config=blank)
     frame = summary(root)
     assert row(frame, "mustdrop")["vs_vanilla"] == pytest.approx(
@@ -182,7 +182,9 @@ def test_a_row_is_held_against_its_own_schedule_whatever_its_budget(root):
 
 def test_controls_beside_a_method_make_it_no_other_method(root):
     """Random arms with and without something beside them are seeds of one setting."""
-    asked = {"controls": {"_target_": "mustdrop.harness.controls.Controls", "name": "standard"}}
+    asked = {
+        "controls": {"_target_": "mustdrop.evaluation.token_controls.Controls", "name": "standard"}
+    }
     write(root, "random", scores=draws(7), key="k2", seed=1, config=asked)
     pairs = np.array(draws(2)) - (np.array(draws(1)) + np.array(draws(7))) / 2
     assert row(summary(root), "mustdrop")["vs_random"] == pytest.approx(pairs.mean())

@@ -21,10 +21,10 @@ from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
 
 from experiments.calibrate import calibrate
-from experiments.compose import composed, conf_dir
 from experiments.run import main, run
-from mustdrop.harness.answers import scores
-from mustdrop.harness.record import read_samples
+from mustdrop.evaluation.answers import scores
+from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.runs.folder import read_samples
 from tests.standins import PEOPLE, ROWS, picture, write, write_benchmark
 
 NAMES = sorted(ROWS)

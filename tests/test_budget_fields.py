@@ -14,11 +14,11 @@ from hydra.utils import get_class, instantiate
 from models import prompt, tiny_llava
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from experiments.compose import conf_dir
-from experiments.messages import KNOWN, message
+from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
-from mustdrop.harness.budget import STAGES, unreachable
-from mustdrop.harness.planned import planned, require_planned
+from mustdrop.budgets.closed_form import STAGES, unreachable
+from mustdrop.budgets.planned import planned, require_planned
+from mustdrop.presets.compose import conf_dir
 
 TOKENS, DEPTH, GRID = 40, 8, 12
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))

@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 
 from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
-from experiments import tuned
-from experiments.compose import composed, conf_dir
+from experiments import tuned_table as tuned
 from mustdrop import TokenDropper
-from mustdrop.harness.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
-from mustdrop.harness.calibration.threshold import executed, threshold, with_field
+from mustdrop.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.prefill.fastv import FastV
+from mustdrop.presets.compose import composed, conf_dir
 
 
 @pytest.mark.parametrize("sign", [1, -1])

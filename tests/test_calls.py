@@ -12,8 +12,8 @@ from mustdrop import KeyTokenStrategy, PrefillStrategy, Reduction, TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import adapter_for
-from mustdrop.oracle import masked_logits, relative_error
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.vtw import VTW

@@ -6,14 +6,14 @@ import pytest
 import torch
 from accelerate import cpu_offload, dispatch_model
 
-from experiments.compose import composed
 from mustdrop import TokenDropper
+from mustdrop.checkpoint import Checkpoint
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.harness.checkpoint import Checkpoint
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.pocket.model import CHECKPOINT
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.presets.compose import composed
 from mustdrop.vision.local_merge import LocalMerge
 from tests.models import batch, greedy, prompt, tiny_llava
 

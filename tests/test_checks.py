@@ -6,14 +6,14 @@ import shutil
 import pytest
 from rich.console import Console
 
-from experiments import checks
-from experiments.checks import require_places, require_ready
-from experiments.compose import composed, resolved
-from experiments.names import require_fields, require_names
+from experiments.checks import run_checks as checks
+from experiments.checks.run_checks import require_places, require_ready
 from experiments.sweeps import launch
 from experiments.sweeps.cells import plan
 from experiments.sweeps.ready import unready
-from mustdrop.harness.weights_mark import FILE
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.names import require_fields, require_names
+from mustdrop.provenance.weights_mark import FILE
 
 TINY_LLAVA = {
     "model_type": "llava",

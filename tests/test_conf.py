@@ -11,14 +11,14 @@ import yaml
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from experiments.compose import composed, conf_dir, resolved
 from mustdrop import TokenDropper
+from mustdrop.budgets.closed_form import STAGES, floor, keep_for, unreachable
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.harness.budget import STAGES, floor, keep_for, unreachable
-from mustdrop.harness.record import run_folder, run_key
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.runs.folder import run_folder, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
 CONF = conf_dir()

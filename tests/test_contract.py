@@ -13,10 +13,10 @@ from models import greedy
 from omegaconf import OmegaConf
 from test_refusals import state
 
-from experiments.compose import composed, conf_dir
 from mustdrop import TokenDropper
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.pocket import load, prompt, sample
+from mustdrop.presets.compose import composed, conf_dir
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # where no tuned file covers a method on this model

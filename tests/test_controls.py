@@ -10,23 +10,23 @@ from fake_views import cache_view, prefill_view
 from lmms_eval import evaluator
 from lmms_eval.tasks import TaskManager
 
-from experiments.compose import composed, resolved
 from experiments.run import run
 from mustdrop import TokenDropper
+from mustdrop.checkpoint import Checkpoint
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
-from mustdrop.harness import controls as module
-from mustdrop.harness import lmms
-from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.controls import Controls
-from mustdrop.harness.lmms import DroppedVLM
-from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation import lmms
+from mustdrop.evaluation import token_controls as module
+from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation.token_controls import Controls
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.prefill.uniform_grid import UniformGrid
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import read_samples, run_folder
 from mustdrop.strategy import ModelFacts
 from mustdrop.vision.cls_topk import ClsTopK
 

@@ -260,6 +260,6 @@ def test_public_names_are_fetched_when_asked_for():
         assert getattr(mustdrop, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         mustdrop.Nothing  # noqa: B018
-    code = "import sys, mustdrop, mustdrop.harness.record; print('transformers' in sys.modules)"
+    code = "import sys, mustdrop, mustdrop.runs.folder; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

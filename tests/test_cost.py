@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from mustdrop import TokenDropper, cost
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.harness.measure import Meter
+from mustdrop.evaluation.metrics import Meter
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction

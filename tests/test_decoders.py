@@ -23,7 +23,7 @@ from transformers import (
 from mustdrop import TokenDropper
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.random import Random
 

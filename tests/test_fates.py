@@ -6,7 +6,7 @@ from traced_runs import BEFORE, bare, ledger, life, look
 
 from analysis.records.fates import fates
 from analysis.records.patches import ENCODER, Reason, patch_fates
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.trace import Trace
 
 nan = math.nan
 ALL = list(range(16))

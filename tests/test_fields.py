@@ -16,8 +16,8 @@ from mustdrop import TokenDropper, decode, key_tokens, prefill, vision
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
 from mustdrop.decode.sink_recent import SinkRecent
+from mustdrop.evaluation.token_controls import Controls
 from mustdrop.fields import Layers, Within, plain
-from mustdrop.harness.controls import Controls
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV

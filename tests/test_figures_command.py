@@ -3,8 +3,8 @@ from results import write, write_three
 from small_traces import fastv, keep, mustdrop, vanilla, write_traced
 
 from analysis.figures import __main__ as command
-from analysis.figures.album import FIGURES
-from mustdrop.harness.traces import Trace
+from analysis.figures.catalogue import FIGURES
+from mustdrop.runs.trace import Trace
 
 
 @pytest.fixture

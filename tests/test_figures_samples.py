@@ -17,13 +17,13 @@ from small_traces import (
     write_traced,
 )
 
-from analysis.figures import attention, flow, gaze, overlays, stages, survival
+from analysis.figures import attention, decode_attention, flow, overlays, stages, survival
 from analysis.figures.filtering import judged, saving_words
 from analysis.figures.palette import look_of
 from analysis.figures.style import save
 from analysis.figures.traced import Traced, alive, traced
 from analysis.records.cells import load
-from mustdrop.harness.traces import Gaze, Trace
+from mustdrop.runs.trace import Gaze, Trace
 
 
 @pytest.fixture(scope="module")
@@ -123,36 +123,36 @@ def test_zero_attention_has_a_place_on_a_logarithmic_axis():
 
 def test_concentration_is_what_the_top_tenth_gets():
     even = Gaze(np.arange(20), np.full(20, 0.04), 0.2)
-    assert gaze.concentration(even) == pytest.approx(0.1)
+    assert decode_attention.concentration(even) == pytest.approx(0.1)
     one = Gaze(np.arange(20), np.eye(20)[3], 0.0)
-    assert gaze.concentration(one) == 1
+    assert decode_attention.concentration(one) == 1
     few = Gaze(np.arange(3), np.array([0.1, 0.3, 0.1]), 0.5)  # never less than one token
-    assert gaze.concentration(few) == pytest.approx(0.6)
-    assert np.isnan(gaze.concentration(Gaze(np.arange(0), np.zeros(0), 1.0)))
+    assert decode_attention.concentration(few) == pytest.approx(0.6)
+    assert np.isnan(decode_attention.concentration(Gaze(np.arange(0), np.zeros(0), 1.0)))
 
 
 def test_attention_to_a_merged_token_is_shared_by_its_patches():
     trace = mustdrop()
-    heat = gaze.density(trace, 0)
+    heat = decode_attention.density(trace, 0)
     assert np.nansum(heat) == pytest.approx(0.9)
     of = dict(zip(trace.gazes[0].positions - BEFORE, trace.gazes[0].vision, strict=True))
     for patch in WINDOW:
         assert heat.flat[patch] == pytest.approx(of[5] / 4)
     assert heat.flat[7] == pytest.approx(of[7])
-    gone = gaze.density(trace, 1)
+    gone = decode_attention.density(trace, 1)
     assert [patch for patch in ALL if np.isfinite(gone.flat[patch])] == [0, 1, 4, 5, 7, 8, 9]
 
 
 def test_gaze_draws_each_arm_and_refuses_other_samples(runs, sample):
-    figure = gaze.draw([sample["vanilla"], sample["mustdrop"]])
+    figure = decode_attention.draw([sample["vanilla"], sample["mustdrop"]])
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
     assert lines["vanilla"] == pytest.approx([90] * 3)
     assert set(lines) == {"vanilla", "mustdrop at 192"}
     with pytest.raises(ValueError, match="expected traces of one sample"):
-        gaze.draw([sample["vanilla"], next(traced(runs["mustdrop"], [2]))])
+        decode_attention.draw([sample["vanilla"], next(traced(runs["mustdrop"], [2]))])
     silent = Traced(runs["fastv"], "vqa", 1, Trace(fastv().ledger))
     with pytest.raises(ValueError, match="no decoding is in the trace of sample 1"):
-        gaze.draw([sample["vanilla"], silent])
+        decode_attention.draw([sample["vanilla"], silent])
 
 
 def test_a_flow_counts_tokens_wherever_they_are():
@@ -271,7 +271,7 @@ def test_no_letter_is_smaller_than_print_can_carry(sample, runs):
         stages.draw(sample["mustdrop"]),
         attention.draw(sample["mustdrop"]),
         overlays.of_trace(sample["mustdrop"]),
-        gaze.draw([sample["vanilla"], sample["mustdrop"]]),
+        decode_attention.draw([sample["vanilla"], sample["mustdrop"]]),
         survival.draw([list(traced(runs["fastv"]))]),
     ]
     for figure in figures:
@@ -288,7 +288,9 @@ def test_a_vanilla_trace_is_a_band_of_one_height(tmp_path):
 
 
 def test_gaze_and_position_bias_have_the_colours_of_their_methods(runs, sample):
-    upper = gaze.draw([sample["vanilla"], sample["mustdrop"], sample["mustdrop"]]).axes[0]
+    upper = decode_attention.draw([sample["vanilla"], sample["mustdrop"], sample["mustdrop"]]).axes[
+        0
+    ]
     found = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in upper.lines]
     vanilla, ours = look_of("vanilla"), look_of("mustdrop")
     assert found == [

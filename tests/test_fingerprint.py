@@ -1,23 +1,30 @@
 """Code, model and rows enter a run's fingerprint by content; no run mixes two of any."""
 
+import ast
 import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import datasets
 import pytest
 
-from experiments.compose import composed, resolved
-from experiments.lmms_plugin import overrides
 from experiments.run import run
-from mustdrop.harness import content, row_files, weights
-from mustdrop.harness.content import content_hash
-from mustdrop.harness.fingerprint import CHECKPOINT, MISSING, Fingerprint
-from mustdrop.harness.tasks.rows import load_rows
+from mustdrop.cli.lmms_eval_model import overrides
+from mustdrop.evaluation.tasks.rows import load_rows
 from mustdrop.pocket import CHECKPOINT as PACKAGED
+from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.provenance import checkpoint_files as weights
+from mustdrop.provenance import content, row_files
+from mustdrop.provenance import fingerprint as found
+from mustdrop.provenance.content import content_hash
+from mustdrop.provenance.fingerprint import code_hashes, library_versions, run_fingerprint
+from mustdrop.provenance.syntax import syntax_hash
+from mustdrop.runs.fingerprint import MISSING, Fingerprint
 from tests.standins import ROWS, write, write_benchmark
 
 DECIDING = (
@@ -44,34 +51,164 @@ def inputs(**nodes):
     """The model's and the rows' part of a fingerprint."""
     model = {"pretrained": "packaged", "revision": None, **nodes.get("model", {})}
     config = {"model": model, "benchmark": {"task": nodes.get("task", {})}}
-    return dict(Fingerprint.of(config).inputs)
+    return dict(run_fingerprint(config).inputs)
 
 
-def test_every_file_of_the_packaged_model_that_decides_an_answer_is_in_it(tmp_path):
-    folder = tmp_path / CHECKPOINT
+def fingerprint(*overrides):
+    return run_fingerprint(resolved(composed(*overrides)))
+
+
+def test_every_file_of_the_packaged_model_that_decides_an_answer_is_in_it(tmp_path, monkeypatch):
+    folder = tmp_path / "mustdrop" / "pocket" / "checkpoint"
     folder.mkdir(parents=True)
     for name in (*DECIDING, "README.md", "curve.csv"):
         (folder / name).write_text(name)
-    before = Fingerprint.now(tmp_path)
-    assert {f"{CHECKPOINT}/{name}" for name in DECIDING} == set(before.files)
-    assert before.files.keys() <= Fingerprint.now().files.keys()
+    monkeypatch.setattr(found, "CHECKPOINT", folder)
+    monkeypatch.setattr(found, "PACKAGE", tmp_path / "mustdrop")
+    before = fingerprint()
+    inside = {name for name in before.files if name.startswith("mustdrop/pocket/checkpoint/")}
+    assert inside == {f"mustdrop/pocket/checkpoint/{name}" for name in DECIDING}
     for name in DECIDING:
         edit(folder / name)
-        after = Fingerprint.now(tmp_path)
-        assert before.differences(after) == [f"mustdrop/{CHECKPOINT}/{name} changed"]
+        after = fingerprint()
+        assert before.differences(after) == [f"mustdrop/pocket/checkpoint/{name} changed"]
         assert after.id != before.id
         before = after
     edit(folder / "README.md")
-    assert Fingerprint.now(tmp_path).id == before.id
+    assert fingerprint().id == before.id
+
+
+def test_the_packaged_model_is_nothing_to_a_run_of_another_model():
+    other = fingerprint("model=pocket", f"model.pretrained={PACKAGED}")
+    assert not [name for name in other.files if "checkpoint/" in name]
+    assert len(other.inputs) == len(DECIDING)
 
 
 def test_libraries_that_make_pixels_and_tokens_are_in_it():
     decide = {"torch", "transformers", "tokenizers", "pillow", "numpy", "datasets", "lmms-eval"}
-    assert set(Fingerprint.now().versions) == decide
-    assert "none" not in Fingerprint.now().versions.values()
-    own = Fingerprint.of({"model": {"pretrained": str(PACKAGED)}, "benchmark": {"task": {}}})
+    assert set(library_versions()) == decide == set(fingerprint().versions)
+    assert "none" not in library_versions().values()
+    own = run_fingerprint({"model": {"pretrained": str(PACKAGED)}, "benchmark": {"task": {}}})
     # with it, transformers takes another backend of the image processor
     assert set(own.versions) == {*decide, "torchvision"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "modules"),
+    [
+        ((), ("prefill/dual_attention", "vision/local_merge", "key_tokens/cls_attention")),
+        (("method=fastv", "budget=t128"), ("prefill/fastv",)),
+        (("method=vanilla", "image=wrong"), ("evaluation/image_controls",)),
+        (("benchmark=pocket_pope",), ("evaluation/tasks/pocket_pope", "pocket/questions")),
+    ],
+)
+def test_the_code_of_a_run_is_what_it_imports(overrides, modules):
+    files = set(code_hashes(resolved(composed(*overrides))))
+    always = ("engine/session", "engine/cache", "models/llava", "reduction", "cost", "functional")
+    assert {f"mustdrop/{name}.py" for name in (*modules, *always)} <= files
+    for name in ("prefill/sparsevlm", "vision/tome", "runs/writer", "cli/lmms_eval_model"):
+        assert f"mustdrop/{name}.py" not in files
+    assert ("mustdrop/prefill/fastv.py" in files) == ("method=fastv" in overrides)
+
+
+def test_every_module_that_a_run_loads_of_ours_is_in_it_or_decides_nothing(tmp_path):
+    """Python's own list of loaded modules, after a run, beside what the syntax trees say."""
+    script = f"""
+import sys
+from experiments.run import run
+from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.provenance.fingerprint import ASIDE, code_hashes
+cfg = composed("benchmark.limit=1", "output_root={tmp_path}")
+run(cfg)
+names = [name for name in sys.modules if name.startswith("mustdrop.")]
+files = {{sys.modules[name].__file__.partition("/mustdrop/")[2] for name in names
+         if not name.startswith(ASIDE) and hasattr(sys.modules[name], "__path__") is False}}
+hashed = {{name.removeprefix("mustdrop/") for name in code_hashes(resolved(cfg))}}
+print("missing", sorted(files - hashed))
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    missing = told.stdout.splitlines()[-1].removeprefix("missing ")
+    # what composes a config and checks a budget decides no answer: the config is in the run's key
+    allowed = {"openmp.py", "presets/", "budgets/"}
+    assert all(name.startswith(tuple(allowed)) for name in ast.literal_eval(missing)), missing
+
+
+def test_comments_docstrings_and_layout_change_nothing(tmp_path):
+    path, hashes = tmp_path / "a.py", set()
+    for code in (
+        "def f(x):\n    return x + 1\n",
+        '"""A module."""\n\ndef f(x):\n    """A function."""\n    # a comment\n    return x + 1\n',
+        "def f(\n    x,\n):\n    return (\n        x + 1\n    )\n",
+    ):
+        path.write_text(code)
+        hashes.add(syntax_hash(path))
+    assert len(hashes) == 1
+    for code in (
+        "def f(x):\n    return x + 2\n",
+        "def f(x):\n    return x - 1\n",
+        "def f(y):\n    return y + 1\n",
+    ):
+        path.write_text(code)
+        hashes.add(syntax_hash(path))
+    assert len(hashes) == 4
+
+
+def test_strategies_of_the_users_own_are_code_of_the_run(tmp_path, monkeypatch):
+    package = tmp_path / "their_methods"
+    (package / "deep").mkdir(parents=True)
+    for name in ("__init__", "deep/__init__"):
+        (package / f"{name}.py").write_text("")
+    (package / "keep.py").write_text("from .deep import scores\n\n\nclass Keep:\n    pass\n")
+    (package / "deep" / "scores.py").write_text(
+        "def late():\n    from their_methods import other\n"
+    )
+    (package / "other.py").write_text("x = 1\n")
+    (package / "unused.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = resolved(composed())
+    config["prefill"] = {"_target_": "their_methods.keep.Keep"}
+    files = code_hashes(config)
+    theirs = {name for name in files if name.startswith("their_methods/")}
+    assert theirs == {
+        f"their_methods/{name}.py"
+        for name in ("keep", "deep/__init__", "deep/scores", "__init__", "other")
+    }
+    (package / "other.py").write_text("x = 2\n")
+    after = code_hashes(config)
+    assert [name for name in files if files[name] != after[name]] == ["their_methods/other.py"]
+
+
+def test_a_new_module_changes_no_fingerprint(tmp_path):
+    """A method that is added leaves all other runs valid."""
+    root = tmp_path / "copy"
+    shutil.copytree(
+        Path(found.__file__).parents[1],
+        root / "mustdrop",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    shutil.copytree(conf_dir(), root / "conf")
+    script = (
+        "from mustdrop.presets.compose import composed, conf_dir, resolved;"
+        "from mustdrop.provenance.fingerprint import run_fingerprint;"
+        "print(run_fingerprint(resolved(composed())).id)"
+    )
+
+    def identity():
+        return subprocess.run(
+            [sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    before = identity()
+    (root / "mustdrop" / "prefill" / "keep_first.py").write_text("x = 1\n")
+    font = root / "mustdrop" / "pocket" / "font.py"
+    font.write_text("# a comment\n" + font.read_text())
+    assert identity() == before
+    session = root / "mustdrop" / "engine" / "session.py"
+    session.write_text(session.read_text() + "\nX = 1\n")
+    assert identity() != before
 
 
 def test_a_model_of_the_users_own_enters_by_what_is_in_its_files(tmp_path):
@@ -111,10 +248,10 @@ def test_a_model_of_the_hub_enters_by_its_commit(monkeypatch):
 def test_what_is_not_there_makes_no_record_another_ones():
     lacking = {"pretrained": "/no/where"}
     assert inputs(model=lacking) == {"model.pretrained": MISSING}
-    mark = Fingerprint.of({"model": lacking, "benchmark": {"task": {}}})
+    mark = run_fingerprint({"model": lacking, "benchmark": {"task": {}}})
     assert not mark.differs("0" * 16)
-    assert Fingerprint.now().differs("0" * 16)
-    assert not Fingerprint.now().differs(Fingerprint.now().id)
+    assert fingerprint().differs("0" * 16)
+    assert not fingerprint().differs(fingerprint().id)
     assert Fingerprint({}, {}).differences(mark)[0] == f"model.pretrained {MISSING}"
     assert inputs(task={"data": "/no/rows", "subset": None, "split": "test"}) == {
         "benchmark.data": MISSING

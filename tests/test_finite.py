@@ -11,12 +11,12 @@ from test_lmms import SPLIT, evaluated, pocket, task  # noqa: F401  (fixtures)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mustdrop import TokenDropper
+from mustdrop.calibration.threshold import executed
+from mustdrop.calibration.vtw import divergences
 from mustdrop.engine.finite import FiniteNotes, NotFinite
-from mustdrop.harness.answers import generate_options
-from mustdrop.harness.calibration.threshold import executed
-from mustdrop.harness.calibration.withdraw import divergences
-from mustdrop.harness.controls import Controls
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation.answers import generate_options
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation.token_controls import Controls
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
@@ -390,8 +390,8 @@ def test_a_checkpoint_that_overflows_ends_no_run_as_measured(tmp_path, method, m
 
     from test_run import command
 
-    from mustdrop.harness.record import read_status
     from mustdrop.pocket import CHECKPOINT, load
+    from mustdrop.runs.folder import read_status
 
     folder = tmp_path / "checkpoint"
     shutil.copytree(CHECKPOINT, folder)

@@ -57,7 +57,7 @@ def test_the_core_imports_with_every_upper_library_blocked():
 
 
 def test_the_block_stops_the_harness():
-    done = python(BLOCK, "import mustdrop.harness.lmms")
+    done = python(BLOCK, "import mustdrop.evaluation.lmms")
     assert done.returncode != 0
     assert "No module named 'lmms_eval'" in done.stderr
 

@@ -5,7 +5,7 @@ import torch
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
 
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,7 +11,6 @@ from models import greedy, tiny_llava
 from models import prompt as tiny_prompt
 from test_fields import SOUND, strategies
 
-from experiments.compose import conf_dir
 from mustdrop import (
     KeyTokenStrategy,
     PrefillStrategy,
@@ -21,8 +20,8 @@ from mustdrop import (
 )
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import Scheduled
-from mustdrop.harness.chat import prompt_inputs, read_chat
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation.chat import prompt_inputs, read_chat
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.pocket import load, prompt, sample
 from mustdrop.prefill.dual_attention import DualAttention
@@ -32,6 +31,7 @@ from mustdrop.prefill.random import Random
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.prefill.text_topk import TextTopK
+from mustdrop.presets.compose import conf_dir
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.known_patches import KnownPatches

@@ -7,19 +7,19 @@ from lmms_eval import evaluator
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 
-from experiments.compose import composed, resolved
 from experiments.run import run
 from mustdrop import TokenDropper
-from mustdrop.harness.chat import pictures, read_chat, replaced, shorter_side
-from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.inputs import Beside, Blank, NoImage, Resized, Wrong
-from mustdrop.harness.lmms import DroppedVLM
-from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.tasks.pocket_pope import PocketPOPE
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
+from mustdrop.checkpoint import Checkpoint
+from mustdrop.evaluation.chat import pictures, read_chat, replaced, shorter_side
+from mustdrop.evaluation.image_controls import Beside, Blank, NoImage, Resized, Wrong
+from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.tasks.pocket_pope import PocketPOPE
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.pocket.dataset import pope, sample
 from mustdrop.pocket.evaluation import prompt
 from mustdrop.prefill.fastv import FastV
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import read_samples, run_folder
 from mustdrop.vision.known_patches import KnownPatches
 from tests.standins import write_benchmark
 

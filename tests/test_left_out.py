@@ -13,14 +13,14 @@ from small_traces import write_traced
 from analysis.claims.__main__ import main as claims
 from analysis.claims.compare import main as compare
 from analysis.figures import __main__ as figures_command
-from analysis.figures import front
+from analysis.figures import pareto as front
 from analysis.figures.__main__ import main as figures
 from analysis.figures.traced import traced
 from analysis.figures.tradeoff import tradeoff
 from analysis.records.cells import load
 from analysis.records.left_out import LeftOut, in_words
 from analysis.report.__main__ import main as report
-from analysis.report.gathering import gather
+from analysis.report.page_data import gather
 from analysis.tables import summary
 from analysis.tables.__main__ import main
 

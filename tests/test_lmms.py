@@ -9,10 +9,10 @@ from lmms_eval.tasks import TaskManager
 from PIL import Image
 
 from mustdrop import TokenDropper
-from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.lmms import DroppedVLM
-from mustdrop.harness.tasks.pocket_pope import PocketPOPE
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
+from mustdrop.checkpoint import Checkpoint
+from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.tasks.pocket_pope import PocketPOPE
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.pocket.dataset import pope, sample
 from mustdrop.pocket.evaluation import prompt
 from mustdrop.prefill.fastv import FastV

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments import trace as tracing
-from mustdrop.harness.record import read_records, read_samples
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.folder import read_records, read_samples
+from mustdrop.runs.trace import Trace
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "notebooks/records"

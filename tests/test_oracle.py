@@ -10,7 +10,7 @@ from models import batch, greedy, prompt, tiny_llava
 from mustdrop import DecodeStrategy, PrefillStrategy, Reduction, TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.vision.average_pool import AveragePool

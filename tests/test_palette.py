@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 from results import draws, write
 
-from analysis.figures import front, tradeoff
+from analysis.figures import pareto, tradeoff
 from analysis.figures.palette import FAMILIES, KNOWN, MARKS, Look, look_of
 from analysis.figures.style import look
 from analysis.records.cells import load
@@ -92,9 +92,9 @@ def test_a_method_looks_the_same_whatever_stands_beside_it(tmp_path, others):
 
 def test_the_front_and_its_controls_have_the_looks_of_the_tradeoff(tmp_path, monkeypatch):
     seen = {}
-    line = front._line
+    line = pareto._line
     monkeypatch.setattr(
-        front, "_line",
+        pareto, "_line",
         lambda place, cells, label, **how: seen.update({label: how}) or line(
             place, cells, label, **how
         ),
@@ -106,8 +106,8 @@ def test_the_front_and_its_controls_have_the_looks_of_the_tradeoff(tmp_path, mon
     write(tmp_path, "cls_topk", scores=draws(1))
     write(tmp_path, "vanilla", "none", 576.0)
     figures = []
-    monkeypatch.setattr(front, "save", lambda figure, path: figures.append(figure))
-    front.draw(front.read(tmp_path, "vqa", "mustdrop"), tmp_path / "front.svg")
+    monkeypatch.setattr(pareto, "save", lambda figure, path: figures.append(figure))
+    pareto.draw(pareto.read(tmp_path, "vqa", "mustdrop"), tmp_path / "pareto.svg")
     place = figures[0].axes[0]
     told = [text.get_text() for text in place.get_legend().get_texts()]
     # vanilla is named where no interval crosses it

@@ -33,7 +33,7 @@ from golden_visionzip import replay_visionzip
 from golden_vtw import replay_vtw
 from torch import Tensor
 
-from mustdrop.oracle import relative_error
+from mustdrop.masked import relative_error
 
 HERE = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("MUSTDROP_GOLDEN", HERE))

@@ -15,9 +15,9 @@ from lmms_eval import evaluator
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 from lmms_eval.tasks import TaskManager
 
-from experiments.compose import composed
-from experiments.lmms_plugin import MustDropVLM, overrides
-from mustdrop.harness import plugin
+from mustdrop.cli.lmms_eval_model import MustDropVLM, overrides
+from mustdrop.evaluation import plugin
+from mustdrop.presets.compose import composed
 from tests.standins import write_benchmark
 
 ROOT = Path(__file__).parents[1]

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from mustdrop.pocket import build_model, config, load, prompt, scene
-from mustdrop.pocket.batches import Batches
 from mustdrop.pocket.model import BOS, TOKEN_IDS, VOCABULARY
-from mustdrop.pocket.packing import answers, decode, encode, normalise
 from mustdrop.pocket.questions import QUESTION_TYPES
-from mustdrop.pocket.team import Team
+from mustdrop.pocket.training.batches import Batches
+from mustdrop.pocket.training.packing import answers, decode, encode, normalise
+from mustdrop.pocket.training.team import Team
 
 EVEN = dict.fromkeys(QUESTION_TYPES, 1.0)
 

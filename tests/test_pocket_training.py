@@ -17,12 +17,12 @@ from hydra.utils import instantiate
 from torch import nn
 
 from mustdrop.pocket import build_model, build_processor, config, load
-from mustdrop.pocket.curve import Curve
 from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.questions import QUESTION_TYPES
-from mustdrop.pocket.recipe import Recipe, Stage
-from mustdrop.pocket.team import Team, team
-from mustdrop.pocket.training import Progress, Training
+from mustdrop.pocket.training.curve import Curve
+from mustdrop.pocket.training.recipe import Recipe, Stage
+from mustdrop.pocket.training.team import Team, team
+from mustdrop.pocket.training.trainer import Progress, Training
 
 ROOT = Path(__file__).parents[1]
 EVEN = dict.fromkeys(QUESTION_TYPES, 1.0)
@@ -203,7 +203,7 @@ def test_an_exported_model_loads_and_counts_its_bytes(tmp_path, monkeypatch):
         assert torch.equal(model.state_dict()[name], value.bfloat16().float()), name
     scores = training.validate(batches=1)
     assert sum(score.n for score in scores.values()) == 64
-    monkeypatch.setattr("mustdrop.pocket.training.MAX_BYTES", 1000)
+    monkeypatch.setattr("mustdrop.pocket.training.trainer.MAX_BYTES", 1000)
     with pytest.raises(ValueError, match="at most 1000 bytes"):
         training.export(tmp_path / "large")
 

@@ -6,7 +6,7 @@ from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.vision.prumerge import PruMerge

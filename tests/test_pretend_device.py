@@ -21,7 +21,7 @@ from tests.pretend_device import Pretend, PretendDevice, moved
 EVERY_DROPPER = """
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 
 model = tiny_llava()
 inputs = batch(prompt(model, flat=0.5), prompt(model, images=2, seed=3))

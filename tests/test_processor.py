@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.processor import require_fit
+from mustdrop.checkpoint import Checkpoint
 from mustdrop.models import adapter_for
+from mustdrop.models.processor import require_fit
 from mustdrop.pocket import CHECKPOINT, build_model, build_processor, config
 
 
@@ -145,9 +145,9 @@ def test_weights_that_are_missing_torn_or_of_another_shape_are_refused(tmp_path)
 
 @pytest.mark.slow
 def test_decoding_is_greedy_and_padded_on_the_left_whatever_the_files_say(tmp_path):
-    from experiments.compose import composed
     from experiments.run import run
-    from mustdrop.harness.record import read_samples
+    from mustdrop.presets.compose import composed
+    from mustdrop.runs.folder import read_samples
 
     sampled = {"do_sample": True, "temperature": 0.2, "top_p": 0.7, "num_beams": 3, "max_length": 9}
     made = {

@@ -10,13 +10,13 @@ from results import draws, write
 from analysis.published import beside, check, judged, paper_table, printed_claims, published
 from analysis.published.__main__ import _counted, main
 from analysis.published.bands import band, bands, cell, index
-from analysis.published.beside import measures, names, told
 from analysis.published.claims import Claim, agrees
 from analysis.published.formulas import SHAPE, macs_two_matrices
+from analysis.published.matching import measures, names, told
 from analysis.published.numbers import COLUMNS, NUMBERS
 from analysis.tables import summary
-from experiments.compose import composed, conf_dir
 from mustdrop.cost import sparsevlm_macs
+from mustdrop.presets.compose import composed, conf_dir
 
 
 def test_table_1_is_the_papers():

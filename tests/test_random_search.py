@@ -11,7 +11,7 @@ from cases import cases, joined, model_of
 from hypothesis import HealthCheck, Phase, event, given, settings
 from models import greedy
 
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 
 TOLERANCE = 1e-5
 CASES = int(os.environ.get("MUSTDROP_CASES", "150"))

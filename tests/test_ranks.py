@@ -15,13 +15,13 @@ import pytest
 from torch.distributed import HashStore
 
 from experiments import run as script
-from experiments.compose import composed, resolved
 from experiments.run import run
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.lmms import DroppedVLM
-from mustdrop.harness.parts import parts_folder
-from mustdrop.harness.ranks import ALONE, Turn, alone, next_turn
-from mustdrop.harness.record import read_samples, run_folder, trace_path
+from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.ranks import ALONE, Turn, alone, next_turn
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.provenance.fingerprint import run_fingerprint
+from mustdrop.runs.folder import read_samples, run_folder, trace_path
+from mustdrop.runs.shards import parts_folder
 
 ROOT = Path(__file__).parents[1]
 ARM = ("method=fastv", "budget=t128", "batch_size=1")
@@ -38,7 +38,7 @@ def folder_of(cfg):
 
 
 def parts_of(cfg):
-    return parts_folder(folder_of(cfg), Fingerprint.now().id)
+    return parts_folder(folder_of(cfg), run_fingerprint(resolved(cfg)).id)
 
 
 def told(folder):
@@ -85,7 +85,7 @@ def ranks(cfg, world, monkeypatch):
     for turn in turns[1:]:
         with turn.telling(f"share {turn.rank}"):
             cell = script.built(cfg, resolved(cfg))
-            cell.share(folder_of(cfg), Fingerprint.now().id, turn)
+            cell.share(folder_of(cfg), run_fingerprint(resolved(cfg)).id, turn)
     monkeypatch.setattr(script, "next_turn", lambda name: turns[0])
     return run(cfg)
 

@@ -22,22 +22,22 @@ from loguru import logger
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin
 from torch.distributed import distributed_c10d
 
-from experiments.compose import composed
 from experiments.run import run
-from mustdrop.harness import lmms
-from mustdrop.harness.chat import naming, pictures, prompt_inputs, read_chat, read_document
-from mustdrop.harness.context import beyond_context, context_warning
-from mustdrop.harness.pictures import eight_bits
-from mustdrop.harness.process import unchanged_process, whole_pictures
-from mustdrop.harness.record import read_samples
+from mustdrop.evaluation import lmms
+from mustdrop.evaluation.chat import naming, pictures, prompt_inputs, read_chat, read_document
+from mustdrop.evaluation.context import beyond_context, context_warning
+from mustdrop.evaluation.pictures import eight_bits
+from mustdrop.evaluation.process import unchanged_process, whole_pictures
 from mustdrop.pocket import build_processor
+from mustdrop.presets.compose import composed
+from mustdrop.runs.folder import read_samples
 from tests.models import tiny_llava
 from tests.standins import write
 
 ROOT = Path(__file__).parents[1]
-API = "mustdrop/harness/lmms_eval_api.py"
+API = "mustdrop/evaluation/lmms_eval_api.py"
 # lmms-eval has imported itself before it asks for these
-PLUGIN = "mustdrop/harness/plugin.py"
+PLUGIN = "mustdrop/evaluation/plugin.py"
 
 
 @pytest.fixture(autouse=True)
@@ -188,8 +188,8 @@ def state():
     }
 
 before = state()
-import mustdrop.harness.cell
-from mustdrop.harness.tasks import gqa, mmbench, mme, pocket_pope, pocket_vqa, stock
+import mustdrop.evaluation.job
+from mustdrop.evaluation.tasks import gqa, mmbench, mme, pocket_pope, pocket_vqa, stock
 after = state()
 print([name for name in before if before[name] != after[name]])
 print(loguru.logger)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.compose import composed, conf_dir
+from mustdrop.presets.compose import composed, conf_dir
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,7 @@ from droppers import DROPPERS, encoder_side
 from models import prompt, tiny_llava
 
 from mustdrop import TokenDropper
-from mustdrop.harness.measure import target_recall
+from mustdrop.evaluation.metrics import target_recall
 from mustdrop.ledger import Source, TokenLedger
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.sparsevlm import SparseVLM

@@ -6,7 +6,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from mustdrop.harness.record import finished, run_key, trace_path
+from mustdrop.runs.folder import finished, run_key, trace_path
 
 CONFIG = {
     "experiment": "run", "output_root": "outputs", "seed": 0, "batch_size": 16, "device": "auto",

@@ -9,8 +9,8 @@ import torch
 from models import prompt, tiny_llava
 
 from mustdrop import TokenDropper
-from mustdrop.harness.calibration.threshold import executed, with_field
-from mustdrop.harness.calibration.watch import unset, watch
+from mustdrop.calibration.observe import unset, watch
+from mustdrop.calibration.threshold import executed, with_field
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV

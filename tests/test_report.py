@@ -19,16 +19,16 @@ from analysis.figures.points import Point, points
 from analysis.records.cells import load
 from analysis.records.patches import patch_fates
 from analysis.report.__main__ import main
-from analysis.report.gathering import gather
 from analysis.report.marks import look, outline
 from analysis.report.packing import PLANES, packed
 from analysis.report.page import page
+from analysis.report.page_data import gather
 from analysis.report.plot import plot
 from analysis.report.tracing import Traces, light
 from analysis.tables.sheets import sheet
 from analysis.tables.summary import summary
-from mustdrop.harness.record import trace_path
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Trace
 
 SCORES = (draws(0, 12, 0.9), draws(1, 12), draws(2, 12))
 NASTY = "</script><script>alert(1)</script> <!-- \u2028 & \" ' ${x} {{ y }} <img src=x onerror=z>"

@@ -10,9 +10,9 @@ from traced_runs import bare, life, rewrite, traced_root
 
 from analysis.figures.palette import look_of
 from analysis.records.patches import patch_fates
-from analysis.report.gathering import gather
 from analysis.report.page import page as html
-from mustdrop.harness.record import trace_path
+from analysis.report.page_data import gather
+from mustdrop.runs.folder import trace_path
 
 pytestmark = pytest.mark.browser
 CHROMIUM = next(

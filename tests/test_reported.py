@@ -9,8 +9,8 @@ from models import prompt, tiny_llava
 from small_traces import write_traced
 
 from mustdrop import TokenDropper
-from mustdrop.harness.tasks.mmbench import score as mmbench_score
-from mustdrop.harness.tasks.mme import score as mme_score
+from mustdrop.evaluation.tasks.mmbench import score as mmbench_score
+from mustdrop.evaluation.tasks.mme import score as mme_score
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 

@@ -13,14 +13,15 @@ from statistics import fmean
 import pytest
 
 from experiments import run as script
-from experiments.compose import composed, resolved
 from experiments.run import main, run
 from experiments.sweeps import launch
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.lmms import DroppedVLM
-from mustdrop.harness.record import read_records, read_samples, run_folder, trace_path
-from mustdrop.harness.run import Run
+from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.ledger import TokenLedger
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.provenance.fingerprint import run_fingerprint
+from mustdrop.runs.fingerprint import Fingerprint
+from mustdrop.runs.folder import read_records, read_samples, run_folder, trace_path
+from mustdrop.runs.writer import Run
 
 ROOT = Path(__file__).parents[1]
 ARM = ("method=fastv", "budget=t128", "batch_size=4")
@@ -156,16 +157,16 @@ def test_samples_of_other_code_are_not_mixed(tmp_path, monkeypatch):
     folder = folder_of(cfg)
     run(cfg)
     old = answers(folder)
-    now = Fingerprint.now()
-    files = {**now.files, "prefill/fastv.py": "0" * 12}
-    files.pop("cost.py")
+    now = run_fingerprint(resolved(cfg))
+    files = {**now.files, "mustdrop/prefill/fastv.py": "0" * 12}
+    files.pop("mustdrop/cost.py")
     later = Fingerprint(files, {**now.versions, "torch": "9.9"})
-    monkeypatch.setattr(Fingerprint, "now", classmethod(lambda cls, *args: later))
+    monkeypatch.setattr(script, "run_fingerprint", lambda *args, **more: later)
     run(cfg)  # done is done
     with pytest.raises(ValueError, match="2 samples of other code") as refused:
         run(config(tmp_path, "benchmark.limit=4"))
     for change in (
-        "mustdrop/prefill/fastv.py changed",
+        "mustdrop/prefill/fastv.py new",
         "mustdrop/cost.py gone",
         "-> 9.9",
         "force=true",
@@ -178,17 +179,6 @@ def test_samples_of_other_code_are_not_mixed(tmp_path, monkeypatch):
     assert record["fingerprint"] == later.id != now.id
     assert [json.loads(line)["doc_id"] for line in (folder / "samples.jsonl.1").open()] == [0, 1]
     assert len(read_records(tmp_path)) == 1
-
-
-def test_a_fingerprint_sees_every_file_of_the_package_and_nothing_else(tmp_path):
-    (tmp_path / "prefill").mkdir()
-    (tmp_path / "prefill" / "a.py").write_text("x = 1")
-    before = Fingerprint.now(tmp_path)
-    (tmp_path / "README.md").write_text("words")
-    assert Fingerprint.now(tmp_path).id == before.id
-    (tmp_path / "prefill" / "a.py").write_text("x = 2")
-    assert Fingerprint.now(tmp_path).differences(before) == ["mustdrop/prefill/a.py changed"]
-    assert "pocket/checkpoint/model.safetensors" in Fingerprint.now().files
 
 
 def test_two_processes_do_not_write_to_one_run(tmp_path):

@@ -2,14 +2,14 @@
 
 import pytest
 
-from mustdrop.harness.budget import budget_keep, floor, keep_for
-from mustdrop.harness.schedules import (
+from mustdrop.budgets.closed_form import budget_keep, floor, keep_for
+from mustdrop.budgets.schedules import (
     average,
     pyramid_ratios,
     recycled,
     sparsevlm_keep,
     tome_removed,
-    withdraw_layer,
+    vtw_layer,
 )
 
 LLAVA = {"vision_tokens": 576, "layers": 32, "merging_blocks": 23}
@@ -173,8 +173,8 @@ def test_tome_on_llava_is_as_even_as_can_be():
 
 def test_vtw_takes_the_nearest_whole_layer():
     for tokens, layer in ((192, 10), (128, 6), (64, 3), (270, 14)):
-        assert withdraw_layer({"tokens": tokens}, LLAVA) == layer
-    assert [withdraw_layer({"tokens": t}, POCKET) for t in (192, 128, 64)] == [3, 2, 0]
+        assert vtw_layer({"tokens": tokens}, LLAVA) == layer
+    assert [vtw_layer({"tokens": t}, POCKET) for t in (192, 128, 64)] == [3, 2, 0]
 
 
 def test_a_count_is_the_nearest_one_and_the_floor_itself_is_in_reach():
@@ -205,7 +205,7 @@ def test_parts_of_a_budget_add_up():
         assert tuple(parts) == whole
 
 
-@pytest.mark.parametrize("form", [tome_removed, withdraw_layer])
+@pytest.mark.parametrize("form", [tome_removed, vtw_layer])
 def test_no_budget_is_said(form):
     with pytest.raises(ValueError, match="no budget to compute it from"):
         form(None, LLAVA)

@@ -12,7 +12,7 @@ import pytest
 from results import write
 from rich.console import Console
 
-from experiments.messages import KNOWN, message
+from experiments.cli.errors import KNOWN, message
 from experiments.separation import BUDGETS, RANKING, bars, table
 from experiments.sweeps.cells import plan
 

@@ -31,7 +31,7 @@ from transformers import (
 from mustdrop import TokenDropper
 from mustdrop.cost import flops
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.harness.measure import Meter
+from mustdrop.evaluation.metrics import Meter
 from mustdrop.prefill.fastv import FastV
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge

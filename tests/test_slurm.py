@@ -20,9 +20,9 @@ import yaml
 
 from experiments.cluster.job import submit
 from experiments.cluster.site_file import Site
-from experiments.compose import composed, resolved
 from experiments.run import run
-from mustdrop.harness.record import read_record, read_samples, run_folder
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import read_record, read_samples, run_folder
 from tests import local_slurm
 
 pytestmark = [

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from mustdrop.harness import standing as looked
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import read_samples, read_status
-from mustdrop.harness.run import Busy, Run, Unwritable, note_failure
-from mustdrop.harness.standing import standing
+from mustdrop.runs import status as looked
+from mustdrop.runs.fingerprint import Fingerprint
+from mustdrop.runs.folder import read_samples, read_status
+from mustdrop.runs.status import standing
+from mustdrop.runs.writer import Busy, Run, Unwritable, note_failure
 
 MARK = Fingerprint({}, {})
 DONE = {"floor": None, "available": 9}

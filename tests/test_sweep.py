@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments import run as run_module
 from experiments import sweep as script
-from experiments.compose import composed, conf_dir
 from experiments.run import main as run_main
 from experiments.run import run, run_one
 from experiments.sweeps import launch
 from experiments.sweeps.cells import Cell, distinct, expand, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import read_records, read_samples
-from mustdrop.harness.run import Run
-from mustdrop.harness.standing import Standing
+from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.runs.fingerprint import Fingerprint
+from mustdrop.runs.folder import read_records, read_samples
+from mustdrop.runs.status import Standing
+from mustdrop.runs.writer import Run
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -121,7 +122,8 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     capsys.readouterr()
 
     later = Fingerprint({"a.py": "0"}, {})
-    monkeypatch.setattr(Fingerprint, "now", classmethod(lambda cls, *args: later))
+    for module in (run_module, launch):
+        monkeypatch.setattr(module, "run_fingerprint", lambda *args, **more: later)
     assert sweeps(monkeypatch, *FOUR, root) == []
     assert "(4 by other code, weights or rows; force=true measures anew)" in capsys.readouterr().err
 
@@ -189,7 +191,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
         return built(cfg, config)
 
     monkeypatch.setattr(running, "built", breaks)
-    with Run(busy.folder, Fingerprint.now(), ""):
+    with Run(busy.folder, Fingerprint({}, {}), ""):
         failed = sweeps(
             monkeypatch, *FOUR, root, "method=random,fastv,mustdrop", "budget=none,t128,t64",
             "hydra.sweeper.unready=launch",
@@ -243,7 +245,7 @@ def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
     assert "2 cells, 2 unfinished: no record to go by yet" in capsys.readouterr().out
     cells = plan(asked[0], asked[1:])
     run(composed(*cells[0].overrides))
-    with pytest.raises(RuntimeError), Run(cells[1].folder, Fingerprint.now(), "") as ours:
+    with pytest.raises(RuntimeError), Run(cells[1].folder, Fingerprint({}, {}), "") as ours:
         ours.expect(2)
         raise RuntimeError("what happened")
     assert script.main(["plan", *asked]) == 0

@@ -24,10 +24,10 @@ from analysis.tables.layouts import layouts, threshold, uncalibrated
 from analysis.tables.paper import cost_sheet, score_sheet
 from analysis.tables.rendering import sheet_markdown, show_sheet
 from analysis.tables.sheets import Sheet
-from experiments.compose import composed, conf_dir
 from experiments.sweeps.cells import plan
 from mustdrop.cost import DecoderShape
 from mustdrop.pocket.model import config as pocket_config
+from mustdrop.presets.compose import composed, conf_dir
 
 LLAVA = {"model": "llava15_7b", "experiment": "table1"}
 

@@ -7,13 +7,13 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
-from experiments import compose
-from experiments.checks import checked
-from experiments.compose import composed, conf_dir, resolved
-from experiments.outcome import off_budget
-from experiments.thresholds import differing, require_own, stages
-from mustdrop.harness import weights_mark as weights
-from mustdrop.harness.weights_mark import same_weights, weights_mark
+from experiments.checks.run_checks import checked
+from experiments.checks.thresholds import differing, require_own, stages
+from experiments.cli.run_summary import off_budget
+from mustdrop.presets import compose
+from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.provenance import weights_mark as weights
+from mustdrop.provenance.weights_mark import same_weights, weights_mark
 
 CONF = conf_dir()
 TUNED = sorted(path for path in (CONF / "tuned").rglob("*.yaml") if path.parent.name != "layers")
@@ -135,7 +135,7 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
         assert cfg.benchmark.calibration is not None and cfg.model.name == "llava15_7b"
     assert refused("budget=none").endswith("give prefill.gamma=<value> prefill.alpha=<value>")
     told = refused("model=llava15_7b", "benchmark=gqa", "method=vtw", "prefill=vtw_kl")
-    assert "find it with python experiments/withdraw.py write=true model=llava15_7b" in told
+    assert "find it with python experiments/vtw_layer.py write=true model=llava15_7b" in told
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ import pytest
 
 from analysis.tables.notes import timings
 from analysis.tables.sheets import seconds
-from experiments.outcome import machine
-from mustdrop.harness import timing
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import cpu_share, read_status, shared_machine
-from mustdrop.harness.run import Run
-from mustdrop.harness.timing import KEPT, Watch, together
+from experiments.cli.run_summary import machine
+from mustdrop.runs import timing
+from mustdrop.runs.fingerprint import Fingerprint
+from mustdrop.runs.folder import cpu_share, read_status, shared_machine
+from mustdrop.runs.timing import KEPT, Watch, together
+from mustdrop.runs.writer import Run
 
 ALONE = {
     "wall_seconds": 10.0, "cpu_seconds": 9.9, "waited_seconds": 0.1, "load_start": 0.5,
@@ -50,7 +50,7 @@ def test_runs_side_by_side_see_each_other_and_runs_in_turn_do_not(notes):
 
 def test_a_run_of_another_process_is_seen_too_and_a_killed_one_is_gone(notes):
     code = (
-        "import sys, time; from pathlib import Path; from mustdrop.harness import timing\n"
+        "import sys, time; from pathlib import Path; from mustdrop.runs import timing\n"
         "timing.notes_folder = lambda: Path(sys.argv[1])\n"
         "watch = timing.Watch(); print('at work', flush=True); time.sleep(600)"
     )

@@ -13,16 +13,14 @@ import pytest
 from rich.console import Console
 
 from experiments import run as script
-from experiments.compose import composed, resolved
 from experiments.run import run, run_one
 from experiments.sweeps import launch
 from experiments.sweeps.cells import Cell, found
 from experiments.sweeps.forecast import Forecast
 from experiments.sweeps.ready import unready
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.mending import code_of, cut_torn_line, damage, read_config
-from mustdrop.harness.parts import read_parts
-from mustdrop.harness.record import (
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.fingerprint import Fingerprint
+from mustdrop.runs.folder import (
     TornFile,
     finished,
     has_trace,
@@ -34,8 +32,10 @@ from mustdrop.harness.record import (
     trace_path,
     whole_lines,
 )
-from mustdrop.harness.run import Run, note_failure
-from mustdrop.harness.standing import standing
+from mustdrop.runs.repair import code_of, cut_torn_line, damage, read_config
+from mustdrop.runs.shards import read_parts
+from mustdrop.runs.status import standing
+from mustdrop.runs.writer import Run, note_failure
 
 ROOT = Path(__file__).parents[1]
 MARK = Fingerprint({}, {})

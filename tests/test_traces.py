@@ -10,24 +10,24 @@ import torch
 from PIL import Image
 
 from experiments import trace as script
-from experiments.compose import composed
 from experiments.run import run
 from mustdrop import TokenDropper
+from mustdrop.checkpoint import Checkpoint
 from mustdrop.engine.gaze import decode_gaze
-from mustdrop.harness.cell import Cell
-from mustdrop.harness.checkpoint import Checkpoint
-from mustdrop.harness.measure import Meter
-from mustdrop.harness.record import read_samples, run_folder, trace_path
-from mustdrop.harness.requests import image_name
-from mustdrop.harness.tasks.pocket_vqa import PocketVQA
-from mustdrop.harness.traces import Trace
-from mustdrop.harness.tracing import trace
+from mustdrop.evaluation.job import Cell
+from mustdrop.evaluation.metrics import Meter
+from mustdrop.evaluation.requests import image_name
+from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
+from mustdrop.evaluation.trace import trace
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
 from mustdrop.pocket.dataset import sample
 from mustdrop.pocket.evaluation import prompt
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.presets.compose import composed
+from mustdrop.runs.folder import read_samples, run_folder, trace_path
+from mustdrop.runs.trace import Trace
 from tests import models
 
 SPLIT = "crowded_test"
@@ -305,7 +305,7 @@ def test_samples_on_which_runs_differ_most_come_first(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_work_starts(outputs, arguments, told, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mustdrop.harness.tracing", None)
+    monkeypatch.setitem(sys.modules, "mustdrop.evaluation.trace", None)
     with pytest.raises((ValueError, FileNotFoundError), match=told):
         script.main([argument.format(root=outputs[0]) for argument in arguments])
 

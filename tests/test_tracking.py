@@ -17,12 +17,12 @@ from tracked import METRIC, Folder, clean, line, logs, node, only, served, waite
 from wandb_server import KEY, WandbServer
 
 from experiments import sync
-from experiments.compose import composed
 from experiments.run import run
 from experiments.tracking.follow import catch_up, watched
-from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.tracking import service as tracking
-from mustdrop.harness.tracking.history import History
+from mustdrop.presets.compose import composed
+from mustdrop.runs.folder import read_samples, run_folder
+from mustdrop.tracking import service as tracking
+from mustdrop.tracking.history import History
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ def test_sync_without_a_run_is_bad_input(tmp_path):
 def test_trackio_holds_a_row_a_sample_however_often_it_is_told(tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    made = {"_target_": "mustdrop.harness.tracking.trackio_sink.Trackio", "project": "study",
+    made = {"_target_": "mustdrop.tracking.trackio_sink.Trackio", "project": "study",
             "finish_seconds": 60.0, "table_rows": 2, "overlays": 0}  # fmt: skip
     for n in (3, 5):
         folder, said = Folder(tmp_path), []

@@ -16,13 +16,13 @@ from tracked import Folder, clean, gone, logs, node, only, served, waited
 from wandb_server import HANG, KEY
 
 from experiments import sync
-from experiments.compose import composed, resolved
 from experiments.run import main, run
 from experiments.tracking.follow import watched
-from mustdrop.harness.record import read_samples, run_folder
-from mustdrop.harness.tracking import process as watching
-from mustdrop.harness.tracking.process import Watched
-from mustdrop.harness.tracking.wandb_sink import WandB
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import read_samples, run_folder
+from mustdrop.tracking import process as watching
+from mustdrop.tracking.process import Watched
+from mustdrop.tracking.wandb_sink import WandB
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import mustdrop.harness.waiting as waiting
+import mustdrop.openmp as waiting
 
 ROOT = Path(__file__).parents[1]
 NAME = waiting.__name__

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from results import write
 
-from mustdrop.harness.record import trace_path
-from mustdrop.harness.traces import Look, Trace
 from mustdrop.ledger import Source, TokenLedger
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Look, Trace
 
 BEFORE, BEHIND = 3, 2  # text tokens around the picture
 

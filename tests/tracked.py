@@ -10,16 +10,16 @@ import psutil
 import yaml
 from wandb_server import KEY, WandbServer
 
-from experiments.compose import composed, resolved
 from experiments.tracking.follow import watched
-from mustdrop.harness.record import read_samples, run_folder
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.runs.folder import read_samples, run_folder
 
 METRIC = "exact_match"
 
 
 def node(**more):
     return {
-        "_target_": "mustdrop.harness.tracking.wandb_sink.WandB", "project": "study",
+        "_target_": "mustdrop.tracking.wandb_sink.WandB", "project": "study",
         "entity": None, "mode": None, "finish_seconds": 60.0, "table_rows": 0, "overlays": 0,
         **more,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.figures.album import FIGURES, Asked, asked_of
+from analysis.figures.catalogue import FIGURES, Asked, asked_of
 from analysis.figures.style import save
 from analysis.records.cells import load
 from analysis.records.left_out import in_words

@@ -35,7 +35,7 @@ from analysis.figures.style import (
 )
 from analysis.figures.traced import Traced
 from analysis.records.fates import fates
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.trace import Trace
 
 MOST = 4  # layers side by side
 WORDS = 5  # names in a panel

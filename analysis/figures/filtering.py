@@ -10,7 +10,7 @@ from math import isnan
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.trace import Trace
 
 # What the two tests say of a token: neither, the share alone, a word alone, both.
 TESTS = ("low in both", "saved by its share", "saved by a word", "high in both")

@@ -21,7 +21,7 @@ def learning(curve: Path | str, path: Path | str) -> Path:
     """Validation accuracy by question type against minutes, and the mean of all types.
 
     Args:
-        curve: What ``mustdrop.pocket.curve`` wrote.
+        curve: What ``mustdrop.pocket.training.curve`` wrote.
         path: Where to; the ending says the format.
 
     Raises:

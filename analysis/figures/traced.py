@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from analysis.records.cells import Cell
 from analysis.records.traces import read_trace
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ import pandas as pd
 
 from analysis.records.left_out import leave_out
 from analysis.records.variants import variants
-from mustdrop.harness.record import MATCH as MATCH
-from mustdrop.harness.record import SCHEMA, TornFile, read_record, read_samples
-from mustdrop.harness.record import agree as agree
+from mustdrop.runs.folder import MATCH as MATCH
+from mustdrop.runs.folder import SCHEMA, TornFile, read_record, read_samples
+from mustdrop.runs.folder import agree as agree
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
 # What ran beside a method on the same batches, as records name it: in tables.

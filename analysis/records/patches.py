@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.harness.traces import Look, Trace
+from mustdrop.runs.trace import Look, Trace
 
 ENCODER = -2  # left in the vision encoder: no token carries the patch
 NOBODY = -1

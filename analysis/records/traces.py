@@ -6,8 +6,8 @@ Knows nothing about what is in a trace.
 from pathlib import Path
 
 from analysis.records.left_out import leave_out
-from mustdrop.harness.record import trace_path
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Trace
 
 
 def read_trace(folder: Path | str, doc_id: int) -> Trace | None:

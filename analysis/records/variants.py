@@ -6,7 +6,7 @@ Knows nothing about results.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mustdrop.harness.record import UNKEYED
+from mustdrop.runs.folder import UNKEYED
 
 
 def variants(configs: Sequence[Mapping[str, Any]]) -> list[str]:

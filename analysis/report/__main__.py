@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.records.left_out import in_words
-from analysis.report.gathering import gather
 from analysis.report.page import page
+from analysis.report.page_data import gather
 
 
 @in_words()

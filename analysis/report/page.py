@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report.gathering import Gathered
+from analysis.report.page_data import Gathered
 
 HERE = Path(__file__).parent
 # In this order: each reads only those before it.

@@ -19,8 +19,8 @@ from analysis.records.left_out import leave_out
 from analysis.records.patches import patch_fates
 from analysis.records.traces import read_trace
 from analysis.report.packing import packed
-from mustdrop.harness.record import trace_path
-from mustdrop.harness.traces import Trace
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Trace
 
 SIDE, HEAVY, QUALITY = 256, 6000, 50  # pixels, bytes, of WebP
 

@@ -20,7 +20,7 @@ from analysis.published.numbers import PAPER, REFERENCE, published
 from analysis.records.cells import Cell
 from analysis.tables.grid import Filled
 from mustdrop.cost import PAPER_MB_PER_TOKEN, DecoderShape, flops, sparsevlm_macs
-from mustdrop.harness.record import shared_machine
+from mustdrop.runs.folder import shared_machine
 
 # What a paper's row of costs tells, and its metrics there.
 PUBLISHED = {"kv_mb": "kv_cache_vision", "tera_flops": "flops", "seconds": "wall_time"}

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.published.bands import NOTHING, Band, Index, index
-from analysis.published.beside import located, names, of, told
+from analysis.published.matching import located, names, of, told
 from analysis.published.numbers import published
 from analysis.records.cells import Cell, agree
 from analysis.statistics.intervals import Interval, mean_interval

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from analysis.published.beside import told
+from analysis.published.matching import told
 from analysis.published.numbers import REFERENCE
 
 LAYOUTS = REFERENCE / "tables.yaml"

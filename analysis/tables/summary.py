@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.records.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
 from analysis.records.variants import alike
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
-from mustdrop.harness.record import RECALL, shared_machine
+from mustdrop.runs.folder import RECALL, shared_machine
 
 CONTROLS = ("vanilla", "random")
 ENDS = ("", "_low", "_high", "_n")

@@ -4,7 +4,7 @@ Which cells there are, and which are unfinished, is told by whoever calls. Where
 told by its folder, never by SLURM.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import json
 import os
 import re

@@ -20,7 +20,7 @@ from experiments.gpu.methods import small_methods
 from experiments.gpu.runner import Row, Step
 from experiments.gpu.shapes import SHAPES, Shape, batch, build, greedy, prompt
 from mustdrop import TokenDropper
-from mustdrop.oracle import masked_logits, relative_error
+from mustdrop.masked import masked_logits, relative_error
 
 BAR = 1e-5  # largest relative error of a logit in float32
 MAIN = ("mustdrop", "fastv", "cls_topk", "tome", "sparsevlm")

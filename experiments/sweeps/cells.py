@@ -19,13 +19,13 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.checks import checked
-from experiments.compose import adopt, conf_dir
-from experiments.messages import KNOWN, message
-from experiments.names import require_fields, require_names
-from mustdrop.harness.mending import damage, read_config
-from mustdrop.harness.record import UNKEYED, TornFile, run_folder
-from mustdrop.harness.standing import SETTLED, Standing, standing
+from experiments.checks.run_checks import checked
+from experiments.cli.errors import KNOWN, message
+from mustdrop.presets.compose import adopt, conf_dir
+from mustdrop.presets.names import require_fields, require_names
+from mustdrop.runs.folder import UNKEYED, TornFile, run_folder
+from mustdrop.runs.repair import damage, read_config
+from mustdrop.runs.status import SETTLED, Standing, standing
 
 Overrides = tuple[str, ...]
 

@@ -7,8 +7,8 @@ from statistics import median
 from typing import Any
 
 from experiments.sweeps.cells import Cell
-from mustdrop.harness.record import TornFile, read_record
-from mustdrop.harness.standing import Standing
+from mustdrop.runs.folder import TornFile, read_record
+from mustdrop.runs.status import Standing
 
 # From the most alike to the least: what has to agree for a record to be gone by.
 LIKE = (

@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from experiments.messages import BAD_INPUT, KNOWN, message
+from experiments.cli.errors import BAD_INPUT, KNOWN, message
 from experiments.sweeps.cells import Cell, Overrides, distinct
 from experiments.sweeps.ready import UNREADY, unready
 from experiments.tracking.follow import catch_up
-from mustdrop.harness.fingerprint import Fingerprint
-from mustdrop.harness.record import read_record
-from mustdrop.harness.standing import SETTLED
+from mustdrop.provenance.fingerprint import run_fingerprint
+from mustdrop.runs.folder import read_record
+from mustdrop.runs.status import SETTLED
 
 WIDTH = 200  # of a table that goes to a file
 # Of this process's sweep: how many cells it launched, and what its exit code tells.
@@ -167,7 +167,7 @@ def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:
         if cell.folder and cell.config and cell.folder not in left
     ]
     other = sum(
-        Fingerprint.of(config).differs((read_record(folder) or {}).get("fingerprint"))
+        run_fingerprint(config).differs((read_record(folder) or {}).get("fingerprint"))
         for folder, config in before
     )
     told = f" ({other} by other code, weights or rows; force=true measures anew)" if other else ""

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 
-from experiments.checks import require_ready
-from experiments.messages import KNOWN, message
+from experiments.checks.run_checks import require_ready
+from experiments.cli.errors import KNOWN, message
 from experiments.sweeps.cells import Cell
-from mustdrop.harness.mending import broken_sample
+from mustdrop.runs.repair import broken_sample
 
 # What a sweep does where some of its runs cannot start.
 UNREADY = ("refuse", "skip", "launch")

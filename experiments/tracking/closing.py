@@ -14,9 +14,9 @@ from typing import Any
 from hydra.utils import instantiate
 from PIL import Image
 
-from mustdrop.harness.record import read_record, read_samples, trace_path
-from mustdrop.harness.standing import SETTLED
-from mustdrop.harness.tracking.service import Closing, Tracker
+from mustdrop.runs.folder import read_record, read_samples, trace_path
+from mustdrop.runs.status import SETTLED
+from mustdrop.tracking.service import Closing, Tracker
 
 THUMBNAIL = 256  # pixels, the longer side
 COLUMNS = (
@@ -38,7 +38,7 @@ class Documents:
 
     def picture(self, doc_id: int) -> Image.Image | None:
         """The first picture of a document; None from the first that cannot be had."""
-        from mustdrop.harness.chat import pictures, read_document
+        from mustdrop.evaluation.chat import pictures, read_document
 
         if not self.had:
             return None

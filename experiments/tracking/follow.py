@@ -4,7 +4,7 @@ Started by experiments/run.py beside a run and by experiments/sync.py after one.
 writes nothing but track.json, track.log, overlays/ and the service's own files. Loads no model.
 """
 
-import mustdrop.harness.waiting  # noqa: F401  # isort: skip  # before torch loads
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import fcntl
 import json
 import os
@@ -22,10 +22,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.tracking.closing import closing
-from mustdrop.harness.record import read_status
-from mustdrop.harness.tracking.history import History
-from mustdrop.harness.tracking.process import Leash, Watched
-from mustdrop.harness.tracking.service import Card, Tracker, read, write
+from mustdrop.runs.folder import read_status
+from mustdrop.tracking.history import History
+from mustdrop.tracking.process import Leash, Watched
+from mustdrop.tracking.service import Card, Tracker, read, write
 
 ROOT = Path(__file__).parents[2]
 POLL = 0.5  # seconds between two looks at samples.jsonl
@@ -128,7 +128,7 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, told: dict[s
     Args:
         tracker: The service.
         folder: The run's.
-        live: See :meth:`mustdrop.harness.tracking.service.Tracker.open`.
+        live: See :meth:`mustdrop.tracking.service.Tracker.open`.
         leash: Says when the run is over.
         told: Filled with what track.json is to say.
     """

@@ -1,6 +1,6 @@
 """The embedded default: PocketVQA, generated, and PocketLLaVA, a small trained LLaVA.
 
-Needs no network and no download. Training is in ``mustdrop.pocket.training``, imported by itself.
+Needs no network and no download. Nothing else imports :mod:`mustdrop.pocket.training`.
 """
 
 from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, pope, sample

@@ -15,7 +15,7 @@ class VTW(PrefillStrategy):
     """Keep no vision token after layer K - 1; before it nothing leaves.
 
     Key tokens stay, where another stage protects some. K is the first from the fifth layer on with
-    a divergence of at most eta, see :mod:`mustdrop.harness.calibration.withdraw`.
+    a divergence of at most eta, see :mod:`mustdrop.calibration.vtw`.
 
     Source: VTW, arXiv:2405.05803; lzhxmu/VTW a3d8cfc3, VTW.py:310-314 (positions kept).
     Differs from the authors' code: vision tokens are found, not at constant places; any batch.

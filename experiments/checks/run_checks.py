@@ -1,0 +1,256 @@
+"""What is checked of a run before any work: its values, and what it needs on this machine.
+
+Loads no model and reads no question; a sweep asks it of all its runs before the first one starts.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue
+
+from experiments.checks.remedies import missing
+from experiments.checks.thresholds import require_own
+from mustdrop.budgets.closed_form import STAGES, unreachable
+from mustdrop.budgets.planned import require_planned
+from mustdrop.presets.compose import resolved
+from mustdrop.provenance.checkpoint_files import PACKAGED
+
+
+def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Every value of a run in place, its counts, its budget and its thresholds checked.
+
+    Args:
+        cfg: As composed.
+        overrides: What was typed, for the commands that messages hold.
+
+    Raises:
+        ValueError: If a value is missing or cannot be meant, or a threshold is another run's.
+    """
+    if cfg.budget is not None and any(cfg[stage] is not None for stage in STAGES):
+        require_budget(cfg)  # first: closed forms would say less of it
+    try:
+        config = resolved(cfg)
+    except MissingMandatoryValue as error:
+        raise ValueError(missing(cfg, str(error.full_key), overrides)) from error
+    require_counts(config)
+    require_planned(config)
+    require_own(cfg, config, overrides)
+    return config
+
+
+def require_counts(config: Mapping[str, Any]) -> None:
+    """Check what is counted; a wrong count must not become another run.
+
+    Raises:
+        ValueError: With the place, what it must be, and what it is.
+    """
+    require_count("benchmark.limit", config["benchmark"]["limit"], none=True)
+    chosen_traces(config)
+    require_count("batch_size", config["batch_size"])
+    require_count("threads", config["threads"], none=True)
+
+
+def require_budget(cfg: DictConfig) -> None:
+    """Check that the budget is a count of tokens, that there are as many, and its name.
+
+    Raises:
+        ValueError: With the place, what it must be, and what it is.
+    """
+    tokens, name, most = cfg.budget.tokens, str(cfg.budget.name), cfg.model.vision_tokens
+    number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
+    if not number or not math.isfinite(tokens) or tokens < 0:
+        raise ValueError(f"budget.tokens must be a count, 0 or more, got {tokens!r}")
+    if tokens > most:
+        raise ValueError(
+            f"budget.tokens must be at most {most}, the vision tokens of one prompt of "
+            f"{cfg.model.name}, got {tokens:g}"
+        )
+    named = re.fullmatch(r"t(\d+(?:\.\d+)?)", name)
+    if named and float(named[1]) != tokens:
+        raise ValueError(
+            f"budget.name must not name another budget: it is {name}, but budget.tokens is "
+            f"{tokens:g}; leave budget.name out, or choose the budget of that name"
+        )
+
+
+def require_count(name: str, value: Any, none: bool = False) -> Any:
+    """The value, if it is a count.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if (value is None and none) or (
+        isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    ):
+        return value
+    raise ValueError(
+        f"{name} must be a count of 1 or more{', or null' if none else ''}, got {value!r}"
+    )
+
+
+def chosen_traces(config: Mapping[str, Any]) -> Sequence[int]:
+    """The samples whose ledger is kept.
+
+    Raises:
+        ValueError: If that is neither a count nor a list of doc_ids.
+    """
+    asked = config["traces"]
+    plain = isinstance(asked, int) and not isinstance(asked, bool)
+    if plain and asked >= 0:
+        return range(asked)
+    if isinstance(asked, list) and all(type(doc) is int and doc >= 0 for doc in asked):
+        return asked
+    raise ValueError(f"traces must be how many samples, or a list of doc_ids, got {asked!r}")
+
+
+def require_ready(config: Mapping[str, Any], here: bool = True) -> None:
+    """Check that a run can start: its folders, its method, its device. Loads no weights.
+
+    Args:
+        config: Resolved.
+        here: Whether the run will be on this machine, so that its devices count.
+
+    Raises:
+        ValueError: If it cannot (or TypeError, OSError, Hydra's own error).
+    """
+    if unreachable(config) is None:  # else there is nothing to run
+        require_places(config)
+        require_buildable(config, here)
+
+
+def require_places(config: Mapping[str, Any]) -> None:
+    """Check that the folders of the checkpoint and of the data are there. Imports nothing heavy.
+
+    What has to come from the hub is checked where there is no network to fetch it by.
+
+    Raises:
+        FileNotFoundError: If one is missing, or holds nothing of what it must.
+    """
+    name = config["model"]["pretrained"]
+    if name != PACKAGED:
+        folder = _folder("model.pretrained", name)
+        if folder is None:
+            _require_cached("model.pretrained", name, config["model"]["revision"], "model")
+        elif not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"model.pretrained: {name} is no checkpoint: no config.json")
+        else:
+            _require_whole(folder / "config.json")
+            if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+                raise FileNotFoundError(f"model.pretrained: {name} holds no weights")
+    data, task = config["benchmark"].get("data"), config["benchmark"]["task"]
+    if data is None:
+        return
+    folder = _folder("benchmark.data", data)
+    if folder is None:
+        _require_cached("benchmark.data", data, None, "dataset")
+        return
+    split = task.get("split")
+    if split is not None and not any(
+        path.name == f"{split}.parquet" or path.name.startswith(f"{split}-")
+        for path in folder.rglob("*.parquet")
+    ):
+        raise FileNotFoundError(
+            f"benchmark.data: {data} holds no parquet file of split {split} "
+            f"({split}.parquet or {split}-*.parquet)"
+        )
+
+
+def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
+    """Check that the method can be built for this model, and that the device is there.
+
+    Args:
+        config: Resolved.
+        here: Whether the run will be on this machine, so that its devices count.
+
+    Raises:
+        ValueError: If one of it cannot be (or TypeError, or Hydra's own error).
+    """
+    from hydra.utils import instantiate
+
+    dropper = instantiate(config["dropper"])
+    for name in ("image", "controls", "tracker"):
+        if config[name] is not None:
+            instantiate(config[name])
+    last = config["model"]["layers"] - 2
+    for layer in dropper.prefill.layers if dropper.prefill is not None else ():
+        if not -1 <= layer <= last:
+            raise ValueError(
+                f"{type(dropper.prefill).__name__} acts after layer {layer}; this model can drop "
+                f"after layers -1 to {last}"
+            )
+    _require_layers(config["model"])
+    if here:
+        _require_device(config)
+
+
+def _require_layers(model: Mapping[str, Any]) -> None:
+    """Check the layers that a checkpoint's own config states; some leave them to a default."""
+    path = Path(model["pretrained"]).expanduser() / "config.json"
+    if model["pretrained"] == PACKAGED or not path.is_file():
+        return
+    config = json.loads(path.read_bytes())
+    depth = (config.get("text_config") or config).get("num_hidden_layers")
+    if depth not in (None, model["layers"]):
+        raise ValueError(
+            f"model.layers is {model['layers']}, but {model['pretrained']} has {depth}"
+        )
+
+
+def _require_device(config: Mapping[str, Any]) -> None:
+    import torch
+
+    asked = config["device"]
+    if config["model"]["attention"] == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise ValueError("model.attention=flash_attention_2: flash_attn is not installed")
+    if asked == "auto":
+        return
+    try:
+        device = torch.device(asked)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={asked} cannot be used: {reason}") from error
+    # asked of the counts alone: a tensor on it would take memory that the runs need
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={asked} cannot be used: this machine has {torch.cuda.device_count()} GPUs "
+            "that torch sees"
+        )
+
+
+def _folder(place: str, name: str) -> Path | None:
+    """The folder that is meant; None where it is a name of the hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    # a hub name is owner/name; anything else with a slash can only be meant as a folder
+    if folder.is_absolute() or len(folder.parts) != 2:
+        raise FileNotFoundError(f"{place}: there is no folder {name}")
+    return None
+
+
+def _require_cached(place: str, name: str, revision: str | None, kind: str) -> None:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if not constants.HF_HUB_OFFLINE:
+        return
+    try:
+        snapshot_download(name, revision=revision, repo_type=kind, local_files_only=True)
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        raise FileNotFoundError(
+            f"{place}: {name} is no folder, and HF_HUB_OFFLINE is set, but the hub's cache does "
+            f"not hold it: fetch it where there is a network, or give {place}=/path/to/folder"
+        ) from error
+
+
+def _require_whole(path: Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FileNotFoundError(f"model.pretrained: {path} is no JSON ({error})") from error

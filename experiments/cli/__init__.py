@@ -1,0 +1,1 @@
+"""What every command shares: errors in one sentence, and the summary of a run."""

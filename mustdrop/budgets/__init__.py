@@ -1,0 +1,1 @@
+"""Budgets in closed form: the counts of a method that meet an executed average."""

@@ -1,0 +1,242 @@
+"""One cell of an experiment: a model, a dropper and a benchmark, run to its end and recorded.
+
+Controls beside the method belong to the cell: they answer the same batches in passes of their own,
+into the same lines. A control on the image makes another cell.
+
+Everything arrives built; what is left to do is read from the run's folder. Knows no configuration
+language.
+"""
+
+import platform
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel, ProcessorMixin
+
+from mustdrop.dropper import TokenDropper
+from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
+from mustdrop.evaluation.context import beyond_context, context_warning
+from mustdrop.evaluation.evaluate import evaluate
+from mustdrop.evaluation.image_controls import ImageControl, require_own_image
+from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.lmms_eval_api import Task
+from mustdrop.evaluation.progress import Meanwhile
+from mustdrop.evaluation.ranks import ALONE, Turn
+from mustdrop.evaluation.tasks.stock import StockTask
+from mustdrop.evaluation.token_controls import Controls
+from mustdrop.ledger import TokenLedger
+from mustdrop.runs.folder import has_trace, read_samples, trace_path
+from mustdrop.runs.shards import Part, join, parts_folder, read_parts
+from mustdrop.runs.summary import record_of
+from mustdrop.runs.writer import Run, writing
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """What runs.
+
+    Attributes:
+        model: Ready to generate.
+        processor: Its own.
+        dropper: The method; one without stages for vanilla.
+        task: The benchmark.
+        config: Resolved; it names everything.
+        limit: Samples wanted; None: all there are.
+        traces: Samples whose ledger is kept.
+        image: What is shown instead of a document's own pictures; None: those.
+        controls: What runs beside the method, on the same batches; None: nothing.
+    """
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    dropper: TokenDropper
+    task: Task
+    config: Mapping[str, Any]
+    limit: int | None = None
+    traces: Sequence[int] = ()
+    image: ImageControl | None = None
+    controls: Controls | None = None
+
+    @property
+    def nominal(self) -> float | None:
+        """The count of tokens asked for."""
+        return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
+
+    def check(self) -> None:
+        """Raise what is wrong with method, model, images and metric before anything is asked."""
+        asked = self.config["benchmark"]["metric"]
+        known = [metric["metric"] for metric in self.task.config.metric_list]
+        if asked not in known:
+            raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
+        vision = self.dropper.vision
+        task: Any = self.task  # of those that make messages, as all of ours do
+        name, docs = task.config.task, task.eval_docs
+        with naming(document_name(name, 0)):
+            lacking = sorted(set(vision.needs if vision else ()) - set(docs[0]))
+        if lacking:
+            benchmark = self.config["benchmark"]["name"]
+            raise ValueError(
+                f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
+                f"{benchmark} does not know; PocketVQA does (benchmark=pocket_vqa)"
+            )
+        require_own_image(self.dropper, self.image)
+        if self.image is not None:
+            self.image.check(
+                pictures(read_document(name, docs, index, task.doc_to_messages)[1])
+                for index in range(len(docs))
+            )
+        with self.dropper.attach(self.model, known=()):
+            pass
+
+    def run(self, run: Run, turn: Turn = ALONE) -> dict[str, Any]:
+        """Answer what is not answered yet, then let lmms-eval score all of it.
+
+        Args:
+            run: Where it is written.
+            turn: Told of, where other processes answer some of it.
+
+        Returns:
+            The record.
+        """
+        self.check()
+        available = len(self.task.eval_docs)
+        wanted, traced = self._asked(run.folder, run.samples)
+        run.expect(wanted)
+        parts = parts_folder(run.folder, run.mark.id)
+        if turn.world > 1 or parts.exists():
+            self.share(run.folder, run.mark.id, turn)
+            turn.hear_all("share")
+            join(parts, run.samples, run.add, wanted)
+            wanted, traced = self._asked(run.folder, run.samples)
+        answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
+        nothing_left = len(answered) == wanted
+        name = "/".join(run.folder.parts[-4:-1])
+        with self._bar(name, wanted, run.samples.values(), nothing_left) as bar:
+
+            def keep(sample: dict[str, Any]) -> None:
+                # one that is answered again for its trace is on disk already
+                if sample["doc_id"] not in run.samples:
+                    run.add(sample)
+                    bar.add(sample)
+
+            adapter = self._adapter(run.folder, answered, traced, keep)
+            metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
+        context = beyond_context(run.samples.values(), adapter.positions)
+        if context["beyond"]:
+            print(context_warning(context, self.config["benchmark"]["name"]), file=sys.stderr)
+        record = record_of(self.config, run, metrics, available, hardware(self.model))
+        return {**record, "context": context}
+
+    def share(self, folder: Path, mark: str, turn: Turn) -> None:
+        """Answer one rank's documents, those modulo the ranks, into a file of its own.
+
+        Args:
+            folder: The run's.
+            mark: The fingerprint of the code.
+            turn: Tells which rank this is.
+        """
+        self.check()
+        parts = parts_folder(folder, mark)
+        done = {line["doc_id"]: line for line in read_samples(folder)}
+        wanted, traced = self._asked(folder, done)
+        done |= read_parts(parts)
+        mine = range(turn.rank, wanted, turn.world)
+        if not mine:
+            return
+        answered = {doc: line for doc, line in done.items() if doc not in traced}
+        shown = [done[doc] for doc in mine if doc in done]
+        name = f"rank {turn.rank} of {turn.world}"
+        with (
+            Part(parts, turn.rank) as part,
+            self._bar(name, len(mine), shown, turn.rank > 0) as bar,
+        ):
+
+            def keep(sample: dict[str, Any]) -> None:
+                if sample["doc_id"] not in done:
+                    part.add(sample)
+                    bar.add(sample)
+
+            adapter = self._adapter(folder, answered, traced, keep)
+            with redirect_stderr(StringIO()):  # a bar of lmms-eval's
+                self.task.build_all_requests(limit=wanted, rank=turn.rank, world_size=turn.world)
+            adapter.task_dict[self.task.config.task] = self.task.dataset
+            adapter.generate_until(list[Any](self.task.instances or ()))
+
+    def _asked(self, folder: Path, samples: Collection[int]) -> tuple[int, list[int]]:
+        """How many documents have to be answered, and which have to leave a ledger.
+
+        Raises:
+            ValueError: If the benchmark cannot score that many by themselves.
+        """
+        available = len(self.task.eval_docs)
+        wanted = available if self.limit is None else min(self.limit, available)
+        # an earlier, longer run may have left more samples than are asked for now
+        wanted = max([wanted, *(doc + 1 for doc in samples)])
+        if isinstance(self.task, StockTask):
+            self.task.require(wanted)
+        traced = [doc for doc in self.traces if not has_trace(folder, doc)]
+        return wanted, [doc for doc in traced if doc < wanted]
+
+    def _bar(
+        self, name: str, total: int, done: Iterable[Mapping[str, Any]], quiet: bool
+    ) -> Meanwhile:
+        console = Console(quiet=True) if quiet else None
+        return Meanwhile(name, total, self.config["benchmark"]["metric"], done, console)
+
+    def _adapter(
+        self,
+        folder: Path,
+        answered: Mapping[int, Mapping[str, Any]],
+        traced: Sequence[int],
+        keep: Callable[[dict[str, Any]], None],
+    ) -> DroppedVLM:
+        return DroppedVLM(
+            self.model,
+            self.processor,
+            self.dropper,
+            self.config,
+            self.config["batch_size"],
+            self.nominal,
+            answered=answered,
+            on_sample=keep,
+            on_ledger=_keeper(folder, traced),
+            image=self.image,
+            controls=self.controls,
+        )
+
+
+def hardware(model: PreTrainedModel) -> dict[str, Any]:
+    """What it ran on, for whoever compares times."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return {
+        "cpu": names[0].partition(":")[2].strip()
+        if names
+        else platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if model.device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _keeper(folder: Path, wanted: Sequence[int]) -> Any:
+    def keep(doc_id: int, ledger: TokenLedger) -> None:
+        if doc_id in wanted:
+            path = trace_path(folder, doc_id)
+            with writing(folder):
+                path.parent.mkdir(exist_ok=True)
+                # under another name first: a run killed here must not leave half a file
+                ledger.save(path.with_name(f"{doc_id}.tmp.npz"))
+                path.with_name(f"{doc_id}.tmp.npz").replace(path)
+
+    return keep

@@ -1,0 +1,38 @@
+"""The names of lmms-eval 0.7.3 that this project uses; the only module that imports lmms-eval.
+
+Its import changes settings of the whole process; see :mod:`mustdrop.evaluation.process`. Other
+modules take the names from here, so that none of these changes outlives the import.
+"""
+
+from mustdrop.evaluation.process import unchanged_process
+
+with unchanged_process():
+    from lmms_eval import evaluator, tasks
+    from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+    from lmms_eval.api.model import lmms
+    from lmms_eval.api.task import ConfigurableMessagesTask, Task
+    from lmms_eval.protocol import ChatMessages
+    from lmms_eval.tasks import TaskManager
+    from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator, mmbench_process_results
+    from lmms_eval.tasks.mme.utils import mme_aggregate_results, mme_process_results
+    from lmms_eval.tasks.pope import utils as pope_utils
+    from lmms_eval.utils import load_yaml_config
+
+__all__ = [
+    "ChatMessages",
+    "ConfigurableMessagesTask",
+    "GenerationResult",
+    "Instance",
+    "Task",
+    "TaskManager",
+    "TokenCounts",
+    "evaluator",
+    "lmms",
+    "load_yaml_config",
+    "mmbench_evaluator",
+    "mmbench_process_results",
+    "mme_aggregate_results",
+    "mme_process_results",
+    "pope_utils",
+    "tasks",
+]

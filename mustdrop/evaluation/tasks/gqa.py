@@ -1,0 +1,44 @@
+"""GQA: questions and pictures lie in two subsets, joined when a question is read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mustdrop.evaluation.pictures import eight_bits
+from mustdrop.evaluation.tasks.rows import PICTURE
+from mustdrop.evaluation.tasks.stock import StockTask
+from mustdrop.provenance.row_files import picture_subset
+
+
+class GQA(StockTask):
+    """lmms-eval's GQA without its copy of every picture into every question.
+
+    ``subset`` is that of the questions, ``<name>_instructions``; the pictures are those of
+    ``<name>_images``. Rows that hold an image of their own need no second subset.
+    """
+
+    def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
+        stock = config["doc_to_visual"]
+        return {
+            **config,
+            "doc_to_visual": lambda doc: stock({**doc, PICTURE: eight_bits(self.picture(doc))}),
+        }
+
+    def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
+        super().download(dataset_kwargs)
+        self.pictures = None
+        if PICTURE not in self.dataset[self.split].column_names:
+            assert self.subset is not None
+            self.pictures = self.rows(picture_subset(self.subset))
+            self.place = {key: place for place, key in enumerate(self.pictures["id"])}
+
+    def picture(self, doc: Mapping[str, Any]) -> Any:
+        """Of one question.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        if self.pictures is None:
+            return doc[PICTURE]
+        if doc["imageId"] not in self.place:
+            raise ValueError(f"{self.config.task}: {self.data} has no image {doc['imageId']}")
+        return self.pictures[self.place[doc["imageId"]]][PICTURE]

@@ -1,0 +1,132 @@
+"""A benchmark of lmms-eval's own, on rows of the hub or of a folder. Knows no single benchmark.
+
+Prompt, post-processing and aggregation are lmms-eval's, read from its yaml. What that leaves to the
+wrapper or to chance is pinned: the length of an answer, greedy decoding, where the rows come from.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mustdrop.evaluation.chat import DocumentError, document_name, naming
+from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask, load_yaml_config, tasks
+from mustdrop.evaluation.pictures import with_eight_bits
+from mustdrop.evaluation.process import unchanged_process
+from mustdrop.evaluation.tasks.rows import PICTURE, load_rows
+
+# Keys that would fetch more than the rows, make a second task of it, or change its options.
+LEFT_OUT = (
+    "dataset_name", "dataset_kwargs", "process_docs", "validation_split", "group", "tag",
+    "model_specific_generation_kwargs",
+)  # fmt: skip
+
+
+class StockTask(ConfigurableMessagesTask):
+    """One split of a benchmark.
+
+    Args:
+        name: What records call it.
+        stock: lmms-eval's yaml, from its folder of tasks: ``gqa/gqa.yaml``.
+        data: The hub's name of the data set, or a folder that holds the split's parquet files.
+        subset: What the hub calls a configuration; None: there are none.
+        split: Of the data set.
+        max_new_tokens: The longest answer.
+        prompt: What is put over the yaml's ``lmms_eval_specific_kwargs.default``.
+
+    Raises:
+        ValueError: If there is no such yaml, or no rows, or they lack a column that it needs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stock: str,
+        data: str,
+        subset: str | None,
+        split: str,
+        max_new_tokens: int,
+        prompt: Mapping[str, Any],
+    ) -> None:
+        path = Path(tasks.__file__).parent / stock
+        if not path.is_file():
+            raise ValueError(f"stock must be a yaml of lmms-eval's tasks, got {stock}")
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be a count of 1 or more, got {max_new_tokens}")
+        self.data, self.subset, self.split = data, subset, split
+        config = {key: value for key, value in _yaml(path).items() if key not in LEFT_OUT}
+        words = config.get("lmms_eval_specific_kwargs", {}).get("default", {})
+        options = config["generation_kwargs"]
+        config |= {
+            "task": name,
+            "dataset_path": data,
+            "test_split": split,
+            "generation_kwargs": {**options, "max_new_tokens": max_new_tokens, "do_sample": False},
+            "lmms_eval_specific_kwargs": {"default": {**words, **dict(prompt)}},
+        }
+        try:
+            super().__init__(config=self.adapted(config))
+            with naming(document_name(name, 0)):
+                first = self.eval_docs[0]
+                self.doc_to_messages(first)
+                # unlike process_results this neither retries nor hides the error
+                if callable(self.config.process_results):
+                    self.config.process_results(first, [""])
+        except (KeyError, DocumentError) as error:
+            missing = error.__cause__ if isinstance(error, DocumentError) else error
+            if not isinstance(missing, KeyError):
+                raise
+            raise ValueError(f"{name}: rows of {data} lack the column {missing}") from error
+
+    def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The task's config, for a benchmark that needs more than this class gives."""
+        return config
+
+    def require(self, wanted: int) -> None:
+        """Raise if the first ``wanted`` documents cannot be scored by themselves."""
+
+    def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
+        rows = self.rows()
+        # lmms-eval reads the first row next, and would not say which one cannot be read
+        with naming(document_name(self.config.task, 0)):
+            rows[0]
+        plain = rows.remove_columns(PICTURE) if PICTURE in rows.column_names else rows
+        self.dataset, self.dataset_no_image = {self.split: rows}, {self.split: plain}
+
+    def rows(self, subset: str | None = None) -> Any:
+        """The split of a subset, by default the task's own."""
+        try:
+            return load_rows(self.data, subset or self.subset, self.split)
+        except ValueError as error:
+            name = self.config.task.removesuffix("_calibration")
+            raise ValueError(
+                f"{name}: {error}; a folder of its parquet files is given by "
+                "benchmark.data=/path/to/folder"
+            ) from error
+
+    def doc_to_messages(self, doc: Any, **rounds: Any) -> Any:
+        """The messages of a document; lmms-eval's own code would clip 16-bit pictures to white."""
+        return super().doc_to_messages(with_eight_bits(doc), **rounds)
+
+    def doc_to_target(self, doc: Mapping[str, Any]) -> Any:
+        """For records alone; of several people's answers the most frequent.
+
+        lmms-eval's yaml names a column ``answer`` that such rows lack, and would tell that word.
+        """
+        answers = doc.get("answers")
+        if not answers:
+            return super().doc_to_target(dict(doc))
+        said = [one["answer"] if isinstance(one, Mapping) else one for one in answers]
+        return Counter(said).most_common(1)[0][0]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    with unchanged_process():  # it imports the task's module
+        read = load_yaml_config(str(path))
+    assert isinstance(read, dict)
+    return read
+
+
+def with_metrics(config: dict[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A task's config with metrics of ours after lmms-eval's."""
+    return {**config, "metric_list": [*config["metric_list"], *metrics]}

@@ -1,0 +1,1 @@
+"""Training of the embedded model. Nothing outside this package imports it."""

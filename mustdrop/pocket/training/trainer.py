@@ -1,0 +1,259 @@
+"""Training PocketLLaVA, stage by stage, in steps that can be stopped anywhere and gone on with.
+
+Everything drawn at random is a function of seed, stage and step, so there is no random state:
+weights, optimizer and step are all there is to save. On the CPU a run that was killed and went on
+ends with the same bits as one that was not. Prints nothing; ``run`` yields what there is to show.
+"""
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mustdrop.pocket.dataset import VALIDATION_SEED
+from mustdrop.pocket.evaluation import Score
+from mustdrop.pocket.model import build_model, build_processor, config
+from mustdrop.pocket.questions import QUESTION_TYPES
+from mustdrop.pocket.scenes import GRID
+from mustdrop.pocket.training.batches import ALONE, Batch, Batches
+from mustdrop.pocket.training.losses import Probes, objective
+from mustdrop.pocket.training.packing import answers
+from mustdrop.pocket.training.recipe import Recipe, Stage
+from mustdrop.pocket.training.team import Team
+
+MAX_BYTES = 8_000_000  # the exported weights travel with the package
+
+_STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is after a step.
+
+    Attributes:
+        stage: The stage's name.
+        step: Steps done in the stage.
+        done: Steps done in all.
+        loss: Of the step, in a team of this process's share of it.
+        right: Share of the step's questions answered rightly; None while none are asked.
+    """
+
+    stage: str
+    step: int
+    done: int
+    loss: float
+    right: float | None
+
+
+class Training:
+    """A training in a folder; made again on the same folder it goes on from the last saved state.
+
+    Args:
+        recipe: All that decides the weights.
+        folder: Where the state is kept.
+        device: Where the model is trained.
+        workers: Processes that draw the batches; has no part in the weights.
+        team: Which of the processes that train together this is. Their number has a part in the
+            weights: each normalises its own share of a step.
+
+    Raises:
+        ValueError: If the folder's state is of another recipe. Stages that it had not begun may
+            differ, so that a run can be given another end.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: str = "cpu",
+        workers: int = 1,
+        team: Team = ALONE,
+    ):
+        architecture = config(**recipe.architecture)
+        self.recipe, self.folder, self.workers, self.team = recipe, folder, workers, team
+        self.device = torch.device(device)
+        self.model = build_model(architecture, recipe.seed)
+        layers = len(self.model.model.language_model.layers)
+        if not 0 <= recipe.probe_layer < layers - 1:
+            raise ValueError(
+                f"probe_layer must be in [0, {layers - 1}), before the last layer,"
+                f" got {recipe.probe_layer}"
+            )
+        # On the CPU the plain softmax is faster, forward and back, than the fused kernel.
+        self.model.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
+        projector = self.model.model.multi_modal_projector
+        vision_hidden, hidden = projector.linear_1.in_features, projector.linear_2.out_features
+        self.probes = Probes(vision_hidden, hidden, recipe.seed)
+        nn.ModuleList([self.model, self.probes]).to(self.device)
+        self.number, self.step = 0, 0
+        self.optimizer = self._optimizer()
+        if (folder / _STATE).is_file():
+            self._restore()
+
+    @property
+    def done(self) -> int:
+        """Steps done in all."""
+        earlier = list(self.recipe.stages.values())[: self.number]
+        return sum(stage.steps for stage in earlier) + self.step
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, a step at a time; the state on disk is at most ``save_every`` old."""
+        stages = list(self.recipe.stages.items())
+        while self.number < len(stages):
+            name, stage = stages[self.number]
+            data = Batches(
+                seed=self.recipe.seed,
+                stage=self.number,
+                steps=stage.steps,
+                images=stage.images,
+                questions=stage.questions,
+                objects=stage.fewest_most,
+                tokens=stage.tokens,
+                compact=stage.compact,
+                question_weights=self.recipe.question_weights,
+                team=self.team,
+            )
+            # A map of steps, read in order: what a worker prefetches cannot change what comes.
+            order = range(self.step, stage.steps)
+            for batch in DataLoader(data, None, sampler=order, num_workers=self.workers):
+                loss, right = self._train(stage, batch.to(self.device))
+                self.step += 1
+                if self.step % self.recipe.save_every == 0 and self.step < stage.steps:
+                    self.save()
+                yield Progress(name, self.step, self.done, loss, right)
+            self.number, self.step = self.number + 1, 0
+            self.optimizer = self._optimizer()
+            self.save()
+
+    def save(self) -> None:
+        """Write the state beside the old one, then put it in its place; the first process does."""
+        if self.team.rank:
+            return
+        state = {
+            "recipe": self._fingerprint(),
+            "number": self.number,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "probes": self.probes.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f"{_STATE}.unfinished"
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.folder / _STATE)
+
+    @torch.no_grad()
+    def validate(self, batches: int = 8) -> dict[str, Score]:
+        """Right answers by question type, on scenes of no split, at all 576 tokens.
+
+        The scenes are the last stage's; layers are closed as in the stage at hand.
+        """
+        stages = list(self.recipe.stages.values())
+        stage, last = stages[min(self.number, len(stages) - 1)], stages[-1]
+        data = Batches(
+            seed=VALIDATION_SEED,
+            stage=0,
+            steps=batches,
+            images=8,
+            questions=8,
+            objects=last.fewest_most,
+            tokens=(GRID**2,),
+            compact=0.0,
+            question_weights=self.recipe.question_weights,
+        )
+        hits, types = [], []
+        for step in range(batches):
+            batch = data[step].to(self.device)
+            asked = batch.questions, batch.ends
+            logits = answers(self.model, batch.pixels, batch.kept, *asked, stage.closed)
+            hits.append((logits.argmax(-1) == batch.answers).flatten())
+            types.append(batch.types.flatten())
+        hit, type = torch.cat(hits), torch.cat(types)
+        counted = {name: hit[type == i] for i, name in enumerate(QUESTION_TYPES)}
+        return {name: Score(int(of.sum()), len(of)) for name, of in counted.items() if len(of)}
+
+    def export(self, folder: Path) -> None:
+        """Write model and processor the Hugging Face way, weights in bfloat16.
+
+        Raises:
+            ValueError: If the weights are larger than the package may carry.
+        """
+        model = copy.deepcopy(self.model).cpu().bfloat16()
+        size = sum(2 * parameter.numel() for parameter in model.parameters())
+        if size > MAX_BYTES:
+            raise ValueError(f"weights must be at most {MAX_BYTES} bytes, got {size}")
+        model.save_pretrained(folder)
+        build_processor().save_pretrained(folder)
+
+    def _train(self, stage: Stage, batch: Batch) -> tuple[float, float | None]:
+        progress = min(1.0, self.step / stage.steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        share = min(1.0, (self.step + 1) / stage.warmup)
+        share *= stage.lr_end + (1 - stage.lr_end) * cosine
+        for group in self.optimizer.param_groups:
+            group["lr"] = stage.lr * group["share"] * share
+        loss, right = objective(self.model, self.probes, batch, stage, self.recipe.probe_layer)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {self.step} of its stage")
+        self.optimizer.zero_grad()
+        loss.backward()
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.team.average(trained)
+        torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip)
+        self.optimizer.step()
+        return loss.item(), None if right is None else right.float().mean().item()
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        """Fresh, for the stage at hand. What its loss does not reach gets no gradient and stays."""
+        stages = list(self.recipe.stages.values())
+        stage = stages[min(self.number, len(stages) - 1)]
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in (*self.model.named_parameters(), *self.probes.named_parameters()):
+            vision = "vision_tower" in name
+            decays = parameter.dim() >= 2 and "embed" not in name
+            groups.setdefault((vision, decays), []).append(parameter)
+        return torch.optim.AdamW(
+            [
+                {
+                    "params": parameters,
+                    "weight_decay": stage.weight_decay * decays,
+                    "share": stage.vision_lr if vision else 1.0,
+                }
+                for (vision, decays), parameters in groups.items()
+            ],
+            betas=(self.recipe.betas[0], self.recipe.betas[1]),
+            eps=self.recipe.eps,
+        )
+
+    def _restore(self) -> None:
+        state = torch.load(self.folder / _STATE, map_location=self.device, weights_only=True)
+        saved, ours = json.loads(state["recipe"]), json.loads(self._fingerprint())
+        begun = state["number"] + (state["step"] > 0)
+        for recipe in (saved, ours):
+            recipe["stages"] = list(recipe["stages"].items())[:begun]
+        differing = sorted(name for name in ours if saved.get(name) != ours[name])
+        if differing:
+            raise ValueError(
+                f"{self.folder} holds a training that differs in {', '.join(differing)}:"
+                " choose another folder, or remove it to start anew"
+            )
+        self.number, self.step = state["number"], state["step"]
+        self.optimizer = self._optimizer()
+        self.model.load_state_dict(state["model"])
+        self.probes.load_state_dict(state["probes"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _fingerprint(self) -> str:
+        values = asdict(self.recipe)
+        del values["save_every"]
+        return json.dumps(values)

@@ -1,0 +1,1 @@
+"""Presets: the yaml files of conf/ as configurations and as droppers."""

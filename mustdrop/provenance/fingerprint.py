@@ -1,0 +1,126 @@
+"""The fingerprint of a run: its code, its model, its benchmark rows and their libraries.
+
+The code of a run is the modules that it imports, as syntax trees: its strategies, its task, the
+adapter, the engine and what they rest on. Another method, a comment or a docstring changes no
+fingerprint. Weights and rows of the user's own enter by the content of their files, large files by
+a part of their blocks (:mod:`mustdrop.provenance.content`), checkpoints of the hub by their commit.
+"""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_files, checkpoint_folder
+from mustdrop.provenance.content import content_hash
+from mustdrop.provenance.folders import local_folder
+from mustdrop.provenance.row_files import row_files, subsets_read
+from mustdrop.provenance.syntax import imported_modules, module_file, syntax_hash
+from mustdrop.runs.fingerprint import MISSING, Fingerprint
+
+PACKAGE = Path(__file__).parents[1]
+CHECKPOINT = PACKAGE / "pocket" / "checkpoint"  # the packaged model
+# What answers a benchmark, whatever the config says.
+ROOTS = ("mustdrop.evaluation.job", "mustdrop.checkpoint")
+# What writes answers down, and decides none.
+ASIDE = (
+    "mustdrop.runs", "mustdrop.tracking", "mustdrop.provenance", "mustdrop.evaluation.progress",
+    "mustdrop.evaluation.ranks",
+)  # fmt: skip
+# datasets turns pictures as their EXIF orientation says; pillow and numpy make them pixels
+LIBRARIES = (
+    "torch", "transformers", "tokenizers", "pillow", "numpy", "datasets", "lmms-eval",
+)  # fmt: skip
+# Decides the class of the image processor: with torchvision, transformers takes another backend.
+BACKEND = "torchvision"
+
+
+def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerprint:
+    """Fingerprint of a run.
+
+    Args:
+        config: Resolved.
+        fetch: Whether files of the hub are fetched; if not, only its cache is looked into.
+    """
+    model = config["model"]
+    files, versions = code_hashes(config), library_versions()
+    inputs = {**model_inputs(model, fetch), **_row_inputs(config["benchmark"]["task"], fetch)}
+    if model["pretrained"] == PACKAGED:
+        for path in checkpoint_files(CHECKPOINT):
+            files[path.relative_to(PACKAGE.parent).as_posix()] = content_hash(path)
+    if inputs:
+        versions[BACKEND] = _version(BACKEND)
+    return Fingerprint(files, versions, inputs)
+
+
+def code_hashes(config: Mapping[str, Any]) -> dict[str, str]:
+    """Hash of each module that a run imports, by its path from the folder of its package."""
+    modules = imported_modules([*ROOTS, *_target_modules(config)], ASIDE)
+    return {
+        _package_path(module, file): syntax_hash(file) for module, file in sorted(modules.items())
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Version of each library that decides an answer; ``none`` where it is not installed."""
+    return {name: _version(name) for name in LIBRARIES}
+
+
+def model_inputs(model: Mapping[str, Any], fetch: bool = False) -> dict[str, str]:
+    """Hash of each file of a model of the user's own; the commit of a model of the hub."""
+    pretrained, label = model["pretrained"], "model.pretrained"
+    if pretrained == PACKAGED:
+        return {}
+    try:
+        folder = checkpoint_folder(pretrained, model.get("revision"), fetch)
+    except FileNotFoundError:  # loading the model reports it
+        return {label: MISSING}
+    if local_folder(pretrained) is None:
+        return {label: f"commit {folder.name}"}
+    return {
+        f"{label}/{path.relative_to(folder).as_posix()}": content_hash(path)
+        for path in checkpoint_files(folder)
+    }
+
+
+def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
+    """Hash of each file of a benchmark's rows; empty where rows are generated."""
+    if not isinstance(task.get("data"), str):
+        return {}
+    label, hashes = "benchmark.data", {}
+    for subset in subsets_read(task.get("subset")):
+        try:
+            paths = row_files(task["data"], subset, task["split"], fetch)
+        except ValueError:  # reading the rows reports it
+            continue
+        hashes |= {f"{label}/{path.parent.name}/{path.name}": content_hash(path) for path in paths}
+    return hashes or {label: MISSING}
+
+
+def _target_modules(node: Any) -> Iterator[str]:
+    """Modules of the classes that a config names, wherever it does."""
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if isinstance(target, str):
+            module = target.rpartition(".")[0]
+            while module and module_file(module) is None:  # a class inside a class
+                module = module.rpartition(".")[0]
+            yield module
+        for value in node.values():
+            yield from _target_modules(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _target_modules(value)
+
+
+def _package_path(module: str, file: Path) -> str:
+    """Path of a source file from the folder that holds its top package."""
+    depth = module.count(".") + (file.name == "__init__.py")
+    return file.relative_to(file.parents[depth]).as_posix()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,80 @@
+"""Which weights a checkpoint holds: a mark that says so, cheap enough to ask before each run.
+
+Of every tensor its name, type, shape and first bytes count. So the mark does not depend on how the
+tensors are spread over files, and a fine-tuned copy has another one. Loads no model.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mustdrop.provenance.fingerprint import CHECKPOINT
+
+PACKAGED = "packaged"
+FILE = CHECKPOINT / "model.safetensors"
+FIRST = 4096  # bytes of a tensor that count
+
+
+def weights_mark(pretrained: str, revision: str | None = None) -> str | None:
+    """Twelve digits that stand for the weights; None where they are not on this machine.
+
+    Args:
+        pretrained: A folder, a hub name, or ``packaged``.
+        revision: Of the hub name; None: the newest.
+    """
+    if pretrained == PACKAGED:
+        return hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
+    folder = Path(pretrained).expanduser()
+    if not folder.is_dir():
+        cached = _cached(pretrained, revision)
+        if cached is None:
+            return None
+        folder = cached
+    files = sorted(folder.glob("*.safetensors"))
+    return _mark(files) if files else None
+
+
+def _mark(files: list[Path]) -> str | None:
+    tensors = {}
+    for path in files:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if size > path.stat().st_size:  # a pointer to a file that was not fetched, or half one
+                return None
+            header = json.loads(file.read(size))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    start, end = entry["data_offsets"]
+                    file.seek(8 + size + start)
+                    first = hashlib.sha256(file.read(min(FIRST, end - start))).hexdigest()
+                    tensors[name] = [entry["dtype"], entry["shape"], first]
+    text = json.dumps(tensors, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """Where the hub's cache holds a checkpoint; None where it does not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def same_weights(made: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+    """Whether a run's model has the weights that something was made with.
+
+    Args:
+        made: ``pretrained``, and ``weights``: their mark, or None where nobody knows it.
+        model: The run's.
+    """
+    if made["weights"] is not None:
+        mark = weights_mark(model["pretrained"], model["revision"])
+        if mark is not None:
+            return mark == made["weights"]
+    return made["pretrained"] == model["pretrained"]

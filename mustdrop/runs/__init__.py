@@ -1,0 +1,1 @@
+"""Run folders: how a run is written, read, continued and repaired. Knows no model."""
