@@ -86,7 +86,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-class Arm:
+class BenchCase:
     """One prompt on one model: the prefill with a dropper, its floor, and the plain prefill.
 
     Each way returns the CPU seconds of one prefill.
@@ -130,7 +130,7 @@ class Arm:
 class attached:
     """A dropper attached to an arm's model and told the prompt's ids."""
 
-    def __init__(self, dropper: TokenDropper, arm: Arm) -> None:
+    def __init__(self, dropper: TokenDropper, arm: BenchCase) -> None:
         self.context, self.arm = dropper.attach(arm.model), arm
 
     def __enter__(self):
@@ -143,7 +143,7 @@ class attached:
         self.context.__exit__(*error)
 
 
-def calibrate(arm: Arm, target: float) -> DualAttention:
+def calibrate(arm: BenchCase, target: float) -> DualAttention:
     """Dual-attention filtering with the executed average ``target``, by bisection on gamma."""
     low, high = 0.0, 1.0
     strategy = DualAttention(gamma=high, alpha=1.0, layers=LAYERS)
@@ -180,7 +180,10 @@ def paired(ours: Callable[[], float], base: Callable[[], float], rounds: int, ti
 @torch.inference_mode()
 def measure(rounds: int, progress: Progress) -> list[dict]:
     """Every case, as rows of the record."""
-    rows, arms = [], {slots: Arm(build(slots), slots) for slots in {slots for slots, _ in CASES}}
+    rows, arms = (
+        [],
+        {slots: BenchCase(build(slots), slots) for slots in {slots for slots, _ in CASES}},
+    )
     bar = progress.add_task("bench", total=rounds * (2 * len(CASES) + 1))
     shape = DecoderShape(256, 256, 256, 688, 128)
 
@@ -188,7 +191,7 @@ def measure(rounds: int, progress: Progress) -> list[dict]:
         progress.advance(bar)
 
     def compare(
-        case: str, arm: Arm, dropper: TokenDropper, base: Callable[[], float], **about
+        case: str, arm: BenchCase, dropper: TokenDropper, base: Callable[[], float], **about
     ) -> None:
         result = paired(lambda: arm.dropping(dropper)[0], base, rounds, tick)
         rows.append({"case": case, **about, **result})

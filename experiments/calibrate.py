@@ -27,9 +27,9 @@ from experiments.calibration_batches import batches, moving
 from experiments.checks.thresholds import require_own_model
 from experiments.cli.errors import BAD_INPUT, KNOWN, ending, message
 from experiments.tuned_table import Calibrated, require_free, tuned_path, write
-from mustdrop.calibration.observe import unset, watch
+from mustdrop.calibration.observe import observe, unset
 from mustdrop.calibration.replay import Replay
-from mustdrop.calibration.search import Found, OutOfReach
+from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
@@ -82,7 +82,7 @@ class Questions:
         if key not in self.replays:
             asked = self.prompts(0)
             with moving("pass 1: watching", len(asked)) as tick:
-                self.replays[key] = watch(self.model, dropper, place, asked, tick)
+                self.replays[key] = observe(self.model, dropper, place, asked, tick)
             self.passes += self.replays[key] is not None
         return self.replays[key]
 
@@ -118,7 +118,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     tolerance, target = float(cfg.calibration.tolerance), float(cfg.budget.tokens)
     found = threshold(average, replay, dropper, place, target, low, high, tolerance)
     held_out = None
-    if isinstance(found, Found):
+    if isinstance(found, SearchResult):
         held_out = mean_interval(
             asked.executed(with_field(dropper, place, found.value), n, "held out")
         )

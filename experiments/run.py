@@ -31,22 +31,22 @@ from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, ending, message
 from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
-from mustdrop.budgets.closed_form import unreachable
-from mustdrop.evaluation.ranks import OK, Turn, next_turn
+from mustdrop.budgets.closed_form import budget_floor
+from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
 from mustdrop.presets.compose import adopt, conf_dir
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
 from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
 from mustdrop.runs.repair import damage
-from mustdrop.runs.shards import parts_folder, put_aside
+from mustdrop.runs.shards import put_aside, shards_folder
 from mustdrop.runs.summary import floor_record
-from mustdrop.runs.writer import Busy, Run, Unwritable, note_failure
+from mustdrop.runs.writer import Busy, RunWriter, Unwritable, note_failure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mustdrop.checkpoint import Checkpoint
-    from mustdrop.evaluation.job import Cell
+    from mustdrop.evaluation.job import EvalJob
 
 
 def run(cfg: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
@@ -66,11 +66,11 @@ def run(cfg: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, An
     """
     config = checked(cfg, typed() if overrides is None else overrides)
     folder = run_folder(config)
-    turn = next_turn(str(folder))
+    turn = next_rank_group(str(folder))
     try:
         if turn.rank:
             return _follow(cfg, config, folder, turn)
-        with turn.telling("end"), refused_by_name():
+        with turn.publishing("end"), refused_by_name():
             return _lead(cfg, config, folder, turn)
     except Busy:
         raise
@@ -95,7 +95,9 @@ def refused_by_name() -> Iterator[None]:
         ) from error
 
 
-def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:
+def _lead(
+    cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: RankGroup
+) -> dict[str, Any]:
     """The cell in the one process there is, or the first of several."""
     limit, traces = config["benchmark"]["limit"], chosen_traces(config)
     torn = [] if config["force"] else damage(folder, traces)
@@ -115,16 +117,16 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
     told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
         watched(config["tracker"], folder) as tracker,
-        Run(folder, run_fingerprint(config, fetch=True), told, config["force"]) as ours,
+        RunWriter(folder, run_fingerprint(config, fetch=True), told, config["force"]) as ours,
     ):
         tracker.start()
-        floor = unreachable(config)
+        floor = budget_floor(config)
         if floor is None:
             if config["force"]:
-                put_aside(parts_folder(folder, ours.mark.id))
+                put_aside(shards_folder(folder, ours.mark.id))
             require_places(config)
             ours.ranks = turn.world
-            turn.say("start")
+            turn.publish("start")
             record = built(cfg, config).run(ours, turn)
         else:
             record = floor_record(config, ours, floor)
@@ -135,13 +137,15 @@ def _lead(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) 
     return record
 
 
-def _follow(cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: Turn) -> dict[str, Any]:
+def _follow(
+    cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: RankGroup
+) -> dict[str, Any]:
     """A rank's share of a cell that the first one leads."""
-    heard, _ = turn.hear("start", "end")
+    heard, _ = turn.wait_for("start", "end")
     if heard == "start":
-        with turn.telling(f"share {turn.rank}"):
+        with turn.publishing(f"share {turn.rank}"):
             built(cfg, config).share(folder, run_fingerprint(config, fetch=True).id, turn)
-    _, told = turn.hear("end")
+    _, told = turn.wait_for("end")
     record = read_record(folder)
     if told != OK or record is None:
         raise ValueError(f"rank 0 ended without a record: {told}")
@@ -166,12 +170,12 @@ def run_all(
         yield run(cfg)
 
 
-def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
+def built(cfg: DictConfig, config: Mapping[str, Any]) -> "EvalJob":
     """What the config names. A finished run needs none of these imports."""
     import torch
 
     from mustdrop.checkpoint import Checkpoint
-    from mustdrop.evaluation.job import Cell
+    from mustdrop.evaluation.job import EvalJob
 
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
@@ -183,7 +187,7 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "Cell":
         raise TypeError(f"model must name a Checkpoint, got {type(checkpoint).__name__}")
     weights = tuple(sorted(model_inputs(config["model"], fetch=True).items()))
     model, processor = _loaded(checkpoint, config["device"], weights)
-    return Cell(
+    return EvalJob(
         model, processor, dropper, task, config, config["benchmark"]["limit"],
         chosen_traces(config), instantiate(cfg.image),
         instantiate(cfg.controls) if config["controls"] else None,

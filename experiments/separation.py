@@ -20,7 +20,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from analysis.records.cells import Cell, load
+from analysis.records.cells import RunResult, load
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from analysis.tables import by_type, show, summary
 from experiments.cli.errors import leave
@@ -90,7 +90,7 @@ def bars(root: Path) -> list[Bar]:
     return made
 
 
-def difference(first: Cell, second: Cell) -> Interval:
+def difference(first: RunResult, second: RunResult) -> Interval:
     """Mean of the first minus mean of the second, over the samples that both answered."""
     shared = first.samples.index.intersection(second.samples.index)
     return paired_interval(first.samples.loc[shared, "score"], second.samples.loc[shared, "score"])

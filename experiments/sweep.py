@@ -26,11 +26,11 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from experiments.sweeps.cells import Cell, found, plan
+from experiments.sweeps.cells import SweepCell, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from experiments.sweeps.launch import require_start, tabulate
 from experiments.sweeps.ready import UNREADY
-from mustdrop.runs.status import SETTLED, Standing
+from mustdrop.runs.status import SETTLED, RunStatus
 
 COLOURS = {
     "done": "green", "floor": "green", "running": "cyan", "pending": "dim", "stale": "yellow",
@@ -40,18 +40,18 @@ WRONG = ("unready", "failed")
 EVERY = 2.0  # seconds between two looks
 
 
-def show_plan(cells: Sequence[Cell], console: Console) -> int:
+def show_plan(cells: Sequence[SweepCell], console: Console) -> int:
     """Every cell with what is left of it, and for how long that would keep one process busy."""
     forecast = Forecast.of(Path(cells[0].config["output_root"]) if cells[0].config else Path())
     table = Table("cell", "state", "samples", "time left", box=None)
     total, unknown = 0.0, 0
     for cell in cells:
-        now = cell.standing
+        now = cell.status
         left = 0.0 if now.state in SETTLED else forecast.left(cell, now)
         total, unknown = total + (left or 0.0), unknown + (left is None)
         table.add_row(cell.name, _state(now), _samples(now), spoken(left))
     console.print(table)
-    states = Counter(cell.standing.state for cell in cells)
+    states = Counter(cell.status.state for cell in cells)
     missing = sum(count for state, count in states.items() if state not in SETTLED)
     told = f"{len(cells)} cells, {missing} unfinished"
     if missing:
@@ -61,7 +61,7 @@ def show_plan(cells: Sequence[Cell], console: Console) -> int:
     return 0
 
 
-def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
+def show_status(cells: Sequence[SweepCell], console: Console, once: bool) -> int:
     """A table that follows the folders until nothing is left to run, or ^C.
 
     Returns:
@@ -73,13 +73,13 @@ def show_status(cells: Sequence[Cell], console: Console, once: bool) -> int:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(_status(cells), refresh=True)
-                if all(cell.standing.state in (*SETTLED, *WRONG) for cell in cells):
+                if all(cell.status.state in (*SETTLED, *WRONG) for cell in cells):
                     break
                 time.sleep(EVERY)
-    return int(any(cell.standing.state in WRONG for cell in cells))
+    return int(any(cell.status.state in WRONG for cell in cells))
 
 
-def retry(cells: Sequence[Cell], console: Console) -> int:
+def retry(cells: Sequence[SweepCell], console: Console) -> int:
     """What failed, was stopped or was left behind, once more, in this process.
 
     Returns:
@@ -88,7 +88,7 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
     from experiments.run import attempt
     from mustdrop.presets.compose import composed
 
-    again = [c for c in cells if c.config and c.standing.state in ("failed", "stopped", "stale")]
+    again = [c for c in cells if c.config and c.status.state in ("failed", "stopped", "stale")]
     console.print(f"{len(again)} of {len(cells)} cells again")
     codes = []
     for number, cell in enumerate(again, 1):
@@ -98,7 +98,7 @@ def retry(cells: Sequence[Cell], console: Console) -> int:
 
 
 def submit(
-    cells: Sequence[Cell], site: Path | None, dry_run: bool, console: Console, if_unready: str
+    cells: Sequence[SweepCell], site: Path | None, dry_run: bool, console: Console, if_unready: str
 ) -> int:
     """The unfinished cells that nobody works on, as one array of SLURM, after a check of all."""
     from experiments.cluster.job import submit as to_slurm
@@ -106,7 +106,7 @@ def submit(
 
     work = [c for c in cells if c.config is None or c.unfinished]
     unfit = require_start(work, console, if_unready, here=False)
-    work = [cell for cell in work if cell not in unfit and cell.standing.state != "running"]
+    work = [cell for cell in work if cell not in unfit and cell.status.state != "running"]
     if not work:
         console.print("nothing to do: every cell is done or running")
         return 0
@@ -116,9 +116,9 @@ def submit(
     return 0
 
 
-def _status(cells: Sequence[Cell]) -> Group:
+def _status(cells: Sequence[SweepCell]) -> Group:
     table = Table("cell", "state", "samples", "a second", "time left", "where", box=None)
-    seen = [(cell, cell.standing) for cell in cells]
+    seen = [(cell, cell.status) for cell in cells]
     for cell, now in seen:
         rate = "" if now.rate is None else f"{now.rate:.2f}"
         left = "" if now.left is None else spoken(now.left)
@@ -134,7 +134,7 @@ def _status(cells: Sequence[Cell]) -> Group:
     return Group(table, told, *errors)
 
 
-def _together(seen: Sequence[Standing]) -> str:
+def _together(seen: Sequence[RunStatus]) -> str:
     """All samples, and how long those at work will need for them at the pace they have."""
     n, wanted = sum(now.n for now in seen), [now.wanted for now in seen]
     pace = sum(now.rate for now in seen if now.rate is not None and now.state == "running")
@@ -146,11 +146,11 @@ def _together(seen: Sequence[Standing]) -> str:
     return f"{told} · {pace:.1f} a second · {spoken((whole - n) / pace)} left" if pace else told
 
 
-def _state(now: Standing) -> str:
+def _state(now: RunStatus) -> str:
     return f"[{COLOURS[now.state]}]{now.state}[/]"
 
 
-def _samples(now: Standing) -> str:
+def _samples(now: RunStatus) -> str:
     return f"{now.n}/{'?' if now.wanted is None else now.wanted}"
 
 

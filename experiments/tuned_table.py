@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis.statistics.intervals import Interval
 from experiments.checks.thresholds import changes, made_for, plain
-from mustdrop.calibration.search import Found, OutOfReach
+from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.presets.compose import CALIBRATED, conf_dir, read_yaml
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.fingerprint import CHECKPOINT, library_versions
@@ -32,7 +32,7 @@ class Calibrated:
         seconds: All of it.
     """
 
-    found: Found | OutOfReach
+    found: SearchResult | OutOfReach
     held_out: Interval | None
     passes: int
     seconds: float

@@ -113,9 +113,9 @@ class EncoderShape:
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
     """What the prefill's decisions took on top of the model's own work."""
     rows = sum(
-        rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored.items()
+        rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored_rows.items()
     )
-    return rows + ledger.spent
+    return rows + ledger.decision_macs
 
 
 def prefill_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
@@ -138,8 +138,8 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
         images: Images of the prompt.
     """
     seen = [*ledger.encoder, *({} for _ in range(images - len(ledger.encoder)))]
-    blocks = sum(shape.image_macs(image, ledger.inside) for image in seen)
-    return blocks + ledger.encoder_spent
+    blocks = sum(shape.image_macs(image, ledger.merged_inside_blocks) for image in seen)
+    return blocks + ledger.encoder_decision_macs
 
 
 def vanilla_encoder_macs(shape: EncoderShape, images: int) -> int:

@@ -8,8 +8,8 @@ from typing import Literal
 from torch import nn
 
 from mustdrop.engine import refuse
+from mustdrop.engine.annotations import Annotations, require_annotations
 from mustdrop.engine.fit import unfit_model, unfit_module
-from mustdrop.engine.known import Known, require_known
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
 from mustdrop.fields import plain
@@ -77,14 +77,14 @@ class TokenDropper:
         plain("TokenDropper.log_scores", self.log_scores, bool)
 
     @contextmanager
-    def attach(self, model: nn.Module, known: Known | None = None) -> Iterator[DropRun]:
+    def attach(self, model: nn.Module, annotations: Annotations | None = None) -> Iterator[DropRun]:
         """Drop tokens in every prefill of ``model`` while the context is open.
 
         Args:
             model: An unmodified model of a supported family.
-            known: What is known of each image from outside, for strategies that need it: one
-                mapping an image, in the order of the prompts, from names to patches marked, a
-                boolean [rows, columns].
+            annotations: Marked patches of each image, for strategies that need them: one mapping
+                per image, in the order of the prompts, from the name of a mark to a boolean
+                [rows, columns].
 
         Yields:
             The record of the last prefill: a ledger per prompt.
@@ -92,7 +92,7 @@ class TokenDropper:
         Raises:
             TypeError: If no adapter knows the model.
             ValueError: If the model, or a stage on this model, cannot work (see
-                :mod:`mustdrop.engine.fit`), or needs to be told what ``known`` lacks.
+                :mod:`mustdrop.engine.fit`), or it needs an annotation that is missing.
         """
         unfit_module(model)
         adapter = adapter_for(model)
@@ -101,6 +101,6 @@ class TokenDropper:
             self.vision_positions, self.decode_positions, self.log_scores,
         )  # fmt: skip
         unfit_model(adapter, stages)
-        require_known(self.vision, known)
-        with Session(adapter, stages, known or ()).attach() as run:
+        require_annotations(self.vision, annotations)
+        with Session(adapter, stages, annotations or ()).attach() as run:
             yield run

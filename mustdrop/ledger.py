@@ -40,7 +40,7 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class TokenSources:
     """What the vision tokens of one image stand for at the language model's input.
 
     Attributes:
@@ -71,11 +71,13 @@ class TokenLedger:
         encoder: Per image (crop, frame), encoder block -> patch tokens at its input; the number of
             blocks -> patch tokens at the projector's.
         sources: Per image, what its tokens stand for; empty where the encoder was left alone.
-        scores: Per layer, the strategy's score of the vision tokens alive there (opt-in).
-        scored: Per layer, the rows whose attention was computed on top of the model's own.
-        spent: Multiply-accumulates of the other work of the prefill's decisions, mixing included.
-        encoder_spent: Those of the encoder's decisions.
-        inside: Whether the encoder's blocks lost tokens between attention and MLP, not after.
+        scores: Layer -> the strategy's score of each vision token alive there (opt-in).
+        scored_rows: Layer -> number of attention rows computed on top of the model's own.
+        decision_macs: Multiply-accumulates of the other work of the prefill's decisions, mixing
+            included.
+        encoder_decision_macs: Multiply-accumulates of the encoder's decisions.
+        merged_inside_blocks: Whether the encoder's blocks lost tokens between attention and MLP,
+            not after.
     """
 
     seq_len: int
@@ -84,12 +86,12 @@ class TokenLedger:
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
-    scores: dict[int, Float[Tensor, " scored"]] = field(default_factory=dict)
-    scored: dict[int, int] = field(default_factory=dict)
-    spent: int = 0
-    encoder_spent: int = 0
-    inside: bool = False
+    sources: list[TokenSources] = field(default_factory=list)
+    scores: dict[int, Float[Tensor, " scored_rows"]] = field(default_factory=dict)
+    scored_rows: dict[int, int] = field(default_factory=dict)
+    decision_macs: int = 0
+    encoder_decision_macs: int = 0
+    merged_inside_blocks: bool = False
 
     @property
     def depth(self) -> int:
@@ -125,9 +127,9 @@ class TokenLedger:
         depth = self.depth
         return Counts(nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth)
 
-    def tokens(
+    def image_tokens(
         self, image: int = 0, grid: tuple[int, int] | None = None
-    ) -> tuple[tuple[int, int], Int[Tensor, " tokens"], Bool[Tensor, "tokens patches"]]:
+    ) -> tuple[tuple[int, int], Int[Tensor, " image_tokens"], Bool[Tensor, "tokens patches"]]:
         """The tokens that the encoder handed on of one image.
 
         Args:
@@ -202,9 +204,10 @@ class TokenLedger:
                 arrays[f"source/{image}/mix"] = source.mix.float()
             if source.cls is not None:
                 arrays[f"source/{image}/cls"] = source.cls.float()
-        for name in ("spent", "encoder_spent", "inside"):
-            arrays[name] = torch.tensor(getattr(self, name))
-        arrays["scored"] = torch.tensor(sorted(self.scored.items())).view(-1, 2)
+        arrays["spent"] = torch.tensor(self.decision_macs)
+        arrays["encoder_spent"] = torch.tensor(self.encoder_decision_macs)
+        arrays["inside"] = torch.tensor(self.merged_inside_blocks)
+        arrays["scored"] = torch.tensor(sorted(self.scored_rows.items())).view(-1, 2)
         for image, blocks in enumerate(self.encoder):
             arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
         return {name: array.detach().cpu().numpy() for name, array in arrays.items()}
@@ -216,9 +219,12 @@ class TokenLedger:
             raise ValueError(f"{path} was written by older code: delete it and trace again")
         data = {k: torch.from_numpy(part) for k, part in arrays.items() if k.startswith(NAMES)}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
-        ledger.scored = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
-        ledger.spent, ledger.encoder_spent = int(data["spent"]), int(data["encoder_spent"])
-        ledger.inside = bool(data["inside"])
+        ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
+        ledger.decision_macs, ledger.encoder_decision_macs = (
+            int(data["spent"]),
+            int(data["encoder_spent"]),
+        )
+        ledger.merged_inside_blocks = bool(data["inside"])
         images = sum(key.startswith("encoder/") for key in data)
         ledger.encoder = [
             {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}
@@ -227,7 +233,7 @@ class TokenLedger:
         for image in range(sum(key.endswith("/patches") for key in data)):
             rows, columns = data[f"source/{image}/patches"].tolist()
             ledger.sources.append(
-                Source(
+                TokenSources(
                     (rows, columns),
                     data[f"source/{image}/slots"],
                     data[f"source/{image}/cells"],

@@ -91,7 +91,7 @@ def _encode(
     def replace(states: Tensor, place: Place, token: Tensor | None) -> Tensor:
         step = steps[place]
         kept = _replace(states, alive, step, token)
-        if step.sizes is not None and vision is not None and vision.proportional:
+        if step.sizes is not None and vision is not None and vision.proportional_attention:
             sizes[cls + kept] = step.sizes.to(sizes)
         return kept
 

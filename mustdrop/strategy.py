@@ -72,29 +72,29 @@ def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
 
 
 class VisionStrategy(ABC):
-    """Stage 1: drops or merges tokens inside or right behind the vision encoder.
+    """Stage 1: drops or merges tokens inside the vision encoder or directly behind it.
 
     Attributes:
-        at: Blocks after which it acts (negative from the end), or ``features`` (before the
-            projector) or ``projected`` (behind it).
-        inside_block: It acts in these blocks, between attention and MLP.
-        proportional: Later blocks attend to a token as often as it has patches: the log of its size
-            is added to the scores.
-        reads: Blocks whose [CLS] attention it asks for.
-        reads_keys: Blocks whose queries and keys it asks for.
-        normalised: Whether its mixes are averages, their rows summing to one.
-        needs: Names of what it has to be told of each image from outside; bounds alone need any.
+        places: Blocks after which it acts (negative: counted from the end), or ``features`` (before
+            the projector) or ``projected`` (behind it).
+        inside_block: Whether it acts in these blocks, between attention and MLP.
+        proportional_attention: Whether later blocks add the log of a token's number of patches to
+            its attention scores.
+        cls_attention_blocks: Blocks whose [CLS] attention it reads.
+        query_key_blocks: Blocks whose queries and keys it reads.
+        normalised: Whether its mixes are averages, so that each row sums to one.
+        annotations: Names of the annotations that each image must have; only bounds need any.
     """
 
-    at: Sequence[Place]
+    places: Sequence[Place]
     inside_block: bool = False
-    proportional: bool = False
-    reads: Sequence[int] = ()
-    reads_keys: Sequence[int] = ()
+    proportional_attention: bool = False
+    cls_attention_blocks: Sequence[int] = ()
+    query_key_blocks: Sequence[int] = ()
     normalised: bool = True
 
     @property
-    def needs(self) -> Sequence[str]:
+    def annotations(self) -> Sequence[str]:
         return ()
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
@@ -108,7 +108,7 @@ class VisionStrategy(ABC):
 class KeyTokenStrategy(ABC):
     """Stage 1b: marks the tokens that no later stage may drop."""
 
-    reads: Sequence[int] = ()
+    cls_attention_blocks: Sequence[int] = ()
 
     def check(self, facts: ModelFacts) -> None:  # noqa: B027
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""

@@ -27,14 +27,14 @@ class VisionView:
             or the name of the place behind the encoder.
         grid: The image's full grid as (rows, columns).
         has_cls: Whether a [CLS] stands in front of the tokens.
-        cells: Raster index of the patch in whose place each token stands.
+        patch_index: Raster index of the patch in whose place each token stands.
         sizes: Patches that each token stands for.
     """
 
     block: Place
     grid: tuple[int, int]
     has_cls: bool
-    cells: Int[Tensor, " tokens"]
+    patch_index: Int[Tensor, " tokens"]
     sizes: Float[Tensor, " tokens"]
     get_hidden: Callable[[], Float[Tensor, "tokens dim"]]
     get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
@@ -42,7 +42,7 @@ class VisionView:
     get_queries_keys: Callable[[int], tuple[Tensor, Tensor]]
     get_generator: Callable[[int], torch.Generator]
     get_known: Callable[[str], Bool[Tensor, " patches"]]
-    spend: Callable[[int], None]
+    count_macs: Callable[[int], None]
 
     @property
     def hidden(self) -> Float[Tensor, "tokens dim"]:
@@ -50,7 +50,7 @@ class VisionView:
         return self.get_hidden()
 
     @property
-    def crops(self) -> Sequence[Float[Tensor, "_ dim"]]:
+    def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
         """Hidden states of all images (crops) of the same prompt, this one among them."""
         return self.get_crops()
 
@@ -59,7 +59,7 @@ class VisionView:
 
         Raises:
             ValueError: If the encoder has no [CLS], or the strategy did not list the block in
-                ``reads``.
+                ``cls_attention_blocks``.
         """
         return self.get_cls_attention(block)
 
@@ -69,7 +69,7 @@ class VisionView:
         """Queries and keys of ``block``, as its attention gets them; [CLS] first, if there is one.
 
         Raises:
-            ValueError: If the strategy did not list the block in ``reads_keys``.
+            ValueError: If the strategy did not list the block in ``query_key_blocks``.
         """
         return self.get_queries_keys(block)
 
@@ -77,13 +77,13 @@ class VisionView:
         """Random numbers that depend on seed, image and place, and on nothing else."""
         return self.get_generator(seed)
 
-    def known(self, name: str) -> Bool[Tensor, " tokens"]:
+    def annotated(self, name: str) -> Bool[Tensor, " tokens"]:
         """Which tokens stand in the place of patches that were marked from outside.
 
         Raises:
             ValueError: If nothing of that name was told of the image.
         """
-        return self.get_known(name)[self.cells]
+        return self.get_known(name)[self.patch_index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,7 @@ class PrefillView:
     Attributes:
         layer: The layer that has just run; -1 at the language model's input.
         depth: Number of decoder layers.
-        number: The prompt's place in the batch; only what is told a prompt at a time needs it.
+        prompt_index: Index of the prompt in the batch.
         grid: Patches per image as (rows, columns).
         image_count: Images of the prompt.
         entered: Vision tokens that entered layer 0; at the language model's input, those that are
@@ -103,12 +103,12 @@ class PrefillView:
         sizes: Patches that each vision token stands for.
         text: Original positions of the text tokens behind the last vision token.
         inputs: The language model's input embeddings of the whole prompt.
-        spend: Told the multiply-accumulates of a decision, attention rows aside.
+        count_macs: Adds multiply-accumulates of the decision, attention rows left out.
     """
 
     layer: int
     depth: int
-    number: int
+    prompt_index: int
     grid: tuple[int, int]
     image_count: int
     entered: int
@@ -126,7 +126,7 @@ class PrefillView:
     get_generator: Callable[[int], torch.Generator]
     get_once: Callable[[str, Callable[[], Tensor]], Tensor]
     log_score: Callable[[Float[Tensor, " vision"]], None]
-    spend: Callable[[int], None]
+    count_macs: Callable[[int], None]
 
     def __len__(self) -> int:
         return len(self.protected)
@@ -142,7 +142,7 @@ class PrefillView:
         return self.get_entered_positions()
 
     @property
-    def cells(self) -> Int[Tensor, "vision 3"]:
+    def patch_coordinates(self) -> Int[Tensor, "vision 3"]:
         """(image, row, column) of each vision token; -1 for newlines and the like."""
         return self.get_cells()
 
@@ -163,7 +163,7 @@ class PrefillView:
         """
         return self.get_attention(rows, of)
 
-    def received(self) -> Float[Tensor, " vision"]:
+    def received_attention(self) -> Float[Tensor, " vision"]:
         """Attention that each vision token received from all tokens of the prompt in this layer.
 
         Mean over heads and rows, in float32; rows are read a few at a time.
@@ -174,11 +174,11 @@ class PrefillView:
         """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
         return self.get_generator(seed)
 
-    def once(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """What does not change from layer to layer: computed at the first, kept for the others."""
         return self.get_once(name, compute)
 
-    def best(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
+    def top(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
         """The ``keep`` tokens of highest score, in sequence order, key tokens first among them.
 
         Fewer where there are fewer, more where there are more key tokens.
@@ -194,7 +194,7 @@ class CacheView:
     Attributes:
         layer: The layer.
         depth: Number of decoder layers.
-        number: The prompt's place in the batch.
+        prompt_index: Index of the prompt in the batch.
         positions: Original position of each vision token in this layer's cache.
         survives: Whether the token was still alive in the last layer.
         survivors: How many there were in the last layer.
@@ -203,7 +203,7 @@ class CacheView:
 
     layer: int
     depth: int
-    number: int
+    prompt_index: int
     positions: Int[Tensor, " vision"]
     survives: Bool[Tensor, " vision"]
     survivors: int

@@ -50,7 +50,7 @@ merge = LocalMerge(tau=66.0)
 with TokenDropper(vision=merge).attach(model) as run:
     model.generate(**inputs, max_new_tokens=1, do_sample=False)
 ledger = run.ledgers[0]
-_, slots, carries = ledger.tokens()
+_, slots, carries = ledger.image_tokens()
 sizes = carries.sum(1)
 print(
     f"{int(sizes.sum())} patches in {len(slots)} tokens; windows merged: {int((sizes > 1).sum())}"

@@ -68,7 +68,7 @@ class AnyPrefill(PrefillStrategy):
 class AnyVision(VisionStrategy):
     """The same inside the encoder or behind it."""
 
-    at: tuple
+    places: tuple
     seed: int
     share: float
     mixes: bool
@@ -113,10 +113,10 @@ def vision(patches: int, cls: bool) -> st.SearchStrategy:
         options += [
             st.builds(ClsTopK, count, block=st.sampled_from([-1, -2])),
             st.builds(VisionZip, some, st.integers(0, 5)),
-            st.builds(VisPruner, count, important=share()),
-            st.builds(PruMerge, keep=st.one_of(st.none(), some), reading=reading,
+            st.builds(VisPruner, count, important_ratio=share()),
+            st.builds(PruMerge, keep=st.one_of(st.none(), some), variant=reading,
                       neighbours=st.integers(0, patches)),
-            st.builds(PruMergePlus, keep=st.one_of(st.none(), some), reading=reading,
+            st.builds(PruMergePlus, keep=st.one_of(st.none(), some), variant=reading,
                       neighbours=st.integers(0, 8)),
         ]  # fmt: skip
     return st.one_of(options)

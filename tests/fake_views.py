@@ -18,11 +18,11 @@ def vision_view(hidden: Tensor, **given: Any) -> VisionView:
     side = round(tokens**0.5)
     values: dict[str, Any] = {
         "block": "features", "grid": (side, side), "has_cls": True,
-        "cells": torch.arange(tokens), "sizes": torch.ones(tokens),
+        "patch_index": torch.arange(tokens), "sizes": torch.ones(tokens),
         "get_hidden": lambda: hidden, "get_crops": lambda: [hidden],
         "get_cls_attention": _missing, "get_queries_keys": _missing,
         "get_generator": lambda seed: torch.Generator().manual_seed(seed),
-        "get_known": _missing, "spend": lambda macs: None,
+        "get_known": _missing, "count_macs": lambda macs: None,
     }  # fmt: skip
     return VisionView(**{**values, **given})
 
@@ -32,7 +32,7 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
     positions = torch.arange(start, start + vision)
     memo: dict[str, Tensor] = {}
     values: dict[str, Any] = {
-        "layer": 1, "depth": 32, "number": 0, "grid": (24, 24), "image_count": 1,
+        "layer": 1, "depth": 32, "prompt_index": 0, "grid": (24, 24), "image_count": 1,
         "entered": vision, "protected": torch.zeros(vision, dtype=torch.bool),
         "protected_count": 0, "sizes": torch.ones(vision),
         "text": torch.arange(start + vision, start + vision + text),
@@ -43,7 +43,7 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
         "get_attention": _missing, "get_received": _missing,
         "get_generator": lambda seed: torch.Generator().manual_seed(seed),
         "get_once": lambda name, compute: memo.setdefault(name, compute()),
-        "log_score": lambda score: None, "spend": lambda macs: None,
+        "log_score": lambda score: None, "count_macs": lambda macs: None,
     }  # fmt: skip
     return PrefillView(**{**values, **given})
 
@@ -51,7 +51,7 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
 def cache_view(vision: int, survives: Tensor, **given: Any) -> CacheView:
     """One layer's cache of ``vision`` vision tokens behind 35 others."""
     values: dict[str, Any] = {
-        "layer": 3, "depth": 32, "number": 0, "positions": torch.arange(35, 35 + vision),
+        "layer": 3, "depth": 32, "prompt_index": 0, "positions": torch.arange(35, 35 + vision),
         "survives": survives, "survivors": int(survives.sum()),
         "protected": torch.zeros(vision, dtype=torch.bool),
         "get_generator": lambda seed: torch.Generator().manual_seed(seed),

@@ -132,7 +132,7 @@ def _lightcompress(held: dict[str, Tensor]) -> dict[str, Tensor]:
         for model in (llava(weights, pixels.shape[-1], heads),)
         if torch.allclose(_states(model, pixels)[-1], held["base_hidden_4"], atol=1e-4)
     )
-    forgetful = ToMe(held["r"].tolist(), proportional=False, weighted=False)
+    forgetful = ToMe(held["r"].tolist(), proportional_attention=False, weighted=False)
     plain = _states(model, pixels)
     merged = _states(model, pixels, TokenDropper(vision=forgetful))
     return {

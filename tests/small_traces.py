@@ -9,7 +9,7 @@ from results import write
 from traced_runs import BEFORE
 
 from mustdrop.runs.folder import trace_path
-from mustdrop.runs.trace import Gaze, Look, Trace
+from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
 
 SIDE = 4  # patches across
 ALL = tuple(range(SIDE**2))
@@ -40,7 +40,7 @@ def gazes(own):
     for layer, cached in own.cached.items():
         places = cached[own.vision[cached]].numpy()
         share = np.arange(1, len(places) + 1, dtype=float)
-        out[layer] = Gaze(places, 0.9 * share / share.sum(), 0.1)
+        out[layer] = DecodeAttention(places, 0.9 * share / share.sum(), 0.1)
     return out
 
 
@@ -52,7 +52,7 @@ def mustdrop():
     largest = np.array([{8: 0.4, 9: 0.5}.get(token, 0.01) for token in tokens])
     word = np.array([{8: 1}.get(token, 0) for token in tokens])
     own = ledger(tokens, (5, 7, 8, 9), (5, 7, 8, 9), key=(5,), merged=True)
-    look = Look(np.array(tokens) + BEFORE, share, largest, word)
+    look = TextAttention(np.array(tokens) + BEFORE, share, largest, word)
     region = np.zeros((SIDE, SIDE), dtype=bool)
     region[1, 3] = True  # patch 7
     return Trace(
@@ -64,7 +64,9 @@ def fastv():
     own = ledger(ALL, (12, 13, 14, 15), (12, 13, 14, 15))
     rng = np.random.default_rng(0)
     share = rng.random(16)
-    look = Look(np.array(ALL) + BEFORE, share / share.sum(), share / 2, np.zeros(16, dtype=int))
+    look = TextAttention(
+        np.array(ALL) + BEFORE, share / share.sum(), share / 2, np.zeros(16, dtype=int)
+    )
     return Trace(own, {0: look}, gazes(own), ("bus",), pictures=(picture(),), answer="a")
 
 

@@ -6,8 +6,8 @@ from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
-from mustdrop.engine.arrival import Arrival, arrange, entering
 from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.prompts import Arrival, arrange, entering
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import OFF_GRID, adapter_for
 from mustdrop.models.llava import LlavaAdapter
@@ -52,7 +52,7 @@ def test_frames_that_keep_their_cls(keeps_cls, name):
 class PixelLists(VisionStrategy):
     """Drops behind the projector, the third place a vision strategy may act."""
 
-    at = ("projected",)
+    places = ("projected",)
 
     def reduce(self, view) -> Reduction:
         assert view.block == "projected"

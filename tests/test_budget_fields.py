@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
-from mustdrop.budgets.closed_form import STAGES, unreachable
+from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.budgets.planned import planned, require_planned
 from mustdrop.presets.compose import conf_dir
 
@@ -105,7 +105,7 @@ def executed(model, cfg: DictConfig) -> float | None:
     """The executed average of a prompt; None where the budget is out of reach."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     require_planned(config)
-    if unreachable(config) is not None:
+    if budget_floor(config) is not None:
         return None
     dropper = TokenDropper(**{stage: instantiate(cfg[stage]) for stage in STAGES}, **cfg.dropper)
     marked = torch.zeros(GRID, GRID, dtype=torch.bool)
@@ -176,7 +176,10 @@ KEEP_CLS = OmegaConf.load(conf_dir() / "vision" / "cls_topk.yaml")
             ("visionzip", {"vision": {"contextual": 30}}),
             "vision.dominant=34, vision.contextual=30 make it 64.0",
         ),
-        (("tome", {"vision": {"removed": [9, 9]}}), r"vision.removed=\[9, 9\] make it 126.0"),
+        (
+            ("tome", {"vision": {"merged_per_block": [9, 9]}}),
+            r"vision.merged_per_block=\[9, 9\] make it 126.0",
+        ),
         (("pyramiddrop", {"prefill": {"ratios": [1.0, 1.0, 1.0]}}), "make it 144.0"),
         (("sparsevlm_fixed", {"prefill": {"keep": [3, 2, 1]}}), r"prefill.keep=\[3, 2, 1\]"),
         (("fastv", {"vision": KEEP_CLS}), "vision.keep=40, prefill.keep=25"),
@@ -225,7 +228,7 @@ def test_a_budget_out_of_reach_is_no_contradiction():
     cfg = config_of("fastv")
     cfg.prefill.layer = 5
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    assert unreachable(config) == 108 and planned(config) is None
+    assert budget_floor(config) == 108 and planned(config) is None
     require_planned(config)
 
 
@@ -236,7 +239,7 @@ def test_what_follows_a_drop_cannot_bring_tokens_back():
 
     assert planned(stages({"keep": 999}, None)) == 144
     assert planned(stages({"dominant": 100, "contextual": 99}, None)) == 144
-    assert planned(stages({"removed": [100, 100]}, None)) == 36
+    assert planned(stages({"merged_per_block": [100, 100]}, None)) == 36
     assert planned(stages({"keep": 8}, {"keep": 99, "layer": 3})) == 8
     assert planned(stages({"keep": 8}, {"ratios": [0.5, 1.0], "layers": [1, 3]})) == 5
     kept = {"keep": [80, 0], "layers": [1, 3], "recycle": 0.5, "per_cluster": 1}

@@ -15,7 +15,14 @@ from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
 from experiments import tuned_table as tuned
 from mustdrop import TokenDropper
-from mustdrop.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.calibration.search import (
+    OutOfReach,
+    SearchResult,
+    bisect,
+    certain,
+    estimate_guided,
+    scan,
+)
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.prefill.fastv import FastV
 from mustdrop.presets.compose import composed, conf_dir
@@ -28,7 +35,7 @@ def test_a_target_of_a_monotone_function_is_met(sign, target):
         return 576 / (1 + (1000 * value) ** (1.7 * sign))
 
     found = bisect(measure, target, 1e-6, 1.0, tolerance=0.001, steps=60)
-    assert isinstance(found, Found)
+    assert isinstance(found, SearchResult)
     assert abs(found.measured - target) <= 0.001 * target
     assert found.measured == measure(found.value)
     assert found.error == found.measured / target - 1
@@ -44,7 +51,7 @@ def test_it_halves_and_does_not_scan():
 
 def test_steps_larger_than_the_tolerance_give_the_nearest_one():
     found = bisect(lambda value: 100.0 * math.floor(10 * value), 430.0, 0.0, 1.0)
-    assert isinstance(found, Found)
+    assert isinstance(found, SearchResult)
     assert found.measured == 400
 
 
@@ -74,8 +81,8 @@ def test_an_estimate_that_is_nearly_right_saves_measurements(sign, off):
         return off * 576 / (1 + (300 * value) ** (1.2 * sign))
 
     for target in (300.0, 64.0):
-        found = guided(truth, likely, sign < 0, target, 1e-5, 1.0, 0.005)
-        assert isinstance(found, Found)
+        found = estimate_guided(truth, likely, sign < 0, target, 1e-5, 1.0, 0.005)
+        assert isinstance(found, SearchResult)
         assert abs(found.measured / target - 1) <= 0.005
         assert found.measured == truth(found.value)
         assert found.steps <= 6 < bisect(truth, target, 1e-5, 1.0, 0.005).steps
@@ -85,8 +92,10 @@ def test_an_estimate_that_is_wrong_costs_measurements_and_no_more():
     def truth(value):
         return 100 * value
 
-    found = guided(truth, lambda value: 100 * value**9, True, 30.0, 0.0, 1.0, 0.004, steps=40)
-    assert isinstance(found, Found)
+    found = estimate_guided(
+        truth, lambda value: 100 * value**9, True, 30.0, 0.0, 1.0, 0.004, steps=40
+    )
+    assert isinstance(found, SearchResult)
     assert abs(found.measured / 30 - 1) <= 0.004
 
 
@@ -95,17 +104,21 @@ def test_a_guided_search_tells_what_is_out_of_reach():
         return 300 - 100 * value
 
     for off in (0.5, 1.0, 2.0):
-        found = guided(truth, lambda value, off=off: off * truth(value), False, 64.0, 0.0, 1.0)
+        found = estimate_guided(
+            truth, lambda value, off=off: off * truth(value), False, 64.0, 0.0, 1.0
+        )
         assert found == OutOfReach(200.0, 64.0)
-        found = guided(truth, lambda value, off=off: off * truth(value), False, 400.0, 0.0, 1.0)
+        found = estimate_guided(
+            truth, lambda value, off=off: off * truth(value), False, 400.0, 0.0, 1.0
+        )
         assert found == OutOfReach(300.0, 400.0)
 
 
 def test_a_guided_search_ends_where_a_step_is_larger_than_the_tolerance():
-    found = guided(
+    found = estimate_guided(
         lambda x: 100.0 * math.floor(10 * x), lambda x: 1000 * x, True, 430.0, 0.0, 1.0, steps=30
     )
-    assert isinstance(found, Found)
+    assert isinstance(found, SearchResult)
     assert found.measured == 400
 
 
@@ -114,7 +127,7 @@ def test_what_rises_and_falls_is_scanned():
         return 200 - (value - 6) ** 2 * 10
 
     found = scan(hill, 150.0, 0.0, 10.0, 0.001)
-    assert isinstance(found, Found)
+    assert isinstance(found, SearchResult)
     assert found.value == pytest.approx(6 + math.sqrt(5), rel=0.01)
     assert isinstance(bisect(hill, 150.0, 5.0, 7.0), OutOfReach)
     above = scan(hill, 220.0, 0.0, 10.0)
@@ -157,7 +170,7 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
     cfg = configured("method=mustdrop", "budget=t128", "prefill.alpha=1e-2")
     done = script.calibrate(cfg, Silent())
     found, held_out = done.found, done.held_out
-    assert isinstance(found, Found) and held_out is not None
+    assert isinstance(found, SearchResult) and held_out is not None
     assert abs(found.measured / 128 - 1) <= 0.01
     assert measured[-2][0].prefill.gamma == measured[-1][0].prefill.gamma == found.value
     assert (measured[-2][1], measured[-1][1]) == (found.measured, pytest.approx(held_out.value))
@@ -185,7 +198,7 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
 )  # fmt: skip
 def test_what_a_replay_knows_is_met_without_a_pass(measured, asked):
     done = script.calibrate(configured("calibration.tolerance=0.05", *asked), Silent())
-    assert isinstance(done.found, Found) and done.found.steps == 0
+    assert isinstance(done.found, SearchResult) and done.found.steps == 0
     assert abs(done.found.measured / done.found.target - 1) <= 0.05
     assert len(measured) == 1
     # and what is foretold of the first questions is what the model does with them
@@ -202,7 +215,7 @@ def test_merging_that_another_stage_follows_is_scanned(measured):
         "prefill.gamma=3.2e-3", "prefill.alpha=1e-2", "calibration.tolerance=0.05",
     )  # fmt: skip
     done = script.calibrate(cfg, Silent())
-    assert isinstance(done.found, Found) and abs(done.found.measured / 128 - 1) <= 0.05
+    assert isinstance(done.found, SearchResult) and abs(done.found.measured / 128 - 1) <= 0.05
     asked = [dropper.vision.tau for dropper, _ in measured[:-1]]
     # from the least merging on, evenly, until one meets it or two enclose it
     assert asked[0] == 72.0 and len(asked) == done.found.steps
@@ -226,7 +239,7 @@ def test_without_a_replay_it_is_scanned():
     found = threshold(
         lambda value: 10 * value, None, TokenDropper(), "x.y", 50.0, 0.0, 8.0, tolerance=0.01
     )
-    assert isinstance(found, Found) and found.steps > 0
+    assert isinstance(found, SearchResult) and found.steps > 0
     assert found.value == pytest.approx(5, rel=0.02)
 
 
@@ -238,7 +251,7 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
     cfg = configured("budget=t128", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
     held = Interval(130.1, 127.0, 133.2, "t", 8)
-    done = tuned.Calibrated(Found(2.5e-3, 127.3, 128.0, 9), held, 9, 60.0)
+    done = tuned.Calibrated(SearchResult(2.5e-3, 127.3, 128.0, 9), held, 9, 60.0)
     path = tuned.write(cfg, done)
     assert (
         path.relative_to(tmp_path).as_posix() == "tuned/pocket/pocket_vqa/dual_attention_t128.yaml"

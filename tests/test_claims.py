@@ -318,7 +318,7 @@ def test_a_claim_of_parts_needs_each(tmp_path):
         ("source: ours, ", "", "lacks"),
         ("theirs: {method: b,", "theirs: {", "lacks its method"),
         ("theirs: {", "theirs: {model: x, ", "an arm has"),
-        ("theirs: {", "theirs: {beside: x, ", "beside must be"),
+        ("theirs: {", "theirs: {control: x, ", "control must be"),
         ("run: run it", "run: run it, budgets: any", "matched or own"),
         ("run: run it", "run: run it, hope: big", "expected fields"),
         ("run: run it", "run: run it, each: {seed: [1]}", "each must name"),

@@ -12,7 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from mustdrop import TokenDropper
-from mustdrop.budgets.closed_form import STAGES, floor, keep_for, unreachable
+from mustdrop.budgets.closed_form import STAGES, budget_floor, floor, keep_for
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
@@ -246,11 +246,11 @@ def test_a_budget_in_closed_form_is_what_is_executed():
 
 def test_a_budget_out_of_reach_is_a_floor_and_no_error():
     config = resolved(composed("method=fastv", "model=llava15_7b", "budget=t64", "prefill.layer=3"))
-    assert unreachable(config) == 4 * 576 / 32
-    assert unreachable(resolved(composed("method=fastv", "budget=t192"))) is None
+    assert budget_floor(config) == 4 * 576 / 32
+    assert budget_floor(resolved(composed("method=fastv", "budget=t192"))) is None
     tuned = composed("method=mustdrop", "budget=t64", *THRESHOLDS)
     tuned.budget.floor = 66.5
-    assert unreachable(resolved(tuned)) == 66.5
+    assert budget_floor(resolved(tuned)) == 66.5
 
 
 def test_vanilla_is_one_run_whatever_the_budget():

@@ -14,7 +14,7 @@ from experiments.run import run
 from mustdrop import TokenDropper
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.decode.scheduled import Scheduled
+from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.evaluation import lmms
 from mustdrop.evaluation import token_controls as module
 from mustdrop.evaluation.lmms import DroppedVLM
@@ -200,7 +200,7 @@ def test_samples_without_an_image_have_controls_too(pocket):
 @pytest.mark.parametrize("wrong", ["entered", "resident"])
 def test_counts_that_are_not_the_methods_end_the_run(pocket, monkeypatch, wrong):
     """A control that keeps one token less somewhere, in one layer of one sample."""
-    strategy = {"entered": "ScheduledRandom", "resident": "Scheduled"}[wrong]
+    strategy = {"entered": "ScheduledRandom", "resident": "ScheduledCache"}[wrong]
     made = getattr(module, strategy)
 
     def falsified(told, seed):
@@ -248,7 +248,7 @@ def test_a_constant_schedule_is_random_at_that_count():
         flat = ScheduledRandom(((9,) * 4, (keep,) * 4), seed)
         assert flat.layers == (-1,)
         expected = reductions(Random(keep, -1, seed), 16, [-1])
-        assert reductions(flat, 16, [-1], number=1) == expected
+        assert reductions(flat, 16, [-1], prompt_index=1) == expected
 
 
 def test_a_schedule_is_followed_and_every_token_is_as_likely():
@@ -257,7 +257,7 @@ def test_a_schedule_is_followed_and_every_token_is_as_likely():
     assert strategy.layers == (-1, 1, 2)
     seen = torch.zeros(16)
     for seed in range(600):
-        left = reductions(replace(strategy, seed=seed), 16, strategy.layers, number=1)
+        left = reductions(replace(strategy, seed=seed), 16, strategy.layers, prompt_index=1)
         assert [len(one) for one in left] == [12, 6, 3]
         assert set(left[2]) < set(left[1]) < set(left[0]) and left[0] == sorted(left[0])
         seen[left[2]] += 1
@@ -273,21 +273,23 @@ def test_a_grid_at_a_count_a_prompt_is_the_uniform_grid_at_each():
     for number, keep in enumerate((3, 7, 20)):
         strategy = ScheduledGrid((3, 7, 20))
         expected = reductions(UniformGrid(keep), 16, [-1], **given)
-        assert reductions(strategy, 16, [-1], number=number, **given) == expected
+        assert reductions(strategy, 16, [-1], prompt_index=number, **given) == expected
 
 
 def test_a_cache_is_cut_to_its_count_survivors_first():
     survives = torch.zeros(10, dtype=torch.bool)
     survives[[2, 5, 7]] = True
-    strategy = Scheduled(((10,) * 4, (10, 3, 5, 2)), seed=0)
+    strategy = ScheduledCache(((10,) * 4, (10, 3, 5, 2)), seed=0)
     for layer, count in enumerate((10, 3, 5, 2)):
-        stays = strategy.keep(cache_view(10, survives, layer=layer, depth=4, number=1))
+        stays = strategy.keep(cache_view(10, survives, layer=layer, depth=4, prompt_index=1))
         assert int(stays.sum()) == count
         both = int((stays & survives).sum())
         assert both == min(count, 3)
     drawn = [
         tuple(
-            replace(strategy, seed=seed).keep(cache_view(10, survives, layer=2, number=1)).tolist()
+            replace(strategy, seed=seed)
+            .keep(cache_view(10, survives, layer=2, prompt_index=1))
+            .tolist()
         )
         for seed in range(12)
     ]
@@ -302,22 +304,22 @@ def test_a_cache_is_cut_to_its_count_survivors_first():
         (lambda: ScheduledRandom(((3, 4),)), r"schedules\[0\] must never grow, got \[3, 4\]"),
         (lambda: ScheduledRandom(((3, 3), (2, -1))), r"schedules\[1\]\[1\] must be .* got -1"),
         (lambda: ScheduledRandom(((3, 2, 1),)).check(FACTS), "each of 4 layers, got 3"),
-        (lambda: Scheduled(((3, 2, 1),)).check(FACTS), r"each of 4 layers, got \[3\]"),
-        (lambda: Scheduled(((3, -2),)), r"residents\[0\]\[1\] must be a count"),
-        (lambda: ScheduledGrid((3, -2)), r"keeps\[1\] must be a count"),
+        (lambda: ScheduledCache(((3, 2, 1),)).check(FACTS), r"each of 4 layers, got \[3\]"),
+        (lambda: ScheduledCache(((3, -2),)), r"residents\[0\]\[1\] must be a count"),
+        (lambda: ScheduledGrid((3, -2)), r"keep_counts\[1\] must be a count"),
         (
-            lambda: ScheduledRandom(((3,) * 4,)).reduce(prefill_view(9, number=1)),
-            "schedules tell of 1 prompts, but prompt 1 is here",
+            lambda: ScheduledRandom(((3,) * 4,)).reduce(prefill_view(9, prompt_index=1)),
+            "schedules has counts for 1 prompts, but the batch has a prompt 1",
         ),
         (
-            lambda: ScheduledGrid((3,)).reduce(prefill_view(9, number=2)),
-            "keeps tells of 1 prompts, but prompt 2 is here",
+            lambda: ScheduledGrid((3,)).reduce(prefill_view(9, prompt_index=2)),
+            "keep_counts has counts for 1 prompts, but the batch has a prompt 2",
         ),
         (
-            lambda: Scheduled(((3,) * 4,)).keep(
-                cache_view(9, torch.ones(9, dtype=torch.bool), number=1)
+            lambda: ScheduledCache(((3,) * 4,)).keep(
+                cache_view(9, torch.ones(9, dtype=torch.bool), prompt_index=1)
             ),
-            "residents tell of 1 prompts, but prompt 1 is here",
+            "residents has counts for 1 prompts, but the batch has a prompt 1",
         ),
         (lambda: Controls("c", (1, 1), (), False), "schedule_random must be a list of different"),
     ],

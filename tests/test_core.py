@@ -119,12 +119,12 @@ def make_prompt(runs: list[tuple[int, int]], length: int) -> Prompt:
         alive=torch.arange(length),
         position=torch.arange(length),
         vision=slice(runs[0][0], runs[0][0] + runs[0][1]) if single else where,
-        run=torch.tensor(label),
+        segment=torch.tensor(label),
         tags=torch.arange(len(where)),
         sizes=torch.ones(len(where)),
         protected=torch.zeros(len(where), dtype=torch.bool),
-        other=length - len(where),
-        text=length - 1 - int(where[-1]),
+        other_count=length - len(where),
+        trailing_text=length - 1 - int(where[-1]),
         images=len(runs),
         first=torch.tensor(0),
         last=torch.tensor(length - 1),
@@ -152,8 +152,8 @@ def test_one_run_is_no_special_case(before, count, after, data):
     long = make_prompt([(before, count)], length)
     long.vision = long.vision_index()
     for _ in range(2):
-        keep = data.draw(st.permutations(range(short.count)))
-        keep = torch.tensor(keep[: data.draw(st.integers(0, short.count))], dtype=torch.long)
+        keep = data.draw(st.permutations(range(short.vision_count)))
+        keep = torch.tensor(keep[: data.draw(st.integers(0, short.vision_count))], dtype=torch.long)
         compact = data.draw(st.booleans())
         assert torch.equal(
             short.reduce(Reduction(keep), compact), long.reduce(Reduction(keep), compact)
@@ -176,7 +176,7 @@ def test_a_ledger_survives_the_disk(tmp_path):
         ledger.save(path)
         read = TokenLedger.load(path)
         assert read.counts() == ledger.counts()
-        assert read.encoder == ledger.encoder and read.scored == ledger.scored
+        assert read.encoder == ledger.encoder and read.scored_rows == ledger.scored_rows
         assert torch.equal(read.protected, ledger.protected)
         for layer, alive in ledger.alive.items():
             assert torch.equal(read.alive[layer], alive)

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from mustdrop import TokenDropper, cost
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.evaluation.metrics import Meter
+from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
@@ -81,10 +81,10 @@ def test_closed_forms_equal_the_counter_to_the_integer(name, untouched):
     prefill = cost.flops(cost.prefill_macs(ledger, SHAPE))
     ours = cost.flops(cost.encoder_macs(ledger, ENCODER, images=1))
     assert vision + decoder == ours + prefill
-    if dropper.vision is None or "projected" not in dropper.vision.at:
+    if dropper.vision is None or "projected" not in dropper.vision.places:
         assert vision == ours  # behind the projector, the counter takes it for the decoder's
     # what the prompt costs with nothing dropped is no method's own number
-    line = Meter.of(model).measure(ledger, None)
+    line = CostMeter.from_model(model).measure(ledger, None)
     assert {key: line[key] for key in untouched} == untouched
     assert cost.flops(line["prefill_macs"] + line["encoder_macs"]) == ours + prefill
 
@@ -93,7 +93,7 @@ def test_vanilla_costs_are_those_that_the_run_without_stages_has():
     model = tiny_llava("eager")
     with TokenDropper().attach(model) as run, torch.inference_mode():
         model(**prompt(model, images=2))
-    line = Meter.of(model).measure(run.ledgers[0], None)
+    line = CostMeter.from_model(model).measure(run.ledgers[0], None)
     assert line["vanilla_macs"] == line["prefill_macs"]
     assert line["vanilla_encoder_macs"] == line["encoder_macs"]
     assert line["vanilla_kv_bytes"] == line["kv_bytes"]
@@ -106,7 +106,7 @@ class TwoLooks(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         looks = [view.attention(rows=rows)[:, -1].mean(0) for rows in ("last", "text")]
-        return view.best(sum([*looks, view.received()]), 9)
+        return view.top(sum([*looks, view.received_attention()]), 9)
 
 
 def test_a_layer_that_is_read_more_than_once_costs_each_time():
@@ -114,7 +114,7 @@ def test_a_layer_that_is_read_more_than_once_costs_each_time():
     with TokenDropper(prefill=TwoLooks()).attach(model) as run:
         _, decoder = counted(model, prompt(model))
     ledger = run.ledgers[0]
-    assert ledger.scored == {2: 1 + 7 + ledger.seq_len}
+    assert ledger.scored_rows == {2: 1 + 7 + ledger.seq_len}
     assert decoder == cost.flops(cost.prefill_macs(ledger, SHAPE))
 
 
@@ -161,7 +161,7 @@ def test_scoring_costs_under_two_percent_of_the_prefill():
     """Four scoring layers at the size of LLaVA-1.5-7B: 35 + 576 + 30 tokens, nothing dropped."""
     shape = cost.DecoderShape(4096, 4096, 4096, 11008, 32064)
     ledger = seven_b(641)
-    ledger.scored = {2: 30, 6: 30, 10: 30, 14: 30}
+    ledger.scored_rows = {2: 30, 6: 30, 10: 30, 14: 30}
     share = cost.scoring_macs(ledger, shape) / cost.prefill_macs(ledger, shape)
     assert 0 < share < 0.02
 
@@ -208,7 +208,7 @@ def test_a_prefill_waits_for_the_device_at_most_twice_per_drop(name):
     own = watched(model, inputs, None).waits
     waits = watched(model, inputs, dropper).waits - own
     drops = len(dropper.prefill.layers) if dropper.prefill else 0
-    drops += len(dropper.vision.at) if dropper.vision else 0
+    drops += len(dropper.vision.places) if dropper.vision else 0
     drops += bool(dropper.decode)
     if name.startswith("random"):  # draws are keyed by the prompt's own bytes
         drops += 1

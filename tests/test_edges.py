@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper
-from mustdrop.decode.scheduled import Scheduled
+from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.functional import (
     attention_rows,
     bipartite_matching,
@@ -277,7 +277,7 @@ def test_a_draw_depends_on_every_channel_of_every_image(model, channel, image):
 
 def cached(model, inputs, residents, seed=0) -> list[list[list[int]]]:
     """Per prompt and layer, the vision tokens in the cache."""
-    cut = Scheduled(residents, seed)
+    cut = ScheduledCache(residents, seed)
     keep = ScheduledRandom(((36,) * 6,) * len(residents))
     with TokenDropper(prefill=keep, decode=cut).attach(model) as run:
         greedy(model, inputs, 2)
@@ -318,7 +318,7 @@ def test_the_cache_does_not_repeat_the_draw_of_the_layer(model):
 
 def test_a_cache_view_draws_by_its_own_generator():
     survives = torch.ones(10, dtype=torch.bool)
-    strategy = Scheduled(((4,) * 4,), seed=2)
+    strategy = ScheduledCache(((4,) * 4,), seed=2)
     drawn = set()
     for key in range(8):
         view = cache_view(

@@ -15,7 +15,7 @@ ALL = list(range(16))
 def naive(trace, image=0):
     """Each patch by itself, from the ledger's sets: (left, token, carried, key, resident)."""
     book = trace.ledger
-    _, slots, carries = book.tokens(image)
+    _, slots, carries = book.image_tokens(image)
     alive = [set(book.alive[layer].tolist()) for layer in range(book.depth)]
     cached = [set(book.cached[layer].tolist()) for layer in book.cached]
     out = []
@@ -46,9 +46,9 @@ def naive_reason(trace, slot, left):
     stayed = left == book.depth
     if stayed and bool(book.protected[slot]):
         return Reason.KEY
-    layers = [layer for layer in trace.looks if layer == left or stayed]
+    layers = [layer for layer in trace.text_attention if layer == left or stayed]
     for layer in sorted(layers, reverse=True):
-        found = trace.looks[layer]
+        found = trace.text_attention[layer]
         for place, position in enumerate(found.positions.tolist()):
             if position != slot:
                 continue
@@ -89,9 +89,9 @@ def test_reasons_are_those_of_the_equations(gamma, alpha):
     seen = set()
     for seed in range(5):
         whole = life(6, seed)
-        trace = Trace(whole.ledger, whole.looks, {}, whole.words, gamma, alpha)
+        trace = Trace(whole.ledger, whole.text_attention, {}, whole.words, gamma, alpha)
         told = patch_fates(trace)
-        slots = trace.ledger.tokens()[1].tolist()
+        slots = trace.ledger.image_tokens()[1].tolist()
         for patch, token in enumerate(told.token):
             expected = naive_reason(trace, slots[token], told.left[patch])
             assert Reason(told.reason[patch]) == expected
@@ -150,7 +150,7 @@ def test_the_order_of_a_look_does_not_matter():
     trace = life(6, 1)
     turned = {
         layer: type(found)(*(part[::-1].copy() for part in vars(found).values()))
-        for layer, found in trace.looks.items()
+        for layer, found in trace.text_attention.items()
     }
     other = Trace(trace.ledger, turned, {}, trace.words, trace.gamma, trace.alpha)
     ours, theirs = patch_fates(trace), patch_fates(other)

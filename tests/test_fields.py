@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from mustdrop import TokenDropper, decode, key_tokens, prefill, vision
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.decode.scheduled import Scheduled
+from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.evaluation.token_controls import Controls
 from mustdrop.fields import Layers, Within, plain
@@ -71,8 +71,8 @@ def instances() -> dict[type, Any]:
         for stage in (dropper.vision, dropper.key_tokens, dropper.prefill, dropper.decode)
     ]
     stages += [
-        KnownPatches(3), ScheduledGrid((3, 2)), ScheduledRandom(((3, 2),)), Scheduled(((3, 2),)),
-        SinkRecent(tokens=3), TextTopK(3),
+        KnownPatches(3), ScheduledGrid((3, 2)), ScheduledRandom(((3, 2),)),
+        ScheduledCache(((3, 2),)), SinkRecent(tokens=3), TextTopK(3),
     ]  # fmt: skip
     return {type(stage): stage for stage in stages if stage is not None}
 
@@ -198,10 +198,10 @@ def test_the_words_for_a_field_say_whether_it_may_be_none():
         (OutputAware(), {"from_layer": 2}),
         (ClsAttention(), {"rule": "outlier", "mu": 1.5, "ratio": 0.08, "block": -1}),
         (LocalMerge(0.8), {"window": 3, "block": 0, "strict": True}),
-        (PruMerge(), {"keep": None, "block": -1, "neighbours": 32, "reading": "code"}),
-        (PruMergePlus(), {"keep": None, "block": -1, "neighbours": 32, "reading": "code"}),
+        (PruMerge(), {"keep": None, "block": -1, "neighbours": 32, "variant": "code"}),
+        (PruMergePlus(), {"keep": None, "block": -1, "neighbours": 32, "variant": "code"}),
         (VisionZip(8, 4), {"block": -2}),
-        (VisPruner(4), {"important": 0.5, "block": -2}),
+        (VisPruner(4), {"important_ratio": 0.5, "block": -2}),
     ],
     ids=lambda value: type(value).__name__,
 )

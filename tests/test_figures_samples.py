@@ -23,7 +23,7 @@ from analysis.figures.palette import look_of
 from analysis.figures.style import save
 from analysis.figures.traced import Traced, alive, traced
 from analysis.records.cells import load
-from mustdrop.runs.trace import Gaze, Trace
+from mustdrop.runs.trace import DecodeAttention, Trace
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ def test_traced_samples_come_with_question_and_answer(runs, sample):
 def test_every_outcome_of_the_two_tests_is_told_apart():
     trace = mustdrop()
     found = judged(trace, 0)
-    outcome = dict(zip((trace.looks[0].positions - BEFORE).tolist(), found.test, strict=True))
+    outcome = dict(
+        zip((trace.text_attention[0].positions - BEFORE).tolist(), found.test, strict=True)
+    )
     assert (outcome[5], outcome[7], outcome[8], outcome[9]) == (0, 1, 2, 3)
     assert [token for token, test in outcome.items() if test == 0 and token != 5] == [
         token for token, left in zip(outcome, found.left, strict=True) if left
@@ -69,7 +71,7 @@ def test_the_tests_agree_with_what_a_real_filter_dropped(example):
     """The thresholds say who leaves, key tokens aside: of every look of a recorded run."""
     asked = 0
     for one in example["mustdrop"]:
-        for layer in one.trace.looks:
+        for layer in one.trace.text_attention:
             found = judged(one.trace, layer)
             assert (found.left == ((found.test == 0) & ~found.key)).all()
             asked += found.left.sum()
@@ -87,11 +89,11 @@ def example():
 
 def test_a_token_at_a_threshold_is_judged_as_the_equations_have_it():
     trace = mustdrop()
-    at = trace.looks[0].positions.tolist().index(7 + BEFORE)
-    exact = replace(trace, gamma=float(trace.looks[0].share[at]))
+    at = trace.text_attention[0].positions.tolist().index(7 + BEFORE)
+    exact = replace(trace, gamma=float(trace.text_attention[0].share[at]))
     assert judged(exact, 0).test[at] == 0  # Eq. 9: at gamma it is low
-    at = trace.looks[0].positions.tolist().index(8 + BEFORE)
-    exact = replace(trace, alpha=float(trace.looks[0].largest[at]))
+    at = trace.text_attention[0].positions.tolist().index(8 + BEFORE)
+    exact = replace(trace, alpha=float(trace.text_attention[0].largest[at]))
     assert judged(exact, 0).test[at] == 2  # Eq. 10: at alpha it is not
 
 
@@ -122,20 +124,26 @@ def test_zero_attention_has_a_place_on_a_logarithmic_axis():
 
 
 def test_concentration_is_what_the_top_tenth_gets():
-    even = Gaze(np.arange(20), np.full(20, 0.04), 0.2)
+    even = DecodeAttention(np.arange(20), np.full(20, 0.04), 0.2)
     assert decode_attention.concentration(even) == pytest.approx(0.1)
-    one = Gaze(np.arange(20), np.eye(20)[3], 0.0)
+    one = DecodeAttention(np.arange(20), np.eye(20)[3], 0.0)
     assert decode_attention.concentration(one) == 1
-    few = Gaze(np.arange(3), np.array([0.1, 0.3, 0.1]), 0.5)  # never less than one token
+    few = DecodeAttention(np.arange(3), np.array([0.1, 0.3, 0.1]), 0.5)  # never less than one token
     assert decode_attention.concentration(few) == pytest.approx(0.6)
-    assert np.isnan(decode_attention.concentration(Gaze(np.arange(0), np.zeros(0), 1.0)))
+    assert np.isnan(decode_attention.concentration(DecodeAttention(np.arange(0), np.zeros(0), 1.0)))
 
 
 def test_attention_to_a_merged_token_is_shared_by_its_patches():
     trace = mustdrop()
     heat = decode_attention.density(trace, 0)
     assert np.nansum(heat) == pytest.approx(0.9)
-    of = dict(zip(trace.gazes[0].positions - BEFORE, trace.gazes[0].vision, strict=True))
+    of = dict(
+        zip(
+            trace.decode_attention[0].positions - BEFORE,
+            trace.decode_attention[0].vision,
+            strict=True,
+        )
+    )
     for patch in WINDOW:
         assert heat.flat[patch] == pytest.approx(of[5] / 4)
     assert heat.flat[7] == pytest.approx(of[7])
@@ -203,7 +211,7 @@ def test_survival_is_counted_patch_by_patch(runs):
     found = survival.lives(samples)
     assert found.shape == (2, 3, SIDE, SIDE)
     for number, one in enumerate(samples):  # the slow way: ask every token of every layer
-        grid, slots, carries = one.trace.ledger.tokens()
+        grid, slots, carries = one.trace.ledger.image_tokens()
         for layer in range(3):
             there = set(one.trace.ledger.alive[layer].tolist())
             for patch in range(grid[0] * grid[1]):

@@ -15,13 +15,13 @@ from experiments.gpu.__main__ import main
 from experiments.gpu.environment import NEEDS, misfits, versions
 from experiments.gpu.equality import largest
 from experiments.gpu.report import failures, table
-from experiments.gpu.runner import Cell, Runner, Step, dumps
+from experiments.gpu.runner import GpuCell, GpuStep, Runner, dumps
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "gpu"
 
 
-def run_cells(cells: list[Cell], limit: float = 100.0) -> tuple[dict, list[str]]:
+def run_cells(cells: list[GpuCell], limit: float = 100.0) -> tuple[dict, list[str]]:
     """The record of cells whose steps move a clock of their own, and what was saved on the way."""
     saved: list[str] = []
     record = {"options": {"limit": limit, "device": "cpu"}, "machine": {"nvidia_smi": []}}
@@ -44,46 +44,46 @@ class Clock:
 CLOCK = Clock()
 
 
-def lasting(name: str, seconds: float, needs: tuple[str, ...] = ()) -> Step:
+def lasting(name: str, seconds: float, needs: tuple[str, ...] = ()) -> GpuStep:
     def run() -> dict:
         CLOCK.seconds += seconds
         return {"kind": "note", "note": name}
 
-    return Step(name, run, needs)
+    return GpuStep(name, run, needs)
 
 
-def failing(name: str) -> Step:
+def failing(name: str) -> GpuStep:
     def run() -> dict:
         raise RuntimeError("the device is on fire")
 
-    return Step(name, run)
+    return GpuStep(name, run)
 
 
 def test_the_time_limit_cuts_the_list_and_the_table_names_what_was_not_reached():
-    first = Cell("first", lambda: [lasting("one", 4)])
-    second = Cell("second", lambda: [lasting("two", 3), lasting("three", 3), lasting("four", 3)])
-    record, saved = run_cells([first, second, Cell("third", lambda: [lasting("five", 1)])], 9.5)
+    first = GpuCell("first", lambda: [lasting("one", 4)])
+    second = GpuCell("second", lambda: [lasting("two", 3), lasting("three", 3), lasting("four", 3)])
+    record, saved = run_cells([first, second, GpuCell("third", lambda: [lasting("five", 1)])], 9.5)
     assert [entry["state"] for entry in record["cells"]] == [
         "done", "cut by the time limit", "done",
     ]  # fmt: skip
     # "three" would have ended at 10; what is shorter and comes later still fits
     assert record["cells"][1]["not_reached"] == ["three", "four"]
     assert "- second: three; four" in table(record)
-    late, _ = run_cells([first, Cell("never", lambda: [lasting("six", 1)])], 4)
+    late, _ = run_cells([first, GpuCell("never", lambda: [lasting("six", 1)])], 4)
     assert late["cells"][1] == {"cell": "never", "state": "not reached"}
     assert "- never: not begun" in table(late)
     assert all(json.loads(text)["cells"] for text in saved) and len(saved) > 4
 
 
 def test_a_cell_that_raises_is_recorded_with_its_error_and_the_others_run():
-    def broken() -> list[Step]:
+    def broken() -> list[GpuStep]:
         raise ImportError("cannot import name 'LlavaForConditionalGeneration'")
 
     record, _ = run_cells(
         [
-            Cell("broken", broken),
-            Cell("half", lambda: [failing("a"), lasting("b", 1, ("a",)), lasting("c", 1)]),
-            Cell("whole", lambda: [lasting("d", 1)]),
+            GpuCell("broken", broken),
+            GpuCell("half", lambda: [failing("a"), lasting("b", 1, ("a",)), lasting("c", 1)]),
+            GpuCell("whole", lambda: [lasting("d", 1)]),
         ]
     )
     broken_entry, half, whole = record["cells"]

@@ -19,7 +19,7 @@ from mustdrop import (
     VisionStrategy,
 )
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.decode.scheduled import Scheduled
+from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.evaluation.chat import prompt_inputs, read_chat
 from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.key_tokens.cls_attention import ClsAttention
@@ -45,7 +45,7 @@ HALVES = [torch.float16, torch.bfloat16]
 VARIANTS = [
     *(stage for kind, stage in SOUND.items() if kind in strategies()),
     ClsAttention("outlier", mu=0.5), ClsAttention("threshold", mu=0.007),
-    ClsAttention("ratio", ratio=0.3, heads="max"), PruMerge(9, reading="paper"),
+    ClsAttention("ratio", ratio=0.3, heads="max"), PruMerge(9, variant="paper"),
     LocalMerge(0.5, score="mean", crops="fewest", order="similarity"), VisPruner(40),
     ToMe([50]), VisionZip(40, 8), ClsTopK(50), FastV(20), FastV(71), TextTopK(50),
     PyramidDrop([0.4], [1]), SparseVLM(keep=[50], layers=[1]), DivPrune(60),
@@ -109,7 +109,7 @@ def decision(stage: Any, numbers: Numbers, wide: bool) -> list[torch.Tensor | No
         given = numbers.prefill(wide)
         found = stage.reduce(prefill_view(144, layer=stage.layers[0], **given))
     else:
-        place = stage.at[0] if isinstance(stage, VisionStrategy) else "features"
+        place = stage.places[0] if isinstance(stage, VisionStrategy) else "features"
         view = vision_view(**numbers.vision(wide), block=place)
         if isinstance(stage, KeyTokenStrategy):
             return [stage.protect(view)]
@@ -150,7 +150,7 @@ def test_a_draw_is_the_same_in_every_dtype_of_the_model(kind, dtype):
     dropper = {
         "random": TokenDropper(prefill=Random(9, layer=2)),
         "scheduled": TokenDropper(prefill=ScheduledRandom(((36,) * 3 + (9,) * 3,))),
-        "cache": TokenDropper(decode=Scheduled(((9,) * 6,))),
+        "cache": TokenDropper(decode=ScheduledCache(((9,) * 6,))),
         "known": TokenDropper(vision=KnownPatches(9)),
     }[kind]
     known = [{"target_patches": np.zeros((6, 6), dtype=bool)}]

@@ -11,7 +11,13 @@ from experiments.run import run
 from mustdrop import TokenDropper
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.evaluation.chat import pictures, read_chat, replaced, shorter_side
-from mustdrop.evaluation.image_controls import Beside, Blank, NoImage, Resized, Wrong
+from mustdrop.evaluation.image_controls import (
+    BlankImage,
+    ImageContext,
+    NoImage,
+    ResizedImage,
+    WrongImage,
+)
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.tasks.pocket_pope import PocketPOPE
 from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
@@ -24,7 +30,7 @@ from mustdrop.vision.known_patches import KnownPatches
 from tests.standins import write_benchmark
 
 SPLIT = "crowded_test"
-BLANK = Blank("blank", (123, 117, 104))
+BLANK = BlankImage("blank", (123, 117, 104))
 FASTV = TokenDropper(prefill=FastV(keep=64, layer=0))
 
 
@@ -62,7 +68,7 @@ def answer(pocket, question, image):
 
 
 def beside(*others, side=192):
-    return Beside(side, lambda: iter(others))
+    return ImageContext(side, lambda: iter(others))
 
 
 def noise(width, height, seed=0):
@@ -75,7 +81,7 @@ def test_the_model_sees_what_the_control_shows(pocket):
     asked = [sample(SPLIT, index) for index in range(9)]
     grey = Image.new("RGB", asked[0].image.size, (123, 117, 104))
     shown = {
-        Wrong("wrong"): [one.image for one in asked[1:]],
+        WrongImage("wrong"): [one.image for one in asked[1:]],
         NoImage("none"): [None] * 8,
         BLANK: [grey] * 8,
     }
@@ -91,7 +97,7 @@ def test_the_model_sees_what_the_control_shows(pocket):
 
 
 @pytest.mark.parametrize(
-    "control", [Wrong("wrong"), BLANK, NoImage("none"), Resized("resized", 0.25)]
+    "control", [WrongImage("wrong"), BLANK, NoImage("none"), ResizedImage("resized", 0.25)]
 )
 def test_the_batch_changes_no_answer_and_no_count(pocket, control):
     told = [
@@ -124,7 +130,7 @@ def test_wrong_passes_over_documents_with_the_same_picture():
     for index in (0, 1, 7):
         own = docs[index]["image"]
         others = ([docs[(index + step) % len(docs)]["image"]] for step in range(1, len(docs)))
-        (shown,) = Wrong("wrong").shown([own], Beside(192, lambda others=others: others))
+        (shown,) = WrongImage("wrong").shown([own], ImageContext(192, lambda others=others: others))
         assert shown.tobytes() != own.tobytes()
         later = [index + step for step in range(1, 4)]
         found = [
@@ -151,7 +157,7 @@ def test_wrong_goes_round_and_is_never_ones_own(pocket):
             seen.extend(pictures(request.chat)[0].tobytes() for request in batch)
             return super()._ask(batch)
 
-    adapter = Spy(*pocket, image=Wrong("wrong"), batch_size=3)
+    adapter = Spy(*pocket, image=WrongImage("wrong"), batch_size=3)
     evaluator.simple_evaluate(
         model=adapter, tasks=[Three()], task_manager=TaskManager("ERROR", include_defaults=False),
         bootstrap_iters=0, process_docs_parallel=1,
@@ -163,17 +169,17 @@ def test_wrong_goes_round_and_is_never_ones_own(pocket):
 @pytest.mark.parametrize("documents", [[], [[noise(4, 4)]], [[noise(4, 4)]] * 5, [[], [], []]])
 def test_wrong_needs_two_different_pictures(documents):
     with pytest.raises(ValueError, match="image=wrong needs two documents with different pictures"):
-        Wrong("wrong").check(documents)
-    Wrong("wrong").check([*documents, [noise(4, 4)], [], [noise(4, 4, 1)]])
+        WrongImage("wrong").check(documents)
+    WrongImage("wrong").check([*documents, [noise(4, 4)], [], [noise(4, 4, 1)]])
 
 
 def test_wrong_repeats_pictures_where_the_other_document_has_fewer():
     own, other = [noise(4, 4, seed) for seed in (1, 2, 3)], [noise(4, 4, seed) for seed in (4, 5)]
-    shown = Wrong("wrong").shown(own, beside([], [own[1], other[0]], other))
+    shown = WrongImage("wrong").shown(own, beside([], [own[1], other[0]], other))
     assert [one.tobytes() for one in shown] == [other[n].tobytes() for n in (0, 1, 0)]
-    assert Wrong("wrong").shown([], beside(other)) == []
+    assert WrongImage("wrong").shown([], beside(other)) == []
     with pytest.raises(ValueError, match="every other document shows one of this one's own"):
-        Wrong("wrong").shown(own, beside([own[2]], []))
+        WrongImage("wrong").shown(own, beside([own[2]], []))
 
 
 @pytest.mark.parametrize("size", [(192, 192), (800, 600), (60, 90)])
@@ -181,7 +187,7 @@ def test_wrong_repeats_pictures_where_the_other_document_has_fewer():
 def test_a_resized_picture_has_no_more_than_its_share_of_detail(size, ratio):
     """All that is left can be told from the small picture: as many numbers as it has pixels."""
     picture = noise(*size)
-    (shown,) = Resized("resized", ratio).shown([picture], beside())
+    (shown,) = ResizedImage("resized", ratio).shown([picture], beside())
     assert shown.size == picture.size
     scale = min(1.0, 192 / min(size)) * ratio**0.5
     small = [int(scale * side) for side in size]
@@ -189,7 +195,7 @@ def test_a_resized_picture_has_no_more_than_its_share_of_detail(size, ratio):
     # enlarging is linear, so a colour's rows span no more than the smaller side
     spectrum = np.linalg.svd(np.asarray(shown, dtype=float)[..., 0], compute_uv=False)
     assert spectrum[min(small)] < 0.05 * spectrum[1]
-    whole = np.asarray(Resized("resized", 1.0).shown([noise(96, 96)], beside())[0])
+    whole = np.asarray(ResizedImage("resized", 1.0).shown([noise(96, 96)], beside())[0])
     assert np.array_equal(whole, np.asarray(noise(96, 96)))
 
 
@@ -221,7 +227,7 @@ def test_words_and_their_order_stay_where_pictures_change():
 
 def test_what_is_known_of_a_picture_is_not_told_of_another(pocket):
     bound = TokenDropper(vision=KnownPatches(keep=200))
-    for control in (BLANK, Resized("resized", 0.5), Wrong("wrong"), NoImage("none")):
+    for control in (BLANK, ResizedImage("resized", 0.5), WrongImage("wrong"), NoImage("none")):
         with pytest.raises(ValueError, match=f"image must be own, got {control.name}"):
             DroppedVLM(*pocket, bound, image=control)
     DroppedVLM(*pocket, bound)

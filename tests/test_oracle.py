@@ -150,7 +150,7 @@ class MergeInside(VisionStrategy):
     """Averages neighbours between attention and MLP, up to the last block of the features."""
 
     at, inside_block, proportional = (0, 2), True, True
-    reads_keys = at
+    query_key_blocks = at
 
     def reduce(self, view) -> Reduction:
         query, key = view.queries_keys(view.block)

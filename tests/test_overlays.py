@@ -10,7 +10,7 @@ from analysis.figures.overlays import draw, figure, panels
 from analysis.figures.pictures import outline
 from analysis.figures.style import BLACK
 from analysis.records.fates import fates
-from mustdrop.ledger import Source, TokenLedger
+from mustdrop.ledger import TokenLedger, TokenSources
 
 BEFORE, SIDE, BEHIND = 3, 4, 2  # text tokens, a grid of 4 x 4 patches, text tokens
 SEQ = BEFORE + SIDE**2 + BEHIND
@@ -41,7 +41,7 @@ def source(*groups):
     mix = torch.zeros(len(groups), SIDE**2)
     for token, group in enumerate(groups):
         mix[token, list(group)] = 1 / len(group)
-    return Source((SIDE, SIDE), cells + BEFORE, cells, mix)
+    return TokenSources((SIDE, SIDE), cells + BEFORE, cells, mix)
 
 
 def where(mask):
@@ -91,7 +91,7 @@ def test_a_patch_lives_as_long_as_one_of_its_tokens():
 
 def test_patches_that_no_token_carries_were_dropped_by_the_encoder():
     kept = torch.tensor([2, 9])
-    tokens = Source((SIDE, SIDE), kept + BEFORE, kept)
+    tokens = TokenSources((SIDE, SIDE), kept + BEFORE, kept)
     life = fates(ledger([2, 9], [2, 9], sources=[tokens]))
     assert where(life.arrived) == [2, 9] and not life.drops and not life.merged
 

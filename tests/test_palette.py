@@ -10,7 +10,7 @@ from matplotlib.markers import MarkerStyle
 from results import draws, write
 
 from analysis.figures import pareto, tradeoff
-from analysis.figures.palette import FAMILIES, KNOWN, MARKS, Look, look_of
+from analysis.figures.palette import FAMILIES, KNOWN, MARKS, MethodLook, look_of
 from analysis.figures.style import look
 from analysis.records.cells import load
 
@@ -53,7 +53,7 @@ def contrast(color):
 
 
 def test_an_unlisted_method_has_a_look_of_its_own_that_stays():
-    assert look_of("dart") == Look("#544084", "h")
+    assert look_of("dart") == MethodLook("#544084", "h")
     names = [f"method_{number}" for number in range(500)]
     looks = [look_of(name) for name in names]
     assert not {(each.color, each.marker) for each in looks} & {

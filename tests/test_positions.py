@@ -23,7 +23,7 @@ def model():
 class Reverse(VisionStrategy):
     """Reverses an image's tokens, and drops half of them where ``half`` says so."""
 
-    at = ("features",)
+    places = ("features",)
 
     def __init__(self, half) -> None:
         self.half = half

@@ -7,10 +7,17 @@ import pytest
 import yaml
 from results import draws, write
 
-from analysis.published import beside, check, judged, paper_table, printed_claims, published
+from analysis.published import (
+    check,
+    judged,
+    match_published,
+    paper_table,
+    printed_claims,
+    published,
+)
 from analysis.published.__main__ import _counted, main
 from analysis.published.bands import band, bands, cell, index
-from analysis.published.claims import Claim, agrees
+from analysis.published.claims import PrintedClaim, agrees
 from analysis.published.formulas import SHAPE, macs_two_matrices
 from analysis.published.matching import measures, names, told
 from analysis.published.numbers import COLUMNS, NUMBERS
@@ -197,7 +204,7 @@ def test_measured_and_published_never_share_a_column(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0, draws(0), model="llava15_7b", benchmark="nowhere",
           config={"model": model})  # fmt: skip
     write(tmp_path, "mustdrop", "t64", 64.0, draws(1), model="llava15_7b", benchmark="vqav2")
-    frame = beside(summary(tmp_path)).set_index("method")
+    frame = match_published(summary(tmp_path)).set_index("method")
     found = frame.loc["fastv"]
     assert (found["ours"], found["paper"]) == (pytest.approx(100 * np.mean(draws(1))), 51.1)
     assert (found["band_low"], found["band_high"]) == (51.1, 70.0)
@@ -310,7 +317,7 @@ def test_a_printed_number_is_met_to_its_last_digit(printed, given, same):
 def test_a_claim_about_cells_that_are_not_there_is_refused(tmp_path):
     reading = {"says": "x", "formula": "mean", "cells": [{"table": 1, "method": "MustDrop"}]}
     with pytest.raises(ValueError, match="must name one published number, it names"):
-        judged([Claim("x", "q", "w", (1.0,), (reading,))])
+        judged([PrintedClaim("x", "q", "w", (1.0,), (reading,))])
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump([{"id": "x", "quote": "q", "where": "w", "printed": 1.0,
                                      "readings": [{**reading, "formula": "magic"}]}]))  # fmt: skip

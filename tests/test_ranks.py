@@ -17,11 +17,11 @@ from torch.distributed import HashStore
 from experiments import run as script
 from experiments.run import run
 from mustdrop.evaluation.lmms import DroppedVLM
-from mustdrop.evaluation.ranks import ALONE, Turn, alone, next_turn
+from mustdrop.evaluation.ranks import SINGLE, RankGroup, next_rank_group, without_launcher
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.provenance.fingerprint import run_fingerprint
 from mustdrop.runs.folder import read_samples, run_folder, trace_path
-from mustdrop.runs.shards import parts_folder
+from mustdrop.runs.shards import shards_folder
 
 ROOT = Path(__file__).parents[1]
 ARM = ("method=fastv", "budget=t128", "batch_size=1")
@@ -38,7 +38,7 @@ def folder_of(cfg):
 
 
 def parts_of(cfg):
-    return parts_folder(folder_of(cfg), run_fingerprint(resolved(cfg)).id)
+    return shards_folder(folder_of(cfg), run_fingerprint(resolved(cfg)).id)
 
 
 def told(folder):
@@ -81,12 +81,12 @@ class Asked(list):
 def ranks(cfg, world, monkeypatch):
     """A cell by ``world`` ranks, the first one last: it waits for the others."""
     store = HashStore()
-    turns = [Turn("cell", rank, world, store) for rank in range(world)]
+    turns = [RankGroup("cell", rank, world, store) for rank in range(world)]
     for turn in turns[1:]:
-        with turn.telling(f"share {turn.rank}"):
+        with turn.publishing(f"share {turn.rank}"):
             cell = script.built(cfg, resolved(cfg))
             cell.share(folder_of(cfg), run_fingerprint(resolved(cfg)).id, turn)
-    monkeypatch.setattr(script, "next_turn", lambda name: turns[0])
+    monkeypatch.setattr(script, "next_rank_group", lambda name: turns[0])
     return run(cfg)
 
 
@@ -121,24 +121,24 @@ def test_what_a_lost_rank_had_answered_is_not_asked_again(
 
 def test_the_first_rank_hears_of_anothers_error_and_scores_nothing(tmp_path, monkeypatch):
     store = HashStore()
-    with pytest.raises(MemoryError), Turn("cell", 1, 2, store).telling("share 1"):
+    with pytest.raises(MemoryError), RankGroup("cell", 1, 2, store).publishing("share 1"):
         raise MemoryError("out of memory, say")
-    monkeypatch.setattr(script, "next_turn", lambda name: Turn("cell", 0, 2, store))
+    monkeypatch.setattr(script, "next_rank_group", lambda name: RankGroup("cell", 0, 2, store))
     cfg = config(tmp_path)
     with pytest.raises(RuntimeError, match="rank 1: MemoryError: out of memory, say"):
         run(cfg)
     assert not (folder_of(cfg) / "record.json").exists()
-    assert Turn("cell", 1, 2, store).hear("end")[1].startswith("RuntimeError: rank 1")
+    assert RankGroup("cell", 1, 2, store).wait_for("end")[1].startswith("RuntimeError: rank 1")
     assert parts_of(cfg).exists(), "the first rank's own answers are kept"
 
 
 def test_another_rank_follows_the_first_to_its_record_or_its_end(tmp_path, monkeypatch):
     cfg, store = config(tmp_path), HashStore()
     run(cfg)
-    monkeypatch.setattr(script, "next_turn", lambda name: Turn("cell", 1, 2, store))
-    Turn("cell", 0, 2, store).say("end")  # done before: nobody was told to start
+    monkeypatch.setattr(script, "next_rank_group", lambda name: RankGroup("cell", 1, 2, store))
+    RankGroup("cell", 0, 2, store).publish("end")  # done before: nobody was told to start
     assert run(cfg)["n"] == FEW
-    Turn("cell", 0, 2, store).say("end", "ValueError: no such thing")
+    RankGroup("cell", 0, 2, store).publish("end", "ValueError: no such thing")
     with pytest.raises(ValueError, match="rank 0 ended without a record: ValueError: no such"):
         run(cfg)
 
@@ -161,7 +161,7 @@ def test_a_shorter_run_takes_its_own_and_leaves_the_rest_for_a_longer_one(
 
 def test_answers_of_other_code_are_not_taken(whole, tmp_path, monkeypatch, asked):
     cfg = config(tmp_path)
-    other = parts_folder(folder_of(cfg), "0123456789abcdef")
+    other = shards_folder(folder_of(cfg), "0123456789abcdef")
     other.mkdir(parents=True)
     lines = [json.dumps({**line, "answer": "nonsense"}) + "\n" for line in whole[:FEW]]
     (other / "1.jsonl").write_text("".join(lines))
@@ -191,12 +191,12 @@ def test_each_rank_keeps_the_ledgers_of_its_documents(tmp_path, monkeypatch, ask
 
 
 def test_one_process_has_no_launcher_and_lmms_eval_sees_none(monkeypatch):
-    assert next_turn("cell") is ALONE
-    assert ALONE.hear("anything") == ("anything", "ok")
+    assert next_rank_group("cell") is SINGLE
+    assert SINGLE.wait_for("anything") == ("anything", "ok")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "3")
-    with alone():
-        assert "RANK" not in os.environ and next_turn("cell") is ALONE
+    with without_launcher():
+        assert "RANK" not in os.environ and next_rank_group("cell") is SINGLE
     assert os.environ["RANK"] == "3"
 
 

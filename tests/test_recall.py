@@ -8,7 +8,7 @@ from models import prompt, tiny_llava
 
 from mustdrop import TokenDropper
 from mustdrop.evaluation.metrics import target_recall
-from mustdrop.ledger import Source, TokenLedger
+from mustdrop.ledger import TokenLedger, TokenSources
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.reduction import Reduction
@@ -117,7 +117,7 @@ def test_a_window_of_nine_loses_no_patch_and_a_mean_of_everything_does(model):
 
 @pytest.mark.parametrize("reading", ["code", "paper"])
 def test_the_remainder_of_prumerge_carries_ten_patches_worth_at_most(model, reading):
-    ledger, _ = run_of(model, encoder_side(PruMerge(keep=2, neighbours=0, reading=reading)), 0.0)
+    ledger, _ = run_of(model, encoder_side(PruMerge(keep=2, neighbours=0, variant=reading)), 0.0)
     mix = ledger.sources[0].mix
     assert mix is not None and (mix != 0).sum(0).min() == 1, "every patch is in some token"
     found = target_recall(ledger, EVERYTHING)["target_recall_input"]
@@ -162,7 +162,7 @@ def test_cls_takes_its_share_of_a_token():
     # [CLS] alone, [CLS] and three patches, nothing at all
     mix = torch.tensor([[0.0] * 4, [2.0, 0.1, 0.0, 0.4], [0.0] * 4])
     cls = torch.tensor([1.0, 1.5, 0.0])
-    ledger.sources = [Source((2, 2), slots, slots, mix, cls)]
+    ledger.sources = [TokenSources((2, 2), slots, slots, mix, cls)]
     for patch, expected in enumerate((1.0, 10 * 0.1 / 4, 0.0, 1.0)):
         target = np.zeros(4, dtype=bool)
         target[patch] = True

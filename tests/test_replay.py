@@ -9,7 +9,7 @@ import torch
 from models import prompt, tiny_llava
 
 from mustdrop import TokenDropper
-from mustdrop.calibration.observe import unset, watch
+from mustdrop.calibration.observe import observe, unset
 from mustdrop.calibration.threshold import executed, with_field
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
@@ -52,7 +52,7 @@ def draws(place, n=4):
 
 
 def foretold_and_done(model, batches, dropper, place, values):
-    seen = watch(model, dropper, place, batches)
+    seen = observe(model, dropper, place, batches)
     assert seen is not None
     for value in values:
         asked = with_field(dropper, place, value)
@@ -118,7 +118,7 @@ def test_a_watched_pass_does_not_depend_on_the_threshold(model, batches):
         ends = [with_field(SEVERAL, place, value) for value in (low, high)]
         assert unset(ends[0], place) == unset(ends[1], place)
         asked = with_field(SEVERAL, place, (low + high) / 2)
-        first, second = (watch(model, end, place, batches).range(asked) for end in ends)
+        first, second = (observe(model, end, place, batches).range(asked) for end in ends)
         assert first == second
 
 
@@ -128,7 +128,7 @@ def test_what_does_not_follow_is_not_foretold(model, batches):
         (TokenDropper(LocalMerge(0.5, score="mean"), ClsAttention()), "key_tokens.mu"),
         (replace(ONE, vision=ClsTopK(keep=12)), "vision.tau"),
     ):
-        assert watch(model, dropper, place, batches) is None
+        assert observe(model, dropper, place, batches) is None
 
 
 def test_key_tokens_among_what_stage_1_left_are_known_exactly(model, batches):

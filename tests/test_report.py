@@ -480,7 +480,9 @@ def test_a_thousand_traced_samples_stay_under_fifteen_megabytes(tmp_path, monkey
         Image.fromarray(noise).resize((336, 336), Image.Resampling.BICUBIC).save(out, "WEBP")
         for arm in range(3):
             trace = life(24, 3 * doc + arm)
-            made = Trace(trace.ledger, trace.looks, {}, trace.words, 0.1, 0.1, [out.getvalue()])
+            made = Trace(
+                trace.ledger, trace.text_attention, {}, trace.words, 0.1, 0.1, [out.getvalue()]
+            )
             traces._image(made, 0, None)
         assert len(traces.pictures) == 1
         sizes.append(len(zlib.compress(bytes(traces.fates), 9)) * 4 / 3 + len(traces.pictures[0]))

@@ -56,12 +56,12 @@ def joined(heads: Tensor) -> np.ndarray:
 
 STRATEGIES: dict[str, VisionStrategy] = {
     "tome": ToMe([9]),
-    "tome_forgetful": ToMe([9], proportional=False, weighted=False),
+    "tome_forgetful": ToMe([9], proportional_attention=False, weighted=False),
     "prumerge": PruMerge(9, neighbours=4),
     "prumerge_adaptive": PruMerge(neighbours=4),
-    "prumerge_paper": PruMerge(9, neighbours=4, reading="paper"),
+    "prumerge_paper": PruMerge(9, neighbours=4, variant="paper"),
     "prumerge_plus": PruMergePlus(9, neighbours=4),
-    "prumerge_plus_adaptive": PruMergePlus(neighbours=4, reading="paper"),
+    "prumerge_plus_adaptive": PruMergePlus(neighbours=4, variant="paper"),
     "visionzip": VisionZip(6, 3),
     "fastervlm": ClsTopK(9, block=-2),
     "vispruner": VisPruner(9),
@@ -71,7 +71,7 @@ STRATEGIES: dict[str, VisionStrategy] = {
 
 
 def place(strategy: VisionStrategy) -> dict:
-    return {"block": 0} if strategy.inside_block else {"block": strategy.at[0]}
+    return {"block": 0} if strategy.inside_block else {"block": strategy.places[0]}
 
 
 @pytest.mark.parametrize("copies", [1, 2, 36])
@@ -106,7 +106,7 @@ def test_a_reduction_is_sound(name, copies):
 def test_tome_merges_the_most_similar_pairs(r, cls, weighted):
     sizes = torch.randint(1, 5, (TOKENS,), generator=torch.Generator().manual_seed(0)).float()
     view, hidden, _, key, _ = made_up(cls=cls, block=0, sizes=sizes)
-    decision = ToMe([r], proportional=weighted, weighted=weighted).reduce(view)
+    decision = ToMe([r], proportional_attention=weighted, weighted=weighted).reduce(view)
     groups = naive.tome_groups(key.mean(0).double().numpy(), r, cls)
     groups = [[token - cls for token in group] for group in groups][int(cls) :]
     assert decision.keep.tolist() == [group[0] for group in groups]
@@ -176,7 +176,7 @@ def test_prumerge_mixes_as_the_code_does(plus, keep, neighbours):
 @pytest.mark.parametrize("keep", [1, 9])
 def test_prumerge_of_the_paper_averages(keep):
     view, _, _, key, attention = made_up()
-    decision = PruMerge(keep, neighbours=4, reading="paper").reduce(view)
+    decision = PruMerge(keep, neighbours=4, variant="paper").reduce(view)
     score = attention.mean(0).double().numpy()
     kept = naive.by_score(score)[: keep - 1]
     mix = naive.prumerge_mix(score, joined(key)[1:], kept, 4)
@@ -200,10 +200,10 @@ def cls_attention_of(score: Tensor):
 
 def test_where_nothing_stands_out_prumerge_keeps_the_remainder_alone():
     score = torch.full((TOKENS,), 1 / TOKENS)
-    decision = PruMerge(reading="paper").reduce(cls_attention_of(score))
+    decision = PruMerge(variant="paper").reduce(cls_attention_of(score))
     assert decision.keep.tolist() == [0] and decision.mix is not None
     torch.testing.assert_close(decision.mix, score[None])
-    decision = PruMergePlus(reading="paper").reduce(cls_attention_of(score))
+    decision = PruMergePlus(variant="paper").reduce(cls_attention_of(score))
     assert decision.keep.tolist() == [0, 12, 24, 1]  # steps of a third, and the remainder
 
 
@@ -211,7 +211,7 @@ def test_where_nothing_stands_out_prumerge_keeps_the_remainder_alone():
 def test_prumerge_plus_keeps_all_but_the_last_where_a_sixth_stands_out(out, kept):
     score = torch.full((TOKENS,), 0.01)
     score[1 : 2 * out : 2] = 1.0 + torch.arange(out) / 100
-    decision = PruMergePlus(reading="paper").reduce(cls_attention_of(score))
+    decision = PruMergePlus(variant="paper").reduce(cls_attention_of(score))
     assert int(outliers(score).sum()) == out
     grid = range(0, TOKENS - 1, TOKENS // out // 3)
     *centres, remainder = decision.keep.tolist()
@@ -222,7 +222,7 @@ def test_prumerge_plus_keeps_all_but_the_last_where_a_sixth_stands_out(out, kept
 def test_where_all_are_kept_there_is_no_remainder():
     score = torch.full((TOKENS,), 0.01)
     score[-9:] = 1.0
-    decision = PruMergePlus(reading="paper").reduce(cls_attention_of(score))
+    decision = PruMergePlus(variant="paper").reduce(cls_attention_of(score))
     assert sorted(decision.keep.tolist()) == list(range(TOKENS))
 
 
@@ -236,7 +236,7 @@ def test_no_more_than_a_quarter_stands_out():
 def test_tokens_without_any_attention_average_to_their_mean():
     score = torch.zeros(TOKENS)
     score[4] = 1.0
-    decision = PruMerge(2, neighbours=3, reading="paper").reduce(cls_attention_of(score))
+    decision = PruMerge(2, neighbours=3, variant="paper").reduce(cls_attention_of(score))
     assert decision.mix is not None and decision.mix.isfinite().all()
     torch.testing.assert_close(decision.mix.sum(1), torch.ones(2))
 
@@ -394,7 +394,7 @@ def test_needs_of_the_encoder_are_checked_before_work(name):
     ("build", "message"),
     [
         (lambda: ToMe([5, -1]), r"removed\[1\] must be a count"),
-        (lambda: ToMe([5], weighted=False), "which proportional=True needs"),
+        (lambda: ToMe([5], weighted=False), "which proportional_attention=True needs"),
         (lambda: ToMe([1, 1, 1, 1]).check(FACTS), "what merges in block 3 would not reach it"),
         (lambda: ToMe([0] * 6 + [2]).check(FACTS), "the encoder has blocks 0 to 3, got 6"),
         (lambda: PruMerge(0), "keep must be 1 or more"),
@@ -405,7 +405,7 @@ def test_needs_of_the_encoder_are_checked_before_work(name):
         (lambda: VisionZip(4, -1), "contextual must be a count"),
         (lambda: DivPrune(-1), "keep must be a count"),
         (lambda: AveragePool(-1), "keep must be a count"),
-        (lambda: VisPruner(4, important=1.5), r"a share in \[0, 1\], got 1.5"),
+        (lambda: VisPruner(4, important_ratio=1.5), r"a share in \[0, 1\], got 1.5"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_with_its_value(build, message):
@@ -427,7 +427,7 @@ def test_work_is_counted():
     for name, macs in expected.items():
         spent: list[int] = []
         strategy = STRATEGIES[name]
-        strategy.reduce(made_up(spend=spent.append, **place(strategy))[0])
+        strategy.reduce(made_up(count_macs=spent.append, **place(strategy))[0])
         assert sum(spent) == macs, name
 
 

@@ -21,7 +21,7 @@ from mustdrop.presets.compose import composed, resolved
 from mustdrop.provenance.fingerprint import run_fingerprint
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import read_records, read_samples, run_folder, trace_path
-from mustdrop.runs.writer import Run
+from mustdrop.runs.writer import RunWriter
 
 ROOT = Path(__file__).parents[1]
 ARM = ("method=fastv", "budget=t128", "batch_size=4")
@@ -184,17 +184,17 @@ def test_samples_of_other_code_are_not_mixed(tmp_path, monkeypatch):
 def test_two_processes_do_not_write_to_one_run(tmp_path):
     mark = Fingerprint({}, {})
     with (
-        Run(tmp_path, mark, "") as ours,
+        RunWriter(tmp_path, mark, "") as ours,
         pytest.raises(ValueError, match=r"another process \(process \d+ on .*\) is writing"),
     ):
-        Run(tmp_path, mark, "")
+        RunWriter(tmp_path, mark, "")
     assert ours.samples == {}
-    with Run(tmp_path, mark, ""):
+    with RunWriter(tmp_path, mark, ""):
         pass
 
 
 def test_a_failure_is_told_in_status_and_log(tmp_path):
-    with pytest.raises(KeyError), Run(tmp_path, Fingerprint({}, {}), "") as ours:
+    with pytest.raises(KeyError), RunWriter(tmp_path, Fingerprint({}, {}), "") as ours:
         ours.add({"doc_id": 0})
         raise KeyError("what happened")
     status = json.loads((tmp_path / "status.json").read_text())

@@ -290,10 +290,10 @@ def test_looking_ahead_sees_what_the_next_layer_will(implementation):
         torch.testing.assert_close(before.seen[-1, images], expected)
         torch.testing.assert_close(before.seen[2, images], after.seen[3, images])
         assert before.seen[2, images].shape[-1] == len(vision) - 9
-        assert ledger.scored == {3: expected.shape[1]}
+        assert ledger.scored_rows == {3: expected.shape[1]}
         # the look ahead forms queries, keys and values of all tokens of the prompt as well
         rows = expected.shape[1] * ledger.seq_len * 32
-        assert ledger.spent == ledger.seq_len * 32 * (32 + 2 * 16) + rows
+        assert ledger.decision_macs == ledger.seq_len * 32 * (32 + 2 * 16) + rows
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -31,7 +31,7 @@ from transformers import (
 from mustdrop import TokenDropper
 from mustdrop.cost import flops
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.evaluation.metrics import Meter
+from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.prefill.fastv import FastV
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge
@@ -82,7 +82,7 @@ def llava(text=QWEN, vision=CLIP, select: str = "default") -> LlavaForConditiona
 
 def told_and_counted(model, dropper: TokenDropper, images: int = 1) -> tuple[int, int]:
     """FLOPs of a prompt from its ledger, and those that torch counts."""
-    meter = Meter.of(model)
+    meter = CostMeter.from_model(model)
     with (
         dropper.attach(model) as run,
         torch.no_grad(),
@@ -118,7 +118,7 @@ def test_costs_of_an_encoder_equal_the_counter_to_the_integer(vision, select):
     for dropper in droppers:
         told, counted = told_and_counted(model, dropper, images=2)
         assert told == counted
-    meter = Meter.of(model)
+    meter = CostMeter.from_model(model)
     assert meter.encoder.pooled == (vision is SIGLIP)
     assert meter.encoder.extra_projected == (vision is CLIP and select == "full")
 
@@ -126,7 +126,7 @@ def test_costs_of_an_encoder_equal_the_counter_to_the_integer(vision, select):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_decoder_without_a_closed_form_is_refused_by_the_name_of_its_class(name):
     with pytest.raises(ValueError, match=f"^the costs of {name} have no closed form here: ") as e:
-        Meter.of(llava(REFUSED[name]))
+        CostMeter.from_model(llava(REFUSED[name]))
     assert "\n" not in str(e.value)
 
 
@@ -142,7 +142,7 @@ def test_a_head_of_another_structure_is_refused(head):
     model = llava()
     model.lm_head = head
     with pytest.raises(ValueError, match=f"^the costs of {type(head).__name__} have no closed"):
-        Meter.of(model)
+        CostMeter.from_model(model)
 
 
 def changed(change) -> LlavaForConditionalGeneration:
@@ -240,12 +240,12 @@ def with_narrow_attention(base, _):
 )  # fmt: skip
 def test_a_changed_part_is_refused_by_its_structure_not_by_its_models_name(change, where):
     with pytest.raises(ValueError, match=f"^the costs of {where} have no closed form here: "):
-        Meter.of(changed(change))
+        CostMeter.from_model(changed(change))
 
 
 def test_an_encoder_of_another_structure_is_refused():
     with pytest.raises(ValueError, match=r"^the costs of ViTModel have no closed form here: "):
-        Meter.of(llava(vision=ViTConfig(**VISION), select="full"))
+        CostMeter.from_model(llava(vision=ViTConfig(**VISION), select="full"))
 
 
 def two_queries(head):
@@ -269,11 +269,11 @@ def test_another_pooling_head_is_refused(change):
     model = llava(vision=SIGLIP, select="full")
     change(model.model.vision_tower.head)
     with pytest.raises(ValueError, match=r"^the costs of SiglipMultiheadAttentionPoolingHead have"):
-        Meter.of(model)
+        CostMeter.from_model(model)
 
 
 def test_soft_caps_cost_nothing():
-    assert Meter.of(llava(Gemma2Config(**TEXT, head_dim=8))).decoder.mlp_matrices == 3
+    assert CostMeter.from_model(llava(Gemma2Config(**TEXT, head_dim=8))).decoder.mlp_matrices == 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -286,7 +286,7 @@ def test_kv_bytes_of_a_record_are_the_bytes_of_the_cache(dtype):
         alone["pixel_values"] = inputs["pixel_values"][:2]
         with dropper.attach(model) as run, torch.inference_mode():
             model(**alone, past_key_values=cache)
-        line = Meter.of(model).measure(run.ledgers[0], None)
+        line = CostMeter.from_model(model).measure(run.ledgers[0], None)
         held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         assert line["kv_bytes"] == held
         if dropper.prefill is None:

@@ -209,7 +209,7 @@ def test_a_decision_tells_what_it_costs():
     spent = []
     attention = torch.rand(2, 3, 36)
     view = prefill_view(
-        36, layer=2, text=7, inputs=torch.randn(78, 4), spend=spent.append,
+        36, layer=2, text=7, inputs=torch.randn(78, 4), count_macs=spent.append,
         get_hidden=lambda: torch.randn(36, 8), get_attention=lambda rows, of: attention,
         get_once=lambda name, compute: compute()[:1].repeat(3),
     )  # fmt: skip

@@ -13,8 +13,8 @@ import pytest
 from mustdrop.runs import status as looked
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import read_samples, read_status
-from mustdrop.runs.status import standing
-from mustdrop.runs.writer import Busy, Run, Unwritable, note_failure
+from mustdrop.runs.status import run_status
+from mustdrop.runs.writer import Busy, RunWriter, Unwritable, note_failure
 
 MARK = Fingerprint({}, {})
 DONE = {"floor": None, "available": 9}
@@ -25,23 +25,23 @@ def record(n):
 
 
 def opened(folder):
-    return Run(folder, MARK, "a: 1\n")
+    return RunWriter(folder, MARK, "a: 1\n")
 
 
 def test_a_run_is_pending_then_running_then_done(tmp_path):
-    assert standing(tmp_path / "none", 3).state == "pending"
+    assert run_status(tmp_path / "none", 3).state == "pending"
     with opened(tmp_path) as run:
         run.expect(3)
-        assert standing(tmp_path, 3) == looked.Standing("running", 0, 3, where=platform.node())
+        assert run_status(tmp_path, 3) == looked.RunStatus("running", 0, 3, where=platform.node())
         for doc in range(3):
             run.add({"doc_id": doc})
         run.finish(record(3))
-    now = standing(tmp_path, 3)
+    now = run_status(tmp_path, 3)
     assert (now.state, now.n, now.wanted, now.left) == ("done", 3, 3, None)
-    more = standing(tmp_path, 5)  # whoever asks for more finds work left
+    more = run_status(tmp_path, 5)  # whoever asks for more finds work left
     assert (more.state, more.n, more.wanted) == ("pending", 3, 5)
-    assert standing(tmp_path, 99).state == "pending"
-    assert standing(tmp_path, 3, traces=[1]).state == "pending"
+    assert run_status(tmp_path, 99).state == "pending"
+    assert run_status(tmp_path, 3, traces=[1]).state == "pending"
 
 
 def test_its_rate_is_that_of_the_process_at_work(tmp_path):
@@ -56,16 +56,16 @@ def test_its_rate_is_that_of_the_process_at_work(tmp_path):
         began = 1767225600
         for name in ("status.json", "samples.jsonl"):
             os.utime(tmp_path / name, (began + 4, began + 4))
-        now = standing(tmp_path, 10)
+        now = run_status(tmp_path, 10)
     assert now.rate == 0.5 and now.left == 14.0
 
 
 def test_a_run_whose_process_is_gone_is_stale(tmp_path):
     run = opened(tmp_path)
     run.add({"doc_id": 0})
-    assert standing(tmp_path, 3).state == "running"
+    assert run_status(tmp_path, 3).state == "running"
     run._log.close()  # as the system does when a process is killed: the lock is gone, no word said
-    assert (standing(tmp_path, 3).state, standing(tmp_path, 3).n) == ("stale", 1)
+    assert (run_status(tmp_path, 3).state, run_status(tmp_path, 3).n) == ("stale", 1)
 
 
 def test_on_another_machine_silence_decides(tmp_path):
@@ -73,11 +73,11 @@ def test_on_another_machine_silence_decides(tmp_path):
     told = {**read_status(tmp_path), "host": "node7", "slurm": {"job_id": "31"}}
     run._log.close()
     (tmp_path / "status.json").write_text(json.dumps(told))
-    now = standing(tmp_path, 3)
+    now = run_status(tmp_path, 3)
     assert (now.state, now.where) == ("running", "node7 job 31")
     for name in ("status.json", "samples.jsonl"):
         os.utime(tmp_path / name, (0, 0))
-    assert standing(tmp_path, 3).state == "stale"
+    assert run_status(tmp_path, 3).state == "stale"
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP])
@@ -87,22 +87,22 @@ def test_where_there_are_no_locks_the_process_is_looked_for(tmp_path, monkeypatc
 
     monkeypatch.setattr(fcntl, "flock", refused)
     with opened(tmp_path):
-        assert standing(tmp_path, 3).state == "running"
+        assert run_status(tmp_path, 3).state == "running"
         told = {**read_status(tmp_path), "pid": 2**22 + 1}
         (tmp_path / "status.json").write_text(json.dumps(told))
-        assert standing(tmp_path, 3).state == "stale"
+        assert run_status(tmp_path, 3).state == "stale"
     assert "has no locks" in (tmp_path / "run.log").read_text()
 
 
 def test_a_failure_is_told_with_its_traceback_and_a_stop_is_no_failure(tmp_path):
     with pytest.raises(KeyError), opened(tmp_path / "a"):
         raise KeyError("what happened")
-    now = standing(tmp_path / "a", 3)
+    now = run_status(tmp_path / "a", 3)
     assert now.state == "failed" and "what happened" in now.error
     assert "Traceback" in read_status(tmp_path / "a")["traceback"]
     with pytest.raises(SystemExit), opened(tmp_path / "b"):
         raise SystemExit(143)
-    assert standing(tmp_path / "b", 3).state == "stopped"
+    assert run_status(tmp_path / "b", 3).state == "stopped"
     assert "error" not in read_status(tmp_path / "b")
 
 
@@ -114,9 +114,9 @@ def test_what_could_not_begin_keeps_its_samples_and_their_code(tmp_path):
     after = read_status(tmp_path)
     assert (after["state"], after["error"]) == ("failed", "limit: 1 or more")
     assert after["fingerprint"] == before["fingerprint"]
-    assert standing(tmp_path, 3).n == 1
+    assert run_status(tmp_path, 3).n == 1
     note_failure(tmp_path / "new" / "run", ValueError("no"), "no")
-    assert standing(tmp_path / "new" / "run", 3).error == "no"
+    assert run_status(tmp_path / "new" / "run", 3).error == "no"
 
 
 def test_a_second_process_is_told_who_is_first_and_a_look_disturbs_nobody(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_on_a_full_disk_earlier_samples_are_whole_and_the_same_command_goes_on(t
     whole = read_samples(tmp_path)
     assert 10 < len(whole) < 20
     assert (tmp_path / "samples.jsonl").read_bytes().endswith(b"}\n")
-    assert standing(tmp_path, 100).state == "failed"
+    assert run_status(tmp_path, 100).state == "failed"
     with opened(tmp_path) as run:
         assert len(run.samples) == len(whole)
         for doc in range(len(whole), 100):

@@ -17,13 +17,13 @@ from experiments import sweep as script
 from experiments.run import main as run_main
 from experiments.run import run, run_one
 from experiments.sweeps import launch
-from experiments.sweeps.cells import Cell, distinct, expand, found, plan
+from experiments.sweeps.cells import SweepCell, distinct, expand, found, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import read_records, read_samples
-from mustdrop.runs.status import Standing
-from mustdrop.runs.writer import Run
+from mustdrop.runs.status import RunStatus
+from mustdrop.runs.writer import RunWriter
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -91,7 +91,7 @@ def test_every_preset_runs_to_its_end_on_the_embedded_model(preset, tmp_path):
     records = read_records(tmp_path)
     assert {record["folder"] for record in records} == {str(cell.folder) for cell in cells}
     assert all(record["n"] == 2 for record in records if record["floor"] is None)
-    assert all(cell.standing.state in ("done", "floor") for cell in cells)
+    assert all(cell.status.state in ("done", "floor") for cell in cells)
 
 
 def sweeps(monkeypatch, *arguments):
@@ -180,7 +180,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
     """One that cannot be composed, one refused before work, one that breaks inside, one busy."""
     root = f"output_root={tmp_path}"
     broken = composed("method=random", "budget=t64", "benchmark.limit=2", "batch_size=2", root)
-    busy = Cell.of(("method=random", "budget=t128", *FOUR[2:], root), lambda o: composed(*o))
+    busy = SweepCell.of(("method=random", "budget=t128", *FOUR[2:], root), lambda o: composed(*o))
     from experiments import run as running
 
     built = running.built
@@ -191,7 +191,7 @@ def test_failures_of_every_kind_are_told_and_stop_nothing(tmp_path, monkeypatch,
         return built(cfg, config)
 
     monkeypatch.setattr(running, "built", breaks)
-    with Run(busy.folder, Fingerprint({}, {}), ""):
+    with RunWriter(busy.folder, Fingerprint({}, {}), ""):
         failed = sweeps(
             monkeypatch, *FOUR, root, "method=random,fastv,mustdrop", "budget=none,t128,t64",
             "hydra.sweeper.unready=launch",
@@ -245,7 +245,7 @@ def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
     assert "2 cells, 2 unfinished: no record to go by yet" in capsys.readouterr().out
     cells = plan(asked[0], asked[1:])
     run(composed(*cells[0].overrides))
-    with pytest.raises(RuntimeError), Run(cells[1].folder, Fingerprint({}, {}), "") as ours:
+    with pytest.raises(RuntimeError), RunWriter(cells[1].folder, Fingerprint({}, {}), "") as ours:
         ours.expect(2)
         raise RuntimeError("what happened")
     assert script.main(["plan", *asked]) == 0
@@ -281,7 +281,7 @@ def test_a_forecast_goes_by_the_most_alike():
         ("pocket", "pocket_vqa", "fastv", "t64"): 0.5, ("pocket", "fastv", "t64"): 1.0,
         ("pocket", "fastv"): 2.0, ("pocket",): 4.0,
     }  # fmt: skip
-    now = Standing("stale", 20, 100)
+    now = RunStatus("stale", 20, 100)
     for known in list(alike):
         assert Forecast(dict(alike)).left(cell, now) == 80 * alike.pop(known)
     assert Forecast({}).left(cell, now) is None
@@ -293,9 +293,9 @@ def test_vanilla_is_one_cell_and_what_has_no_config_is_kept():
     assert [cell.name for cell in cells] == [
         "vanilla none pocket_vqa", "fastv t64 pocket_vqa", "fastv t192 pocket_vqa",
     ]  # fmt: skip
-    wrong = Cell(("a=1",), None, None, "no such a")
+    wrong = SweepCell(("a=1",), None, None, "no such a")
     assert distinct([wrong, *cells, wrong]) == [wrong, *cells]
-    assert wrong.standing == Standing("unready", error="no such a")
+    assert wrong.status == RunStatus("unready", error="no such a")
 
 
 TWELVE = ("method=random,fastv,text_topk,uniform_grid", "budget=t192,t128,t64", "batch_size=4")

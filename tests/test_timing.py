@@ -15,7 +15,7 @@ from mustdrop.runs import timing
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import cpu_share, read_status, shared_machine
 from mustdrop.runs.timing import KEPT, Watch, together
-from mustdrop.runs.writer import Run
+from mustdrop.runs.writer import RunWriter
 
 ALONE = {
     "wall_seconds": 10.0, "cpu_seconds": 9.9, "waited_seconds": 0.1, "load_start": 0.5,
@@ -134,7 +134,7 @@ def test_two_sittings_are_one_and_what_one_does_not_know_is_not_known():
 
 def test_a_run_notes_its_timing_and_one_that_was_killed_does_not_know_it(tmp_path):
     mark = Fingerprint({}, {})
-    with pytest.raises(KeyboardInterrupt), Run(tmp_path, mark, "") as ours:
+    with pytest.raises(KeyboardInterrupt), RunWriter(tmp_path, mark, "") as ours:
         assert ours.timing() is None
         ours.expect(4)
         assert ours.timing() is None  # no sample was timed
@@ -143,18 +143,20 @@ def test_a_run_notes_its_timing_and_one_that_was_killed_does_not_know_it(tmp_pat
         raise KeyboardInterrupt
     stopped = read_status(tmp_path)
     assert (stopped["state"], stopped["timing"]["samples"]) == ("stopped", 2)
-    with Run(tmp_path, mark, "") as ours:  # it goes on, and is killed: its status stays as it was
+    with RunWriter(
+        tmp_path, mark, ""
+    ) as ours:  # it goes on, and is killed: its status stays as it was
         ours.expect(4)
         ours.add({"doc_id": 2})
         assert ours.timing()["samples"] == 3
     (tmp_path / "status.json").write_text(json.dumps({**stopped, "state": "running"}))
-    with Run(tmp_path, mark, "") as ours:
+    with RunWriter(tmp_path, mark, "") as ours:
         ours.expect(4)
         ours.add({"doc_id": 3})
         record = {"n": 4, "timing": ours.timing()}
         ours.finish({**record, "floor": None})
     assert record["timing"]["samples"] == 3 and shared_machine(record) is None
-    with Run(tmp_path, mark, "") as ours:  # nothing new: what was measured stays
+    with RunWriter(tmp_path, mark, "") as ours:  # nothing new: what was measured stays
         ours.expect(4)
         assert ours.timing() == read_status(tmp_path)["timing"]
         assert ours.timing()["samples"] == 3

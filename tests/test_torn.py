@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import run as script
 from experiments.run import run, run_one
 from experiments.sweeps import launch
-from experiments.sweeps.cells import Cell, found
+from experiments.sweeps.cells import SweepCell, found
 from experiments.sweeps.forecast import Forecast
 from experiments.sweeps.ready import unready
 from mustdrop.presets.compose import composed, resolved
@@ -33,9 +33,9 @@ from mustdrop.runs.folder import (
     whole_lines,
 )
 from mustdrop.runs.repair import code_of, cut_torn_line, damage, read_config
-from mustdrop.runs.shards import read_parts
-from mustdrop.runs.status import standing
-from mustdrop.runs.writer import Run, note_failure
+from mustdrop.runs.shards import read_shards
+from mustdrop.runs.status import run_status
+from mustdrop.runs.writer import RunWriter, note_failure
 
 ROOT = Path(__file__).parents[1]
 MARK = Fingerprint({}, {})
@@ -100,7 +100,7 @@ def test_a_broken_sample_is_named_by_file_and_line(tmp_path, spoilt, line):
     (tmp_path / "parts").mkdir()
     path.rename(tmp_path / "parts" / "0.jsonl")
     with pytest.raises(TornFile, match=f"0.jsonl, line {line}: "):
-        read_parts(tmp_path / "parts")
+        read_shards(tmp_path / "parts")
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_torn_file_names_itself_and_stops_no_other(tmp_path):
             with pytest.raises(TornFile, match=f"{name}: torn"):
                 read(tmp_path)
         assert finished(tmp_path, None) is None
-    assert standing(tmp_path, 3).state == "failed"
-    assert "status.json: torn" in standing(tmp_path, 3).error
+    assert run_status(tmp_path, 3).state == "failed"
+    assert "status.json: torn" in run_status(tmp_path, 3).error
     with pytest.raises(TornFile, match=r"record\.json: torn"):
         read_records(tmp_path)
     assert Forecast.of(tmp_path).seconds == {}
@@ -169,14 +169,14 @@ def test_a_torn_status_is_vouched_for_by_the_record_or_refused(tmp_path):
         if record:
             (tmp_path / "record.json").write_text(record)
         with pytest.raises(TornFile, match=r"status\.json: torn"):
-            Run(tmp_path, MARK, "")
+            RunWriter(tmp_path, MARK, "")
     known = {"fingerprint": MARK.id, "started": "then", "timing": None}
     (tmp_path / "record.json").write_text(json.dumps(known))
-    with Run(tmp_path, MARK, "") as ours:
+    with RunWriter(tmp_path, MARK, "") as ours:
         assert (len(ours.samples), ours.started) == (3, "then")
     (tmp_path / "status.json").write_text("{")
     with pytest.raises(ValueError, match="3 samples of other code"):
-        Run(tmp_path, Fingerprint({"a.py": "0"}, {}), "")
+        RunWriter(tmp_path, Fingerprint({"a.py": "0"}, {}), "")
 
 
 def test_a_finished_run_is_answered_again_where_its_last_line_is_torn(done, capsys):
@@ -224,7 +224,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     assert samples.read_bytes() == spoilt
     # a sweep refuses it before it starts, and calls it done by no means
     overrides = (*TINY, f"output_root={cfg.output_root}", "traces=[1]")
-    cell = Cell.of(overrides, lambda chosen: composed(*chosen))
+    cell = SweepCell.of(overrides, lambda chosen: composed(*chosen))
     assert cell.folder == folder and cell.unfinished
     told = {cell: f"{samples}, line 2: torn" in reason for cell, reason in unready([cell]).items()}
     assert told == {cell: True}
@@ -232,7 +232,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     for left_out, tried in (({cell: "why"}, []), ({}, [cell])):
         launch.account([cell], Console(), left_out, tried)
     assert len(launch.failures) == 2
-    forced = Cell.of((*overrides, "force=true"), lambda chosen: composed(*chosen))
+    forced = SweepCell.of((*overrides, "force=true"), lambda chosen: composed(*chosen))
     assert not unready([forced])
 
 

@@ -13,9 +13,9 @@ from experiments import trace as script
 from experiments.run import run
 from mustdrop import TokenDropper
 from mustdrop.checkpoint import Checkpoint
-from mustdrop.engine.gaze import decode_gaze
-from mustdrop.evaluation.job import Cell
-from mustdrop.evaluation.metrics import Meter
+from mustdrop.engine.decode_attention import record_decode_attention
+from mustdrop.evaluation.job import EvalJob
+from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.evaluation.requests import image_name
 from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.evaluation.trace import trace
@@ -62,13 +62,13 @@ def inputs_of(processor, asked):
 
 
 def cell(pocket, dropper):
-    return Cell(*pocket, dropper, PocketVQA("pocket_vqa", SPLIT), {}, DOCS)
+    return EvalJob(*pocket, dropper, PocketVQA("pocket_vqa", SPLIT), {}, DOCS)
 
 
 @pytest.mark.parametrize("method", ["vanilla", "mustdrop", "mustdrop_official"])
 def test_a_trace_is_the_recorded_sample(outputs, pocket, method):
     folder = outputs[1][method]
-    meter = Meter.of(pocket[0])
+    meter = CostMeter.from_model(pocket[0])
     for line in read_samples(folder)[:DOCS]:
         made = Trace.load(trace_path(folder, line["doc_id"]))
         assert made.answer == line["answer"]
@@ -83,9 +83,9 @@ def test_a_trace_is_the_recorded_sample(outputs, pocket, method):
 def test_the_thresholds_tell_from_the_looks_what_left(outputs, method):
     made = Trace.load(trace_path(outputs[1][method], 0))
     ledger = made.ledger
-    assert sorted(made.looks) == [0, 2, 3, 5]
+    assert sorted(made.text_attention) == [0, 2, 3, 5]
     left_any = False
-    for layer, look in made.looks.items():
+    for layer, look in made.text_attention.items():
         assert look.share.sum() == pytest.approx(1, abs=1e-5)
         assert (look.largest >= 0).all() and (look.largest <= 1).all()
         low = look.share <= made.gamma if method == "mustdrop" else look.share < made.gamma
@@ -113,7 +113,7 @@ def test_looks_are_the_attention_that_eager_layers_compute(pocket):
     vision = made.ledger.vision.numpy()
     text = np.flatnonzero(vision)[-1] + 1
     rows = maps[2][0].float().mean(0).numpy()[text:][:, vision]
-    look = made.looks[2]
+    look = made.text_attention[2]
     assert (look.positions == np.flatnonzero(vision)).all()
     np.testing.assert_allclose(look.share, rows.sum(0) / rows.sum(), rtol=2e-4, atol=1e-7)
     np.testing.assert_allclose(look.largest, rows.max(0), rtol=2e-4, atol=1e-7)
@@ -128,7 +128,7 @@ def test_the_gaze_is_the_attention_of_decoding_steps(attention):
     model = models.tiny_llava(attention=attention)
     models.condition(model)
     inputs = models.prompt(model)
-    with decode_gaze(adapter_for(model)) as gaze, torch.inference_mode():
+    with record_decode_attention(adapter_for(model)) as gaze, torch.inference_mode():
         model.generate(**inputs, do_sample=False, max_new_tokens=4, min_new_tokens=4)
     model.set_attn_implementation("eager")
     with torch.inference_mode():
@@ -147,10 +147,10 @@ def test_the_gaze_forgets_the_prompt_before():
     model = models.tiny_llava()
     first, second = models.prompt(model), models.prompt(model, seed=1)
     options = {"do_sample": False, "max_new_tokens": 3, "min_new_tokens": 3}
-    with decode_gaze(adapter_for(model)) as gaze, torch.inference_mode():
+    with record_decode_attention(adapter_for(model)) as gaze, torch.inference_mode():
         model.generate(**first, **options)
         model.generate(**second, **options)
-    with decode_gaze(adapter_for(model)) as alone, torch.inference_mode():
+    with record_decode_attention(adapter_for(model)) as alone, torch.inference_mode():
         model.generate(**second, **options)
     assert torch.equal(gaze.mean(0), alone.mean(0))
 
@@ -158,12 +158,12 @@ def test_the_gaze_forgets_the_prompt_before():
 def test_the_gaze_falls_on_what_the_cache_holds_and_on_nothing_else(outputs):
     for method, folder in outputs[1].items():
         made = Trace.load(trace_path(folder, 0))
-        assert sorted(made.gazes) == list(range(12))
-        for layer, gaze in made.gazes.items():
+        assert sorted(made.decode_attention) == list(range(12))
+        for layer, gaze in made.decode_attention.items():
             assert len(gaze.positions) == made.ledger.resident_per_layer()[layer]
             assert gaze.vision.sum() + gaze.text == pytest.approx(1, abs=2e-3)
         if method == "vanilla":
-            assert len(made.gazes[0].positions) == 576
+            assert len(made.decode_attention[0].positions) == 576
 
 
 def test_the_picture_is_what_the_encoder_saw(outputs):
@@ -188,11 +188,11 @@ def test_what_is_saved_is_loaded(outputs, tmp_path):
     made.save(tmp_path / "again.npz")
     again = Trace.load(tmp_path / "again.npz")
     assert again.words == made.words and again.pictures == made.pictures
-    for layer, look in made.looks.items():
+    for layer, look in made.text_attention.items():
         for name in ("positions", "share", "largest", "word"):
-            assert (getattr(look, name) == getattr(again.looks[layer], name)).all()
-    for layer, gaze in made.gazes.items():
-        assert (gaze.vision == again.gazes[layer].vision).all()
+            assert (getattr(look, name) == getattr(again.text_attention[layer], name)).all()
+    for layer, gaze in made.decode_attention.items():
+        assert (gaze.vision == again.decode_attention[layer].vision).all()
     for name in ("alive", "cached"):
         ours, theirs = getattr(made.ledger, name), getattr(again.ledger, name)
         assert list(ours) == list(theirs)
@@ -203,7 +203,7 @@ def test_a_ledger_alone_loads_as_a_trace_without_more(outputs, tmp_path):
     made = Trace.load(trace_path(outputs[1]["mustdrop"], 0))
     made.ledger.save(tmp_path / "ledger.npz")
     bare = Trace.load(tmp_path / "ledger.npz")
-    assert bare.answer is None and not bare.looks and not bare.pictures
+    assert bare.answer is None and not bare.text_attention and not bare.pictures
     assert bare.ledger.vision_per_layer() == made.ledger.vision_per_layer()
 
 
@@ -229,7 +229,7 @@ def test_watching_changes_no_decision(pocket):
         model.generate(**inputs, do_sample=False, max_new_tokens=1)
     ledger = plain.ledgers[0]
     assert torch.equal(ledger.alive[11], made.ledger.alive[11])
-    assert ledger.scored == made.ledger.scored == {4: 1}
+    assert ledger.scored_rows == made.ledger.scored_rows == {4: 1}
 
 
 def test_a_second_call_traces_what_is_left(outputs, capsys):

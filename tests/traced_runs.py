@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from results import write
 
-from mustdrop.ledger import Source, TokenLedger
+from mustdrop.ledger import TokenLedger, TokenSources
 from mustdrop.runs.folder import trace_path
-from mustdrop.runs.trace import Look, Trace
+from mustdrop.runs.trace import TextAttention, Trace
 
 BEFORE, BEHIND = 3, 2  # text tokens around the picture
 
@@ -40,14 +40,14 @@ def ledger(side, kept, *, cached=None, groups=None, key=()):
         mix = torch.zeros(len(groups), side**2)
         for token, group in enumerate(groups):
             mix[token, list(group)] = 1 / len(group)
-        made.sources.append(Source((side, side), cells + BEFORE, cells, mix))
+        made.sources.append(TokenSources((side, side), cells + BEFORE, cells, mix))
     return made
 
 
 def look(places, share, largest, word):
     """What the text looked at, of the tokens in these places."""
     told = (np.asarray(share, np.float32), np.asarray(largest, np.float32))
-    return Look(np.asarray(places) + BEFORE, *told, np.asarray(word))
+    return TextAttention(np.asarray(places) + BEFORE, *told, np.asarray(word))
 
 
 def picture(seed, side=48):

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims.hypotheses import Arm
-from analysis.records.cells import BESIDE, MATCH, Cell, agree
+from analysis.claims.hypotheses import ArmSpec
+from analysis.records.cells import CONTROL_NAMES, MATCH, RunResult, agree
 from analysis.records.variants import alike, variants
 
-RECORDED = {name: kind for kind, name in BESIDE.items()}  # schedule: schedule_random
+RECORDED = {name: kind for kind, name in CONTROL_NAMES.items()}  # schedule: schedule_random
 
 
 class NotMeasured(ValueError):
@@ -23,7 +23,7 @@ class NotMeasured(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ArmRuns:
     """The runs of one arm.
 
     Attributes:
@@ -33,8 +33,8 @@ class Found:
         executed: Vision tokens that entered a layer, mean over layers, samples and runs.
     """
 
-    arm: Arm
-    cells: tuple[Cell, ...]
+    arm: ArmSpec
+    cells: tuple[RunResult, ...]
     frames: tuple[pd.DataFrame, ...]
     executed: float
 
@@ -49,7 +49,7 @@ class Found:
         return tuple(sorted(str(cell["key"]) for cell in self.cells))
 
 
-def fits(cell: Cell, arm: Arm) -> bool:
+def fits(cell: RunResult, arm: ArmSpec) -> bool:
     """Whether a run is one that the arm describes."""
     return (
         cell["method"] == arm.method
@@ -58,7 +58,9 @@ def fits(cell: Cell, arm: Arm) -> bool:
     )
 
 
-def find(cells: Sequence[Cell], arm: Arm, near: float | None = None, match: float = MATCH) -> Found:
+def find(
+    cells: Sequence[RunResult], arm: ArmSpec, near: float | None = None, match: float = MATCH
+) -> ArmRuns:
     """The runs of an arm among those of one model, benchmark and image condition.
 
     Args:
@@ -87,24 +89,24 @@ def find(cells: Sequence[Cell], arm: Arm, near: float | None = None, match: floa
             raise NotMeasured(
                 f"{len(ran)} runs are {arm}, and none is chosen for you: {shorten(told, 240)}"
             )
-    if arm.beside is None:
+    if arm.control is None:
         frames = tuple(cell.samples for cell in ran)
-        return Found(arm, tuple(ran), frames, _mean([cell.executed for cell in ran]))
-    return Found(
+        return ArmRuns(arm, tuple(ran), frames, _mean([cell.executed for cell in ran]))
+    return ArmRuns(
         arm,
         tuple(ran),
-        tuple(_beside(cell, arm.beside) for cell in ran),
-        _mean([_executed(cell, arm.beside) for cell in ran]),
+        tuple(_beside(cell, arm.control) for cell in ran),
+        _mean([_executed(cell, arm.control) for cell in ran]),
     )
 
 
-def _near(cell: Cell, executed: float, match: float) -> bool:
+def _near(cell: RunResult, executed: float, match: float) -> bool:
     return cell.metric is not None and agree(cell.executed, executed, match)
 
 
-def _once(cells: Sequence[Cell]) -> list[Cell]:
+def _once(cells: Sequence[RunResult]) -> list[RunResult]:
     """Each run once, though it lies in several folders: the one with most samples."""
-    kept: dict[str, Cell] = {}
+    kept: dict[str, RunResult] = {}
     for cell in cells:
         same = kept.get(cell["key"])
         if same is None or cell["n"] > same["n"]:
@@ -112,14 +114,14 @@ def _once(cells: Sequence[Cell]) -> list[Cell]:
     return list(kept.values())
 
 
-def _beside(cell: Cell, beside: str) -> pd.DataFrame:
+def _beside(cell: RunResult, beside: str) -> pd.DataFrame:
     scored = cell.samples.assign(score=cell.samples[beside]).dropna(subset=["score"])
     if scored.empty:
         raise NotMeasured(f"{cell['folder']} ran without {beside} beside it")
     return scored
 
 
-def _executed(cell: Cell, beside: str) -> float:
+def _executed(cell: RunResult, beside: str) -> float:
     kept = cell.record.get("controls") or {}
     arms = kept.get(RECORDED[beside]) or ()
     return _mean([float(arm["counts"]["executed_average"]) for arm in arms])

@@ -15,7 +15,7 @@ from analysis.statistics.noninferiority import check_margin
 
 HYPOTHESES = Path(__file__).parents[1] / "reference" / "hypotheses.yaml"
 Kind = Literal["superiority", "non-inferiority", "equivalence", "all"]
-BESIDE = ("schedule", "flat", "grid")
+CONTROLS = ("schedule", "flat", "grid")
 FIELDS = {
     "id",
     "says",
@@ -29,35 +29,36 @@ FIELDS = {
     "budgets",
     "run",
 }
-ARM = {"method", "budget", "beside", "config"}
+ARM = {"method", "budget", "control", "config"}
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmSpec:
     """A description of runs.
 
     Attributes:
         method: Its name.
         budget: Tokens asked for; None: a run without a budget.
-        beside: None for the method itself, else what ran beside it: random tokens on its own
-            schedule, flat random ones, an even grid.
+        control: Which control of the method is meant: ``schedule`` (random tokens on its own
+            schedule), ``flat`` (random tokens from the input on) or ``grid`` (an even grid); None
+            for the method itself.
         config: Entries of the run's config, dotted: value.
     """
 
     method: str
     budget: float | None = None
-    beside: str | None = None
+    control: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         budget = "" if self.budget is None else f" at {self.budget:g}"
         asked = [f"{path}={value}" for path, value in self.config.items()]
-        beside = "" if self.beside is None else f", {self.beside} beside it"
-        return f"{self.method}{budget}{' with ' + ', '.join(asked) if asked else ''}{beside}"
+        control = "" if self.control is None else f", its {self.control} control"
+        return f"{self.method}{budget}{' with ' + ', '.join(asked) if asked else ''}{control}"
 
 
 @dataclass(frozen=True)
-class Claim:
+class Hypothesis:
     """One sentence about two arms, or about other claims.
 
     Attributes:
@@ -77,15 +78,15 @@ class Claim:
     says: str
     source: str
     kind: Kind
-    ours: Arm | None
-    theirs: Arm | None
+    ours: ArmSpec | None
+    theirs: ArmSpec | None
     margin: float | None
     matched: bool
     parts: tuple[str, ...]
     run: str
 
 
-def hypotheses(path: Path = HYPOTHESES) -> list[Claim]:
+def hypotheses(path: Path = HYPOTHESES) -> list[Hypothesis]:
     """All claims of a file, one per value in their ``each``, in its order.
 
     Raises:
@@ -106,7 +107,7 @@ def hypotheses(path: Path = HYPOTHESES) -> list[Claim]:
     return claims
 
 
-def _claims(entry: Mapping[str, Any], path: Path) -> list[Claim]:
+def _claims(entry: Mapping[str, Any], path: Path) -> list[Hypothesis]:
     where = f"{path}: claim {entry.get('id')!r}"
     needed = {"id", "says", "source", "kind", "run"}
     pairs = {"all"} if entry.get("kind") == "all" else {"ours", "theirs"}
@@ -132,11 +133,11 @@ def _claims(entry: Mapping[str, Any], path: Path) -> list[Claim]:
 
 def _claim(
     entry: Mapping[str, Any], values: Mapping[str, Any], margin: float | None, where: str
-) -> Claim:
+) -> Hypothesis:
     suffix = "".join(f"@{value}" for value in values.values())
     at = f" at {values['budget']} tokens" if "budget" in values else ""
     says = str(entry["says"]).format(**values)
-    return Claim(
+    return Hypothesis(
         id=f"{entry['id']}{suffix}",
         says=f"{says}{at}",
         source=entry["source"],
@@ -150,12 +151,12 @@ def _claim(
     )
 
 
-def _arm(told: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Arm:
+def _arm(told: Mapping[str, Any], values: Mapping[str, Any], where: str) -> ArmSpec:
     asked = {**values, **told}
     if odd := set(asked) - ARM:
         raise ValueError(f"{where}: an arm has {sorted(ARM)}, got {sorted(odd)}")
     if "method" not in asked:
         raise ValueError(f"{where}: an arm lacks its method: {dict(told)}")
-    if asked.get("beside") not in (None, *BESIDE):
-        raise ValueError(f"{where}: beside must be one of {BESIDE}, got {asked['beside']!r}")
-    return Arm(**asked)
+    if asked.get("control") not in (None, *CONTROLS):
+        raise ValueError(f"{where}: control must be one of {CONTROLS}, got {asked['control']!r}")
+    return ArmSpec(**asked)

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.claims.arms import Found
-from analysis.claims.hypotheses import Claim
+from analysis.claims.arms import ArmRuns
+from analysis.claims.hypotheses import Hypothesis
 from analysis.statistics.difference import Difference
 
 Verdict = Literal["holds", "fails", "not distinguishable", "not measured"]
@@ -36,14 +36,14 @@ class Judgement:
         also: Other experiments in which the very same scores were measured.
     """
 
-    claim: Claim
+    claim: Hypothesis
     setting: Setting = ("", "", "")
     where: str = ""
     verdict: Verdict = "not measured"
     reason: str = ""
     found: Difference | None = None
-    ours: Found | None = None
-    theirs: Found | None = None
+    ours: ArmRuns | None = None
+    theirs: ArmRuns | None = None
     p: float = nan
     adjusted: float = nan
     also: tuple[str, ...] = field(default=())

@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 
-from analysis.claims.hypotheses import Claim
+from analysis.claims.hypotheses import Hypothesis
 from analysis.claims.judgement import Judgement, Setting, Verdict
 from analysis.claims.measuring import measure
-from analysis.records.cells import MATCH, Cell
+from analysis.records.cells import MATCH, RunResult
 from analysis.statistics.intervals import LEVEL
 from analysis.statistics.multiplicity import holm
 
 
-def judge(claims: Sequence[Claim], cells: Sequence[Cell], match: float = MATCH) -> list[Judgement]:
+def judge(
+    claims: Sequence[Hypothesis], cells: Sequence[RunResult], match: float = MATCH
+) -> list[Judgement]:
     """Every claim on every model, benchmark and image condition of the runs, in the claims' order.
 
     Args:
@@ -56,7 +58,7 @@ def _decided(told: Judgement, adjusted: float) -> Judgement:
     return replace(told, verdict=verdict, adjusted=adjusted)
 
 
-def _together(claim: Claim, parts: Sequence[Sequence[Judgement]]) -> list[Judgement]:
+def _together(claim: Hypothesis, parts: Sequence[Sequence[Judgement]]) -> list[Judgement]:
     """Parts that were judged on the same model, benchmark, image and first arm."""
     by_place = [{_place(one): one for one in part} for part in parts]
     places = dict.fromkeys(place for part in by_place for place, one in part.items() if one.found)

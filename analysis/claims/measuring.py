@@ -7,15 +7,15 @@ budget, the second arm is taken from any. Knows no verdicts.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from analysis.claims.arms import Found, NotMeasured, find, fits
-from analysis.claims.hypotheses import Arm, Claim
+from analysis.claims.arms import ArmRuns, NotMeasured, find, fits
+from analysis.claims.hypotheses import ArmSpec, Hypothesis
 from analysis.claims.judgement import Judgement, Setting, points
 from analysis.claims.pairing import pair
-from analysis.records.cells import MATCH, Cell, agree
+from analysis.records.cells import MATCH, RunResult, agree
 from analysis.statistics.difference import Difference, difference
 
 
-def measure(claim: Claim, cells: Sequence[Cell], match: float = MATCH) -> list[Judgement]:
+def measure(claim: Hypothesis, cells: Sequence[RunResult], match: float = MATCH) -> list[Judgement]:
     """The claim on every model, benchmark and image condition that has a run of either arm.
 
     The same scores measured in several experiments are one. No verdict is given yet.
@@ -23,7 +23,7 @@ def measure(claim: Claim, cells: Sequence[Cell], match: float = MATCH) -> list[J
     Raises:
         ValueError: If runs of one benchmark are not on the same documents.
     """
-    settings: dict[Setting, list[Cell]] = {}
+    settings: dict[Setting, list[RunResult]] = {}
     for cell in cells:
         settings.setdefault((cell["model"], cell["benchmark"], cell.image or ""), []).append(cell)
     assert claim.ours is not None and claim.theirs is not None
@@ -37,14 +37,14 @@ def measure(claim: Claim, cells: Sequence[Cell], match: float = MATCH) -> list[J
 
 
 def _in(
-    claim: Claim,
-    arms: tuple[Arm, Arm],
+    claim: Hypothesis,
+    arms: tuple[ArmSpec, ArmSpec],
     setting: Setting,
-    cells: Sequence[Cell],
+    cells: Sequence[RunResult],
     match: float,
 ) -> list[Judgement]:
     """One judgement per experiment that can tell; else across experiments, or why there is none."""
-    pools: dict[str, list[Cell]] = {}
+    pools: dict[str, list[RunResult]] = {}
     for cell in cells:
         pools.setdefault(cell["experiment"], []).append(cell)
     # an experiment that has no run of the first arm has nothing to compare
@@ -65,11 +65,11 @@ def _in(
 
 
 def _compare(
-    claim: Claim,
-    arms: tuple[Arm, Arm],
+    claim: Hypothesis,
+    arms: tuple[ArmSpec, ArmSpec],
     setting: Setting,
-    first: Sequence[Cell],
-    second: Sequence[Cell],
+    first: Sequence[RunResult],
+    second: Sequence[RunResult],
     match: float,
 ) -> Judgement:
     """The first arm among some runs against the second among others."""
@@ -80,7 +80,7 @@ def _compare(
         ours = find(first, arms[0])
         told = replace(told, ours=ours)
         # what ran beside a run is compared with that run, whatever others reach the same average
-        beside = arms[0].beside or arms[1].beside or not claim.matched
+        beside = arms[0].control or arms[1].control or not claim.matched
         theirs = find(second, arms[1], None if beside else ours.executed, match)
         told = replace(told, ours=ours, theirs=theirs, where=_where(ours, theirs))
         one, other = ours.cells[0], theirs.cells[0]
@@ -107,11 +107,11 @@ def _compare(
     return replace(told, found=found, p=_p(claim, found), reason="; ".join(notes))
 
 
-def _where(*arms: Found) -> str:
+def _where(*arms: ArmRuns) -> str:
     return " + ".join(dict.fromkeys(str(cell["experiment"]) for arm in arms for cell in arm.cells))
 
 
-def _p(claim: Claim, found: Difference) -> float:
+def _p(claim: Hypothesis, found: Difference) -> float:
     if claim.margin is None:
         return found.p
     margin = claim.margin / points(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.figures.catalogue import FIGURES, Asked, asked_of
+from analysis.figures.catalogue import FIGURES, FigureRequest, asked_of
 from analysis.figures.style import save
 from analysis.records.cells import load
 from analysis.records.left_out import in_words
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if written else 1
 
 
-def _drawn(name: str, asked: Asked) -> Iterator[tuple[str, Figure]]:
+def _drawn(name: str, asked: FigureRequest) -> Iterator[tuple[str, Figure]]:
     """The figures of a name; of one that cannot be drawn, the reason goes to the terminal."""
     try:
         for stem, draw in FIGURES[name](asked):

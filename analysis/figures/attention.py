@@ -55,9 +55,9 @@ def draw(source: Traced, number: int = 0) -> Figure:
         ValueError: If its trace has no looks.
     """
     trace = source.trace
-    if not trace.looks:
+    if not trace.text_attention:
         raise ValueError(f"{source.arm}: no look of the text is in the trace")
-    layers = _chosen(sorted(trace.looks))
+    layers = _chosen(sorted(trace.text_attention))
     both = filtered(trace)
     picture = np.asarray(trace.picture(number), dtype=float) / 255 if trace.pictures else None
     words = [saving_words(trace, layer) for layer in layers] if both else []
@@ -98,7 +98,7 @@ def _region(trace: Trace, number: int) -> Bool[np.ndarray, " seq"]:
     """Slots whose token carries a patch that holds the answer."""
     out = np.zeros(trace.ledger.seq_len, dtype=bool)
     if trace.region is not None and number == 0:
-        _, slots, carries = trace.ledger.tokens(number)
+        _, slots, carries = trace.ledger.image_tokens(number)
         out[slots.numpy()] = carries.numpy()[:, trace.region.ravel()].any(1)
     return out
 
@@ -111,7 +111,7 @@ def _scatter(
     region: Bool[np.ndarray, " seq"],
     both: bool,
 ) -> None:
-    look = trace.looks[layer]
+    look = trace.text_attention[layer]
     x, y = positive(look.share), positive(look.largest)
     for test, (tint, face) in enumerate(zip(TINTS, FACES, strict=True)):
         own = found.test == test
@@ -182,8 +182,8 @@ def _map(
     number: int,
 ) -> None:
     """The picture, each patch in the colour of its token's test."""
-    grid, slots, carries = trace.ledger.tokens(number)
-    look = trace.looks[layer]
+    grid, slots, carries = trace.ledger.image_tokens(number)
+    look = trace.text_attention[layer]
     test_of: Mapping[int, int] = dict(
         zip(look.positions.tolist(), found.test.tolist(), strict=True)
     )

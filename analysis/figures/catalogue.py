@@ -24,7 +24,7 @@ from analysis.figures import (
 )
 from analysis.figures.points import Cost
 from analysis.figures.traced import Traced, named, traced
-from analysis.records.cells import Cell, groups
+from analysis.records.cells import RunResult, groups
 
 Offer = tuple[str, Callable[[], Figure]]
 FIRST = ("mustdrop", "fastv", "random")  # whom to show where nobody was named
@@ -32,7 +32,7 @@ ARMS = 4  # methods in a figure of position bias
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class FigureRequest:
     """What to draw of.
 
     Attributes:
@@ -47,14 +47,14 @@ class Asked:
     """
 
     root: str
-    cells: Sequence[Cell]
+    cells: Sequence[RunResult]
     docs: Sequence[int] = ()
     methods: Sequence[str] = ()
     budget: str | None = None
     against: Sequence[Cost] = ("tokens", "flops", "latency")
     prefix: str = ""
 
-    def chosen(self) -> list[Cell]:
+    def chosen(self) -> list[RunResult]:
         """The runs of these methods, and vanilla.
 
         Raises:
@@ -67,7 +67,7 @@ class Asked:
         wanted = {*self.methods, "vanilla"} if self.methods else known
         return [cell for cell in self.cells if cell["method"] in wanted]
 
-    def arms(self, together: bool = False) -> list[tuple[Cell, Traced]]:
+    def arms(self, together: bool = False) -> list[tuple[RunResult, Traced]]:
         """Runs with a trace of what was asked, at one budget, and the first trace of each.
 
         Args:
@@ -106,22 +106,22 @@ class Asked:
         return f"python experiments/trace.py {self.root} --methods {','.join(methods)}"
 
 
-def _rank(cell: Cell, methods: Sequence[str]) -> tuple[int, str]:
+def _rank(cell: RunResult, methods: Sequence[str]) -> tuple[int, str]:
     order = list(methods or FIRST)
     name = cell["method"]
     return order.index(name) if name in order else len(order), name
 
 
-def _stem(asked: Asked, figure: str, *parts: object) -> str:
+def _stem(asked: FigureRequest, figure: str, *parts: object) -> str:
     text = "_".join(str(part) for part in (figure, *parts) if part != "")
     return asked.prefix + re.sub(r"[^\w.-]+", "-", text)
 
 
-def _of(asked: Asked, figure: str, one: Traced) -> str:
+def _of(asked: FigureRequest, figure: str, one: Traced) -> str:
     return _stem(asked, figure, one.cell["method"], one.cell["budget"], one.doc_id)
 
 
-def offer_stages(asked: Asked) -> Iterator[Offer]:
+def offer_stages(asked: FigureRequest) -> Iterator[Offer]:
     """The stages of each chosen sample; without traces, of a run's mean."""
     try:
         shown = asked.shown()
@@ -137,30 +137,32 @@ def offer_stages(asked: Asked) -> Iterator[Offer]:
         yield _of(asked, "stages", one), partial(stages.draw, one)
 
 
-def offer_overlays(asked: Asked) -> Iterator[Offer]:
+def offer_overlays(asked: FigureRequest) -> Iterator[Offer]:
     """What was dropped of each chosen sample's picture."""
     for one in asked.shown():
         yield _of(asked, "overlays", one), partial(_pictured, asked, one)
 
 
-def _pictured(asked: Asked, one: Traced) -> Figure:
+def _pictured(asked: FigureRequest, one: Traced) -> Figure:
     if not one.trace.pictures:
         hint = asked.hint([one.cell["method"]])
         raise ValueError(f"the trace of {one.arm} holds no picture: {hint} writes it")
     return overlays.of_trace(one)
 
 
-def offer_attention(asked: Asked) -> Iterator[Offer]:
+def offer_attention(asked: FigureRequest) -> Iterator[Offer]:
     """What the filter saw of each chosen sample."""
     for one in asked.shown():
         yield _of(asked, "attention", one), partial(attention.draw, one)
 
 
-def offer_gaze(asked: Asked) -> Iterator[Offer]:
+def offer_gaze(asked: FigureRequest) -> Iterator[Offer]:
     """Decoding of vanilla beside the chosen runs, of the same samples."""
     plain = [cell for cell in asked.cells if cell["method"] == "vanilla" and not cell.image]
     arms = asked.arms() if asked.methods else asked.arms()[:1]
-    known = asked.docs or [one.doc_id for one in traced(arms[0][0]) if one.trace.gazes][:1]
+    known = (
+        asked.docs or [one.doc_id for one in traced(arms[0][0]) if one.trace.decode_attention][:1]
+    )
     for doc in known:
         vanilla = next((one for cell in plain for one in traced(cell, [doc])), None)
         if vanilla is None:
@@ -175,18 +177,18 @@ def offer_gaze(asked: Asked) -> Iterator[Offer]:
         raise ValueError(f"no trace of {named(arms[0][0])} has a decoded token")
 
 
-def offer_layers(asked: Asked) -> Iterator[Offer]:
+def offer_layers(asked: FigureRequest) -> Iterator[Offer]:
     """Tokens layer by layer."""
     yield _stem(asked, "layers"), partial(layers.draw, asked.chosen())
 
 
-def offer_tradeoff(asked: Asked) -> Iterator[Offer]:
+def offer_tradeoff(asked: FigureRequest) -> Iterator[Offer]:
     """Accuracy against each cost."""
     for cost in asked.against:
         yield _stem(asked, "tradeoff", cost), partial(tradeoff.draw, asked.chosen(), cost)
 
 
-def offer_sweep(asked: Asked) -> Iterator[Offer]:
+def offer_sweep(asked: FigureRequest) -> Iterator[Offer]:
     """The maps of each method with two settings swept."""
     found = sweep.sweeps(asked.chosen())
     if not found:
@@ -199,13 +201,13 @@ def offer_sweep(asked: Asked) -> Iterator[Offer]:
         yield stem, partial(sweep.draw, swept)
 
 
-def offer_survival(asked: Asked) -> Iterator[Offer]:
+def offer_survival(asked: FigureRequest) -> Iterator[Offer]:
     """Position bias of the runs at one budget, over all their traced samples."""
     samples = [list(traced(cell)) for cell, _ in asked.arms(together=True)[:ARMS]]
     yield _stem(asked, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
 
 
-FIGURES: Mapping[str, Callable[[Asked], Iterator[Offer]]] = {
+FIGURES: Mapping[str, Callable[[FigureRequest], Iterator[Offer]]] = {
     "stages": offer_stages,
     "overlays": offer_overlays,
     "attention": offer_attention,
@@ -217,10 +219,10 @@ FIGURES: Mapping[str, Callable[[Asked], Iterator[Offer]]] = {
 }
 
 
-def asked_of(root: str, cells: Sequence[Cell]) -> list[Asked]:
+def asked_of(root: str, cells: Sequence[RunResult]) -> list[FigureRequest]:
     """One for each experiment, model and benchmark among the cells."""
     parts = groups(cells)
     return [
-        Asked(root, members, prefix="_".join(name) + "_" if len(parts) > 1 else "")
+        FigureRequest(root, members, prefix="_".join(name) + "_" if len(parts) > 1 else "")
         for name, members in parts.items()
     ]

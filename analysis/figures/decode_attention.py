@@ -31,14 +31,14 @@ from analysis.figures.style import (
 )
 from analysis.figures.traced import Traced
 from analysis.records.fates import fates
-from mustdrop.runs.trace import Gaze, Trace
+from mustdrop.runs.trace import DecodeAttention, Trace
 
 MOST = 6  # layers with a map
 AGAIN = ("--", "-.", ":")  # lines of one method at several budgets
 TOP = 0.1  # share of the tokens whose attention tells how concentrated it is
 
 
-def concentration(gaze: Gaze) -> float:
+def concentration(gaze: DecodeAttention) -> float:
     """Share of the attention to vision tokens that the most attended tenth of them gets."""
     count = max(1, round(TOP * len(gaze.vision)))
     total = float(gaze.vision.sum())
@@ -47,8 +47,8 @@ def concentration(gaze: Gaze) -> float:
 
 def density(trace: Trace, layer: int, number: int = 0) -> Float[np.ndarray, "rows columns"]:
     """Attention to each patch, a token's shared evenly by the patches it carries; NaN: no token."""
-    grid, slots, carries = trace.ledger.tokens(number)
-    gaze = trace.gazes[layer]
+    grid, slots, carries = trace.ledger.image_tokens(number)
+    gaze = trace.decode_attention[layer]
     of = dict(zip(gaze.positions.tolist(), gaze.vision.tolist(), strict=True))
     out = np.full(grid[0] * grid[1], np.nan)
     for slot, patches in zip(slots.tolist(), carries.numpy(), strict=True):
@@ -71,9 +71,9 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     if len({(arm.task, arm.doc_id) for arm in arms}) != 1:
         raise ValueError(f"expected traces of one sample, got {[arm.doc_id for arm in arms]}")
     for arm in arms:
-        if not arm.trace.gazes:
+        if not arm.trace.decode_attention:
             raise ValueError(f"{arm.arm}: no decoding is in the trace of sample {arm.doc_id}")
-    layers = _chosen(sorted(arms[0].trace.gazes))
+    layers = _chosen(sorted(arms[0].trace.decode_attention))
     columns = len(layers) + 1
     side = DOUBLE / columns
     figure = sheet(DOUBLE, 1.75 + len(arms) * (side + 0.16))
@@ -116,8 +116,8 @@ def _chosen(layers: Sequence[int]) -> list[int]:
     return [layers[min(place, len(layers) - 1)] for place in found]
 
 
-def _gazes(arm: Traced) -> list[Gaze]:
-    return [arm.trace.gazes[layer] for layer in sorted(arm.trace.gazes)]
+def _gazes(arm: Traced) -> list[DecodeAttention]:
+    return [arm.trace.decode_attention[layer] for layer in sorted(arm.trace.decode_attention)]
 
 
 def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]]) -> None:
@@ -128,7 +128,7 @@ def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]
         if drawn[method]:  # the same method at another budget
             style["linestyle"] = AGAIN[drawn[method] % len(AGAIN)]
         drawn[method] += 1
-        place.plot(sorted(arm.trace.gazes), line, ms=3, label=arm.arm, **style)
+        place.plot(sorted(arm.trace.decode_attention), line, ms=3, label=arm.arm, **style)
     place.set(ylim=(0, None), xlabel="layer")
     place.xaxis.set_major_locator(MaxNLocator(integer=True))
     rule(place)
@@ -138,7 +138,7 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
     trace = arm.trace
     region = trace.region if number == 0 else None
     wide, tall = (
-        trace.picture(number).size if trace.pictures else trace.ledger.tokens(number)[0][::-1]
+        trace.picture(number).size if trace.pictures else trace.ledger.image_tokens(number)[0][::-1]
     )
     extent = (0.0, float(wide), float(tall), 0.0)  # the picture's own proportions
     if trace.pictures:
@@ -151,7 +151,7 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
     for place, layer in zip(row[1:], layers, strict=True):
         place.set(xticks=[], yticks=[])
         place.spines[:].set_visible(False)
-        if layer not in trace.gazes:
+        if layer not in trace.decode_attention:
             place.text(0.5, 0.5, "none", ha="center", va="center", size=SMALL, color=GREY)
             continue
         heat = density(trace, layer, number)

@@ -37,9 +37,9 @@ def judged(trace: Trace, layer: int) -> Judged:
     Raises:
         ValueError: If nothing was looked at after this layer.
     """
-    if layer not in trace.looks:
-        raise ValueError(f"layer must be one of {sorted(trace.looks)}, got {layer}")
-    look, ledger = trace.looks[layer], trace.ledger
+    if layer not in trace.text_attention:
+        raise ValueError(f"layer must be one of {sorted(trace.text_attention)}, got {layer}")
+    look, ledger = trace.text_attention[layer], trace.ledger
     shared = np.zeros(len(look.share), bool) if isnan(trace.gamma) else look.share > trace.gamma
     worded = np.zeros(len(look.share), bool) if isnan(trace.alpha) else look.largest >= trace.alpha
     after = ledger.alive[min(layer + 1, ledger.depth - 1)].numpy()
@@ -55,5 +55,5 @@ def filtered(trace: Trace) -> bool:
 
 def saving_words(trace: Trace, layer: int) -> Counter[str]:
     """Of the tokens that a word alone saved: which word, and how many."""
-    look, found = trace.looks[layer], judged(trace, layer)
+    look, found = trace.text_attention[layer], judged(trace, layer)
     return Counter(trace.words[word] for word in look.word[found.test == 2])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from mustdrop.ledger import TokenLedger
 
 
@@ -44,7 +44,7 @@ def of_ledger(ledger: TokenLedger) -> Flow:
     )
 
 
-def of_cell(cell: Cell) -> Flow:
+def of_cell(cell: RunResult) -> Flow:
     """The mean over a run's samples; what happened in the encoder is not on record."""
     model = cell["config"]["model"]
     entering, resident = (

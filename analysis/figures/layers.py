@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import BLACK, DOUBLE, GREY, SINGLE, SMALL, rule, sheet, styled
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 
 COLUMNS = 4
 NAMED = 3  # methods that a title holds
@@ -26,7 +26,7 @@ ALIKE = 2.0  # tokens: lines nearer than this in every layer are one
 Profile = Float[np.ndarray, "lines layers"]  # mean entering, its 10 % and 90 %, mean resident
 
 
-def profile(cell: Cell) -> Profile:
+def profile(cell: RunResult) -> Profile:
     """Tokens entering each layer (mean, and where the middle 80 % of samples lie), and resident."""
     entering, resident = (
         np.array(cell.samples[name].tolist(), dtype=float)
@@ -36,18 +36,18 @@ def profile(cell: Cell) -> Profile:
     return np.stack([entering.mean(0), *quantiles, resident.mean(0)])
 
 
-def panels(cells: Sequence[Cell]) -> list[tuple[list[str], list[tuple[Cell, Profile]]]]:
+def panels(cells: Sequence[RunResult]) -> list[tuple[list[str], list[tuple[RunResult, Profile]]]]:
     """The lines of each method; methods with the same lines together. Vanilla is in none.
 
     Returns:
         The names of the methods, and their cells by budget with their profiles.
     """
-    methods: dict[str, list[tuple[Cell, Profile]]] = {}
+    methods: dict[str, list[tuple[RunResult, Profile]]] = {}
     for cell in cells:
         if cell.metric is not None and (cell["method"] != "vanilla" or cell.image):
             name = f"{cell['method']}, {cell.image} image" if cell.image else cell["method"]
             methods.setdefault(name, []).append((cell, profile(cell)))
-    out: list[tuple[list[str], list[tuple[Cell, Profile]]]] = []
+    out: list[tuple[list[str], list[tuple[RunResult, Profile]]]] = []
     for name, lines in methods.items():
         same = next((names for names, other in out if _same(lines, other)), None)
         if same is None:
@@ -57,7 +57,9 @@ def panels(cells: Sequence[Cell]) -> list[tuple[list[str], list[tuple[Cell, Prof
     return out
 
 
-def _same(ours: Sequence[tuple[Cell, Profile]], theirs: Sequence[tuple[Cell, Profile]]) -> bool:
+def _same(
+    ours: Sequence[tuple[RunResult, Profile]], theirs: Sequence[tuple[RunResult, Profile]]
+) -> bool:
     """Whether two methods' lines would print over each other, budget by budget."""
     if [cell["budget"] for cell, _ in ours] != [cell["budget"] for cell, _ in theirs]:
         return False
@@ -66,7 +68,7 @@ def _same(ours: Sequence[tuple[Cell, Profile]], theirs: Sequence[tuple[Cell, Pro
 
 
 @styled
-def draw(cells: Sequence[Cell]) -> Figure:
+def draw(cells: Sequence[RunResult]) -> Figure:
     """Small multiples of the methods of one experiment, model and benchmark.
 
     Raises:
@@ -136,7 +138,7 @@ def _shades(budgets: Sequence[str]) -> Mapping[str, str]:
 def _panel(
     place: Axes,
     names: Sequence[str],
-    lines: Sequence[tuple[Cell, Profile]],
+    lines: Sequence[tuple[RunResult, Profile]],
     colours: Mapping[str, str],
     letters: int,
 ) -> None:

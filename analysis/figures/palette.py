@@ -17,7 +17,7 @@ from typing import Final
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodLook:
     """How a method is drawn.
 
     Attributes:
@@ -34,54 +34,54 @@ class Look:
 # Marks that can be filled, since a hollow one says that a budget was missed.
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "d", "8", "H")
 
-FAMILIES: Final[dict[str, dict[str, Look]]] = {
+FAMILIES: Final[dict[str, dict[str, MethodLook]]] = {
     "MustDrop": {
-        "mustdrop": Look("#d55e00", "s"),
-        "mustdrop_official": Look("#b24a00", "o"),
-        "mustdrop_merge": Look("#d87a38", "^"),
-        "mustdrop_prefill": Look("#c4693a", "D"),
-        "mustdrop_window": Look("#d9752b", "v"),
-        "mustdrop_global": Look("#8f3f00", "P"),
-        "mustdrop_individual": Look("#6b2f00", "X"),
-        "mustdrop_no_keys": Look("#a8623a", "p"),
+        "mustdrop": MethodLook("#d55e00", "s"),
+        "mustdrop_official": MethodLook("#b24a00", "o"),
+        "mustdrop_merge": MethodLook("#d87a38", "^"),
+        "mustdrop_prefill": MethodLook("#c4693a", "D"),
+        "mustdrop_window": MethodLook("#d9752b", "v"),
+        "mustdrop_global": MethodLook("#8f3f00", "P"),
+        "mustdrop_individual": MethodLook("#6b2f00", "X"),
+        "mustdrop_no_keys": MethodLook("#a8623a", "p"),
     },
-    "FastV": {"fastv": Look("#0072b2", "o"), "fastv_paper": Look("#4a8fd0", "D")},
+    "FastV": {"fastv": MethodLook("#0072b2", "o"), "fastv_paper": MethodLook("#4a8fd0", "D")},
     "SparseVLM": {
-        "sparsevlm": Look("#b0588f", "^"),
-        "sparsevlm_fixed": Look("#c278a7", "v"),
+        "sparsevlm": MethodLook("#b0588f", "^"),
+        "sparsevlm_fixed": MethodLook("#c278a7", "v"),
     },
     "[CLS] attention": {
-        "cls_topk": Look("#008f68", "D"),
-        "fastervlm": Look("#005a41", "s"),
-        "visionzip": Look("#2a9d7a", "P"),
-        "vispruner": Look("#33745f", "X"),
+        "cls_topk": MethodLook("#008f68", "D"),
+        "fastervlm": MethodLook("#005a41", "s"),
+        "visionzip": MethodLook("#2a9d7a", "P"),
+        "vispruner": MethodLook("#33745f", "X"),
     },
     "PruMerge": {
-        "prumerge": Look("#0097a7", "v"),
-        "prumerge_paper": Look("#1f8f9e", "^"),
-        "prumerge_plus": Look("#006978", "p"),
-        "prumerge_plus_paper": Look("#004b57", "h"),
+        "prumerge": MethodLook("#0097a7", "v"),
+        "prumerge_paper": MethodLook("#1f8f9e", "^"),
+        "prumerge_plus": MethodLook("#006978", "p"),
+        "prumerge_plus_paper": MethodLook("#004b57", "h"),
     },
-    "PyramidDrop": {"pyramiddrop": Look("#b08600", "P")},
-    "ToMe": {"tome": Look("#5b4fa2", "h")},
-    "DivPrune": {"divprune": Look("#a3215b", "X")},
-    "VTW": {"vtw": Look("#7a5230", "p")},
+    "PyramidDrop": {"pyramiddrop": MethodLook("#b08600", "P")},
+    "ToMe": {"tome": MethodLook("#5b4fa2", "h")},
+    "DivPrune": {"divprune": MethodLook("#a3215b", "X")},
+    "VTW": {"vtw": MethodLook("#7a5230", "p")},
     "controls and bounds": {
-        "vanilla": Look("#1a1a1a", "*", grey=True),
-        "random": Look("#666666", "X", grey=True),
-        "uniform_grid": Look("#4d4d4d", "s", grey=True),
-        "average_pool": Look("#7d7d7d", "D", grey=True),
-        "keep_last": Look("#8c8c8c", "v", grey=True),
-        "keep_centre": Look("#949494", "o", grey=True),
-        "text_topk": Look("#737373", "P", grey=True),
-        "oracle": Look("#404040", "^", grey=True),
-        "anti_oracle": Look("#595959", "v", grey=True),
+        "vanilla": MethodLook("#1a1a1a", "*", grey=True),
+        "random": MethodLook("#666666", "X", grey=True),
+        "uniform_grid": MethodLook("#4d4d4d", "s", grey=True),
+        "average_pool": MethodLook("#7d7d7d", "D", grey=True),
+        "keep_last": MethodLook("#8c8c8c", "v", grey=True),
+        "keep_centre": MethodLook("#949494", "o", grey=True),
+        "text_topk": MethodLook("#737373", "P", grey=True),
+        "oracle": MethodLook("#404040", "^", grey=True),
+        "anti_oracle": MethodLook("#595959", "v", grey=True),
     },
 }
 KNOWN: Final = {name: look for family in FAMILIES.values() for name, look in family.items()}
 
 
-def look_of(method: str) -> Look:
+def look_of(method: str) -> MethodLook:
     """How a method is drawn; of a method with a control on the image, that of the method.
 
     Args:
@@ -91,10 +91,10 @@ def look_of(method: str) -> Look:
     return KNOWN.get(name) or _unlisted(name)
 
 
-def _unlisted(name: str) -> Look:
+def _unlisted(name: str) -> MethodLook:
     """A muted colour, of which no listed method has any, and a mark."""
     digest = sha256(name.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
     parts = hls_to_rgb(hue, 0.32 + 0.1 * digest[2] / 255, 0.35)
     color = "#" + "".join(f"{round(255 * part):02x}" for part in parts)
-    return Look(color, MARKS[digest[3] % len(MARKS)])
+    return MethodLook(color, MARKS[digest[3] % len(MARKS)])

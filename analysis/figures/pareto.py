@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 
 from analysis.figures.style import BLACK, DOUBLE, SMALL, STYLE, look, save
-from analysis.records.cells import Cell, load
+from analysis.records.cells import RunResult, load
 from analysis.records.variants import alike
 from analysis.statistics.intervals import mean_interval
 
@@ -37,10 +37,10 @@ class Front:
         controls: Other methods on the same questions.
     """
 
-    trials: Sequence[Cell]
-    front: Sequence[Cell]
-    again: Sequence[Cell | None]
-    controls: Sequence[Cell]
+    trials: Sequence[RunResult]
+    front: Sequence[RunResult]
+    again: Sequence[RunResult | None]
+    controls: Sequence[RunResult]
 
 
 def read(root: Path | str, benchmark: str, method: str) -> Front:
@@ -75,7 +75,7 @@ def read(root: Path | str, benchmark: str, method: str) -> Front:
     return Front(trials, front, again, [cell for cell in same if cell["method"] != method])
 
 
-def pareto(cells: Sequence[Cell]) -> list[Cell]:
+def pareto(cells: Sequence[RunResult]) -> list[RunResult]:
     """The cells that no other matches in accuracy with fewer tokens, fewest tokens first."""
     best, out = -1.0, []
     for cell in sorted(cells, key=lambda cell: (cell.executed, -_accuracy(cell))):
@@ -155,7 +155,7 @@ def _points(place: Axes, found: Front) -> None:
             place, again, "its settings, test questions", color=colour, marker=mark, ms=5.5,
             mfc="white", lw=1, ls=":", zorder=3,
         )  # fmt: skip
-    methods: dict[str, list[Cell]] = {}
+    methods: dict[str, list[RunResult]] = {}
     for cell in sorted(found.controls, key=lambda cell: cell.executed):
         if cell["method"] == "vanilla":
             told = f"vanilla, {cell.executed:.0f} tokens"
@@ -174,7 +174,7 @@ def _points(place: Axes, found: Front) -> None:
     place.set_axisbelow(True)
 
 
-def _line(place: Axes, cells: Sequence[Cell], label: str, **look: Any) -> None:
+def _line(place: Axes, cells: Sequence[RunResult], label: str, **look: Any) -> None:
     found = [mean_interval(cell.samples["score"], cell.samples["image"]) for cell in cells]
     reach = [[100 * (each.value - each.low) for each in found]]
     reach += [[100 * (each.high - each.value) for each in found]]
@@ -184,10 +184,10 @@ def _line(place: Axes, cells: Sequence[Cell], label: str, **look: Any) -> None:
     )  # fmt: skip
 
 
-def _accuracy(cell: Cell) -> float:
+def _accuracy(cell: RunResult) -> float:
     return mean_interval(cell.samples["score"], cell.samples["image"]).value
 
 
-def _told(cell: Cell) -> str:
+def _told(cell: RunResult) -> str:
     found = mean_interval(cell.samples["score"], cell.samples["image"])
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.records.cells import Cell, agree
+from analysis.records.cells import RunResult, agree
 from analysis.statistics.intervals import mean_interval
 
 Cost = Literal["tokens", "flops", "latency"]
@@ -45,7 +45,7 @@ class Point:
     asked: bool = True
 
 
-def points(cells: Sequence[Cell], against: Cost) -> dict[str, list[Point]]:
+def points(cells: Sequence[RunResult], against: Cost) -> dict[str, list[Point]]:
     """Each method's runs by cost; a control on the image makes another line.
 
     Args:
@@ -73,7 +73,7 @@ def points(cells: Sequence[Cell], against: Cost) -> dict[str, list[Point]]:
     return {name: sorted(line, key=lambda point: point.x) for name, line in lines.items()}
 
 
-def families(cells: Sequence[Cell]) -> dict[str, list[str]]:
+def families(cells: Sequence[RunResult]) -> dict[str, list[str]]:
     """Methods by the stages that drop: the encoder, the input, the prefill, several."""
     family = {name_of(cell): _family(cell) for cell in cells if cell.metric is not None}
     family.pop("vanilla", None)
@@ -81,12 +81,12 @@ def families(cells: Sequence[Cell]) -> dict[str, list[str]]:
     return {each: names for each, names in found.items() if names}
 
 
-def name_of(cell: Cell) -> str:
+def name_of(cell: RunResult) -> str:
     """A line's name: its method, and the control on the image where there is one."""
     return f"{cell['method']}, {cell.image} image" if cell.image else str(cell["method"])
 
 
-def _family(cell: Cell) -> str:
+def _family(cell: RunResult) -> str:
     stages = [told for stage, told in STAGES.items() if cell["config"].get(stage)]
     if stages == ["prefill"]:
         entering = np.array(cell.samples["vision_tokens"].tolist())
@@ -95,7 +95,7 @@ def _family(cell: Cell) -> str:
     return stages[0] if len(stages) == 1 else "several stages" if stages else "no stage"
 
 
-def _cost(cell: Cell, against: Cost) -> float:
+def _cost(cell: RunResult, against: Cost) -> float:
     if against == "tokens":
         return cell.executed
     if against == "flops":
@@ -103,7 +103,7 @@ def _cost(cell: Cell, against: Cost) -> float:
     return float(np.median(cell.samples["seconds"].to_numpy(dtype=float)))
 
 
-def _one_setup(cells: Sequence[Cell]) -> None:
+def _one_setup(cells: Sequence[RunResult]) -> None:
     """Timings of two machines, or of two states of the code, are not held against each other."""
     setups = sorted({cell.setup for cell in cells})
     if len(setups) > 1:

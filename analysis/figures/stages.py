@@ -17,7 +17,7 @@ from analysis.figures.flow import Flow, of_cell, of_ledger
 from analysis.figures.overlays import Panel, framed, legend, panels
 from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, sheet, styled
 from analysis.figures.traced import Traced, named
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.records.fates import fates
 
 # inches, from the top; the cache is drawn in the scale of the band
@@ -28,13 +28,13 @@ SHOWN = 8  # pictures above the band
 
 
 @styled
-def draw(source: Traced | Cell) -> Figure:
+def draw(source: Traced | RunResult) -> Figure:
     """The diagram of a traced sample, or of a run's mean.
 
     Args:
         source: A sample with its trace; or a run, which has no pictures.
     """
-    if isinstance(source, Cell):
+    if isinstance(source, RunResult):
         flow, shown, ends, region = of_cell(source), [], [], None
         head = f"{named(source)} · mean of {source['n']} samples"
         rules = "what left in the encoder is shown as leaving before layer 0"

@@ -18,7 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from analysis.figures.style import BLACK, DOUBLE, HEAT, SINGLE, SMALL, VERMILION, sheet, styled
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.statistics.intervals import Interval, mean_interval
 
 LETTERS = {"tau": "τ", "mu": "μ", "gamma": "γ", "alpha": "α"}
@@ -37,7 +37,7 @@ class Swept:
         places: What differs, such as ``prefill.gamma``; those with the most values first.
     """
 
-    cells: Sequence[Cell]
+    cells: Sequence[RunResult]
     entries: Sequence[Mapping[str, str]]
     places: Sequence[str]
 
@@ -46,9 +46,9 @@ class Swept:
         return sorted({entry[place] for entry in self.entries}, key=_order)
 
 
-def sweeps(cells: Sequence[Cell]) -> list[Swept]:
+def sweeps(cells: Sequence[RunResult]) -> list[Swept]:
     """The methods, at one budget each, that ran with at least two settings swept."""
-    by: dict[tuple[str, ...], list[Cell]] = {}
+    by: dict[tuple[str, ...], list[RunResult]] = {}
     for cell in cells:
         if cell.metric is not None and cell.variant:
             by.setdefault((cell["method"], cell["budget"], str(cell.image)), []).append(cell)
@@ -87,7 +87,7 @@ def draw(swept: Swept, across: str | None = None, down: str | None = None) -> Fi
         if place not in swept.places:
             raise ValueError(f"expected one of {list(swept.places)}, got {place}")
     rest = [place for place in swept.places if place not in (x, y)]
-    fields: dict[tuple[str, ...], dict[tuple[str, str], Cell]] = {}
+    fields: dict[tuple[str, ...], dict[tuple[str, str], RunResult]] = {}
     for cell, entry in zip(swept.cells, swept.entries, strict=True):
         panel = fields.setdefault(tuple(entry[place] for place in rest), {})
         if (entry[x], entry[y]) in panel:
@@ -131,7 +131,7 @@ def draw(swept: Swept, across: str | None = None, down: str | None = None) -> Fi
 
 def _panel(
     place: Axes,
-    fields: Mapping[tuple[str, str], Cell],
+    fields: Mapping[tuple[str, str], RunResult],
     ticks: tuple[list[str], list[str]],
     scores: Mapping[int, float],
     ends: tuple[float, float],
@@ -201,11 +201,11 @@ def _budgets(place: Axes, spent: np.ndarray) -> None:
         text.set_bbox({"fc": "white", "ec": "none", "pad": 0.8, "alpha": 0.95})
 
 
-def _score(cell: Cell) -> float:
+def _score(cell: RunResult) -> float:
     return 100 * _interval(cell).value
 
 
-def _interval(cell: Cell) -> Interval:
+def _interval(cell: RunResult) -> Interval:
     return mean_interval(cell.samples["score"], cell.samples["image"])
 
 

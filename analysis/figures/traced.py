@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.records.traces import read_trace
 from mustdrop.runs.trace import Trace
 
@@ -26,7 +26,7 @@ class Traced:
         trace: What was kept of it.
     """
 
-    cell: Cell
+    cell: RunResult
     task: str
     doc_id: int
     trace: Trace
@@ -53,14 +53,14 @@ class Traced:
         return f"{said}, expected “{self['target']}”"
 
 
-def named(cell: Cell) -> str:
+def named(cell: RunResult) -> str:
     """A run in words: its method, its budget, the control on its image."""
     control = f", {cell.image} image" if cell.image else ""
     at = "" if cell["budget"] == "none" else f" at {str(cell['budget']).removeprefix('t')}"
     return f"{cell['method']}{at}{control}"
 
 
-def traced(cell: Cell, docs: Sequence[int] = ()) -> Iterator[Traced]:
+def traced(cell: RunResult, docs: Sequence[int] = ()) -> Iterator[Traced]:
     """The samples of a run that were traced, in order, read one by one; torn traces are left out.
 
     Args:
@@ -79,6 +79,6 @@ def traced(cell: Cell, docs: Sequence[int] = ()) -> Iterator[Traced]:
 
 def alive(trace: Trace, layer: int, number: int = 0) -> Bool[np.ndarray, "rows columns"]:
     """The patches of an image that some token carries into a layer."""
-    grid, slots, carries = trace.ledger.tokens(number)
+    grid, slots, carries = trace.ledger.image_tokens(number)
     there = np.isin(slots.numpy(), trace.ledger.alive[layer].numpy())
     return np.asarray(carries.numpy()[there].any(0)).reshape(grid)

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from analysis.figures.labels import End, label_ends
 from analysis.figures.points import Cost, Point, families, points
 from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, look, rule, save, sheet, styled
-from analysis.records.cells import Cell, groups, load
+from analysis.records.cells import RunResult, groups, load
 
 NAMES: Mapping[str, str] = {
     "tokens": "vision tokens a layer, executed average (fewer →)",
@@ -50,7 +50,7 @@ def tradeoff(root: Path | str, path: Path | str, metric: str | None = None) -> P
 
 
 @styled
-def _stacked(parts: Sequence[Sequence[Cell]]) -> Figure:
+def _stacked(parts: Sequence[Sequence[RunResult]]) -> Figure:
     sizes = [_size(cells) for cells in parts]
     figure = sheet(max(wide for wide, _ in sizes), sum(tall for _, tall in sizes))
     shares = [tall for _, tall in sizes]
@@ -61,7 +61,7 @@ def _stacked(parts: Sequence[Sequence[Cell]]) -> Figure:
 
 
 @styled
-def draw(cells: Sequence[Cell], against: Cost = "tokens") -> Figure:
+def draw(cells: Sequence[RunResult], against: Cost = "tokens") -> Figure:
     """The figure of one experiment, model and benchmark.
 
     Raises:
@@ -72,7 +72,7 @@ def draw(cells: Sequence[Cell], against: Cost = "tokens") -> Figure:
     return figure
 
 
-def _size(cells: Sequence[Cell]) -> tuple[float, float]:
+def _size(cells: Sequence[RunResult]) -> tuple[float, float]:
     """Inches: one panel, or a panel a family, two abreast."""
     found = families(cells)
     if sum(map(len, found.values())) <= FEW:
@@ -81,7 +81,7 @@ def _size(cells: Sequence[Cell]) -> tuple[float, float]:
     return DOUBLE, ceil(len(found) / 2) * max(2.1, 0.13 * most + 0.5) + 0.3
 
 
-def _fill(figure: Figure | SubFigure, cells: Sequence[Cell], against: Cost) -> None:
+def _fill(figure: Figure | SubFigure, cells: Sequence[RunResult], against: Cost) -> None:
     lines = points(cells, against)
     vanilla = lines.pop("vanilla", [])
     found = families([cell for cell in cells if cell.metric is not None])
@@ -166,7 +166,7 @@ def _band(place: Axes, vanilla: Sequence[Point], against: Cost) -> None:
             place.plot(point.x, point.y, "*", ms=7, color=BLACK, zorder=4)
 
 
-def _scale(place: Axes, values: Sequence[float], cells: Sequence[Cell], against: Cost) -> None:
+def _scale(place: Axes, values: Sequence[float], cells: Sequence[RunResult], against: Cost) -> None:
     """A logarithmic axis of costs, with the budgets that were asked for as its ticks."""
     low, high = (min(values) / ASIDE, max(values) * ASIDE) if values else (1.0, 2.0)
     place.set_xscale("log")
@@ -199,7 +199,7 @@ def _mixed(line: Sequence[Point]) -> bool:
 def _notes(
     figure: Figure | SubFigure,
     lines: Mapping[str, Sequence[Point]],
-    cells: Sequence[Cell],
+    cells: Sequence[RunResult],
 ) -> None:
     """What hollow marks mean, and which budgets could not be reached."""
     told = []

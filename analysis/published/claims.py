@@ -26,7 +26,7 @@ VERDICTS = ("follows", "follows in another reading", "does not follow")
 
 
 @dataclass(frozen=True)
-class Claim:
+class PrintedClaim:
     """What the paper prints.
 
     Attributes:
@@ -44,7 +44,7 @@ class Claim:
     readings: tuple[Mapping[str, Any], ...]
 
 
-def printed_claims(path: Path = CLAIMS) -> list[Claim]:
+def printed_claims(path: Path = CLAIMS) -> list[PrintedClaim]:
     """The claims of a file.
 
     Raises:
@@ -60,12 +60,12 @@ def printed_claims(path: Path = CLAIMS) -> list[Claim]:
                 raise ValueError(f"{path}: {row['id']}: no formula {reading['formula']!r}")
         printed = row["printed"] if isinstance(row["printed"], list) else [row["printed"]]
         readings = tuple(row["readings"])
-        claims.append(Claim(row["id"], row["quote"], row["where"], tuple(printed), readings))
+        claims.append(PrintedClaim(row["id"], row["quote"], row["where"], tuple(printed), readings))
     return claims
 
 
 def judged(
-    claims: Sequence[Claim] | None = None, numbers: pd.DataFrame | None = None
+    claims: Sequence[PrintedClaim] | None = None, numbers: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Whether each claim follows from the paper's tables.
 

@@ -76,7 +76,7 @@ def names(kind: str) -> Mapping[str, str]:
     return dict(zip(rows["ours"], rows["published"], strict=True))
 
 
-def beside(measured: pd.DataFrame, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
+def match_published(measured: pd.DataFrame, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Measured cells with what is published about the same model, method, budget and benchmark.
 
     A budget agrees by its count of tokens; what papers call one is their own count, rarely an

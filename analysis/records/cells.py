@@ -21,7 +21,7 @@ from mustdrop.runs.folder import agree as agree
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
 # What ran beside a method on the same batches, as records name it: in tables.
-BESIDE = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
+CONTROL_NAMES = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
 # Fields that every record has.
 FIELDS = (
     "experiment", "model", "benchmark", "method", "preset", "budget", "key", "config", "n", "floor",
@@ -35,7 +35,7 @@ class NothingLeft(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class RunResult:
     """One finished run.
 
     Attributes:
@@ -89,7 +89,7 @@ class Cell:
         return " · ".join(text for part in parts if (text := _told(part)))
 
 
-def load(root: Path | str, metric: str | None = None) -> list[Cell]:
+def load(root: Path | str, metric: str | None = None) -> list[RunResult]:
     """All finished cells under a folder, vanilla first, then by budget and method.
 
     Args:
@@ -114,7 +114,7 @@ def load(root: Path | str, metric: str | None = None) -> list[Cell]:
     return load_runs(folders, metric)
 
 
-def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[Cell]:
+def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunResult]:
     """The finished cells among these runs, as :func:`load` gives them; none where none is.
 
     Raises:
@@ -139,15 +139,15 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[Cell]:
     return sorted(_tell_apart(cells), key=_order)
 
 
-def groups(cells: Sequence[Cell]) -> dict[tuple[str, str, str], list[Cell]]:
+def groups(cells: Sequence[RunResult]) -> dict[tuple[str, str, str], list[RunResult]]:
     """Cells by experiment, model and benchmark."""
-    out: dict[tuple[str, str, str], list[Cell]] = {}
+    out: dict[tuple[str, str, str], list[RunResult]] = {}
     for cell in cells:
         out.setdefault(cell.group, []).append(cell)
     return out
 
 
-def _cell(record: dict[str, Any], metric: str | None) -> Cell:
+def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
     where = Path(record["folder"])
     if record.get("schema") != SCHEMA:
         raise TornFile(
@@ -156,7 +156,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> Cell:
         )
     _check(record, where)
     if record["floor"] is not None and not record["n"]:
-        return Cell(record, None, pd.DataFrame())
+        return RunResult(record, None, pd.DataFrame())
     # more than n: the run is being extended, and its record tells of the first n
     lines = read_samples(where)[: record["n"]]
     path = where / "samples.jsonl"
@@ -183,7 +183,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> Cell:
         which = frame.index[twice][0]
         reason = f"sample {which[1]} of {which[0]} occurs twice"
         raise TornFile(path, reason, int(twice.argmax()) + 1)
-    return Cell(record, chosen, frame.astype({"score": float}).sort_index())
+    return RunResult(record, chosen, frame.astype({"score": float}).sort_index())
 
 
 def _check(record: dict[str, Any], where: Path) -> None:
@@ -218,14 +218,14 @@ def _row(line: dict[str, Any], metric: str) -> dict[str, Any]:
 def _beside(controls: dict[str, Any], metric: str) -> dict[str, float]:
     """Of one sample, the mean score of each kind of control over its seeds."""
     found = {}
-    for kind, name in BESIDE.items():
+    for kind, name in CONTROL_NAMES.items():
         scores = [arm["scores"][metric] for arm in controls.get(kind, ())]
         found[name] = sum(scores) / len(scores) if scores else nan
     return found
 
 
-def _tell_apart(cells: Sequence[Cell]) -> list[Cell]:
-    names: dict[tuple, list[Cell]] = {}
+def _tell_apart(cells: Sequence[RunResult]) -> list[RunResult]:
+    names: dict[tuple, list[RunResult]] = {}
     for cell in cells:
         named = cell.group, cell["method"], cell["budget"], cell.image
         names.setdefault(named, []).append(cell)
@@ -236,7 +236,7 @@ def _tell_apart(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _order(cell: Cell) -> tuple:
+def _order(cell: RunResult) -> tuple:
     plain = cell["method"] == "vanilla" and cell.image is None
     rank = (
         not plain,

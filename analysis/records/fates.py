@@ -83,7 +83,7 @@ def fates(
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
-    shape, *found = ledger.tokens(image, grid)
+    shape, *found = ledger.image_tokens(image, grid)
     slots, carries = (_array(one) for one in found)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.runs.trace import Look, Trace
+from mustdrop.runs.trace import TextAttention, Trace
 
 ENCODER = -2  # left in the vision encoder: no token carries the patch
 NOBODY = -1
@@ -86,7 +86,7 @@ def patch_fates(trace: Trace, image: int = 0, grid: tuple[int, int] | None = Non
     ledger = trace.ledger
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
-    shape, *found = ledger.tokens(image, grid)
+    shape, *found = ledger.image_tokens(image, grid)
     slots, carries = (_array(one) for one in found)
     depth = ledger.depth
     entered = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(depth)]
@@ -132,7 +132,7 @@ def _decided(
     reason = np.full(len(slots), Reason.UNKNOWN, dtype=np.int64)
     share, largest = np.full(len(slots), nan), np.full(len(slots), nan)
     word = np.full(len(slots), NOBODY, dtype=np.int64)
-    for layer, look in sorted(trace.looks.items()):
+    for layer, look in sorted(trace.text_attention.items()):
         # later looks overwrite earlier ones of those that stayed
         asked = np.isin(slots, look.positions) & ((left == layer) | stayed)
         order = np.argsort(look.positions)
@@ -145,7 +145,10 @@ def _decided(
 
 
 def _reasons(
-    trace: Trace, look: Look, place: Int[np.ndarray, " tokens"], stayed: Bool[np.ndarray, " tokens"]
+    trace: Trace,
+    look: TextAttention,
+    place: Int[np.ndarray, " tokens"],
+    stayed: Bool[np.ndarray, " tokens"],
 ) -> Int[np.ndarray, " tokens"]:
     """What the tests in use said of these tokens of a look."""
     use_global, use_individual = not isnan(trace.gamma), not isnan(trace.alpha)

@@ -6,11 +6,11 @@ Knows nothing about what is made of them.
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.records.cells import Cell, NothingLeft, load
+from analysis.records.cells import NothingLeft, RunResult, load
 from analysis.records.left_out import leave_out
 
 
-def load_each(roots: Sequence[Path], metric: str | None = None) -> list[Cell]:
+def load_each(roots: Sequence[Path], metric: str | None = None) -> list[RunResult]:
     """The runs under all these folders, which may lie in one another.
 
     Args:
@@ -25,7 +25,7 @@ def load_each(roots: Sequence[Path], metric: str | None = None) -> list[Cell]:
     Warns:
         LeftOut: See :func:`analysis.records.cells.load`.
     """
-    found: dict[Path, Cell] = {}
+    found: dict[Path, RunResult] = {}
     empty = []
     for root in roots:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 
 Name = tuple[str, str, Any]  # of a sample: benchmark, task, doc_id
 MANY = 9  # methods that are named in the first lines
@@ -26,7 +26,7 @@ SPELLED = {
 }  # fmt: skip
 
 
-def headline(cells: Sequence[Cell]) -> str:
+def headline(cells: Sequence[RunResult]) -> str:
     """What was compared: ``MustDrop and 3 others on PocketVQA``. Vanilla is what all start from."""
     methods = [name for name in each(cells, "method") if name != "vanilla"]
     methods.sort(key=lambda name: name != LEAD)
@@ -44,7 +44,7 @@ def headline(cells: Sequence[Cell]) -> str:
     return f"{compared} on {where}"
 
 
-def lede(cells: Sequence[Cell], questions: int) -> str:
+def lede(cells: Sequence[RunResult], questions: int) -> str:
     """The first lines of a page: how many runs, of which methods, at which budgets, on what."""
     methods = each(cells, "method")
     methods.sort(key=lambda name: (name != "vanilla", name != LEAD))
@@ -64,7 +64,7 @@ def spelled(name: str) -> str:
     return SPELLED.get(name, name)
 
 
-def keys(cells: Sequence[Cell]) -> list[str]:
+def keys(cells: Sequence[RunResult]) -> list[str]:
     """A short name of each run for links, no two alike."""
     short = [f"{cell['method']}-{cell['budget']}-{cell['key']}" for cell in cells]
     seen = Counter(short)
@@ -74,7 +74,7 @@ def keys(cells: Sequence[Cell]) -> list[str]:
     ]
 
 
-def names(cells: Sequence[Cell]) -> list[str]:
+def names(cells: Sequence[RunResult]) -> list[str]:
     """What each run is called: method and budget, and what else tells it from the others."""
     differ = [name for name in ("experiment", "model", "benchmark") if len(each(cells, name)) > 1]
     out = []
@@ -96,7 +96,7 @@ def ids(names: Sequence[Name]) -> list[str]:
     ]
 
 
-def each(cells: Sequence[Cell], name: str) -> list[str]:
+def each(cells: Sequence[RunResult], name: str) -> list[str]:
     """The values of a field of the records, each once, in their order."""
     return list(dict.fromkeys(str(cell[name]) for cell in cells))
 

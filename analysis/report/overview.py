@@ -6,7 +6,7 @@ Words and numbers are those of :mod:`analysis.tables`. Knows nothing about sampl
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.report.marks import look
 from analysis.report.naming import each, keys, number
 from analysis.report.tracing import Traces
@@ -21,7 +21,7 @@ ORDERS = {
 }  # fmt: skip
 
 
-def summary_table(cells: Sequence[Cell]) -> dict[str, Any]:
+def summary_table(cells: Sequence[RunResult]) -> dict[str, Any]:
     """The sheet of :mod:`analysis.tables`, with the arm of each row and what it is sorted by."""
     frame = summary_of_cells(cells)
     shown = sheet(frame)
@@ -61,7 +61,11 @@ def _order(row: dict[Any, Any], head: str, text: str) -> float | str | None:
 
 
 def about(
-    cells: Sequence[Cell], arms: Sequence[dict[str, Any]], shown: int, every: int, traces: Traces
+    cells: Sequence[RunResult],
+    arms: Sequence[dict[str, Any]],
+    shown: int,
+    every: int,
+    traces: Traces,
 ) -> list[tuple[str, str]]:
     """What the page says of its runs, as (what, words)."""
     traced = {place for arm in arms for place in arm["traces"]}

@@ -12,14 +12,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis.report.page_data import Gathered
+from analysis.report.page_data import PageData
 
 HERE = Path(__file__).parent
 # In this order: each reads only those before it.
 SCRIPTS = ("data.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js", "page.js")
 
 
-def page(gathered: Gathered) -> str:
+def page(gathered: PageData) -> str:
     """The HTML."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,

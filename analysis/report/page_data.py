@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from analysis.figures.points import points
-from analysis.records.cells import BESIDE, Cell, groups, load
+from analysis.records.cells import CONTROL_NAMES, RunResult, groups, load
 from analysis.report.marks import look
 from analysis.report.naming import Name, headline, ids, keys, lede, names, number
 from analysis.report.overview import about, summary_table
@@ -25,7 +25,7 @@ STAGES = ("vision", "key_tokens", "prefill", "decode")
 
 
 @dataclass(frozen=True, eq=False)
-class Gathered:
+class PageData:
     """Everything that is shown.
 
     Attributes:
@@ -43,7 +43,7 @@ class Gathered:
     traces: Traces
 
 
-def gather(root: Path | str, samples: int | None = None) -> Gathered:
+def gather(root: Path | str, samples: int | None = None) -> PageData:
     """Read a results folder.
 
     Args:
@@ -83,10 +83,10 @@ def gather(root: Path | str, samples: int | None = None) -> Gathered:
         "profiles": profiles.values,
         "words": traces.words,
     }
-    return Gathered(headline(ran), lede(ran, len(asked)), _plots(ran), told, traces)
+    return PageData(headline(ran), lede(ran, len(asked)), _plots(ran), told, traces)
 
 
-def _plots(cells: Sequence[Cell]) -> list[tuple[str, Markup]]:
+def _plots(cells: Sequence[RunResult]) -> list[tuple[str, Markup]]:
     """A caption and a plot of each group of runs that may be compared."""
     drawn = []
     parts = groups([cell for cell in cells if cell.executed > 0])
@@ -113,7 +113,7 @@ class Once:
         return self._places[key]
 
 
-def _asked(cells: Sequence[Cell]) -> dict[Name, tuple[str, str, str]]:
+def _asked(cells: Sequence[RunResult]) -> dict[Name, tuple[str, str, str]]:
     """Type, question and target of every sample that some cell answered, in their order."""
     asked: dict[Name, tuple[str, str, str]] = {}
     for cell in cells:
@@ -141,7 +141,7 @@ def _first(names: Iterable[Name], limit: int | None) -> list[Name]:
 
 
 def _arm(
-    cell: Cell,
+    cell: RunResult,
     key: str,
     name: str,
     places: dict[Name, int],
@@ -152,7 +152,7 @@ def _arm(
     """One run: what it answered, by place of the sample; None where it was not asked."""
     columns: dict[str, list[Any]] = {
         column: [None] * len(places)
-        for column in ("score", "answer", "tokens", "resident", *BESIDE.values())
+        for column in ("score", "answer", "tokens", "resident", *CONTROL_NAMES.values())
     }
     traced = {}
     for (task, doc), row in zip(cell.samples.index, cell.samples.to_dict("records"), strict=True):
@@ -163,12 +163,12 @@ def _arm(
         columns["answer"][place] = texts.place(str(row["answer"]))
         columns["tokens"][place] = profiles.place(row["vision_tokens"])
         columns["resident"][place] = profiles.place(row["resident_tokens"])
-        for beside in BESIDE.values():
+        for beside in CONTROL_NAMES.values():
             columns[beside][place] = number(row[beside])
         found = traces.add(cell["folder"], int(doc))
         if found is not None:
             traced[place] = found
-    beside = {kind: columns.pop(kind) for kind in BESIDE.values()}
+    beside = {kind: columns.pop(kind) for kind in CONTROL_NAMES.values()}
     config = cell["config"]
     return {
         "key": key,

@@ -20,7 +20,7 @@ ASIDE = 0.35  # room left and right of the points, in powers of two
 MARK = 5.0
 
 
-class Panel:
+class PlotPanel:
     """Where a number of tokens and a score stand."""
 
     def __init__(self, x: Sequence[float], y: Sequence[float], tall: float) -> None:
@@ -53,7 +53,7 @@ def plot(lines: Mapping[str, Sequence[Point]], metric: str, title: str) -> Marku
     drawn = [point for line in methods.values() for point in line] or list(vanilla)
     ends = [value for point in every for value in (point.low, point.y, point.high)]
     tall = max(LEAST, LINE * (len(methods) + 1))
-    panel = Panel([p.x for p in drawn], [value for value in ends if value == value], tall)
+    panel = PlotPanel([p.x for p in drawn], [value for value in ends if value == value], tall)
     parts = [_axes(panel, drawn, metric, every), *(_vanilla(panel, point) for point in vanilla)]
     parts += [_line(panel, name, line) for name, line in methods.items()]
     labels = [
@@ -67,7 +67,7 @@ def plot(lines: Mapping[str, Sequence[Point]], metric: str, title: str) -> Marku
     return _tag("svg", {"viewBox": size, "role": "img", "aria-label": title}, *parts)
 
 
-def _axes(panel: Panel, points: Sequence[Point], metric: str, every: Sequence[Point]) -> Markup:
+def _axes(panel: PlotPanel, points: Sequence[Point], metric: str, every: Sequence[Point]) -> Markup:
     floor, parts = TOP + panel.tall, []
     for tick in _heights(panel.low, panel.high):
         y = f"{panel.y(tick):.1f}"
@@ -91,7 +91,7 @@ def _axes(panel: Panel, points: Sequence[Point], metric: str, every: Sequence[Po
     return Markup("").join(parts)
 
 
-def _vanilla(panel: Panel, point: Point) -> Markup:
+def _vanilla(panel: PlotPanel, point: Point) -> Markup:
     y, (high, low) = panel.y(point.y), (panel.y(point.high), panel.y(point.low))
     across = {"x": str(LEFT), "width": str(panel.end - LEFT)}
     line = {"x1": str(LEFT), "x2": str(panel.end), "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
@@ -103,7 +103,7 @@ def _vanilla(panel: Panel, point: Point) -> Markup:
     return band + _tag("line", {**line, "stroke": look_of("vanilla").color}, said)
 
 
-def _line(panel: Panel, name: str, line: Sequence[Point]) -> Markup:
+def _line(panel: PlotPanel, name: str, line: Sequence[Point]) -> Markup:
     """Runs that had a budget are joined; those of a sweep stand pale."""
     look, parts = look_of(name), []
     asked = [point for point in line if point.asked]
@@ -129,7 +129,7 @@ def _line(panel: Panel, name: str, line: Sequence[Point]) -> Markup:
     return Markup("").join(parts)
 
 
-def _names(panel: Panel, labels: Sequence[tuple[float, float, str]]) -> Markup:
+def _names(panel: PlotPanel, labels: Sequence[tuple[float, float, str]]) -> Markup:
     heights = spread([y for y, _, _ in labels], LINE)
     lowest = TOP + panel.tall
     moved = max(0.0, TOP + 4 - heights[0]) - max(0.0, heights[-1] - lowest) if heights else 0.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.records.left_out import in_words
 from analysis.records.roots import load_each
 from analysis.tables.ablations import ablation_sheets, ablations
@@ -33,7 +33,7 @@ WIDTH = 200  # where nobody's terminal says
 PLAIN = ("summary", "types")
 
 
-def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[Cell]:
+def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[RunResult]:
     """The finished runs under all these folders, each once.
 
     Args:
@@ -54,7 +54,9 @@ def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[Cell]:
     return load_each(full, metric)
 
 
-def made(table: str, cells: Sequence[Cell], console: Console | None) -> tuple[list[Sheet], list]:
+def made(
+    table: str, cells: Sequence[RunResult], console: Console | None
+) -> tuple[list[Sheet], list]:
     """The sheets of a table and the tidy frames behind them."""
     if table in PLAIN:
         frame = summary_of_cells(cells) if table == "summary" else by_type_of_cells(cells)

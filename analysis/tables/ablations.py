@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records.cells import Cell, agree
+from analysis.records.cells import RunResult, agree
 from analysis.records.variants import variants
 from analysis.tables.grid import measured
 from analysis.tables.layouts import layouts, read
@@ -21,7 +21,7 @@ from analysis.tables.summary import against
 Asked = Mapping[str, Any]
 
 
-def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
+def ablations(cells: Sequence[RunResult]) -> pd.DataFrame:
     """A row per run of the ablations: what was changed, its score, its difference to the reference.
 
     Columns: experiment, title, model, benchmark, method, budget, changed, reference (whether it is
@@ -34,7 +34,7 @@ def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
         own = _own(asked, [cell for cell in cells if cell.image is None and cell.metric])
         if not own:
             rows.append({**_named(asked), "n": 0, "command": _command(asked["experiment"])})
-        groups: dict[tuple, list[Cell]] = {}
+        groups: dict[tuple, list[RunResult]] = {}
         for cell in own:
             key = (cell["model"], cell["benchmark"], *(cell[name] for name in asked["per"]))
             groups.setdefault(key, []).append(cell)
@@ -43,7 +43,7 @@ def ablations(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _own(asked: Asked, cells: Sequence[Cell]) -> list[Cell]:
+def _own(asked: Asked, cells: Sequence[RunResult]) -> list[RunResult]:
     """The runs of an experiment; where it has none, its methods in the one that has most of them.
 
     A method that several runs stand for is left out then: none of them is chosen; and one that
@@ -52,7 +52,7 @@ def _own(asked: Asked, cells: Sequence[Cell]) -> list[Cell]:
     own = [cell for cell in cells if cell["experiment"] == asked["experiment"]]
     if own or "methods" not in asked:
         return own
-    found: dict[tuple, dict[tuple, dict[str, Cell]]] = {}
+    found: dict[tuple, dict[tuple, dict[str, RunResult]]] = {}
     for cell in cells:
         if cell["method"] in asked["methods"] and cell["budget"] in asked["budgets"]:
             place = tuple(cell[name] for name in ("model", "benchmark", "budget"))
@@ -78,7 +78,7 @@ def _command(experiment: str) -> str:
     return told
 
 
-def _group(asked: Asked, group: Sequence[Cell]) -> list[dict[str, Any]]:
+def _group(asked: Asked, group: Sequence[RunResult]) -> list[dict[str, Any]]:
     """The reference first, then the others by how much they change."""
     references = [cell for cell in group if _is(cell, asked["reference"])]
     reference = references[0] if len(references) == 1 else None
@@ -120,7 +120,7 @@ def _group(asked: Asked, group: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is(cell: Cell, wanted: Mapping[str, Any]) -> bool:
+def _is(cell: RunResult, wanted: Mapping[str, Any]) -> bool:
     return all(
         cell["method"] == value if path == "method" else _entry(cell["config"], path) == value
         for path, value in wanted.items()
@@ -135,7 +135,7 @@ def _entry(config: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def _changed(reference: Cell | None, cell: Cell) -> str:
+def _changed(reference: RunResult | None, cell: RunResult) -> str:
     if reference is None or reference is cell or reference["method"] != cell["method"]:
         return ""
     return variants([reference["config"], cell["config"]])[1]

@@ -17,7 +17,7 @@ from analysis.published.bands import cell as located
 from analysis.published.bands import index
 from analysis.published.formulas import macs_two_matrices
 from analysis.published.numbers import PAPER, REFERENCE, published
-from analysis.records.cells import Cell
+from analysis.records.cells import RunResult
 from analysis.tables.grid import Filled
 from mustdrop.cost import PAPER_MB_PER_TOKEN, DecoderShape, flops, sparsevlm_macs
 from mustdrop.runs.folder import shared_machine
@@ -87,7 +87,7 @@ def costs(filled: Filled) -> pd.DataFrame:
     return frame.reindex(columns=[*frame.columns, *(name for name in TOLD if name not in frame)])
 
 
-def _of_run(run: Cell) -> dict[str, Any]:
+def _of_run(run: RunResult) -> dict[str, Any]:
     record = run.record
     made = {
         "resident": float(record["counts"]["resident"]),

@@ -14,10 +14,10 @@ import pandas as pd
 from analysis.published.bands import NOTHING, Band, Index, index
 from analysis.published.matching import located, names, of, told
 from analysis.published.numbers import published
-from analysis.records.cells import Cell, agree
+from analysis.records.cells import RunResult, agree
 from analysis.statistics.intervals import Interval, mean_interval
 from analysis.tables.commands import calibration, command
-from analysis.tables.layouts import Column, Layout, Line, Part, embedded, layouts, with_methods
+from analysis.tables.layouts import Column, Layout, Line, TablePart, embedded, layouts, with_methods
 
 RELATIVE = "relative average"
 STATES = ("measured", "floor", "missing", "several", "absent")
@@ -34,13 +34,13 @@ class Filled:
         limits: By benchmark, the samples that this model's runs were limited to.
     """
 
-    part: Part
+    part: TablePart
     cells: pd.DataFrame
-    runs: dict[tuple[str, str, str], Cell]
+    runs: dict[tuple[str, str, str], RunResult]
     limits: dict[str, int | None]
 
 
-def fill(name: str, cells: Sequence[Cell]) -> list[Filled]:
+def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
     """A table of the paper filled from runs; models of the runs that it has not come first.
 
     Every cell has: table, model, method, budget, benchmark; state (one of :data:`STATES`); ours,
@@ -64,7 +64,7 @@ def fill(name: str, cells: Sequence[Cell]) -> list[Filled]:
     return [_filled(layout, part, plain, numbers) for part in _parts(layout, plain)]
 
 
-def _parts(layout: Layout, cells: Sequence[Cell]) -> list[Part]:
+def _parts(layout: Layout, cells: Sequence[RunResult]) -> list[TablePart]:
     """The paper's parts, each with rows for what ran beside its methods, after those of others."""
     paper = [part for part in layout.parts if part.model]
     others = dict.fromkeys(
@@ -85,7 +85,7 @@ def _parts(layout: Layout, cells: Sequence[Cell]) -> list[Part]:
     return made
 
 
-def _filled(layout: Layout, part: Part, cells: Sequence[Cell], numbers: Index) -> Filled:
+def _filled(layout: Layout, part: TablePart, cells: Sequence[RunResult], numbers: Index) -> Filled:
     runs, rows = {}, []
     limits = {
         cell["benchmark"]: cell["limit"] for cell in cells if cell["model"] == part.model
@@ -108,8 +108,8 @@ def _filled(layout: Layout, part: Part, cells: Sequence[Cell], numbers: Index) -
 
 
 def _runs(
-    layout: Layout, part: Part, line: Line, column: Column, cells: Sequence[Cell]
-) -> list[Cell]:
+    layout: Layout, part: TablePart, line: Line, column: Column, cells: Sequence[RunResult]
+) -> list[RunResult]:
     """The runs of a cell: of this table's own experiment, if there are; one run counts once."""
     wanted = part.model, line.method, line.budget, column.benchmark
     found = [
@@ -123,7 +123,7 @@ def _runs(
 
 
 def _row(
-    part: Part, line: Line, column: Column, found: Sequence[Cell], numbers: Index
+    part: TablePart, line: Line, column: Column, found: Sequence[RunResult], numbers: Index
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": part.model or part.published_model,
@@ -172,7 +172,7 @@ def _row(
     }
 
 
-def measured(cell: Cell) -> tuple[str, float, Interval]:
+def measured(cell: RunResult) -> tuple[str, float, Interval]:
     """Metric, factor to the papers' scale and score of a run.
 
     It is the metric that papers report, if the run has it whole: from its samples, with an
@@ -193,7 +193,7 @@ def measured(cell: Cell) -> tuple[str, float, Interval]:
 
 
 def _published(
-    part: Part, line: Line, column: Column, metric: str | None, numbers: Index
+    part: TablePart, line: Line, column: Column, metric: str | None, numbers: Index
 ) -> tuple[Band, float, bool]:
     """The band, the paper's number, and whether our metric is the same thing."""
     assert part.published_model and line.published and column.published

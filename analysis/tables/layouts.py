@@ -51,7 +51,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """The rows and columns about one model.
 
     Attributes:
@@ -77,7 +77,7 @@ class Layout:
 
     name: str
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[TablePart, ...]
     costs: bool = False
 
 
@@ -110,13 +110,15 @@ def uncalibrated() -> Sequence[str]:
     return read()["uncalibrated"]
 
 
-def embedded(part: Part, model: str, benchmarks: Sequence[str]) -> Part:
+def embedded(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePart:
     """The same rows for another model, on its own benchmarks; nothing is published about it."""
     lines = tuple(Line(line.budget, line.method) for line in part.lines)
-    return Part(model, None, lines, tuple(map(_column, benchmarks)), part.relative)
+    return TablePart(model, None, lines, tuple(map(_column, benchmarks)), part.relative)
 
 
-def with_methods(part: Part, ran: Sequence[tuple[str, str]], names: Mapping[str, str]) -> Part:
+def with_methods(
+    part: TablePart, ran: Sequence[tuple[str, str]], names: Mapping[str, str]
+) -> TablePart:
     """The part with a row more for every budget and method that ran and has none.
 
     Args:
@@ -138,11 +140,11 @@ def with_methods(part: Part, ran: Sequence[tuple[str, str]], names: Mapping[str,
     return replace(part, lines=tuple(lines))
 
 
-def _part(part: Mapping[str, Any]) -> Part:
+def _part(part: Mapping[str, Any]) -> TablePart:
     columns = [_column(name) for name in part.get("columns", ())]
     for benchmark, metric, split in part.get("published_columns", ()):
         columns.append(Column(f"{benchmark} {metric}", None, (benchmark, metric, split)))
-    return Part(
+    return TablePart(
         part.get("model"),
         part.get("published_model"),
         tuple(Line(**line) for line in part["rows"]),

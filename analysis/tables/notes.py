@@ -10,11 +10,11 @@ from typing import Any
 OFF = "≠"
 SHARED, UNKNOWN = "†", "?"  # behind seconds
 CONTROLS = ("vanilla", "random")  # runs of their own
-BESIDE = {
+CONTROL_TEXTS = {
     "schedule": "random tokens on the row's own schedule, as many in every layer",
     "grid": "an even grid from the input on, at each sample's executed average",
 }
-DIFFERENCES = (*CONTROLS, *BESIDE)
+DIFFERENCES = (*CONTROLS, *CONTROL_TEXTS)
 INTERVALS = {
     "wilson": "Wilson's 95 % interval",
     "t": "Student's t, 95 % (scores that are not all 0 or 1)",
@@ -64,7 +64,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
                     f"{row['method']} {row['budget']}: {row[f'vs_{control}_n']} of its {row['n']} "
                     f"samples are shared with {control}."
                 )
-    for control, what in BESIDE.items():
+    for control, what in CONTROL_TEXTS.items():
         if any(row.get(f"vs_{control}_n") for row in ran):
             yield f"Δ {control}: to {what}; mean of its seeds, run beside it on the same batches."
     if any(row["vs_random_n"] for row in ran):

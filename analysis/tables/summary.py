@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.records.cells import BESIDE, COUNTS, Cell, agree, groups, load, load_runs
+from analysis.records.cells import CONTROL_NAMES, COUNTS, RunResult, agree, groups, load, load_runs
 from analysis.records.variants import alike
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from mustdrop.runs.folder import RECALL, shared_machine
@@ -51,7 +51,7 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     return summary_of_cells(load(root, metric))
 
 
-def summary_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
+def summary_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
     """The same of cells that are loaded already.
 
     Columns of controls that nobody ran are left out.
@@ -86,7 +86,7 @@ def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     return found
 
 
-def by_type_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
+def by_type_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
     """The same of cells that are loaded already; empty where no sample has a type."""
     rows = []
     for cell in cells:
@@ -98,7 +98,7 @@ def by_type_of_cells(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _names(cell: Cell) -> dict[str, Any]:
+def _names(cell: RunResult) -> dict[str, Any]:
     names = ("experiment", "model", "benchmark", "method", "preset", "budget")
     return {
         **{name: cell[name] for name in names},
@@ -107,7 +107,7 @@ def _names(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _accuracy(cell: Cell, found: Interval) -> dict[str, Any]:
+def _accuracy(cell: RunResult, found: Interval) -> dict[str, Any]:
     return {
         "n": found.n,
         "metric": cell.metric,
@@ -118,13 +118,13 @@ def _accuracy(cell: Cell, found: Interval) -> dict[str, Any]:
     }
 
 
-def _row(cell: Cell, members: Sequence[Cell]) -> dict[str, Any]:
+def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     record = cell.record
     scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
     row = {**_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(*scored))
     differences = {name: against(cell, _arms(cell, members, name)) for name in CONTROLS}
-    beside = {name: _beside(cell, name) for name in BESIDE.values()}
+    beside = {name: _beside(cell, name) for name in CONTROL_NAMES.values()}
     flat = beside.pop("flat")
     differences |= beside | ({"random": flat} if flat.n else {})
     for name, found in differences.items():
@@ -149,7 +149,7 @@ def _number(value: float | None) -> float:
     return nan if value is None else float(value)
 
 
-def _arms(cell: Cell, members: Sequence[Cell], control: str) -> list[Cell]:
+def _arms(cell: RunResult, members: Sequence[RunResult], control: str) -> list[RunResult]:
     """The runs of a control that this cell may be held against: seeds of one setting, or none."""
     # what an image is worth is told against vanilla on its own, what a selection is worth against
     # random on the same image
@@ -171,7 +171,7 @@ def _arms(cell: Cell, members: Sequence[Cell], control: str) -> list[Cell]:
     return arms if one else []
 
 
-def _beside(cell: Cell, name: str) -> Interval:
+def _beside(cell: RunResult, name: str) -> Interval:
     """Difference to what ran beside the cell, over the samples that it answered too."""
     if cell.metric is None:
         return Interval(nan, nan, nan, "none", 0)
@@ -179,7 +179,7 @@ def _beside(cell: Cell, name: str) -> Interval:
     return paired_interval(both["score"], both[name], both["image"])
 
 
-def against(cell: Cell, arms: Sequence[Cell]) -> Interval:
+def against(cell: RunResult, arms: Sequence[RunResult]) -> Interval:
     """Difference to the arms' mean over the samples that all of them answered; none without arms.
 
     Raises:

@@ -16,7 +16,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 from experiments.checks.remedies import missing
 from experiments.checks.thresholds import require_own
-from mustdrop.budgets.closed_form import STAGES, unreachable
+from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.budgets.planned import require_planned
 from mustdrop.presets.compose import resolved
 from mustdrop.provenance.checkpoint_files import PACKAGED
@@ -119,7 +119,7 @@ def require_ready(config: Mapping[str, Any], here: bool = True) -> None:
     Raises:
         ValueError: If it cannot (or TypeError, OSError, Hydra's own error).
     """
-    if unreachable(config) is None:  # else there is nothing to run
+    if budget_floor(config) is None:  # else there is nothing to run
         require_places(config)
         require_buildable(config, here)
 

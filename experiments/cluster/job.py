@@ -21,7 +21,7 @@ TEMPLATE = ROOT / "slurm" / "array.sbatch"
 SCRIPT = ROOT / "experiments" / "run.py"
 
 
-class Cell(Protocol):
+class ArrayCell(Protocol):
     """What is submitted: what ``experiments/run.py`` takes to run it, and the folder it fills."""
 
     @property
@@ -31,7 +31,7 @@ class Cell(Protocol):
     def folder(self) -> Path | None: ...
 
 
-def submit(cells: Sequence[Cell], site: Site, dry_run: bool = False) -> str:
+def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str:
     """One array, a task a cell.
 
     Args:
@@ -73,7 +73,7 @@ def submit(cells: Sequence[Cell], site: Site, dry_run: bool = False) -> str:
     return done.stdout.strip().partition(";")[0]  # the cluster's name follows where there are some
 
 
-def write_manifest(cells: Sequence[Cell], folder: Path) -> Path:
+def write_manifest(cells: Sequence[ArrayCell], folder: Path) -> Path:
     """One line a cell, in a file of its own: an array that waits must find what it was sent with.
 
     Returns:

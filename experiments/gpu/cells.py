@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from experiments.gpu.runner import Cell, Step
+from experiments.gpu.runner import GpuCell, GpuStep
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def cells(setting: Setting) -> list[Cell]:
+def cells(setting: Setting) -> list[GpuCell]:
     """All cells, the most important first."""
 
     @cache
@@ -60,8 +60,8 @@ def cells(setting: Setting) -> list[Cell]:
 
         return build(SHAPES[setting.full], setting.device, torch.bfloat16)
 
-    def equality(dtype: str, attention: str) -> Cell:
-        def steps() -> Sequence[Step]:
+    def equality(dtype: str, attention: str) -> GpuCell:
+        def steps() -> Sequence[GpuStep]:
             import torch
 
             from experiments.gpu.device import Device
@@ -70,16 +70,16 @@ def cells(setting: Setting) -> list[Cell]:
             given = (Device(setting.device), setting.small, getattr(torch, dtype), attention)
             return Equality(*given, setting.check_tokens).steps()
 
-        return Cell(f"dropping = masking, {dtype}, {attention}", steps)
+        return GpuCell(f"dropping = masking, {dtype}, {attention}", steps)
 
-    def waits() -> Sequence[Step]:
+    def waits() -> Sequence[GpuStep]:
         from experiments.gpu.device import Device
         from experiments.gpu.waits import Waits
 
         return Waits(Device(setting.device), setting.small).steps()
 
-    def timing(measure: str, batch: int) -> Cell:
-        def steps() -> Sequence[Step]:
+    def timing(measure: str, batch: int) -> GpuCell:
+        def steps() -> Sequence[GpuStep]:
             from experiments.gpu.device import Device
             from experiments.gpu.timing import Bench
 
@@ -90,12 +90,12 @@ def cells(setting: Setting) -> list[Cell]:
             return Bench(*given).steps(measure, rounds, warm_ups)
 
         what = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
-        return Cell(f"{what}, {setting.full}, batch {batch}", steps)
+        return GpuCell(f"{what}, {setting.full}, batch {batch}", steps)
 
     return [
         equality("float32", "sdpa"),
         equality("bfloat16", "sdpa"),
-        Cell("device waits", waits),
+        GpuCell("device waits", waits),
         *(timing("prefill", batch) for batch in setting.batches),
         *(timing("generate", batch) for batch in setting.batches),
         equality("float32", "eager"),

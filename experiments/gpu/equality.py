@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.gpu.device import Device, exact_float32
 from experiments.gpu.methods import small_methods
-from experiments.gpu.runner import Row, Step
+from experiments.gpu.runner import GpuStep, Row
 from experiments.gpu.shapes import SHAPES, Shape, batch, build, greedy, prompt
 from mustdrop import TokenDropper
 from mustdrop.masked import masked_logits, relative_error
@@ -44,18 +44,18 @@ class Equality:
         self.device, self.shape, self.dtype = device, SHAPES[shape], dtype
         self.attention, self.new_tokens = attention, new_tokens
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[GpuStep]:
         """Build, then each method on each batch: all in float32 with sdpa, else the main ones."""
         flash = self.attention.startswith("flash")
         if flash and not self._has_flash():
-            return [Step("flash attention", lambda: {"kind": "note", "note": "not installed"})]
+            return [GpuStep("flash attention", lambda: {"kind": "note", "note": "not installed"})]
         methods = small_methods(self.shape.slots)
         if (self.dtype, self.attention) != (torch.float32, "sdpa"):
             methods = {name: methods[name] for name in MAIN if not flash or name != NOT_WITH_FLASH}
         return [
-            Step("build", self.build),
+            GpuStep("build", self.build),
             *(
-                Step(f"{name}, {kind}", partial(self.check, name, dropper, kind), ["build"])
+                GpuStep(f"{name}, {kind}", partial(self.check, name, dropper, kind), ["build"])
                 for name, dropper in methods.items()
                 for kind in ("one prompt", "ragged batch")
             ),

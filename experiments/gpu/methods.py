@@ -98,7 +98,7 @@ class Counted(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         scores: list[Tensor] = []
         self.method.reduce(replace(view, log_score=scores.append))
-        return view.best(scores[-1], self.after[self.layers.index(view.layer)])
+        return view.top(scores[-1], self.after[self.layers.index(view.layer)])
 
 
 def schedules(model: str) -> dict[str, Any]:

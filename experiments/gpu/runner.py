@@ -18,7 +18,7 @@ OPEN = ("not reached", "running")  # states of a cell that has not ended
 
 
 @dataclass(frozen=True)
-class Step:
+class GpuStep:
     """One measurement.
 
     Attributes:
@@ -33,7 +33,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Cell:
+class GpuCell:
     """A group of measurements.
 
     Attributes:
@@ -43,7 +43,7 @@ class Cell:
     """
 
     name: str
-    steps: Callable[[], Sequence[Step]]
+    steps: Callable[[], Sequence[GpuStep]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Runner:
     clock: Callable[[], float] = time.monotonic
     started: float | None = None
 
-    def run(self, cells: Sequence[Cell]) -> None:
+    def run(self, cells: Sequence[GpuCell]) -> None:
         """Run the cells in their order."""
         if self.started is None:
             self.started = self.clock()
@@ -113,7 +113,7 @@ class Runner:
         assert self.started is not None
         return self.clock() - self.started
 
-    def _run_cell(self, cell: Cell, entry: dict[str, Any], number: tuple[int, int]) -> None:
+    def _run_cell(self, cell: GpuCell, entry: dict[str, Any], number: tuple[int, int]) -> None:
         begin = self.clock()
         entry.update(state="running", rows=[], errors=[], skipped=[], not_reached=[])
         self.report(Position(*number, 0, 0, cell.name, self.elapsed, self.limit - self.elapsed))

@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments.gpu.device import Device, Mark
 from experiments.gpu.methods import scheduled_methods, schedules
 from experiments.gpu.reference import Lengths, Reference
-from experiments.gpu.runner import Row, Step
+from experiments.gpu.runner import GpuStep, Row
 from experiments.gpu.shapes import SHAPES, questions
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
@@ -48,7 +48,7 @@ class Bench:
         self.droppers: dict[str, TokenDropper] = {}
         self.references: dict[str, Reference] = {}
 
-    def steps(self, measure: str, rounds: int, warm_ups: int) -> list[Step]:
+    def steps(self, measure: str, rounds: int, warm_ups: int) -> list[GpuStep]:
         """Build, warm up, then rounds.
 
         Args:
@@ -57,16 +57,16 @@ class Bench:
             warm_ups: Number of runs of each arm before the first round.
         """
         run = {"prefill": self.prefill, "generate": self.generate}[measure]
-        steps = [Step("build", self.build)]
+        steps = [GpuStep("build", self.build)]
         for arm in self.arms:
             warm_up = partial(self.warm_up, arm, run, warm_ups)
-            steps.append(Step(f"warm-up: {arm}", warm_up, needs=["build"]))
+            steps.append(GpuStep(f"warm-up: {arm}", warm_up, needs=["build"]))
         for number in range(rounds):
             turn = number % len(self.arms)
             for arm in self.arms[turn:] + self.arms[:turn]:
                 pair = ("method", "reference") if number % 2 else ("reference", "method")
                 steps += [
-                    Step(
+                    GpuStep(
                         f"round {number + 1}: {arm}, {way}",
                         partial(self.measured, run, arm, way, number + 1),
                         needs=[f"warm-up: {arm}"],

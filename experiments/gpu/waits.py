@@ -18,7 +18,7 @@ import torch
 
 from experiments.gpu.device import Device
 from experiments.gpu.methods import small_methods
-from experiments.gpu.runner import Row, Step, short_path
+from experiments.gpu.runner import GpuStep, Row, short_path
 from experiments.gpu.shapes import SHAPES, build, questions
 from mustdrop import TokenDropper
 
@@ -38,17 +38,17 @@ class Waits:
     def __init__(self, device: Device, shape: str) -> None:
         self.device, self.shape = device, SHAPES[shape]
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[GpuStep]:
         """Build, then each method on a batch of one and of several prompts."""
         if not self.device.cuda:
             note = {"kind": "note", "note": "not measurable on the CPU"}
-            return [Step("device waits", lambda: note)]
+            return [GpuStep("device waits", lambda: note)]
         arms: dict[str, TokenDropper | None] = {VANILLA: None, "hooks alone": TokenDropper()}
         arms |= small_methods(self.shape.slots)
         return [
-            Step("build", self.build),
+            GpuStep("build", self.build),
             *(
-                Step(f"{name}, batch {count}", partial(self.count, name, arm, count), ["build"])
+                GpuStep(f"{name}, batch {count}", partial(self.count, name, arm, count), ["build"])
                 for name, arm in arms.items()
                 for count in BATCHES
             ),
@@ -81,7 +81,7 @@ def places(dropper: TokenDropper | None) -> int:
     """Number of places where a method decides: encoder blocks, key tokens, layers, the cache."""
     if dropper is None:
         return 0
-    vision = len(dropper.vision.at) if dropper.vision is not None else 0
+    vision = len(dropper.vision.places) if dropper.vision is not None else 0
     prefill = len(dropper.prefill.layers) if dropper.prefill is not None else 0
     others = (dropper.key_tokens is not None) + (dropper.decode is not None)
     return vision + prefill + others

@@ -25,7 +25,7 @@ from mustdrop.presets.compose import adopt, conf_dir
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.runs.folder import UNKEYED, TornFile, run_folder
 from mustdrop.runs.repair import damage, read_config
-from mustdrop.runs.status import SETTLED, Standing, standing
+from mustdrop.runs.status import SETTLED, RunStatus, run_status
 
 Overrides = tuple[str, ...]
 
@@ -35,7 +35,7 @@ PLAIN = ("experiment", "model", "method", "budget", "benchmark", "benchmark.limi
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class SweepCell:
     """One run of an experiment.
 
     Attributes:
@@ -51,7 +51,7 @@ class Cell:
     error: str = ""
 
     @classmethod
-    def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "Cell":
+    def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "SweepCell":
         """Composed now; a config that cannot work is told, not raised, for the sake of others."""
         try:
             require_names(overrides)
@@ -77,12 +77,12 @@ class Cell:
         return " ".join([*called, *chosen])
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> RunStatus:
         """Where it stands now, by its folder."""
         if self.config is None or self.folder is None:
-            return Standing("unready", error=self.error)
+            return RunStatus("unready", error=self.error)
         traces = self.config["traces"]
-        return standing(
+        return run_status(
             self.folder,
             self.config["benchmark"]["limit"],
             range(traces) if isinstance(traces, int) else traces,
@@ -101,7 +101,7 @@ class Cell:
         """Whether there is work left, asked for anew, or lost in a torn file."""
         if self.config is not None and self.config["force"]:
             return True
-        return self.standing.state not in SETTLED or bool(self.torn)
+        return self.status.state not in SETTLED or bool(self.torn)
 
 
 def expand(
@@ -132,7 +132,7 @@ def expand(
     return list(cells)
 
 
-def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
+def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
     """The cells of a preset, one a run.
 
     Raises:
@@ -151,7 +151,7 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[Cell]:
 
         asked = [f"experiment={experiment}", *arguments]
         entries = _entries(asked, compose)
-        return distinct([Cell.of(cell, compose) for cell in expand(entries, asked, loader)])
+        return distinct([SweepCell.of(cell, compose) for cell in expand(entries, asked, loader)])
 
 
 def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
@@ -161,18 +161,18 @@ def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
         raise ValueError(_reason(error, asked, compose)) from error
 
 
-def found(root: Path) -> list[Cell]:
+def found(root: Path) -> list[SweepCell]:
     """The runs under a folder of results, whoever asked for them."""
     cells = []
     for path in sorted(Path(root).rglob("config.yaml")):
         try:
-            cells.append(Cell((), read_config(path.parent), path.parent))
+            cells.append(SweepCell((), read_config(path.parent), path.parent))
         except TornFile as error:
-            cells.append(Cell((str(path.parent),), None, None, str(error)))
+            cells.append(SweepCell((str(path.parent),), None, None, str(error)))
     return cells
 
 
-def distinct(cells: Sequence[Cell]) -> list[Cell]:
+def distinct(cells: Sequence[SweepCell]) -> list[SweepCell]:
     """One cell a folder: vanilla is one run, whatever its budget. Those without config are kept."""
     return list({cell.folder or cell.overrides: cell for cell in cells}.values())
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.sweeps.cells import Cell
+from experiments.sweeps.cells import SweepCell
 from mustdrop.runs.folder import TornFile, read_record
-from mustdrop.runs.status import Standing
+from mustdrop.runs.status import RunStatus
 
 # From the most alike to the least: what has to agree for a record to be gone by.
 LIKE = (
@@ -45,7 +45,7 @@ class Forecast:
                     seen.setdefault(known, []).append(spent / record["n"])
         return cls({known: median(values) for known, values in seen.items()})
 
-    def left(self, cell: Cell, now: Standing) -> float | None:
+    def left(self, cell: SweepCell, now: RunStatus) -> float | None:
         """Seconds of work left in a cell; None where nothing like it is on record."""
         if now.wanted is None or cell.config is None:
             return None

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from experiments.sweeps.cells import Cell, Overrides, distinct
+from experiments.sweeps.cells import Overrides, SweepCell, distinct
 from experiments.sweeps.ready import UNREADY, unready
 from experiments.tracking.follow import catch_up
 from mustdrop.provenance.fingerprint import run_fingerprint
@@ -52,7 +52,7 @@ def sweep(
     """
     # standard error: a launcher's own output, and lmms-eval's, may fill the other one
     console = Console(stderr=True, highlight=False)
-    cells = distinct([Cell.of(overrides, compose) for overrides in asked])
+    cells = distinct([SweepCell.of(overrides, compose) for overrides in asked])
     # what a scheduler runs elsewhere has other devices than this machine
     here = not any(name in type(launcher).__module__ for name in ("slurm", "submitit"))
     work = [cell for cell in cells if cell.config is None or cell.unfinished]
@@ -78,8 +78,8 @@ def sweep(
 
 
 def require_start(
-    cells: Sequence[Cell], console: Console, if_unready: str, here: bool = True
-) -> Mapping[Cell, str]:
+    cells: Sequence[SweepCell], console: Console, if_unready: str, here: bool = True
+) -> Mapping[SweepCell, str]:
     """Say which runs cannot start, and why.
 
     Args:
@@ -112,10 +112,10 @@ def require_start(
 
 
 def account(
-    cells: Sequence[Cell],
+    cells: Sequence[SweepCell],
     console: Console,
-    left_out: Mapping[Cell, str],
-    tried: Sequence[Cell],
+    left_out: Mapping[SweepCell, str],
+    tried: Sequence[SweepCell],
 ) -> None:
     """Say where unfinished cells stand; remember why they failed, for the exit code.
 
@@ -126,7 +126,7 @@ def account(
         tried: Those that were launched; one that left torn files is not done, whatever it says.
     """
     for cell in cells:
-        now = cell.standing
+        now = cell.status
         torn = cell.torn if cell in tried else []
         if now.state in SETTLED and not torn and cell not in left_out:
             continue
@@ -139,7 +139,7 @@ def account(
         console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
 
 
-def tabulate(cells: Sequence[Cell], console: Console) -> None:
+def tabulate(cells: Sequence[SweepCell], console: Console) -> None:
     """One table of those of these cells that are done, on standard output; one of several ranks."""
     if int(os.environ.get("RANK", 0)):
         return
@@ -158,7 +158,7 @@ def tabulate(cells: Sequence[Cell], console: Console) -> None:
         console.print(f"[red]no table[/]: {escape(told)}", soft_wrap=True)
 
 
-def _done_before(cells: Sequence[Cell], work: Sequence[Cell]) -> str:
+def _done_before(cells: Sequence[SweepCell], work: Sequence[SweepCell]) -> str:
     """How many are done, and how many of these by other code than today's."""
     left = {cell.folder for cell in work}
     before = [

@@ -5,27 +5,27 @@ from collections.abc import Sequence
 
 from experiments.checks.run_checks import require_ready
 from experiments.cli.errors import KNOWN, message
-from experiments.sweeps.cells import Cell
+from experiments.sweeps.cells import SweepCell
 from mustdrop.runs.repair import broken_sample
 
 # What a sweep does where some of its runs cannot start.
 UNREADY = ("refuse", "skip", "launch")
 
 
-def unready(cells: Sequence[Cell], here: bool = True) -> dict[Cell, str]:
+def unready(cells: Sequence[SweepCell], here: bool = True) -> dict[SweepCell, str]:
     """Those of some runs that cannot start, with the reason of each.
 
     Args:
         cells: Runs with work left, and those that could not be composed.
         here: Whether they will run on this machine, so that its devices count.
     """
-    found: dict[Cell, str] = {}
+    found: dict[SweepCell, str] = {}
     known: dict[str, str] = {}
     for cell in cells:
         if cell.config is None:
             found[cell] = cell.error
             continue
-        if cell.standing.state == "running":
+        if cell.status.state == "running":
             continue
         broken = broken_sample(cell.folder) if cell.folder and not cell.config["force"] else None
         if broken is not None:

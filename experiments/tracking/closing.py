@@ -25,7 +25,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Documents:
+class RunDocuments:
     """The benchmark of a resolved config, built when its first picture is asked for."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -66,7 +66,7 @@ def closing(
     if record is None:
         told = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
         return Closing(state, told, {}, ())
-    samples, documents = read_samples(folder), Documents(config)
+    samples, documents = read_samples(folder), RunDocuments(config)
     tables: dict[str, Any] = {}
     if samples:
         metric = config["benchmark"]["metric"]
@@ -91,7 +91,7 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rows(
-    samples: Sequence[Mapping[str, Any]], metric: str, documents: Documents
+    samples: Sequence[Mapping[str, Any]], metric: str, documents: RunDocuments
 ) -> list[list[Any]]:
     """The table of samples."""
     out = []
@@ -126,7 +126,7 @@ def overlays(
     folder: Path,
     config: Mapping[str, Any],
     samples: Sequence[Mapping[str, Any]],
-    documents: Documents,
+    documents: RunDocuments,
     most: int,
 ) -> list[list[Any]]:
     """A picture of what was dropped for each sample whose ledger was kept, the first ones."""

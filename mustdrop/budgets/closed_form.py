@@ -43,7 +43,9 @@ def floor(vision_tokens: int, layers: int, layer: int = -1) -> float:
     return (layer + 1) * vision_tokens / layers
 
 
-def required(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> tuple[float, int, int]:
+def budget_facts(
+    budget: Mapping[str, Any] | None, model: Mapping[str, Any]
+) -> tuple[float, int, int]:
     """The budget's tokens, the model's vision tokens and decoder layers.
 
     Raises:
@@ -73,7 +75,7 @@ def budget_keep(
     Raises:
         ValueError: If no budget was chosen.
     """
-    tokens, vision_tokens, layers = required(budget, model)
+    tokens, vision_tokens, layers = budget_facts(budget, model)
     keep = keep_for(tokens, vision_tokens, layers, layer)
     if keep is None:
         return f"{FLOOR} {floor(vision_tokens, layers, layer):g}"
@@ -86,11 +88,11 @@ def budget_share(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> 
     Raises:
         ValueError: If no budget was chosen.
     """
-    tokens, vision_tokens, _ = required(budget, model)
+    tokens, vision_tokens, _ = budget_facts(budget, model)
     return min(1.0, tokens / vision_tokens)
 
 
-def unreachable(config: Mapping[str, Any]) -> float | None:
+def budget_floor(config: Mapping[str, Any]) -> float | None:
     """The least executed average of a resolved config whose budget lies below it, else None."""
     budget = config["budget"]
     if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:

@@ -13,7 +13,7 @@ from mustdrop.budgets.schedules import average, recycled
 # What whole tokens, or PyramidDrop's rounding down, may make of a budget.
 TOLERANCE = 1.0
 # Fields that hold counts, and those that say where they apply.
-_FIELDS = ("keep", "dominant", "contextual", "removed", "ratios", "layer", "layers")
+_FIELDS = ("keep", "dominant", "contextual", "merged_per_block", "ratios", "layer", "layers")
 
 Node = Mapping[str, Any]
 
@@ -83,8 +83,8 @@ def _behind_the_encoder(node: Node, entered: int) -> int | None:
     pair: list[Any] = [node.get("dominant"), node.get("contextual")]
     if _counts(pair):
         return min(sum(pair), entered)
-    if _counts(node.get("removed")):
-        for count in node["removed"]:
+    if _counts(node.get("merged_per_block")):
+        for count in node["merged_per_block"]:
             entered -= min(count, entered // 2)
         return entered
     return None

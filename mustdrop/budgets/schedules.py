@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from scipy.optimize import brentq
 
-from mustdrop.budgets.closed_form import FLOOR, floor, required
+from mustdrop.budgets.closed_form import FLOOR, budget_facts, floor
 
 
 def average(entered: int, after: Sequence[int | float], layers: Sequence[int], depth: int) -> float:
@@ -35,7 +35,7 @@ def pyramid_ratios(
 
     PyramidDrop rounds each count down, so that up to one token less is executed.
     """
-    tokens, entered, depth = required(budget, model)
+    tokens, entered, depth = budget_facts(budget, model)
     _require_ascending(layers, depth)
     lowest = floor(entered, depth, layers[0])
     if tokens < lowest:
@@ -72,7 +72,7 @@ def sparsevlm_keep(
     Raises:
         ValueError: If no budget was chosen, or one of the others is out of range.
     """
-    tokens, entered, depth = required(budget, model)
+    tokens, entered, depth = budget_facts(budget, model)
     _require_ascending(layers, depth)
 
     def executed(counts: Sequence[int]) -> float:
@@ -119,7 +119,7 @@ def tome_removed(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> 
     No block can merge away more than half of its tokens; the last ones take less where the even
     share is more than that.
     """
-    tokens, entered, _ = required(budget, model)
+    tokens, entered, _ = budget_facts(budget, model)
     blocks = int(model["merging_blocks"])
     lowest = -(-entered // 2**blocks)
     left = round(tokens)
@@ -135,7 +135,7 @@ def tome_removed(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> 
 
 def vtw_layer(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> int:
     """VTW's layer: the one after which nothing is left, nearest to the budget in whole layers."""
-    tokens, entered, depth = required(budget, model)
+    tokens, entered, depth = budget_facts(budget, model)
     return min(round(tokens * depth / entered), depth - 1) - 1
 
 

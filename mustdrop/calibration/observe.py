@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.calibration.replay import Look, Replay, Seen
+from mustdrop.calibration.replay import ObservedLayer, ObservedPrompt, Replay
 from mustdrop.dropper import TokenDropper
 from mustdrop.functional import window_similarity, windows
 from mustdrop.key_tokens.cls_attention import ClsAttention
@@ -30,7 +30,7 @@ from mustdrop.strategy import (
 from mustdrop.vision.local_merge import LocalMerge
 
 
-def watch(
+def observe(
     model: Any,
     dropper: TokenDropper,
     place: str,
@@ -56,7 +56,7 @@ def watch(
     dual = isinstance(dropper.prefill, DualAttention)
     if not merging and not (dual and kind in _FILTERED):
         return None
-    seen: list[Seen] = []
+    seen: list[ObservedPrompt] = []
     for inputs in batches:
         found = (
             _watch_windows(model, dropper, inputs)
@@ -91,19 +91,19 @@ _FILTERED = {
 @torch.inference_mode()
 def _watch_text(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any], judged: bool
-) -> list[Seen] | None:
+) -> list[ObservedPrompt] | None:
     """Dual attention; where ``judged``, also what marks key tokens.
 
     None where a later step of the encoder drops what was judged.
     """
     assert isinstance(dropper.prefill, DualAttention)
-    text = _WatchedText(tuple(sorted(set(dropper.prefill.layers))))
+    text = _ObservedText(tuple(sorted(set(dropper.prefill.layers))))
     keys = dropper.key_tokens
     if judged:
         assert isinstance(keys, ClsAttention)
-        keys = _WatchedKeys(keys)
+        keys = _ObservedKeyTokens(keys)
     ledgers = _prefill(model, replace(dropper, prefill=text, key_tokens=keys, decode=None), inputs)
-    heads = iter(keys.seen if isinstance(keys, _WatchedKeys) else ())
+    heads = iter(keys.seen if isinstance(keys, _ObservedKeyTokens) else ())
     looks = {layer: iter(found) for layer, found in text.seen.items()}
     out = []
     for ledger in ledgers:
@@ -114,25 +114,25 @@ def _watch_text(
         if any(len(slots) != len(attention) for slots, attention in stands):
             return None
         entered = ledger.vision_per_layer()[0]
-        out.append(Seen(ledger.depth, entered, ledger.protected, own, stands))
+        out.append(ObservedPrompt(ledger.depth, entered, ledger.protected, own, stands))
     return out
 
 
 @torch.inference_mode()
 def _watch_windows(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]
-) -> list[Seen] | None:
+) -> list[ObservedPrompt] | None:
     """Merging; None where a patch may have no slot, so that patches are no tokens."""
     assert isinstance(dropper.vision, LocalMerge)
-    merge = _WatchedWindows(dropper.vision)
-    watched = TokenDropper(vision=merge, prefill=_WatchedText((-1,)))
+    merge = _ObservedWindows(dropper.vision)
+    watched = TokenDropper(vision=merge, prefill=_ObservedText((-1,)))
     ledgers = _prefill(model, watched, inputs)
     patches = sum(len(source.cells) for ledger in ledgers for source in ledger.sources)
     if patches != sum(int(ledger.vision.sum()) for ledger in ledgers):
         return None
     similar = iter(merge.seen)
     return [
-        Seen(
+        ObservedPrompt(
             ledger.depth,
             int(ledger.vision.sum()),
             ledger.protected,
@@ -150,16 +150,16 @@ def _prefill(model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]) -> li
 
 
 @dataclass(frozen=True, eq=False)
-class _WatchedText(PrefillStrategy):
+class _ObservedText(PrefillStrategy):
     """Keeps everything while it looks; behind its last layer key tokens alone, for a cheap rest."""
 
     layers: Sequence[int]
-    seen: dict[int, list[Look]] = field(default_factory=dict)
+    seen: dict[int, list[ObservedLayer]] = field(default_factory=dict)
 
     def reduce(self, view: PrefillView) -> Reduction:
         if view.layer >= 0:
             attention = view.attention(rows="text").float().mean(0)
-            look = Look(view.positions, attention.sum(0), attention.amax(0))
+            look = ObservedLayer(view.positions, attention.sum(0), attention.amax(0))
             self.seen.setdefault(view.layer, []).append(look)
         if view.layer >= self.layers[-1]:
             return Reduction(view.protected.nonzero().flatten())
@@ -167,15 +167,15 @@ class _WatchedText(PrefillStrategy):
 
 
 @dataclass(frozen=True, eq=False)
-class _WatchedKeys(KeyTokenStrategy):
+class _ObservedKeyTokens(KeyTokenStrategy):
     """Protects what its strategy protects, and remembers the attention that was judged."""
 
     strategy: ClsAttention
     seen: list[Tensor] = field(default_factory=list)
 
     @property
-    def reads(self) -> Sequence[int]:
-        return self.strategy.reads
+    def cls_attention_blocks(self) -> Sequence[int]:
+        return self.strategy.cls_attention_blocks
 
     def check(self, facts: ModelFacts) -> None:
         self.strategy.check(facts)
@@ -186,21 +186,21 @@ class _WatchedKeys(KeyTokenStrategy):
 
 
 @dataclass(frozen=True, eq=False)
-class _WatchedWindows(VisionStrategy):
+class _ObservedWindows(VisionStrategy):
     """Merges nothing, and remembers how alike the patches of each window are."""
 
     strategy: LocalMerge
     seen: list[Sequence[Tensor]] = field(default_factory=list)
 
     @property
-    def at(self) -> Sequence[int]:
-        return self.strategy.at
+    def places(self) -> Sequence[int]:
+        return self.strategy.places
 
     def check(self, facts: ModelFacts) -> None:
         self.strategy.check(facts)
 
     def reduce(self, view: VisionView) -> Reduction:
-        crops = [view.hidden] if self.strategy.crops == "own" else view.crops
-        index = windows(*view.grid, self.strategy.window).to(view.cells.device)
+        crops = [view.hidden] if self.strategy.crops == "own" else view.prompt_images
+        index = windows(*view.grid, self.strategy.window).to(view.patch_index.device)
         self.seen.append([window_similarity(crop, index, self.strategy.score) for crop in crops])
-        return Reduction(torch.arange(len(view.cells), device=view.cells.device))
+        return Reduction(torch.arange(len(view.patch_index), device=view.patch_index.device))

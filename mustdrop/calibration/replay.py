@@ -25,7 +25,7 @@ from mustdrop.vision.local_merge import LocalMerge
 
 
 @dataclass(frozen=True)
-class Range:
+class CountRange:
     """Executed averages that a threshold may give.
 
     Attributes:
@@ -40,7 +40,7 @@ class Range:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class ObservedLayer:
     """How the text looked at one prompt's vision tokens in one layer.
 
     Attributes:
@@ -55,7 +55,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class ObservedPrompt:
     """One prompt.
 
     Attributes:
@@ -70,7 +70,7 @@ class Seen:
     depth: int
     entered: int
     protected: Bool[Tensor, " seq"]
-    looks: Mapping[int, Look] = field(default_factory=dict)
+    looks: Mapping[int, ObservedLayer] = field(default_factory=dict)
     stands: Sequence[tuple[Tensor, Tensor]] = ()
     windows: Sequence[Sequence[Tensor]] = ()
 
@@ -83,9 +83,9 @@ class Replay:
         prompts: What was seen.
     """
 
-    prompts: Sequence[Seen]
+    prompts: Sequence[ObservedPrompt]
 
-    def range(self, dropper: TokenDropper, likely: bool = True) -> Range:
+    def range(self, dropper: TokenDropper, likely: bool = True) -> CountRange:
         """Mean executed average of the prompts under other thresholds.
 
         Args:
@@ -95,10 +95,10 @@ class Replay:
         found = [_range(seen, dropper, likely) for seen in self.prompts]
         count = len(found)
         low, middle, high = (sum(column) / count for column in zip(*found, strict=True))
-        return Range(low, middle, high)
+        return CountRange(low, middle, high)
 
 
-def _range(seen: Seen, dropper: TokenDropper, likely: bool) -> tuple[float, float, float]:
+def _range(seen: ObservedPrompt, dropper: TokenDropper, likely: bool) -> tuple[float, float, float]:
     """(low, likely, high) of one prompt."""
     depth = seen.depth
     if seen.windows:
@@ -128,7 +128,10 @@ def _range(seen: Seen, dropper: TokenDropper, likely: bool) -> tuple[float, floa
 
 
 def _survivors(
-    seen: Seen, layers: Sequence[int], strategy: DualAttention, protected: Bool[Tensor, " seq"]
+    seen: ObservedPrompt,
+    layers: Sequence[int],
+    strategy: DualAttention,
+    protected: Bool[Tensor, " seq"],
 ) -> list[int]:
     """Tokens that stay after each layer; exact for the first."""
     alive = torch.ones_like(protected)
@@ -148,7 +151,7 @@ def _merged(strategy: LocalMerge, crops: Sequence[Tensor]) -> int:
     return min(int(strategy.alike(crop).sum()) for crop in crops) * (strategy.window**2 - 1)
 
 
-def _protected(seen: Seen, strategy: KeyTokenStrategy | None) -> Bool[Tensor, " seq"]:
+def _protected(seen: ObservedPrompt, strategy: KeyTokenStrategy | None) -> Bool[Tensor, " seq"]:
     if not seen.stands:
         return seen.protected
     assert isinstance(strategy, ClsAttention)

@@ -9,7 +9,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Where a search ended.
 
     Attributes:
@@ -50,7 +50,7 @@ def bisect(
     high: float,
     tolerance: float = TOLERANCE,
     steps: int = 24,
-) -> Found | OutOfReach:
+) -> SearchResult | OutOfReach:
     """The value in [low, high] at which a monotone function meets a target.
 
     Intervals are halved on a log scale where ``low`` is above 0.
@@ -86,10 +86,10 @@ def bisect(
             low = middle
         else:
             high = middle
-    return Found(best[0], best[1], target, taken)
+    return SearchResult(best[0], best[1], target, taken)
 
 
-def guided(
+def estimate_guided(
     measure: Callable[[float], float],
     likely: Callable[[float], float],
     rising: bool,
@@ -98,7 +98,7 @@ def guided(
     high: float,
     tolerance: float = TOLERANCE,
     steps: int = 16,
-) -> Found | OutOfReach:
+) -> SearchResult | OutOfReach:
     """As :func:`bisect`, for a measurement that is dear beside an estimate of it.
 
     What is measured next is where the estimate, scaled to agree with the last measurement, meets
@@ -140,7 +140,7 @@ def guided(
             high = value
         factor = found / likely(value) if found and likely(value) else 1.0
     value = min(seen, key=lambda x: abs(seen[x] - target))
-    return Found(value, seen[value], target, len(seen))
+    return SearchResult(value, seen[value], target, len(seen))
 
 
 def scan(
@@ -151,7 +151,7 @@ def scan(
     tolerance: float = TOLERANCE,
     points: int = 9,
     steps: int = 24,
-) -> Found | OutOfReach:
+) -> SearchResult | OutOfReach:
     """As :func:`bisect`, for a function that may rise and fall.
 
     It is measured at evenly spaced points first (on a log scale where ``low`` is above 0), and the
@@ -181,12 +181,12 @@ def scan(
     places = [low * (high / low) ** way if low > 0 else low + (high - low) * way for way in ways]
     for value in reversed(places):
         if abs(once(value) - target) <= tolerance * target:
-            return Found(value, once(value), target, len(seen))
+            return SearchResult(value, once(value), target, len(seen))
     for left, right in reversed(list(pairwise(places))):
         if (once(left) < target) != (once(right) < target):
             found = bisect(once, target, left, right, tolerance, steps - points + 2)
-            assert isinstance(found, Found)
-            return Found(found.value, found.measured, target, len(seen))
+            assert isinstance(found, SearchResult)
+            return SearchResult(found.value, found.measured, target, len(seen))
     return OutOfReach(min(seen.values(), key=lambda at: abs(at - target)), target)
 
 

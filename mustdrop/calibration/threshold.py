@@ -6,8 +6,15 @@ from typing import Any
 
 import torch
 
-from mustdrop.calibration.replay import Range, Replay
-from mustdrop.calibration.search import Found, OutOfReach, bisect, certain, guided, scan
+from mustdrop.calibration.replay import CountRange, Replay
+from mustdrop.calibration.search import (
+    OutOfReach,
+    SearchResult,
+    bisect,
+    certain,
+    estimate_guided,
+    scan,
+)
 from mustdrop.dropper import TokenDropper
 
 
@@ -20,7 +27,7 @@ def threshold(
     low: float,
     high: float,
     tolerance: float,
-) -> Found | OutOfReach:
+) -> SearchResult | OutOfReach:
     """The value of a field at which a method meets a budget, in as few passes as can be had.
 
     Where a replay knows all, no pass is needed. Where it knows the first dropping layer, it narrows
@@ -41,12 +48,12 @@ def threshold(
     if replay is None:
         return scan(measure, target, low, high, tolerance)
 
-    def known(value: float, likely: bool = False) -> Range:
+    def known(value: float, likely: bool = False) -> CountRange:
         return replay.range(with_field(dropper, place, value), likely)
 
     if all(known(end).low == known(end).high for end in (low, high)):
         found = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
-        return replace(found, steps=0) if isinstance(found, Found) else found
+        return replace(found, steps=0) if isinstance(found, SearchResult) else found
     rising = known(low).high < known(high).high
 
     def under(value: float) -> bool:
@@ -59,7 +66,9 @@ def threshold(
     ends = certain(left, low, high), certain(right, high, low)
     if place == "vision.tau":
         return scan(measure, target, *ends, tolerance)
-    return guided(measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance)
+    return estimate_guided(
+        measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance
+    )
 
 
 def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:

@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from mustdrop.budgets.closed_form import STAGES, unreachable
+from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.budgets.planned import require_planned
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.lmms import DroppedVLM
@@ -63,7 +63,7 @@ class MustDropVLM(DroppedVLM):
             require_fields(given)
             cfg = composed(*given)
             config = checked(cfg, given)
-            floor = unreachable(config)
+            floor = budget_floor(config)
             if floor is not None:
                 raise ValueError(f"budget: out of reach, the least executed average is {floor:g}")
             require_planned(config)

@@ -14,7 +14,7 @@ from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, requ
 
 @final
 @dataclass(frozen=True)
-class Scheduled(DecodeStrategy):
+class ScheduledCache(DecodeStrategy):
     """Cut each layer's KV cache to a given count: survivors of the last layer first, then a draw.
 
     Source: control, ours; the decode stage beside :class:`ScheduledRandom`. The draw depends on
@@ -39,11 +39,12 @@ class Scheduled(DecodeStrategy):
             )
 
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
-        if view.number >= len(self.residents):
+        if view.prompt_index >= len(self.residents):
             raise ValueError(
-                f"residents tell of {len(self.residents)} prompts, but prompt {view.number} is here"
+                f"residents has counts for {len(self.residents)} prompts, but the batch has "
+                f"a prompt {view.prompt_index}"
             )
-        keep = self.residents[view.number][view.layer]
+        keep = self.residents[view.prompt_index][view.layer]
         if keep >= len(view.survives):
             return torch.ones_like(view.survives)
         drawn = torch.rand(len(view.survives), generator=view.generator(self.seed))

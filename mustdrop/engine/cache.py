@@ -155,7 +155,7 @@ class _Seen:
             last = torch.zeros_like(ledger.vision)
             last = last.index_fill_(0, ledger.alive[self.depth - 1], True)
             at = alive[where]
-            survivors = len(ledger.alive[self.depth - 1]) - prompt.other
+            survivors = len(ledger.alive[self.depth - 1]) - prompt.other_count
             self.views[same] = (where, (at, last[at], survivors, ledger.protected[at]))
         where, view = self.views[same]
 

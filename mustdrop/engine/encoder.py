@@ -43,16 +43,16 @@ class EncoderStage(EncoderState):
 
     def __post_init__(self) -> None:
         self.facts = self.adapter.facts
-        at = self.vision.at if self.vision is not None else ()
+        at = self.vision.places if self.vision is not None else ()
         self.at = {self.facts.block(place) for place in at if isinstance(place, int)}
         self.behind = [place for place in ("features", "projected") if place in at]
-        reads = [*(self.vision.reads if self.vision else ())]
-        reads += self.key_tokens.reads if self.key_tokens else ()
+        reads = [*(self.vision.cls_attention_blocks if self.vision else ())]
+        reads += self.key_tokens.cls_attention_blocks if self.key_tokens else ()
         self.reads = {self.facts.block(block) for block in reads}
-        keys = self.vision.reads_keys if self.vision else ()
+        keys = self.vision.query_key_blocks if self.vision else ()
         self.reads_keys = {self.facts.block(block) for block in keys}
         self.inside = self.vision is not None and self.vision.inside_block
-        self.proportional = self.vision is not None and self.vision.proportional
+        self.proportional = self.vision is not None and self.vision.proportional_attention
         self.begin(0, torch.device("cpu"))
 
     def forget(self) -> None:
@@ -175,7 +175,7 @@ class EncoderStage(EncoderState):
                     weigh = image.log_sizes(int(cls)) if self.weighted else None
                     row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=weigh)
                     image.cls_attention[index] = row[:, 0, cls:]
-                    image.spend(tokens * q.shape[0] * q.shape[2])
+                    image.count_macs(tokens * q.shape[0] * q.shape[2])
                 if index in self.reads_keys:
                     image.queries_keys[index] = q[:, :tokens], k[:, :tokens]
 

@@ -157,12 +157,12 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
                 f"{type(vision).__name__} acts inside blocks, where mixes must be averages"
             )
         attentions = [adapter.blocks(encoder)[0].self_attn for encoder in adapter.encoders]
-        if vision.proportional and any(is_flash(attention) for attention in attentions):
+        if vision.proportional_attention and any(is_flash(attention) for attention in attentions):
             raise ValueError(
                 f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
                 "which flash attention cannot; load the encoder with sdpa or eager"
             )
-        for place in vision.at:
+        for place in vision.places:
             if isinstance(place, int) and facts.block(place) > last:
                 raise ValueError(
                     f"{type(vision).__name__} acts at block {facts.block(place)}, but features "

@@ -68,7 +68,7 @@ class EncodedImage:
         sizes = self.sizes.log()
         return torch.cat([sizes.new_zeros(extra), sizes])
 
-    def spend(self, macs: int) -> None:
+    def count_macs(self, macs: int) -> None:
         """Count the multiply-accumulates of a decision."""
         self.spent += macs
 
@@ -124,7 +124,7 @@ class Step:
             own = hidden[number, :length]
             token = None if cls is None else cls[number]
             if decision is not None:
-                self.images[number].spend(decision.macs(own.shape[1]))
+                self.images[number].count_macs(decision.macs(own.shape[1]))
             rows.append(own if decision is None else decision(own, token))
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 

@@ -43,12 +43,12 @@ class Prompt:
     alive: Int[Tensor, " alive"]
     position: Int[Tensor, " alive"]
     vision: slice | Int[Tensor, " vision"]
-    run: Int[Tensor, " vision"]
+    segment: Int[Tensor, " vision"]
     tags: Int[Tensor, " vision"]
     sizes: Float[Tensor, " vision"]
     protected: Bool[Tensor, " vision"]
-    other: int
-    text: int
+    other_count: int
+    trailing_text: int
     images: int
     first: Int[Tensor, ""]
     last: Int[Tensor, ""]
@@ -59,13 +59,13 @@ class Prompt:
         return len(self.alive)
 
     @property
-    def count(self) -> int:
+    def vision_count(self) -> int:
         """Vision tokens alive."""
-        return len(self) - self.other
+        return len(self) - self.other_count
 
     def vision_in(self, alive: Int[Tensor, " n"]) -> slice | Int[Tensor, " vision"]:
         """Where the vision tokens are among the ``alive`` of any layer."""
-        count = len(alive) - self.other
+        count = len(alive) - self.other_count
         if isinstance(self.vision, slice):
             return slice(self.vision.start, self.vision.start + count)
         is_text = self.ledger.vision[alive].logical_not()
@@ -97,11 +97,11 @@ class Prompt:
             gather = torch.cat([index[:start], keep + start, index[stop:]])
             self.vision = slice(start, start + len(keep))
         else:
-            by_run = self.run[keep].argsort(stable=True)
+            by_run = self.segment[keep].argsort(stable=True)
             keep = keep[by_run]
             sizes = None if sizes is None else sizes[by_run]
             gather = self._merge_runs(self.vision, keep)
-        self.run, self.tags = self.run[keep], self.tags[keep]
+        self.segment, self.tags = self.segment[keep], self.tags[keep]
         self.protected = self.protected[keep]
         self.sizes = self.sizes[keep] if sizes is None else sizes.to(self.sizes)
         self.alive = self.alive[gather]
@@ -113,7 +113,7 @@ class Prompt:
         return gather
 
     @property
-    def one_run(self) -> bool:
+    def one_segment(self) -> bool:
         """Whether the vision tokens stand in one unbroken run."""
         return isinstance(self.vision, slice)
 
@@ -125,21 +125,21 @@ class Prompt:
         is_text = torch.ones(len(self), dtype=torch.bool, device=device).index_fill_(
             0, vision, False
         )
-        text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[: self.other]
-        run = self.run[keep]
+        text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[: self.other_count]
+        run = self.segment[keep]
         rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
-        start = vision[torch.searchsorted(self.run, run)]
+        start = vision[torch.searchsorted(self.segment, run)]
         order = torch.cat([text, start + rank]).argsort()
-        self.vision = order.argsort()[self.other :]
+        self.vision = order.argsort()[self.other_count :]
         return torch.cat([text, vision[keep]])[order]
 
-    def order(self, reduction: Reduction) -> Int[Tensor, " after"] | None:
+    def order_of(self, reduction: Reduction) -> Int[Tensor, " after"] | None:
         """The survivors in the order of their places; None: as the reduction has them."""
-        return None if self.one_run else self.run[reduction.keep].argsort(stable=True)
+        return None if self.one_segment else self.segment[reduction.keep].argsort(stable=True)
 
-    def moved(self, reduction: Reduction) -> bool:
+    def changes(self, reduction: Reduction) -> bool:
         """Whether a reduction changes anything; asks the device only where no token leaves."""
-        if reduction.mix is not None or len(reduction) != self.count:
+        if reduction.mix is not None or len(reduction) != self.vision_count:
             return True
         stay = torch.arange(len(reduction), device=reduction.keep.device)
         return not torch.equal(reduction.keep, stay)

@@ -81,7 +81,7 @@ class PrefillPass(PrefillState):
                 )
             decisions = [
                 self.strategy.reduce(view_of(self, number, layer - 1, hidden, kwargs))
-                if prompt.count
+                if prompt.vision_count
                 else Reduction(prompt.vision_index())
                 for number, prompt in enumerate(self.prompts)
             ]
@@ -115,16 +115,16 @@ class PrefillPass(PrefillState):
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
         """Carry decisions out on the hidden states; layer None: slots that the encoder emptied."""
-        moved = [p.moved(d) for p, d in zip(self.prompts, decisions, strict=True)]
+        moved = [p.changes(d) for p, d in zip(self.prompts, decisions, strict=True)]
         if not any(moved):
             return hidden
         merged: dict[int, Tensor] = {}
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mix is not None:
-                prompt.ledger.spent += decision.macs(hidden.shape[-1])
+                prompt.ledger.decision_macs += decision.macs(hidden.shape[-1])
                 rows = decision(hidden[number, self.pads[number] :][prompt.vision])
-                order = prompt.order(decision)
+                order = prompt.order_of(decision)
                 merged[number] = rows if order is None else rows[order]
             # a prompt that lost nothing keeps its positions, whatever happened to its neighbours
             gather.append(prompt.reduce(decision, compact and moved[number]))

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.engine.arrival import cells
 from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.layout import Prompt
+from mustdrop.engine.prompts import cells
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
 from mustdrop.models import ModelAdapter
@@ -74,7 +74,7 @@ def view_of(
             if of == "next"
             else _now(stage, number)
         )
-        first = len(prompt) - prompt.text
+        first = len(prompt) - prompt.trailing_text
         query, seen_from = query[:, first:], first
         if rows == "last":
             query, seen_from = query[:, -1:], len(prompt) - 1
@@ -82,9 +82,13 @@ def view_of(
             query = query.index_select(1, rows.to(query.device))
         where = rows + first if isinstance(rows, Tensor) else None
         if of == "next":  # its tokens are those before the drop, which no layer's record tells
-            prompt.ledger.spent += query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
+            prompt.ledger.decision_macs += (
+                query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
+            )
         else:
-            prompt.ledger.scored[layer] = prompt.ledger.scored.get(layer, 0) + query.shape[1]
+            prompt.ledger.scored_rows[layer] = (
+                prompt.ledger.scored_rows.get(layer, 0) + query.shape[1]
+            )
         weights = attention_rows(query, key, scaling, seen_from, where)
         stage.finite.note(
             f"the attention scores of layer {layer + (of == 'next')}", number, weights
@@ -95,8 +99,8 @@ def view_of(
         if layer < 0:
             raise ValueError("no layer has run yet at the language model's input")
         query, key, scaling = _now(stage, number)
-        prompt.ledger.scored[layer] = prompt.ledger.scored.get(layer, 0) + len(prompt)
-        total = torch.zeros(prompt.count, device=query.device)
+        prompt.ledger.scored_rows[layer] = prompt.ledger.scored_rows.get(layer, 0) + len(prompt)
+        total = torch.zeros(prompt.vision_count, device=query.device)
         for first in range(0, len(prompt), ROWS):
             rows = query[:, first : first + ROWS]
             weights = attention_rows(rows, key, scaling, first)
@@ -116,7 +120,7 @@ def view_of(
         return prompt.memo[name]
 
     def spend(macs: int) -> None:
-        prompt.ledger.spent += macs
+        prompt.ledger.decision_macs += macs
 
     def generator(seed: int) -> torch.Generator:
         return torch.Generator().manual_seed(stable_seed(seed, stage.keys(number), layer))
@@ -125,19 +129,20 @@ def view_of(
         if stage.log_scores:
             prompt.ledger.scores[layer] = score
 
+    entered_count = len(prompt.ledger.alive[0]) - prompt.other_count if layer >= 0 else 0
     return PrefillView(
-        layer=layer, depth=stage.adapter.facts.depth, number=number, grid=stage.adapter.facts.grid,
-        image_count=prompt.images,
-        entered=prompt.count if layer < 0 else len(prompt.ledger.alive[0]) - prompt.other,
+        layer=layer, depth=stage.adapter.facts.depth, prompt_index=number,
+        grid=stage.adapter.facts.grid, image_count=prompt.images,
+        entered=prompt.vision_count if layer < 0 else entered_count,
         protected=prompt.protected, protected_count=stage.protected_counts[number],
-        sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.text :],
+        sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.trailing_text :],
         inputs=stage.inputs[number, stage.input_pads[number] :],
         get_positions=lambda: prompt.alive[prompt.vision],
         get_entered_positions=entered_positions,
         get_cells=lambda: cells(stage.adapter, prompt.tags),
         get_hidden=lambda: hidden[number, pad:][prompt.vision],
         get_attention=attention, get_received=received, get_generator=generator,
-        get_once=once, log_score=log_score, spend=spend,
+        get_once=once, log_score=log_score, count_macs=spend,
     )  # fmt: skip
 
 
@@ -176,5 +181,5 @@ def _look_ahead(
         pass
     query, key, _ = caught[0]
     projected = query.shape[0] * query.shape[2] + 2 * key.shape[0] * key.shape[2]
-    stage.prompts[number].ledger.spent += states[0].numel() * projected
+    stage.prompts[number].ledger.decision_macs += states[0].numel() * projected
     return caught[0]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from mustdrop.engine import refuse
-from mustdrop.engine.arrival import Arrival, arrange, entering
+from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.draws import image_key, prompt_keys
 from mustdrop.engine.encoder import EncoderStage
@@ -22,9 +22,9 @@ from mustdrop.engine.exclusive import (
     instance_method,
     one_at_a_time,
 )
-from mustdrop.engine.known import Known
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
+from mustdrop.engine.prompts import Arrival, arrange, entering
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
 from mustdrop.models import ModelAdapter, Part
@@ -33,7 +33,7 @@ from mustdrop.models import ModelAdapter, Part
 class Session:
     """The hooks of one attached dropper and the state between them."""
 
-    def __init__(self, adapter: ModelAdapter, stages: Stages, known: Known = ()) -> None:
+    def __init__(self, adapter: ModelAdapter, stages: Stages, known: Annotations = ()) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = OneCall()
         self.ids: Tensor | None = None
@@ -164,7 +164,7 @@ class Session:
             enter = entering(self.adapter, prompts, images, encoder.tags)
             encoder.forget()
             for prompt in prompts:
-                prompt.ledger.inside = encoder.inside
+                prompt.ledger.merged_inside_blocks = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
         stages = self.stages

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mustdrop.engine.annotations import Annotations, annotated
 from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.image import EncodedImage
-from mustdrop.engine.known import Known, told
 from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import Place, VisionView
@@ -31,7 +31,7 @@ class EncoderState:
     adapter: ModelAdapter
     owners: Callable[[int], Sequence[int]]
     keys: Callable[[int], int]
-    known: Known = ()
+    known: Annotations = ()
     encoded: list[EncodedImage] = field(default_factory=list)
     batch: list[EncodedImage] = field(default_factory=list)
     finite: FiniteNotes = field(default_factory=FiniteNotes)
@@ -77,11 +77,11 @@ def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Ten
         return torch.Generator().manual_seed(stable_seed(seed, key, place))
 
     def known(name: str) -> Tensor:
-        marked = told(stage.known, len(stage.encoded) + number, name, facts.grid)
+        marked = annotated(stage.known, len(stage.encoded) + number, name, facts.grid)
         return marked.to(image.cells.device)
 
     return VisionView(
         place, facts.grid, facts.has_cls, image.cells, image.sizes,
         states, crops, cls_attention, queries_keys, generator, known,
-        image.spend,
+        image.count_macs,
     )  # fmt: skip

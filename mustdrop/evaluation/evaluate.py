@@ -9,17 +9,19 @@ from loguru import logger
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Task, TaskManager, evaluator
 from mustdrop.evaluation.process import unchanged_process
-from mustdrop.evaluation.ranks import alone
-from mustdrop.runs.writer import Run
+from mustdrop.evaluation.ranks import without_launcher
+from mustdrop.runs.writer import RunWriter
 
 
-def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -> dict[str, float]:
+def evaluate(
+    adapter: DroppedVLM, task: Task, limit: int, seed: int, run: RunWriter
+) -> dict[str, float]:
     """lmms-eval's own metrics of one task, its filter's name left out where there is but one.
 
     Raises:
         Whatever the model or the scoring raises.
     """
-    with alone(), _quiet(run):
+    with without_launcher(), _quiet(run):
         results = evaluator.simple_evaluate(
             model=adapter,
             tasks=[task],
@@ -46,7 +48,7 @@ def evaluate(adapter: DroppedVLM, task: Task, limit: int, seed: int, run: Run) -
 
 
 @contextmanager
-def _quiet(run: Run) -> Iterator[None]:
+def _quiet(run: RunWriter) -> Iterator[None]:
     """lmms-eval's messages and bars in run.log instead of over ours; the process as it was."""
     with (
         unchanged_process(),

@@ -20,7 +20,7 @@ Pictures = Sequence[Image.Image]
 
 
 @dataclass(frozen=True, eq=False)
-class Beside:
+class ImageContext:
     """What a control may know beside a document's own pictures.
 
     Attributes:
@@ -46,13 +46,13 @@ class ImageControl(ABC):
         """Raise ValueError if these documents cannot be shown so; called before work starts."""
 
     @abstractmethod
-    def shown(self, own: Pictures, beside: Beside) -> Pictures:
+    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
         """As many pictures as there were, or none at all."""
 
 
 @final
 @dataclass(frozen=True)
-class Resized(ImageControl):
+class ResizedImage(ImageControl):
     """The picture at fewer pixels, enlarged back: as many patches, no more to see than in fewer.
 
     Each side is shrunk to sqrt(ratio) of what the model sees of it (of itself, where it is smaller
@@ -72,7 +72,7 @@ class Resized(ImageControl):
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be a share of pixels in (0, 1], got {self.ratio}")
 
-    def shown(self, own: Pictures, beside: Beside) -> Pictures:
+    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
         return [self._resized(picture, beside.side) for picture in own]
 
     def _resized(self, picture: Image.Image, side: int) -> Image.Image:
@@ -85,7 +85,7 @@ class Resized(ImageControl):
 
 @final
 @dataclass(frozen=True)
-class Blank(ImageControl):
+class BlankImage(ImageControl):
     """One colour, the same for every picture: vision tokens that tell nothing, not even a mean.
 
     Source: control, ours.
@@ -104,7 +104,7 @@ class Blank(ImageControl):
             raise ValueError(f"colour must be three numbers from 0 to 255, got {list(colour)}")
         object.__setattr__(self, "colour", colour)
 
-    def shown(self, own: Pictures, beside: Beside) -> Pictures:
+    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
         red, green, blue = self.colour
         return [Image.new("RGB", picture.size, (red, green, blue)) for picture in own]
 
@@ -122,13 +122,13 @@ class NoImage(ImageControl):
 
     name: str
 
-    def shown(self, own: Pictures, beside: Beside) -> Pictures:
+    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
         return []
 
 
 @final
 @dataclass(frozen=True)
-class Wrong(ImageControl):
+class WrongImage(ImageControl):
     """The pictures of the next document that shows others: what a guess is worth.
 
     Benchmarks ask several questions of one picture, so the next document may show the same one;
@@ -154,7 +154,7 @@ class Wrong(ImageControl):
             "task show the same, or none"
         )
 
-    def shown(self, own: Pictures, beside: Beside) -> Pictures:
+    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
         if not own:
             return []
         mine = {_content(picture) for picture in own}
@@ -173,7 +173,9 @@ def showing(
     others: Callable[[], Iterator[Pictures]],
 ) -> ChatMessages:
     """A document's conversation under a control; ``others`` as in :class:`Beside`."""
-    return replaced(chat, image.shown(pictures(chat), Beside(shorter_side(processor), others)))
+    return replaced(
+        chat, image.shown(pictures(chat), ImageContext(shorter_side(processor), others))
+    )
 
 
 def require_own_image(dropper: TokenDropper, image: ImageControl | None) -> None:
@@ -182,8 +184,8 @@ def require_own_image(dropper: TokenDropper, image: ImageControl | None) -> None
     Raises:
         ValueError: If the dropper has to be told of the picture, and it is another one.
     """
-    if image is not None and dropper.vision is not None and dropper.vision.needs:
-        needs = ", ".join(dropper.vision.needs)
+    if image is not None and dropper.vision is not None and dropper.vision.annotations:
+        needs = ", ".join(dropper.vision.annotations)
         raise ValueError(
             f"{type(dropper.vision).__name__} has to be told {needs} of every picture, which are "
             f"those of the document's own: with it image must be own, got {image.name}"

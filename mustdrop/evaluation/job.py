@@ -27,19 +27,19 @@ from mustdrop.evaluation.evaluate import evaluate
 from mustdrop.evaluation.image_controls import ImageControl, require_own_image
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Task
-from mustdrop.evaluation.progress import Meanwhile
-from mustdrop.evaluation.ranks import ALONE, Turn
+from mustdrop.evaluation.progress import RunProgress
+from mustdrop.evaluation.ranks import SINGLE, RankGroup
 from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.evaluation.token_controls import Controls
 from mustdrop.ledger import TokenLedger
 from mustdrop.runs.folder import has_trace, read_samples, trace_path
-from mustdrop.runs.shards import Part, join, parts_folder, read_parts
+from mustdrop.runs.shards import Shard, merge_shards, read_shards, shards_folder
 from mustdrop.runs.summary import record_of
-from mustdrop.runs.writer import Run, writing
+from mustdrop.runs.writer import RunWriter, writing
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class EvalJob:
     """What runs.
 
     Attributes:
@@ -79,7 +79,7 @@ class Cell:
         task: Any = self.task  # of those that make messages, as all of ours do
         name, docs = task.config.task, task.eval_docs
         with naming(document_name(name, 0)):
-            lacking = sorted(set(vision.needs if vision else ()) - set(docs[0]))
+            lacking = sorted(set(vision.annotations if vision else ()) - set(docs[0]))
         if lacking:
             benchmark = self.config["benchmark"]["name"]
             raise ValueError(
@@ -92,10 +92,10 @@ class Cell:
                 pictures(read_document(name, docs, index, task.doc_to_messages)[1])
                 for index in range(len(docs))
             )
-        with self.dropper.attach(self.model, known=()):
+        with self.dropper.attach(self.model, annotations=()):
             pass
 
-    def run(self, run: Run, turn: Turn = ALONE) -> dict[str, Any]:
+    def run(self, run: RunWriter, turn: RankGroup = SINGLE) -> dict[str, Any]:
         """Answer what is not answered yet, then let lmms-eval score all of it.
 
         Args:
@@ -109,11 +109,11 @@ class Cell:
         available = len(self.task.eval_docs)
         wanted, traced = self._asked(run.folder, run.samples)
         run.expect(wanted)
-        parts = parts_folder(run.folder, run.mark.id)
+        parts = shards_folder(run.folder, run.mark.id)
         if turn.world > 1 or parts.exists():
             self.share(run.folder, run.mark.id, turn)
-            turn.hear_all("share")
-            join(parts, run.samples, run.add, wanted)
+            turn.wait_for_all("share")
+            merge_shards(parts, run.samples, run.add, wanted)
             wanted, traced = self._asked(run.folder, run.samples)
         answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
         nothing_left = len(answered) == wanted
@@ -134,7 +134,7 @@ class Cell:
         record = record_of(self.config, run, metrics, available, hardware(self.model))
         return {**record, "context": context}
 
-    def share(self, folder: Path, mark: str, turn: Turn) -> None:
+    def share(self, folder: Path, mark: str, turn: RankGroup) -> None:
         """Answer one rank's documents, those modulo the ranks, into a file of its own.
 
         Args:
@@ -143,10 +143,10 @@ class Cell:
             turn: Tells which rank this is.
         """
         self.check()
-        parts = parts_folder(folder, mark)
+        parts = shards_folder(folder, mark)
         done = {line["doc_id"]: line for line in read_samples(folder)}
         wanted, traced = self._asked(folder, done)
-        done |= read_parts(parts)
+        done |= read_shards(parts)
         mine = range(turn.rank, wanted, turn.world)
         if not mine:
             return
@@ -154,7 +154,7 @@ class Cell:
         shown = [done[doc] for doc in mine if doc in done]
         name = f"rank {turn.rank} of {turn.world}"
         with (
-            Part(parts, turn.rank) as part,
+            Shard(parts, turn.rank) as part,
             self._bar(name, len(mine), shown, turn.rank > 0) as bar,
         ):
 
@@ -186,9 +186,9 @@ class Cell:
 
     def _bar(
         self, name: str, total: int, done: Iterable[Mapping[str, Any]], quiet: bool
-    ) -> Meanwhile:
+    ) -> RunProgress:
         console = Console(quiet=True) if quiet else None
-        return Meanwhile(name, total, self.config["benchmark"]["metric"], done, console)
+        return RunProgress(name, total, self.config["benchmark"]["metric"], done, console)
 
     def _adapter(
         self,

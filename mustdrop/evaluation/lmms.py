@@ -16,16 +16,16 @@ from loguru import logger
 from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
+from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.finite import NotFinite
-from mustdrop.engine.known import Known
 from mustdrop.evaluation.answers import answer, generate_options, result, scores
 from mustdrop.evaluation.chat import naming, prompt_inputs, question
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_own_image
 from mustdrop.evaluation.lmms_eval_api import GenerationResult, Instance, lmms
-from mustdrop.evaluation.metrics import Meter, target_recall
+from mustdrop.evaluation.metrics import CostMeter, target_recall
 from mustdrop.evaluation.requests import Request, read_request
-from mustdrop.evaluation.token_controls import Arm, Controls
+from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
 from mustdrop.reduction import Reduction
 
@@ -92,7 +92,7 @@ class DroppedVLM(lmms):
         self.batch_size, self.nominal, self.max_new_tokens = batch_size, nominal, max_new_tokens
         self.answered = answered or {}
         self.on_sample, self.on_ledger = on_sample, on_ledger
-        self.meter = Meter.of(model)
+        self.meter = CostMeter.from_model(model)
 
     def __repr__(self) -> str:
         told = {"dropper": repr(self.dropper), "weights": self.model.name_or_path, **self.config}
@@ -161,12 +161,12 @@ class DroppedVLM(lmms):
         start = time.perf_counter()
         chats, names = zip(*((request.chat, request.name) for request in batch), strict=True)
         inputs = prompt_inputs(self.model, self.processor, chats, names)
-        needs = self.dropper.vision.needs if self.dropper.vision is not None else ()
+        needs = self.dropper.vision.annotations if self.dropper.vision is not None else ()
         known = [told for request in batch for told in request.known(needs)]
         rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, known)
         asked = time.perf_counter()
-        beside: list[tuple[Arm, _Passed]] = []
-        for arm in self.controls.arms(self.dropper, ledgers) if self.controls else ():
+        beside: list[tuple[ControlPass, _Passed]] = []
+        for arm in self.controls.passes(self.dropper, ledgers) if self.controls else ():
             # where a method drops before the language model alone, a flat schedule is its own
             same = (passed for other, passed in beside if other.dropper == arm.dropper)
             passed = next(same, None) or self._pass(arm.dropper, batch, inputs, (), arm)
@@ -191,8 +191,8 @@ class DroppedVLM(lmms):
         dropper: TokenDropper,
         batch: Sequence[Request],
         inputs: Mapping[str, Any],
-        known: Known,
-        arm: Arm | None = None,
+        known: Annotations,
+        arm: ControlPass | None = None,
     ) -> _Passed:
         """New tokens and ledgers of a prepared batch under a dropper.
 
@@ -260,7 +260,7 @@ class DroppedVLM(lmms):
         return {"answer": text.strip(), "scores": found}, new
 
     def _beside(
-        self, request: Request, place: int, beside: Sequence[tuple[Arm, _Passed]]
+        self, request: Request, place: int, beside: Sequence[tuple[ControlPass, _Passed]]
     ) -> dict[str, list[dict[str, Any]]]:
         """What the controls answered to one request, by their kind."""
         told: dict[str, list[dict[str, Any]]] = {}

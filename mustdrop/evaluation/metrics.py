@@ -69,7 +69,7 @@ def _entering(
 
     A slot that holds no such token has no share of any patch.
     """
-    _, slots, carries = ledger.tokens(grid=grid)
+    _, slots, carries = ledger.image_tokens(grid=grid)
     source = ledger.sources[0] if ledger.sources else None
     if source is None or source.mix is None:
         rows = carries.float()
@@ -100,7 +100,7 @@ def _mix(
 
 
 @dataclass(frozen=True, eq=False)
-class Meter:
+class CostMeter:
     """Measures ledgers of one model.
 
     Attributes:
@@ -114,7 +114,7 @@ class Meter:
     encoder: cost.EncoderShape
 
     @classmethod
-    def of(cls, model: PreTrainedModel) -> "Meter":
+    def from_model(cls, model: PreTrainedModel) -> "CostMeter":
         """From the model's own modules.
 
         Raises:

@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 
-class Meanwhile:
+class RunProgress:
     """The progress of one run.
 
     Args:
@@ -50,7 +50,7 @@ class Meanwhile:
         self.total, self.before, self.start = total, self.n, time.monotonic()
         self.task = self.bar.add_task(name, total=total, completed=self.n, told=self._told())
 
-    def __enter__(self) -> "Meanwhile":
+    def __enter__(self) -> "RunProgress":
         self.bar.start()
         return self
 

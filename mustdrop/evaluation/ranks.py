@@ -23,7 +23,7 @@ LAUNCHED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Turn:
+class RankGroup:
     """One cell's turn in one of the processes that work on it.
 
     Attributes:
@@ -38,12 +38,12 @@ class Turn:
     world: int = 1
     store: Any = None
 
-    def say(self, what: str, told: str = OK) -> None:
+    def publish(self, what: str, told: str = OK) -> None:
         """Tell the other ranks."""
         if self.store is not None:
             self.store.set(f"{self.name}/{what}", told)
 
-    def hear(self, *what: str) -> tuple[str, str]:
+    def wait_for(self, *what: str) -> tuple[str, str]:
         """Wait until one of these was told: which, and what."""
         while self.store is not None:
             for one in what:
@@ -52,27 +52,27 @@ class Turn:
             time.sleep(POLL)
         return what[0], OK
 
-    def telling(self, what: str) -> "Telling":
+    def publishing(self, what: str) -> "Publishing":
         """A context; its end is told, or the error that ended it."""
-        return Telling(self, what)
+        return Publishing(self, what)
 
-    def hear_all(self, what: str) -> None:
+    def wait_for_all(self, what: str) -> None:
         """Wait until every other rank has told this.
 
         Raises:
             RuntimeError: If one told an error.
         """
         for rank in range(1, self.world):
-            _, told = self.hear(f"{what} {rank}")
+            _, told = self.wait_for(f"{what} {rank}")
             if told != OK:
                 raise RuntimeError(f"rank {rank}: {told}")
 
 
 @dataclass(frozen=True, eq=False)
-class Telling:
+class Publishing:
     """Work whose end others wait for."""
 
-    turn: Turn
+    turn: RankGroup
     what: str
 
     def __enter__(self) -> None:
@@ -85,26 +85,26 @@ class Telling:
         trace: TracebackType | None,
     ) -> None:
         told = OK if error is None else f"{type(error).__name__}: {error}".splitlines()[0]
-        self.turn.say(self.what, told)
+        self.turn.publish(self.what, told)
 
 
-ALONE = Turn()
+SINGLE = RankGroup()
 _turns: dict[str, int] = {}
 
 
-def next_turn(cell: str) -> Turn:
+def next_rank_group(cell: str) -> RankGroup:
     """This process's next turn on a cell, as the launcher's environment tells.
 
     Args:
         cell: A name that all ranks use, such as its folder.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return ALONE
+        return SINGLE
     rank, world, store = _meet()
     _turns[cell] = _turns.get(cell, 0) + 1
     # torchrun keeps its store when it starts all ranks anew
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return Turn(f"mustdrop/{restart}/{cell}/{_turns[cell]}", rank, world, store)
+    return RankGroup(f"mustdrop/{restart}/{cell}/{_turns[cell]}", rank, world, store)
 
 
 @lru_cache(maxsize=1)
@@ -116,7 +116,7 @@ def _meet() -> tuple[int, int, Any]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def without_launcher() -> Iterator[None]:
     """What is called here sees no launcher: lmms-eval and accelerate read its environment."""
     told = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
     try:

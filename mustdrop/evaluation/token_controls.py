@@ -6,18 +6,18 @@ Which arms there are, and what each has to have kept; knows neither model nor be
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from mustdrop.decode.scheduled import Scheduled
+from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.dropper import TokenDropper
 from mustdrop.fields import require_fields
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 
-Counts = tuple[tuple[int, ...], ...]  # a prompt, a layer
+LayerCounts = tuple[tuple[int, ...], ...]  # a prompt, a layer
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class ControlPass:
     """One control of one batch.
 
     Attributes:
@@ -31,8 +31,8 @@ class Arm:
     name: str
     seed: int | None
     dropper: TokenDropper
-    entered: Counts
-    resident: Counts
+    entered: LayerCounts
+    resident: LayerCounts
 
     def check(self, ledgers: Sequence[TokenLedger]) -> None:
         """Make sure that the arm kept what it had to.
@@ -82,7 +82,7 @@ class Controls:
             if len({*seeds}) < len(seeds):
                 raise ValueError(f"{field} must be a list of different seeds, got {list(seeds)}")
 
-    def arms(self, method: TokenDropper, ledgers: Sequence[TokenLedger]) -> Iterator[Arm]:
+    def passes(self, method: TokenDropper, ledgers: Sequence[TokenLedger]) -> Iterator[ControlPass]:
         """The arms for a batch.
 
         Args:
@@ -93,13 +93,15 @@ class Controls:
         resident = tuple(tuple(ledger.resident_per_layer()) for ledger in ledgers)
         bare = replace(method, vision=None, key_tokens=None, decode=None, log_scores=False)
         for seed in self.schedule_random:
-            cut = None if method.decode is None else Scheduled(resident, seed)
+            cut = None if method.decode is None else ScheduledCache(resident, seed)
             drawn = replace(bare, prefill=ScheduledRandom(entered, seed), decode=cut)
-            yield Arm("schedule_random", seed, drawn, entered, resident)
+            yield ControlPass("schedule_random", seed, drawn, entered, resident)
         keeps = tuple(round(sum(counts) / len(counts)) for counts in entered)
         flat = tuple((keep,) * len(counts) for keep, counts in zip(keeps, entered, strict=True))
         for seed in self.flat_random:
             drawn = replace(bare, prefill=ScheduledRandom(flat, seed))
-            yield Arm("flat_random", seed, drawn, flat, flat)
+            yield ControlPass("flat_random", seed, drawn, flat, flat)
         if self.flat_grid:
-            yield Arm("flat_grid", None, replace(bare, prefill=ScheduledGrid(keeps)), flat, flat)
+            yield ControlPass(
+                "flat_grid", None, replace(bare, prefill=ScheduledGrid(keeps)), flat, flat
+            )

@@ -14,24 +14,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mustdrop.engine.gaze import DecodeGaze, decode_gaze
+from mustdrop.engine.decode_attention import DecodeAttentionRecorder, record_decode_attention
 from mustdrop.evaluation.answers import answer, generate_options
 from mustdrop.evaluation.chat import prompt_inputs
-from mustdrop.evaluation.job import Cell
+from mustdrop.evaluation.job import EvalJob
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
-from mustdrop.runs.trace import Gaze, Look, Trace
+from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
 from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView, Rows
 
 SIDE = 336  # longest side of a picture in a trace, in pixels
 QUALITY = 80  # of its WebP
 
 
-def trace(cell: Cell, documents: Sequence[int]) -> Iterator[tuple[int, Trace]]:
+def trace(cell: EvalJob, documents: Sequence[int]) -> Iterator[tuple[int, Trace]]:
     """The traces of some samples of a cell, in the order of the documents.
 
     Raises:
@@ -58,12 +58,12 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
     if dropper.prefill is not None:
         watched = _Watched(dropper.prefill)
         dropper = replace(dropper, prefill=watched)
-    needs = dropper.vision.needs if dropper.vision is not None else ()
+    needs = dropper.vision.annotations if dropper.vision is not None else ()
     inputs = prompt_inputs(model, processor, [request.chat], [request.name])
     pad = processor.tokenizer.pad_token_id
     options = generate_options(request.options, adapter.max_new_tokens, pad)
     with (
-        decode_gaze(adapter_for(model)) as gaze,
+        record_decode_attention(adapter_for(model)) as gaze,
         dropper.attach(model, request.known(needs)) as run,
     ):
         tokens = model.generate(**inputs, **options)
@@ -78,8 +78,8 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
     region = request.doc.get("target_patches") if adapter.image is None else None
     return Trace(
         ledger=ledger,
-        looks=watched.looks if watched is not None else {},
-        gazes=_gazes(gaze, ledger),
+        text_attention=watched.looks if watched is not None else {},
+        decode_attention=_gazes(gaze, ledger),
         words=_words(processor.tokenizer, inputs["input_ids"][0].cpu(), ledger),
         gamma=nan if dual is None or dual.gamma is None else dual.gamma,
         alpha=nan if dual is None or dual.alpha is None else dual.alpha,
@@ -94,7 +94,7 @@ class _Watched(PrefillStrategy):
     """Decides as its strategy does, and remembers what the text attended to."""
 
     strategy: PrefillStrategy
-    looks: dict[int, Look] = field(default_factory=dict)
+    looks: dict[int, TextAttention] = field(default_factory=dict)
     extra: dict[int, int] = field(default_factory=dict)  # rows that only the watching asked for
 
     @property
@@ -118,7 +118,7 @@ class _Watched(PrefillStrategy):
 
         weights = seen.float().mean(0)
         share, largest = weights.sum(0), weights.max(0)
-        self.looks[view.layer] = Look(
+        self.looks[view.layer] = TextAttention(
             view.positions.cpu().numpy(),
             (share / share.sum()).cpu().numpy(),
             largest.values.cpu().numpy(),
@@ -129,18 +129,18 @@ class _Watched(PrefillStrategy):
     def take_back(self, ledger: TokenLedger) -> None:
         """Strike what the watching itself computed from the ledger."""
         for layer, rows in self.extra.items():
-            ledger.scored[layer] = ledger.scored.get(layer, 0) - rows
-            if not ledger.scored[layer]:
-                del ledger.scored[layer]
+            ledger.scored_rows[layer] = ledger.scored_rows.get(layer, 0) - rows
+            if not ledger.scored_rows[layer]:
+                del ledger.scored_rows[layer]
 
 
-def _gazes(gaze: DecodeGaze, ledger: TokenLedger) -> dict[int, Gaze]:
+def _gazes(gaze: DecodeAttentionRecorder, ledger: TokenLedger) -> dict[int, DecodeAttention]:
     out = {}
     for layer in sorted(gaze.steps):
         row, cached = gaze.mean(layer).cpu(), ledger.cached[layer].cpu()
         vision = ledger.vision.cpu()[cached]
         seen = row[vision].numpy()
-        out[layer] = Gaze(cached[vision].numpy(), seen, float(1 - seen.sum()))
+        out[layer] = DecodeAttention(cached[vision].numpy(), seen, float(1 - seen.sum()))
     return out
 
 

@@ -44,7 +44,7 @@ class ClsAttention(KeyTokenStrategy):
         require_fields(self)
 
     @property
-    def reads(self) -> tuple[int]:
+    def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:

@@ -39,8 +39,8 @@ class FastV(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         if self.rows == "all":
-            score = view.received()
+            score = view.received_attention()
         else:
             score = view.attention(rows="last").float().mean(0).squeeze(0)
         view.log_score(score)
-        return view.best(score, self.keep)
+        return view.top(score, self.keep)

@@ -37,7 +37,7 @@ class KeepCentre(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         keep = min(self.keep, len(view))
         rows, columns = view.grid
-        image, row, column = view.cells.T
+        image, row, column = view.patch_coordinates.T
         # twice the offset from the centre: whole numbers, so that equal distances are equal
         far = (2 * row - rows + 1).square() + (2 * column - columns + 1).square()
         far = far.masked_fill(image < 0, rows**2 + columns**2)
@@ -47,4 +47,4 @@ class KeepCentre(PrefillStrategy):
             share = keep * (number + 1) // view.image_count - keep * number // view.image_count
             own = (image == number)[nearest]
             chosen[nearest] |= own & (own.cumsum(0) <= share)
-        return view.best(torch.where(chosen, 1.0, -far.float()), keep)
+        return view.top(torch.where(chosen, 1.0, -far.float()), keep)

@@ -31,4 +31,4 @@ class KeepLast(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         # original positions: earlier stages may have put the tokens in another order
-        return view.best(view.positions.float(), self.keep)
+        return view.top(view.positions.float(), self.keep)

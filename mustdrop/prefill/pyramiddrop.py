@@ -43,4 +43,4 @@ class PyramidDrop(PrefillStrategy):
         score = view.attention(rows="last", of="next").float().mean(0).squeeze(0)
         view.log_score(score)
         ratio = self.ratios[tuple(self.layers).index(view.layer)]
-        return view.best(score, int(view.entered * ratio))
+        return view.top(score, int(view.entered * ratio))

@@ -37,4 +37,4 @@ class Random(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         score = torch.rand(len(view), generator=view.generator(self.seed)).to(view.protected.device)
-        return view.best(score, self.keep)
+        return view.top(score, self.keep)

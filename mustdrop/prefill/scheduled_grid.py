@@ -17,18 +17,19 @@ class ScheduledGrid(PrefillStrategy):
     Source: control, ours.
 
     Attributes:
-        keeps: Vision tokens kept of each prompt of the batch.
+        keep_counts: Number of vision tokens kept, for each prompt of the batch.
     """
 
-    keeps: Sequence[Count]
+    keep_counts: Sequence[Count]
     layers = (-1,)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        if view.number >= len(self.keeps):
+        if view.prompt_index >= len(self.keep_counts):
             raise ValueError(
-                f"keeps tells of {len(self.keeps)} prompts, but prompt {view.number} is here"
+                f"keep_counts has counts for {len(self.keep_counts)} prompts, but the batch has "
+                f"a prompt {view.prompt_index}"
             )
-        return spread(view, self.keeps[view.number])
+        return spread(view, self.keep_counts[view.prompt_index])

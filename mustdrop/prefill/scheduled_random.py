@@ -65,15 +65,16 @@ class ScheduledRandom(PrefillStrategy):
             )
 
     def reduce(self, view: PrefillView) -> Reduction:
-        if view.number >= len(self.schedules):
+        if view.prompt_index >= len(self.schedules):
             raise ValueError(
-                f"schedules tell of {len(self.schedules)} prompts, but prompt {view.number} is here"
+                f"schedules has counts for {len(self.schedules)} prompts, but the batch has "
+                f"a prompt {view.prompt_index}"
             )
-        keep = self.schedules[view.number][view.layer + 1]
+        keep = self.schedules[view.prompt_index][view.layer + 1]
         # the head of a random order is a uniform draw of what is alive, however often it is cut;
         # the key of a draw hashes the picture, so one serves all layers
-        score = view.once("scheduled_random", lambda: self._drawn(view))
-        return view.best(score[view.positions], keep)
+        score = view.cached("scheduled_random", lambda: self._drawn(view))
+        return view.top(score[view.positions], keep)
 
     def _drawn(self, view: PrefillView) -> Float[Tensor, " prompt"]:
         """A random score for each slot that holds a vision token at the input."""

@@ -75,12 +75,12 @@ class SparseVLM(PrefillStrategy):
             )
 
     def reduce(self, view: PrefillView) -> Reduction:
-        raters = view.once("SparseVLM.raters", lambda: self.raters(view))
+        raters = view.cached("SparseVLM.raters", lambda: self.raters(view))
         attention = view.attention(rows=raters).float().mean(0)
         relation = attention.mean(0)
         view.log_score(relation)
         kept = max(self._count(view, attention), view.protected_count)
-        stay = view.best(relation, kept).keep
+        stay = view.top(relation, kept).keep
         return Reduction(stay) if len(stay) == len(view) else self._recycled(view, relation, stay)
 
     @staticmethod
@@ -88,7 +88,7 @@ class SparseVLM(PrefillStrategy):
         """Index, among the text behind the image, of the tokens that the image resembles."""
         inputs = view.inputs.float()
         vision, text = inputs[view.entered_positions], inputs[view.text]
-        view.spend(vision.numel() * len(text))
+        view.count_macs(vision.numel() * len(text))
         share = (vision @ text.T).softmax(-1).mean(0)
         raters = (share > share.mean()).nonzero().flatten()
         return raters if len(raters) else torch.arange(len(text), device=raters.device)
@@ -98,7 +98,7 @@ class SparseVLM(PrefillStrategy):
         if self.keep is not None:
             return self.keep[tuple(self.layers).index(view.layer)]
         assert self.scale is not None and self.bias is not None
-        view.spend(2 * max(attention.shape) * min(attention.shape) ** 2)  # its singular values
+        view.count_macs(2 * max(attention.shape) * min(attention.shape) ** 2)  # its singular values
         rank = int(torch.linalg.matrix_rank(attention))
         if rank == len(view):
             return rank
@@ -115,7 +115,7 @@ class SparseVLM(PrefillStrategy):
         member = gone[top_keep(relation[gone], count)]
         clusters = min(count // self.per_cluster + 1, count)
         hidden = view.hidden[member]
-        view.spend(hidden.numel() * count)  # their distances
+        view.count_macs(hidden.numel() * count)  # their distances
         peaks = density_peaks(hidden, clusters)
         keep = torch.cat([stay, member[peaks.centres]])
         # the last group is that of the tokens which leave for good

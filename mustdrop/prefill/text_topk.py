@@ -35,4 +35,4 @@ class TextTopK(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         score = view.attention(rows="text").float().mean(0).sum(0)
         view.log_score(score)
-        return view.best(score, self.keep)
+        return view.top(score, self.keep)

@@ -45,8 +45,8 @@ def spread(view: PrefillView, keep: int) -> Reduction:
     for image in range(images):
         share = keep * (image + 1) // images - keep * image // images
         wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
-    image, row, column = view.cells.T
-    score = wanted.to(view.cells.device)[image, row * columns + column]
+    image, row, column = view.patch_coordinates.T
+    score = wanted.to(view.patch_coordinates.device)[image, row * columns + column]
     # off-grid slots (newlines) and cells that are gone already come last; ties go to the
     # earlier token
-    return view.best(score.masked_fill(image < 0, -1.0), keep)
+    return view.top(score.masked_fill(image < 0, -1.0), keep)

@@ -34,4 +34,4 @@ class VTW(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        return view.best(torch.zeros_like(view.sizes), 0)
+        return view.top(torch.zeros_like(view.sizes), 0)

@@ -18,12 +18,12 @@ from mustdrop.runs.folder import read_lines
 from mustdrop.runs.writer import writing
 
 
-def parts_folder(folder: Path, mark: str) -> Path:
+def shards_folder(folder: Path, mark: str) -> Path:
     """Where the parts of a run's samples lie that code with this fingerprint made."""
     return folder / f"parts-{mark}"
 
 
-def read_parts(parts: Path) -> dict[int, dict[str, Any]]:
+def read_shards(parts: Path) -> dict[int, dict[str, Any]]:
     """What all ranks have answered, by doc_id and in its order; lines torn by a kill left out.
 
     Raises:
@@ -44,7 +44,7 @@ def put_aside(parts: Path) -> None:
         parts.rename(parts.with_name(f"{parts.name}.{number}"))
 
 
-def join(
+def merge_shards(
     parts: Path,
     samples: Mapping[int, Mapping[str, Any]],
     add: Callable[[Mapping[str, Any]], None],
@@ -58,7 +58,7 @@ def join(
         add: Writes one sample.
         wanted: Documents.
     """
-    found = read_parts(parts)
+    found = read_shards(parts)
     for doc, sample in found.items():
         if doc < wanted and doc not in samples:
             add(sample)
@@ -69,7 +69,7 @@ def join(
             parts.rmdir()
 
 
-class Part:
+class Shard:
     """One rank's file, open for more; a context."""
 
     def __init__(self, parts: Path, rank: int) -> None:
@@ -81,7 +81,7 @@ class Part:
                 os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
             self._lines = path.open("ab", buffering=0)
 
-    def __enter__(self) -> "Part":
+    def __enter__(self) -> "Shard":
         return self
 
     def __exit__(

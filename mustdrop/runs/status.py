@@ -22,7 +22,7 @@ SILENCE = 600.0
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunStatus:
     """One run.
 
     Attributes:
@@ -50,7 +50,7 @@ class Standing:
         return max(self.wanted - self.n, 0) / self.rate
 
 
-def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Standing:
+def run_status(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> RunStatus:
     """Where the run in a folder stands, for somebody who asks for ``limit`` samples.
 
     Args:
@@ -61,23 +61,23 @@ def standing(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> Sta
     record = finished(folder, limit, traces)
     if record is not None:
         state: State = "done" if record["floor"] is None else "floor"
-        return Standing(state, record["n"], record["n"])
+        return RunStatus(state, record["n"], record["n"])
     n = count_samples(folder)
     try:
         told = read_status(folder)
     except TornFile as error:
-        return Standing("failed", n, limit, error=str(error))
+        return RunStatus("failed", n, limit, error=str(error))
     wanted = told.get("wanted") or limit
     if not told:
-        return Standing("pending", n, wanted)
+        return RunStatus("pending", n, wanted)
     if told["state"] == "running":
         if not alive(folder, told):
-            return Standing("stale", n, wanted, where=_where(told))
-        return Standing("running", n, wanted, _rate(folder, told, n), _where(told))
+            return RunStatus("stale", n, wanted, where=_where(told))
+        return RunStatus("running", n, wanted, _rate(folder, told, n), _where(told))
     if told["state"] in ("stopped", "failed"):
-        return Standing(told["state"], n, wanted, None, _where(told), told.get("error", ""))
+        return RunStatus(told["state"], n, wanted, None, _where(told), told.get("error", ""))
     # it was done with fewer samples or traces than are asked for now
-    return Standing("pending", n, limit)
+    return RunStatus("pending", n, limit)
 
 
 def count_samples(folder: Path) -> int:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mustdrop.runs.folder import RECALL, SCHEMA, now
-from mustdrop.runs.writer import Run
+from mustdrop.runs.writer import RunWriter
 
 
 def record_of(
     config: Mapping[str, Any],
-    run: Run,
+    run: RunWriter,
     metrics: Mapping[str, float],
     available: int,
     hardware: Mapping[str, Any],
@@ -50,7 +50,7 @@ def record_of(
     }
 
 
-def floor_record(config: Mapping[str, Any], run: Run, floor: float) -> dict[str, Any]:
+def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dict[str, Any]:
     """The record of a cell whose budget cannot be had: finished, and empty."""
     return {
         **_head(config, run),
@@ -66,7 +66,7 @@ def floor_record(config: Mapping[str, Any], run: Run, floor: float) -> dict[str,
     }
 
 
-def _head(config: Mapping[str, Any], run: Run) -> dict[str, Any]:
+def _head(config: Mapping[str, Any], run: RunWriter) -> dict[str, Any]:
     """What a record says of its run, whatever came out."""
     budget = config["budget"]
     return {

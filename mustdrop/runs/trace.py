@@ -23,7 +23,7 @@ from mustdrop.ledger import TokenLedger
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class TextAttention:
     """What the text attended to when a prefill stage decided: head-mean attention A[text, vision].
 
     Attributes:
@@ -40,7 +40,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Gaze:
+class DecodeAttention:
     """What new tokens attended to in one layer while decoding, mean over heads and steps.
 
     Attributes:
@@ -74,8 +74,8 @@ class Trace:
     """
 
     ledger: TokenLedger
-    looks: dict[int, Look] = field(default_factory=dict)
-    gazes: dict[int, Gaze] = field(default_factory=dict)
+    text_attention: dict[int, TextAttention] = field(default_factory=dict)
+    decode_attention: dict[int, DecodeAttention] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     gamma: float = nan
     alpha: float = nan
@@ -97,8 +97,8 @@ class Trace:
         """Write it, whole or not at all."""
         arrays: dict[str, Any] = self.ledger.arrays()
         for what, layers, fields in (
-            ("look", self.looks, LOOK),
-            ("gaze", self.gazes, GAZE),
+            ("look", self.text_attention, LOOK),
+            ("gaze", self.decode_attention, GAZE),
         ):
             arrays[f"{what}/layers"] = np.array(sorted(layers), dtype=np.int16)
             for name, kind in fields.items():
@@ -137,11 +137,11 @@ class Trace:
         return cls(
             ledger,
             {
-                layer: Look(positions, *parts)
+                layer: TextAttention(positions, *parts)
                 for layer, positions, parts in _layers(arrays, "look", ledger.alive, ledger)
             },
             {
-                layer: Gaze(positions, vision, float(text[0]))
+                layer: DecodeAttention(positions, vision, float(text[0]))
                 for layer, positions, (vision, text) in _layers(
                     arrays, "gaze", ledger.cached, ledger
                 )

@@ -52,7 +52,7 @@ def note_failure(folder: Path, error: BaseException, told: str) -> None:
         _write(folder / "status.json", {**known, **now_told})
 
 
-class Run:
+class RunWriter:
     """A run that is being written; a context, so that a failure is told in its status and its log.
 
     Attributes:
@@ -100,7 +100,7 @@ class Run:
         self._lines = (self.folder / "samples.jsonl").open("ab", buffering=0)
         self.state("running")
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "RunWriter":
         return self
 
     def __exit__(

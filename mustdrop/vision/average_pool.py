@@ -22,13 +22,13 @@ class AveragePool(VisionStrategy):
     """
 
     keep: Count
-    at = ("projected",)
+    places = ("projected",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     def reduce(self, view: VisionView) -> Reduction:
-        (height, width), cells = view.grid, view.cells
+        (height, width), cells = view.grid, view.patch_index
         if len(cells) != height * width:
             raise ValueError(
                 f"AveragePool pools a full grid of {height} x {width}, got {len(cells)} tokens; "

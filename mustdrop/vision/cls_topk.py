@@ -29,13 +29,13 @@ class ClsTopK(VisionStrategy):
 
     keep: Count
     block: int = -1
-    at = ("features",)
+    places = ("features",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
-    def reads(self) -> tuple[int]:
+    def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:

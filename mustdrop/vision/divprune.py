@@ -67,7 +67,7 @@ class DivPrune(VisionStrategy):
     """
 
     keep: Count
-    at = ("projected",)
+    places = ("projected",)
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -77,7 +77,7 @@ class DivPrune(VisionStrategy):
         tokens, dim = hidden.shape
         if self.keep >= tokens:
             return Reduction(torch.arange(tokens, device=hidden.device))
-        view.spend(tokens * tokens * dim)
+        view.count_macs(tokens * tokens * dim)
         chosen = farthest(cosine_distance(hidden), self.keep)
 
         return Reduction(chosen.sort().values)

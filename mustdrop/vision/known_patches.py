@@ -15,7 +15,7 @@ from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 class KnownPatches(VisionStrategy):
     """Keep marked patches first (an oracle), or drop them first (an anti-oracle); others at random.
 
-    Source: control, ours. What is marked has to be told with ``attach(model, known=...)``;
+    Source: control, ours. What is marked has to be told with ``attach(model, annotations=...)``;
         PocketVQA tells ``target_patches``, the objects that a question is about, and
         ``object_patches``. No method may look at either, so this bounds them all.
 
@@ -34,17 +34,17 @@ class KnownPatches(VisionStrategy):
     mark: str = "target_patches"
     invert: bool = False
     seed: int = 0
-    at = ("features",)
+    places = ("features",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
-    def needs(self) -> tuple[str]:
+    def annotations(self) -> tuple[str]:
         return (self.mark,)
 
     def reduce(self, view: VisionView) -> Reduction:
-        first = view.known(self.mark) ^ self.invert
+        first = view.annotated(self.mark) ^ self.invert
         if self.keep is None:
             return Reduction(first.nonzero().flatten())
         draw = torch.rand(len(first), generator=view.generator(self.seed)).to(first.device)

@@ -57,7 +57,7 @@ class LocalMerge(VisionStrategy):
             )
 
     @property
-    def at(self) -> tuple[int]:
+    def places(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
@@ -71,12 +71,15 @@ class LocalMerge(VisionStrategy):
             )
         index = windows(*view.grid, self.window).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
-        looks = 1 if self.crops == "own" else 1 + len(view.crops)
-        view.spend(looks * index.numel() * index.shape[1] * hidden.shape[1])
+        looks = 1 if self.crops == "own" else 1 + len(view.prompt_images)
+        view.count_macs(looks * index.numel() * index.shape[1] * hidden.shape[1])
         if self.crops == "own":
             chosen = self.alike(similarity).nonzero().flatten()
         else:
-            alike = [self.alike(window_similarity(crop, index, self.score)) for crop in view.crops]
+            alike = [
+                self.alike(window_similarity(crop, index, self.score))
+                for crop in view.prompt_images
+            ]
             fewest = int(torch.stack([crop.sum() for crop in alike]).min())
             chosen = ranked(similarity)[:fewest]
         if self.order == "similarity":

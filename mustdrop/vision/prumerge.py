@@ -13,23 +13,23 @@ from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
-Reading = Literal["paper", "code"]
+Variant = Literal["paper", "code"]
 Kept = Annotated[int, Within("1 or more, as what was dropped fills one token", 1.0)]
 TINY = 1.0e-30  # tokens without any attention average to their plain mean
 
 
 def score_and_keys(
-    view: VisionView, block: int, reading: Reading
+    view: VisionView, block: int, variant: Variant
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens channels"]]:
-    """Attention of [CLS] to each token, as ``reading`` has it, and the tokens' keys."""
+    """Attention of [CLS] to each token, as ``variant`` has it, and the tokens' keys."""
     query, key = (rearrange(x, "h n d -> 1 n (h d)") for x in view.queries_keys(block))
-    if reading == "paper":
+    if variant == "paper":
         score = view.cls_attention(block).float().mean(0)
     else:
         # in float32: no attention of the model has these products over all channels
         scaling = key.shape[-1] ** -0.5
         score = attention_rows(query[:, :1].float(), key.float(), scaling)[0, 0, 1:]
-        view.spend(key.shape[1] * key.shape[2])
+        view.count_macs(key.shape[1] * key.shape[2])
     return score, key[0, 1:].float()
 
 
@@ -38,7 +38,7 @@ def cluster_mix(
     keys: Float[Tensor, "tokens channels"],
     centres: Int[Tensor, " centres"],
     neighbours: int,
-    reading: Reading,
+    variant: Variant,
 ) -> Float[Tensor, "centres tokens"]:
     """Every centre with the ``neighbours`` tokens, other centres included, of most similar keys.
 
@@ -50,7 +50,7 @@ def cluster_mix(
     ranked = similarity.argsort(dim=1, descending=True, stable=True)
     nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the last in rank is the centre itself
     mix = torch.zeros_like(similarity)
-    if reading == "code":
+    if variant == "code":
         mix.scatter_(1, nearest, score[nearest])
         return mix.scatter_(1, centres[:, None], 1.0)
     score = score.clamp_min(TINY)
@@ -64,20 +64,20 @@ def merged(
     keys: Float[Tensor, "tokens channels"],
     centres: Int[Tensor, " centres"],
     neighbours: int,
-    reading: Reading,
+    variant: Variant,
 ) -> Reduction:
     """The centres, each with its neighbours, and one more token: the sum of all the others.
 
     That one, if there are others, rides in the place of the one of highest attention.
     """
-    view.spend(len(centres) * keys.numel())
+    view.count_macs(len(centres) * keys.numel())
     rest = complement(centres, len(score))
-    mix = cluster_mix(score, keys, centres, neighbours, reading)
+    mix = cluster_mix(score, keys, centres, neighbours, variant)
     keep = centres
     if len(rest):
-        left = score[rest] if reading == "code" else score[rest].clamp_min(TINY)
+        left = score[rest] if variant == "code" else score[rest].clamp_min(TINY)
         last = score.new_zeros(1, len(score))
-        last[0, rest] = left if reading == "code" else left / left.sum()
+        last[0, rest] = left if variant == "code" else left / left.sum()
         best = rest[ranked(score[rest])[:1]]
         keep, mix = torch.cat([centres, best]), torch.cat([mix, last])
     return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
@@ -92,7 +92,7 @@ class PruMerge(VisionStrategy):
     by their attention a; one more token is the weighted sum of all that is not in S.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388.
-    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``reading="code"``,
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``variant="code"``,
         the quartiles alone, which are those of the image, where the code pools its whole batch.
 
     Attributes:
@@ -100,7 +100,7 @@ class PruMerge(VisionStrategy):
             and the remainder. As many as there are patches, or more, keeps all, with no remainder.
         block: The encoder block whose keys and attention are read.
         neighbours: Tokens that each kept one takes in, k.
-        reading: ``paper``: weights are normalised to an average that includes the token itself, and
+        variant: ``paper``: weights are normalised to an average that includes the token itself, and
             attention is the mean of the model's heads. ``code``: weights are not normalised, the
             token's own is one, and attention is softmax(q k^T / sqrt(C)) over all C channels, as of
             a single head.
@@ -109,32 +109,32 @@ class PruMerge(VisionStrategy):
     keep: Kept | None = None
     block: int = -1
     neighbours: Count = 32
-    reading: Reading = "code"
-    at = ("features",)
+    variant: Variant = "code"
+    places = ("features",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
     def normalised(self) -> bool:
-        return self.reading == "paper"
+        return self.variant == "paper"
 
     @property
-    def reads(self) -> tuple[int, ...]:
-        return (self.block,) if self.reading == "paper" else ()
+    def cls_attention_blocks(self) -> tuple[int, ...]:
+        return (self.block,) if self.variant == "paper" else ()
 
     @property
-    def reads_keys(self) -> tuple[int]:
+    def query_key_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score, keys = score_and_keys(view, self.block, self.reading)
+        score, keys = score_and_keys(view, self.block, self.variant)
         if self.keep is None:
             centres = int(outliers(score).sum())
         else:
             centres = len(score) if self.keep >= len(score) else self.keep - 1
         order = ranked(score)
-        return merged(view, score, keys, order[:centres], self.neighbours, self.reading)
+        return merged(view, score, keys, order[:centres], self.neighbours, self.variant)

@@ -10,7 +10,7 @@ from torch import Tensor
 from mustdrop.functional import complement, outliers, ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
-from mustdrop.vision.prumerge import Kept, Reading, merged, score_and_keys
+from mustdrop.vision.prumerge import Kept, Variant, merged, score_and_keys
 
 
 def grid_step(standing_out: int, tokens: int) -> int:
@@ -28,7 +28,7 @@ class PruMergePlus(VisionStrategy):
     """Keep what stands out in [CLS] attention and an even grid, with neighbours merged in.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
-    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``reading="code"``:
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``variant="code"``:
         nothing where ``keep`` is None and the code runs, for one image; its last token is no sample
         of the grid here either. Where none stands out the code divides by zero: here the step is as
         for one. Where all are kept, the code adds a token of zeros: here there is none. Its step of
@@ -42,37 +42,37 @@ class PruMergePlus(VisionStrategy):
             a sixth stand out.
         block: The encoder block whose keys and attention are read.
         neighbours: Tokens that each kept one takes in.
-        reading: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
+        variant: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
     """
 
     keep: Kept | None = None
     block: int = -1
     neighbours: Count = 32
-    reading: Reading = "code"
-    at = ("features",)
+    variant: Variant = "code"
+    places = ("features",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
     def normalised(self) -> bool:
-        return self.reading == "paper"
+        return self.variant == "paper"
 
     @property
-    def reads(self) -> tuple[int, ...]:
-        return (self.block,) if self.reading == "paper" else ()
+    def cls_attention_blocks(self) -> tuple[int, ...]:
+        return (self.block,) if self.variant == "paper" else ()
 
     @property
-    def reads_keys(self) -> tuple[int]:
+    def query_key_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
         facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
-        score, keys = score_and_keys(view, self.block, self.reading)
+        score, keys = score_and_keys(view, self.block, self.variant)
         centres = self._adaptive(score) if self.keep is None else self._fixed(score, self.keep)
-        return merged(view, score, keys, centres, self.neighbours, self.reading)
+        return merged(view, score, keys, centres, self.neighbours, self.variant)
 
     def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
         tokens = len(score)

@@ -59,34 +59,34 @@ class ToMe(VisionStrategy):
     Attributes:
         removed: Tokens that leave in each block, r, the first for block 0; blocks beyond the list
             merge nothing. At most half of the tokens leave, whatever r.
-        proportional: Whether later blocks add log s to their attention scores.
-        weighted: Whether averages are weighted by s. False, with ``proportional`` false as well, is
-            the port of ModelTC/LightCompress (9701d035), which forgets sizes.
+        proportional_attention: Whether later blocks add log s to their attention scores.
+        weighted: Whether averages are weighted by s. With this and ``proportional_attention``
+            false it is the port of ModelTC/LightCompress (9701d035), which forgets sizes.
     """
 
-    removed: Sequence[Count]
-    proportional: bool = True
+    merged_per_block: Sequence[Count]
+    proportional_attention: bool = True
     weighted: bool = True
     inside_block = True
 
     def __post_init__(self) -> None:
         require_fields(self)
-        if self.proportional and not self.weighted:
+        if self.proportional_attention and not self.weighted:
             raise ValueError(
                 "ToMe.weighted=False forgets how many patches a token has, "
-                "which proportional=True needs"
+                "which proportional_attention=True needs"
             )
 
     @property
-    def at(self) -> tuple[int, ...]:
-        return tuple(block for block, count in enumerate(self.removed) if count)
+    def places(self) -> tuple[int, ...]:
+        return tuple(block for block, count in enumerate(self.merged_per_block) if count)
 
     @property
-    def reads_keys(self) -> tuple[int, ...]:
-        return self.at
+    def query_key_blocks(self) -> tuple[int, ...]:
+        return self.places
 
     def check(self, facts: ModelFacts) -> None:
-        last = max(self.at, default=0)
+        last = max(self.places, default=0)
         if facts.block(last) > facts.feature_block:
             raise ValueError(
                 f"the projector reads block {facts.feature_block}; what merges in block {last} "
@@ -98,8 +98,10 @@ class ToMe(VisionStrategy):
         metric = key_metric(view.queries_keys(view.block)[1])
         cls, tokens = int(view.has_cls), len(view.sizes)
         first, second = len(metric[::2]), len(metric[1::2])
-        view.spend(first * second * metric.shape[1])
-        stay, leave, partner = bipartite_matching(metric, self.removed[view.block], view.has_cls)
+        view.count_macs(first * second * metric.shape[1])
+        stay, leave, partner = bipartite_matching(
+            metric, self.merged_per_block[view.block], view.has_cls
+        )
         if not len(leave):
             return Reduction(torch.arange(tokens, device=metric.device), None, view.sizes)
         # [CLS] stands in front and always stays: it is the first of A, and no token of the view

@@ -65,18 +65,18 @@ class VisionZip(VisionStrategy):
     dominant: Annotated[int, Within("1 or more, as [CLS] counts", 1.0)]
     contextual: Count
     block: int = -2
-    at = ("features",)
+    places = ("features",)
     normalised = False
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
-    def reads(self) -> tuple[int]:
+    def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
 
     @property
-    def reads_keys(self) -> tuple[int]:
+    def query_key_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
@@ -90,7 +90,7 @@ class VisionZip(VisionStrategy):
         keys = view.queries_keys(self.block)[1]
         dominant = top_keep(score, self.dominant - 1)
         rest = complement(dominant, tokens)
-        view.spend(len(rest) * count * keys.shape[-1])
+        view.count_macs(len(rest) * count * keys.shape[-1])
         targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
         patches = torch.cat([dominant, rest[targets]])
         unplaced = complement(patches, tokens)

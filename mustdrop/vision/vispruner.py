@@ -22,7 +22,7 @@ from mustdrop.strategy import (
 PER_STEP = 8  # duplicates weeded out at a time
 
 
-def weeded(
+def without_duplicates(
     similarity: Float[Tensor, "tokens tokens"], listed: Int[Tensor, " listed"], keep: int
 ) -> Int[Tensor, " kept"]:
     """``keep`` of the listed tokens: those least like another leave last.
@@ -57,15 +57,15 @@ class VisPruner(VisionStrategy):
     """
 
     keep: Count
-    important: Share = 0.5
+    important_ratio: Share = 0.5
     block: int = -2
-    at = ("features",)
+    places = ("features",)
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
-    def reads(self) -> tuple[int]:
+    def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
@@ -75,13 +75,13 @@ class VisPruner(VisionStrategy):
         score = view.cls_attention(self.block).float().mean(0)
         tokens, keep = len(score), min(self.keep, len(score))
         order = ranked(score)
-        important = int(keep * self.important)
+        important = int(keep * self.important_ratio)
         chosen = order[:important]
         if important < keep < tokens:
             hidden = view.hidden.float()
-            view.spend(tokens * hidden.numel())
+            view.count_macs(tokens * hidden.numel())
             unit = F.normalize(hidden, dim=-1)
-            others = weeded(unit @ unit.T, order[important:], keep - important)
+            others = without_duplicates(unit @ unit.T, order[important:], keep - important)
             chosen = torch.cat([chosen, others])
         elif keep == tokens:
             chosen = order

@@ -9,25 +9,27 @@ from torch import Tensor
 
 from mustdrop.strategy import VisionStrategy
 
-Known = Sequence[Mapping[str, Tensor | np.ndarray]]  # one mapping an image
+Annotations = Sequence[Mapping[str, Tensor | np.ndarray]]  # one mapping an image
 
 
-def require_known(vision: VisionStrategy | None, known: Known | None) -> None:
+def require_annotations(vision: VisionStrategy | None, known: Annotations | None) -> None:
     """Check that a strategy which has to be told something is told anything.
 
     Raises:
         ValueError: With what it needs.
     """
-    if vision is not None and vision.needs and known is None:
-        names = ", ".join(vision.needs)
+    if vision is not None and vision.annotations and known is None:
+        names = ", ".join(vision.annotations)
         raise ValueError(
             f"{type(vision).__name__} has to be told {names} of every image, as in "
-            f"attach(model, known=[{{{vision.needs[0]!r}: patches}}]); PocketVQA knows them, real "
-            "benchmarks do not"
+            f"attach(model, annotations=[{{{vision.annotations[0]!r}: patches}}]); PocketVQA knows "
+            "them, real benchmarks do not"
         )
 
 
-def told(known: Known, image: int, name: str, grid: tuple[int, int]) -> Bool[Tensor, " patches"]:
+def annotated(
+    known: Annotations, image: int, name: str, grid: tuple[int, int]
+) -> Bool[Tensor, " patches"]:
     """The patches of one image that are marked by a name, in raster order.
 
     Raises:

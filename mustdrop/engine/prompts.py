@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
-from mustdrop.ledger import Source, TokenLedger
+from mustdrop.ledger import TokenLedger, TokenSources
 from mustdrop.models import OFF_GRID, ModelAdapter
 from mustdrop.reduction import Reduction
 
@@ -112,12 +112,12 @@ def arrange(
                 alive=torch.arange(tokens, device=device),
                 position=position,
                 vision=slice(int(where[0]), int(where[0]) + count) if one_run else where.to(device),
-                run=run.to(device),
+                segment=run.to(device),
                 tags=adapter.tags(images).to(device),
                 sizes=torch.ones(count, device=device),
                 protected=torch.zeros(count, dtype=torch.bool, device=device),
-                other=tokens - count,
-                text=tokens - 1 - int(where[-1]) if count else tokens,
+                other_count=tokens - count,
+                trailing_text=tokens - 1 - int(where[-1]) if count else tokens,
                 images=images,
                 first=position[0],
                 last=position[-1],
@@ -214,8 +214,8 @@ def _enter(
         mixed = [None, None] if whole is None else [whole.mix, whole.cls]
         mix, cls = (None if part is None else part.to(device)[shown] for part in mixed)
         prompt.ledger.encoder.append(dict(image.blocks))
-        prompt.ledger.encoder_spent += image.spent
-        source = Source(adapter.facts.grid, vision[slot], cells[shown], mix, cls)
+        prompt.ledger.encoder_decision_macs += image.spent
+        source = TokenSources(adapter.facts.grid, vision[slot], cells[shown], mix, cls)
         prompt.ledger.sources.append(source)
     prompt.protected, prompt.tags = protected, tags.to(device)
     prompt.ledger.protected[vision] = protected

@@ -18,7 +18,7 @@ from mustdrop.models import ModelAdapter
 
 
 @dataclass(eq=False)
-class DecodeGaze:
+class DecodeAttentionRecorder:
     """Attention of the tokens decoded since the last prefill.
 
     Attributes:
@@ -48,9 +48,9 @@ class DecodeGaze:
 
 
 @contextmanager
-def decode_gaze(adapter: ModelAdapter) -> Iterator[DecodeGaze]:
+def record_decode_attention(adapter: ModelAdapter) -> Iterator[DecodeAttentionRecorder]:
     """Watch what the model decodes while the context is open; open it around a dropper's."""
-    gaze = DecodeGaze()
+    gaze = DecodeAttentionRecorder()
     probes = {layer.self_attn: partial(gaze._probe, at) for at, layer in enumerate(adapter.layers)}
     with attention_tap(probes):
         yield gaze
