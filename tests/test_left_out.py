@@ -90,9 +90,9 @@ SPOILT = [
     (line_7(lambda line: ""), "samples.jsonl, line 7: "),
     (line_7(lambda line: "[1, 2]"), "samples.jsonl, line 7: "),
     (line_7(lambda line: "\x00" * 40), "samples.jsonl, line 7: "),
-    (without("scores"), "line 7: no whole sample .*scores"),
-    (without("target"), "line 7: no whole sample .*target"),
-    (without("vision_tokens"), "line 7: no whole sample .*vision_tokens"),
+    (without("scores"), "line 7: the sample is incomplete .*scores"),
+    (without("target"), "line 7: the sample is incomplete .*target"),
+    (without("vision_tokens"), "line 7: the sample is incomplete .*vision_tokens"),
     (line_7(lambda line: json.dumps({**line, "vision_tokens": None})), "line 7: .*vision_tokens"),
     (line_7(lambda line: json.dumps({**line, "vision_tokens": []})), "line 7: .*vision_tokens"),
     (line_7(lambda line: json.dumps({**line, "controls": {"flat_grid": [1]}})), "line 7: "),
@@ -116,8 +116,11 @@ SPOILT = [
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (break_samples, "40 samples are on record, 39 are there"),
-        (lambda folder: (folder / "samples.jsonl").unlink(), "40 samples are on record, 0 are"),
+        (break_samples, "the record says 40 samples, the file has 39"),
+        (
+            lambda folder: (folder / "samples.jsonl").unlink(),
+            "the record says 40 samples, the file has 0",
+        ),
         (break_record, "torn"),
         (change("schema", 0), "expected a record of schema 1, got 0"),
         (change("metric", "anls"), r"line 1: .* no score 'anls', it has \['exact_match'\]"),
@@ -138,7 +141,7 @@ def test_a_torn_run_costs_its_own_row_and_is_named(root, capsys, spoil, message)
     assert str(folder) in told.err and "vanilla" in told.out
     for method in ("vanilla", "random"):
         shutil.rmtree(root / "e" / "pocket" / method)
-    with pytest.raises(ValueError, match="no run is left, all are torn"):
+    with pytest.raises(ValueError, match="no run can be read, all are torn"):
         summary(root)
     assert main(["summary", "--runs", str(root)]) == 1
     told = capsys.readouterr().err

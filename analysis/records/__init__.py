@@ -1,1 +1,1 @@
-"""Runs on disk as the analysis reads them: the one room that opens them."""
+"""Readers of finished runs: the only analysis package that opens run folders."""

@@ -1,7 +1,8 @@
-"""The finished cells of a results folder, read and checked. The one file that reads runs.
+"""Read and check the finished runs of a results folder.
 
-A cell is one model x method x budget x benchmark: a record with its samples, which are indexed by
-(task, doc_id), as comparisons pair on that. Knows nothing about tables or figures.
+A run (a cell of a table) is one model x method x budget x benchmark: a record and its samples. The
+samples are indexed by (task, doc_id), on which comparisons pair. Knows nothing about tables or
+figures.
 """
 
 import re
@@ -20,9 +21,9 @@ from mustdrop.runs.folder import SCHEMA, TornFile, read_record, read_samples
 from mustdrop.runs.folder import agree as agree
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
-# What ran beside a method on the same batches, as records name it: in tables.
+# Kinds of control passes on a method's own batches: name in records -> name in tables.
 CONTROL_NAMES = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
-# Fields that every record has.
+# Fields that every record must have.
 FIELDS = (
     "experiment", "model", "benchmark", "method", "preset", "budget", "key", "config", "n", "floor",
     "metric", "counts", "flops_ratio", "kv_bytes", "vanilla_kv_bytes", "fingerprint", "versions",
@@ -31,7 +32,7 @@ FIELDS = (
 
 
 class NothingLeft(ValueError):
-    """No run of a folder can be read."""
+    """None of the runs in a folder can be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +40,13 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        record: Its record.json.
-        metric: The score in ``samples``; None for a cell whose budget could not be reached.
-        samples: One row a sample, indexed by (task, doc_id): score, type, question, target, answer,
-            image (names the picture; None in old runs), seconds, and the lists vision_tokens and
-            resident_tokens with a number a layer. The scores of what ran beside it, seeds
-            averaged: schedule, flat, grid; NaN without.
-        variant: What tells it from other runs of its method at its budget.
+        record: Content of record.json.
+        metric: Name of the score in ``samples``; None if the budget could not be reached.
+        samples: One row per sample, indexed by (task, doc_id): score, type, question, target,
+            answer, image (name of the picture; None in old runs), seconds, and the lists
+            vision_tokens and resident_tokens with one number per layer. The columns schedule, flat
+            and grid hold the scores of the control passes, averaged over seeds; NaN without them.
+        variant: Config entries that distinguish this run from others of its method and budget.
     """
 
     record: dict[str, Any]
@@ -59,51 +60,51 @@ class RunResult:
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """What must agree for two cells to be compared: experiment, model and benchmark."""
+        """Experiment, model and benchmark, which must agree for two runs to be compared."""
         return self["experiment"], self["model"], self["benchmark"]
 
     @property
     def budget(self) -> float | None:
-        """The executed average that was asked for; None where none was."""
+        """Requested executed average; None for a run without a budget."""
         chosen = self["config"].get("budget")
         if chosen:
             return float(chosen["tokens"])
-        found = re.fullmatch(r"t?(\d+(?:\.\d+)?)", str(self["budget"]))
-        return float(found[1]) if found else None
+        match = re.fullmatch(r"t?(\d+(?:\.\d+)?)", str(self["budget"]))
+        return float(match[1]) if match else None
 
     @property
     def executed(self) -> float:
-        """Vision tokens that entered a layer, mean over layers and samples."""
+        """Number of vision tokens that entered a layer, mean over layers and samples."""
         return float(self["counts"]["executed_average"])
 
     @property
     def image(self) -> str | None:
-        """The control on the input image (blank, wrong, ...); None: the image as it is."""
+        """Name of the control on the input image (blank, wrong, ...); None: unchanged image."""
         control = self["config"].get("image")
         return str(control["name"]) if control else None
 
     @property
     def setup(self) -> str:
-        """Code and machine; timings of two setups do not compare."""
+        """Code and machine as text; timings of two setups cannot be compared."""
         parts = [self[name] for name in ("fingerprint", "versions", "hardware")]
-        return " · ".join(text for part in parts if (text := _told(part)))
+        return " · ".join(text for part in parts if (text := _as_text(part)))
 
 
 def load(root: Path | str, metric: str | None = None) -> list[RunResult]:
-    """All finished cells under a folder, vanilla first, then by budget and method.
+    """Read all finished runs under a folder, sorted: vanilla first, then by budget and method.
 
     Args:
-        root: ``outputs`` or any folder in it.
-        metric: The score to read; by default each benchmark's own.
+        root: Results folder: ``outputs`` or any folder in it.
+        metric: Name of the score to read; by default the metric of each benchmark.
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: If nothing under it is finished, no run of it can be read, or a sample has no
-            such score.
+        ValueError: If it contains no finished run, if none of its runs can be read, or if a sample
+            lacks the score.
 
     Warns:
-        LeftOut: Of each run that cannot be read (a torn record or line, fewer samples than its
-            record says, a sample that occurs twice), which is left out.
+        LeftOut: For each run that cannot be read and is left out: a torn record or line, fewer
+            samples than its record says, or a sample that occurs twice.
     """
     root = Path(root)
     if not root.is_dir():
@@ -115,7 +116,7 @@ def load(root: Path | str, metric: str | None = None) -> list[RunResult]:
 
 
 def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunResult]:
-    """The finished cells among these runs, as :func:`load` gives them; none where none is.
+    """Read the finished runs among these folders, as :func:`load` does; may return no run.
 
     Raises:
         ValueError: See :func:`load`.
@@ -133,14 +134,14 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunRes
             reasons.append(error)
     if reasons and not cells:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        raise NothingLeft(f"no run is left, all are torn: {reasons[0]}{more}")
+        raise NothingLeft(f"no run can be read, all are torn: {reasons[0]}{more}")
     for reason in reasons:
         leave_out(reason)
-    return sorted(_tell_apart(cells), key=_order)
+    return sorted(_with_variants(cells), key=_order)
 
 
 def groups(cells: Sequence[RunResult]) -> dict[tuple[str, str, str], list[RunResult]]:
-    """Cells by experiment, model and benchmark."""
+    """Group runs by experiment, model and benchmark."""
     out: dict[tuple[str, str, str], list[RunResult]] = {}
     for cell in cells:
         out.setdefault(cell.group, []).append(cell)
@@ -148,20 +149,20 @@ def groups(cells: Sequence[RunResult]) -> dict[tuple[str, str, str], list[RunRes
 
 
 def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
-    where = Path(record["folder"])
+    folder = Path(record["folder"])
     if record.get("schema") != SCHEMA:
         raise TornFile(
-            where / "record.json",
+            folder / "record.json",
             f"expected a record of schema {SCHEMA}, got {record.get('schema')}",
         )
-    _check(record, where)
+    _check(record, folder)
     if record["floor"] is not None and not record["n"]:
         return RunResult(record, None, pd.DataFrame())
-    # more than n: the run is being extended, and its record tells of the first n
-    lines = read_samples(where)[: record["n"]]
-    path = where / "samples.jsonl"
+    # More than n samples: the run is being extended, and its record covers the first n only.
+    lines = read_samples(folder)[: record["n"]]
+    path = folder / "samples.jsonl"
     if not lines or len(lines) < record["n"]:
-        raise TornFile(path, f"{record['n']} samples are on record, {len(lines)} are there")
+        raise TornFile(path, f"the record says {record['n']} samples, the file has {len(lines)}")
     chosen = metric or record["metric"]
     rows = []
     for number, line in enumerate(lines, 1):
@@ -171,26 +172,26 @@ def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
                 reason = f"sample {doc} has no score {chosen!r}, it has {known}"
                 if metric is None:
                     raise TornFile(path, reason, number)
-                raise ValueError(f"{where}: {reason}")
+                raise ValueError(f"{folder}: {reason}")
             rows.append(_row(line, chosen))
         except (AttributeError, KeyError, TypeError) as error:
-            raise TornFile(path, f"no whole sample ({error!r})", number) from error
+            raise TornFile(path, f"the sample is incomplete ({error!r})", number) from error
         if not isfinite(rows[-1]["score"]):
             raise TornFile(path, f"the score is {rows[-1]['score']}", number)
     frame = pd.DataFrame(rows).set_index(["task", "doc_id"])
     if frame.index.has_duplicates:
-        twice = frame.index.duplicated()
-        which = frame.index[twice][0]
-        reason = f"sample {which[1]} of {which[0]} occurs twice"
-        raise TornFile(path, reason, int(twice.argmax()) + 1)
+        repeated = frame.index.duplicated()
+        task, doc = frame.index[repeated][0]
+        reason = f"sample {doc} of {task} occurs twice"
+        raise TornFile(path, reason, int(repeated.argmax()) + 1)
     return RunResult(record, chosen, frame.astype({"score": float}).sort_index())
 
 
-def _check(record: dict[str, Any], where: Path) -> None:
-    """Refuse a record that lacks what every table needs."""
-    path = where / "record.json"
-    if lacking := [name for name in FIELDS if name not in record]:
-        raise TornFile(path, f"the record lacks {', '.join(lacking)}")
+def _check(record: dict[str, Any], folder: Path) -> None:
+    """Raise TornFile if a record lacks a field that every table needs."""
+    path = folder / "record.json"
+    if missing := [name for name in FIELDS if name not in record]:
+        raise TornFile(path, f"the record lacks {', '.join(missing)}")
     if not isinstance(record["n"], int) or not isinstance(record["config"], dict):
         raise TornFile(path, "the record is damaged: n must be a count, config a mapping")
     counts = record["counts"]
@@ -199,10 +200,10 @@ def _check(record: dict[str, Any], where: Path) -> None:
 
 
 def _row(line: dict[str, Any], metric: str) -> dict[str, Any]:
-    """What tables and figures need of one sample."""
+    """Row of one sample, with the values that tables and figures need."""
     for name in ("vision_tokens", "resident_tokens"):
         if not isinstance(line[name], list) or not line[name]:
-            raise TypeError(f"{name} must be a list with a number a layer, got {line[name]!r:.40}")
+            raise TypeError(f"{name} must have one number per layer, got {line[name]!r:.40}")
     score = line["scores"][metric]
     if not isinstance(score, int | float):
         raise TypeError(f"the score must be a number, got {score!r:.40}")
@@ -211,32 +212,34 @@ def _row(line: dict[str, Any], metric: str) -> dict[str, Any]:
         **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
         **{name: line.get(name) for name in ("type", "image", "seconds")},
         **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
-        **_beside(line.get("controls", {}), metric),
+        **_control_scores(line.get("controls", {}), metric),
     }
 
 
-def _beside(controls: dict[str, Any], metric: str) -> dict[str, float]:
-    """Of one sample, the mean score of each kind of control over its seeds."""
-    found = {}
+def _control_scores(controls: dict[str, Any], metric: str) -> dict[str, float]:
+    """Mean score of each kind of control on one sample, over its seeds; NaN without it."""
+    means = {}
     for kind, name in CONTROL_NAMES.items():
-        scores = [arm["scores"][metric] for arm in controls.get(kind, ())]
-        found[name] = sum(scores) / len(scores) if scores else nan
-    return found
+        scores = [seed["scores"][metric] for seed in controls.get(kind, ())]
+        means[name] = sum(scores) / len(scores) if scores else nan
+    return means
 
 
-def _tell_apart(cells: Sequence[RunResult]) -> list[RunResult]:
-    names: dict[tuple, list[RunResult]] = {}
+def _with_variants(cells: Sequence[RunResult]) -> list[RunResult]:
+    """Runs with their ``variant``, which is empty for a run whose name is unique."""
+    by_name: dict[tuple, list[RunResult]] = {}
     for cell in cells:
-        named = cell.group, cell["method"], cell["budget"], cell.image
-        names.setdefault(named, []).append(cell)
+        name = cell.group, cell["method"], cell["budget"], cell.image
+        by_name.setdefault(name, []).append(cell)
     return [
         replace(cell, variant=variant)
-        for same in names.values()
+        for same in by_name.values()
         for cell, variant in zip(same, variants([c["config"] for c in same]), strict=True)
     ]
 
 
 def _order(cell: RunResult) -> tuple:
+    """Key by which runs are sorted."""
     plain = cell["method"] == "vanilla" and cell.image is None
     rank = (
         not plain,
@@ -249,8 +252,8 @@ def _order(cell: RunResult) -> tuple:
     return *cell.group, *rank, cell["key"]
 
 
-def _told(part: Any) -> str:
-    """A record's field as text: words as they are, mappings by their entries in order."""
+def _as_text(part: Any) -> str:
+    """Field of a record as text; a mapping becomes its entries, sorted by name."""
     if isinstance(part, dict):
         return ", ".join(f"{name} {part[name]}" for name in sorted(part) if part[name] is not None)
     return "" if part is None else str(part)

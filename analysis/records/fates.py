@@ -1,7 +1,7 @@
-"""What became of each patch of an image: merged, key, dropped after a layer, resident in the cache.
+"""Fate of each patch of an image: merged, key, dropped after a layer, resident in the cache.
 
-From the ledger alone. A patch lives as long as some token that carries it does. Knows nothing
-about pictures.
+It is computed from the ledger alone. A patch lives as long as a token that carries it. Knows
+nothing about pictures.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from mustdrop.ledger import TokenLedger
 
 @dataclass(frozen=True, eq=False)
 class Drop:
-    """Tokens of the image leaving after one layer, or after several neighbouring ones shown as one.
+    """Drop of the image's tokens after one layer, or after several neighbouring layers joined.
 
     Attributes:
-        first: The first layer after which any left; -1: before layer 0.
-        last: The last one.
-        before: Tokens before.
-        left: Tokens left.
-        dropped: Patches whose last token left here.
-        alive: Patches that some token carries from here on.
+        first: First layer after which tokens are dropped; -1: before layer 0.
+        last: Last such layer.
+        before: Number of tokens before the drop.
+        left: Number of tokens after the drop.
+        dropped: Patches whose last token is dropped here.
+        alive: Patches that some token still carries after the drop.
     """
 
     first: int
@@ -36,17 +36,17 @@ class Drop:
 
 @dataclass(frozen=True, eq=False)
 class Fates:
-    """The life of one image's patches.
+    """Fate of all patches of one image.
 
     Attributes:
-        grid: Rows and columns of patches.
-        tokens: Tokens the encoder hands to the language model.
-        arrived: Patches that some of them carries.
-        merged: The patches (raster index) of every token that carries more than one.
+        grid: Numbers of rows and columns of patches.
+        tokens: Number of tokens that the encoder passes to the language model.
+        arrived: Patches that some of these tokens carry.
+        merged: Raster indices of the patches of each token that carries more than one.
         key: Patches that key tokens carry.
-        drops: In the order of the layers.
+        drops: Drops in the order of the layers.
         resident: Share of the layers whose KV cache holds the patch while decoding.
-        resident_tokens: Tokens of the image in a layer's cache, mean over layers.
+        resident_tokens: Number of tokens of the image in a layer's cache, mean over layers.
         end: Patches alive in the last layer.
     """
 
@@ -70,21 +70,22 @@ def fates(
     """Follow the patches of one image of a prompt.
 
     Args:
-        ledger: The prompt's record.
-        image: Which image (crop, frame) of the prompt, from 0.
-        grid: Rows and columns of its patches, where the ledger has no sources and the slots are
-            the raster grids of the images one after the other; by default one square grid.
-        most_drops: Neighbouring drops are joined until no more than these remain.
+        ledger: Ledger of the prompt.
+        image: Index of the image (crop, frame) in the prompt.
+        grid: Rows and columns of the patches, needed if the ledger has no sources and the slots
+            are the raster grids of the images one after the other; by default one square grid.
+        most_drops: Largest number of drops in the result; neighbouring drops are joined.
 
     Raises:
-        ValueError: If the ledger has no prefill or no such image, or its slots are no whole grids.
+        ValueError: If the ledger has no prefill or no such image, or if its slots do not form
+            whole grids.
     """
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
-    shape, *found = ledger.image_tokens(image, grid)
-    slots, carries = (_array(one) for one in found)
+    shape, *tensors = ledger.image_tokens(image, grid)
+    slots, carries = map(_array, tensors)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
         return np.asarray(carries[tokens].any(0)).reshape(shape)
@@ -131,5 +132,5 @@ def fates(
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A tensor of any device."""
+    """NumPy copy of a tensor from any device."""
     return tensor.detach().cpu().numpy()

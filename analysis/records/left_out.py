@@ -1,6 +1,6 @@
-"""Files of runs that cannot be read: each costs its own run or sample, and a warning that names it.
+"""Warnings about files that cannot be read; only the run or sample of such a file is left out.
 
-Knows nothing about what is in them.
+Knows nothing about the content of the files.
 """
 
 import sys
@@ -11,33 +11,33 @@ from typing import Any
 
 
 class LeftOut(UserWarning):
-    """Something on disk was left out, since it cannot be read."""
+    """A file was left out because it cannot be read."""
 
 
 def leave_out(reason: object) -> None:
-    """Warn that something is left out.
+    """Warn that a file is left out.
 
     Args:
-        reason: The file, the line where there is one, and what is wrong with it.
+        reason: Name of the file, the line if known, and the fault.
     """
     warnings.warn(f"left out: {reason}", LeftOut, stacklevel=3)
 
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Inside it, what is left out is one line on standard error, once, as a command says it."""
-    said: set[str] = set()
+    """Print each ``LeftOut`` warning in the context as one line on standard error, once."""
+    printed: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", LeftOut)
-        others = warnings.showwarning
+        original = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *args: Any, **more: Any) -> None:
             if issubclass(category, LeftOut):
-                if str(message) not in said:
+                if str(message) not in printed:
                     print(message, file=sys.stderr)
-                said.add(str(message))
+                printed.add(str(message))
             else:
-                others(message, category, *where, **more)
+                original(message, category, *args, **more)
 
         warnings.showwarning = show
         yield

@@ -1,10 +1,10 @@
-"""Sample logs of lmms-eval, of any model and anyone's run, as scores that pair by document.
+"""Read sample logs of lmms-eval, of any model, as scores that are paired by document.
 
-Reads ``<date>_samples_<task>.jsonl`` as ``--log_samples`` writes it: a line a document, a metric
-per key, a number or a mapping with a number under ``score``. lmms-eval before 0.7 keeps the
-document in the line; 0.7 leaves it out, so what names a document's image comes from there, from
-the metric's mapping (MME's ``question_id`` is its picture), or from a table of the documents.
-Knows no run folders of ours, and compares nothing.
+A log ``<date>_samples_<task>.jsonl``, written by ``--log_samples``, has one line per document and
+one key per metric, whose value is a number or a mapping with a number under ``score``. lmms-eval
+before 0.7 keeps the document in the line, and 0.7 leaves it out. The name of a document's image
+therefore comes from the document, from the mapping of the metric (MME's ``question_id`` is its
+picture), or from a table of the documents. Knows nothing about our run folders or comparisons.
 """
 
 import json
@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-# What a line says beside its metrics.
+# Keys of a line that are not metrics.
 PLAIN = {
     "doc_id", "doc", "doc_hash", "prompt_hash", "target_hash", "target", "arguments", "input",
     "resps", "filtered_resps", "token_counts", "input_media", "submission",
 }  # fmt: skip
-# Aggregates that are no mean over documents, though a number stands by each.
+# Metrics whose aggregate is not a mean over documents, although each document has a number.
 NO_MEAN = re.compile(r"f1|precision|recall|yes_ratio|bleu|matthews|mcc")
 READERS = {
     ".jsonl": lambda path: pd.read_json(path, lines=True),
@@ -37,24 +37,24 @@ def read_log(
     cluster: str | None = None,
     documents: Path | str | None = None,
 ) -> pd.DataFrame:
-    """The scores of one task's log, indexed by (task, doc_id) as the samples of a run are.
+    """Read the scores of one task's log, indexed by (task, doc_id) like the samples of a run.
 
     Args:
-        path: The log.
-        metric: Which score; may be left out where there is only one.
-        cluster: The field that names a document's image, such as ``image_id``.
-        documents: A table (jsonl, json, csv, parquet) with that field whose row number is the
-            document's id, for logs that leave documents out.
+        path: Log file.
+        metric: Name of the score; optional if the log has only one.
+        cluster: Name of the field that identifies a document's image, such as ``image_id``.
+        documents: Table (jsonl, json, csv, parquet) with that field, whose row number is the id of
+            the document; for logs without documents.
 
     Returns:
-        score, image (None without ``cluster``), prompt, target and answer as logged. Not its
-        ``doc_hash``, which is one and the same for all, or differs with each run. A document
-        without the metric is left out, as aggregation leaves it out (MME's two halves).
+        Table of score, image (None without ``cluster``), prompt, target and answer as logged. The
+        ``doc_hash`` is not used: it is the same for all documents, or differs with each run.
+        Documents without the metric are left out, as aggregation does (MME's two halves).
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If it is no such log, has no such metric, or one that is no mean over documents,
-            a document occurs twice, or the field is nowhere.
+        ValueError: If the file is not such a log, if the metric is missing or is not a mean over
+            documents, if a document occurs twice, or if the field is missing.
     """
     path = Path(path)
     lines = _lines(path)
@@ -74,17 +74,19 @@ def read_log(
         for line, image in zip(scored, images, strict=True)
     ).set_index(["task", "doc_id"])
     if frame.index.has_duplicates:
-        twice = frame.index[frame.index.duplicated()][0][1]
-        raise ValueError(f"{path}: document {twice} occurs twice: one run and one filter, please")
+        repeated = frame.index[frame.index.duplicated()][0][1]
+        raise ValueError(
+            f"{path}: document {repeated} occurs twice: expected the log of one run and one filter"
+        )
     return frame.sort_index()
 
 
 def metrics_of(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics of a log that have a number per document whose mean means something."""
-    named = dict.fromkeys(name for line in lines for name in line if name not in PLAIN)
+    """Names of the metrics that have a number per document and are a mean over documents."""
+    keys = dict.fromkeys(name for line in lines for name in line if name not in PLAIN)
     return [
         name
-        for name in named
+        for name in keys
         if not NO_MEAN.search(name.lower())
         and all(_number(line[name]) is not None for line in lines if line.get(name) is not None)
     ]
@@ -94,14 +96,14 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no sample log {path}")
     lines = []
-    # not str.splitlines: lmms-eval writes U+2028, U+2029 and U+0085 as they are, inside of a line
+    # str.splitlines would split at U+2028, U+2029 and U+0085, which lmms-eval writes inside a line.
     for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
         try:
             if text.strip():
                 lines.append(json.loads(text))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(
-                f"{path}, line {number}: no JSON-lines file as --log_samples writes: {error}"
+                f"{path}, line {number}: expected JSON lines as --log_samples writes them: {error}"
             ) from error
     if not lines or not all(isinstance(line, dict) and "doc_id" in line for line in lines):
         raise ValueError(f"{path}: expected lines with a doc_id, as --log_samples writes them")
@@ -112,28 +114,33 @@ def _metric(path: Path, lines: Sequence[Mapping[str, Any]], metric: str | None) 
     known = metrics_of(lines)
     if metric is None:
         if len(known) != 1:
-            raise ValueError(f"{path}: name a metric, one of {known}")
+            raise ValueError(f"{path}: expected a metric, one of {known}")
         return known[0]
     if metric in known:
         return metric
     if not any(metric in line for line in lines):
         raise ValueError(f"{path}: expected a metric of {known}, got {metric!r}")
-    why = (
-        "is no mean over documents" if NO_MEAN.search(metric.lower()) else "has no number for each"
+    reason = (
+        "is not a mean over documents"
+        if NO_MEAN.search(metric.lower())
+        else "has no number for each document"
     )
-    raise ValueError(f"{path}: {metric!r} {why}, so documents cannot be paired on it: use {known}")
+    raise ValueError(f"{path}: {metric!r} {reason}, so it cannot be paired: use one of {known}")
 
 
 def _number(value: Any) -> float | None:
-    """A document's score: a number, or the ``score`` of a mapping."""
-    found = value.get("score") if isinstance(value, Mapping) else value
-    return float(found) if isinstance(found, int | float) else None
+    """Score of a document: a number, or the ``score`` of a mapping; None if it is not a number."""
+    score = value.get("score") if isinstance(value, Mapping) else value
+    return float(score) if isinstance(score, int | float) else None
 
 
 def _score(path: Path, line: Mapping[str, Any], metric: str) -> float:
     score = _number(line[metric])
     if score is None or not isfinite(score):
-        raise ValueError(f"{path}: document {line['doc_id']} has {metric} {line[metric]!r}")
+        raise ValueError(
+            f"{path}: expected a finite {metric} for document {line['doc_id']}, "
+            f"got {line[metric]!r}"
+        )
     return score
 
 
@@ -148,24 +155,31 @@ def _images(
         return [None] * len(lines)
     if documents is not None:
         column = _column(Path(documents), field)
-        most = max(int(line["doc_id"]) for line in lines)
-        if most >= len(column):
-            raise ValueError(f"{documents} has {len(column)} rows, and {path} document {most}")
+        largest = max(int(line["doc_id"]) for line in lines)
+        if largest >= len(column):
+            raise ValueError(
+                f"{documents} has {len(column)} rows, but {path} has document {largest}"
+            )
         return [str(column[int(line["doc_id"])]) for line in lines]
-    # the document first, where the log has it; then what the metric says of it
-    places = [[line.get("doc"), line[metric], line] for line in lines]
-    found = [_first(inside, field) for inside in places]
-    if None in found:
-        told = [name for each in places[0][:2] if isinstance(each, Mapping) for name in each]
+    # The document has precedence, if the log contains it; then the mapping of the metric.
+    sources = [[line.get("doc"), line[metric], line] for line in lines]
+    images = [_first(mappings, field) for mappings in sources]
+    if None in images:
+        known = [
+            name for source in sources[0][:2] if isinstance(source, Mapping) for name in source
+        ]
         raise ValueError(
-            f"{path}: no field {field!r} names the image of every document; there are "
-            f"{told or 'none'}. lmms-eval 0.7 logs no documents: give a table of them (--documents)"
+            f"{path}: expected a field {field!r} in every document, got fields {known or 'none'}. "
+            "lmms-eval 0.7 logs no documents: give a table of them (--documents)"
         )
-    return found
+    return images
 
 
-def _first(places: Sequence[Any], field: str) -> str | None:
-    values = [place[field] for place in places if isinstance(place, Mapping) and field in place]
+def _first(mappings: Sequence[Any], field: str) -> str | None:
+    """Value of the field in the first of the mappings that has it."""
+    values = [
+        source[field] for source in mappings if isinstance(source, Mapping) and field in source
+    ]
     return str(values[0]) if values else None
 
 
@@ -181,6 +195,6 @@ def _column(path: Path, field: str) -> list[Any]:
 
 
 def _task(path: Path) -> str:
-    """``gqa`` of ``20260101_120000_samples_gqa.jsonl``."""
-    found = re.search(r"(?:^|_)samples_(.+)$", path.stem)
-    return found[1] if found else path.stem
+    """Task of a log: ``gqa`` for ``20260101_120000_samples_gqa.jsonl``."""
+    match = re.search(r"(?:^|_)samples_(.+)$", path.stem)
+    return match[1] if match else path.stem

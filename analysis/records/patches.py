@@ -1,7 +1,8 @@
-"""Why each patch of a traced picture left or stayed: when, in which token, by which test.
+"""Reason why each patch of a traced image was dropped or kept: when, in which token, by which test.
 
-One row of numbers a patch, small enough to keep for every sample. A patch lives as long as some
-token that carries it, and its token is the one that lives longest. Knows nothing about pictures.
+The result is one row of numbers per patch, small enough to keep for every sample. A patch lives as
+long as a token that carries it; its token is the one that lives longest. Knows nothing about
+pictures.
 """
 
 from dataclasses import dataclass
@@ -14,46 +15,48 @@ from torch import Tensor
 
 from mustdrop.runs.trace import TextAttention, Trace
 
-ENCODER = -2  # left in the vision encoder: no token carries the patch
-NOBODY = -1
+ENCODER = -2  # dropped in the vision encoder: no token carries the patch
+NO_INDEX = -1
 
 
 class Reason(IntEnum):
-    """What decided about a token.
+    """Reason why a token was dropped or kept.
 
-    A token is dropped when every test in use says so: the global one (its share of all attention,
-    gamma) and the individual one (the attention of the word that looks at it most, alpha).
+    A token is dropped if it fails every test in use. The global test compares its share of all
+    attention with gamma, the individual test its largest attention from one word with alpha.
     """
 
-    UNKNOWN = 0  # no threshold is in use, or nothing was traced when it was decided
+    UNKNOWN = 0  # no threshold is in use, or the decision was not traced
     FAILED_BOTH = 1
     FAILED_GLOBAL = 2  # the individual test is not in use
     FAILED_INDIVIDUAL = 3  # the global test is not in use
     PASSED_BOTH = 4
-    PASSED_GLOBAL = 5  # the individual test, if in use, was failed
-    PASSED_INDIVIDUAL = 6
-    KEY = 7  # a key token, never dropped, whatever the tests say
-    FEWEST = 8  # failed what is in use and stayed all the same: the fewest that must remain
+    PASSED_GLOBAL = 5  # failed the individual test, if it is in use
+    PASSED_INDIVIDUAL = 6  # failed the global test, if it is in use
+    KEY = 7  # a key token, which is never dropped by a test
+    FEWEST = 8  # failed every test in use, but kept to reach the smallest allowed number of tokens
 
 
 @dataclass(frozen=True, eq=False)
 class PatchFates:
-    """What became of each patch of one image, in raster order.
+    """Fate of each patch of one image, in raster order.
 
     Attributes:
-        grid: Rows and columns.
-        depth: Decoder layers.
-        tokens: Tokens that the encoder hands on.
-        left: The layer after which it left: -2 in the encoder, -1 before layer 0, ``depth`` never.
-        token: The token that carries it longest (the first of equals), counted from 0 in the order
-            in which the encoder hands tokens on; -1: none.
-        carried: Patches that this token carries; 0: none.
-        key: Whether a key token carries it.
-        reason: What decided about its token: when it left or, if it stayed, the last time.
-        share: That token's share of all attention from text to vision then; NaN: not traced.
-        largest: The attention of the word that looked at it most then; NaN: not traced.
-        word: Which of ``Trace.words`` that is; -1: not traced.
-        resident: Layers whose KV cache holds the patch while decoding.
+        grid: Numbers of rows and columns.
+        depth: Number of decoder layers.
+        tokens: Number of tokens that the encoder passes on.
+        left: Layer after which the patch is dropped: -2 in the encoder, -1 before layer 0,
+            ``depth`` never.
+        token: Index of the token that carries the patch longest (the first of equals), in the
+            order of the encoder's output; -1: none.
+        carried: Number of patches that this token carries; 0: no token.
+        key: Whether a key token carries the patch.
+        reason: Reason of the decision that dropped the token, or of the last one that kept it.
+        share: Share of the token in all attention from text to vision at that decision; NaN: not
+            traced.
+        largest: Largest attention from one word to the token at that decision; NaN: not traced.
+        word: Index of that word in ``Trace.words``; -1: not traced.
+        resident: Number of layers whose KV cache holds the patch while decoding.
     """
 
     grid: tuple[int, int]
@@ -74,88 +77,90 @@ def patch_fates(trace: Trace, image: int = 0, grid: tuple[int, int] | None = Non
     """Follow each patch of one image of a traced prompt.
 
     Args:
-        trace: The sample's; a ledger alone tells when a patch left and not why.
-        image: Which image (crop, frame) of the prompt, from 0.
+        trace: Trace of the sample; a ledger alone says when a patch was dropped, but not why.
+        image: Index of the image (crop, frame) in the prompt.
         grid: See :meth:`mustdrop.ledger.TokenLedger.tokens`.
 
     Raises:
-        ValueError: If the ledger has no prefill or no such image, or its slots are no whole grids.
+        ValueError: If the ledger has no prefill or no such image, or if its slots do not form
+            whole grids.
 
     Source: the tests are MustDrop's, arXiv:2411.10803, Eq. 8-10.
     """
     ledger = trace.ledger
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
-    shape, *found = ledger.image_tokens(image, grid)
-    slots, carries = (_array(one) for one in found)
+    shape, *tensors = ledger.image_tokens(image, grid)
+    slots, carries = map(_array, tensors)
     depth = ledger.depth
     entered = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(depth)]
-    # what once left never comes back: a token that entered so many layers left after the last
-    left = sum((there.astype(np.int64) for there in entered), np.full(len(slots), -1))
+    # A dropped token never returns, so the count of layers that it entered gives its last layer.
+    left = sum((present.astype(np.int64) for present in entered), np.full(len(slots), -1))
     left[left == depth - 1] = depth
     protected = _array(ledger.protected)[slots]
-    reason, share, largest, word = _decided(trace, slots, left, protected)
-    alone = carries.any(0)
-    # argmax is the first of equals; a patch that no token carries gets a token, overwritten below
+    reason, share, largest, word = _decisions(trace, slots, left, protected)
+    arrived = carries.any(0)
+    # argmax gives the first of equals; it is meaningless where no token carries the patch, and such
+    # entries are overwritten below
     token = np.where(carries, left[:, None], ENCODER).argmax(0)
     resident = np.zeros(carries.shape[1], dtype=np.int64)
-    for held in ledger.cached.values():
-        resident += np.asarray(carries[np.isin(slots, _array(held))].any(0))
+    for cached in ledger.cached.values():
+        resident += np.asarray(carries[np.isin(slots, _array(cached))].any(0))
 
     def of_token(values: np.ndarray, none: float) -> np.ndarray:
-        return np.where(alone, values[token], none).astype(values.dtype)
+        return np.where(arrived, values[token], none).astype(values.dtype)
 
     return PatchFates(
         grid=shape,
         depth=depth,
         tokens=len(slots),
         left=of_token(left, ENCODER),
-        token=np.where(alone, token, NOBODY),
+        token=np.where(arrived, token, NO_INDEX),
         carried=of_token(carries.sum(1), 0),
         key=np.asarray(carries[protected].any(0)),
         reason=of_token(reason, Reason.UNKNOWN),
         share=of_token(share, nan),
         largest=of_token(largest, nan),
-        word=of_token(word, NOBODY),
+        word=of_token(word, NO_INDEX),
         resident=resident,
     )
 
 
-def _decided(
+def _decisions(
     trace: Trace,
     slots: Int[np.ndarray, " tokens"],
     left: Int[np.ndarray, " tokens"],
     protected: Bool[np.ndarray, " tokens"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per token reason, share, largest attention and word, of the look that decided about it."""
+    """Reason, share, largest attention and word of each token, at the decision about it."""
     stayed = left == trace.ledger.depth
     reason = np.full(len(slots), Reason.UNKNOWN, dtype=np.int64)
     share, largest = np.full(len(slots), nan), np.full(len(slots), nan)
-    word = np.full(len(slots), NOBODY, dtype=np.int64)
-    for layer, look in sorted(trace.text_attention.items()):
-        # later looks overwrite earlier ones of those that stayed
-        asked = np.isin(slots, look.positions) & ((left == layer) | stayed)
-        order = np.argsort(look.positions)
-        place = order[np.searchsorted(look.positions, slots[asked], sorter=order)]
-        share[asked], largest[asked] = look.share[place], look.largest[place]
-        word[asked] = look.word[place]
-        reason[asked] = _reasons(trace, look, place, stayed[asked])
+    word = np.full(len(slots), NO_INDEX, dtype=np.int64)
+    for layer, attention in sorted(trace.text_attention.items()):
+        # For a token that is never dropped, a later layer overwrites an earlier one.
+        judged = np.isin(slots, attention.positions) & ((left == layer) | stayed)
+        order = np.argsort(attention.positions)
+        index = order[np.searchsorted(attention.positions, slots[judged], sorter=order)]
+        share[judged], largest[judged] = attention.share[index], attention.largest[index]
+        word[judged] = attention.word[index]
+        reason[judged] = _reasons(trace, attention, index, stayed[judged])
     reason[stayed & protected] = Reason.KEY
     return reason, share, largest, word
 
 
 def _reasons(
     trace: Trace,
-    look: TextAttention,
-    place: Int[np.ndarray, " tokens"],
+    attention: TextAttention,
+    index: Int[np.ndarray, " tokens"],
     stayed: Bool[np.ndarray, " tokens"],
 ) -> Int[np.ndarray, " tokens"]:
-    """What the tests in use said of these tokens of a look."""
+    """Results of the tests in use for the tokens at these indices of a layer's attention."""
     use_global, use_individual = not isnan(trace.gamma), not isnan(trace.alpha)
     if not (use_global or use_individual):
-        return np.full(len(place), Reason.UNKNOWN, dtype=np.int64)
-    passed_global = (look.share[place] > trace.gamma) & use_global
-    passed_individual = (look.largest[place] >= trace.alpha) & use_individual
+        return np.full(len(index), Reason.UNKNOWN, dtype=np.int64)
+    passed_global = (attention.share[index] > trace.gamma) & use_global
+    passed_individual = (attention.largest[index] >= trace.alpha) & use_individual
     kept = np.select(
         [passed_global & passed_individual, passed_global, passed_individual],
         [Reason.PASSED_BOTH, Reason.PASSED_GLOBAL, Reason.PASSED_INDIVIDUAL],
@@ -166,11 +171,11 @@ def _reasons(
         else Reason.FAILED_GLOBAL if use_global
         else Reason.FAILED_INDIVIDUAL
     )  # fmt: skip
-    # a token that left although a test was passed left by some other rule
-    gone = np.where(kept == Reason.FEWEST, failed, Reason.UNKNOWN)
-    return np.where(stayed, kept, gone)
+    # A token that was dropped although it passed a test was dropped by another rule.
+    dropped = np.where(kept == Reason.FEWEST, failed, Reason.UNKNOWN)
+    return np.where(stayed, kept, dropped)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    """A tensor of any device."""
+    """NumPy copy of a tensor from any device."""
     return tensor.detach().cpu().numpy()

@@ -1,6 +1,6 @@
-"""The finished runs under several results folders, each once.
+"""Read the finished runs under several results folders, each run once.
 
-Knows nothing about what is made of them.
+Knows nothing about how they are used.
 """
 
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ from analysis.records.left_out import leave_out
 
 
 def load_each(roots: Sequence[Path], metric: str | None = None) -> list[RunResult]:
-    """The runs under all these folders, which may lie in one another.
+    """Read the finished runs under these folders, each run once.
 
     Args:
-        roots: Folders of runs.
-        metric: The score to read; by default each benchmark's own.
+        roots: Folders of runs; one may contain another.
+        metric: Name of the score to read; by default the metric of each benchmark.
 
     Raises:
         FileNotFoundError: If a folder is missing.
-        ValueError: See :func:`analysis.records.cells.load`; that no run can be read counts only
-            where no folder has another.
+        ValueError: See :func:`analysis.records.cells.load`; a folder without a readable run is an
+            error only if no other folder has one.
 
     Warns:
         LeftOut: See :func:`analysis.records.cells.load`.
     """
-    found: dict[Path, RunResult] = {}
+    cells: dict[Path, RunResult] = {}
     empty = []
     for root in roots:
         try:
-            found |= {Path(cell["folder"]).resolve(): cell for cell in load(root, metric)}
+            cells |= {Path(cell["folder"]).resolve(): cell for cell in load(root, metric)}
         except NothingLeft as error:
             empty.append(error)
-    if empty and not found:
+    if empty and not cells:
         raise empty[0]
     for error in empty:
         leave_out(error)
-    return list(found.values())
+    return list(cells.values())

@@ -1,6 +1,6 @@
-"""The traces of a run as the analysis reads them: one that is torn is left out with a warning.
+"""Read the traces of a run; a torn trace is left out with a warning.
 
-Knows nothing about what is in a trace.
+Knows nothing about the content of a trace.
 """
 
 from pathlib import Path
@@ -11,12 +11,12 @@ from mustdrop.runs.trace import Trace
 
 
 def read_trace(folder: Path | str, doc_id: int) -> Trace | None:
-    """The trace of one sample of a run; None where there is none, or none that can be read."""
+    """Trace of one sample of a run; None if it is missing or cannot be read."""
     path = trace_path(Path(folder), doc_id)
     if not path.exists():
         return None
     try:
         return Trace.load(path)
     except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
-        leave_out(error if str(path) in str(error) else f"{path} is no trace: {error!r}")
+        leave_out(error if str(path) in str(error) else f"{path} is not a trace: {error!r}")
         return None

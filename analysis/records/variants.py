@@ -1,4 +1,4 @@
-"""What tells runs of one method at one budget apart: in which entries their configs differ.
+"""Config entries in which runs of one method and budget differ.
 
 Knows nothing about results.
 """
@@ -10,45 +10,49 @@ from mustdrop.runs.folder import UNKEYED
 
 
 def variants(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each config the entries that others lack, as ``prefill.gamma=0.002, seed=1``.
+    """Entries of each config that differ between the configs, as ``prefill.gamma=0.002, seed=1``.
 
-    What changes no result is left out, and so are the stages' copies under ``dropper``.
+    Entries that cannot change a result and copies of the stages in ``dropper`` are left out.
     """
-    asked = [_asked(config) for config in configs]
-    entries = dict(_differences("", asked))
-    told = {
+    relevant = [_relevant(config) for config in configs]
+    entries = dict(_differences("", relevant))
+    shown = {
         path: values
         for path, values in entries.items()
         if not (path.startswith("dropper.") and path.removeprefix("dropper.") in entries)
     }
     return [
-        ", ".join(f"{path}={_short(values[place])}" for path, values in told.items())
-        for place in range(len(asked))
+        ", ".join(f"{path}={_short(values[index])}" for path, values in shown.items())
+        for index in range(len(relevant))
     ]
 
 
 def alike(first: Mapping[str, Any], second: Mapping[str, Any], but: Sequence[str] = ()) -> bool:
-    """Whether two configs ask for the same answers, entries of these names aside, at any depth."""
-    left_out = (*but, "controls")  # what runs beside a method changes no answer of its own
-    ours, theirs = (_without(_asked(config), left_out) for config in (first, second))
+    """Whether two configs request the same answers; entries named in ``but`` are ignored."""
+    ignored = (*but, "controls")  # control passes do not change the answers of the method itself
+    ours, theirs = (_without(_relevant(config), ignored) for config in (first, second))
     return ours == theirs
 
 
 def _without(value: Any, names: Sequence[str]) -> Any:
+    """Copy of a config without the entries of these names, at any depth."""
     if not isinstance(value, Mapping):
         return value
-    return {name: _without(each, names) for name, each in value.items() if name not in names}
+    return {name: _without(entry, names) for name, entry in value.items() if name not in names}
 
 
-def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what may change without making it another run."""
-    asked = {name: value for name, value in config.items() if name not in (*UNKEYED, "batch_size")}
-    limited = asked.get("benchmark") or {}
-    asked["benchmark"] = {name: value for name, value in limited.items() if name != "limit"}
-    return asked
+def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of a config without the entries that cannot change a sample's answer."""
+    entries = {
+        name: value for name, value in config.items() if name not in (*UNKEYED, "batch_size")
+    }
+    benchmark = entries.get("benchmark") or {}
+    entries["benchmark"] = {name: value for name, value in benchmark.items() if name != "limit"}
+    return entries
 
 
 def _differences(path: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Dotted paths at which the values differ, each with the value of every config."""
     if all(value == values[0] for value in values):
         return
     if not all(isinstance(value, Mapping) for value in values):
@@ -61,7 +65,7 @@ def _differences(path: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequen
 
 
 def _short(value: Any) -> str:
-    """A value in few words: what it is called, or a strategy by its class."""
+    """Short text for a value: the ``name`` of a mapping, or the class of a strategy."""
     if isinstance(value, Mapping):
         target = str(value.get("_target_", ""))
         return str(value.get("name") or target.rpartition(".")[2] or dict(value))
