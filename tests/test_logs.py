@@ -147,7 +147,7 @@ def test_only_a_line_feed_ends_a_line_of_a_log(tmp_path):
 def test_what_is_no_log_is_told_apart(logs, tmp_path):
     with pytest.raises(FileNotFoundError, match="no sample log"):
         read_log(tmp_path / "none.jsonl")
-    for text, said in (("{", "no JSON-lines"), ("", "doc_id"), ('{"a": 1}\n', "doc_id")):
+    for text, said in (("{", "expected JSON lines"), ("", "doc_id"), ('{"a": 1}\n', "doc_id")):
         path = tmp_path / "x_samples_y.jsonl"
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
@@ -205,7 +205,7 @@ def test_the_command_compares_two_logs_by_image(logs, documents, capsys):
     [
         (["--margin", "0"], "above 0"),
         (["--margin=-1"], "above 0"),
-        (["--metric", "pope_recall"], "no mean"),
+        (["--metric", "pope_recall"], "not a mean"),
         (["--documents", "x.csv"], "--cluster"),
     ],
 )

@@ -212,7 +212,7 @@ def test_holm_steps_down_and_leaves_out_what_was_not_measured():
 
 def test_a_margin_is_named_and_above_zero():
     for margin, said in (
-        (None, "beforehand"),
+        (None, "in advance"),
         (0, "above 0"),
         (-1, "above 0"),
         (math.nan, "above"),

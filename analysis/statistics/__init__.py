@@ -1,1 +1,1 @@
-"""Intervals, tests and power of scores that are paired by sample. Knows no runs."""
+"""Intervals, tests and power for scores that are paired by sample. Knows nothing about runs."""

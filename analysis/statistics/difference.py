@@ -1,7 +1,7 @@
-"""What two arms on the same samples differ by: interval, test and power, each by the right method.
+"""Difference of two arms on the same samples: interval, test and power, each by a suitable method.
 
-Interval: bootstrap by images; bounds from counts where fewer than ten images differ. Test of no
-difference: McNemar's mid-p for scores of 0 and 1 with one question an image, else sign flips by
+Interval: bootstrap by images, or bounds from counts if fewer than ten images differ. Test of no
+difference: McNemar's mid-p for scores of 0 and 1 with one question per image, else sign flips by
 image. Knows nothing about runs and claims.
 """
 
@@ -21,16 +21,16 @@ from analysis.statistics.sign_flip import sign_flip_p
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """A mean paired difference, in the unit of the score.
+    """Mean paired difference with its interval and test, in the unit of the score.
 
     Attributes:
-        pairs: The scores.
-        low: Lower end of its 95 % interval; NaN where there is none.
-        high: Upper end.
-        method: Where the interval comes from.
-        p: Of no difference, two-sided.
-        test: Where p comes from.
-        drawn: [draws] of the bootstrap, if that is the method.
+        pairs: Scores of both arms.
+        low: Lower end of the 95 % interval; NaN if there is no interval.
+        high: Upper end of the interval.
+        method: Method that gave the interval.
+        p: Two-sided p of no difference.
+        test: Test that gave p.
+        drawn: [draws] mean differences of the bootstrap, if that is the method.
     """
 
     pairs: Pairs
@@ -53,36 +53,37 @@ class Difference:
         return binomial_p(self.pairs, null) if self.method == "binomial" else nan
 
     def needed(self, difference: float) -> int | None:
-        """Samples like these to find such a difference in 80 of 100 tries.
+        """Number of samples like these that detect such a difference with a power of 80 %.
 
-        None where too few images differ to tell how often the arms part.
+        None if too few images differ to estimate how often the arms disagree.
         """
         psi, design = self._spread()
         return samples_needed(difference, psi, design) if psi >= difference**2 > 0 else None
 
     @property
     def detectable(self) -> float:
-        """The least true difference that this many samples find in 80 of 100 tries, or NaN."""
+        """Smallest true difference that this many samples detect with a power of 80 %, or NaN."""
         psi, design = self._spread()
         return detectable(self.pairs.n, psi, design) if psi > 0 else nan
 
     def _spread(self) -> tuple[float, float]:
+        """Mean squared difference and design effect; (0, 1) if no bootstrap was drawn."""
         if self.drawn is None:
             return 0.0, 1.0
         return float((self.pairs.differences**2).mean()), design_effect(self.pairs)
 
 
-def difference(found: Pairs, draws: int = DRAWS, seed: int = 0) -> Difference:
-    """The difference with its interval and test; the same on every machine."""
-    if not found.n:
-        return Difference(found, nan, nan, "none", nan, "none")
-    if found.binary and not found.clustered:
-        p, test = mcnemar_p(*found.discordant), "McNemar mid-p"
+def difference(paired: Pairs, draws: int = DRAWS, seed: int = 0) -> Difference:
+    """Difference of two arms with its interval and test; the same on every machine."""
+    if not paired.n:
+        return Difference(paired, nan, nan, "none", nan, "none")
+    if paired.binary and not paired.clustered:
+        p, test = mcnemar_p(*paired.discordant), "McNemar mid-p"
     else:
-        p, test = sign_flip_p(found, draws, seed), "sign flips by image"
-    if too_few_differ(found) or found.images < 2:
-        low, high = binomial_bounds(found)
+        p, test = sign_flip_p(paired, draws, seed), "sign flips by image"
+    if too_few_differ(paired) or paired.images < 2:
+        low, high = binomial_bounds(paired)
         method = "none" if np.isnan(low) else "binomial"
-        return Difference(found, low, high, method, p, test)
-    drawn = bootstrap(found, draws, seed)
-    return Difference(found, *percentiles(drawn), "bootstrap", p, test, drawn)
+        return Difference(paired, low, high, method, p, test)
+    drawn = bootstrap(paired, draws, seed)
+    return Difference(paired, *percentiles(drawn), "bootstrap", p, test, drawn)

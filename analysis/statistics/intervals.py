@@ -1,23 +1,23 @@
 """95 % intervals of a mean score, and of the difference between two methods on the same samples.
 
-Scores that are all 0 or 1 are proportions: Wilson's score interval for one, Newcombe's
-square-and-add (hybrid score) interval for the difference of two paired ones. Any other scores (soft
-VQA accuracy, ANLS, an average over seeds) get Student's t, over the scores or over their paired
-differences. Where several samples share an image, both get the cluster-robust t interval of
-:mod:`analysis.statistics.pairs`.
+Scores that are all 0 or 1 are proportions. A proportion gets Wilson's score interval, and the
+difference of two paired proportions gets Newcombe's square-and-add (hybrid score) interval. Other
+scores (soft VQA accuracy, ANLS, an average over seeds) get Student's t, over the scores or over
+their paired differences. If several samples share an image, both get the cluster-robust t interval
+of :mod:`analysis.statistics.pairs`.
 
-t needs a spread. Where fewer than ``FEW`` images differ from the value that most images have, it is
-too narrow: over simulated tables with four such images expected it covers the truth in 90 of 100,
-and where none differs it has no width. There the bounds of :mod:`analysis.statistics.binomial`
-count images; where that value is 0 or 1 (nearly all right, nearly all wrong), the interval is
-Wilson's for as many samples as there are images of equal weight, as if an image answered all its
-questions alike. Scores outside [0, 1] have no bounds, and then no interval.
+t needs a spread. It is too narrow if fewer than ``FEW`` images differ from the value of most
+images: on simulated tables with four such images expected it covers the truth in 90 of 100, and it
+has no width if no image differs. In this case the bounds of :mod:`analysis.statistics.binomial`
+are used, which count images. If the value of most images is 0 or 1 (nearly all right or wrong), the
+interval is Wilson's for the effective number of images, as if all questions of an image had the
+same score. Scores outside [0, 1] have no such bounds and get no interval.
 
-All are closed forms, so that a table is the same on every machine. Knows nothing about runs.
+All intervals are closed forms, so a table is the same on every machine. Knows nothing about runs.
 
 Sources: E. B. Wilson, JASA 22 (1927) 209-212; R. G. Newcombe, Statistics in Medicine 17 (1998)
 2635-2650, method 10; N. Dean and M. Pagano, Journal of Survey Statistics and Methodology 3 (2015)
-484-503 (Wilson's interval for clustered samples, by their effective number).
+484-503 (Wilson's interval for clustered samples, with their effective number).
 """
 
 from collections.abc import Iterable
@@ -32,20 +32,20 @@ from scipy import special, stats
 from analysis.statistics.binomial import binomial_bounds, commonest, too_few_differ
 from analysis.statistics.pairs import LEVEL, Pairs, clustered_error, pairs
 
-FEW = 5  # images that differ, below which t is not trusted
+FEW = 5  # smallest number of differing images for which t is used
 Method = Literal["wilson", "newcombe", "t", "cluster", "binomial", "none"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95 % interval.
+    """Estimate with its 95 % interval.
 
     Attributes:
-        value: The mean, or the difference of two means.
-        low: Lower end; NaN where there are too few samples for one.
-        high: Upper end.
-        method: How the ends were found; ``none`` where there are none.
-        n: Samples (pairs) behind it.
+        value: Mean, or difference of two means.
+        low: Lower end; NaN if there are too few samples.
+        high: Upper end; NaN if there are too few samples.
+        method: Method that gave the ends; ``none`` if there are no ends.
+        n: Number of samples (pairs).
     """
 
     value: float
@@ -59,26 +59,26 @@ def mean_interval(scores: ArrayLike, images: Iterable[Any] | None = None) -> Int
     """Mean of the scores: Wilson's interval if all are 0 or 1, else Student's t.
 
     Args:
-        scores: One a sample.
-        images: What each sample's image is called; where several samples share one, the interval is
-            the cluster-robust one.
+        scores: One score per sample.
+        images: Name of each sample's image; if several samples share an image, the interval is
+            cluster-robust.
 
     Raises:
-        ValueError: If a score is not finite, or there is not an image per sample.
+        ValueError: If a score is not finite or the number of images differs.
     """
     values = _scores(scores)
     if not len(values):
         return Interval(nan, nan, nan, "none", 0)
-    shared = pairs(values, np.zeros(len(values)), images)
-    if shared.binary and not shared.clustered:
+    paired = pairs(values, np.zeros(len(values)), images)
+    if paired.binary and not paired.clustered:
         low, high = _wilson(values.sum(), len(values))
-        return Interval(shared.value, low, high, "wilson", len(values))
-    if commonest(shared) in (0.0, 1.0) and _steady(shared) and _shares(shared):
-        low, high = _wilson(shared.value * shared.effective, shared.effective)
-        return Interval(shared.value, low, high, "wilson", shared.n)
-    if shared.images > 1 and _steady(shared):
-        return _from_counts(shared, least=0.0)
-    return _student(shared, share=shared.binary)
+        return Interval(paired.value, low, high, "wilson", len(values))
+    if commonest(paired) in (0.0, 1.0) and _nearly_constant(paired) and _within_unit(paired):
+        low, high = _wilson(paired.value * paired.effective, paired.effective)
+        return Interval(paired.value, low, high, "wilson", paired.n)
+    if paired.images > 1 and _nearly_constant(paired):
+        return _from_counts(paired, least=0.0)
+    return _student(paired, share=paired.binary)
 
 
 def paired_interval(
@@ -87,21 +87,21 @@ def paired_interval(
     """Mean of ``ours`` minus mean of ``theirs``, sample by sample: Newcombe for 0 and 1, else t.
 
     Args:
-        ours: One a sample.
-        theirs: One a sample.
-        images: As in :func:`mean_interval`.
+        ours: One score per sample.
+        theirs: One score per sample.
+        images: Name of each sample's image, as in :func:`mean_interval`.
 
     Raises:
-        ValueError: If the two do not have one score per sample each, or a score is not finite.
+        ValueError: If the lengths differ or a score is not finite.
     """
     first, second = _scores(ours), _scores(theirs)
     if len(first) != len(second):
         raise ValueError(f"paired scores need equal lengths, got {len(first)} and {len(second)}")
     if not len(first):
         return Interval(nan, nan, nan, "none", 0)
-    shared = pairs(first, second, images)
-    if shared.clustered or not shared.binary:
-        return _from_counts(shared, least=-1.0) if _steady(shared) else _student(shared)
+    paired = pairs(first, second, images)
+    if paired.clustered or not paired.binary:
+        return _from_counts(paired, least=-1.0) if _nearly_constant(paired) else _student(paired)
     return _newcombe(
         both=int((first * second).sum()),
         first=int((first * (1 - second)).sum()),
@@ -110,49 +110,51 @@ def paired_interval(
     )
 
 
-def _steady(found: Pairs) -> bool:
-    """Whether t would be too narrow: nearly all images have one value."""
-    return commonest(found) is not None and too_few_differ(found, FEW)
+def _nearly_constant(paired: Pairs) -> bool:
+    """Whether nearly all images have the same value, so that t would be too narrow."""
+    return commonest(paired) is not None and too_few_differ(paired, FEW)
 
 
-def _shares(found: Pairs) -> bool:
-    return bool(((found.ours >= 0) & (found.ours <= 1)).all())
+def _within_unit(paired: Pairs) -> bool:
+    """Whether all scores of the first arm lie in [0, 1]."""
+    return bool(((paired.ours >= 0) & (paired.ours <= 1)).all())
 
 
-def _from_counts(found: Pairs, least: float) -> Interval:
-    low, high = binomial_bounds(found, least)
-    return Interval(found.value, low, high, "none" if isnan(low) else "binomial", found.n)
+def _from_counts(paired: Pairs, least: float) -> Interval:
+    """Interval from the bounds of :func:`binomial_bounds`."""
+    low, high = binomial_bounds(paired, least)
+    return Interval(paired.value, low, high, "none" if isnan(low) else "binomial", paired.n)
 
 
-def _student(found: Pairs, share: bool = False) -> Interval:
-    """Student's t on the cluster-robust error, with a degree of freedom for each image but one.
+def _student(paired: Pairs, share: bool = False) -> Interval:
+    """Student's t interval with the cluster-robust error and (images - 1) degrees of freedom.
 
     Args:
-        found: The scores.
-        share: Whether the mean is a share, so that its interval lies within [0, 1].
+        paired: Scores of both arms.
+        share: Whether the mean is a proportion, so that the interval is clipped to [0, 1].
     """
-    value, images = found.value, found.images
+    value, images = paired.value, paired.images
     if images < 2:
-        return Interval(value, nan, nan, "none", found.n)
-    if found.clustered:
-        error = clustered_error(found)
+        return Interval(value, nan, nan, "none", paired.n)
+    if paired.clustered:
+        error = clustered_error(paired)
     else:
-        error = found.differences.std(ddof=1) / sqrt(images)
+        error = paired.differences.std(ddof=1) / sqrt(images)
     half = float(stats.t.ppf((1 + LEVEL) / 2, images - 1) * error)
     low, high = value - half, value + half
     if share:
         low, high = max(low, 0.0), min(high, 1.0)
-    return Interval(value, low, high, "cluster" if found.clustered else "t", found.n)
+    return Interval(value, low, high, "cluster" if paired.clustered else "t", paired.n)
 
 
 def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
-    """Newcombe's method 10 from the counts of a paired 2 x 2 table.
+    """Newcombe's interval (method 10) from the counts of a paired 2 x 2 table.
 
     Args:
-        both: Samples that both get right.
-        first: Samples that only the first gets right.
-        second: Samples that only the second gets right.
-        n: All samples.
+        both: Number of samples that both get right.
+        first: Number of samples that only the first gets right.
+        second: Number of samples that only the second gets right.
+        n: Number of all samples.
     """
     neither = n - both - first - second
     p, q = (both + first) / n, (both + second) / n
@@ -174,7 +176,7 @@ def _newcombe(both: int, first: int, second: int, n: int) -> Interval:
 
 
 def _wilson(right: float, n: float) -> tuple[float, float]:
-    """Wilson's interval of a share of n, which need be no whole number."""
+    """Wilson's interval of ``right`` out of ``n``, which need not be whole numbers."""
     p, z = right / n, float(special.ndtri((1 + LEVEL) / 2))
     scale = 2 * (n + z**2)
     centre = (2 * n * p + z**2) / scale

@@ -1,8 +1,9 @@
-"""McNemar's test of two arms on the same samples, for scores of 0 and 1 that are independent.
+"""McNemar's test of two arms on the same samples, for independent scores of 0 and 1.
 
-Only samples that one arm alone gets right count. Exact (a sign test of them), or mid-p, which
-counts the observed split half: the exact test's size lies well below 5 %, mid-p's near it. Samples
-that share an image are not independent: :mod:`analysis.statistics.sign_flip` is for those.
+Only samples that exactly one arm gets right count. The test is exact (a sign test of these samples)
+or mid-p, which gives the observed split half its weight: the size of the exact test is well below
+5 %, that of mid-p is near it. Samples that share an image are not independent; use
+:mod:`analysis.statistics.sign_flip` for them.
 
 Sources: Q. McNemar, Psychometrika 12 (1947) 153-157; M. W. Fagerland, S. Lydersen, P. Laake, BMC
 Medical Research Methodology 13:91 (2013) (mid-p).
@@ -12,12 +13,12 @@ from scipy import stats
 
 
 def mcnemar_p(ours: int, theirs: int, mid: bool = True) -> float:
-    """Two-sided p.
+    """Two-sided p of no difference.
 
     Args:
-        ours: Samples that only the first arm gets right.
-        theirs: Samples that only the second gets right.
-        mid: Mid-p rather than exact.
+        ours: Number of samples that only the first arm gets right.
+        theirs: Number of samples that only the second arm gets right.
+        mid: Whether to return mid-p instead of the exact p.
 
     Raises:
         ValueError: If a count is negative.
@@ -29,5 +30,5 @@ def mcnemar_p(ours: int, theirs: int, mid: bool = True) -> float:
         return 1.0
     exact = float(stats.binomtest(ours, n).pvalue)
     observed = float(stats.binom.pmf(ours, n, 0.5))
-    # both tails hold the middle where the counts agree: there it was counted once only
+    # If the counts are equal, the observed split is in both tails, but was counted only once.
     return exact - (observed / 2 if ours == theirs else observed) if mid else exact

@@ -1,6 +1,6 @@
-"""Holm's correction: many tests in one table, one chance in twenty of any false finding.
+"""Holm's correction: many tests in one table, with a chance of 5 % of any false finding.
 
-Knows nothing about what is tested. Source: S. Holm, Scandinavian Journal of Statistics 6 (1979)
+Knows nothing about the tests. Source: S. Holm, Scandinavian Journal of Statistics 6 (1979)
 65-70.
 """
 
@@ -11,10 +11,10 @@ from statsmodels.stats.multitest import multipletests
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p of each; those that are NaN (not measured) stay so and do not count.
+    """Adjusted p values; NaN (not measured) stays NaN and does not count as a test.
 
     Raises:
-        ValueError: If a p lies outside [0, 1].
+        ValueError: If a value lies outside [0, 1].
     """
     given = np.asarray(values, dtype=float)
     known = ~np.isnan(given)

@@ -1,8 +1,9 @@
-"""Is one arm no worse than another, by more than a margin that was named beforehand?
+"""Decide whether one arm is no worse than another, up to a margin that was fixed in advance.
 
-The decision is the interval's: no worse where all of the 95 % interval lies above minus the margin
-(a one-sided test at 2.5 %), worse where all of it lies below, open otherwise. "Not significantly
-different" is no such proof: it is what few samples say. Knows nothing about runs.
+The 95 % interval decides. The arm is no worse if the whole interval lies above minus the margin (a
+one-sided test at 2.5 %), worse if the whole interval lies below, and the decision is open
+otherwise. "Not significantly different" is no proof of this: too few samples give the same result.
+Knows nothing about runs.
 
 Sources: ICH E9 (1998), Sec. 3.3.2; G. Piaggio et al., JAMA 308 (2012) 2594-2604 (CONSORT).
 """
@@ -14,20 +15,22 @@ Decision = Literal["yes", "no", "open"]
 
 
 def check_margin(margin: float | None) -> float:
-    """The margin, if it can be one.
+    """Return the margin as a float if it is valid.
 
     Raises:
-        ValueError: If there is none, or it is not above 0 and finite.
+        ValueError: If the margin is None, or not finite and above 0.
     """
     if margin is None:
-        raise ValueError("name the margin beforehand: the loss that would not matter")
+        raise ValueError(
+            "expected a margin: the largest loss that does not matter, fixed in advance"
+        )
     if not (isfinite(margin) and margin > 0):
-        raise ValueError(f"the margin must be above 0, got {margin}")
+        raise ValueError(f"the margin must be finite and above 0, got {margin}")
     return float(margin)
 
 
 def noninferior(low: float, high: float, margin: float | None) -> Decision:
-    """Whether a difference is above minus the margin, in the unit of the interval.
+    """Whether a difference with this interval is above minus the margin, in the same unit.
 
     Raises:
         ValueError: See :func:`check_margin`.
@@ -39,7 +42,7 @@ def noninferior(low: float, high: float, margin: float | None) -> Decision:
 
 
 def equivalent(low: float, high: float, margin: float | None) -> Decision:
-    """Whether a difference is less than the margin, both ways (two one-sided tests).
+    """Whether a difference is below the margin in both directions (two one-sided tests).
 
     Source: D. J. Schuirmann, J. Pharmacokinetics and Biopharmaceutics 15 (1987) 657-680.
 

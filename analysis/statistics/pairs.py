@@ -1,8 +1,8 @@
-"""Scores of two arms on the same samples, and which samples show the same image.
+"""Scores of two arms on the same samples, with the image of each sample.
 
-Questions about one image share what the image makes easy or hard, so that they are no independent
-draws: resampling, flipping and standard errors work on images (clusters), with all their questions.
-Knows nothing about runs, and takes no decision.
+Questions about one image share its difficulty, so they are not independent draws. Resampling, sign
+flips and standard errors therefore work on images (clusters), with all their questions. Knows
+nothing about runs and decisions.
 """
 
 from collections.abc import Iterable
@@ -15,17 +15,17 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from statsmodels.regression.linear_model import OLS
 
-LEVEL = 0.95  # of every interval and test
+LEVEL = 0.95  # confidence level of all intervals and tests
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Both arms' scores, sample by sample.
+    """Scores of both arms, sample by sample.
 
     Attributes:
-        ours: [samples] score of the first arm.
-        theirs: [samples] score of the second.
-        clusters: [samples] number of the sample's image, 0 to ``images`` - 1.
+        ours: [samples] scores of the first arm.
+        theirs: [samples] scores of the second arm.
+        clusters: [samples] index of the sample's image, 0 to ``images`` - 1.
     """
 
     ours: np.ndarray
@@ -34,39 +34,39 @@ class Pairs:
 
     @property
     def n(self) -> int:
-        """Samples."""
+        """Number of samples."""
         return len(self.ours)
 
     @property
     def differences(self) -> np.ndarray:
-        """[samples] ours minus theirs."""
+        """[samples] scores of the first arm minus those of the second."""
         return self.ours - self.theirs
 
     @property
     def value(self) -> float:
-        """Mean difference over samples; NaN without any."""
+        """Mean difference over samples; NaN without samples."""
         return float(self.differences.mean()) if self.n else nan
 
     @property
     def sums(self) -> np.ndarray:
-        """[images] sum of an image's differences."""
+        """[images] sum of the differences of each image."""
         sums = np.bincount(self.clusters, weights=self.differences)
-        # an average over seeds leaves crumbs of 1e-17, which are no difference
+        # An average over seeds has rounding errors of 1e-17, which are not differences.
         return np.where(np.abs(sums) < 1e-12, 0.0, sums)
 
     @property
     def sizes(self) -> np.ndarray:
-        """[images] questions about an image."""
+        """[images] number of questions about each image."""
         return np.bincount(self.clusters)
 
     @property
     def images(self) -> int:
-        """Independent clusters; samples of unknown image are one each."""
+        """Number of clusters; each sample of an unknown image is a separate cluster."""
         return len(self.sizes)
 
     @property
     def effective(self) -> float:
-        """Number of images of equal weight that tell as much: fewer where sizes differ (Kish)."""
+        """Effective number of images of equal weight: smaller if sizes differ (Kish)."""
         return float(self.n**2 / (self.sizes**2).sum())
 
     @property
@@ -81,17 +81,17 @@ class Pairs:
 
     @property
     def discordant(self) -> tuple[int, int]:
-        """Samples on which only ours, and only theirs, scores higher."""
+        """Numbers of samples on which the first arm, and the second arm, scores higher."""
         return int((self.differences > 0).sum()), int((self.differences < 0).sum())
 
 
 def pairs(ours: ArrayLike, theirs: ArrayLike, images: Iterable[Any] | None = None) -> Pairs:
-    """Scores of two arms on the same samples, in the same order.
+    """Pair the scores of two arms on the same samples, given in the same order.
 
     Args:
-        ours: A finite score per sample.
-        theirs: A finite score per sample.
-        images: What the sample's image is called; None where unknown, a cluster of its own.
+        ours: One finite score per sample.
+        theirs: One finite score per sample.
+        images: Name of each sample's image; a sample with None (unknown) is a separate cluster.
 
     Raises:
         ValueError: If lengths differ or a score is not finite.
@@ -105,38 +105,38 @@ def pairs(ours: ArrayLike, theirs: ArrayLike, images: Iterable[Any] | None = Non
         return Pairs(first, second, np.arange(len(first)))
     listed = pd.Series(list(images), dtype=object)
     if len(listed) != len(first):
-        raise ValueError(f"expected an image per sample ({len(first)}), got {len(listed)}")
+        raise ValueError(f"expected one image per sample ({len(first)}), got {len(listed)}")
     codes, names = pd.factorize(listed)
     unknown = codes < 0
     codes = np.where(unknown, len(names) + np.cumsum(unknown) - 1, codes)
     return Pairs(first, second, codes)
 
 
-def clustered_error(found: Pairs) -> float:
+def clustered_error(paired: Pairs) -> float:
     """Standard error of the mean difference, robust to correlation within an image.
 
-    The closed form beside the bootstrap: statsmodels' cluster-robust covariance of the intercept,
-    with its correction for few clusters; with one question an image it is s / sqrt(n). NaN below
-    two images.
+    This is the closed form next to the bootstrap: statsmodels' cluster-robust covariance of the
+    intercept, with its correction for few clusters. With one question per image it is s / sqrt(n).
+    NaN for fewer than two images.
 
     Source: K.-Y. Liang and S. L. Zeger, Biometrika 73 (1986) 13-22.
     """
-    if found.images < 2:
+    if paired.images < 2:
         return nan
-    fit = OLS(found.differences, np.ones(found.n)).fit(
-        cov_type="cluster", cov_kwds={"groups": found.clusters}
+    fit = OLS(paired.differences, np.ones(paired.n)).fit(
+        cov_type="cluster", cov_kwds={"groups": paired.clusters}
     )
     return float(fit.bse[0])
 
 
-def design_effect(found: Pairs) -> float:
-    """Variance of the mean difference over what it were with every sample an image of its own.
+def design_effect(paired: Pairs) -> float:
+    """Variance of the mean difference relative to that of as many independent samples.
 
-    1 where each image has one question; NaN where no two differences differ.
+    1 if each image has one question; NaN if all differences are equal.
 
     Source: L. Kish, Survey Sampling (1965).
     """
-    if found.n < 2 or not found.clustered:
+    if paired.n < 2 or not paired.clustered:
         return 1.0
-    plain = float(found.differences.std(ddof=1)) / sqrt(found.n)
-    return (clustered_error(found) / plain) ** 2 if plain else nan
+    plain = float(paired.differences.std(ddof=1)) / sqrt(paired.n)
+    return (clustered_error(paired) / plain) ** 2 if plain else nan

@@ -1,9 +1,9 @@
-"""How many samples it takes to see a difference between two arms on the same samples.
+"""Number of samples needed to detect a difference between two arms on the same samples.
 
     n = D (z_a sqrt(psi) + z_b sqrt(psi - d^2))^2 / d^2
 
-with d the true difference, psi the mean square of a sample's difference (for scores of 0 and 1 the
-share of discordant samples), D the design effect of several questions an image, z_a and z_b the
+with d the true difference, psi the mean squared difference of a sample (for scores of 0 and 1 the
+share of discordant samples), D the design effect of several questions per image, z_a and z_b the
 normal quantiles of the two-sided level and of the power. Knows nothing about runs.
 
 Sources: R. J. Connor, Biometrics 43 (1987) 207-211 (pairs of 0 and 1); L. Kish, Survey Sampling
@@ -22,51 +22,52 @@ POWER = 0.8
 def samples_needed(
     difference: float, discordance: float, design: float = 1.0, power: float = POWER
 ) -> int:
-    """Samples with which a true difference is found (p < 5 %) with this chance.
+    """Number of samples that detect a true difference (p < 5 %) with this power.
 
     Args:
-        difference: In the unit of the score, so 0.01 for a point of accuracy.
-        discordance: psi: mean of the squared differences; at least the difference's own square.
-        design: D: by how much clusters inflate the variance.
-        power: The chance, in (0, 1).
+        difference: True difference in the unit of the score: 0.01 for a point of accuracy.
+        discordance: psi, mean of the squared differences; at least the square of ``difference``.
+        design: D, factor by which clusters inflate the variance.
+        power: Probability of detection, in (0, 1).
 
     Raises:
         ValueError: If an argument is out of its range.
     """
     if not (0 < power < 1 and design > 0):
-        raise ValueError(f"expected a power in (0, 1) and a design effect > 0: {power}, {design}")
+        raise ValueError(f"expected power in (0, 1) and design > 0, got {power} and {design}")
     if not 0 < difference**2 <= discordance:
         raise ValueError(
-            f"expected a difference other than 0 whose square is at most the discordance "
+            f"expected a difference other than 0 whose square is at most the discordance, "
             f"{discordance}, got {difference}"
         )
     return ceil(design * _samples(abs(difference), discordance, power) - 1e-9)
 
 
 def detectable(n: int, discordance: float, design: float = 1.0, power: float = POWER) -> float:
-    """The least true difference that n samples find with this chance; the inverse of the above.
+    """Smallest true difference that n samples detect with this power; inverts ``samples_needed``.
 
-    NaN where not even the largest that the discordance allows would be found.
+    NaN if n samples cannot detect even the largest difference that the discordance allows.
 
     Raises:
-        ValueError: If n or the discordance is not above 0, or another is out of its range.
+        ValueError: If an argument is out of its range.
     """
     if n < 1 or discordance <= 0 or design <= 0 or not 0 < power < 1:
         raise ValueError(
             f"expected n >= 1, discordance > 0, design > 0, power in (0, 1), got "
             f"{n}, {discordance}, {design}, {power}"
         )
-    most = sqrt(discordance)
+    largest = sqrt(discordance)
 
-    def lacking(difference: float) -> float:
+    def missing_samples(difference: float) -> float:
         return design * _samples(difference, discordance, power) - n
 
-    if lacking(most) > 0:
+    if missing_samples(largest) > 0:
         return float("nan")
-    return float(optimize.root_scalar(lacking, bracket=(most * 1e-6, most)).root)
+    return float(optimize.root_scalar(missing_samples, bracket=(largest * 1e-6, largest)).root)
 
 
 def _samples(difference: float, discordance: float, power: float) -> float:
-    level, chance = (float(stats.norm.ppf(tail)) for tail in ((1 + LEVEL) / 2, power))
+    """Number of samples without the design effect."""
+    z_level, z_power = (float(stats.norm.ppf(tail)) for tail in ((1 + LEVEL) / 2, power))
     spread = sqrt(max(discordance - difference**2, 0.0))
-    return ((level * sqrt(discordance) + chance * spread) / difference) ** 2
+    return ((z_level * sqrt(discordance) + z_power * spread) / difference) ** 2
