@@ -16,7 +16,7 @@ from analysis.records.cells import load
 from analysis.statistics.intervals import mean_interval, paired_interval
 from analysis.tables.__main__ import main, runs
 from analysis.tables.ablations import ablation_sheets, ablations
-from analysis.tables.commands import borrowed, calibration, command, products
+from analysis.tables.commands import calibration, command, products, uncalibrated_notes
 from analysis.tables.costs import costs, shapes
 from analysis.tables.grid import RELATIVE, fill
 from analysis.tables.latex import escape, to_latex
@@ -231,9 +231,9 @@ def test_calibration_lines_compose_too():
             if OmegaConf.is_missing(config[stage], name)
         ]
         assert lacking == [config.calibration.field]
-    assert borrowed([("mustdrop", "t64", "mme"), ("fastv", "t64", "mme")]) == [
-        "mme has no calibration split: give another benchmark's prefill.gamma (mustdrop) with its "
-        "command."
+    assert uncalibrated_notes([("mustdrop", "t64", "mme"), ("fastv", "t64", "mme")]) == [
+        "mme has no calibration split: add to its command another benchmark's prefill.gamma "
+        "(mustdrop)."
     ]
 
 

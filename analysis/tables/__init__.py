@@ -1,4 +1,4 @@
-"""Tables: functions of the records, the published numbers beside them."""
+"""Tables made from the records of runs, next to the published numbers."""
 
 from analysis.tables.rendering import render, show, to_csv, to_markdown
 from analysis.tables.summary import by_type, summary, summary_of

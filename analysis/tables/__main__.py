@@ -1,8 +1,8 @@
-"""The tables of the paper and of any folder of runs, printed or written.
+"""Print or write the tables of the paper and of any folder of runs.
 
-python -m analysis.tables summary --runs outputs/demo          # a row a run, with its controls
+python -m analysis.tables summary --runs outputs/demo          # one row per run, with controls
 python -m analysis.tables types --runs outputs/demo            # accuracy per question type
-python -m analysis.tables table1 --runs outputs/table1      # table1 to table6: as the paper has it
+python -m analysis.tables table1 --runs outputs/table1      # table1 to table6, as in the paper
 python -m analysis.tables ablations --runs outputs/table4 outputs/ablate_positions
 python -m analysis.tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
@@ -20,7 +20,7 @@ from analysis.records.cells import RunResult
 from analysis.records.left_out import in_words
 from analysis.records.roots import load_each
 from analysis.tables.ablations import ablation_sheets, ablations
-from analysis.tables.costs import TOLD, costs
+from analysis.tables.costs import COST_COLUMNS, costs
 from analysis.tables.grid import fill
 from analysis.tables.latex import to_latex
 from analysis.tables.layouts import layouts
@@ -29,35 +29,35 @@ from analysis.tables.rendering import sheet_markdown, show, show_sheet, to_csv
 from analysis.tables.sheets import Sheet, sheet
 from analysis.tables.summary import by_type_of_cells, summary_of_cells
 
-WIDTH = 200  # where nobody's terminal says
+WIDTH = 200  # if the output is not a terminal
 PLAIN = ("summary", "types")
 
 
 def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[RunResult]:
-    """The finished runs under all these folders, each once.
+    """Read the finished runs under these folders, each run once.
 
     Args:
-        roots: Folders of runs, which may lie in one another.
-        metric: The score to read; by default each benchmark's own.
-        empty: Whether a folder without a finished run is fine.
+        roots: Folders of runs; one may contain another.
+        metric: Name of the score to read; by default the metric of each benchmark.
+        empty: Whether a folder without a finished run is allowed.
 
     Raises:
         FileNotFoundError: If a folder is missing.
         ValueError: See :func:`analysis.records.cells.load`.
     """
-    full = []
+    with_runs = []
     for root in roots:
         if empty and root.is_dir() and next(root.rglob("record.json"), None) is None:
             print(f"no finished run (record.json) under {root}", file=sys.stderr)
             continue
-        full.append(root)
-    return load_each(full, metric)
+        with_runs.append(root)
+    return load_each(with_runs, metric)
 
 
-def made(
+def make_sheets(
     table: str, cells: Sequence[RunResult], console: Console | None
 ) -> tuple[list[Sheet], list]:
-    """The sheets of a table and the tidy frames behind them."""
+    """Sheets of a table and the frames behind them; a plain table is also printed if possible."""
     if table in PLAIN:
         frame = summary_of_cells(cells) if table == "summary" else by_type_of_cells(cells)
         if frame.empty:
@@ -72,16 +72,18 @@ def made(
     for filled in fill(table, cells):
         sheets.append(score_sheet(layout, filled))
         frames.append(filled.cells)
-        spent = costs(filled) if layout.costs else None
-        if spent is not None and spent[list(TOLD)].notna().to_numpy().any():
-            sheets.append(cost_sheet(layout, filled, spent))
-            frames[-1] = filled.cells.merge(spent, on=["method", "budget", "benchmark"], how="left")
+        cost_table = costs(filled) if layout.costs else None
+        if cost_table is not None and cost_table[list(COST_COLUMNS)].notna().to_numpy().any():
+            sheets.append(cost_sheet(layout, filled, cost_table))
+            frames[-1] = filled.cells.merge(
+                cost_table, on=["method", "budget", "benchmark"], how="left"
+            )
     return sheets, frames
 
 
 @in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of runs, or write it."""
+    """Print a table of runs or write it to a file."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.tables",
         description=__doc__,
@@ -89,11 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations"))
     parser.add_argument(
-        "--runs", type=Path, nargs="+", action="extend", required=True, help="folders of results"
+        "--runs", type=Path, nargs="+", action="extend", required=True, help="results folders"
     )
-    parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
+    parser.add_argument(
+        "--metric", help="name of the score (default: the metric of each benchmark)"
+    )
     parser.add_argument("--format", choices=("text", "md", "latex", "csv"), default="text")
-    parser.add_argument("--out", type=Path, help="a file to write instead")
+    parser.add_argument("--out", type=Path, help="file to write instead of printing")
     options = parser.parse_args(arguments)
     written = io.StringIO()
     plain = options.out is not None or not sys.stdout.isatty()
@@ -101,25 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = options.format == "text"
     try:
         cells = runs(options.runs, options.metric, empty=options.table not in PLAIN)
-        own = options.table in PLAIN and text
-        sheets, frames = made(options.table, cells, console if own else None)
+        printed = options.table in PLAIN and text
+        sheets, frames = make_sheets(options.table, cells, console if printed else None)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
     if text:
-        for each in () if own else sheets:
-            show_sheet(each, console)
-        told = written.getvalue()
+        for part in () if printed else sheets:
+            show_sheet(part, console)
+        output = written.getvalue()
     elif options.format == "csv":
-        told = to_csv(pd.concat(frames, ignore_index=True))
+        output = to_csv(pd.concat(frames, ignore_index=True))
     else:
-        say: dict[str, Callable[[Sheet], str]] = {"md": sheet_markdown, "latex": to_latex}
-        told = "\n".join(map(say[options.format], sheets))
+        renderers: dict[str, Callable[[Sheet], str]] = {"md": sheet_markdown, "latex": to_latex}
+        output = "\n".join(map(renderers[options.format], sheets))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(told)
+        options.out.write_text(output)
     elif not text:
-        print(told, end="")
+        print(output, end="")
     return 0
 
 

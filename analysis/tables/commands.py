@@ -1,6 +1,6 @@
-"""The command lines that fill missing cells, as few as say it.
+"""Command lines that fill missing cells, as few as possible.
 
-They are of ``experiments/run.py`` and ``experiments/calibrate.py``. Knows nothing about results.
+They call ``experiments/run.py`` and ``experiments/calibrate.py``. Knows nothing about results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,13 +13,13 @@ Cell = tuple[str, str, str]  # method, budget, benchmark
 def command(
     table: str, model: str, cells: Iterable[Cell], limits: Mapping[str, int | None]
 ) -> list[str]:
-    """What to type for these cells of one model, each a product of methods, budgets, benchmarks.
+    """Commands that run these cells; each covers a product of methods, budgets and benchmarks.
 
     Args:
-        table: The experiment.
-        model: Of all the cells.
-        cells: Those that are missing.
-        limits: By benchmark, the samples that its other runs were limited to.
+        table: Name of the experiment.
+        model: Model of all cells.
+        cells: Missing cells.
+        limits: Sample limit of the other runs of each benchmark.
     """
     lines = []
     for methods, budgets, benchmarks in products(cells):
@@ -33,44 +33,44 @@ def command(
 
 
 def calibration(model: str, cells: Iterable[Cell]) -> list[str]:
-    """What finds the thresholds of these cells, for those whose method has one."""
-    asked: dict[tuple[str, str | None], list[Cell]] = {}
+    """Commands that calibrate the thresholds of these cells, if their methods have any."""
+    by_threshold: dict[tuple[str, str | None], list[Cell]] = {}
     for method, budget, benchmark in cells:
-        found = threshold(method)
-        if found is not None and budget != "none" and benchmark not in uncalibrated():
-            asked.setdefault(found, []).append((method, budget, benchmark))
+        searched = threshold(method)
+        if searched is not None and budget != "none" and benchmark not in uncalibrated():
+            by_threshold.setdefault(searched, []).append((method, budget, benchmark))
     return [
         f"python experiments/calibrate.py -m model={model} method={','.join(methods)} "
         f"budget={','.join(budgets)} benchmark={','.join(benchmarks)} calibration.field={field}"
         + (f" {fixed}" if fixed else "")
-        for (field, fixed), wanted in asked.items()
+        for (field, fixed), wanted in by_threshold.items()
         for methods, budgets, benchmarks in products(wanted)
     ]
 
 
-def borrowed(cells: Iterable[Cell]) -> list[str]:
-    """What must be said of cells whose benchmark has no split to choose thresholds on."""
-    found: dict[str, dict[str, None]] = {}
+def uncalibrated_notes(cells: Iterable[Cell]) -> list[str]:
+    """Notes about cells that need a threshold but whose benchmark has no calibration split."""
+    fields: dict[str, dict[str, None]] = {}
     for method, budget, benchmark in cells:
-        told = threshold(method)
-        if told is not None and budget != "none" and benchmark in uncalibrated():
-            found.setdefault(benchmark, {})[f"{told[0]} ({method})"] = None
+        searched = threshold(method)
+        if searched is not None and budget != "none" and benchmark in uncalibrated():
+            fields.setdefault(benchmark, {})[f"{searched[0]} ({method})"] = None
     return [
-        f"{benchmark} has no calibration split: give another benchmark's {', '.join(fields)} with "
-        "its command."
-        for benchmark, fields in found.items()
+        f"{benchmark} has no calibration split: add to its command another benchmark's "
+        f"{', '.join(names)}."
+        for benchmark, names in fields.items()
     ]
 
 
 def products(cells: Iterable[Cell]) -> list[tuple[Sequence[str], Sequence[str], Sequence[str]]]:
-    """Cells as products that hold each of them once and no other: benchmarks, budgets, methods."""
+    """Split cells into products of (methods, budgets, benchmarks) that cover each cell once."""
     rows: dict[tuple[str, str], dict[str, None]] = {}
     for method, budget, benchmark in cells:
         rows.setdefault((method, budget), {})[benchmark] = None
     by_method: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (method, budget), benchmarks in rows.items():
         by_method.setdefault((method, tuple(benchmarks)), []).append(budget)
-    made: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    by_product: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for (method, benchmarks), budgets in by_method.items():
-        made.setdefault((tuple(budgets), benchmarks), []).append(method)
-    return [(methods, budgets, benchmarks) for (budgets, benchmarks), methods in made.items()]
+        by_product.setdefault((tuple(budgets), benchmarks), []).append(method)
+    return [(methods, budgets, benchmarks) for (budgets, benchmarks), methods in by_product.items()]

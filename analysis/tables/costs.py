@@ -1,7 +1,7 @@
-"""What runs cost, under each convention by its name: FLOPs of the prompt, bytes of the cache.
+"""Costs of runs under each named convention: FLOPs of the prompt, bytes of the cache.
 
-Shapes of decoders stand in ``analysis/reference/models.csv``, as records hold none; a model that is
-not there gets what its record tells and no more. Knows nothing about how a table looks.
+Decoder shapes come from ``analysis/reference/models.csv``, because records have none; a model that
+is not listed there gets only the costs in its record. Knows nothing about the layout of a table.
 """
 
 from collections.abc import Mapping
@@ -22,18 +22,16 @@ from analysis.tables.grid import Filled
 from mustdrop.cost import PAPER_MB_PER_TOKEN, DecoderShape, flops, sparsevlm_macs
 from mustdrop.runs.folder import shared_machine
 
-# What a paper's row of costs tells, and its metrics there.
+# Costs that papers publish: column suffix -> metric in the published numbers.
 PUBLISHED = {"kv_mb": "kv_cache_vision", "tera_flops": "flops", "seconds": "wall_time"}
-# What each count of operations is, by its column.
+# Description of each count of operations, by its column.
 CONVENTIONS = {
     "macs": "MACs: multiply-accumulates of the whole prompt, three matrices, scoring and head",
-    "flops": "FLOPs: 2 x MACs, what a FLOP counter says",
-    "macs_three": "MACs, vision, 3 matrices: vision tokens alone, as SparseVLM's code counts",
-    "macs_two": "MACs, vision, 2 matrices: as FastV, PyramidDrop and DivPrune count, too few",
+    "flops": "FLOPs: 2 x MACs, the result of a FLOP counter",
+    "macs_three": "MACs, vision, 3 matrices: vision tokens only, as SparseVLM's code counts",
+    "macs_two": "MACs, vision, 2 matrices: as FastV, PyramidDrop and DivPrune count; too low",
 }
-
-
-TOLD = (
+COST_COLUMNS = (
     *("resident", "kv_bytes", "kv_vision_bytes", "kv_paper_mb", *CONVENTIONS, "seconds"),
     *(f"paper_{name}" for name in PUBLISHED),
 )
@@ -41,7 +39,7 @@ TOLD = (
 
 @cache
 def shapes() -> Mapping[str, tuple[DecoderShape, int]]:
-    """By model of ours, the shape of its decoder and its layers."""
+    """Decoder shape and number of layers of each of our models."""
     frame = pd.read_csv(REFERENCE / "models.csv")
     names = ("hidden", "query", "kv", "ffn", "vocab", "bytes_per_value")
     return {
@@ -51,14 +49,14 @@ def shapes() -> Mapping[str, tuple[DecoderShape, int]]:
 
 
 def costs(filled: Filled) -> pd.DataFrame:
-    """A row per line and benchmark that ran or about which costs are published.
+    """Table of costs with one row per line and benchmark of a filled part.
 
     Columns: method, budget, benchmark; resident (vision tokens in the cache while decoding, mean
     over layers), kv_bytes (of the whole prompt, from the record), kv_vision_bytes (of vision tokens
-    alone), kv_paper_mb (0.525 MB a token); macs, flops, macs_three, macs_two
-    (:data:`CONVENTIONS`); seconds (median a sample), shared_machine (whether something else ran
-    meanwhile; None: not known); paper_kv_mb, paper_tera_flops, paper_seconds (of the whole
-    benchmark). NaN: not known.
+    only), kv_paper_mb (0.525 MB per token); macs, flops, macs_three, macs_two
+    (:data:`CONVENTIONS`); seconds (median per sample), shared_machine (whether the machine was
+    shared during the run; None: unknown); paper_kv_mb, paper_tera_flops, paper_seconds (of the
+    whole benchmark). NaN: unknown.
     """
     numbers, rows = index(published().to_dict("records")), []
     for line in filled.part.lines:
@@ -68,28 +66,34 @@ def costs(filled: Filled) -> pd.DataFrame:
                 "method": line.method or line.published,
                 "budget": line.budget,
                 "benchmark": column.name,
-                **(_of_run(run) if run else {}),
+                **(_run_costs(run) if run else {}),
             }
             for name, metric in PUBLISHED.items():
                 row[f"paper_{name}"] = nan
                 if filled.part.published_model and line.published and column.published:
                     benchmark = column.published[0]
-                    told = located(
+                    published_rows = located(
                         numbers, filled.part.published_model, line.published, line.tokens,
                         benchmark, metric,
                     )  # fmt: skip
-                    own = (one["value"] for one in told if one["source"].startswith(PAPER))
-                    row[f"paper_{name}"] = next(own, nan)
+                    values = (
+                        entry["value"]
+                        for entry in published_rows
+                        if entry["source"].startswith(PAPER)
+                    )
+                    row[f"paper_{name}"] = next(values, nan)
             rows.append(row)
     frame = pd.DataFrame([{"shared_machine": None, **row} for row in rows]).astype(
         {"shared_machine": object}
     )
-    return frame.reindex(columns=[*frame.columns, *(name for name in TOLD if name not in frame)])
+    missing = [name for name in COST_COLUMNS if name not in frame]
+    return frame.reindex(columns=[*frame.columns, *missing])
 
 
-def _of_run(run: RunResult) -> dict[str, Any]:
+def _run_costs(run: RunResult) -> dict[str, Any]:
+    """Costs of one run, by column."""
     record = run.record
-    made = {
+    run_costs = {
         "resident": float(record["counts"]["resident"]),
         "kv_bytes": float(record["kv_bytes"]),
         "kv_paper_mb": PAPER_MB_PER_TOKEN * record["counts"]["resident"],
@@ -99,10 +103,12 @@ def _of_run(run: RunResult) -> dict[str, Any]:
         "shared_machine": shared_machine(record),
     }
     if run["model"] not in shapes():
-        return made
+        return run_costs
     shape, layers = shapes()[run["model"]]
-    each = run.samples["vision_tokens"].tolist()
-    made["kv_vision_bytes"] = 2 * layers * made["resident"] * shape.kv * shape.bytes_per_value
-    made["macs_three"] = fmean(sparsevlm_macs(tokens, shape) for tokens in each)
-    made["macs_two"] = fmean(macs_two_matrices(tokens, shape) for tokens in each)
-    return made
+    counts = run.samples["vision_tokens"].tolist()
+    run_costs["kv_vision_bytes"] = (
+        2 * layers * run_costs["resident"] * shape.kv * shape.bytes_per_value
+    )
+    run_costs["macs_three"] = fmean(sparsevlm_macs(tokens, shape) for tokens in counts)
+    run_costs["macs_two"] = fmean(macs_two_matrices(tokens, shape) for tokens in counts)
+    return run_costs

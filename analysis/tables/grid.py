@@ -1,6 +1,6 @@
-"""The cells of a layout, filled from runs: ours, its interval, its counts, and what is published.
+"""Cells of a layout filled from runs: score, interval, counts, and the published numbers.
 
-One row a cell, whether it ran or not. Knows nothing about how a table looks.
+There is one row per cell, whether it ran or not. Knows nothing about the layout of a table.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,15 @@ from analysis.published.numbers import published
 from analysis.records.cells import RunResult, agree
 from analysis.statistics.intervals import Interval, mean_interval
 from analysis.tables.commands import calibration, command
-from analysis.tables.layouts import Column, Layout, Line, TablePart, embedded, layouts, with_methods
+from analysis.tables.layouts import (
+    Column,
+    Layout,
+    Line,
+    TablePart,
+    for_model,
+    layouts,
+    with_methods,
+)
 
 RELATIVE = "relative average"
 STATES = ("measured", "floor", "missing", "several", "absent")
@@ -25,13 +33,13 @@ STATES = ("measured", "floor", "missing", "several", "absent")
 
 @dataclass(frozen=True)
 class Filled:
-    """A part of a table with its cells.
+    """Part of a table with its cells.
 
     Attributes:
-        part: Its rows and columns.
-        cells: A row per cell, in the order of the lines, columns within: see :func:`fill`.
-        runs: The run behind each measured line and benchmark: (method, budget, benchmark).
-        limits: By benchmark, the samples that this model's runs were limited to.
+        part: Rows and columns of the part.
+        cells: Table with one row per cell, line by line: see :func:`fill`.
+        runs: Run of each measured cell, by (method, budget, benchmark).
+        limits: Sample limit of this model's runs, by benchmark.
     """
 
     part: TablePart
@@ -41,17 +49,17 @@ class Filled:
 
 
 def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
-    """A table of the paper filled from runs; models of the runs that it has not come first.
+    """Fill a table of the paper from runs; parts for models that the paper lacks are first.
 
-    Every cell has: table, model, method, budget, benchmark; state (one of :data:`STATES`); ours,
+    Columns of a cell: table, model, method, budget, benchmark; state (one of :data:`STATES`); ours,
     low, high on the papers' scale, n, available, metric, interval; executed_average, matched
-    (within 1 % of its budget), floor; paper, the paper's own number; band_low, band_high,
-    band_values, band_independent, band_sources, verdict; and for a missing cell calibration and
-    command, the lines that fill it.
+    (within 1 % of its budget), floor; paper (number of the paper itself); band_low, band_high,
+    band_values, band_independent, band_sources, verdict; calibration and command (for a missing
+    cell, the command lines that fill it).
 
     Args:
-        name: ``table1`` and so on.
-        cells: Finished runs; those on another image are left out.
+        name: Name of the table, such as ``table1``.
+        cells: Finished runs; runs with an image control are left out.
 
     Raises:
         ValueError: If there is no such table.
@@ -65,7 +73,7 @@ def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
 
 
 def _parts(layout: Layout, cells: Sequence[RunResult]) -> list[TablePart]:
-    """The paper's parts, each with rows for what ran beside its methods, after those of others."""
+    """Parts for other models, then the paper's parts; each gets rows for all methods that ran."""
     paper = [part for part in layout.parts if part.model]
     others = dict.fromkeys(
         cell["model"] for cell in cells if cell["model"] not in {part.model for part in paper}
@@ -73,33 +81,34 @@ def _parts(layout: Layout, cells: Sequence[RunResult]) -> list[TablePart]:
     parts = []
     for model in others if paper else ():
         benchmarks = dict.fromkeys(c["benchmark"] for c in cells if c["model"] == model)
-        parts.append(embedded(paper[0], model, list(benchmarks)))
-    made = []
+        parts.append(for_model(paper[0], model, list(benchmarks)))
+    extended = []
     for part in (*parts, *layout.parts):
         ran = dict.fromkeys(
             (cell["budget"], cell["method"])
             for cell in cells
             if part.model == cell["model"] and cell["experiment"] == layout.name
         )
-        made.append(with_methods(part, list(ran), names("method")))
-    return made
+        extended.append(with_methods(part, list(ran), names("method")))
+    return extended
 
 
 def _filled(layout: Layout, part: TablePart, cells: Sequence[RunResult], numbers: Index) -> Filled:
+    """Fill all cells of a part."""
     runs, rows = {}, []
     limits = {
         cell["benchmark"]: cell["limit"] for cell in cells if cell["model"] == part.model
-    }  # of the last one, where they differ
+    }  # of the last run, if they differ
     for line in part.lines:
         for column in part.columns:
-            found = _runs(layout, part, line, column, cells)
-            row = _row(part, line, column, found, numbers)
-            where = (line.method or "", line.budget, column.benchmark or "")
+            matches = _runs(layout, part, line, column, cells)
+            row = _row(part, line, column, matches, numbers)
+            position = (line.method or "", line.budget, column.benchmark or "")
             if row["state"] == "measured":
-                runs[where] = found[0]
+                runs[position] = matches[0]
             if row["state"] == "missing" and part.model:
-                row["calibration"] = "\n".join(calibration(part.model, [where]))
-                row["command"] = "\n".join(command(layout.name, part.model, [where], limits))
+                row["calibration"] = "\n".join(calibration(part.model, [position]))
+                row["command"] = "\n".join(command(layout.name, part.model, [position], limits))
             rows.append({"table": layout.name, **row})
     frame = pd.DataFrame(rows)
     if part.relative:
@@ -110,21 +119,22 @@ def _filled(layout: Layout, part: TablePart, cells: Sequence[RunResult], numbers
 def _runs(
     layout: Layout, part: TablePart, line: Line, column: Column, cells: Sequence[RunResult]
 ) -> list[RunResult]:
-    """The runs of a cell: of this table's own experiment, if there are; one run counts once."""
+    """Distinct runs of a cell, from this table's experiment if it has any."""
     wanted = part.model, line.method, line.budget, column.benchmark
-    found = [
+    matches = [
         cell
         for cell in cells
         if wanted == (cell["model"], cell["method"], cell["budget"], cell["benchmark"])
     ]
-    found = [cell for cell in found if cell["experiment"] == layout.name] or found
-    longest = {cell["key"]: cell for cell in sorted(found, key=lambda cell: cell["n"])}
+    matches = [cell for cell in matches if cell["experiment"] == layout.name] or matches
+    longest = {cell["key"]: cell for cell in sorted(matches, key=lambda cell: cell["n"])}
     return list(longest.values())
 
 
 def _row(
-    part: TablePart, line: Line, column: Column, found: Sequence[RunResult], numbers: Index
+    part: TablePart, line: Line, column: Column, runs: Sequence[RunResult], numbers: Index
 ) -> dict[str, Any]:
+    """Make the row of one cell from its runs and the published numbers."""
     row: dict[str, Any] = {
         "model": part.model or part.published_model,
         "method": line.method or line.published,
@@ -137,12 +147,12 @@ def _row(
         **{"calibration": "", "command": "", "variants": ""},
     }
     metric, comparable = None, True
-    if len(found) > 1:
-        row |= {"state": "several", "variants": "; ".join(cell.variant for cell in found)}
-    elif found and found[0].metric is None:
-        row |= {"state": "floor", "floor": float(found[0]["floor"])}
-    elif found:
-        cell = found[0]
+    if len(runs) > 1:
+        row |= {"state": "several", "variants": "; ".join(cell.variant for cell in runs)}
+    elif runs and runs[0].metric is None:
+        row |= {"state": "floor", "floor": float(runs[0]["floor"])}
+    elif runs:
+        cell = runs[0]
         metric, factor, score = measured(cell)
         row |= {
             "state": "measured",
@@ -173,11 +183,11 @@ def _row(
 
 
 def measured(cell: RunResult) -> tuple[str, float, Interval]:
-    """Metric, factor to the papers' scale and score of a run.
+    """Metric of a run, factor to the papers' scale, and score with its interval.
 
-    It is the metric that papers report, if the run has it whole: from its samples, with an
-    interval, else from its record, without. A run on fewer samples has no such sum, so there the
-    samples' own score stands for it.
+    The metric is the one that papers report, if the run has it: from the samples, with an interval,
+    or from the record, without an interval. A run on fewer samples has no such total in its record;
+    the score of its samples is used instead.
     """
     wanted = told(cell["benchmark"])
     assert cell.metric is not None
@@ -195,20 +205,20 @@ def measured(cell: RunResult) -> tuple[str, float, Interval]:
 def _published(
     part: TablePart, line: Line, column: Column, metric: str | None, numbers: Index
 ) -> tuple[Band, float, bool]:
-    """The band, the paper's number, and whether our metric is the same thing."""
+    """Published band, number of the paper, and whether our metric is comparable to them."""
     assert part.published_model and line.published and column.published
     model, method = part.published_model, line.published
     band, paper = located(numbers, model, method, line.tokens, column.published)
     comparable = metric is None or column.benchmark is None
-    for one in of(column.benchmark or "", metric or ""):
-        other, _ = located(numbers, model, method, line.tokens, one.published)
-        if one.comparable and other.values:
+    for measure in of(column.benchmark or "", metric or ""):
+        other, _ = located(numbers, model, method, line.tokens, measure.published)
+        if measure.comparable and other.values:
             return other, paper, True
     return band, paper, comparable
 
 
 def _relative(cells: pd.DataFrame) -> pd.DataFrame:
-    """Of every line the mean over benchmarks of its score as a share of vanilla's, in percent."""
+    """Mean over benchmarks of each line's score relative to vanilla, in percent."""
     rows = []
     vanilla = cells[cells["method"] == "vanilla"].set_index("benchmark")
     lines = cells.groupby(["budget", "method"], sort=False)

@@ -1,6 +1,6 @@
-r"""A sheet as a LaTeX table; it needs the packages booktabs and makecell.
+r"""Render a sheet as a LaTeX table, which needs the packages booktabs and makecell.
 
-Whatever a cell holds is text: every special character is escaped. Knows nothing about numbers.
+Every cell is text: all special characters are escaped. Knows nothing about numbers.
 """
 
 from analysis.tables.sheets import COMMAND, NAMES, Sheet
@@ -13,34 +13,34 @@ SPECIAL = {
 }  # fmt: skip
 
 
-def to_latex(made: Sheet) -> str:
-    """One table environment, its title as the caption, its notes below as small print."""
-    columns = "".join("l" if head in NAMES else "r" for head in made.heads)
+def to_latex(sheet: Sheet) -> str:
+    """Make a table environment with the title as caption and the notes in small print below."""
+    columns = "".join("l" if head in NAMES else "r" for head in sheet.heads)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(made.title)}}}",
+        rf"\caption{{{escape(sheet.title)}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        _row([head.replace(", ", ",\n") for head in made.heads]),
+        _row([head.replace(", ", ",\n") for head in sheet.heads]),
         r"\midrule",
     ]
-    for number, row in enumerate(made.rows):
-        if number in made.breaks:
+    for number, row in enumerate(sheet.rows):
+        if number in sheet.breaks:
             lines.append(r"\midrule")
         lines.append(_row(row))
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if made.notes:
+    if sheet.notes:
         notes = (
             rf"\texttt{{{escape(note)}}}" if note.startswith(COMMAND) else escape(note)
-            for note in made.notes
+            for note in sheet.notes
         )
         lines += [r"\par\footnotesize\raggedright", *(rf"{note}\par" for note in notes)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Escape text so that LaTeX prints it unchanged."""
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
@@ -49,7 +49,7 @@ def _row(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    # a line that begins with [ would be read as an option of the \\ before it
+    # LaTeX would read a line that starts with [ as an option of the \\ before it.
     lines = [
         f"{{}}{line}" if line.startswith("[") else line for line in map(escape, text.split("\n"))
     ]

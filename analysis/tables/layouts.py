@@ -1,6 +1,6 @@
-"""The layouts of the paper's tables, from ``analysis/reference/tables.yaml``: rows and columns.
+"""Layouts (rows and columns) of the paper's tables, from ``analysis/reference/tables.yaml``.
 
-A layout of runs on another model is the paper's with that model's benchmarks as columns. Knows
+The layout for another model has the same rows, and that model's benchmarks as columns. Knows
 nothing about results.
 """
 
@@ -20,13 +20,13 @@ Measure = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a layout.
+    """Row of a layout.
 
     Attributes:
-        budget: Ours, such as ``t64``, or the paper's where we have none.
-        method: Ours; None where we have none.
-        published: The method as published numbers call it; None: nothing is published.
-        tokens: The budget as published numbers count it; None: a share.
+        budget: Name of our budget, such as ``t64``, or the paper's budget if we have none.
+        method: Name of our method; None if we have none.
+        published: Name of the method in the published numbers; None: not published.
+        tokens: Budget in the published numbers, in tokens; None: a share.
     """
 
     budget: str
@@ -37,12 +37,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a layout.
+    """Column of a layout.
 
     Attributes:
-        name: Its head.
-        benchmark: Ours; None where we have none.
-        published: Benchmark, metric and split of what papers report; None: nothing.
+        name: Column head.
+        benchmark: Name of our benchmark; None if we have none.
+        published: Benchmark, metric and split that papers report; None: not published.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Column:
 
 @dataclass(frozen=True)
 class TablePart:
-    """The rows and columns about one model.
+    """Rows and columns of a table for one model.
 
     Attributes:
-        model: Ours; None where we have none.
-        published_model: As papers spell it; None: nothing is published about it.
+        model: Name of our model; None if we have none.
+        published_model: Name of the model in papers; None: not published.
         lines: Rows, budget by budget.
-        columns: Of benchmarks.
-        relative: Whether the mean over benchmarks, relative to vanilla, is told.
-        note: What a reader must know; why there is no model, if there is none.
+        columns: Columns, one per benchmark.
+        relative: Whether the table has the mean over benchmarks, relative to vanilla.
+        note: Note for the reader, such as the reason why there is no model.
     """
 
     model: str | None
@@ -73,7 +73,7 @@ class TablePart:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table: its name, which is its experiment's too, title, parts, whether it tells costs."""
+    """A table: name (also of its experiment), title, parts, and whether it includes costs."""
 
     name: str
     title: str
@@ -83,12 +83,12 @@ class Layout:
 
 @cache
 def read() -> Mapping[str, Any]:
-    """The file as it is."""
+    """Content of the layouts file."""
     return yaml.safe_load(LAYOUTS.read_text())
 
 
 def layouts() -> dict[str, Layout]:
-    """The paper's tables by name."""
+    """Layouts of the paper's tables, by name."""
     return {
         name: Layout(name, table["title"], tuple(map(_part, table["parts"])), "costs" in table)
         for name, table in read()["tables"].items()
@@ -96,22 +96,22 @@ def layouts() -> dict[str, Layout]:
 
 
 def threshold(method: str) -> tuple[str, str | None] | None:
-    """What must be calibrated before a method runs at a budget; None: nothing.
+    """Threshold that must be calibrated before a method runs at a budget; None: no threshold.
 
     Returns:
-        The field that is searched, and an override that fixes another for it, or None.
+        The config field that is searched, and the override that fixes another field (or None).
     """
-    found = read()["thresholds"].get(method)
-    return None if found is None else (found["field"], found["fixed"])
+    entry = read()["thresholds"].get(method)
+    return None if entry is None else (entry["field"], entry["fixed"])
 
 
 def uncalibrated() -> Sequence[str]:
-    """Benchmarks without a split to choose thresholds on."""
+    """Benchmarks without a calibration split."""
     return read()["uncalibrated"]
 
 
-def embedded(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePart:
-    """The same rows for another model, on its own benchmarks; nothing is published about it."""
+def for_model(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePart:
+    """Rows of the part for another model with its own benchmarks and no published numbers."""
     lines = tuple(Line(line.budget, line.method) for line in part.lines)
     return TablePart(model, None, lines, tuple(map(_column, benchmarks)), part.relative)
 
@@ -119,12 +119,12 @@ def embedded(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePar
 def with_methods(
     part: TablePart, ran: Sequence[tuple[str, str]], names: Mapping[str, str]
 ) -> TablePart:
-    """The part with a row more for every budget and method that ran and has none.
+    """Add a row for every budget and method that ran and has no row yet.
 
     Args:
-        part: Of the paper.
-        ran: Budgets and methods.
-        names: Methods as papers spell them.
+        part: Part of a table of the paper.
+        ran: Budgets and methods that ran.
+        names: Names of our methods in papers.
     """
     have = {(line.budget, line.method) for line in part.lines}
     lines = list(part.lines)
@@ -133,9 +133,9 @@ def with_methods(
             continue
         count = budget.removeprefix("t")
         known = names.get(method) if part.published_model and count.isdigit() else None
-        made = Line(budget, method, known, float(count) if known else None)
-        places = [place for place, line in enumerate(lines) if line.budget == budget]
-        lines.insert(places[-1] + 1 if places else len(lines), made)
+        new = Line(budget, method, known, float(count) if known else None)
+        indices = [index for index, line in enumerate(lines) if line.budget == budget]
+        lines.insert(indices[-1] + 1 if indices else len(lines), new)
         have.add((budget, method))
     return replace(part, lines=tuple(lines))
 

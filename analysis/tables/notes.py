@@ -1,6 +1,6 @@
-"""What a reader must know to read a result table: how intervals were found, what the marks mean.
+"""Notes below a result table: the methods of the intervals and the meaning of the marks.
 
-Only what the table at hand calls for is said. Knows nothing about layout.
+Only notes that apply to the table are given. Knows nothing about layout.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,11 +8,11 @@ from math import isnan
 from typing import Any
 
 OFF = "≠"
-SHARED, UNKNOWN = "†", "?"  # behind seconds
-CONTROLS = ("vanilla", "random")  # runs of their own
+SHARED, UNKNOWN = "†", "?"  # marks after seconds
+CONTROLS = ("vanilla", "random")  # controls that are separate runs
 CONTROL_TEXTS = {
-    "schedule": "random tokens on the row's own schedule, as many in every layer",
-    "grid": "an even grid from the input on, at each sample's executed average",
+    "schedule": "random tokens, as many in each layer as in the row",
+    "grid": "an even grid at the input, with as many tokens as each sample's executed average",
 }
 DIFFERENCES = (*CONTROLS, *CONTROL_TEXTS)
 INTERVALS = {
@@ -21,42 +21,46 @@ INTERVALS = {
     "cluster": "cluster-robust t by image, 95 %",
     "binomial": "exact counts of images, 95 % (fewer than five differ from the rest)",
 }
+DIFFERENCE_TEXT = (
+    "on the same samples, with the 95 % interval of the pairs (Newcombe for scores of 0 and 1, "
+    "else t; by image if samples share an image; from exact counts of images if fewer than five "
+    "differ). The intervals are not adjusted for their number."
+)
+FLOOR_TEXT = (
+    "floor: the smallest executed average that the method can reach; it is above the budget."
+)
 
 
-def how(rows: Iterable[Mapping[Any, Any]]) -> str:
-    """Which intervals the scores have."""
+def interval_text(rows: Iterable[Mapping[Any, Any]]) -> str:
+    """Names of the interval methods of the rows."""
     used = {row["interval"] for row in rows}
     return ", or ".join(INTERVALS[name] for name in INTERVALS if name in used) or "no interval"
 
 
 def timings(rows: Iterable[Mapping[Any, Any]]) -> Iterator[str]:
-    """What shared the machine while the rows of a table were timed."""
+    """Notes on whether the machine was shared while the rows were timed."""
     states = {row["shared_machine"] for row in rows}
     if True in states:
         yield (
             f"{SHARED}: another run overlapped, or the run got less than 90 % of the CPU that it "
-            "could use: these seconds compare with nothing."
+            "could use; these seconds cannot be compared."
         )
     if None in states:
-        yield f"{UNKNOWN}: it is not known what else ran on the machine while this was timed."
+        yield f"{UNKNOWN}: it is unknown whether other work ran on the machine during the timing."
     if states == {False}:
-        yield "s per sample: no other run overlapped, and each got 90 % or more of its CPU."
+        yield "s per sample: no other run overlapped, and every run got at least 90 % of its CPU."
 
 
 def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Iterator[str]:
-    """The notes of a table of cells.
+    """Notes of a table of runs.
 
     Args:
-        rows: The table's.
-        setups: The letter of each setup.
+        rows: Rows of the table.
+        setups: Letter of each setup.
     """
     ran = [row for row in rows if row["n"]]
     if any(row.get(f"vs_{control}_n") for control in DIFFERENCES for row in ran):
-        yield (
-            "Δ: difference on the same samples, 95 % interval of the pairs (Newcombe for 0 and 1, "
-            "else t; by image where samples share one; from exact counts of images where fewer "
-            "than five differ), each by itself, not adjusted for their number."
-        )
+        yield f"Δ: difference {DIFFERENCE_TEXT}"
     for control in CONTROLS:
         for row in ran:
             if 0 < row[f"vs_{control}_n"] < row["n"]:
@@ -64,33 +68,35 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
                     f"{row['method']} {row['budget']}: {row[f'vs_{control}_n']} of its {row['n']} "
                     f"samples are shared with {control}."
                 )
-    for control, what in CONTROL_TEXTS.items():
+    for control, text in CONTROL_TEXTS.items():
         if any(row.get(f"vs_{control}_n") for row in ran):
-            yield f"Δ {control}: to {what}; mean of its seeds, run beside it on the same batches."
+            yield f"Δ {control}: difference to {text}; mean over seeds, run on the same batches."
     if any(row["vs_random_n"] for row in ran):
         yield (
-            "Δ random: to random tokens from the input on, at each sample's executed average where "
-            "they ran beside the row, else to the random arm within 1 % of its executed average."
+            "Δ random: difference to random tokens chosen at the input. If they ran on the same "
+            "batches as the row, they have each sample's executed average; otherwise they are a "
+            "separate run within 1 % of the row's executed average."
         )
     if any(row["vs_random_n"] for row in ran) and any(
         not row["vs_random_n"] and row["method"] not in CONTROLS for row in ran
     ):
         yield (
-            "Δ random –: nothing ran beside the row, and no random arm is within 1 %, or several "
-            "are that differ in more than the seed."
+            "Δ random –: no random tokens ran on the same batches, and no separate run is within "
+            "1 %, or several are that differ in more than the seed."
         )
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
     if any(not isnan(row["floor"]) for row in rows):
-        yield "floor: the least executed average that the method reaches; the budget is below it."
+        yield FLOOR_TEXT
     if any(not isnan(row["target_recall"]) for row in ran):
         yield (
-            "target recall, %: patches asked about that the tokens carry in the last layer; a "
-            "patch counts in full where it is a tenth of some token, in proportion below."
+            "target recall, %: share of the patches that the question is about and that the tokens "
+            "carry in the last layer. A patch counts fully if it makes up a tenth of a token, and "
+            "in proportion below."
         )
     yield "Vision tokens, KV cache: means over samples. FLOPs: share of vanilla, same prompts."
     yield from timings(ran)
     if len(setups) > 1:
-        yield "Seconds compare only within one setup:"
+        yield "Seconds can be compared only within one setup:"
         for setup, letter in setups.items():
             yield f"{letter} = {setup}"

@@ -1,7 +1,7 @@
-"""The words of the paper's tables: ours and what is published side by side, never in one column.
+"""Text of the paper's tables: our numbers and published numbers in separate columns.
 
-What is missing is said to be missing, with the commands that fill it below. Knows nothing about
-runs: text is a function of :mod:`analysis.tables.grid` and :mod:`analysis.tables.costs`.
+Missing cells are marked, and the commands that fill them are below the table. Knows nothing about
+runs: the text depends only on :mod:`analysis.tables.grid` and :mod:`analysis.tables.costs`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.statistics.intervals import Interval
-from analysis.tables.commands import borrowed, calibration, command
+from analysis.tables.commands import calibration, command, uncalibrated_notes
 from analysis.tables.costs import CONVENTIONS
 from analysis.tables.grid import RELATIVE, Filled
 from analysis.tables.layouts import Layout
-from analysis.tables.notes import INTERVALS, OFF, timings
+from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, timings
 from analysis.tables.sheets import Sheet, number, quantity, seconds, span
 
 PUBLISHED = ", published"
@@ -24,40 +24,42 @@ Row = Mapping[Any, Any]
 
 
 def score_sheet(layout: Layout, filled: Filled) -> Sheet:
-    """Scores of one model: a row a method within its budget, two columns a benchmark."""
+    """Sheet of one model's scores: one row per budget and method, two columns per benchmark."""
     rows, part = filled.cells.to_dict("records"), filled.part
-    told = any(row["band_values"] or not isnan(row["paper"]) for row in rows)
+    has_published = any(row["band_values"] or not isnan(row["paper"]) for row in rows)
     ran = [row for row in rows if row["state"] == "measured" and row["benchmark"] != RELATIVE]
     sizes = sorted({row["n"] for row in ran})
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     heads = ["method", "budget"]
     for name in benchmarks:
-        heads += [name, f"{name}{PUBLISHED}"] if told else [name]
-    lines, breaks, last = [], set(), None
+        heads += [name, f"{name}{PUBLISHED}"] if has_published else [name]
+    lines, breaks, last_budget = [], set(), None
     for (budget, method), group in groupby(
         rows_by_line(rows), lambda r: (r["budget"], r["method"])
     ):
         cells = {row["benchmark"]: row for row in group}
         line = [method, budget]
         for name in benchmarks:
-            line += [ours(cells[name], len(sizes) > 1), *([theirs(cells[name])] if told else [])]
-        if last is not None and budget != last:
+            line.append(ours(cells[name], len(sizes) > 1))
+            if has_published:
+                line.append(theirs(cells[name]))
+        if last_budget is not None and budget != last_budget:
             breaks.add(len(lines))
         lines.append(tuple(line))
-        last = budget
+        last_budget = budget
     title = [layout.name, layout.title, part.model or part.published_model or ""]
     return Sheet(
         title=" · ".join([*title, *([f"n = {sizes[0]}"] if len(sizes) == 1 else [])]),
         heads=tuple(heads),
         rows=tuple(lines),
         breaks=frozenset(breaks),
-        notes=tuple(_notes(layout, filled, ran, told)),
+        notes=tuple(_notes(layout, filled, ran, has_published)),
     )
 
 
 def rows_by_line(rows: Sequence[Row]) -> list[Row]:
-    """Cells with those of one budget and method together, in the order of first appearance."""
-    order = {key: place for place, key in enumerate(dict.fromkeys(map(_line, rows)))}
+    """Sort cells so that those of one budget and method are together, in order of appearance."""
+    order = {key: index for index, key in enumerate(dict.fromkeys(map(_line, rows)))}
     return sorted(rows, key=lambda row: order[_line(row)])
 
 
@@ -66,42 +68,49 @@ def _line(row: Row) -> tuple[str, str]:
 
 
 def ours(row: Row, sizes: bool = False) -> str:
-    """What we measured, and at how many executed tokens; or why there is nothing."""
+    """Our score with its interval and executed tokens, or the reason why there is none."""
     if row["benchmark"] == RELATIVE:
         if not row["n"]:
             return "–"
-        every = row["n"] == row["available"]
-        return f"{row['ours']:.1f}" + ("" if every else f"\n{row['n']} of {row['available']}")
+        complete = row["n"] == row["available"]
+        return f"{row['ours']:.1f}" + ("" if complete else f"\n{row['n']} of {row['available']}")
     if row["state"] == "floor":
         return f"floor {row['floor']:.0f}"
     if row["state"] == "several":
         return "several runs"
     if row["state"] != "measured":
         return "missing"
-    told = span(row["ours"], row["low"], row["high"])
+    score = span(row["ours"], row["low"], row["high"])
     executed = f"{row['executed_average']:.1f}{OFF if row['matched'] is False else ''} tokens"
-    return f"{told}\n{executed}" + (f"\nn = {row['n']}" if sizes else "")
+    return f"{score}\n{executed}" + (f"\nn = {row['n']}" if sizes else "")
 
 
 def theirs(row: Row) -> str:
-    """The paper's number, the band of all sources, and how ours stands to it."""
+    """Number of the paper, band of all sources, and verdict on our score."""
     if isnan(row["paper"]) and not row["band_values"]:
         return "–"
-    parts = [] if isnan(row["paper"]) else [_said(row["paper"])]
+    parts = [] if isnan(row["paper"]) else [_published_text(row["paper"])]
     if row["band_values"]:
         low, high = row["band_low"], row["band_high"]
-        band = _said(low) if low == high else f"{_said(low)}..{_said(high)}"
+        band = (
+            _published_text(low)
+            if low == high
+            else f"{_published_text(low)}..{_published_text(high)}"
+        )
         parts = [part for part in parts if part != band]
         parts.append(f"{band} ({row['band_independent']}/{row['band_values']})")
     return "\n".join([*parts, *([row["verdict"]] if row["verdict"] else [])])
 
 
-def _said(value: float) -> str:
-    """As papers print it: sums without decimals, percent with one, more where it was told so."""
+def _published_text(value: float) -> str:
+    """Number as papers print it: totals without decimals, percentages with one."""
     return f"{value:.0f}" if value >= 1000 else f"{round(value, 2):.1f}"
 
 
-def _notes(layout: Layout, filled: Filled, ran: Sequence[Row], told: bool) -> Iterator[str]:
+def _notes(
+    layout: Layout, filled: Filled, ran: Sequence[Row], has_published: bool
+) -> Iterator[str]:
+    """Notes below a table of scores."""
     part, cells = filled.part, filled.cells
     if part.note:
         yield part.note
@@ -111,63 +120,62 @@ def _notes(layout: Layout, filled: Filled, ran: Sequence[Row], told: bool) -> It
         yield f"Ours: score [{kinds or 'no interval'}], executed average of vision tokens."
     for row in ran:
         if row["interval"] == "none":
-            yield f"{row['metric']}: no mean of samples, so it has no interval here."
+            yield f"{row['metric']}: it is not a mean over samples, so it has no interval here."
             break
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
     if "floor" in set(cells["state"]):
-        yield "floor: the least executed average that the method reaches; the budget is below it."
+        yield FLOOR_TEXT
     for row in cells.to_dict("records"):
         if row["state"] == "several":
             yield (
-                f"{row['method']} {row['budget']} {row['benchmark']}: several runs, give the "
-                f"folder of one ({row['variants']})."
+                f"{row['method']} {row['budget']} {row['benchmark']}: there are several runs "
+                f"({row['variants']}); give the folder of one."
             )
-    if told:
+    if has_published:
         yield (
-            "Published: the paper's number, then least..largest value of all sources (values that "
-            "somebody says to have measured / distinct values). inside: our interval meets that "
-            "band; no independent source: nobody says to have measured any of it."
+            "Published: the paper's number, then smallest..largest value of all sources (number of "
+            "values that a source reports as its own measurement / number of distinct values). "
+            "inside: our interval overlaps the band; no independent source: no source reports a "
+            "measurement of its own."
         )
     if "not comparable" in set(cells["verdict"]):
-        yield (
-            "not comparable: another split or metric; analysis/reference/benchmarks.csv says which."
-        )
+        yield ("not comparable: another split or metric; see analysis/reference/benchmarks.csv.")
     if part.relative:
         yield (
-            "relative average: mean over benchmarks of the score as a share of vanilla's, percent; "
-            "published: computed from the paper's own row, which does not print it."
+            "relative average: mean over benchmarks of the score relative to vanilla, in percent; "
+            "published: computed from the scores in the paper, which does not print it."
         )
     yield from missing(layout, filled)
 
 
 def missing(layout: Layout, filled: Filled) -> Iterator[str]:
-    """How many cells are missing, and the commands that fill them."""
+    """Notes on missing cells: their number and the commands that fill them."""
     model, cells = filled.part.model, filled.cells
     rows = [row for row in cells.to_dict("records") if row["benchmark"] != RELATIVE]
-    asked = [
+    missing_cells = [
         (row["method"], row["budget"], row["benchmark"])
         for row in rows
         if row["state"] == "missing"
     ]
-    if model is None or not asked:
+    if model is None or not missing_cells:
         return
-    thresholds = calibration(model, asked)
+    thresholds = calibration(model, missing_cells)
     if thresholds:
-        yield f"Thresholds first, where conf/tuned/{model}/ has none:"
+        yield f"Calibrate first the thresholds that conf/tuned/{model}/ lacks:"
         yield from thresholds
-    yield from borrowed(asked)
-    yield f"{len(asked)} of {len(rows)} cells are missing; these fill them:"
-    whole = [part for part in (layout.parts) if part.model == model]
-    preset = {(row.method, row.budget) for part in whole for row in part.lines}
-    if whole and len(asked) == len(rows) and {row[:2] for row in asked} == preset:
+    yield from uncalibrated_notes(missing_cells)
+    yield f"{len(missing_cells)} of {len(rows)} cells are missing; these commands fill them:"
+    parts = [part for part in layout.parts if part.model == model]
+    listed = {(row.method, row.budget) for part in parts for row in part.lines}
+    if parts and len(missing_cells) == len(rows) and {row[:2] for row in missing_cells} == listed:
         yield f"python experiments/run.py -m experiment={layout.name}"
     else:
-        yield from command(layout.name, model, asked, filled.limits)
+        yield from command(layout.name, model, missing_cells, filled.limits)
 
 
 def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
-    """Costs of one model, each convention in a column of its own."""
+    """Sheet of one model's costs, with one column per convention."""
     rows = frame.to_dict("records")
     columns = {
         "cached tokens": lambda row: number(row["resident"], ".1f"),
@@ -184,24 +192,27 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
         f"time{PUBLISHED}": lambda row: number(row["paper_seconds"], ".0f", " s"),
     }  # fmt: skip
     columns = {
-        head: say
-        for head, say in columns.items()
-        if not head.endswith(PUBLISHED) or any(say(row) != "–" for row in rows)
+        head: cell_text
+        for head, cell_text in columns.items()
+        if not head.endswith(PUBLISHED) or any(cell_text(row) != "–" for row in rows)
     }
     several = len({row["benchmark"] for row in rows}) > 1
     names = ["method", "budget", *(["benchmark"] if several else [])]
     notes = [f"{text}." for text in CONVENTIONS.values()]
     notes.append(
-        "KV, true: bytes of the prompt's cache, text included; vision: of vision tokens alone; at "
-        "0.525 MB: the paper's count, a token of a 7B model in float16 (true: 0.524288)."
+        "KV, true: bytes of the prompt's cache, including text; vision: of vision tokens only; at "
+        "0.525 MB: the paper's size of a token of a 7B model in float16 (true: 0.524288)."
     )
-    notes.append("s per sample: median; it compares within one setup only.")
+    notes.append("s per sample: median, which can be compared only within one setup.")
     notes += timings(row for row in rows if not isnan(row["seconds"]))
     return Sheet(
         title=f"{layout.name} · costs · {filled.part.model or filled.part.published_model}",
         heads=(*names, *columns),
         rows=tuple(
-            (*(str(row[name]) for name in names), *(say(row) for say in columns.values()))
+            (
+                *(str(row[name]) for name in names),
+                *(cell_text(row) for cell_text in columns.values()),
+            )
             for row in rows
         ),
         breaks=frozenset(),
@@ -209,8 +220,8 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
     )
 
 
-def difference(found: Interval, scale: float) -> str:
-    """A paired difference with its interval, in points."""
-    if not found.n:
+def difference(paired: Interval, scale: float) -> str:
+    """Paired difference with its interval, in points."""
+    if not paired.n:
         return "–"
-    return span(found.value * scale, found.low * scale, found.high * scale, "+")
+    return span(paired.value * scale, paired.low * scale, paired.high * scale, "+")

@@ -1,6 +1,6 @@
-"""A table of :mod:`analysis.tables` as people read it: for the terminal, Markdown, a spreadsheet.
+"""Render a table of :mod:`analysis.tables` for the terminal, as Markdown or as CSV.
 
-Knows nothing about runs and numbers: what the cells say is :mod:`analysis.tables.sheets`.
+Knows nothing about runs and numbers: :mod:`analysis.tables.sheets` makes the text of the cells.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from analysis.tables.sheets import COMMAND, NAMES, Sheet, sheet
 
 
 def render(frame: pd.DataFrame) -> Table:
-    """A table for the terminal, of either frame of :mod:`analysis.tables`."""
+    """Make a terminal table of a frame from :mod:`analysis.tables`."""
     return _table(sheet(frame))
 
 
 def show(frame: pd.DataFrame, console: Console | None = None) -> None:
-    """Print a frame; in a narrow terminal as two tables, scores and costs, or intervals below."""
+    """Print a frame; in a narrow terminal scores and costs are separate, or intervals go below."""
     console = console or Console()
     whole = sheet(frame)
     split = "setup" in frame and not _fits(_table(whole), console)
@@ -33,57 +33,59 @@ def show(frame: pd.DataFrame, console: Console | None = None) -> None:
         _print_notes(part, console)
 
 
-def show_sheet(made: Sheet, console: Console) -> None:
-    """Print a sheet; one that is too wide as several, each with the names of its rows."""
-    for part in _chunks(made, console):
-        # above the table, not in it: a title longer than a narrow table would be folded
+def show_sheet(table_sheet: Sheet, console: Console) -> None:
+    """Print a sheet; a sheet that is too wide is split, and each part repeats the row names."""
+    for part in _chunks(table_sheet, console):
+        # The title is printed above the table, because a narrow table would wrap it.
         console.print(f"\n{part.title}", style="bold", markup=False, highlight=False)
         if part.rows:
             console.print(_table(replace(part, title="")))
-    _print_notes(made, console)
+    _print_notes(table_sheet, console)
 
 
-def _print_notes(made: Sheet, console: Console) -> None:
-    for note in made.notes:
+def _print_notes(table_sheet: Sheet, console: Console) -> None:
+    for note in table_sheet.notes:
         console.print(note, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _chunks(made: Sheet, console: Console) -> Iterator[Sheet]:
-    """The sheet in as many as fit; what is published about a column stays beside it."""
-    names = [place for place, head in enumerate(made.heads) if head in NAMES]
+def _chunks(table_sheet: Sheet, console: Console) -> Iterator[Sheet]:
+    """Split a sheet into parts that fit; a column and its published column stay together."""
+    names = [index for index, head in enumerate(table_sheet.heads) if head in NAMES]
     blocks: list[list[int]] = []
-    for place, head in enumerate(made.heads):
-        if place in names:
+    for index, head in enumerate(table_sheet.heads):
+        if index in names:
             continue
-        if blocks and head == f"{made.heads[blocks[-1][0]]}, published":
-            blocks[-1].append(place)
+        if blocks and head == f"{table_sheet.heads[blocks[-1][0]]}, published":
+            blocks[-1].append(index)
         else:
-            blocks.append([place])
-    chosen, title = list(names), made.title
+            blocks.append([index])
+    chosen, title = list(names), table_sheet.title
     for block in blocks:
-        wider = made.part([*chosen, *block], title)
+        wider = table_sheet.part([*chosen, *block], title)
         if len(chosen) > len(names) and not _fits(_table(wider), console):
-            yield made.part(chosen, title)
-            chosen, title = list(names), f"{made.title} (more)"
+            yield table_sheet.part(chosen, title)
+            chosen, title = list(names), f"{table_sheet.title} (more)"
         chosen += block
-    yield made.part(chosen, title)
+    yield table_sheet.part(chosen, title)
 
 
 def _fits(table: Table, console: Console) -> bool:
-    boundless = console.options.update(max_width=10_000)
-    return console.measure(table, options=boundless).maximum <= console.width
+    unlimited = console.options.update(max_width=10_000)
+    return console.measure(table, options=unlimited).maximum <= console.width
 
 
-def _table(made: Sheet, stacked: bool = False) -> Table:
+def _table(table_sheet: Sheet, stacked: bool = False) -> Table:
     padding = (0, 0) if stacked else (0, 1, 0, 0)
-    table = Table(title=made.title or None, box=box.SIMPLE_HEAD, padding=padding, pad_edge=False)
-    for head in made.heads:
+    table = Table(
+        title=table_sheet.title or None, box=box.SIMPLE_HEAD, padding=padding, pad_edge=False
+    )
+    for head in table_sheet.heads:
         justify = "left" if head in NAMES else "right"
         for start in (" [", " (", " average", " cache", " sample", " published"):
             head = head.replace(start, "\n" + start[1:])
         table.add_column(Text(head), justify=justify, overflow="fold")
-    for number, row in enumerate(made.rows):
-        if number in made.breaks:
+    for number, row in enumerate(table_sheet.rows):
+        if number in table_sheet.breaks:
             table.add_section()
         cells = (cell.replace(" [", "\n[") if stacked else cell for cell in row)
         table.add_row(*(Text(cell, style=_style(cell)) for cell in cells))
@@ -95,28 +97,30 @@ def _style(cell: str) -> str:
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
-    """The same as a Markdown table, with its notes as a list below."""
+    """Render a frame as a Markdown table, with its notes as a list below."""
     return sheet_markdown(sheet(frame))
 
 
-def sheet_markdown(made: Sheet) -> str:
-    """A sheet as a Markdown table, with its notes as a list below; commands as code."""
+def sheet_markdown(table_sheet: Sheet) -> str:
+    """Render a sheet as a Markdown table, with its notes as a list below and commands as code."""
 
-    def plain(cell: str) -> str:
+    def escaped(cell: str) -> str:
         return cell.replace("|", "\\|").replace("\n", "<br>")
 
     lines = [
-        "| " + " | ".join(made.heads) + " |",
-        "|" + "|".join(" --- " if head in NAMES else " ---: " for head in made.heads) + "|",
-        *("| " + " | ".join(map(plain, row)) + " |" for row in made.rows),
+        "| " + " | ".join(table_sheet.heads) + " |",
+        "|" + "|".join(" --- " if head in NAMES else " ---: " for head in table_sheet.heads) + "|",
+        *("| " + " | ".join(map(escaped, row)) + " |" for row in table_sheet.rows),
     ]
-    head = [f"**{made.title}**", ""] if made.title else []
-    notes = (f"- `{note}`" if note.startswith(COMMAND) else f"- {note}" for note in made.notes)
+    head = [f"**{table_sheet.title}**", ""] if table_sheet.title else []
+    notes = (
+        f"- `{note}`" if note.startswith(COMMAND) else f"- {note}" for note in table_sheet.notes
+    )
     return "\n".join([*head, *lines, "", *notes]) + "\n"
 
 
 def to_csv(frame: pd.DataFrame, path: Path | None = None) -> str:
-    """All columns at full precision; written to a file too where a path is given."""
+    """Render all columns at full precision as CSV, and write them to ``path`` if given."""
     text = frame.to_csv(index=False, lineterminator="\n")
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

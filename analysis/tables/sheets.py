@@ -1,6 +1,7 @@
-"""The words of a table: what each cell says, what the title shares, where groups break.
+"""Text of a table: cells, title, and the rows at which groups start.
 
-What all rows share moves into the title. Knows nothing about runs: text is a function of the table.
+Values that all rows share go into the title. Knows nothing about runs: the text depends only on the
+table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,28 +12,28 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, how, notes
+from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, interval_text, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
-COMMAND = "python "  # a note that begins so is a line to type
+COMMAND = "python "  # prefix of a note that is a command line
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),
     *("FLOPs", "KV cache", "s per sample", "setup"),
 )
 Row = Mapping[Any, Any]
-Say = Callable[[Row], str]
+CellText = Callable[[Row], str]
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as text.
+    """Table as text.
 
     Attributes:
-        title: What all rows share.
+        title: Values that all rows share.
         heads: Column heads.
-        rows: As many cells as heads each.
-        breaks: Rows (by index) before which another group starts.
-        notes: What a reader must know.
+        rows: Rows of cells, one cell per head.
+        breaks: Indices of the rows at which a new group starts.
+        notes: Notes below the table.
     """
 
     title: str
@@ -42,30 +43,31 @@ class Sheet:
     notes: tuple[str, ...]
 
     def halves(self) -> tuple["Sheet", "Sheet"]:
-        """Scores, and costs with the four counts: two tables for where one is too wide."""
-        places = range(len(self.heads))
-        costs = [place for place in places if self.heads[place] in COSTS]
-        names = [place for place in places if self.heads[place] in NAMES]
-        scores = [place for place in places if place not in costs]
+        """Split a table that is too wide into scores, and costs with the four counts."""
+        indices = range(len(self.heads))
+        costs = [index for index in indices if self.heads[index] in COSTS]
+        names = [index for index in indices if self.heads[index] in NAMES]
+        scores = [index for index in indices if index not in costs]
         return self.part(scores, self.title), self.part([*names, *costs], "", self.notes)
 
-    def part(self, places: Sequence[int], title: str, notes: tuple[str, ...] = ()) -> "Sheet":
-        """Some of its columns."""
-        heads = tuple(self.heads[place] for place in places)
-        rows = tuple(tuple(row[place] for place in places) for row in self.rows)
+    def part(self, columns: Sequence[int], title: str, notes: tuple[str, ...] = ()) -> "Sheet":
+        """Sheet with only the columns of these indices."""
+        heads = tuple(self.heads[column] for column in columns)
+        rows = tuple(tuple(row[column] for column in columns) for row in self.rows)
         return Sheet(title, heads, rows, self.breaks, notes)
 
 
 def sheet(frame: pd.DataFrame) -> Sheet:
-    """A frame of :mod:`analysis.tables` as text."""
+    """Make the sheet of a frame from :mod:`analysis.tables`."""
     rows = frame.to_dict("records")
     return _types(rows) if "type" in frame else _cells(rows)
 
 
 def _cells(rows: Sequence[Row]) -> Sheet:
-    setups = {setup: _letter(place) for place, setup in enumerate(_each(rows, "setup"))}
-    sizes = _each(rows, "n")
-    columns: dict[str, Say] = {name: _plain(name) for name in _told(rows)}
+    """Sheet of a summary: one row per run."""
+    setups = {setup: _letter(index) for index, setup in enumerate(_distinct(rows, "setup"))}
+    sizes = _distinct(rows, "n")
+    columns: dict[str, CellText] = {name: _plain(name) for name in _name_columns(rows)}
     if len(sizes) > 1:
         columns["n"] = lambda row: str(row["n"]) if row["n"] else "–"
     columns[f"{_metric(rows)} [95 %]"] = _accuracy
@@ -90,14 +92,15 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     return Sheet(
         title=_title(rows, *([f"n = {sizes[0]}"] if len(sizes) == 1 else [])),
         heads=tuple(columns),
-        rows=tuple(tuple(say(row) for say in columns.values()) for row in rows),
+        rows=tuple(tuple(cell_text(row) for cell_text in columns.values()) for row in rows),
         breaks=_breaks(rows),
-        notes=(f"{_metric(rows)}: {how(rows)}.", *notes(rows, setups)),
+        notes=(f"{_metric(rows)}: {interval_text(rows)}.", *notes(rows, setups)),
     )
 
 
 def _types(rows: Sequence[Row]) -> Sheet:
-    names = _told(rows)
+    """Sheet of scores by question type: one column per type."""
+    names = _name_columns(rows)
     kinds = sorted({row["type"] for row in rows})
     heads = []
     for kind in kinds:
@@ -106,51 +109,55 @@ def _types(rows: Sequence[Row]) -> Sheet:
         heads.append(f"{kind} (n = {sizes[0]}{several})")
     firsts, lines = [], []
     for _, group in groupby(rows, key=lambda row: [str(row[name]) for name in NAMES]):
-        found = {row["type"]: row for row in group}
-        first = next(iter(found.values()))
+        by_type = {row["type"]: row for row in group}
+        first = next(iter(by_type.values()))
         firsts.append(first)
-        scores = [_score(found[kind], digits=0) if kind in found else "–" for kind in kinds]
+        scores = [_score(by_type[kind], digits=0) if kind in by_type else "–" for kind in kinds]
         lines.append((*(_plain(name)(first) for name in names), *scores))
     return Sheet(
         title=_title(rows),
         heads=(*names, *heads),
         rows=tuple(lines),
         breaks=_breaks(firsts),
-        notes=(f"{_metric(rows)}: {how(rows)}. Few samples a type: read the intervals.",),
+        notes=(
+            f"{_metric(rows)}: {interval_text(rows)}. A type has few samples: read the intervals.",
+        ),
     )
 
 
-def _each(rows: Iterable[Row], name: str) -> list[Any]:
-    """The values of a column among the cells that ran, each once, in their order."""
+def _distinct(rows: Iterable[Row], name: str) -> list[Any]:
+    """Distinct values of a column among the rows that ran, in their order."""
     return list(dict.fromkeys(row[name] for row in rows if row["n"]))
 
 
-def _told(rows: Sequence[Row]) -> list[str]:
-    """The names that a row must give: method and budget, and whatever else differs between rows."""
-    told = {name for name in NAMES if len({str(row[name]) for row in rows}) > 1}
+def _name_columns(rows: Sequence[Row]) -> list[str]:
+    """Names of the columns that identify a row: method, budget, and others that differ."""
+    names = {name for name in NAMES if len({str(row[name]) for row in rows}) > 1}
     methods = {row["method"] for row in rows}
     if len({(row["method"], row["preset"]) for row in rows}) == len(methods):
-        told.discard("preset")
-    return [name for name in NAMES if name in {*told, "method", "budget"}]
+        names.discard("preset")
+    return [name for name in NAMES if name in {*names, "method", "budget"}]
 
 
 def _title(rows: Sequence[Row], *more: str) -> str:
-    told = _told(rows)
-    shared = [name for name in ("experiment", "model", "benchmark", "image") if name not in told]
+    """Title with the names that all rows share."""
+    columns = _name_columns(rows)
+    candidates = ("experiment", "model", "benchmark", "image")
+    shared = [name for name in candidates if name not in columns]
     return " · ".join([*(str(rows[0][name]) for name in shared if rows[0][name]), *more])
 
 
 def _breaks(rows: Sequence[Row]) -> frozenset[int]:
     keys = [[row[name] for name in ("experiment", "model", "benchmark", "budget")] for row in rows]
-    return frozenset(place for place, (a, b) in enumerate(pairwise(keys), 1) if a != b)
+    return frozenset(index for index, (a, b) in enumerate(pairwise(keys), 1) if a != b)
 
 
 def _metric(rows: Iterable[Row]) -> str:
-    names = _each(rows, "metric")
+    names = _distinct(rows, "metric")
     return str(names[0]) if len(names) == 1 else "score"
 
 
-def _plain(name: str) -> Say:
+def _plain(name: str) -> CellText:
     return lambda row: str(row[name]) if row[name] else "–"
 
 
@@ -162,23 +169,23 @@ def _score(row: Row, digits: int = 1) -> str:
     return _interval(row["accuracy"], row["low"], row["high"], _scale(row), digits=digits)
 
 
-def _difference(name: str) -> Say:
-    def say(row: Row) -> str:
+def _difference(name: str) -> CellText:
+    def cell_text(row: Row) -> str:
         ends = row[f"{name}_low"], row[f"{name}_high"]
         return _interval(row[name], *ends, _scale(row), "+") if row[f"{name}_n"] else "–"
 
-    return say
+    return cell_text
 
 
 def _scale(row: Row) -> float:
-    """Scores within [0, 1] are told in percent."""
+    """Factor to the displayed scale: scores within [0, 1] are shown in percent."""
     return 100.0 if 0 <= row["accuracy"] <= 1 else 1.0
 
 
 def span(value: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:
-    """A number with the ends of its interval, where it has one."""
+    """Number as text, with the ends of its interval if there is one."""
     middle, start, end = (
-        f"{each:{sign if each else ''}.{digits}f}".replace("-", "−") for each in (value, low, high)
+        f"{item:{sign if item else ''}.{digits}f}".replace("-", "−") for item in (value, low, high)
     )
     return middle if isnan(low) else f"{middle} [{start}, {end}]"
 
@@ -194,19 +201,19 @@ def _percent(value: float) -> str:
 
 
 def number(value: float, form: str, unit: str = "") -> str:
-    """A number in a form; a dash where there is none."""
+    """Number in a format; a dash for NaN."""
     return "–" if isnan(value) else f"{value:{form}}{unit}"
 
 
 def seconds(row: Row) -> str:
-    """Seconds per sample, with a mark where something else ran meanwhile, or nobody knows."""
+    """Seconds per sample, with a mark if the machine was shared or if that is unknown."""
     mark = {True: SHARED, False: "", None: UNKNOWN}[row["shared_machine"]]
     text = number(row["seconds"], ".3g")
     return text if text == "–" else f"{text}{mark}"
 
 
 def quantity(value: float, unit: str = "") -> str:
-    """A large number with three digits: ``5.41 MB``, ``1.54 G``; a dash where there is none."""
+    """Large number with three digits: ``5.41 MB``, ``1.54 G``; a dash for NaN."""
     if isnan(value):
         return "–"
     for prefix in ("", "k", "M", "G"):
@@ -216,6 +223,6 @@ def quantity(value: float, unit: str = "") -> str:
     return f"{value:.3g} T{unit}"
 
 
-def _letter(place: int) -> str:
-    """A, B, ... Z, AA, ..."""
-    return (_letter(place // 26 - 1) if place >= 26 else "") + chr(ord("A") + place % 26)
+def _letter(index: int) -> str:
+    """Letters for an index: A, B, ... Z, AA, ..."""
+    return (_letter(index // 26 - 1) if index >= 26 else "") + chr(ord("A") + index % 26)

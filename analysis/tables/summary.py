@@ -1,6 +1,6 @@
-"""The result table: a row a finished cell, every number with its interval, controls beside each.
+"""Summary table: one row per finished run, with intervals and differences to controls.
 
-Knows nothing about models: a table is a function of the records and their samples.
+Knows nothing about models: a table depends only on the records and their samples.
 """
 
 from collections.abc import Sequence
@@ -20,42 +20,39 @@ ENDS = ("", "_low", "_high", "_n")
 
 
 def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
-    """One row per finished cell under a results folder, vanilla first, then by budget and method.
+    """Table with one row per finished run in a folder, vanilla first, then by budget and method.
 
-    accuracy, low, high, interval: Mean of ``metric``, the ends of its 95 % interval, how they were
-        found (see :mod:`analysis.statistics.intervals`).
-    vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both
-        answered, with a paired interval. Random tokens leave before the language model: those that
-        ran beside the cell, at each sample's own executed average, whether the budget was met or
-        not; without such, the random arms whose executed average agrees with the cell's within
-        1 %, whatever their budget was called (of several, those of its own name), and that were
-        shown the same image. Seeds are averaged sample by sample first; where arms differ in more,
-        none is taken.
-    vs_schedule (_low, _high, _n): The same against random tokens on the cell's own schedule, which
-        ran beside it: as many in every layer. vs_grid, where it ran: an even grid from the input
-        on, as many tokens as each sample's executed average.
+    accuracy, low, high, interval: Mean of ``metric``, ends of its 95 % interval, and the method of
+        the interval (see :mod:`analysis.statistics.intervals`).
+    vs_vanilla, vs_random (_low, _high, _n): Difference of means over the n samples that both runs
+        answered, with a paired interval. Random tokens are dropped before the language model. The
+        control pass on the run's own batches is used, which has each sample's executed average
+        even if the budget was missed. Without it, the separate random runs with the same image are
+        used whose executed average is within 1 % of the run's, with any budget name (if several,
+        those with the run's budget name). Seeds are first averaged sample by sample; if the random
+        runs differ in more than the seed, none is used.
+    vs_schedule (_low, _high, _n): The same against the control pass with random tokens, as many in
+        each layer as in the run. vs_grid, if present: against an even grid at the input, with as
+        many tokens as each sample's executed average.
     nominal, paper_average, executed_average, resident: The four counts, means over samples.
     matched: Whether the executed average is within 1 % of the budget.
-    target_recall_input, target_recall: Share of the patches asked about that the tokens carry at
-        the language model's input, and in its last layer; where the benchmark knows them.
-    floor: The least executed average that the method reaches, where its budget lies below; such a
-        cell has no accuracy.
-    seconds, setup: Median over the samples, which means something within one setup only.
-    shared_machine: Whether something else ran while the cell was timed, so that its seconds compare
-        with nothing; None where that is not known.
+    target_recall_input, target_recall: Share of the patches that the question is about and that the
+        tokens carry at the language model's input, and in its last layer, if they are known.
+    floor: Smallest executed average that the method can reach, if the budget is below it; such a
+        run has no accuracy.
+    seconds, setup: Median over the samples, which can be compared only within one setup.
+    shared_machine: Whether the machine was shared during the run, so that its seconds cannot be
+        compared; None if unknown.
 
     Raises:
         FileNotFoundError: If the folder is missing.
-        ValueError: See :func:`analysis.records.cells.load`; also if two cells disagree.
+        ValueError: See :func:`analysis.records.cells.load`; also if runs disagree about a sample.
     """
     return summary_of_cells(load(root, metric))
 
 
 def summary_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
-    """The same of cells that are loaded already.
-
-    Columns of controls that nobody ran are left out.
-    """
+    """Summary of runs that are already loaded, as :func:`summary`; without unused grid columns."""
     rows = []
     for members in groups(cells).values():
         rows += [_row(cell, members) for cell in members]
@@ -65,7 +62,7 @@ def summary_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
 
 
 def summary_of(folders: Sequence[Path], metric: str | None = None) -> pd.DataFrame:
-    """The same of these runs alone, those that are finished; empty where none is.
+    """Summary of the finished runs among these folders; empty if none is finished.
 
     Raises:
         ValueError: See :func:`summary`.
@@ -74,27 +71,27 @@ def summary_of(folders: Sequence[Path], metric: str | None = None) -> pd.DataFra
 
 
 def by_type(root: Path | str, metric: str | None = None) -> pd.DataFrame:
-    """Accuracy of every finished cell per question type: a row per cell and type.
+    """Accuracy by question type: one row per finished run and type.
 
     Raises:
         FileNotFoundError: If the folder is missing.
         ValueError: See :func:`analysis.records.cells.load`; also if no sample has a type.
     """
-    found = by_type_of_cells(load(root, metric))
-    if found.empty:
+    frame = by_type_of_cells(load(root, metric))
+    if frame.empty:
         raise ValueError(f"no sample under {root} has a question type")
-    return found
+    return frame
 
 
 def by_type_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
-    """The same of cells that are loaded already; empty where no sample has a type."""
+    """Accuracy by question type of loaded runs; empty if no sample has a type."""
     rows = []
     for cell in cells:
         if cell.metric is None:
             continue
         for kind, samples in cell.samples.groupby("type", sort=True):
-            found = mean_interval(samples["score"], samples["image"])
-            rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, found)})
+            interval = mean_interval(samples["score"], samples["image"])
+            rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, interval)})
     return pd.DataFrame(rows)
 
 
@@ -107,28 +104,29 @@ def _names(cell: RunResult) -> dict[str, Any]:
     }
 
 
-def _accuracy(cell: RunResult, found: Interval) -> dict[str, Any]:
+def _accuracy(cell: RunResult, interval: Interval) -> dict[str, Any]:
     return {
-        "n": found.n,
+        "n": interval.n,
         "metric": cell.metric,
-        "accuracy": found.value,
-        "low": found.low,
-        "high": found.high,
-        "interval": found.method,
+        "accuracy": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        "interval": interval.method,
     }
 
 
 def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
+    """Row of one run, compared with the controls among the members of its group."""
     record = cell.record
     scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
     row = {**_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(*scored))
-    differences = {name: against(cell, _arms(cell, members, name)) for name in CONTROLS}
-    beside = {name: _beside(cell, name) for name in CONTROL_NAMES.values()}
-    flat = beside.pop("flat")
-    differences |= beside | ({"random": flat} if flat.n else {})
-    for name, found in differences.items():
-        values = found.value, found.low, found.high, found.n
+    differences = {name: arm_difference(cell, _arms(cell, members, name)) for name in CONTROLS}
+    controls = {name: _control_difference(cell, name) for name in CONTROL_NAMES.values()}
+    flat = controls.pop("flat")
+    differences |= controls | ({"random": flat} if flat.n else {})
+    for name, interval in differences.items():
+        values = interval.value, interval.low, interval.high, interval.n
         row |= {f"vs_{name}{end}": value for end, value in zip(ENDS, values, strict=True)}
     counts = record["counts"] or {}
     row |= {name: _number(counts.get(name)) for name in COUNTS}
@@ -150,13 +148,13 @@ def _number(value: float | None) -> float:
 
 
 def _arms(cell: RunResult, members: Sequence[RunResult], control: str) -> list[RunResult]:
-    """The runs of a control that this cell may be held against: seeds of one setting, or none."""
-    # what an image is worth is told against vanilla on its own, what a selection is worth against
-    # random on the same image
+    """Separate runs of a control to compare a run with: the seeds of one setting, or none."""
+    # The value of an image is measured against vanilla on the unchanged image, the value of a
+    # selection against random on the same image.
     image = cell.image if control == "random" else None
     if cell.metric is None or (cell["method"] == control and cell.image == image):
         return []
-    found = [
+    matches = [
         other
         for other in members
         if other["method"] == control
@@ -165,25 +163,25 @@ def _arms(cell: RunResult, members: Sequence[RunResult], control: str) -> list[R
         and other["config"]["model"] == cell["config"]["model"]
         and (control == "vanilla" or agree(other.executed, cell.executed))
     ]
-    named = [other for other in found if other["budget"] == cell["budget"]]
-    arms = named or found
-    one = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
-    return arms if one else []
+    same_budget = [other for other in matches if other["budget"] == cell["budget"]]
+    arms = same_budget or matches
+    one_setting = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
+    return arms if one_setting else []
 
 
-def _beside(cell: RunResult, name: str) -> Interval:
-    """Difference to what ran beside the cell, over the samples that it answered too."""
+def _control_difference(cell: RunResult, name: str) -> Interval:
+    """Difference to a control pass of the run, over the samples that both answered."""
     if cell.metric is None:
         return Interval(nan, nan, nan, "none", 0)
     both = cell.samples[cell.samples[name].notna()]
     return paired_interval(both["score"], both[name], both["image"])
 
 
-def against(cell: RunResult, arms: Sequence[RunResult]) -> Interval:
-    """Difference to the arms' mean over the samples that all of them answered; none without arms.
+def arm_difference(cell: RunResult, arms: Sequence[RunResult]) -> Interval:
+    """Difference to the mean of the arms, over the samples that all answered; NaN without arms.
 
     Raises:
-        ValueError: If they were not asked the same.
+        ValueError: If a sample has another question or target in one of the arms.
     """
     if not arms:
         return Interval(nan, nan, nan, "none", 0)
@@ -192,13 +190,13 @@ def against(cell: RunResult, arms: Sequence[RunResult]) -> Interval:
         shared = shared.intersection(arm.samples.index)
     for arm in arms:
         for field in ("question", "target"):
-            ours, theirs = (each.samples.loc[shared, field].astype(str) for each in (cell, arm))
+            ours, theirs = (run.samples.loc[shared, field].astype(str) for run in (cell, arm))
             if (ours != theirs).any():
-                which = shared[(ours != theirs).to_numpy()][0]
+                task, doc = shared[(ours != theirs).to_numpy()][0]
                 raise ValueError(
                     f"{cell['method']} and {arm['method']} disagree about the {field} of sample "
-                    f"{which[1]} of {which[0]}: they were not run on the same data"
+                    f"{doc} of {task}: they were not run on the same data"
                 )
     theirs = sum(arm.samples.loc[shared, "score"].to_numpy() for arm in arms) / len(arms)
-    own = cell.samples.loc[shared]
-    return paired_interval(own["score"], theirs, own["image"])
+    samples = cell.samples.loc[shared]
+    return paired_interval(samples["score"], theirs, samples["image"])
