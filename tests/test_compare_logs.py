@@ -56,7 +56,10 @@ def test_a_short_log_says_how_many_are_not_shared(against):
     ("lines", "said"),
     [
         ([*THEIRS, THEIRS[0]], "document 0 occurs twice"),
-        ([line(0, float("nan")), *THEIRS[1:]], "expected a finite exact_match for document 0, got nan"),
+        (
+            [line(0, float("nan")), *THEIRS[1:]],
+            "expected a finite exact_match for document 0, got nan",
+        ),
         ([line(doc, 1.0, "no") for doc in range(40)], "the target of 0 is 'yes' and 'no'"),
     ],
 )

@@ -265,10 +265,10 @@ def test_a_torn_trace_costs_one_sample(tmp_path, spoil):
         assert [one.doc_id for one in traced(cell)] == [doc for doc in whole if doc != 1]
     with pytest.warns(LeftOut, match=re.escape(str(path))):
         gathered = gather(root)
-    arm = next(arm for arm in gathered.told["arms"] if arm["name"].startswith("mustdrop"))
+    arm = next(arm for arm in gathered.content["arms"] if arm["name"].startswith("mustdrop"))
     assert len(arm["traces"]) == len(whole) - 1 and gathered.traces.torn == 1
-    told = dict(gathered.told["about"])["Traced"]
-    assert "1 left out, since their files are torn" in told
+    told = dict(gathered.content["about"])["Traced"]
+    assert "1 left out, because their files are torn" in told
 
 
 def test_figures_and_page_are_made_without_a_torn_trace(tmp_path, capsys, monkeypatch):

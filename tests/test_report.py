@@ -60,7 +60,7 @@ def inflated(text):
 
 
 def told(text):
-    return json.loads(inflated(Read(text).text["told"]))
+    return json.loads(inflated(Read(text).text["data"]))
 
 
 def planes(gathered, image):
@@ -68,7 +68,7 @@ def planes(gathered, image):
     size = image["grid"][0] * image["grid"][1]
     out = {}
     for place, name in enumerate(PLANES):
-        start = image["at"] + place * size
+        start = image["start"] + place * size
         raw = bytes(gathered.traces.fates[start : start + size])
         out[name] = list(struct.unpack(f"{size}B", raw))
     return out
@@ -124,26 +124,30 @@ def test_the_summary_is_the_table_and_sorts_by_its_numbers(root):
 def test_the_title_and_the_first_lines_say_what_was_compared(root, tmp_path):
     gathered = gather(root)
     assert gathered.title == "MustDrop and random on vqa"
-    assert gathered.lede == (
+    assert gathered.introduction == (
         "3 runs of vanilla, MustDrop, random, at budgets of 192 vision tokens: PocketLLaVA on "
         "12 questions. Score: exact_match."
     )
     text = page(gathered)
-    assert "<h1>MustDrop and random on vqa</h1>" in text and gathered.lede in text
-    assert text.index(gathered.lede) < text.index('<svg viewBox="') < text.index('id="summary"')
+    assert "<h1>MustDrop and random on vqa</h1>" in text and gathered.introduction in text
+    assert (
+        text.index(gathered.introduction)
+        < text.index('<svg viewBox="')
+        < text.index('id="summary"')
+    )
     # times and hashes stand behind, and folded
     assert text.index('id="summary"') < text.index("Code and machine")
     folded = {tag: attributes for tag, attributes in Read(text).tags if tag == "details"}
     assert text.count("<details>") == 2 and "open" not in folded["details"]
     one = write(tmp_path / "one", "fastv")
     assert gather(tmp_path / "one").title == "FastV on vqa"
-    assert gather(tmp_path / "one").lede.startswith("1 run of FastV, at budgets of 192")
+    assert gather(tmp_path / "one").introduction.startswith("1 run of FastV, at budgets of 192")
     write(tmp_path / "one", "dart")
     assert gather(tmp_path / "one").title == "dart and FastV on vqa"
     for number in range(9):
         write(tmp_path / "one", f"m{number}")
     assert gather(tmp_path / "one").title == "dart and 10 others on vqa"
-    assert "m6 and 2 more, at" in gather(tmp_path / "one").lede
+    assert "m6 and 2 more, at" in gather(tmp_path / "one").introduction
     record = json.loads((one / "record.json").read_text())
     (one / "record.json").write_text(json.dumps({**record, "benchmark": "pocket_vqa"}))
     assert gather(tmp_path / "one").title == "FastV and 10 others on PocketVQA and vqa"
@@ -154,13 +158,13 @@ def test_mustdrop_leads_the_title_and_the_others_follow(tmp_path):
         write(tmp_path, method)
     gathered = gather(tmp_path)
     assert gathered.title == "MustDrop and 2 others on vqa"
-    assert gathered.lede.startswith("4 runs of vanilla, MustDrop, cls_topk, FastV, at")
+    assert gathered.introduction.startswith("4 runs of vanilla, MustDrop, cls_topk, FastV, at")
 
 
 def test_the_title_of_vanilla_alone_is_vanilla(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0)
     gathered = gather(tmp_path)
-    assert gathered.title == "vanilla on vqa" and "budgets" not in gathered.lede
+    assert gathered.title == "vanilla on vqa" and "budgets" not in gathered.introduction
     assert len(gathered.plots) == 1
 
 
@@ -221,10 +225,10 @@ def test_runs_without_a_budget_stand_pale_and_name_no_line(tmp_path):
 def test_a_method_looks_on_the_page_as_in_the_figures(root):
     floor(root, "tome", "t16", 74.0)
     gathered = gather(root)
-    for arm in gathered.told["arms"]:
+    for arm in gathered.content["arms"]:
         method = arm["key"].split("-")[0]
         assert arm["look"] == look(method) and arm["look"]["color"] == look_of(method).color
-    shown = gathered.told["summary"]
+    shown = gathered.content["summary"]
     place = shown["heads"].index("method")
     assert len(shown["rows"]) == 4
     for row in shown["rows"]:
@@ -264,7 +268,7 @@ def test_fates_are_packed_as_they_are(root):
         for doc in (0, 1):
             trace = made(4, doc)
             fates = patch_fates(trace)
-            image = gathered.told["arms"][arm]["traces"][doc]["images"][0]
+            image = gathered.content["arms"][arm]["traces"][doc]["images"][0]
             found = planes(gathered, image)
             assert found["left"] == [left + 2 for left in fates.left]
             assert [code & 127 for code in found["reason"]] == fates.reason.tolist()
@@ -329,7 +333,7 @@ def test_a_picture_is_kept_once_for_all_arms_and_samples(root):
     bare(4, 77).save(trace_path(folder, 5))
     gathered = gather(root)
     assert len(gathered.traces.pictures) == 3
-    last = gathered.told["arms"][2]["traces"][5]["images"][0]["picture"]
+    last = gathered.content["arms"][2]["traces"][5]["images"][0]["picture"]
     assert base64.b64decode(gathered.traces.pictures[last]) == picture(77)
 
 
@@ -390,10 +394,10 @@ def test_a_ledger_alone_has_fates_and_no_picture(tmp_path):
     (folder / "traces").mkdir()
     ledger(4, [range(16)] * 4).save(trace_path(folder, 3))
     gathered = gather(tmp_path)
-    trace = gathered.told["arms"][0]["traces"][3]
+    trace = gathered.content["arms"][0]["traces"][3]
     assert trace["images"][0]["picture"] is None and trace["gamma"] is None
     assert planes(gathered, trace["images"][0])["left"] == [4 + 2] * 16
-    assert "no picture" in dict(gathered.told["about"])["Traced"]
+    assert "no picture" in dict(gathered.content["about"])["Traced"]
 
 
 def test_patches_without_a_grid_are_counted_not_guessed(tmp_path):
@@ -403,8 +407,9 @@ def test_patches_without_a_grid_are_counted_not_guessed(tmp_path):
     book.vision[3] = False
     Trace(book).save(trace_path(folder, 3))
     gathered = gather(tmp_path)
-    assert gathered.told["arms"][0]["traces"] == {}
-    assert "1 left out, since their patches have no grid" in dict(gathered.told["about"])["Traced"]
+    assert gathered.content["arms"][0]["traces"] == {}
+    traced = dict(gathered.content["about"])["Traced"]
+    assert "1 left out, because their patches have no grid" in traced
 
 
 def test_several_pictures_of_a_prompt_are_several_images():
@@ -413,7 +418,7 @@ def test_several_pictures_of_a_prompt_are_several_images():
     traces = Traces()
     trace = Trace(book, pictures=[picture(0), picture(1)])
     images = [traces._image(trace, number, (2, 2)) for number in (0, 1)]
-    assert [image["at"] for image in images] == [0, 4 * len(PLANES)]
+    assert [image["start"] for image in images] == [0, 4 * len(PLANES)]
     assert [image["picture"] for image in images] == [0, 1]
 
 
@@ -431,9 +436,9 @@ def test_arms_that_share_a_name_have_keys_of_their_own(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0, draws(0))
     write(tmp_path, "random", scores=draws(1), key="k1", seed=1)
     write(tmp_path, "random", scores=draws(2), key="k2", seed=2)
-    keys = [arm["key"] for arm in gather(tmp_path).told["arms"]]
+    keys = [arm["key"] for arm in gather(tmp_path).content["arms"]]
     assert keys == ["vanilla-none-k", "random-t192-k1", "random-t192-k2"]
-    names = [arm["name"] for arm in gather(tmp_path).told["arms"]]
+    names = [arm["name"] for arm in gather(tmp_path).content["arms"]]
     assert names == ["vanilla", "random t192, seed=1", "random t192, seed=2"]
 
 
@@ -441,7 +446,7 @@ def test_runs_that_asked_different_questions_are_refused(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0, draws(0))
     other = write(tmp_path, "fastv", scores=draws(1), experiment="f", key="o")
     rewrite(other, lambda line: {"question": "another one ?"})
-    with pytest.raises(ValueError, match="was asked in two ways under the name vqa"):
+    with pytest.raises(ValueError, match="has two different questions or targets in vqa"):
         gather(tmp_path)
 
 
@@ -449,7 +454,7 @@ def test_scores_of_what_ran_beside_stand_with_the_arm(tmp_path):
     folder = write(tmp_path, "mustdrop", scores=(1.0, 0.0), config=stages(prefill="DualAttention"))
     arm = {"scores": {"exact_match": 1.0}}
     rewrite(folder, lambda line: {"controls": {"flat_random": [arm] * line["doc_id"]}})
-    assert gather(tmp_path).told["arms"][0]["beside"] == {"flat": [None, 1.0]}
+    assert gather(tmp_path).content["arms"][0]["controls"] == {"flat": [None, 1.0]}
 
 
 def test_the_command_writes_a_page_and_tells_of_it(root, capsys, tmp_path):
@@ -466,7 +471,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert "no results folder" in capsys.readouterr().err
     floor(tmp_path, "mustdrop", "t16", 74.0)
     assert main([str(tmp_path)]) == 1
-    assert "every budget lies below its method's floor" in capsys.readouterr().err
+    assert "no run has an answer: no method can reach its budget" in capsys.readouterr().err
 
 
 def test_a_thousand_traced_samples_stay_under_fifteen_megabytes(tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def test_the_slider_changes_the_picture_and_every_text(tab):
         (1, "input, before layer 0", f"{tokens[0]} of 64 tokens"),
         (2, "after layer 0", f"{tokens[1]} of 64 tokens"),
         (3, "after layer 1", f"{tokens[2]} of 64 tokens"),
-        (6, "KV cache while decoding", "tokens a layer"),
+        (6, "KV cache while decoding", "tokens per layer"),
     ]:
         layer(tab, value)
         assert slider.get_attribute("aria-valuetext").startswith(step)
@@ -122,7 +122,7 @@ def test_the_slider_changes_the_picture_and_every_text(tab):
     assert len({*seen}) == len({*told}) == 5
     assert pixels(tab, 1) != pixels(tab, 0)
     gone = int((patch_fates(trace).left == 0).sum())
-    assert f"{gone} dropped here" in told[2] and "both tests failed" in told[2]
+    assert f"{gone} dropped here" in told[2] and "failed both tests" in told[2]
     assert tab.evaluate("window.broken") is None
 
 
@@ -283,7 +283,7 @@ def test_all_answers_stand_with_words_for_right_and_wrong(tab):
         assert verdict.locator(".mark").inner_text() == ("✓" if scores[1] else "✗")
         assert ("right:" if scores[1] else "wrong:") in verdict.text_content()
     tab.get_by_label("show random t192 as B").click()
-    assert "beside=random-t192-k" in tab.url
+    assert "other=random-t192-k" in tab.url
     assert "no trace in B (random t192)" in tab.locator("#untraced").inner_text()
     assert tab.locator(".panel").count() == 1
     tab.get_by_label("show vanilla as A").click()
@@ -351,7 +351,7 @@ def test_back_goes_where_one_came_from(tab):
     first = tab.locator("#question").inner_text()
     tab.get_by_role("button", name="Next").click()
     assert tab.locator("#question").inner_text() == "what colour is shape 3 ?"
-    assert "of 60, filtered" in tab.locator("#place").inner_text()
+    assert "of 60, filtered" in tab.locator("#position").inner_text()
     tab.go_back()
     assert tab.locator("#question").inner_text() == first
     tab.go_back()
@@ -520,7 +520,7 @@ def test_the_plot_and_what_was_compared_stand_on_top(chromium, made, width):
     )
     assert colors == [look_of(name).color for name in ("vanilla", "mustdrop", "random")]
     assert not opened.locator("#notes").is_visible() and not opened.locator("#about").is_visible()
-    opened.get_by_text("How to read it").click()
+    opened.get_by_text("How to read the table").click()
     assert opened.locator("#notes").is_visible()
     context.close()
 

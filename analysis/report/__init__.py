@@ -1,1 +1,1 @@
-"""A page to look into: one self-contained HTML file of a folder of runs, sample by sample."""
+"""The report: one self-contained HTML page that shows a folder of runs, sample by sample."""

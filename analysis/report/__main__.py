@@ -1,4 +1,4 @@
-"""A page to look into a folder of runs: sort, filter, open a sample, follow every token.
+"""Write a page about a folder of runs: sort, filter, open a sample, follow every token.
 
 python -m analysis.report outputs/demo
 python -m analysis.report outputs/demo --samples 200 --out demo.html
@@ -18,9 +18,15 @@ from analysis.report.page_data import gather
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one self-contained HTML file about a results folder."""
     parser = argparse.ArgumentParser(prog="python -m analysis.report", description=main.__doc__)
-    parser.add_argument("root", type=Path, help="a results folder, such as outputs/demo")
-    parser.add_argument("--out", type=Path, help="the file (default: report.html in the folder)")
-    parser.add_argument("--samples", type=int, help="the first so many samples alone")
+    parser.add_argument("root", type=Path, help="results folder, such as outputs/demo")
+    parser.add_argument(
+        "--out", type=Path, help="file to write (default: report.html in the results folder)"
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        help="number of samples of each benchmark, from the first (default: all)",
+    )
     options = parser.parse_args(arguments)
     out = options.out or options.root / "report.html"
     try:
@@ -29,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    told = gathered.told
-    traced = sum(len(arm["traces"]) for arm in told["arms"])
+    content = gathered.content
+    traced = sum(len(arm["traces"]) for arm in content["arms"])
     print(
-        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(told['samples']['id'])} samples, "
-        f"{len(told['arms'])} arms, {traced} traces, {len(gathered.traces.pictures)} pictures"
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, {len(content['samples']['id'])} samples, "
+        f"{len(content['arms'])} arms, {traced} traces, {len(gathered.traces.pictures)} pictures"
     )
     return 0
 

@@ -1,9 +1,9 @@
-// The data of the page: what was written into it, inflated, and questions put to it.
-// Knows nothing about the document but where the data lie.
+// Read the data embedded in the page, and answer queries about them.
+// Knows nothing about the document except the ids of the data elements.
 
 const PLANES = ["left", "reason", "group", "groupHigh", "word", "share", "largest", "resident"];
 const KEY_BIT = 128, NO_WORD = 255;
-const ENCODER = -2; // left in the vision encoder
+const ENCODER = -2; // dropped in the vision encoder
 
 const REASONS = [
   "unknown", "failedBoth", "failedGlobal", "failedIndividual",
@@ -23,9 +23,9 @@ async function inflated(id) {
 }
 
 async function readData() {
-  const data = JSON.parse(new TextDecoder().decode(await inflated("told")));
+  const data = JSON.parse(new TextDecoder().decode(await inflated("data")));
   data.size = data.samples.id.length;
-  data.place = new Map(data.samples.id.map((id, place) => [id, place]));
+  data.indexOf = new Map(data.samples.id.map((id, index) => [id, index]));
   data.arm = new Map(data.arms.map((arm) => [arm.key, arm]));
   data.fates = null; // inflated when a sample is first opened
   data.pictures = null;
@@ -33,80 +33,80 @@ async function readData() {
   for (const arm of data.arms) {
     arm.unit = arm.score.every((score) => score === null || (score >= 0 && score <= 1));
   }
-  data.search = data.samples.question.map((question, place) => {
-    const said = new Set(data.arms.map((arm) => answerOf(data, arm, place)));
-    return [question, data.samples.target[place], ...said].join("\n").toLowerCase();
+  data.search = data.samples.question.map((question, index) => {
+    const answers = new Set(data.arms.map((arm) => answerOf(data, arm, index)));
+    return [question, data.samples.target[index], ...answers].join("\n").toLowerCase();
   });
   return data;
 }
 
-function answerOf(data, arm, place) {
-  return arm.answer[place] === null ? "" : data.texts[arm.answer[place]];
+function answerOf(data, arm, index) {
+  return arm.answer[index] === null ? "" : data.texts[arm.answer[index]];
 }
 
-function tokensOf(data, arm, place) {
-  return arm.tokens[place] === null ? [] : data.profiles[arm.tokens[place]];
+function tokensOf(data, arm, index) {
+  return arm.tokens[index] === null ? [] : data.profiles[arm.tokens[index]];
 }
 
-function residentOf(data, arm, place) {
-  return arm.resident[place] === null ? [] : data.profiles[arm.resident[place]];
+function residentOf(data, arm, index) {
+  return arm.resident[index] === null ? [] : data.profiles[arm.resident[index]];
 }
 
 function mean(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-// right, wrong, partly; "score" where scores are no shares, "" where the arm was not asked
-function verdict(arm, place) {
-  const score = arm.score[place];
+// "right", "wrong" or "partly"; "score" if scores are not in [0, 1]; "" if the arm lacks the sample.
+function verdict(arm, index) {
+  const score = arm.score[index];
   if (score === null) return "";
   if (!arm.unit) return "score";
   return score === 1 ? "right" : score === 0 ? "wrong" : "partly";
 }
 
-function asked(data, place) {
-  return data.arms.filter((arm) => arm.score[place] !== null);
+function armsWith(data, index) {
+  return data.arms.filter((arm) => arm.score[index] !== null);
 }
 
-function disagree(data, place) {
-  return new Set(asked(data, place).map((arm) => arm.score[place])).size > 1;
+function disagree(data, index) {
+  return new Set(armsWith(data, index).map((arm) => arm.score[index])).size > 1;
 }
 
-function traced(data, place) {
-  return data.arms.some((arm) => place in arm.traces);
+function traced(data, index) {
+  return data.arms.some((arm) => index in arm.traces);
 }
 
 function attention(code) {
   return code ? 10 ** (((code - 1) / 254 - 1) * 6) : null;
 }
 
-// One image of a trace, with a number a patch in each of its planes.
+// Unpack one image of a trace: each quantity has one value per patch.
 async function fatesOf(data, image) {
-  data.fates ??= new Uint8Array(await inflated("kept"));
+  data.fates ??= new Uint8Array(await inflated("packed-fates"));
   const size = image.grid[0] * image.grid[1];
   const plane = Object.fromEntries(PLANES.map((name, index) => {
-    const start = image.at + index * size;
+    const start = image.start + index * size;
     return [name, data.fates.subarray(start, start + size)];
   }));
-  const each = (value) => Array.from({ length: size }, (_, patch) => value(patch));
+  const forPatches = (value) => Array.from({ length: size }, (_, patch) => value(patch));
   return {
     rows: image.grid[0],
     columns: image.grid[1],
     size,
     sizes: image.sizes,
     region: image.region === null ? null : new Set(image.region),
-    left: each((patch) => plane.left[patch] + ENCODER),
-    key: each((patch) => (plane.reason[patch] & KEY_BIT) > 0),
-    reason: each((patch) => REASONS[plane.reason[patch] & ~KEY_BIT]),
-    group: each((patch) => plane.group[patch] + 256 * plane.groupHigh[patch]),
-    word: each((patch) => (plane.word[patch] === NO_WORD ? null : plane.word[patch])),
-    share: each((patch) => attention(plane.share[patch])),
-    largest: each((patch) => attention(plane.largest[patch])),
-    resident: each((patch) => plane.resident[patch]),
+    left: forPatches((patch) => plane.left[patch] + ENCODER),
+    key: forPatches((patch) => (plane.reason[patch] & KEY_BIT) > 0),
+    reason: forPatches((patch) => REASONS[plane.reason[patch] & ~KEY_BIT]),
+    group: forPatches((patch) => plane.group[patch] + 256 * plane.groupHigh[patch]),
+    word: forPatches((patch) => (plane.word[patch] === NO_WORD ? null : plane.word[patch])),
+    share: forPatches((patch) => attention(plane.share[patch])),
+    largest: forPatches((patch) => attention(plane.largest[patch])),
+    resident: forPatches((patch) => plane.resident[patch]),
   };
 }
 
-// The decoded picture of a number; null: none.
+// Decoded picture with this number; null: no picture.
 async function pictureOf(data, number) {
   if (number === null) return null;
   data.pictures ??= textOf("pictures").split(",");

@@ -1,6 +1,6 @@
-"""Methods' marks as paths that a browser draws: the shapes and colours that the figures have.
+"""Marks of methods as SVG paths, with the shapes and colours of the figures.
 
-Knows nothing about what they stand for.
+Knows nothing about the meaning of the marks.
 """
 
 from functools import cache
@@ -16,9 +16,9 @@ LETTERS = {Outline.MOVETO: "M", Outline.LINETO: "L", Outline.CURVE3: "Q", Outlin
 
 @cache
 def outline(marker: str) -> str:
-    """The ``d`` of an SVG path: a mark of matplotlib's about (0, 0), 2 wide."""
+    """SVG path data (``d``) of a matplotlib mark, centred at (0, 0) and 2 wide."""
     style = MarkerStyle(marker)
-    # matplotlib's marks are 1 wide, some within [-1, 1]; y points up there, down here
+    # Marks of matplotlib are 1 wide (some within [-1, 1]), with y up; in SVG, y points down.
     shape = style.get_path().transformed(style.get_transform())
     half = float(np.abs(np.asarray(shape.vertices)).max())
     parts = []
@@ -34,5 +34,5 @@ def outline(marker: str) -> str:
 
 def look(method: str) -> dict[str, str]:
     """Colour and outline of a method's mark."""
-    found = look_of(method)
-    return {"color": found.color, "outline": outline(found.marker)}
+    style = look_of(method)
+    return {"color": style.color, "outline": outline(style.marker)}

@@ -1,6 +1,6 @@
-"""What runs and samples are called on the page: in words, and in links, where no two are alike.
+"""Names of runs and samples on the page: readable texts, and unique keys for links.
 
-Knows nothing about what is shown of them.
+Knows nothing about the content of the page.
 """
 
 from collections import Counter
@@ -10,10 +10,10 @@ from typing import Any
 
 from analysis.records.cells import RunResult
 
-Name = tuple[str, str, Any]  # of a sample: benchmark, task, doc_id
-MANY = 9  # methods that are named in the first lines
-LEAD = "mustdrop"  # the method that a title names first
-# Names as papers spell them; others stand as they are.
+Name = tuple[str, str, Any]  # identifies a sample: benchmark, task, doc_id
+MOST_LISTED = 9  # largest number of methods that the introduction names
+FIRST_METHOD = "mustdrop"  # the method that a title names first
+# Names as papers spell them; other names are shown unchanged.
 SPELLED = {
     "mustdrop": "MustDrop", "fastv": "FastV", "sparsevlm": "SparseVLM", "tome": "ToMe",
     "vtw": "VTW", "prumerge": "PruMerge", "prumerge_plus": "PruMerge+", "visionzip": "VisionZip",
@@ -27,9 +27,9 @@ SPELLED = {
 
 
 def headline(cells: Sequence[RunResult]) -> str:
-    """What was compared: ``MustDrop and 3 others on PocketVQA``. Vanilla is what all start from."""
-    methods = [name for name in each(cells, "method") if name != "vanilla"]
-    methods.sort(key=lambda name: name != LEAD)
+    """Title of the page without vanilla, such as ``MustDrop and 3 others on PocketVQA``."""
+    methods = [name for name in distinct_values(cells, "method") if name != "vanilla"]
+    methods.sort(key=lambda name: name != FIRST_METHOD)
     others = len(methods) - 1
     if not methods:
         compared = "vanilla"
@@ -39,44 +39,52 @@ def headline(cells: Sequence[RunResult]) -> str:
         compared = f"{spelled(methods[0])} and {spelled(methods[1])}"
     else:
         compared = f"{spelled(methods[0])} and {others} others"
-    benchmarks = [spelled(name) for name in each(cells, "benchmark")]
-    where = " and ".join(benchmarks) if len(benchmarks) < 3 else f"{len(benchmarks)} benchmarks"
-    return f"{compared} on {where}"
+    benchmarks = [spelled(name) for name in distinct_values(cells, "benchmark")]
+    benchmark_text = (
+        " and ".join(benchmarks) if len(benchmarks) < 3 else f"{len(benchmarks)} benchmarks"
+    )
+    return f"{compared} on {benchmark_text}"
 
 
-def lede(cells: Sequence[RunResult], questions: int) -> str:
-    """The first lines of a page: how many runs, of which methods, at which budgets, on what."""
-    methods = each(cells, "method")
-    methods.sort(key=lambda name: (name != "vanilla", name != LEAD))
-    listed = ", ".join(map(spelled, methods[:MANY]))
-    listed += f" and {len(methods) - MANY} more" if len(methods) > MANY else ""
-    budgets = [name.removeprefix("t") for name in each(cells, "budget") if name != "none"]
+def introduction(cells: Sequence[RunResult], questions: int) -> str:
+    """First lines of the page: number of runs, methods, budgets, models, questions and scores."""
+    methods = distinct_values(cells, "method")
+    methods.sort(key=lambda name: (name != "vanilla", name != FIRST_METHOD))
+    listed = ", ".join(map(spelled, methods[:MOST_LISTED]))
+    listed += f" and {len(methods) - MOST_LISTED} more" if len(methods) > MOST_LISTED else ""
+    budgets = [
+        name.removeprefix("t") for name in distinct_values(cells, "budget") if name != "none"
+    ]
     at = f", at budgets of {', '.join(budgets)} vision tokens" if budgets else ""
-    models = ", ".join(spelled(name) for name in each(cells, "model"))
+    models = ", ".join(spelled(name) for name in distinct_values(cells, "model"))
     scores = ", ".join(dict.fromkeys(str(cell.metric) for cell in cells))
     runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"
-    asked = "1 question" if questions == 1 else f"{questions} questions"
-    return f"{runs} of {listed}{at}: {models} on {asked}. Score: {scores}."
+    question_count = "1 question" if questions == 1 else f"{questions} questions"
+    return f"{runs} of {listed}{at}: {models} on {question_count}. Score: {scores}."
 
 
 def spelled(name: str) -> str:
-    """A method, model or benchmark as papers spell it."""
+    """Name of a method, model or benchmark as papers spell it."""
     return SPELLED.get(name, name)
 
 
-def keys(cells: Sequence[RunResult]) -> list[str]:
-    """A short name of each run for links, no two alike."""
+def run_keys(cells: Sequence[RunResult]) -> list[str]:
+    """Short unique key of each run for links."""
     short = [f"{cell['method']}-{cell['budget']}-{cell['key']}" for cell in cells]
-    seen = Counter(short)
+    counts = Counter(short)
     return [
-        key if seen[key] == 1 else "-".join([*cell.group, key])
+        key if counts[key] == 1 else "-".join([*cell.group, key])
         for cell, key in zip(cells, short, strict=True)
     ]
 
 
-def names(cells: Sequence[RunResult]) -> list[str]:
-    """What each run is called: method and budget, and what else tells it from the others."""
-    differ = [name for name in ("experiment", "model", "benchmark") if len(each(cells, name)) > 1]
+def run_names(cells: Sequence[RunResult]) -> list[str]:
+    """Name of each run: method, budget, and the fields that distinguish it from other runs."""
+    differ = [
+        name
+        for name in ("experiment", "model", "benchmark")
+        if len(distinct_values(cells, name)) > 1
+    ]
     out = []
     for cell in cells:
         budget = "" if cell["budget"] in ("none", None) else str(cell["budget"])
@@ -85,8 +93,8 @@ def names(cells: Sequence[RunResult]) -> list[str]:
     return out
 
 
-def ids(names: Sequence[Name]) -> list[str]:
-    """``task:doc_id``, with the benchmark before where two share a task."""
+def sample_ids(names: Sequence[Name]) -> list[str]:
+    """Id of each sample: ``task:doc_id``, after the benchmark if two benchmarks share the task."""
     benchmarks: dict[str, set[str]] = {}
     for benchmark, task, _ in names:
         benchmarks.setdefault(task, set()).add(benchmark)
@@ -96,11 +104,11 @@ def ids(names: Sequence[Name]) -> list[str]:
     ]
 
 
-def each(cells: Sequence[RunResult], name: str) -> list[str]:
-    """The values of a field of the records, each once, in their order."""
+def distinct_values(cells: Sequence[RunResult], name: str) -> list[str]:
+    """Distinct values of a field of the records, in their order."""
     return list(dict.fromkeys(str(cell[name]) for cell in cells))
 
 
 def number(value: float | None) -> float | None:
-    """A number as JSON knows it; None for NaN."""
+    """Rounded number for JSON; None for NaN."""
     return None if value is None or isnan(value) else round(float(value), 6)

@@ -1,6 +1,6 @@
-"""The page's first sight: the summary with what its columns are sorted by, and what was run.
+"""Overview of the page: the summary table with its sort keys, and facts about the runs.
 
-Words and numbers are those of :mod:`analysis.tables`. Knows nothing about samples.
+Texts and numbers are those of :mod:`analysis.tables`. Knows nothing about samples.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import Any
 
 from analysis.records.cells import RunResult
 from analysis.report.marks import look
-from analysis.report.naming import each, keys, number
+from analysis.report.naming import distinct_values, number, run_keys
 from analysis.report.tracing import Traces
 from analysis.tables.sheets import sheet
 from analysis.tables.summary import summary_of_cells
 
-# Columns of the summary, by their heads in the sheet, and what they are sorted by.
+# Heads of columns in the sheet -> columns of the summary that they are sorted by.
 ORDERS = {
     "paper average": "paper_average", "executed average": "executed_average",
     "FLOPs": "flops_ratio", "KV cache": "kv_bytes", "s per sample": "seconds",
@@ -22,12 +22,12 @@ ORDERS = {
 
 
 def summary_table(cells: Sequence[RunResult]) -> dict[str, Any]:
-    """The sheet of :mod:`analysis.tables`, with the arm of each row and what it is sorted by."""
+    """Sheet of :mod:`analysis.tables`, with the arm and the sort keys of each row."""
     frame = summary_of_cells(cells)
     shown = sheet(frame)
     rows = frame.to_dict("records")
     ran = [cell for cell in cells if cell.metric is not None]
-    arms = {id(cell): key for cell, key in zip(ran, keys(ran), strict=True)}
+    arms = {id(cell): key for cell, key in zip(ran, run_keys(ran), strict=True)}
     return {
         "title": shown.title,
         "heads": shown.heads,
@@ -47,7 +47,7 @@ def summary_table(cells: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def _order(row: dict[Any, Any], head: str, text: str) -> float | str | None:
-    """What a row is sorted by in a column of the sheet: a number where there is one."""
+    """Sort key of a row in a column of the sheet: a number if possible, else a text."""
     first, _, interval = head.partition(" [")
     if first.startswith("Δ "):
         name = f"vs_{first[2:]}"
@@ -67,26 +67,27 @@ def about(
     every: int,
     traces: Traces,
 ) -> list[tuple[str, str]]:
-    """What the page says of its runs, as (what, words)."""
-    traced = {place for arm in arms for place in arm["traces"]}
+    """Facts about the runs, as (name, text)."""
+    traced = {sample for arm in arms for sample in arm["traces"]}
     tracing = [arm for arm in arms if arm["traces"]]
-    told = f"{len(traced)} of {shown} samples, in {len(tracing)} of {len(arms)} arms"
+    coverage = f"{len(traced)} of {shown} samples, in {len(tracing)} of {len(arms)} arms"
     if traced and not traces.pictures:
-        told += "; ledgers alone: no picture and no reason of a drop is on record"
+        coverage += "; ledgers only, with no pictures and no reasons of drops"
     if not traced:
-        told = "nothing: experiments/trace.py writes what the pictures need"
+        coverage = "nothing: experiments/trace.py writes traces"
     if traces.torn:
-        told += f"; {traces.torn} left out, since their files are torn"
+        coverage += f"; {traces.torn} left out, because their files are torn"
     if traces.gridless:
-        told += f"; {traces.gridless} left out, since their patches have no grid"
+        coverage += f"; {traces.gridless} left out, because their patches have no grid"
+    first, last = min(distinct_values(cells, "started")), max(distinct_values(cells, "finished"))
     setups = dict.fromkeys(cell.setup for cell in cells)
     return [
-        ("Model", ", ".join(each(cells, "model"))),
-        ("Benchmark", ", ".join(each(cells, "benchmark"))),
+        ("Model", ", ".join(distinct_values(cells, "model"))),
+        ("Benchmark", ", ".join(distinct_values(cells, "benchmark"))),
         ("Score", ", ".join(dict.fromkeys(str(cell.metric) for cell in cells))),
         ("Samples", f"{shown}" if shown == every else f"the first {shown} of {every}"),
         ("Arms", f"{len(arms)}"),
-        ("Traced", told),
-        ("Run", f"{min(each(cells, 'started'))} to {max(each(cells, 'finished'))}"),
+        ("Traced", coverage),
+        ("Run", f"from {first} to {last}"),
         *(("Code and machine", setup) for setup in setups),
     ]

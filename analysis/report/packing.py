@@ -1,26 +1,26 @@
-"""What became of each patch, as bytes: a plane a number, one byte a patch, planes one by one.
+"""Pack the fates of patches into bytes: one plane per quantity, with one byte per patch.
 
-Planes of alike numbers compress well. The page's data.js reads them back. Knows nothing about runs.
+Planes of similar numbers compress well. The page's data.js unpacks them. Knows nothing about runs.
 """
 
 import numpy as np
 
 from analysis.records.patches import PatchFates
 
-# The planes, in their order. ``left`` is counted from 0 for the encoder, 1 for before layer 0.
+# Names of the planes in their order. In ``left``, 0 is the encoder and 1 is before layer 0.
 PLANES = ("left", "reason", "group", "group_high", "word", "share", "largest", "resident")
-KEY_BIT = 128  # of the plane ``reason``
+KEY_BIT = 128  # bit for key tokens in the plane ``reason``
 NONE = 255  # no word
-SMALLEST = 1.0e-6  # attention at or below it is told as this
+SMALLEST = 1.0e-6  # smaller attention is stored as this value
 
 
 def packed(fates: PatchFates) -> tuple[bytes, list[int]]:
-    """The planes, and how many patches each group holds that is merged into one token.
+    """Planes of an image, and the number of patches in each group that is merged into one token.
 
-    Groups are numbered from 1 in raster order; 0: a token of its own, or none.
+    Groups are numbered from 1 in raster order; 0: the patch is not merged.
 
     Raises:
-        ValueError: If the model has more layers than a byte tells.
+        ValueError: If the model has more layers than a byte can hold.
     """
     if fates.depth > 252:
         raise ValueError(f"expected at most 252 layers, got {fates.depth}")
@@ -46,8 +46,8 @@ def packed(fates: PatchFates) -> tuple[bytes, list[int]]:
 
 
 def _logarithmic(attention: np.ndarray) -> np.ndarray:
-    """1 to 255 for attention from ``SMALLEST`` to 1, in steps of 5.6 %; 0: not known."""
-    told = np.where(np.isnan(attention), 1.0, attention)
-    decades = np.log10(np.clip(told, SMALLEST, 1) / SMALLEST)
+    """Code attention from ``SMALLEST`` to 1 as 1 to 255, in steps of 5.6 %; 0: unknown."""
+    known = np.where(np.isnan(attention), 1.0, attention)
+    decades = np.log10(np.clip(known, SMALLEST, 1) / SMALLEST)
     codes = 1 + np.rint(254 * decades / -np.log10(SMALLEST))
     return np.where(np.isnan(attention), 0, codes)

@@ -1,58 +1,58 @@
-// The state of the page, kept in its address, and what the keys do.
+// The state of the page, which is stored in its address, and the keyboard commands.
 
 const DEFAULTS = {
-  sample: "", arm: "", beside: "", layer: "", image: 0, type: "", status: "", q: "",
+  sample: "", arm: "", other: "", layer: "", image: 0, type: "", status: "", q: "",
   disagree: false, traced: false, page: 0, sort: null,
 };
-const FILTERS = ["type", "status", "q", "disagree", "traced", "arm", "beside"];
+const FILTERS = ["type", "status", "q", "disagree", "traced", "arm", "other"];
 
-function chosenFirst(data) {
-  const drops = data.arms.filter((arm) => arm.key.split("-")[0] !== "vanilla");
-  const seen = drops.filter((arm) => Object.keys(arm.traces).length);
-  const pool = seen.length ? seen : drops.length ? drops : data.arms;
-  const arm = pool.find((one) => one.key.startsWith("mustdrop")) ?? pool[0];
-  const beside = data.arms.find((one) => one !== arm) ?? arm;
-  return { arm: arm.key, beside: beside.key };
+function defaultArms(data) {
+  const reduced = data.arms.filter((arm) => arm.key.split("-")[0] !== "vanilla");
+  const tracedArms = reduced.filter((arm) => Object.keys(arm.traces).length);
+  const pool = tracedArms.length ? tracedArms : reduced.length ? reduced : data.arms;
+  const arm = pool.find((item) => item.key.startsWith("mustdrop")) ?? pool[0];
+  const other = data.arms.find((item) => item !== arm) ?? arm;
+  return { arm: arm.key, other: other.key };
 }
 
 function stateOfAddress(data, defaults) {
-  const found = new URLSearchParams(location.hash.slice(1));
+  const parameters = new URLSearchParams(location.hash.slice(1));
   const state = { ...defaults };
-  for (const name of ["sample", "arm", "beside", "layer", "type", "status", "q"]) {
-    state[name] = found.get(name) ?? defaults[name];
+  for (const name of ["sample", "arm", "other", "layer", "type", "status", "q"]) {
+    state[name] = parameters.get(name) ?? defaults[name];
   }
-  for (const name of ["disagree", "traced"]) state[name] = found.get(name) === "yes";
-  for (const name of ["image", "page"]) state[name] = Math.max(0, parseInt(found.get(name), 10) || 0);
-  const sorted = /^(\d+)\.(up|down)$/.exec(found.get("sort") ?? "");
+  for (const name of ["disagree", "traced"]) state[name] = parameters.get(name) === "yes";
+  for (const name of ["image", "page"]) state[name] = Math.max(0, parseInt(parameters.get(name), 10) || 0);
+  const sorted = /^(\d+)\.(up|down)$/.exec(parameters.get("sort") ?? "");
   const column = sorted ? Number(sorted[1]) : -1;
   state.sort = sorted && column < data.summary.heads.length ? [column, sorted[2] === "up" ? 1 : -1] : null;
-  for (const name of ["arm", "beside"]) if (!data.arm.has(state[name])) state[name] = defaults[name];
-  if (!data.place.has(state.sample)) state.sample = "";
+  for (const name of ["arm", "other"]) if (!data.arm.has(state[name])) state[name] = defaults[name];
+  if (!data.indexOf.has(state.sample)) state.sample = "";
   if (!["right", "wrong", "gained", "lost"].includes(state.status)) state.status = "";
   if (!data.samples.type.includes(state.type)) state.type = "";
   return state;
 }
 
 function addressOf(state, defaults) {
-  const told = new URLSearchParams();
+  const parameters = new URLSearchParams();
   for (const name of Object.keys(DEFAULTS)) {
     const value = state[name];
     if (value === defaults[name]) continue;
-    if (name === "sort") told.set(name, `${value[0]}.${value[1] > 0 ? "up" : "down"}`);
-    else told.set(name, value === true ? "yes" : String(value));
+    if (name === "sort") parameters.set(name, `${value[0]}.${value[1] > 0 ? "up" : "down"}`);
+    else parameters.set(name, value === true ? "yes" : String(value));
   }
-  if (state.sample && !told.has("arm")) told.set("arm", state.arm);
-  return `#${told.toString().replaceAll("%3A", ":").replaceAll("%2F", "/")}`;
+  if (state.sample && !parameters.has("arm")) parameters.set("arm", state.arm);
+  return `#${parameters.toString().replaceAll("%3A", ":").replaceAll("%2F", "/")}`;
 }
 
 async function start() {
   const data = await readData();
-  const defaults = { ...DEFAULTS, ...chosenFirst(data) };
+  const defaults = { ...DEFAULTS, ...defaultArms(data) };
   let state = stateOfAddress(data, defaults);
-  let found = passing(data, state);
+  let samples = matchingSamples(data, state);
   const title = document.title;
 
-  // `step`: keep the old state for the browser's back button
+  // `step`: whether to keep the old state for the browser's back button.
   function change(changes, step = false) {
     const before = state;
     state = { ...state, ...changes };
@@ -64,19 +64,19 @@ async function start() {
   function show(before) {
     const differs = (names) => !before || names.some((name) => before[name] !== state[name]);
     view.state = state;
-    if (differs(FILTERS)) found = passing(data, state);
+    if (differs(FILTERS)) samples = matchingSamples(data, state);
     const opened = state.sample !== "";
     document.getElementById("overview").hidden = opened;
     document.getElementById("sample").hidden = !opened;
     document.title = opened ? `${state.sample} · ${title}` : title;
     if (!opened) {
       syncFilters(state);
-      if (differs(["sort", "arm", "beside", "sample"])) showSummary(data, state, change);
+      if (differs(["sort", "arm", "other", "sample"])) showSummary(data, state, change);
       if (differs([...FILTERS, "page", "sample", "sort", "layer"])) {
-        showList(data, state, found, (more) => addressOf({ ...state, ...more }, defaults), change);
+        showList(data, state, samples, (more) => addressOf({ ...state, ...more }, defaults), change);
       }
-    } else if (differs(["sample", "arm", "beside", "image"])) {
-      showPlace();
+    } else if (differs(["sample", "arm", "other", "image"])) {
+      showPosition();
       showSample(data, state, change);
     } else {
       showStep(data);
@@ -95,32 +95,32 @@ async function start() {
     }
   }
 
-  function walked() {
-    const place = data.place.get(state.sample);
-    return found.includes(place) ? found : [...Array(data.size).keys()];
+  function sequence() {
+    const index = data.indexOf.get(state.sample);
+    return samples.includes(index) ? samples : [...Array(data.size).keys()];
   }
 
-  function showPlace() {
-    const all = walked(), at = all.indexOf(data.place.get(state.sample));
+  function showPosition() {
+    const all = sequence(), at = all.indexOf(data.indexOf.get(state.sample));
     const filtered = all.length < data.size ? ", filtered" : "";
-    document.getElementById("place").textContent = `${at + 1} of ${all.length}${filtered}`;
+    document.getElementById("position").textContent = `${at + 1} of ${all.length}${filtered}`;
     document.getElementById("previous").disabled = at === 0;
     document.getElementById("next").disabled = at === all.length - 1;
   }
 
   function go(by) {
-    const all = walked(), next = all[all.indexOf(data.place.get(state.sample)) + by];
+    const all = sequence(), next = all[all.indexOf(data.indexOf.get(state.sample)) + by];
     if (next !== undefined) change({ sample: data.samples.id[next] }, true);
   }
 
   function close() {
-    const at = found.indexOf(data.place.get(state.sample));
-    change({ sample: "", page: at < 0 ? state.page : Math.floor(at / PAGE) }, true);
+    const at = samples.indexOf(data.indexOf.get(state.sample));
+    change({ sample: "", page: at < 0 ? state.page : Math.floor(at / PAGE_SIZE) }, true);
   }
 
   fillFilters(data, state, change);
   document.querySelector(".skip").onclick = (event) => {
-    event.preventDefault(); // the address holds the state
+    event.preventDefault(); // the address stores the state
     document.getElementById("main").focus();
   };
   document.getElementById("close").onclick = close;
@@ -140,8 +140,8 @@ async function start() {
     state = stateOfAddress(data, defaults);
     show(before);
   });
-  for (const wide of document.querySelectorAll(".wide")) {
-    wide.addEventListener("scroll", () => hint(wide), { passive: true });
+  for (const container of document.querySelectorAll(".wide")) {
+    container.addEventListener("scroll", () => hint(container), { passive: true });
   }
   addEventListener("resize", () => {
     hintAll();
@@ -152,10 +152,10 @@ async function start() {
 }
 
 start().catch((error) => {
-  // an empty page says nothing; most likely the browser cannot inflate what is in it
-  const told = document.createElement("p");
-  told.setAttribute("role", "alert");
-  told.textContent = `This page could not be read: ${error.message}. It needs a browser of 2023 or later.`;
-  document.getElementById("main").prepend(told);
+  // Without a message the page would be empty; the browser probably cannot inflate the data.
+  const message = document.createElement("p");
+  message.setAttribute("role", "alert");
+  message.textContent = `This page could not be read: ${error.message}. It needs a browser of 2023 or later.`;
+  document.getElementById("main").prepend(message);
   throw error;
 });

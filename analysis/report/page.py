@@ -1,4 +1,4 @@
-"""The page as one file: the data compressed, style and scripts set in, nothing fetched.
+"""Build the page as one file with compressed data, style and scripts; it fetches nothing.
 
 The same runs give the same bytes. Knows nothing about records.
 """
@@ -15,34 +15,37 @@ from markupsafe import Markup
 from analysis.report.page_data import PageData
 
 HERE = Path(__file__).parent
-# In this order: each reads only those before it.
+# The order matters: a script uses only the scripts before it.
 SCRIPTS = ("data.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js", "page.js")
 
 
 def page(gathered: PageData) -> str:
-    """The HTML."""
+    """Render the HTML of the page."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
     return environment.get_template("page.html").render(
         title=gathered.title,
-        lede=gathered.lede,
+        introduction=gathered.introduction,
         plots=gathered.plots,
-        about=gathered.told["about"],
-        told=compressed(json.dumps(gathered.told, allow_nan=False, separators=(",", ":")).encode()),
+        about=gathered.content["about"],
+        data=compressed(
+            json.dumps(gathered.content, allow_nan=False, separators=(",", ":")).encode()
+        ),
         fates=compressed(bytes(gathered.traces.fates)),
-        # base64 and commas alone: nothing in it can end the element
+        # Base64 and commas contain nothing that could close the element.
         pictures=Markup(",".join(gathered.traces.pictures)),
-        style=_own("page.css"),
-        script=Markup("\n").join(_own(name) for name in SCRIPTS),
+        style=_asset("page.css"),
+        script=Markup("\n").join(_asset(name) for name in SCRIPTS),
     )
 
 
 def compressed(content: bytes) -> Markup:
-    """Base64 of the content as a zlib stream, which browsers call deflate."""
+    """Content as a zlib stream (called deflate in browsers), in Base64."""
     return Markup(base64.b64encode(zlib.compress(content, 9)).decode())
 
 
-def _own(name: str) -> Any:
+def _asset(name: str) -> Any:
+    """Content of a file of this package."""
     return Markup((HERE / name).read_text(encoding="utf-8"))

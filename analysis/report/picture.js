@@ -1,6 +1,7 @@
-// The picture of one arm at one step: every patch washed, marked or left as it is.
+// Picture of one arm at one step: each patch is covered, marked or left unchanged.
 
-const WASH = "212, 212, 212", HERE = "213, 94, 0", MERGED = "#0072b2", KEY = "#008f68";
+const GONE_COLOR = "212, 212, 212", DROPPED_COLOR = "213, 94, 0";
+const MERGED_COLOR = "#0072b2", KEY_COLOR = "#008f68";
 const GLYPHS = {
   failedBoth: ["down", "up"], failedGlobal: ["down"], failedIndividual: ["up"], unknown: ["dot"],
 };
@@ -23,18 +24,18 @@ function drawPicture(canvas, picture, fates, step, depth, cursor) {
   for (let patch = 0; patch < fates.size; patch++) {
     const x = (patch % fates.columns) * wide, y = Math.floor(patch / fates.columns) * tall;
     const state = stateOf(fates, patch, step, depth);
-    const wash = (colour, share) => {
+    const cover = (colour, share) => {
       pen.fillStyle = `rgba(${colour}, ${share})`;
-      const [left, top] = [Math.round(x), Math.round(y)]; // whole pixels: washes must not overlap
+      const [left, top] = [Math.round(x), Math.round(y)]; // whole pixels, so that neighbours do not overlap
       pen.fillRect(left, top, Math.round(x + wide) - left, Math.round(y + tall) - top);
     };
-    if (state === "gone" || state === "none") wash(WASH, 0.88);
+    if (state === "gone" || state === "none") cover(GONE_COLOR, 0.88);
     if (state === "partly") {
-      wash(WASH, 0.55);
+      cover(GONE_COLOR, 0.55);
       stroke(pen, ["flat"], x, y, wide, tall, thin, "#333333");
     }
     if (state === "dropped") {
-      wash(HERE, 0.55);
+      cover(DROPPED_COLOR, 0.55);
       stroke(pen, GLYPHS[fates.reason[patch]] ?? ["dot"], x, y, wide, tall, thin, "#ffffff");
     }
     const shown = state !== "gone" && state !== "none";
@@ -46,10 +47,10 @@ function drawPicture(canvas, picture, fates, step, depth, cursor) {
     if (shown && fates.key[patch] && step !== "encoder") corner(pen, x, y, wide, tall);
   }
   const living = (patch) => !["gone", "none"].includes(stateOf(fates, patch, step, depth));
-  border(pen, fates, wide, tall, thin, MERGED, [],
+  border(pen, fates, wide, tall, thin, MERGED_COLOR, [],
     (patch) => (fates.group[patch] && living(patch) ? fates.group[patch] : 0));
   if (step !== "encoder") {
-    border(pen, fates, wide, tall, thin, KEY, [], (patch) => (fates.key[patch] && living(patch) ? 1 : 0));
+    border(pen, fates, wide, tall, thin, KEY_COLOR, [], (patch) => (fates.key[patch] && living(patch) ? 1 : 0));
   }
   if (fates.region) {
     border(pen, fates, wide, tall, 1.4 * thin, "#1a1a1a", [3 * thin, 3 * thin],
@@ -84,7 +85,7 @@ function stroke(pen, glyphs, x, y, wide, tall, thin, colour) {
 }
 
 function corner(pen, x, y, wide, tall) {
-  pen.fillStyle = KEY;
+  pen.fillStyle = KEY_COLOR;
   pen.beginPath();
   pen.moveTo(x, y);
   pen.lineTo(x + 0.45 * wide, y);
@@ -92,7 +93,7 @@ function corner(pen, x, y, wide, tall) {
   pen.fill();
 }
 
-// A line where a value of neighbours differs, and around the whole; white below, so that it is seen.
+// Draw a line between neighbours with different values, on a white line that makes it visible.
 function border(pen, fates, wide, tall, thin, colour, dash, value) {
   const at = (row, column) =>
     row < 0 || column < 0 || row >= fates.rows || column >= fates.columns
@@ -123,49 +124,49 @@ function border(pen, fates, wide, tall, thin, colour, dash, value) {
 }
 
 const LEGEND = [
-  ["dropped both", "dropped here: both tests failed", ["down", "up"]],
-  ["dropped global", "dropped here: the global test failed", ["down"]],
-  ["dropped individual", "dropped here: the individual test failed", ["up"]],
-  ["dropped unknown", "dropped here, no test on record", ["dot"]],
-  ["gone", "gone before, or in no cache", []],
+  ["dropped both", "dropped here: failed both tests", ["down", "up"]],
+  ["dropped global", "dropped here: failed the global test", ["down"]],
+  ["dropped individual", "dropped here: failed the individual test", ["up"]],
+  ["dropped unknown", "dropped here, no recorded test", ["dot"]],
+  ["gone", "dropped before, or in no cache", []],
   ["partly", "in the cache of some layers", ["flat"]],
   ["merged", "merged into one token", []],
   ["key", "key token", []],
-  ["region", "holds the answer", []],
+  ["region", "answer region", []],
 ];
 
-// Which of the marks occur in a picture at any step.
+// Names of the marks that occur in a picture at any step.
 function marksOf(fates, depth) {
-  const there = new Set();
+  const names = new Set();
   for (let patch = 0; patch < fates.size; patch++) {
     const gone = fates.left[patch] < depth;
     const glyphs = GLYPHS[fates.reason[patch]];
     if (gone) {
       const key = (glyphs ?? ["dot"]).join("+");
-      there.add({ "down+up": "dropped both", down: "dropped global", up: "dropped individual" }[key]
+      names.add({ "down+up": "dropped both", down: "dropped global", up: "dropped individual" }[key]
         ?? "dropped unknown").add("gone");
     }
-    if (fates.resident[patch] === 0) there.add("gone");
-    else if (fates.resident[patch] < depth) there.add("partly");
-    if (fates.group[patch]) there.add("merged");
-    if (fates.key[patch]) there.add("key");
-    if (fates.region) there.add("region");
+    if (fates.resident[patch] === 0) names.add("gone");
+    else if (fates.resident[patch] < depth) names.add("partly");
+    if (fates.group[patch]) names.add("merged");
+    if (fates.key[patch]) names.add("key");
+    if (fates.region) names.add("region");
   }
-  return there;
+  return names;
 }
 
-function showLegend(there) {
-  const marks = LEGEND.filter(([name]) => there.has(name)).map(([name, text, glyphs]) => {
+function showLegend(names) {
+  const marks = LEGEND.filter(([name]) => names.has(name)).map(([name, text, glyphs]) => {
     const canvas = element("canvas", { width: 36, height: 36, "aria-hidden": "true" });
     const pen = canvas.getContext("2d");
     const [kind] = name.split(" ");
-    pen.fillStyle = { dropped: `rgb(${HERE})`, gone: `rgb(${WASH})`, partly: "#c2ccd3" }[kind] ?? "#eef1f3";
+    pen.fillStyle = { dropped: `rgb(${DROPPED_COLOR})`, gone: `rgb(${GONE_COLOR})`, partly: "#c2ccd3" }[kind] ?? "#eef1f3";
     pen.globalAlpha = kind === "dropped" ? 0.8 : 1;
     pen.fillRect(0, 0, 36, 36);
     pen.globalAlpha = 1;
     stroke(pen, glyphs, 0, 0, 36, 36, 2.4, kind === "partly" ? "#333333" : "#ffffff");
     if (kind === "key") corner(pen, 0, 0, 36, 36);
-    const line = { merged: MERGED, key: KEY, region: "#1a1a1a" }[kind];
+    const line = { merged: MERGED_COLOR, key: KEY_COLOR, region: "#1a1a1a" }[kind];
     if (line) {
       pen.setLineDash(kind === "region" ? [6, 6] : []);
       pen.strokeStyle = line;

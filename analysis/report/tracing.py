@@ -1,7 +1,7 @@
-"""The traces of runs as the page holds them: each picture once, each patch a few bytes.
+"""Traces of runs in the form that the page contains: unique pictures, a few bytes per patch.
 
-A trace without pictures (a ledger alone) is told without, and one whose patches have no grid is
-counted and left out. Knows nothing about scores.
+A trace without pictures (a ledger alone) is shown without them. A trace whose patches have no grid
+is counted and left out. Knows nothing about scores.
 """
 
 import base64
@@ -22,19 +22,19 @@ from analysis.report.packing import packed
 from mustdrop.runs.folder import trace_path
 from mustdrop.runs.trace import Trace
 
-SIDE, HEAVY, QUALITY = 256, 6000, 50  # pixels, bytes, of WebP
+SIDE, LARGE, QUALITY = 256, 6000, 50  # pixels, bytes, WebP quality
 
 
 @dataclass(eq=False)
 class Traces:
-    """All that the page holds of traces.
+    """Data of all traces on the page.
 
     Attributes:
-        pictures: Base64 of an image file each, no two alike.
-        words: Lists of words, no two alike.
-        fates: The planes of all images, one after the other.
-        gridless: Number of traces left out, since the patches of a picture have no grid.
-        torn: Number of traces left out, since they cannot be read.
+        pictures: Unique image files, in Base64.
+        words: Unique lists of words.
+        fates: Planes of all images, one after the other.
+        gridless: Number of traces left out, because the patches of a picture have no grid.
+        torn: Number of traces left out, because they cannot be read.
     """
 
     pictures: list[str] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Traces:
     fates: bytearray = field(default_factory=bytearray)
     gridless: int = 0
     torn: int = 0
-    _places: dict[Any, int] = field(default_factory=dict)
+    _indices: dict[Any, int] = field(default_factory=dict)
 
     def add(self, folder: Path | str, doc_id: int) -> dict[str, Any] | None:
-        """Take up the trace of one sample of a run; None if there is none that can be shown.
+        """Add the trace of one sample of a run; return None if it is missing or cannot be shown.
 
         Warns:
             LeftOut: If the trace is torn.
@@ -63,7 +63,7 @@ class Traces:
         return shown
 
     def _shown(self, trace: Trace) -> dict[str, Any] | None:
-        """A trace as the page holds it; None if its patches have no grid."""
+        """Entry of a trace on the page; None if its patches have no grid."""
         images = max(len(trace.ledger.sources), len(trace.pictures), 1)
         grid = _grid(trace, images)
         if not trace.ledger.sources and grid is None:
@@ -72,11 +72,12 @@ class Traces:
         return {
             "gamma": None if isnan(trace.gamma) else trace.gamma,
             "alpha": None if isnan(trace.alpha) else trace.alpha,
-            "words": self._once(self.words, list(trace.words), tuple(trace.words)),
+            "words": self._index(self.words, list(trace.words), tuple(trace.words)),
             "images": [self._image(trace, number, grid) for number in range(images)],
         }
 
     def _image(self, trace: Trace, number: int, grid: tuple[int, int] | None) -> dict[str, Any]:
+        """Entry of one image of a trace."""
         fates = patch_fates(trace, number, grid)
         planes, sizes = packed(fates)
         picture = None
@@ -88,29 +89,30 @@ class Traces:
         return {
             "grid": fates.grid,
             "tokens": fates.tokens,
-            "at": start,
+            "start": start,
             "sizes": sizes,
             "picture": picture,
             "region": None if region is None else np.flatnonzero(region).tolist(),
         }
 
     def _picture(self, encoded: bytes) -> int:
+        """Index of a picture, which is added if it is new."""
         key = hashlib.sha256(encoded).digest()
-        if key not in self._places:
-            return self._once(self.pictures, base64.b64encode(light(encoded)).decode(), key)
-        return self._places[key]
+        if key not in self._indices:
+            return self._index(self.pictures, base64.b64encode(light(encoded)).decode(), key)
+        return self._indices[key]
 
-    def _once(self, kept: list[Any], value: Any, key: Any) -> int:
-        """The place of a value, which is kept if it is new."""
-        if key not in self._places:
-            self._places[key] = len(kept)
+    def _index(self, kept: list[Any], value: Any, key: Any) -> int:
+        """Index of a value in a list; a new value is appended."""
+        if key not in self._indices:
+            self._indices[key] = len(kept)
             kept.append(value)
-        return self._places[key]
+        return self._indices[key]
 
 
 def light(encoded: bytes) -> bytes:
-    """A picture as it is if it is small, else scaled down and encoded again."""
-    if len(encoded) <= HEAVY:
+    """Return a small picture unchanged; scale down and re-encode a large one."""
+    if len(encoded) <= LARGE:
         return encoded
     picture = Image.open(io.BytesIO(encoded)).convert("RGB")
     picture.thumbnail((SIDE, SIDE))
@@ -120,7 +122,7 @@ def light(encoded: bytes) -> bytes:
 
 
 def _grid(trace: Trace, images: int) -> tuple[int, int] | None:
-    """One image's grid where the ledger has no sources: the answer's, or a square one."""
+    """Grid of one image if the ledger has no sources: that of the answer region, or a square."""
     if trace.ledger.sources:
         return None
     size, rest = divmod(int(trace.ledger.vision.sum()), images)

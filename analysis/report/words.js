@@ -1,10 +1,10 @@
-// What is said of steps, patches and verdicts, in words. Text is a function of the data.
+// Texts about steps, patches and verdicts. A text depends only on the data.
 
 const MARK = { right: "✓", wrong: "✗", partly: "~", score: "", "": "–" };
 
-// The steps of the slider: the encoder, the input, after each layer, decoding.
+// Steps of the slider: encoder, input, after each layer, decoding.
 function stepsOf(depth) {
-  return ["encoder", ...Array.from({ length: depth + 1 }, (_, place) => String(place - 1)), "decode"];
+  return ["encoder", ...Array.from({ length: depth + 1 }, (_, index) => String(index - 1)), "decode"];
 }
 
 function stepName(step) {
@@ -17,31 +17,32 @@ function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-// "84 of 576 tokens": what is left at a step, of all the patches; `handed`: by the encoder.
-function leftWords(step, patches, handed, tokens, resident) {
-  if (step === "encoder") return `${patches} patches to ${handed} tokens`;
-  if (step === "decode") return `${number(mean(resident))} of ${patches} tokens a layer`;
+// Number of tokens left at a step, such as "84 of 576 tokens"; `encoded`: tokens of the encoder.
+function leftWords(step, patches, encoded, tokens, resident) {
+  if (step === "encoder") return `${patches} patches to ${encoded} tokens`;
+  if (step === "decode") return `${number(mean(resident))} of ${patches} tokens per layer`;
   const layer = Math.min(Number(step) + 1, tokens.length - 1);
   return `${tokens[layer]} of ${patches} tokens`;
 }
 
-const DECIDED = {
+const REASON_TEXTS = {
   unknown: "",
-  failedBoth: "both tests failed",
-  failedGlobal: "the global test failed, the only one in use",
-  failedIndividual: "the individual test failed, the only one in use",
+  failedBoth: "failed both tests",
+  failedGlobal: "failed the global test, the only one in use",
+  failedIndividual: "failed the individual test, the only one in use",
   passedBoth: "passed both tests",
-  passedGlobal: "saved by the global test",
-  passedIndividual: "saved by the individual test",
+  passedGlobal: "passed the global test",
+  passedIndividual: "passed the individual test",
   key: "a key token, never dropped",
-  fewest: "failed, kept as one of the fewest",
+  fewest: "failed the tests, but kept to reach the minimum number of tokens",
 };
 
 function clean(word) {
   return word.replace(/[▁Ġ]/g, " ").trim() || word;
 }
 
-// Where a patch is at a step: alive, dropped (here), gone (before), or in the cache: held, partly, none.
+// State of a patch at a step: alive, dropped (here), gone (dropped before), or the layers whose cache
+// contains it: held (all), partly (some), none.
 function stateOf(fates, patch, step, depth) {
   const left = fates.left[patch];
   if (step === "encoder") return left === ENCODER ? "dropped" : "alive";
@@ -56,58 +57,58 @@ function stateOf(fates, patch, step, depth) {
 function endOf(arm, fates, patch, depth) {
   const left = fates.left[patch];
   const { vision, prefill } = arm.stages;
-  if (left === ENCODER) return `left in the vision encoder${vision ? ` (${vision})` : ""}`;
-  const why = DECIDED[fates.reason[patch]];
-  if (left === depth) return `stayed to the last layer${why ? `: ${why}` : ""}`;
+  if (left === ENCODER) return `dropped in the vision encoder${vision ? ` (${vision})` : ""}`;
+  const why = REASON_TEXTS[fates.reason[patch]];
+  if (left === depth) return `kept to the last layer${why ? `: ${why}` : ""}`;
   const stage = prefill ?? vision;
   const by = why || (stage ? `by ${stage}` : "");
   const when = left < 0 ? "before layer 0" : `after layer ${left}`;
   return `dropped ${when}${by ? `: ${by}` : ""}`;
 }
 
-// The whole life of one patch.
+// Full fate of one patch.
 function patchWords(data, arm, trace, fates, patch, depth) {
   const row = Math.floor(patch / fates.columns), column = patch % fates.columns;
-  const told = [`Row ${row + 1}, column ${column + 1}`];
+  const parts = [`Row ${row + 1}, column ${column + 1}`];
   const group = fates.group[patch];
-  if (group) told.push(`merged with ${fates.sizes[group - 1] - 1} more into one token`);
-  if (fates.key[patch] && fates.reason[patch] !== "key") told.push("carried by a key token");
-  told.push(endOf(arm, fates, patch, depth));
+  if (group) parts.push(`merged with ${fates.sizes[group - 1] - 1} more into one token`);
+  if (fates.key[patch] && fates.reason[patch] !== "key") parts.push("carried by a key token");
+  parts.push(endOf(arm, fates, patch, depth));
   if (fates.share[patch] !== null) {
     const limit = trace.gamma === null ? "" : `, gamma ${number(trace.gamma, 3)}`;
-    told.push(`about ${number(fates.share[patch], 2)} of all attention${limit}`);
+    parts.push(`received about ${number(fates.share[patch], 2)} of all attention${limit}`);
     const alpha = trace.alpha === null ? "" : `, alpha ${number(trace.alpha, 3)}`;
     const words = data.words[trace.words] ?? [];
     const word = fates.word[patch] === null ? undefined : words[fates.word[patch]];
-    const from = word === undefined ? "" : ` from “${clean(word)}”`;
-    told.push(`at most about ${number(fates.largest[patch], 2)}${from}${alpha}`);
+    const from = word === undefined ? "" : ` (“${clean(word)}”)`;
+    parts.push(`largest attention from one word${from}: about ${number(fates.largest[patch], 2)}${alpha}`);
   }
-  told.push(`in the KV cache of ${fates.resident[patch]} of ${depth} layers`);
-  if (fates.region?.has(patch)) told.push("holds the answer");
-  return `${told.join("; ")}.`;
+  parts.push(`in the KV cache of ${fates.resident[patch]} of ${depth} layers`);
+  if (fates.region?.has(patch)) parts.push("in the answer region");
+  return `${parts.join("; ")}.`;
 }
 
-// The picture at a step, for those who do not see it.
+// Description of the picture at a step, for screen readers.
 function pictureWords(arm, fates, step, depth) {
-  const count = {}, why = {};
+  const count = {}, reasonCounts = {};
   for (let patch = 0; patch < fates.size; patch++) {
     const state = stateOf(fates, patch, step, depth);
     count[state] = (count[state] ?? 0) + 1;
     if (state === "dropped") {
-      const reason = DECIDED[fates.reason[patch]] || "no test on record";
-      why[reason] = (why[reason] ?? 0) + 1;
+      const reason = REASON_TEXTS[fates.reason[patch]] || "no recorded test";
+      reasonCounts[reason] = (reasonCounts[reason] ?? 0) + 1;
     }
   }
   const names = {
-    alive: "alive", dropped: "dropped here", gone: "gone before",
-    held: "held in every layer", partly: "held in some layers", none: "held in none",
+    alive: "alive", dropped: "dropped here", gone: "dropped before",
+    held: "in the cache of every layer", partly: "in the cache of some layers", none: "in no cache",
   };
-  const told = Object.keys(names).filter((state) => count[state])
+  const parts = Object.keys(names).filter((state) => count[state])
     .map((state) => `${count[state]} ${names[state]}`);
   const keys = fates.key.filter(Boolean).length;
-  if (keys) told.push(`${keys} of key tokens`);
-  if (fates.sizes.length) told.push(`${fates.sizes.length} merged groups`);
+  if (keys) parts.push(`${keys} carried by key tokens`);
+  if (fates.sizes.length) parts.push(`${fates.sizes.length} merged groups`);
   const reasons = count.dropped && step !== "encoder"
-    ? ` Dropped: ${Object.entries(why).map(([name, n]) => `${n} ${name}`).join(", ")}.` : "";
-  return `${arm.name}, ${stepName(step)}: of ${fates.size} patches ${told.join(", ")}.${reasons}`;
+    ? ` Dropped: ${Object.entries(reasonCounts).map(([name, n]) => `${n} ${name}`).join(", ")}.` : "";
+  return `${arm.name}, ${stepName(step)}: of ${fates.size} patches ${parts.join(", ")}.${reasons}`;
 }
