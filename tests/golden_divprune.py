@@ -19,7 +19,7 @@ def replay_divprune(stem: str, data: dict[str, np.ndarray]) -> dict[str, Tensor]
     ties = "dist" in data
     given = torch.from_numpy(data["dist"]) if ties else distance
     ours = {
-        "selected": farthest(given, keep, again=ties),
+        "selected": farthest(given, keep, allow_repeats=ties),
         "keep_sorted": DivPrune(keep).reduce(vision_view(v)).keep,
         "dist": distance,
     }

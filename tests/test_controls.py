@@ -299,7 +299,7 @@ def test_a_cache_is_cut_to_its_count_survivors_first():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: ScheduledRandom(()), "schedules must be one list a prompt"),
+        (lambda: ScheduledRandom(()), "schedules must have one list per prompt"),
         (lambda: ScheduledRandom(((3, 2), (3,))), r"got \[2, 1\] counts"),
         (lambda: ScheduledRandom(((3, 4),)), r"schedules\[0\] must never grow, got \[3, 4\]"),
         (lambda: ScheduledRandom(((3, 3), (2, -1))), r"schedules\[1\]\[1\] must be .* got -1"),
@@ -309,17 +309,17 @@ def test_a_cache_is_cut_to_its_count_survivors_first():
         (lambda: ScheduledGrid((3, -2)), r"keep_counts\[1\] must be a count"),
         (
             lambda: ScheduledRandom(((3,) * 4,)).reduce(prefill_view(9, prompt_index=1)),
-            "schedules has counts for 1 prompts, but the batch has a prompt 1",
+            "schedules has counts for 1 prompts, but the batch has a prompt of index 1",
         ),
         (
             lambda: ScheduledGrid((3,)).reduce(prefill_view(9, prompt_index=2)),
-            "keep_counts has counts for 1 prompts, but the batch has a prompt 2",
+            "keep_counts has counts for 1 prompts, but the batch has a prompt of index 2",
         ),
         (
             lambda: ScheduledCache(((3,) * 4,)).keep(
                 cache_view(9, torch.ones(9, dtype=torch.bool), prompt_index=1)
             ),
-            "residents has counts for 1 prompts, but the batch has a prompt 1",
+            "residents has counts for 1 prompts, but the batch has a prompt of index 1",
         ),
         (lambda: Controls("c", (1, 1), (), False), "schedule_random must be a list of different"),
     ],

@@ -166,11 +166,11 @@ def test_a_wrong_hyper_parameter_fails_parity(case):
     ("case", "runner", "strategy", "wrong"),
     [
         ("prumerge/prumerge_adaptive_s301", golden_prumerge, "PruMerge", {"neighbours": 31}),
-        ("prumerge/prumerge_adaptive_s301", golden_prumerge, "PruMerge", {"reading": "paper"}),
+        ("prumerge/prumerge_adaptive_s301", golden_prumerge, "PruMerge", {"variant": "paper"}),
         ("prumerge/prumerge_plus_adaptive_s301", golden_prumerge, "PruMergePlus", {"keep": 235}),
-        ("vispruner/T64", golden_cls_attention, "VisPruner", {"important": 0.4}),
+        ("vispruner/T64", golden_cls_attention, "VisPruner", {"important_ratio": 0.4}),
     ],
-    ids=["neighbours", "reading", "keep", "important"],
+    ids=["neighbours", "variant", "keep", "important_ratio"],
 )
 def test_a_wrong_field_fails_parity(case, runner, strategy, wrong, monkeypatch):
     right = getattr(runner, strategy)

@@ -120,7 +120,7 @@ def test_a_team_shares_the_images_of_a_step():
     for name, value in vars(whole).items():
         for rank, share in enumerate(shares):
             assert torch.equal(getattr(share, name), value[rank::2]), name
-    with pytest.raises(ValueError, match="3 processes cannot share 4 images"):
+    with pytest.raises(ValueError, match="number of processes, 3, got 4"):
         batches(images=4, team=Team(0, 3))
 
 

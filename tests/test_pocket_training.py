@@ -167,7 +167,10 @@ def test_averaged_gradients_are_those_of_the_whole_batch(tmp_path):
         (weight * values[first.rank :: 2]).mean().backward()
         first.average([weight])
     assert weight.grad == values.mean()
-    with pytest.raises(ValueError, match="1 process or more, got 0"), team(0, _half_the_slope):
+    with (
+        pytest.raises(ValueError, match="size must be 1 process or more, got 0"),
+        team(0, _half_the_slope),
+    ):
         pass
     with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), got 2"):
         Team(2, 2)
@@ -211,11 +214,11 @@ def test_an_exported_model_loads_and_counts_its_bytes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: replace(TINY, seed=41), "seed must not be a held-out one"),
-        (lambda: replace(TINY, stages={}), "one stage at least"),
-        (lambda: replace(TINY, question_weights={"color": 1.0}), "must be for color, shape"),
+        (lambda: replace(TINY, seed=41), "seed must not be one of the held-out seeds"),
+        (lambda: replace(TINY, stages={}), "at least one stage"),
+        (lambda: replace(TINY, question_weights={"color": 1.0}), "must have the keys color, shape"),
         (lambda: replace(TINY.stages["all"], tokens=(577,)), r"counts in \[1, 576\]"),
-        (lambda: replace(TINY.stages["all"], objects=(4, 2)), "two of 1 to 20"),
+        (lambda: replace(TINY.stages["all"], objects=(4, 2)), "two ascending numbers in"),
         (
             lambda: replace(TINY, stages={"all": replace(TINY.stages["all"], closed=(1, 3))}),
             r"layers in \[0, 3\), got \(1, 3\) in stage all",

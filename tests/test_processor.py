@@ -46,19 +46,19 @@ MISFITS = {
     ),
     "num_additional_image_tokens: the processor has none": without("num_additional_image_tokens"),
     # what LlavaProcessor takes where the file does not say it
-    "num_additional_image_tokens is 0 where 1 fits: it makes 575 slots": lambda processor: setattr(
+    "num_additional_image_tokens must be 1, got 0: the processor makes": lambda processor: setattr(
         processor, "num_additional_image_tokens", 0
     ),
-    "patch_size is 16 where 8 fits: it makes 144 slots": lambda processor: setattr(
+    "patch_size must be 8, got 16: the processor makes 144 slots": lambda processor: setattr(
         processor, "patch_size", 16
     ),
-    "vision_feature_select_strategy is 'full' where 'default' fits": lambda processor: setattr(
+    "vision_feature_select_strategy must be 'default', got 'full'": lambda processor: setattr(
         processor, "vision_feature_select_strategy", "full"
     ),
-    "crop_size: the processor makes pictures of 224 x 224": lambda processor: image_settings(
+    "crop_size: the processor makes images of 224 x 224": lambda processor: image_settings(
         processor, **square(224)
     ),
-    "crop_size: the processor makes pictures of 288 x 192": lambda processor: image_settings(
+    "crop_size: the processor makes images of 288 x 192": lambda processor: image_settings(
         processor, do_center_crop=False
     ),
     "image_token: the tokenizer has no token '<img>'": tokenizer_without_the_image,
@@ -70,11 +70,11 @@ MISFITS = {
         processor.tokenizer.add_tokens("zebra")
     ),
     "chat_template: the processor has none": without("chat_template"),
-    "chat_template: it must place one <image>": lambda processor: setattr(
+    "chat_template: the prompt must contain one <image>": lambda processor: setattr(
         processor, "chat_template", "{{ messages[0]['content'][1]['text'] }}"
     ),
-    "chat_template: it must place one <image> and the question": lambda processor: setattr(
-        processor, "chat_template", "<image>"
+    "chat_template: the prompt must contain one <image> and the question": lambda processor: (
+        setattr(processor, "chat_template", "<image>")
     ),
     "chat_template: TemplateSyntaxError": lambda processor: setattr(
         processor, "chat_template", "{% for"

@@ -239,9 +239,9 @@ def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: SparseVLM(), "give scale and bias, or keep, and not both"),
+        (lambda: SparseVLM(), "give scale and bias, or keep, but not both"),
         (lambda: SparseVLM(scale=1.0), "give scale and bias, or keep"),
-        (lambda: SparseVLM(scale=1.0, bias=0.0, keep=[1], layers=[2]), "and not both"),
+        (lambda: SparseVLM(scale=1.0, bias=0.0, keep=[1], layers=[2]), "but not both"),
         (lambda: SparseVLM(keep=[1, 2], layers=[2]), "one count for each of 1 layers"),
         (lambda: SparseVLM(keep=[-1], layers=[2]), r"keep\[0\] must be a count"),
         (lambda: SparseVLM(keep=[2, 1], layers=[6, 2]), "layers must ascend"),
@@ -251,7 +251,7 @@ def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
             "per_cluster must be a count, 1 or more",
         ),
         (lambda: SparseVLM(scale=-1.0, bias=0.0), "scale must be 0 or more"),
-        (lambda: PyramidDrop([0.5], [1, 2]), "ratios must be one for each of 2 layers"),
+        (lambda: PyramidDrop([0.5], [1, 2]), "ratios must have one ratio for each of 2 layers"),
         (lambda: PyramidDrop([0.5, 1.5], [1, 2]), r"ratios\[1\] must be a share"),
         (lambda: PyramidDrop([0.5, 0.5], [2, 2]), "layers must ascend"),
         (lambda: PyramidDrop([0.5], []), "layers must be a list"),

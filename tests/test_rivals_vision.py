@@ -287,7 +287,7 @@ def test_divprune_takes_the_farthest(keep):
 def test_divprune_chooses_nobody_twice():
     distance = torch.eye(5) * 1e-7  # all alike, each a rounding error away from itself
     assert farthest(distance, 4).tolist() == [0, 1, 2, 3]
-    assert len(set(farthest(distance, 4, again=True).tolist())) == 1
+    assert len(set(farthest(distance, 4, allow_repeats=True).tolist())) == 1
 
 
 def test_divprune_of_one_token():
@@ -393,9 +393,9 @@ def test_needs_of_the_encoder_are_checked_before_work(name):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ToMe([5, -1]), r"removed\[1\] must be a count"),
-        (lambda: ToMe([5], weighted=False), "which proportional_attention=True needs"),
-        (lambda: ToMe([1, 1, 1, 1]).check(FACTS), "what merges in block 3 would not reach it"),
+        (lambda: ToMe([5, -1]), r"merged_per_block\[1\] must be a count"),
+        (lambda: ToMe([5], weighted=False), "which weighted=False ignores"),
+        (lambda: ToMe([1, 1, 1, 1]).check(FACTS), "got a merge in block 3"),
         (lambda: ToMe([0] * 6 + [2]).check(FACTS), "the encoder has blocks 0 to 3, got 6"),
         (lambda: PruMerge(0), "keep must be 1 or more"),
         (lambda: PruMergePlus(-2), "keep must be 1 or more"),

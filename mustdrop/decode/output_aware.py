@@ -1,4 +1,4 @@
-"""Output-aware cache: decode on the tokens that were still alive in the last layer."""
+"""OutputAware: decode only on the vision tokens that reached the last layer."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,14 +13,14 @@ from mustdrop.strategy import CacheView, DecodeStrategy, ModelFacts, require_fie
 @final
 @dataclass(frozen=True)
 class OutputAware(DecodeStrategy):
-    """Keep in every layer's KV cache only the vision tokens that survived to the last layer.
+    """Keep in each layer's KV cache only the vision tokens that reached the last layer.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.4 and Sec. 1 ("after the second layer").
     Differs from the authors' code: nothing, with ``from_layer=2`` (909afa5,
     modelling_sparse_llama.py:300-325).
 
     Attributes:
-        from_layer: The first layer whose cache is cut; the caches of earlier layers stay whole.
+        from_layer: First layer whose cache is cut; the caches of earlier layers stay whole.
     """
 
     from_layer: int = 2

@@ -1,4 +1,4 @@
-"""A cache of given sizes: the control whose every layer decodes on as many tokens as another's."""
+"""ScheduledCache: cut each layer's KV cache to a given number of vision tokens (a control)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,17 @@ from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, requ
 @final
 @dataclass(frozen=True)
 class ScheduledCache(DecodeStrategy):
-    """Cut each layer's KV cache to a given count: survivors of the last layer first, then a draw.
+    """Cut each layer's KV cache to a given number of vision tokens, last-layer survivors first.
 
-    Source: control, ours; the decode stage beside :class:`ScheduledRandom`. The draw depends on
-        seed, prompt, image and layer alone; see :class:`mustdrop.prefill.random.Random` for pixels.
+    The other tokens are drawn at random. The draw depends only on seed, prompt, image and layer;
+    see :class:`mustdrop.prefill.random.Random` for pixels.
+
+    Source: control, ours; the decode stage that goes with :class:`ScheduledRandom`.
 
     Attributes:
-        residents: Per prompt of the batch, the vision tokens that stay in each layer's cache.
-        seed: Number of the draw among equals.
+        residents: Number of vision tokens that stay in each layer's cache, one list per prompt of
+            the batch.
+        seed: Seed of the random draw.
     """
 
     residents: Sequence[Sequence[Count]]
@@ -32,17 +35,17 @@ class ScheduledCache(DecodeStrategy):
         require_fields(self)
 
     def check(self, facts: ModelFacts) -> None:
-        found = sorted({len(counts) for counts in self.residents})
-        if found != [facts.depth]:
+        lengths = sorted({len(counts) for counts in self.residents})
+        if lengths != [facts.depth]:
             raise ValueError(
-                f"residents must have a count for each of {facts.depth} layers, got {found}"
+                f"residents must have a count for each of {facts.depth} layers, got {lengths}"
             )
 
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
         if view.prompt_index >= len(self.residents):
             raise ValueError(
                 f"residents has counts for {len(self.residents)} prompts, but the batch has "
-                f"a prompt {view.prompt_index}"
+                f"a prompt of index {view.prompt_index}"
             )
         keep = self.residents[view.prompt_index][view.layer]
         if keep >= len(view.survives):

@@ -1,4 +1,4 @@
-"""Sinks and recent tokens: the cache keeps the ends of the image, whatever it shows."""
+"""SinkRecent: decode only on the first few and the last vision tokens (after StreamingLLM)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -14,21 +14,21 @@ from mustdrop.strategy import CacheView, Count, DecodeStrategy, ModelFacts, requ
 @final
 @dataclass(frozen=True)
 class SinkRecent(DecodeStrategy):
-    """Keep in every layer's KV cache the first few vision tokens and the last others.
+    """Keep in each layer's KV cache the first few and the last vision tokens.
 
-    Of a layer's cached vision tokens, in their order there, the first ``sinks`` and the last
-    ``tokens - sinks`` stay; key tokens come first among them and all stay. Text is never cut. What
-    output-aware decoding is to be compared with, at its own cost where ``tokens`` is None.
+    Of a layer's cached vision tokens, in cache order, the first ``sinks`` and the last
+    ``tokens - sinks`` stay. Key tokens have priority and all stay. Text is never cut. It is the
+    control of output-aware decoding, at the same cost where ``tokens`` is None.
 
     Source: after StreamingLLM, arXiv:2309.17453, Sec. 3.2 (attention sinks and a rolling window),
-        over vision tokens, once, when the prefill is over.
-    Differs from the authors' code: positions in the cache are not counted anew.
+        applied to vision tokens once, after the prefill.
+    Differs from the authors' code: positions in the cache are not renumbered.
 
     Attributes:
-        sinks: Vision tokens kept at the front.
-        tokens: Vision tokens kept in all, sinks counted; None: as many as were alive in the last
-            layer.
-        from_layer: The first layer whose cache is cut; the caches of earlier layers stay whole.
+        sinks: Number of vision tokens kept at the front.
+        tokens: Number of vision tokens kept in all, sinks included; None: as many as reached the
+            last layer.
+        from_layer: First layer whose cache is cut; the caches of earlier layers stay whole.
     """
 
     sinks: Count = 4
@@ -44,10 +44,10 @@ class SinkRecent(DecodeStrategy):
 
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
         count = len(view.positions)
-        place = torch.arange(count, device=view.positions.device)
+        index = torch.arange(count, device=view.positions.device)
         if view.layer < self.from_layer:
-            return place >= 0
+            return index >= 0
         wanted = view.survivors if self.tokens is None else self.tokens
-        score = torch.where(place < self.sinks, 2 * count - place, place).float()
+        score = torch.where(index < self.sinks, 2 * count - index, index).float()
         best = top_keep(score, min(wanted, count), view.protected)
         return view.protected.index_fill(0, best, True)

@@ -1,4 +1,4 @@
-"""Key tokens: the patches that stand out in the encoder's own [CLS] attention."""
+"""ClsAttention: protect the patches that stand out in the encoder's [CLS] attention."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mustdrop.strategy import KeyTokenStrategy, ModelFacts, Share, VisionView, r
 @final
 @dataclass(frozen=True)
 class ClsAttention(KeyTokenStrategy):
-    """Protect the tokens that a deep encoder block's [CLS] attends to most.
+    """Protect the vision tokens that stand out in the [CLS] attention of one encoder block.
 
     a_cls = softmax(q_cls K^T / sqrt(d)),   O = {a_cls > mu},  mu an adaptive threshold.
 
@@ -25,13 +25,14 @@ class ClsAttention(KeyTokenStrategy):
     ``outlier`` is our choice.
 
     Attributes:
-        rule: ``outlier``: mu = Q3 + ``mu`` x (Q3 - Q1) of the image's own attention (ours).
-            ``threshold``: the attention itself must exceed ``mu``. ``ratio``: the ceil(``ratio`` x
-            tokens) highest.
-        mu: Interquartile ranges over the third quartile, or the attention, as ``rule`` says.
-        ratio: Fraction of tokens protected under ``ratio``, in [0, 1].
-        block: The encoder block whose attention is read.
-        heads: How the heads are joined.
+        rule: ``outlier``: attention must exceed Q3 + ``mu`` x (Q3 - Q1) of its image (ours).
+            ``threshold``: attention must exceed ``mu``. ``ratio``: the ceil(``ratio`` x tokens)
+            tokens of highest attention are protected.
+        mu: Interquartile ranges above the third quartile for ``outlier``, an attention weight for
+            ``threshold``; not used by ``ratio``.
+        ratio: Fraction of tokens protected by ``ratio``, in [0, 1].
+        block: Encoder block whose attention is read.
+        heads: Whether the mean or the maximum over heads is taken.
     """
 
     rule: Literal["outlier", "threshold", "ratio"] = "outlier"
@@ -54,12 +55,12 @@ class ClsAttention(KeyTokenStrategy):
         return self.outstanding(self.joined(view))
 
     def joined(self, view: VisionView) -> Float[Tensor, " tokens"]:
-        """a_cls, the attention of [CLS] with its heads joined; it depends on no threshold."""
+        """Attention of [CLS], a_cls, with the heads joined; it depends on no threshold."""
         heads = view.cls_attention(self.block).float()
         return heads.mean(0) if self.heads == "mean" else heads.amax(0)
 
     def outstanding(self, attention: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
-        """O, the tokens whose attention stands out among that of their image."""
+        """Key tokens O: whether each token's attention stands out in its image."""
         if self.rule == "ratio":
             key = top_keep(attention, math.ceil(self.ratio * len(attention)))
             return torch.zeros_like(attention, dtype=torch.bool).index_fill_(0, key, True)

@@ -1,4 +1,4 @@
-"""Which adapter serves which model."""
+"""Model adapters: one per model family, and the table that maps model classes to adapters."""
 
 from torch import nn
 from transformers import LlavaForConditionalGeneration
@@ -12,10 +12,10 @@ __all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "Part", "adapter_for"]
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:
-    """The adapter of a model; a PEFT model is unwrapped.
+    """Create the adapter of a model; a PEFT model is unwrapped first.
 
     Raises:
-        TypeError: If no adapter knows the model's class.
+        TypeError: If there is no adapter for the model's class.
     """
     unwrap = getattr(model, "get_base_model", None)  # of a PeftModel
     if unwrap is not None:
@@ -24,4 +24,4 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
         if isinstance(model, family):
             return adapter(model)
     known = ", ".join(sorted(family.__name__ for family in ADAPTERS))
-    raise TypeError(f"no adapter for {type(model).__name__}; there are adapters for: {known}")
+    raise TypeError(f"no adapter for {type(model).__name__}; supported classes: {known}")

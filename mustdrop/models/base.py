@@ -1,4 +1,4 @@
-"""ModelAdapter: where a model family keeps its parts and vision tokens. Facts, no maths."""
+"""ModelAdapter: where a model family keeps its modules and vision tokens. Does no maths."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +13,21 @@ from torch import Tensor
 
 from mustdrop.strategy import ModelFacts
 
-# What transformers' modules hold is known at run time only, so parts of models are Any.
+# The attributes of transformers' modules are known at run time only, so parts of models are Any.
 Part = Any
 
-OFF_GRID = -1  # the tag of a slot that holds no patch: a newline, a frame's [CLS]
+OFF_GRID = -1  # tag of a slot that holds no patch, such as a newline or a frame's [CLS]
 
 
 @dataclass(frozen=True, eq=False)
 class ModelAdapter(ABC):
-    """The facts of one model family.
+    """Access to the parts of one model family.
 
     The vision tokens of a prompt are described by *tags*: for each vision slot, in prompt order,
     the flat patch id ``image * patches + patch``, or ``OFF_GRID``. A family whose slots are the
-    encoder's patches in raster order (LLaVA-1.5) needs no more than :meth:`tags`' default; one that
-    keeps each frame's [CLS] (Video-LLaVA) sets ``keeps_cls``; one that rearranges patches after the
-    projector (LLaVA-NeXT) reports what it did through :meth:`trace_packing`.
+    encoder's patches in raster order (LLaVA-1.5) uses the default :meth:`tags`. A family that keeps
+    each frame's [CLS] (Video-LLaVA) sets ``keeps_cls``. A family that rearranges patches after the
+    projector (LLaVA-NeXT) reports the new order through :meth:`trace_packing`.
     """
 
     model: Any
@@ -36,12 +36,12 @@ class ModelAdapter(ABC):
     @property
     @abstractmethod
     def base(self) -> Part:
-        """The module that receives ``input_ids`` and calls all other parts."""
+        """Module that receives ``input_ids`` and calls all other parts."""
 
     @property
     @abstractmethod
     def language_model(self) -> Part:
-        """The decoder, without its head."""
+        """Decoder without its head."""
 
     @property
     @abstractmethod
@@ -51,30 +51,30 @@ class ModelAdapter(ABC):
     @property
     @abstractmethod
     def projector(self) -> Part:
-        """Maps features to the language model's width."""
+        """Module that maps encoder features to the language model's width."""
 
     @abstractmethod
     def blocks(self, encoder: Part) -> Sequence[Part]:
-        """The encoder's blocks; each has ``self_attn``."""
+        """Blocks of an encoder; each has ``self_attn``."""
 
     def embed(self, encoder: Part, pixels: Tensor) -> Tensor:
-        """What enters the encoder's first block."""
+        """Compute the input of the encoder's first block."""
         embedded = encoder.embeddings(pixels)
         return encoder.pre_layrnorm(embedded) if self.facts.has_cls else embedded
 
     def mlp(self, block: Part) -> tuple[Part, Part]:
-        """The second half of an encoder block: the norm before its MLP, and the MLP."""
-        return block.layer_norm2, block.mlp  # CLIP's names, and SigLIP's
+        """Second half of an encoder block: the norm before its MLP, and the MLP."""
+        return block.layer_norm2, block.mlp  # names of CLIP and SigLIP
 
     def attend(self, block: Part, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """The first half of an encoder block: its states with what attention adds to them."""
+        """Run the first half of an encoder block: attention and its residual connection."""
         normed = block.layer_norm1(hidden)
         return hidden + block.self_attn(hidden_states=normed, attention_mask=mask)[0]
 
     @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:
-        """What strategies may know of the model."""
+        """Facts about the model that strategies may use."""
 
     @property
     @abstractmethod
@@ -88,33 +88,33 @@ class ModelAdapter(ABC):
 
     @cached_property
     def final_norm(self) -> Part | None:
-        """The norm behind the decoder's layers; None where it has no known name."""
+        """Norm behind the decoder's layers; None where it has no known name."""
         text = self.language_model
         return getattr(text, "norm", None) or getattr(text, "final_layernorm", None)
 
     @property
     def first_drop_layer(self) -> int:
-        """The first layer after which tokens may leave (-1: at the input)."""
+        """First layer after which tokens may be dropped (-1: at the input)."""
         return -1
 
     @cached_property
     def patches(self) -> int:
-        """Patches of one encoded image."""
+        """Number of patches of one encoded image."""
         rows, columns = self.facts.grid
         return rows * columns
 
     @property
     def slots_per_image(self) -> int:
-        """Vision slots of one encoded image, where that is a constant."""
+        """Number of vision slots of one encoded image, where it is constant."""
         return self.patches + self.keeps_cls
 
     def vision_mask(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-        """Slots that hold image content."""
+        """Whether each slot holds image content."""
         masks = [input_ids == token for token in self.vision_token_ids]
         return torch.stack(masks).any(0) if len(masks) > 1 else masks[0]
 
     def images_per_prompt(self, slots: Sequence[int]) -> list[int]:
-        """Encoded images of each prompt, from its number of vision slots.
+        """Number of encoded images of each prompt, from its number of vision slots.
 
         Raises:
             ValueError: If a prompt's slots are no whole number of images.
@@ -135,5 +135,5 @@ class ModelAdapter(ABC):
 
     @contextmanager
     def trace_packing(self, report: Callable[[Int[Tensor, " slots"]], None]) -> Iterator[None]:
-        """Calls ``report`` with each prompt's tags while the model packs its features."""
+        """Context in which ``report`` gets each prompt's tags when the model packs its features."""
         yield

@@ -14,7 +14,7 @@ ENCODERS = ("clip_vision_model", "siglip_vision_model")
 @final
 @dataclass(frozen=True, eq=False)
 class LlavaAdapter(ModelAdapter):
-    """Facts of ``LlavaForConditionalGeneration``: one image is ``grid`` slots in raster order."""
+    """Adapter of ``LlavaForConditionalGeneration``: an image is its patches in raster order."""
 
     @property
     def base(self) -> Part:
@@ -41,12 +41,12 @@ class LlavaAdapter(ModelAdapter):
 
     @property
     def keeps_cls(self) -> bool:
-        """True where the checkpoint feeds the encoder's [CLS] to the language model as well."""
+        """Whether the checkpoint feeds the encoder's [CLS] to the language model as well."""
         return self.model.config.vision_feature_select_strategy == "full" and self.has_cls
 
     @property
     def has_cls(self) -> bool:
-        """CLIP has a [CLS] token; SigLIP, for one, has none."""
+        """Whether the encoder has a [CLS] token; CLIP has one, SigLIP has none."""
         return self.model.config.vision_config.model_type.startswith("clip")
 
     @cached_property
@@ -57,11 +57,10 @@ class LlavaAdapter(ModelAdapter):
         hidden_state = config.vision_feature_layer
         if not isinstance(hidden_state, int):
             raise ValueError(
-                "vision_feature_layer must be one layer; those of a list have several lengths once "
-                f"tokens are dropped, got {hidden_state}"
+                f"vision_feature_layer must be one layer, got {hidden_state}; the outputs of "
+                "several layers differ in length once tokens are dropped"
             )
-        # hidden_states[0] is the input of block 0, so hidden_states[i] is the output of block i -
-        # 1.
+        # hidden_states[0] is the input of block 0, so hidden_states[i] is what block i - 1 returns.
         states = vision.num_hidden_layers + 1
         if vision.model_type not in ENCODERS:
             raise ValueError(

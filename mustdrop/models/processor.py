@@ -1,4 +1,7 @@
-"""Whether a processor fits its model: pictures, slots, vocabulary, template. Knows no benchmark."""
+"""Checks that a processor fits its model: images, slots, vocabulary, template.
+
+Knows no benchmark.
+"""
 
 from typing import Any
 
@@ -7,20 +10,20 @@ from PIL import Image
 
 from mustdrop.models.base import ModelAdapter
 
-PROBE = Image.new("RGB", (48, 32))  # not square, so that a processor that does not crop shows it
+PROBE = Image.new("RGB", (48, 32))  # not square, to detect a processor that does not crop
 WORD = "word"
 
 
 def require_fit(adapter: ModelAdapter, processor: Any) -> None:
-    """Check a processor against its model before anything is asked.
+    """Check that a processor fits its model, before any prompt is made.
 
     Args:
-        adapter: The model's.
-        processor: Loaded from the same folder.
+        adapter: Adapter of the model.
+        processor: Processor loaded from the same folder.
 
     Raises:
-        ValueError: If it lacks a field, or its pictures, slots, vocabulary or template are not
-            those that the model takes; the message names the field.
+        ValueError: If the processor lacks a field, or its images, slots, vocabulary or template do
+            not fit the model; the message names the field.
     """
     for part in ("image_processor", "tokenizer"):
         if getattr(processor, part, None) is None:
@@ -51,7 +54,7 @@ def _check_vocabulary(adapter: ModelAdapter, processor: Any) -> None:
 
 
 def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
-    """Compare what one picture becomes with what the encoder and the language model take."""
+    """Check the pixels and the slots of one image against the encoder and the language model."""
     config = adapter.model.config
     vision = config.vision_config
     expected = {
@@ -63,33 +66,34 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
     for name, value in given.items():
         if value is None:
             raise ValueError(
-                f"{name}: the processor has none; processor_config.json must say "
-                f"{expected[name]!r}, as the model's config does"
+                f"{name}: the processor has none; processor_config.json must set it to "
+                f"{expected[name]!r}, to fit the model's config"
             )
     inputs = processor(text=[processor.image_token], images=[PROBE], return_tensors="pt")
     height, width = inputs["pixel_values"].shape[-2:]
     if (height, width) != (vision.image_size, vision.image_size):
         raise ValueError(
-            f"crop_size: the processor makes pictures of {width} x {height} pixels, but the "
-            f"encoder takes {vision.image_size} x {vision.image_size} (see size, crop_size, "
+            f"crop_size: the processor makes images of {width} x {height} pixels, but the "
+            f"encoder needs {vision.image_size} x {vision.image_size} (see size, crop_size, "
             "do_resize and do_center_crop)"
         )
     slots = int(adapter.vision_mask(inputs["input_ids"]).sum())
     if slots != adapter.slots_per_image:
         wrong = [
-            f"{name} is {value!r} where {expected[name]!r} fits"
+            f"{name} must be {expected[name]!r}, got {value!r}"
             for name, value in given.items()
             if value != expected[name]
         ]
+        fields = f"{'; '.join(wrong)}: " if wrong else ""
         raise ValueError(
-            f"{'; '.join(wrong) or 'the processor'}: it makes {slots} slots of a picture, but the "
-            f"model has {adapter.slots_per_image} vision tokens"
+            f"{fields}the processor makes {slots} slots per image, but the model has "
+            f"{adapter.slots_per_image} vision tokens per image"
         )
 
 
 def _check_template(processor: Any) -> None:
     if not processor.chat_template:
-        raise ValueError("chat_template: the processor has none, so there is no prompt to ask")
+        raise ValueError("chat_template: the processor has none, so no prompt can be made")
     content = [{"type": "image", "image": PROBE}, {"type": "text", "text": WORD}]
     try:
         text = processor.apply_chat_template(
@@ -100,6 +104,6 @@ def _check_template(processor: Any) -> None:
     count = text.count(processor.image_token)
     if count != 1 or WORD not in text:
         raise ValueError(
-            f"chat_template: it must place one {processor.image_token} and the question, but of a "
-            f"picture and {WORD!r} it makes {text!r}"
+            f"chat_template: the prompt must contain one {processor.image_token} and the question, "
+            f"but for an image and the text {WORD!r} it is {text!r}"
         )

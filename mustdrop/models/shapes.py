@@ -1,7 +1,7 @@
 """Sizes of a model's parts, read from its modules, for the closed forms of :mod:`mustdrop.cost`.
 
-A part whose work those forms do not cover is refused by the name of its class. Only costs are
-refused: :class:`mustdrop.TokenDropper` does not need them. Knows no prompt.
+A part that those formulas do not cover raises an error with the name of its class. The error
+concerns costs only: :class:`mustdrop.TokenDropper` does not need them. Knows no prompt.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,11 +15,11 @@ from mustdrop.models import ModelAdapter
 
 
 def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
-    """Sizes of the decoder and its head.
+    """Read the sizes of the decoder and its head.
 
     Raises:
-        ValueError: If a part of it is not covered, such as experts, attention of another kind, or
-            layers of several sizes.
+        ValueError: If a part is not covered, such as experts, attention of another kind, or layers
+            of several sizes.
     """
     model, text = adapter.model, adapter.model.config.text_config
     hidden, config = text.hidden_size, text.to_dict()
@@ -29,14 +29,14 @@ def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
     counted: list[nn.Module] = []
     shapes = set()
     for layer in adapter.layers:
-        attention, own, mlp = _halves(layer)
+        attention, projections, mlp = _attention_and_mlp(layer)
         width = attention.__dict__.get("head_dim") or 0
         query = width * (config.get("num_attention_heads") or 0)
         kv = width * (config.get("num_key_value_heads") or 0)
-        if _macs(own) != 2 * hidden * (query + kv):
-            _refuse(attention, "attention must have query, key, value and output matrices alone")
+        if _macs(projections) != 2 * hidden * (query + kv):
+            _refuse(attention, "attention must have only query, key, value and output matrices")
         shapes.add((query, kv, *_mlp(mlp, hidden, layer)))
-        counted += [*own, *mlp]
+        counted += [*projections, *mlp]
     _require_counted(adapter.language_model, counted)
     if len(shapes) != 1:
         _refuse(adapter.layers[0], "all layers must have the same sizes")
@@ -53,7 +53,7 @@ def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
 
 
 def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
-    """Sizes of the vision encoder and the projector.
+    """Read the sizes of the vision encoder and the projector.
 
     Raises:
         ValueError: If a part of them is not covered.
@@ -63,15 +63,15 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
     try:
         blocks = adapter.blocks(tower)
     except AttributeError as error:
-        _refuse(tower, f"its blocks must be where those of CLIP are ({error})")
+        _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
     counted: list[nn.Module] = []
     inner = set()
     for block in blocks:
-        attention, own, mlp = _halves(block)
-        if _macs(own) != 4 * width**2:
-            _refuse(attention, "an encoder's attention must have four square matrices alone")
+        attention, projections, mlp = _attention_and_mlp(block)
+        if _macs(projections) != 4 * width**2:
+            _refuse(attention, "an encoder's attention must have exactly four square matrices")
         inner.add(_mlp(mlp, width, block))
-        counted += [*own, *mlp]
+        counted += [*projections, *mlp]
     ffn, matrices = inner.pop()
     if inner or matrices != 2:
         _refuse(blocks[0], "all blocks of an encoder must have the same two matrices in their MLP")
@@ -102,51 +102,50 @@ def _linears(part: nn.Module) -> list[nn.Linear]:
 
 
 def _macs(matrices: Sequence[nn.Linear]) -> int:
-    """Multiply-accumulates of one token, by features: packed weights have other shapes."""
+    """Multiply-accumulates of one token, from the features, as packed weights have other shapes."""
     return sum(matrix.in_features * matrix.out_features for matrix in matrices)
 
 
-def _halves(layer: nn.Module) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
-    """A layer's attention, its matrices, and the matrices of the layer's MLP.
+def _attention_and_mlp(layer: nn.Module) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
+    """A layer's attention module, the attention's matrices, and the MLP's matrices.
 
     Raises:
-        ValueError: If the layer has no attention of that name, or weights in other parts too, as
-            experts are.
+        ValueError: If the layer has no ``self_attn``, or weights in other parts, such as experts.
     """
     parts = dict(layer.named_children())
     if "self_attn" not in parts:
-        _refuse(layer, "a layer must have attention called self_attn")
+        _refuse(layer, "a layer must have an attention module called self_attn")
     _require_counted(layer, _linears(layer))
     attention = parts.pop("self_attn")
-    own = _linears(attention)
+    projections = _linears(attention)
     mlp = [matrix for part in parts.values() for matrix in _linears(part)]
-    for half in (own, mlp):
-        owners = [part for part in layer.modules() if {*half} & {*part.children()}]
+    for matrices in (projections, mlp):
+        owners = [part for part in layer.modules() if {*matrices} & {*part.children()}]
         if len(owners) > 1:
             _refuse(owners[1], "a layer must have one attention and one MLP, for every token")
-    return attention, own, mlp
+    return attention, projections, mlp
 
 
 def _mlp(matrices: Sequence[nn.Linear], hidden: int, owner: nn.Module) -> tuple[int, int]:
-    """Inner width of an MLP, and its number of hidden x inner matrices; a fused gate is two.
+    """Inner width of an MLP, and its number of hidden x inner matrices; a fused gate counts as two.
 
     Raises:
-        ValueError: If it is no MLP of two or three such matrices.
+        ValueError: If the MLP does not have two or three such matrices.
     """
-    for back in matrices:
-        ffn, forth = back.in_features, [matrix for matrix in matrices if matrix is not back]
-        sizes = [matrix.out_features for matrix in forth]
-        fits = back.out_features == hidden and all(m.in_features == hidden for m in forth)
+    for down in matrices:
+        ffn, up = down.in_features, [matrix for matrix in matrices if matrix is not down]
+        sizes = [matrix.out_features for matrix in up]
+        fits = down.out_features == hidden and all(m.in_features == hidden for m in up)
         if fits and sizes in ([ffn], [ffn, ffn], [2 * ffn]):
             return ffn, 1 + sum(sizes) // ffn
     _refuse(owner, "an MLP must have two matrices, or three with a gate")
 
 
 def _pooling(tower: nn.Module, hidden: int, ffn: int) -> list[nn.Module]:
-    """The parts of an attention-pooling head with one query an image; none where there is none.
+    """Parts of an attention-pooling head with one query per image; empty without such a head.
 
     Raises:
-        ValueError: If the tower has another head.
+        ValueError: If the tower has another kind of pooling head.
     """
     kind = nn.MultiheadAttention
     attention = [part for part in tower.modules() if isinstance(part, kind)]
@@ -169,26 +168,26 @@ def _pooling(tower: nn.Module, hidden: int, ffn: int) -> list[nn.Module]:
 def _require_counted(part: nn.Module, counted: Collection[nn.Module]) -> None:
     """Raise if a part holds weights that are neither counted nor used element by element.
 
-    Of the latter kind are norms, activations and embeddings, and a [CLS] beside the patch
-    embedding. A vector that a part with parts of its own holds may be anything.
+    Norms, activations, embeddings, and a [CLS] next to the patch embedding are used element by
+    element. Any other vector of a module with children is refused, as its use is unknown.
     """
     known = {*counted}
     for module in part.modules():
-        own = list(module.parameters(recurse=False))
-        if not own or module in known or isinstance(module, nn.Embedding):
+        direct = list(module.parameters(recurse=False))
+        if not direct or module in known or isinstance(module, nn.Embedding):
             continue
         children = list(module.children())
-        vectors = all(parameter.dim() < 2 for parameter in own)
+        vectors = all(parameter.dim() < 2 for parameter in direct)
         if children:
             by_element = vectors and any(isinstance(child, nn.Conv2d) for child in children)
         else:
             by_element = vectors or type(module).__name__.endswith("Norm")
         if not by_element:
-            _refuse(module, "its weights are of a kind that is not counted")
+            _refuse(module, "it has weights whose cost cannot be counted")
 
 
 def _refuse(part: object, reason: str) -> NoReturn:
     raise ValueError(
-        f"the costs of {type(part).__name__} have no closed form here: {reason}; a run could not "
-        "record its costs (TokenDropper alone needs none)"
+        f"the costs of {type(part).__name__} have no closed form here: {reason}; so a run cannot "
+        "record its costs (TokenDropper works without them)"
     )

@@ -1,6 +1,6 @@
-"""The embedded default: PocketVQA, generated, and PocketLLaVA, a small trained LLaVA.
+"""The packaged benchmark and model: PocketVQA, generated, and PocketLLaVA, a small trained LLaVA.
 
-Needs no network and no download. Nothing else imports :mod:`mustdrop.pocket.training`.
+Needs no network and no download. Does not import :mod:`mustdrop.pocket.training`.
 """
 
 from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, pope, sample

@@ -1,7 +1,7 @@
 """PocketVQA: named splits of generated scenes with one question each. Knows no model.
 
-Each split has a seed of its own, so splits share no draw. Question types are balanced: every eight
-indices from a multiple of eight on hold each type once, in random order.
+Each split has a different seed, so splits share no draw. Question types are balanced: each group
+of eight indices, starting at a multiple of eight, has each type once, in random order.
 
     name                  objects  for
     crowded_test          10 - 16  results (the default)
@@ -24,13 +24,13 @@ from mustdrop.pocket.scenes import Scene, SceneObject, Stream, generator, scene
 
 @dataclass(frozen=True)
 class Split:
-    """Where a split's samples come from.
+    """Parameters that generate the samples of one split.
 
     Attributes:
-        seed: The split's own; no two splits, and no training, share one.
-        fewest: Objects in its emptiest scenes.
-        most: Objects in its fullest scenes.
-        size: Its indices are ``range(size)``.
+        seed: Seed of the draws; no other split, and no training, uses it.
+        fewest: Least number of objects in a scene.
+        most: Largest number of objects in a scene.
+        size: Number of samples; indices are ``range(size)``.
     """
 
     seed: int
@@ -54,20 +54,20 @@ VALIDATION_SEED = 52
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image, one question, and where on the image its answer is.
+    """One image, one question, and the patches that show its answer.
 
     Attributes:
-        split: The split's name.
-        index: Its place in the split.
-        image: 192 x 192 RGB.
-        question: What is asked, as words with a space between them.
-        answer: One word.
-        type: One of ``QUESTION_TYPES``; a pair's kind in the yes/no pairs.
-        targets: The objects asked about, by index; none where the answer is that there is none.
+        split: Name of the split.
+        index: Index of the sample in the split.
+        image: RGB image of 192 x 192 pixels.
+        question: Words of the question, separated by spaces.
+        answer: Answer, one word.
+        type: One of ``QUESTION_TYPES``; in the yes/no pairs, "adversarial" or "random".
+        targets: Indices of the objects that the question is about; empty if no object fits.
         objects: All objects of the scene.
-        patch_owner: Per patch, the object it shows (an index), or -1.
-        target_patches: The patches of the objects asked about.
-        object_patches: The patches of any object.
+        patch_owner: Index of the object that each patch shows, or -1.
+        target_patches: Whether each patch shows an object that the question is about.
+        object_patches: Whether each patch shows any object.
     """
 
     split: str
@@ -84,10 +84,10 @@ class Sample:
 
 
 def sample(split: str, index: int) -> Sample:
-    """The sample at an index of a split; the same one on every machine.
+    """Generate the sample at an index of a split; it is the same on every machine.
 
     Raises:
-        ValueError: If the split is unknown or the index is not one of its indices.
+        ValueError: If the split is unknown or the index is out of range.
     """
     source = _source(split)
     if not 0 <= index < source.size:
@@ -96,10 +96,11 @@ def sample(split: str, index: int) -> Sample:
 
 
 def pope(split: str, index: int) -> Sample:
-    """Yes/no pairs in the manner of POPE (arXiv:2305.10355): of scene i, 2i is a yes, 2i + 1 a no.
+    """Generate one question of a yes/no pair in the style of POPE (arXiv:2305.10355).
 
-    The no of every other scene is adversarial, the others' are not; ``type`` tells which the pair
-    is, "adversarial" or "random".
+    Index 2i is the question about scene i with the answer yes, index 2i + 1 the one with no. The
+    no questions of even scenes are adversarial, those of odd scenes are not; ``type`` is
+    "adversarial" or "random" for both questions of the pair.
 
     Raises:
         ValueError: If the split is unknown or the index is not in ``range(2 * size)``.
@@ -107,16 +108,16 @@ def pope(split: str, index: int) -> Sample:
     source = _source(split)
     if not 0 <= index < 2 * source.size:
         raise ValueError(f"index must be in [0, {2 * source.size}) for {split}, got {index}")
-    of, absent = divmod(index, 2)
-    adversarial = of % 2 == 0
+    scene_index, absent = divmod(index, 2)
+    adversarial = scene_index % 2 == 0
     for attempt in count():
-        drawn = scene(source.seed, of, source.fewest, source.most, attempt)
+        drawn = scene(source.seed, scene_index, source.fewest, source.most, attempt)
         rng = generator(source.seed, index, Stream.PAIR)
-        asked = exist(rng, drawn.objects, not absent, adversarial)
-        # the scene has to allow both questions of the pair
-        if asked is not None and exist(rng, drawn.objects, False, adversarial) is not None:
+        question = exist(rng, drawn.objects, not absent, adversarial)
+        # The scene must allow both questions of the pair.
+        if question is not None and exist(rng, drawn.objects, False, adversarial) is not None:
             kind = "adversarial" if adversarial else "random"
-            return _sample(split, index, drawn, replace(asked, type=kind))
+            return _sample(split, index, drawn, replace(question, type=kind))
     raise AssertionError("count() ended")
 
 
@@ -143,14 +144,15 @@ def _sample(split: str, index: int, drawn: Scene, question: Question) -> Sample:
 
 
 def _draw(source: Split, index: int) -> tuple[Scene, Question]:
-    """Scenes, until one allows a question of the type that is this index's turn."""
-    turn, place = divmod(index, len(QUESTION_TYPES))
-    order = generator(source.seed, turn, Stream.TYPE).permutation(QUESTION_TYPES)
+    """Draw scenes until one allows a question of the type of this index."""
+    group, position = divmod(index, len(QUESTION_TYPES))
+    question_type = generator(source.seed, group, Stream.TYPE).permutation(QUESTION_TYPES)[position]
     for attempt in count():
         drawn = scene(source.seed, index, source.fewest, source.most, attempt)
-        # The same draws meet every attempt's scene: a scene that allows no "no", say, is replaced
-        # by one that does, and rejections leave the answers as evenly spread as they were.
-        question = ask(generator(source.seed, index, Stream.QUESTION), drawn.objects, order[place])
+        # Every attempt uses the same question draws. For example, if they ask for the answer "no"
+        # and the scene does not allow it, the next scene is tried for the same answer, so that
+        # rejections leave the answers as evenly spread as they were.
+        question = ask(generator(source.seed, index, Stream.QUESTION), drawn.objects, question_type)
         if question is not None:
             return drawn, question
     raise AssertionError("count() ended")

@@ -1,4 +1,4 @@
-"""How many answers are right: plain ``generate`` on an unmodified model. Knows no dropping."""
+"""Accuracy of plain ``generate`` on an unmodified model. Knows no dropping."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from mustdrop.pocket.dataset import Sample
 
 @dataclass(frozen=True)
 class Score:
-    """Right answers among n, and how sure one can be of their share."""
+    """Number of right answers among n, with a confidence interval of their share."""
 
     right: int
     n: int
@@ -22,7 +22,7 @@ class Score:
         return self.right / self.n
 
     def interval(self, z: float = 1.96) -> tuple[float, float]:
-        """Wilson's interval of the share; the default z is that of 95 %."""
+        """Wilson's confidence interval of the share; the default z gives 95 %."""
         middle = self.share + z**2 / (2 * self.n)
         spread = z * math.sqrt(self.share * (1 - self.share) / self.n + z**2 / (4 * self.n**2))
         total = 1 + z**2 / self.n
@@ -30,7 +30,7 @@ class Score:
 
 
 def prompt(processor: LlavaProcessor, question: str) -> str:
-    """The chat template around an image and a question, up to where the answer starts."""
+    """Format the prompt of an image and a question, up to the start of the answer."""
     content = [{"type": "image"}, {"type": "text", "text": question}]
     messages = [{"role": "user", "content": content}]
     return processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -43,7 +43,7 @@ def answer(
     samples: Sequence[Sample],
     batch_size: int = 16,
 ) -> list[str]:
-    """What the model answers to each sample, greedily.
+    """Answer each sample with the model by greedy decoding.
 
     Raises:
         ValueError: If ``batch_size`` is less than one.
@@ -54,20 +54,20 @@ def answer(
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
         inputs = processor(
-            images=[one.image for one in batch],
-            text=[prompt(processor, one.question) for one in batch],
+            images=[sample.image for sample in batch],
+            text=[prompt(processor, sample.question) for sample in batch],
             text_kwargs={"padding": True, "return_tensors": "pt"},
             images_kwargs={"return_tensors": "pt"},
         ).to(model.device, model.dtype)
         tokens = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
             **inputs, do_sample=False, max_new_tokens=4
         )
-        fresh = tokens[:, inputs["input_ids"].shape[1] :]
-        answers += processor.batch_decode(fresh, skip_special_tokens=True)
+        generated = tokens[:, inputs["input_ids"].shape[1] :]
+        answers += processor.batch_decode(generated, skip_special_tokens=True)
     return [text.strip() for text in answers]
 
 
 def exact_match(answers: Sequence[str], samples: Sequence[Sample]) -> Score:
-    """How many answers are, word for word, the right one."""
+    """Count the answers that equal the right one exactly."""
     pairs = zip(answers, samples, strict=True)
-    return Score(sum(given == one.answer for given, one in pairs), len(samples))
+    return Score(sum(given == sample.answer for given, sample in pairs), len(samples))

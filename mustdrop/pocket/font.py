@@ -1,6 +1,6 @@
 """A bitmap font of ten digits and ten letters. Knows nothing about scenes.
 
-Its own bitmaps, so that no font file, and no font renderer's version, changes a picture.
+The bitmaps are part of this file, so that images do not depend on a font file or its renderer.
 """
 
 import numpy as np

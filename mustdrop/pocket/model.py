@@ -1,8 +1,8 @@
 """PocketLLaVA: a LLaVA of a million parameters, its processor and its trained weights.
 
-576 vision tokens from 192 x 192 pixels, a vocabulary of 70 words, and stock Hugging Face classes
-throughout, so that whatever works on it works on LLaVA-1.5. Knows nothing of scenes but their size
-and their words.
+It has 576 vision tokens from 192 x 192 pixels and a vocabulary of 70 words. It uses only standard
+Hugging Face classes, so that code that works on it works on LLaVA-1.5. Knows nothing about scenes
+except their size and their words.
 """
 
 import math
@@ -25,7 +25,7 @@ from transformers import (
 from mustdrop.pocket.questions import WORDS
 from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
 
-FEATURE_LAYER = -2  # the language model reads the encoder before its last block, as in LLaVA-1.5
+FEATURE_LAYER = -2  # the features are read before the encoder's last block, as in LLaVA-1.5
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 PAD, BOS, EOS, UNKNOWN, IMAGE = range(5)
 VOCABULARY = (
@@ -62,14 +62,14 @@ def config(
     layers: int = 12,
     head_size: int = 32,
 ) -> LlavaConfig:
-    """The architecture; the defaults are the packaged checkpoint's.
+    """Create the architecture; the defaults are those of the packaged checkpoint.
 
     Args:
         vision_hidden: Width of the encoder.
-        blocks: Encoder blocks, two or more, as the features are read before the last one.
+        blocks: Number of encoder blocks, 2 or more, as features are read before the last one.
         hidden: Width of the language model.
-        layers: Decoder layers.
-        head_size: Width of one attention head, in both.
+        layers: Number of decoder layers.
+        head_size: Width of one attention head of the encoder and of the language model.
 
     Raises:
         ValueError: If a width is no multiple of the head size, or a count is too small.
@@ -116,9 +116,9 @@ def config(
 
 
 def build_processor() -> LlavaProcessor:
-    """The processor: words to tokens, an image to 576 slots, prompts padded on the left.
+    """Create the processor: one token per word, 576 slots per image, padding on the left.
 
-    Images go through PIL, so it runs where torchvision does not.
+    It reads images with PIL, so it does not need torchvision.
     """
     words = Tokenizer(models.WordLevel(TOKEN_IDS, unk_token=VOCABULARY[UNKNOWN]))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -150,19 +150,18 @@ def build_processor() -> LlavaProcessor:
 def build_model(
     architecture: LlavaConfig | None = None, seed: int = 0
 ) -> LlavaForConditionalGeneration:
-    """An untrained model in float32, ready to be trained.
+    """Create an untrained model in float32.
 
-    Weights are normal with deviation 0.8 / sqrt(inputs), less on the way back into the residual
-    stream; patch positions start as sines and cosines of row and column, which saves the model
-    the hours it would take to find out that the image has two dimensions.
+    Weights are normal with deviation 0.8 / sqrt(inputs), less in the matrices that write to the
+    residual stream. Patch positions start as sines and cosines of row and column, because learning
+    from data that the image has two dimensions would take hours.
     """
     model = LlavaForConditionalGeneration(architecture or config())
     draws = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "position_embedding" in name:
-            sines = _sines(parameter.shape[1])
             nn.init.zeros_(parameter)
-            parameter.data[1:] = sines
+            parameter.data[1:] = _sines(parameter.shape[1])
         elif deviation := _deviation(name, parameter):
             nn.init.normal_(parameter, std=deviation, generator=draws)
     model.generation_config.update(do_sample=False, max_new_tokens=4)
@@ -170,7 +169,7 @@ def build_model(
 
 
 def _deviation(name: str, parameter: Tensor) -> float | None:
-    """Of the weights at the start; None leaves norms and biases at their ones and zeros."""
+    """Standard deviation of the initial weights; None leaves norms and biases unchanged."""
     if "class_embedding" in name:
         return 0.3
     if "embed_tokens" in name:
@@ -180,15 +179,15 @@ def _deviation(name: str, parameter: Tensor) -> float | None:
     deviation = 0.8 / math.sqrt(parameter[0].numel())
     if "lm_head" in name:
         return 0.3 * deviation
-    back = any(part in name for part in ("out_proj", "fc2", "o_proj", "down_proj"))
-    return 0.4 * deviation if back else deviation
+    to_residual = any(part in name for part in ("out_proj", "fc2", "o_proj", "down_proj"))
+    return 0.4 * deviation if to_residual else deviation
 
 
 def _sines(width: int) -> Float[Tensor, "patches {width}"]:
     """Sine and cosine of column and row, each at width / 4 frequencies, over the 24 x 24 grid."""
     frequencies = 60.0 ** -(torch.arange(width // 4) / (width // 4))
     row, column = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
-    angles = [place.reshape(-1, 1) * frequencies for place in (column, row)]
+    angles = [axis.reshape(-1, 1) * frequencies for axis in (column, row)]
     return 0.5 * torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], 1)
 
 
@@ -197,12 +196,13 @@ def load(
     attn_implementation: str = "sdpa",
     folder: Path = CHECKPOINT,
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
-    """The trained model and its processor; offline, in about a second.
+    """Load the trained model and its processor, offline and in about a second.
 
     Args:
-        dtype: Of the weights in memory; they are stored in bfloat16.
-        attn_implementation: What Hugging Face calls it: "sdpa", "eager", "flash_attention_2".
-        folder: A folder that ``Training.export`` wrote, or the packaged one.
+        dtype: Data type of the weights in memory; they are stored in bfloat16.
+        attn_implementation: Attention implementation by its Hugging Face name: "sdpa", "eager",
+            "flash_attention_2".
+        folder: Folder written by ``Training.export``, or the packaged one.
 
     Raises:
         FileNotFoundError: If the folder lacks a file.
@@ -211,7 +211,7 @@ def load(
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}: reinstall mustdrop to get the packaged weights,"
-            " or train and export others with experiments/train_pocket.py"
+            " or train and export a model with experiments/train_pocket.py"
         )
     model = LlavaForConditionalGeneration.from_pretrained(
         folder, dtype=dtype, attn_implementation=attn_implementation, local_files_only=True

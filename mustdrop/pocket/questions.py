@@ -1,13 +1,14 @@
-"""Questions about a scene, with the answer and the objects that hold it. Knows no model.
+"""Questions about a scene, with their answers and the objects they are about. Knows no model.
 
-Every answer is one word. A question is asked only where it has exactly one answer, and its answers
-are spread as evenly as the scene allows, so that little can be answered without looking.
+Every answer is one word. Every question has exactly one right answer. Answers are spread as evenly
+as the scene allows, so that few questions can be answered without the image.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 import numpy as np
@@ -26,11 +27,11 @@ WORDS = frozenset(
 
 Choice = TypeVar("Choice")
 
-_APART = 16  # least pixels between two centres before one is left of, or above, the other
-_SHORT_NAMES = 0.4  # share of the objects with a shape of their own that are named by it alone
+_MIN_DISTANCE = 16  # least pixels between two centres for one to be left of, or above, the other
+_SHORT_NAMES = 0.4  # share of the objects of unique shape that are named by the shape alone
 _CHOICES = 0.6  # share of the spatial questions that offer both answers
-_BESIDE = 12  # most pixels off the axis for one object to be simply left of, or above, another
-_CLEAR = 16  # least pixels by which the next object on that side is farther away
+_MAX_OFFSET = 12  # most pixels between a neighbour's centre and the axis through the anchor's
+_MIN_MARGIN = 16  # least pixels by which the second nearest object on that side is farther away
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Question:
 
     Attributes:
         type: One of ``QUESTION_TYPES``.
-        text: Words with a space between them, the question mark too.
-        answer: One word.
-        targets: The objects to look at, by index; none where the answer is that there is none.
+        text: Words and question mark, separated by spaces.
+        answer: Answer, one word.
+        targets: Indices of the objects that the question is about; empty if no object fits.
     """
 
     type: str
@@ -51,10 +52,10 @@ class Question:
 
 
 def ask(rng: np.random.Generator, objects: Sequence[SceneObject], type: str) -> Question | None:
-    """A question of this type about these objects, or None if the draw allows none.
+    """Draw a question of a type about the objects; None if the draw allows no such question.
 
     Raises:
-        ValueError: If there is no such type.
+        ValueError: If the type is unknown.
     """
     if type not in _ASK:
         raise ValueError(f"type must be one of {', '.join(QUESTION_TYPES)}, got {type!r}")
@@ -96,8 +97,8 @@ def _character(
         return None
     target, character = pick
     item = objects[target]
-    alone = sum(item.shape == other.shape for other in objects) == 1
-    name = item.shape if alone and rng.random() < _SHORT_NAMES else _name(item)
+    unique = sum(item.shape == other.shape for other in objects) == 1
+    name = item.shape if unique and rng.random() < _SHORT_NAMES else _name(item)
     return Question(type, f"what {type} is on the {name} ?", character, (target,))
 
 
@@ -110,7 +111,7 @@ def _letter(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questio
 
 
 def _exist(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
-    """Half yes, half of the rest adversarial."""
+    """Draw an existence question: half have the answer yes, half of the rest are adversarial."""
     present, adversarial = rng.random(2) < 0.5
     return exist(rng, objects, bool(present), bool(adversarial))
 
@@ -118,17 +119,17 @@ def _exist(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
 def exist(
     rng: np.random.Generator, objects: Sequence[SceneObject], present: bool, adversarial: bool
 ) -> Question | None:
-    """Whether something is there, in the manner of POPE (arXiv:2305.10355).
+    """Draw a question whether an object exists, in the style of POPE (arXiv:2305.10355).
 
     Args:
-        rng: What to draw from.
-        objects: Of the scene.
+        rng: Generator of the draw.
+        objects: Objects of the scene.
         present: Whether the answer is yes.
-        adversarial: Whether what is absent has a colour and a shape that are both there, yet not
-            in one object; else one of the two is not there at all.
+        adversarial: Whether colour and shape of the absent object both occur in the scene, but not
+            in one object; otherwise at least one of them does not occur.
 
     Returns:
-        A question; None if these objects allow none.
+        The question; None if the objects allow none.
     """
     if present:
         target = int(rng.integers(len(objects)))
@@ -148,7 +149,7 @@ def exist(
 
 
 def _count(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
-    """The answer is drawn first, among those the scene can give, and only then what to count."""
+    """Draw the answer first, among the counts that occur, and then a noun with that count."""
     groups = {f"{color} objects": _where(objects, "color", color) for color in COLORS}
     groups |= {PLURALS[shape]: _where(objects, "shape", shape) for shape in SHAPES}
     counts = sorted({len(group) for group in groups.values()} & {*range(MAX_COUNT + 1)})
@@ -165,34 +166,34 @@ def _where(objects: Sequence[SceneObject], attribute: str, value: str) -> tuple[
 
 def _spatial(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
     axis = int(rng.integers(2))
-    place = [item.center[axis] for item in objects]
-    both = range(len(objects))
-    pair = _pick(rng, [(i, j) for i in both for j in both if abs(place[i] - place[j]) >= _APART])
+    along = [item.center[axis] for item in objects]
+    pairs = product(range(len(objects)), repeat=2)
+    pair = _pick(rng, [(i, j) for i, j in pairs if abs(along[i] - along[j]) >= _MIN_DISTANCE])
     if pair is None:
         return None
     first, second = pair
-    before = place[first] < place[second]
-    sides, of = (("left", "right"), " of") if axis == 0 else (("above", "below"), "")
+    before = along[first] < along[second]
+    sides, suffix = (("left", "right"), " of") if axis == 0 else (("above", "below"), "")
     if rng.random() < _CHOICES:
         relation, answer = f"{sides[0]} or {sides[1]}", sides[0] if before else sides[1]
     else:
         side = int(rng.integers(2))
         relation, answer = sides[side], "yes" if before == (side == 0) else "no"
-    text = f"is the {_name(objects[first])} {relation}{of} the {_name(objects[second])} ?"
+    text = f"is the {_name(objects[first])} {relation}{suffix} the {_name(objects[second])} ?"
     return Question("spatial", text, answer, pair)
 
 
 def _two_hop(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
-    """About an object that is not named, only said to be beside one that is."""
-    asked = str(rng.choice(["color", "shape", "number", "letter"]))
-    characters = {"number": DIGITS, "letter": LETTERS}.get(asked)
+    """Draw a question about an unnamed object that is the neighbour of a named one."""
+    attribute = str(rng.choice(["color", "shape", "number", "letter"]))
+    characters = {"number": DIGITS, "letter": LETTERS}.get(attribute)
     pick = _pick(
         rng,
         [
             (anchor, side, target)
             for anchor in range(len(objects))
             for side in _SIDES
-            if (target := _beside(objects, anchor, side)) is not None
+            if (target := _neighbour(objects, anchor, side)) is not None
             if characters is None or (objects[target].character or "?") in characters
         ],
     )
@@ -200,29 +201,31 @@ def _two_hop(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
         return None
     anchor, side, target = pick
     item = objects[target]
-    verb, answer = "is", item.color if asked == "color" else item.shape
+    verb, answer = "is", item.color if attribute == "color" else item.shape
     if characters is not None:
         verb, answer = "is on", str(item.character)
-    text = f"what {asked} {verb} the object {side} the {_name(objects[anchor])} ?"
+    text = f"what {attribute} {verb} the object {side} the {_name(objects[anchor])} ?"
     return Question("two_hop", text, answer, (anchor, target))
 
 
-# What a side is called, the axis along which it lies, and which way.
+# Axis (0: across, 1: down) and direction of each side, by its words in a question.
 _SIDES = {"left of": (0, -1), "right of": (0, 1), "above": (1, -1), "below": (1, 1)}
 
 
-def _beside(objects: Sequence[SceneObject], anchor: int, side: str) -> int | None:
-    """The nearest object within 45 degrees of that side, where no reading of the words differs."""
-    axis, way = _SIDES[side]
-    here = objects[anchor].center
+def _neighbour(objects: Sequence[SceneObject], anchor: int, side: str) -> int | None:
+    """Index of the nearest object within 45 degrees of a side; None if it is ambiguous."""
+    axis, direction = _SIDES[side]
+    origin = objects[anchor].center
     near: list[tuple[float, float, int]] = []
     for index, item in enumerate(objects):
-        along = way * (item.center[axis] - here[axis])
-        off = abs(item.center[1 - axis] - here[1 - axis])
-        if index != anchor and along > 0 and off <= along:
-            near.append((math.hypot(along, off), off, index))
+        along = direction * (item.center[axis] - origin[axis])
+        offset = abs(item.center[1 - axis] - origin[1 - axis])
+        if index != anchor and along > 0 and offset <= along:
+            near.append((math.hypot(along, offset), offset, index))
     near.sort()
-    if not near or near[0][1] > _BESIDE or (near[1:] and near[1][0] < near[0][0] + _CLEAR):
+    if not near or near[0][1] > _MAX_OFFSET:
+        return None
+    if len(near) > 1 and near[1][0] < near[0][0] + _MIN_MARGIN:
         return None
     return near[0][2]
 

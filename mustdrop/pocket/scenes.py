@@ -1,7 +1,8 @@
 """Scenes of small coloured shapes, drawn from a seed and an index. Knows no questions and no model.
 
-A scene is 192 x 192 pixels: a muted gradient with noise, and objects that never touch, each pair of
-colour and shape at most once. Squares, circles and buses may carry a digit or a letter.
+A scene is an image of 192 x 192 pixels: a muted gradient with noise, and objects that never touch.
+Each pair of colour and shape occurs at most once. Squares, circles and buses may carry a digit or a
+letter.
 """
 
 from collections.abc import Sequence
@@ -27,19 +28,19 @@ COLORS = {
     "cyan": (60, 215, 225),
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "diamond", "cross", "bus")
-MAX_OBJECTS = 20  # more do not fit for certain
+MAX_OBJECTS = 20  # a layout of more objects is not certain to exist
 
 Ink = int | tuple[int, int, int]
 
 _CARRIERS = ("circle", "square", "bus")
 _CARRYING = 0.75  # share of the carriers with a character
 _GAP = 4  # least pixels between the boxes of two objects
-_OWNED = 4  # least pixels of an object in a patch that it owns
-_WHEEL = 3  # radius, in pixels
+_MIN_PIXELS = 4  # least pixels of an object in a patch that shows it
+_WHEEL = 3  # radius of a bus's wheels, in pixels
 
 
 class Stream(IntEnum):
-    """Which draws a generator is for, so that one kind of draw never shifts another."""
+    """Purpose of a generator; separate streams keep one kind of draw from changing another."""
 
     COUNT = 1
     LAYOUT = 2
@@ -50,7 +51,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, index: int, stream: Stream, attempt: int = 0) -> np.random.Generator:
-    """The random draws of one item, independent of every other item's.
+    """Create the random generator of one item, independent of all other items.
 
     Raises:
         ValueError: If a number is negative.
@@ -62,7 +63,7 @@ def generator(seed: int, index: int, stream: Stream, attempt: int = 0) -> np.ran
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object, by its look and its box in pixels; ``character`` is None on a plain one."""
+    """One object: its appearance and its box in pixels; ``character`` may be None."""
 
     color: str
     shape: str
@@ -74,11 +75,11 @@ class SceneObject:
 
     @property
     def center(self) -> tuple[float, float]:
-        """Across and down, in pixels."""
+        """Centre of the box as (across, down), in pixels."""
         return self.left + self.width / 2, self.top + self.height / 2
 
     def apart(self, other: "SceneObject") -> bool:
-        """Whether at least the gap lies between the two boxes."""
+        """Whether the distance of the two boxes is at least the gap."""
         return (
             self.left + self.width + _GAP <= other.left
             or other.left + other.width + _GAP <= self.left
@@ -89,13 +90,13 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Objects, their picture, and whose each patch is.
+    """Objects, their image, and the object that each patch shows.
 
     Attributes:
-        objects: All of them; ``len(objects)`` is the number that was asked for and placed.
-        pixels: The picture.
-        patch_owner: Per patch of 8 x 8 pixels, the object with most pixels in it; -1 where none
-            has four.
+        objects: All objects, exactly as many as were drawn for the scene.
+        pixels: Image of the scene.
+        patch_owner: Index of the object with most pixels in each patch of 8 x 8 pixels; -1 where no
+            object has at least four.
     """
 
     objects: tuple[SceneObject, ...]
@@ -107,22 +108,28 @@ class Scene:
         return Image.fromarray(self.pixels)
 
     def patches(self, objects: Sequence[int]) -> Bool[np.ndarray, "24 24"]:
-        """The patches of some of the objects, by index."""
+        """Whether each patch shows one of the given objects.
+
+        Args:
+            objects: Indices of the objects.
+        """
         return np.isin(self.patch_owner, list(objects))
 
 
 def scene(seed: int, index: int, fewest: int, most: int, attempt: int = 0) -> Scene:
-    """The scene of an index: ``fewest`` to ``most`` objects, each number as likely as the others.
+    """Draw the scene of an index, with ``fewest`` to ``most`` objects, each number equally likely.
 
-    ``attempt`` draws another scene for the same index. The number of objects is the same in all of
-    them, so that rejecting scenes (for want of a digit, say) does not thin out the crowded ones.
+    Each ``attempt`` draws another scene for the same index. All attempts have the same number of
+    objects, so that rejecting scenes (for example without a digit) does not change how often each
+    number occurs.
 
     Raises:
         ValueError: If not 1 <= fewest <= most <= 20, or a number is negative.
     """
     if not 1 <= fewest <= most <= MAX_OBJECTS:
         raise ValueError(
-            f"objects must satisfy 1 <= fewest <= most <= {MAX_OBJECTS}, got {fewest} to {most}"
+            f"the number of objects must satisfy 1 <= fewest <= most <= {MAX_OBJECTS}, "
+            f"got {fewest} to {most}"
         )
     count = int(generator(seed, index, Stream.COUNT).integers(fewest, most + 1))
     rng = generator(seed, index, Stream.LAYOUT, attempt)
@@ -131,25 +138,25 @@ def scene(seed: int, index: int, fewest: int, most: int, attempt: int = 0) -> Sc
 
 
 def _layout(rng: np.random.Generator, count: int) -> tuple[SceneObject, ...]:
-    """Exactly ``count`` objects: a layout in which one finds no room is thrown away whole."""
+    """Draw exactly ``count`` objects; if one does not fit, the whole layout is drawn again."""
     while True:
         palette = rng.permutation(list(COLORS))[: rng.integers(3, len(COLORS) + 1)]
         shapes = rng.permutation(SHAPES)[: rng.integers(3, len(SHAPES) + 1)]
         pairs = rng.permutation([(color, shape) for color in palette for shape in shapes])
         objects: list[SceneObject] = []
         for color, shape in pairs[:count].tolist():
-            placed = _place(rng, color, shape, objects)
-            if placed is None:
+            item = _add_object(rng, color, shape, objects)
+            if item is None:
                 break
-            objects.append(placed)
+            objects.append(item)
         if len(objects) == count:
             return tuple(objects)
 
 
-def _place(
+def _add_object(
     rng: np.random.Generator, color: str, shape: str, others: list[SceneObject]
 ) -> SceneObject | None:
-    """An object somewhere clear of the others, or None if 200 places were taken."""
+    """Draw an object that is clear of the others; None if 200 positions were not."""
     carries = shape in _CARRIERS and rng.random() < _CARRYING
     character = CHARACTERS[rng.integers(len(CHARACTERS))] if carries else None
     width, height = _size(rng, shape, carries)
@@ -193,7 +200,7 @@ def _render(
 
 
 def _write(pixels: UInt8[np.ndarray, "192 192 3"], item: SceneObject, character: str) -> None:
-    """Dark on a bright object, bright on a dark one, in the middle of its body."""
+    """Draw the character in the middle of its object, dark on bright colours, bright on dark."""
     body = item.height - (_WHEEL if item.shape == "bus" else 0)
     top = item.top + (body - GLYPH_HEIGHT) // 2
     left = item.left + (item.width - GLYPH_WIDTH) // 2
@@ -202,7 +209,10 @@ def _write(pixels: UInt8[np.ndarray, "192 192 3"], item: SceneObject, character:
 
 
 def _draw(canvas: ImageDraw.ImageDraw, item: SceneObject, body: Ink, wheels: Ink) -> None:
-    """Draw the shape; the two fills are colours, or one index for a map of owners."""
+    """Draw the shape of an object.
+
+    The two fills are colours in an image, or the object's index in a map of owners.
+    """
     left, top = item.left, item.top
     right, bottom = left + item.width - 1, top + item.height - 1
     middle, centre = (left + right) / 2, (top + bottom) / 2
@@ -227,7 +237,8 @@ def _draw(canvas: ImageDraw.ImageDraw, item: SceneObject, body: Ink, wheels: Ink
 
 
 def _patch_owner(objects: Sequence[SceneObject]) -> Int[np.ndarray, "24 24"]:
-    pixels = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE), len(objects))  # the last index: background
+    # The index len(objects) stands for the background.
+    pixels = Image.new("L", (IMAGE_SIZE, IMAGE_SIZE), len(objects))
     canvas = ImageDraw.Draw(pixels)
     for index, item in enumerate(objects):
         _draw(canvas, item, index, index)
@@ -236,4 +247,4 @@ def _patch_owner(objects: Sequence[SceneObject]) -> Int[np.ndarray, "24 24"]:
     shifted = patches.reshape(GRID**2, -1) + kinds * np.arange(GRID**2)[:, None]
     counts = np.bincount(shifted.ravel(), minlength=kinds * GRID**2).reshape(GRID, GRID, kinds)
     counts = counts[..., :-1]
-    return np.where(counts.max(-1) >= _OWNED, counts.argmax(-1), -1)
+    return np.where(counts.max(-1) >= _MIN_PIXELS, counts.argmax(-1), -1)

@@ -1,4 +1,4 @@
-"""Dual-attention filtering: drop what neither the whole text nor any single word looks at."""
+"""DualAttention: drop vision tokens that neither the whole text nor any single word attends to."""
 
 from dataclasses import dataclass
 from typing import final
@@ -23,28 +23,28 @@ from mustdrop.strategy import (
 @final
 @dataclass(frozen=True)
 class DualAttention(PrefillStrategy):
-    """Drop a vision token iff it matters neither globally nor to any individual text token.
+    """Drop a vision token if neither the text as a whole nor any text token attends to it.
 
     With A the attention from text to vision of the layer that has just run, averaged over heads,
-    token j leaves iff it is no key token and
+    token j is dropped iff it is no key token and
       V_j = sum_t A[t, j] <= gamma * sum_j V_j   (Eq. 8-9, global)
       max_t A[t, j] < alpha                      (Eq. 10, individual)
-    The text is what follows the last vision token.
+    The text is all tokens after the last vision token.
 
     Source: MustDrop, arXiv:2411.10803, Sec. 3.3, Eq. 8-10; layers from the authors' code
         (modelling_sparse_llama.py:103).
-    Differs from the authors' code: nothing, with ``strict=True`` and ``min_keep=0``; attention is
-        summed in the model's dtype there, in float32 here.
+    Differs from the authors' code: nothing, with ``strict=True`` and ``min_keep=0``, except that
+        the code sums attention in the model's dtype, and we sum in float32.
 
     Attributes:
-        gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None: the
-            individual test alone.
-        alpha: Individual threshold, an attention weight in [0, 1]; None: the global test alone.
-        layers: Acts after these layers, counted from 0.
-        strict: Whether a token at exactly the global threshold stays (the code's <) or leaves (Eq.
-            9's <=).
-        min_keep: Fewest vision tokens left; where the thresholds leave fewer, the others of highest
-            V_j stay too.
+        gamma: Global threshold, a share of all text-to-vision attention, in [0, 1]; None uses the
+            individual test only.
+        alpha: Individual threshold, an attention weight in [0, 1]; None uses the global test only.
+        layers: Layers after which tokens are dropped, counted from 0.
+        strict: Whether a token at exactly the global threshold is kept (< in the code) or dropped
+            (<= in Eq. 9).
+        min_keep: Least number of vision tokens kept; where the thresholds keep fewer, the tokens
+            of highest V_j fill up.
     """
 
     gamma: Share | None
@@ -72,7 +72,10 @@ class DualAttention(PrefillStrategy):
         share: Float[Tensor, " vision"],
         protected: Bool[Tensor, " vision"],
     ) -> Int[Tensor, " kept"]:
-        """The tokens that stay; see :meth:`unimportant`. Of ``attention`` only maxima are read."""
+        """Indices of the tokens that stay; see :meth:`unimportant`.
+
+        Only the maxima of ``attention`` over the text are read.
+        """
         stay = ~self.unimportant(attention, share) | protected
         keep = stay.nonzero().flatten()
         fewest = min(self.min_keep, len(share))
@@ -81,13 +84,13 @@ class DualAttention(PrefillStrategy):
     def unimportant(
         self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]
     ) -> Bool[Tensor, " vision"]:
-        """The tokens that both criteria (or the one in use) let go.
+        """Whether each token fails both criteria (or the only one in use).
 
         Args:
-            attention: A, the attention from text to vision.
-            share: V, its sum over the text.
+            attention: Attention A from text to vision.
+            share: Sum V of the attention over the text.
         """
-        # A token whose attention is NaN gets none; otherwise one of them would keep all tokens.
+        # NaN attention counts as zero; otherwise one NaN would keep all tokens.
         share = share.masked_fill(share.isnan(), 0.0)
         attention = attention.masked_fill(attention.isnan(), 0.0)
         drop = torch.ones_like(share, dtype=torch.bool)

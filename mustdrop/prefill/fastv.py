@@ -1,4 +1,4 @@
-"""FastV: an image is worth half its tokens after layer two."""
+"""FastV: after one early layer, keep the vision tokens that the last text token attends to most."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -10,20 +10,20 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 @final
 @dataclass(frozen=True)
 class FastV(PrefillStrategy):
-    """Keep the vision tokens that are attended to most, averaged over heads.
+    """After one early layer, keep the vision tokens that receive the most attention in it.
 
-    By the prompt's last token, as the authors' code has it (``last``), or by all tokens of the
-    prompt on average, as the paper writes it (``all``).
+    The attention is averaged over heads. It comes from the prompt's last token, as in the authors'
+    code (``last``), or from all tokens of the prompt on average, as in the paper (``all``).
 
     Source: FastV, arXiv:2403.06764, Sec. 4.1. The paper's K is ``layer`` + 1: K layers run on all
         tokens.
-    Differs from the authors' code: ``keep`` is a count, not a ratio; each sample of a batch chooses
-        for itself.
+    Differs from the authors' code: ``keep`` is a count, not a ratio; each sample of a batch has its
+        own choice.
 
     Attributes:
-        keep: Vision tokens kept per prompt.
-        layer: Acts after this layer, on its attention.
-        rows: Whose attention counts, ``last`` or ``all``.
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped, by its attention.
+        rows: Tokens whose attention counts, ``last`` or ``all``.
     """
 
     keep: Count

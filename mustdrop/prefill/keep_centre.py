@@ -1,4 +1,4 @@
-"""Keep the centre: the control for pictures whose subject stands in the middle."""
+"""KeepCentre: keep the central patches (a control for images with a subject in the middle)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -14,14 +14,14 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 class KeepCentre(PrefillStrategy):
     """Keep the vision tokens nearest to the centre of their image's grid.
 
-    Ties go to the earlier token. Slots off the grid (newlines) stay last; what an image cannot
-    fill of its share goes to the next nearest of all.
+    Ties go to the earlier token. Slots off the grid (newlines) are kept last. If an image has fewer
+    tokens than its share, the next nearest tokens of all images fill up.
 
     Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt, shared evenly among its images.
-        layer: Acts after this layer; -1: before the language model.
+        keep: Number of vision tokens kept per prompt, shared evenly among its images.
+        layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
     keep: Count
@@ -38,13 +38,13 @@ class KeepCentre(PrefillStrategy):
         keep = min(self.keep, len(view))
         rows, columns = view.grid
         image, row, column = view.patch_coordinates.T
-        # twice the offset from the centre: whole numbers, so that equal distances are equal
+        # Twice the offset from the centre is a whole number, so that equal distances compare equal.
         far = (2 * row - rows + 1).square() + (2 * column - columns + 1).square()
         far = far.masked_fill(image < 0, rows**2 + columns**2)
         nearest = far.argsort(stable=True)
         chosen = torch.zeros_like(view.protected)
-        for number in range(view.image_count):
-            share = keep * (number + 1) // view.image_count - keep * number // view.image_count
-            own = (image == number)[nearest]
-            chosen[nearest] |= own & (own.cumsum(0) <= share)
+        for index in range(view.image_count):
+            share = keep * (index + 1) // view.image_count - keep * index // view.image_count
+            of_image = (image == index)[nearest]
+            chosen[nearest] |= of_image & (of_image.cumsum(0) <= share)
         return view.top(torch.where(chosen, 1.0, -far.float()), keep)

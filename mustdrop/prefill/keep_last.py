@@ -1,4 +1,4 @@
-"""Keep the last vision tokens: the control for scores that favour what stands near the text."""
+"""KeepLast: keep the last vision tokens (a control for scores that favour tokens near the text)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -10,13 +10,13 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 @final
 @dataclass(frozen=True)
 class KeepLast(PrefillStrategy):
-    """Keep the last ``keep`` vision tokens in prompt order: the foot of the last image.
+    """Keep the last ``keep`` vision tokens of the prompt, which show the bottom of its last image.
 
     Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt.
-        layer: Acts after this layer; -1: before the language model.
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
     keep: Count
@@ -30,5 +30,5 @@ class KeepLast(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        # original positions: earlier stages may have put the tokens in another order
+        # Original positions, because earlier stages may have reordered the tokens.
         return view.top(view.positions.float(), self.keep)

@@ -1,4 +1,4 @@
-"""PyramidDrop: fewer vision tokens at each stage, by what the next layer's last row looks at."""
+"""PyramidDrop: keep fewer vision tokens after each of a few layers, by last-token attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,11 @@ from mustdrop.strategy import Layers, PrefillStrategy, PrefillView, Share, requi
 @final
 @dataclass(frozen=True)
 class PyramidDrop(PrefillStrategy):
-    """Keep int(M * ratio) vision tokens after each stage, M those that entered the model.
+    """After each of a few layers, keep a smaller share of vision tokens, by last-token attention.
 
-    The score is the attention that the prompt's last token would pay in the next layer, on the
-    hidden states before the drop, averaged over heads:
+    int(M * ratio) tokens are kept, M being the number that entered the model. The score is the
+    attention that the prompt's last token would pay in the next layer, on the hidden states before
+    the drop, averaged over heads:
       s_j = mean_h softmax(q_last^h K^h^T / sqrt(d))_j.
 
     Source: PyramidDrop, arXiv:2410.17247, Sec. 3.2; Cooperx521/PyramidDrop 6444f304,
@@ -22,8 +23,9 @@ class PyramidDrop(PrefillStrategy):
     Differs from the authors' code: grouped heads, several images and any batch work.
 
     Attributes:
-        ratios: Share of the entered vision tokens that is left after each layer, in [0, 1].
-        layers: Acts after these layers, counted from 0, ascending; the last layer has no next one.
+        ratios: Share of the entered vision tokens that is kept after each layer, in [0, 1].
+        layers: Layers after which tokens are dropped, counted from 0, ascending; the model's last
+            layer is not allowed, as it has no next layer.
     """
 
     ratios: Sequence[Share]
@@ -35,7 +37,7 @@ class PyramidDrop(PrefillStrategy):
             raise ValueError(f"PyramidDrop.layers must ascend, got {list(self.layers)}")
         if len(self.ratios) != len(self.layers):
             raise ValueError(
-                f"PyramidDrop.ratios must be one for each of {len(self.layers)} layers, "
+                f"PyramidDrop.ratios must have one ratio for each of {len(self.layers)} layers, "
                 f"got {list(self.ratios)}"
             )
 

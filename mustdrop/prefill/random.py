@@ -1,4 +1,4 @@
-"""Random dropping: the control that a method must beat."""
+"""Random: keep vision tokens drawn at random (the control that every method must beat)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -12,16 +12,18 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 @final
 @dataclass(frozen=True)
 class Random(PrefillStrategy):
-    """Keep vision tokens drawn uniformly, the same ones in every run and batch of a sample.
+    """Keep vision tokens drawn uniformly at random, the same in every run and batch of a sample.
 
-    Source: control, ours. The draw depends on seed, prompt, image and layer alone. The image enters
-        by its pixels rounded to bfloat16: the processor's float32 pixels and those cast to bfloat16
-        give one draw, whatever the model's dtype. Pixels cast to float16 give another.
+    The draw depends only on seed, prompt, image and layer. The image enters by its pixels rounded
+    to bfloat16: the processor's float32 pixels and pixels cast to bfloat16 give the same draw,
+    whatever the model's dtype. Pixels cast to float16 give another.
+
+    Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt.
-        layer: Acts after this layer; -1: before the language model.
-        seed: Which draw.
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped; -1: before the language model.
+        seed: Seed of the draw.
     """
 
     keep: Count

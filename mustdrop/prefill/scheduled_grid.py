@@ -1,4 +1,4 @@
-"""Uniform grid at a count a prompt: the control that looks at nothing, where counts differ."""
+"""ScheduledGrid: keep evenly spaced vision tokens, with a count for each prompt (a control)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 @final
 @dataclass(frozen=True)
 class ScheduledGrid(PrefillStrategy):
-    """:class:`UniformGrid` at the language model's input, with a count for each prompt.
+    """Keep evenly spaced vision tokens at the model's input, with a count for each prompt.
+
+    The choice is that of :class:`UniformGrid`.
 
     Source: control, ours.
 
     Attributes:
-        keep_counts: Number of vision tokens kept, for each prompt of the batch.
+        keep_counts: Number of vision tokens kept for each prompt of the batch.
     """
 
     keep_counts: Sequence[Count]
@@ -30,6 +32,6 @@ class ScheduledGrid(PrefillStrategy):
         if view.prompt_index >= len(self.keep_counts):
             raise ValueError(
                 f"keep_counts has counts for {len(self.keep_counts)} prompts, but the batch has "
-                f"a prompt {view.prompt_index}"
+                f"a prompt of index {view.prompt_index}"
             )
         return spread(view, self.keep_counts[view.prompt_index])

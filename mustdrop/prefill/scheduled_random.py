@@ -1,4 +1,4 @@
-"""Random dropping on a given schedule: the control with the same tokens in every layer."""
+"""ScheduledRandom: keep random vision tokens, with given counts for each layer (a control)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +16,18 @@ from mustdrop.strategy import Count, ModelFacts, PrefillStrategy, PrefillView, r
 @final
 @dataclass(frozen=True)
 class ScheduledRandom(PrefillStrategy):
-    """Keep a uniform draw of what is alive, down to what another method had in the next layer.
+    """Keep random vision tokens, in each layer as many as another method had.
 
-    After layer l of prompt i:  keep n_i[l + 1] of the tokens alive, each set equally likely.
+    After layer l of prompt i, n_i[l + 1] of the remaining tokens are kept, each set equally likely.
+    The control and the other method then differ only in which tokens they keep, not in how many or
+    in which layers. A constant schedule equals :class:`Random` at that count; its docstring says
+    what a draw depends on.
 
-    Source: control, ours. What is left between it and the other method is which tokens were
-        chosen, not how many, nor where. A constant schedule is :class:`Random` at that count;
-        what a draw depends on is said there.
+    Source: control, ours.
 
     Attributes:
-        schedules: Per prompt of the batch, the vision tokens that enter each layer.
-        seed: Which draw.
+        schedules: Number of vision tokens that enter each layer, one list per prompt of the batch.
+        seed: Seed of the draw.
     """
 
     schedules: Sequence[Sequence[Count]]
@@ -37,8 +38,8 @@ class ScheduledRandom(PrefillStrategy):
         schedules = self.schedules
         if not schedules or not schedules[0] or len({len(counts) for counts in schedules}) > 1:
             raise ValueError(
-                "ScheduledRandom.schedules must be one list a prompt, all with as many counts as "
-                f"there are layers, got {[len(counts) for counts in schedules]} counts"
+                "ScheduledRandom.schedules must have one list per prompt, each with one count per "
+                f"layer, got {[len(counts) for counts in schedules]} counts"
             )
         for prompt, counts in enumerate(schedules):
             if any(later > earlier for earlier, later in pairwise(counts)):
@@ -48,7 +49,10 @@ class ScheduledRandom(PrefillStrategy):
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The input, where only the view knows how many came, and wherever some count falls."""
+        """The input (-1) and every layer after which some count falls.
+
+        The input is always included, as the number of tokens there is known to the view only.
+        """
         falls = {
             layer
             for counts in self.schedules
@@ -68,15 +72,15 @@ class ScheduledRandom(PrefillStrategy):
         if view.prompt_index >= len(self.schedules):
             raise ValueError(
                 f"schedules has counts for {len(self.schedules)} prompts, but the batch has "
-                f"a prompt {view.prompt_index}"
+                f"a prompt of index {view.prompt_index}"
             )
         keep = self.schedules[view.prompt_index][view.layer + 1]
-        # the head of a random order is a uniform draw of what is alive, however often it is cut;
-        # the key of a draw hashes the picture, so one serves all layers
-        score = view.cached("scheduled_random", lambda: self._drawn(view))
+        # The first tokens of a random order are a uniform draw at every length, so one order serves
+        # all layers. One draw is also cheaper, because its key hashes the pixels.
+        score = view.cached("scheduled_random", lambda: self._random_scores(view))
         return view.top(score[view.positions], keep)
 
-    def _drawn(self, view: PrefillView) -> Float[Tensor, " prompt"]:
+    def _random_scores(self, view: PrefillView) -> Float[Tensor, " prompt"]:
         """A random score for each slot that holds a vision token at the input."""
         drawn = torch.rand(len(view), generator=view.generator(self.seed)).to(view.inputs.device)
         return torch.zeros(len(view.inputs), device=drawn.device).index_copy_(

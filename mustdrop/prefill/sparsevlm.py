@@ -1,4 +1,4 @@
-"""SparseVLM: words that look at the image rate it, and what they leave is merged, not lost."""
+"""SparseVLM: keep the vision tokens that image-related words attend to; merge the next best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,29 +25,31 @@ from mustdrop.strategy import (
 @final
 @dataclass(frozen=True)
 class SparseVLM(PrefillStrategy):
-    """Keep the vision tokens that the raters attend to most, merge the best of the others.
+    """Keep the vision tokens that image-related text tokens attend to most; merge the next best.
 
-    Raters, once: with H_v, H_t the input embeddings of vision and of the text behind it, and
+    The image-related text tokens, the raters, are chosen once: with H_v, H_t the input embeddings
+    of vision and of the text behind it, and
       R = mean_v softmax_t(H_v H_t^T),
-    the text tokens with R_t > mean(R); all of it where none is, as when the text is one token.
+    they are the text tokens with R_t > mean(R), or the whole text if there is none, as when the
+    text is one token.
     After each layer, with P the head-mean attention from the raters to the V vision tokens:
-      kept = min(int(scale * rank(P) + bias), V - 1), none leaving where rank(P) = V   (version 1)
+      kept = min(int(scale * rank(P) + bias), V - 1), or V where rank(P) = V         (version 1)
       kept = keep[layer]                                                           (fixed counts)
-    Those of highest mean_raters P stay. Of the n others the int(recycle * n) + 1 next ones are
-    clustered by their density peaks, int(that / per_cluster) + 1 clusters, each the plain mean of
-    its tokens, in the place of its centre and behind all that stayed.
+    The tokens of highest mean_raters P are kept. Of the n others, the m = int(recycle * n) + 1 next
+    ones are clustered by density peaks into int(m / per_cluster) + 1 clusters. Each cluster becomes
+    the plain mean of its tokens, at its centre's position and listed after all kept tokens.
 
     Source: SparseVLM, arXiv:2410.04417; version 1 is Gumpest/SparseVLMs b72c5d6 (score.py:23-44,
         utils.py:155-212), fixed counts its 26a5f48 with USE_VERSION=1_0.
     Differs from the authors' code: no noise on the densities, so equal ones stay equal; a mean is
-        divided by n, not n + 1e-6; fixed counts of V or more let nothing go (theirs: V - 1).
+        divided by n, not n + 1e-6; fixed counts of V or more drop nothing (theirs: V - 1).
 
     Attributes:
         scale: Vision tokens kept per unit of rank; None with fixed counts.
-        bias: Vision tokens kept besides; None with fixed counts.
-        keep: Fixed counts, one a layer; None for version 1.
-        layers: Acts after these layers, counted from 0, ascending.
-        recycle: Share of the leaving tokens that is merged, in [0, 1].
+        bias: Vision tokens kept in addition; None with fixed counts.
+        keep: Fixed counts, one per layer; None for version 1.
+        layers: Layers after which tokens are dropped, counted from 0, ascending.
+        recycle: Share of the dropped tokens that is merged, in [0, 1].
         per_cluster: Merged tokens for each further cluster, 1 or more.
     """
 
@@ -65,7 +67,7 @@ class SparseVLM(PrefillStrategy):
         given = (self.scale is not None, self.bias is not None)
         if given != ((True, True) if self.keep is None else (False, False)):
             raise ValueError(
-                "SparseVLM: give scale and bias, or keep, and not both: got "
+                "SparseVLM: give scale and bias, or keep, but not both, got "
                 f"scale={self.scale}, bias={self.bias}, keep={self.keep}"
             )
         if self.keep is not None and len(self.keep) != len(self.layers):
@@ -85,7 +87,7 @@ class SparseVLM(PrefillStrategy):
 
     @staticmethod
     def raters(view: PrefillView) -> Int[Tensor, " raters"]:
-        """Index, among the text behind the image, of the tokens that the image resembles."""
+        """Indices of the raters among the text behind the image."""
         inputs = view.inputs.float()
         vision, text = inputs[view.entered_positions], inputs[view.text]
         view.count_macs(vision.numel() * len(text))
@@ -94,11 +96,12 @@ class SparseVLM(PrefillStrategy):
         return raters if len(raters) else torch.arange(len(text), device=raters.device)
 
     def _count(self, view: PrefillView, attention: Float[Tensor, "raters vision"]) -> int:
-        """Vision tokens to keep, merged ones not counted."""
+        """Number of vision tokens to keep, without the merged ones."""
         if self.keep is not None:
             return self.keep[tuple(self.layers).index(view.layer)]
         assert self.scale is not None and self.bias is not None
-        view.count_macs(2 * max(attention.shape) * min(attention.shape) ** 2)  # its singular values
+        # the cost of the singular values
+        view.count_macs(2 * max(attention.shape) * min(attention.shape) ** 2)
         rank = int(torch.linalg.matrix_rank(attention))
         if rank == len(view):
             return rank
@@ -107,18 +110,18 @@ class SparseVLM(PrefillStrategy):
     def _recycled(
         self, view: PrefillView, relation: Float[Tensor, " vision"], stay: Int[Tensor, " stay"]
     ) -> Reduction:
-        """What stays, and behind it the clusters of the best of what leaves."""
-        leaving = len(view) - len(stay)
-        leaves = torch.ones_like(view.protected).index_fill(0, stay, False)
-        gone = leaves.to(torch.uint8).argsort(descending=True, stable=True)[:leaving]
-        count = min(int(self.recycle * leaving) + 1, leaving)
-        member = gone[top_keep(relation[gone], count)]
+        """Keep the tokens ``stay`` and append the clusters of the best dropped tokens."""
+        drop_count = len(view) - len(stay)
+        is_dropped = torch.ones_like(view.protected).index_fill(0, stay, False)
+        dropped = is_dropped.to(torch.uint8).argsort(descending=True, stable=True)[:drop_count]
+        count = min(int(self.recycle * drop_count) + 1, drop_count)
+        member = dropped[top_keep(relation[dropped], count)]
         clusters = min(count // self.per_cluster + 1, count)
         hidden = view.hidden[member]
-        view.count_macs(hidden.numel() * count)  # their distances
+        view.count_macs(hidden.numel() * count)  # the cost of the pairwise distances
         peaks = density_peaks(hidden, clusters)
         keep = torch.cat([stay, member[peaks.centres]])
-        # the last group is that of the tokens which leave for good
+        # The last group holds the tokens that are dropped without being merged.
         group = torch.full((len(view),), len(keep), device=keep.device)
         group = group.index_copy(0, stay, torch.arange(len(stay), device=keep.device))
         group = group.index_copy(0, member, len(stay) + peaks.cluster)

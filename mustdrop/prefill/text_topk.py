@@ -1,4 +1,4 @@
-"""Selection by the whole text's attention: MustDrop's global filter at a fixed count."""
+"""TextTopK: keep the vision tokens that the whole text attends to most, at a fixed count."""
 
 from dataclasses import dataclass
 from typing import final
@@ -10,16 +10,16 @@ from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_field
 @final
 @dataclass(frozen=True)
 class TextTopK(PrefillStrategy):
-    """Keep the vision tokens that all text behind them attends to most, averaged over heads.
+    """Keep the vision tokens that the text behind the image attends to most, averaged over heads.
 
-    The text-guided counterpart of ``ClsTopK``: V_j of MustDrop's Eq. 8, ranked instead of held
-    against a threshold.
+    It is the text-guided counterpart of ``ClsTopK``: V_j of MustDrop's Eq. 8 is ranked instead of
+    compared with a threshold.
 
     Source: control, ours, after MustDrop, arXiv:2411.10803, Eq. 8.
 
     Attributes:
-        keep: Vision tokens kept per prompt.
-        layer: Acts after this layer, on its attention.
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped, by its attention.
     """
 
     keep: Count

@@ -1,4 +1,4 @@
-"""Uniform grid: evenly spaced patches, the control that knows neither image nor question."""
+"""UniformGrid: keep evenly spaced patches (a control that reads neither image nor question)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -18,8 +18,8 @@ class UniformGrid(PrefillStrategy):
     Source: control, ours.
 
     Attributes:
-        keep: Vision tokens kept per prompt, shared evenly among its images.
-        layer: Acts after this layer; -1: before the language model.
+        keep: Number of vision tokens kept per prompt, shared evenly among its images.
+        layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
     keep: Count
@@ -37,7 +37,7 @@ class UniformGrid(PrefillStrategy):
 
 
 def spread(view: PrefillView, keep: int) -> Reduction:
-    """``keep`` of a prompt's vision tokens, evenly over its images and over each image's grid."""
+    """Keep ``keep`` vision tokens of a prompt, spread evenly over its images and their grids."""
     keep = min(keep, len(view))
     rows, columns = view.grid
     images = view.image_count
@@ -47,6 +47,6 @@ def spread(view: PrefillView, keep: int) -> Reduction:
         wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
     image, row, column = view.patch_coordinates.T
     score = wanted.to(view.patch_coordinates.device)[image, row * columns + column]
-    # off-grid slots (newlines) and cells that are gone already come last; ties go to the
-    # earlier token
+    # Off-grid slots (newlines) rank last. Where a wanted cell is gone already, the earliest other
+    # cell replaces it, because ties go to the earlier token.
     return view.top(score.masked_fill(image < 0, -1.0), keep)

@@ -1,4 +1,4 @@
-"""VTW: visual token withdrawal, all vision tokens leave at once."""
+"""VTW, visual token withdrawal: drop all vision tokens at once after one decoder layer."""
 
 from dataclasses import dataclass
 from typing import final
@@ -12,16 +12,17 @@ from mustdrop.strategy import PrefillStrategy, PrefillView, require_fields
 @final
 @dataclass(frozen=True)
 class VTW(PrefillStrategy):
-    """Keep no vision token after layer K - 1; before it nothing leaves.
+    """Drop all vision tokens after one decoder layer, K - 1.
 
-    Key tokens stay, where another stage protects some. K is the first from the fifth layer on with
-    a divergence of at most eta, see :mod:`mustdrop.calibration.vtw`.
+    Key tokens stay if another stage protects some. K is the first layer, from the fifth on, with
+    a divergence of at most eta; see :mod:`mustdrop.calibration.vtw`.
 
     Source: VTW, arXiv:2405.05803; lzhxmu/VTW a3d8cfc3, VTW.py:310-314 (positions kept).
-    Differs from the authors' code: vision tokens are found, not at constant places; any batch.
+    Differs from the authors' code: vision tokens are located in each prompt, where the code expects
+        them at constant positions; any batch works.
 
     Attributes:
-        layer: K - 1, the last layer that sees vision tokens; -1: none does.
+        layer: Last layer that sees vision tokens, K - 1; -1: no layer does.
     """
 
     layer: int

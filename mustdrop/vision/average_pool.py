@@ -1,4 +1,4 @@
-"""The control of merging: every region of the image becomes its mean, whatever is in it."""
+"""AveragePool: replace each region of an even grid by the mean of its vision tokens (a control)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,12 +13,14 @@ from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 @final
 @dataclass(frozen=True)
 class AveragePool(VisionStrategy):
-    """Average the tokens of each of ``keep`` even regions, behind the projector.
+    """Replace each of ``keep`` even regions of an image by the mean of its vision tokens.
 
-    Source: ours; what any merging has to beat. With as many tokens as patches it changes nothing.
+    It acts behind the projector. With as many tokens as patches it changes nothing.
+
+    Source: control, ours; every merging method should beat it.
 
     Attributes:
-        keep: Tokens kept per image; more than there are patches keeps all.
+        keep: Number of tokens kept per image; a number above the patches keeps all.
     """
 
     keep: Count
@@ -31,8 +33,8 @@ class AveragePool(VisionStrategy):
         (height, width), cells = view.grid, view.patch_index
         if len(cells) != height * width:
             raise ValueError(
-                f"AveragePool pools a full grid of {height} x {width}, got {len(cells)} tokens; "
-                "act before any other reduction"
+                f"AveragePool needs a full grid of {height} x {width}, got {len(cells)} tokens; "
+                "it must act before any other reduction"
             )
         if self.keep == 0:
             return Reduction(cells[:0])

@@ -1,4 +1,4 @@
-"""Selection by [CLS] attention: what the encoder itself looks at, whatever the question."""
+"""ClsTopK: keep the vision tokens that the encoder's [CLS] token attends to most."""
 
 from dataclasses import dataclass
 from typing import final
@@ -11,20 +11,23 @@ from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, req
 @final
 @dataclass(frozen=True)
 class ClsTopK(VisionStrategy):
-    """Keep the tokens of an image that [CLS] attends to most, before the projector.
+    """Keep the vision tokens of an image that [CLS] attends to most in one encoder block.
+
+    It acts before the projector and does not read the question.
 
     Source: MustDrop, arXiv:2411.10803, Table 4 row (a): "we retain an average of 64 vision tokens
-        based on their correlation with the [CLS] token in the vision encoder". Block and heads are
-        not said; the block and the head mean of the authors' key tokens are taken.
+        based on their correlation with the [CLS] token in the vision encoder". The paper gives
+        neither block nor heads; block and head mean are those of the authors' key tokens.
         With ``block=-2`` it is FasterVLM, arXiv:2412.01818v1 (Theia-4869/FasterVLM at
         f5d5f121), and, for one image, HiRED, arXiv:2408.10945 (hasanar1f/HiRED at
-        502d6dd7), whose sum over heads ranks alike.
-    Differs from the authors' code: FasterVLM drops behind the projector, which treats tokens one by
-        one; HiRED's code drops the patches of a batch's first image from all.
+        502d6dd7), whose sum over heads gives the same ranking.
+    Differs from the authors' code: FasterVLM drops behind the projector, which gives the same
+        tokens, as it maps each one separately; HiRED's code drops the patches chosen for a batch's
+        first image from all images.
 
     Attributes:
-        keep: Tokens kept per image.
-        block: The encoder block whose attention is read.
+        keep: Number of tokens kept per image.
+        block: Encoder block whose attention is read.
     """
 
     keep: Count

@@ -1,4 +1,4 @@
-"""Selection for diversity: the tokens of an image that lie farthest from each other."""
+"""DivPrune: keep a diverse set of vision tokens, those that lie farthest from each other."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,24 +13,25 @@ from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 def cosine_distance(hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
-    """1 - cos of every pair, in float32."""
+    """Cosine distance, 1 - cos, of every pair of tokens, in float32."""
     unit = F.normalize(hidden.float(), dim=-1)
     return 1.0 - unit @ unit.T
 
 
 def farthest(
-    distance: Float[Tensor, "tokens tokens"], keep: int, again: bool = False
+    distance: Float[Tensor, "tokens tokens"], keep: int, allow_repeats: bool = False
 ) -> Int[Tensor, " kept"]:
-    """``keep`` tokens in the order in which max-min selection takes them.
+    """Indices of ``keep`` tokens, in the order in which max-min selection takes them.
 
-    The first is the one whose nearest neighbour is farthest; each next one the token whose nearest
-    chosen token is. Ties go to the earlier token.
+    The first token is the one whose nearest neighbour is farthest. Each next token is the one whose
+    nearest chosen token is farthest. Ties go to the earlier token.
 
     Args:
-        distance: Of every pair.
-        keep: Tokens taken; more than there are takes all.
-        again: Whether a token may be taken twice, for parity only: the authors' code lets it where
-            all others are duplicates of taken ones and its distance to itself is rounded up.
+        distance: Distance of every pair of tokens.
+        keep: Number of tokens taken; a number above ``tokens`` takes all.
+        allow_repeats: Whether a token may be taken twice. Only the parity test needs it: the
+            authors' code takes a token again where all others are duplicates of taken ones and the
+            token's distance to itself is rounded up.
     """
     tokens = len(distance)
     keep = min(keep, tokens)
@@ -43,7 +44,7 @@ def farthest(
         best = gap.argmax(0, keepdim=True)
         chosen.append(best)
         nearest = torch.minimum(nearest, distance.index_select(0, best)[0])
-        if not again:
+        if not allow_repeats:
             nearest.index_fill_(0, best, -torch.inf)
         gap = nearest
     return torch.cat(chosen)
@@ -52,18 +53,18 @@ def farthest(
 @final
 @dataclass(frozen=True)
 class DivPrune(VisionStrategy):
-    """Keep the tokens of largest minimum distance to each other, behind the projector.
+    """Keep the vision tokens of an image that lie farthest from each other.
 
-    argmax_{|S| = K}  min_{i, j in S}  1 - cos(v_i, v_j),  greedily, from the token whose nearest
-    neighbour is farthest.
+    argmax_{|S| = K}  min_{i, j in S}  1 - cos(v_i, v_j),  solved greedily behind the projector; the
+    first token is the one whose nearest neighbour is farthest.
 
     Source: DivPrune, arXiv:2503.02175 (max-min diversity problem).
-    Differs from the authors' code (vbdi/divprune at 799e2d95): each image has a choice of its own,
-        where the code applies that of a batch's first to all; distances are float32; a chosen token
-        is not chosen again, as the code may where all others are duplicates of chosen ones.
+    Differs from the authors' code (vbdi/divprune at 799e2d95): each image has its own choice, where
+        the code applies the choice of a batch's first image to all; distances are float32; no token
+        is chosen twice, which the code may do where all others are duplicates of chosen ones.
 
     Attributes:
-        keep: Tokens kept per image, K.
+        keep: Number of tokens kept per image, K.
     """
 
     keep: Count

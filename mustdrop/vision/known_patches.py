@@ -1,4 +1,4 @@
-"""Selection by what is known beforehand: the upper and the lower bound of any selection."""
+"""KnownPatches: keep or drop annotated patches first, as upper and lower bound of any selection."""
 
 from dataclasses import dataclass
 from typing import final
@@ -13,21 +13,23 @@ from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 @final
 @dataclass(frozen=True)
 class KnownPatches(VisionStrategy):
-    """Keep marked patches first (an oracle), or drop them first (an anti-oracle); others at random.
+    """Keep annotated patches first (oracle) or drop them first (anti-oracle); others at random.
 
-    Source: control, ours. What is marked has to be told with ``attach(model, annotations=...)``;
-        PocketVQA tells ``target_patches``, the objects that a question is about, and
-        ``object_patches``. No method may look at either, so this bounds them all.
+    ``attach(model, annotations=...)`` must give the annotations. PocketVQA provides
+    ``target_patches``, the patches of the objects that a question is about, and ``object_patches``.
+    No real method may read either, so these are bounds of all methods.
 
-    The draw among equals depends on the pixels as the model is given them; see
+    The random draw depends on the pixels that the model receives; see
     :class:`mustdrop.prefill.random.Random`.
 
+    Source: control, ours.
+
     Attributes:
-        keep: Tokens kept per image; None: exactly the marked ones (the unmarked ones where
-            ``invert``).
-        mark: Name of what is marked.
-        invert: Whether marked patches leave first instead of last.
-        seed: Of the draw among equals.
+        keep: Number of tokens kept per image; None keeps exactly the annotated patches (with
+            ``invert``, exactly the others).
+        mark: Name of the annotation.
+        invert: Whether annotated patches are dropped first instead of last.
+        seed: Seed of the random draw.
     """
 
     keep: Count | None
@@ -44,8 +46,8 @@ class KnownPatches(VisionStrategy):
         return (self.mark,)
 
     def reduce(self, view: VisionView) -> Reduction:
-        first = view.annotated(self.mark) ^ self.invert
+        preferred = view.annotated(self.mark) ^ self.invert
         if self.keep is None:
-            return Reduction(first.nonzero().flatten())
-        draw = torch.rand(len(first), generator=view.generator(self.seed)).to(first.device)
-        return Reduction(top_keep(draw + first, min(self.keep, len(first))))
+            return Reduction(preferred.nonzero().flatten())
+        draw = torch.rand(len(preferred), generator=view.generator(self.seed)).to(preferred.device)
+        return Reduction(top_keep(draw + preferred, min(self.keep, len(preferred))))

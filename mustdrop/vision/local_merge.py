@@ -1,4 +1,4 @@
-"""Local spatial merging: one token for each window of similar patches."""
+"""LocalMerge: merge each window of similar neighbouring patches into one token."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
@@ -15,7 +15,7 @@ from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, Within, re
 @final
 @dataclass(frozen=True)
 class LocalMerge(VisionStrategy):
-    """Merge every k x k window whose patches are alike into their mean.
+    """Merge each k x k window of similar patches into one token, their mean.
 
     A window w of k^2 neighbouring patches is merged iff  S_w = sum_{m != n} cos(v_m, v_n) > tau.
 
@@ -25,16 +25,17 @@ class LocalMerge(VisionStrategy):
 
     Attributes:
         tau: Threshold on the similarity: a cosine in [-1, 1] for ``mean``, times k^2 (k^2 - 1) for
-            ``sum``. One above the range merges nothing, and more than twice the range is refused.
+            ``sum``. A value above the range merges nothing; more than twice the range is an error.
         window: Side k of a window, in patches, at least 2; it must divide the grid.
-        block: The encoder block after which windows merge.
-        score: Sum over the ordered pairs, as Eq. 5 is written, or their mean, as the code has it.
+        block: Encoder block after which windows are merged.
+        score: ``sum``: sum over the ordered pairs, as in Eq. 5. ``mean``: their mean, as in the
+            authors' code.
         strict: Whether a window must exceed tau (the paper) or may equal it (the code).
-        crops: ``own``: each image merges all windows over tau. ``fewest``: each merges only its r
-            most similar windows, r being the least number over tau among the crops of the same
-            prompt.
-        order: ``raster``: a merged token stands where its window's last patch stood.
-            ``similarity``: merged tokens come first, the most similar window leading.
+        crops: ``own``: each image merges all windows above tau. ``fewest``: each image merges only
+            its r most similar windows, where r is the smallest number of windows above tau among
+            the crops of the same prompt.
+        order: ``raster``: a merged token takes the position of its window's last patch.
+            ``similarity``: merged tokens come first, sorted by falling similarity.
     """
 
     tau: float
@@ -48,8 +49,8 @@ class LocalMerge(VisionStrategy):
     def __post_init__(self) -> None:
         require_fields(self)
         most = 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
-        # Twice the range leaves a way to write "merge nothing"; a threshold far outside is that of
-        # the other score, and would merge nothing silently.
+        # Values up to twice the range are allowed, so that a user can request "merge nothing". A
+        # value farther out belongs to the other score and would silently merge nothing.
         if abs(self.tau) > 2 * most:
             raise ValueError(
                 f"LocalMerge.tau must be near the range of score={self.score}, which is [-{most}, "
@@ -67,12 +68,13 @@ class LocalMerge(VisionStrategy):
         hidden = view.hidden
         if len(hidden) != view.grid[0] * view.grid[1]:
             raise ValueError(
-                "LocalMerge merges windows of the full grid; act before any other reduction"
+                f"LocalMerge needs the full grid of {view.grid[0]} x {view.grid[1]}, got "
+                f"{len(hidden)} tokens; it must act before any other reduction"
             )
         index = windows(*view.grid, self.window).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
-        looks = 1 if self.crops == "own" else 1 + len(view.prompt_images)
-        view.count_macs(looks * index.numel() * index.shape[1] * hidden.shape[1])
+        comparisons = 1 if self.crops == "own" else 1 + len(view.prompt_images)
+        view.count_macs(comparisons * index.numel() * index.shape[1] * hidden.shape[1])
         if self.crops == "own":
             chosen = self.alike(similarity).nonzero().flatten()
         else:
@@ -87,16 +89,19 @@ class LocalMerge(VisionStrategy):
         return self._merge(index[chosen], hidden)
 
     def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:
-        """Which windows are over the threshold."""
+        """Whether each window is similar enough to be merged."""
         return similarity > self.tau if self.strict else similarity >= self.tau
 
     def _merge(self, merged: Tensor, hidden: Float[Tensor, "tokens dim"]) -> Reduction:
-        """Reduction that averages each row of ``merged`` (window x cell) into its last cell."""
+        """Build the reduction that averages each row of ``merged`` (window x patch).
+
+        The average takes the slot of the window's last patch.
+        """
         tokens = len(hidden)
         single = torch.ones(tokens, dtype=torch.bool, device=hidden.device)
         single[merged] = False
-        # sorting by (merged, index) lists the untouched patches without asking the device for their
-        # number
+        # Sorting by (merged, index) lists the untouched patches without a device synchronisation,
+        # which ``nonzero`` would need.
         untouched = tokens - merged.numel()
         rest = single.logical_not().to(torch.uint8).argsort(stable=True)[:untouched]
         keep = torch.cat([merged[:, -1], rest])

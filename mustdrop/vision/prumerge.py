@@ -1,4 +1,4 @@
-"""PruMerge: tokens that [CLS] stands out for, each taking in its nearest neighbours."""
+"""PruMerge: keep tokens of outstanding [CLS] attention and merge their neighbours into them."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
@@ -14,19 +14,19 @@ from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
 
 Variant = Literal["paper", "code"]
-Kept = Annotated[int, Within("1 or more, as what was dropped fills one token", 1.0)]
-TINY = 1.0e-30  # tokens without any attention average to their plain mean
+Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)]
+TINY = 1.0e-30  # least weight, so that tokens without any attention give their plain mean
 
 
 def score_and_keys(
     view: VisionView, block: int, variant: Variant
 ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens channels"]]:
-    """Attention of [CLS] to each token, as ``variant`` has it, and the tokens' keys."""
+    """Attention of [CLS] to each token, by the rule of ``variant``, and the tokens' keys."""
     query, key = (rearrange(x, "h n d -> 1 n (h d)") for x in view.queries_keys(block))
     if variant == "paper":
         score = view.cls_attention(block).float().mean(0)
     else:
-        # in float32: no attention of the model has these products over all channels
+        # In float32, because no attention of the model takes products over all channels.
         scaling = key.shape[-1] ** -0.5
         score = attention_rows(query[:, :1].float(), key.float(), scaling)[0, 0, 1:]
         view.count_macs(key.shape[1] * key.shape[2])
@@ -40,15 +40,17 @@ def cluster_mix(
     neighbours: int,
     variant: Variant,
 ) -> Float[Tensor, "centres tokens"]:
-    """Every centre with the ``neighbours`` tokens, other centres included, of most similar keys.
+    """Weights that merge into each centre the ``neighbours`` tokens of most similar keys.
 
     code:  y_i = x_i + sum_j a_j x_j;    paper:  y_i = (a_i x_i + sum_j a_j x_j) / (a_i + sum_j a_j)
+
+    A neighbour may be another centre.
     """
     unit = F.normalize(keys, dim=-1)
     similarity = unit[centres] @ unit.T
     similarity.scatter_(1, centres[:, None], -torch.inf)
     ranked = similarity.argsort(dim=1, descending=True, stable=True)
-    nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the last in rank is the centre itself
+    nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the centre itself has the last rank
     mix = torch.zeros_like(similarity)
     if variant == "code":
         mix.scatter_(1, nearest, score[nearest])
@@ -66,9 +68,9 @@ def merged(
     neighbours: int,
     variant: Variant,
 ) -> Reduction:
-    """The centres, each with its neighbours, and one more token: the sum of all the others.
+    """Merge the neighbours into each centre, and all other tokens into one more token.
 
-    That one, if there are others, rides in the place of the one of highest attention.
+    That token, if there are others, takes the slot of the other token of highest attention.
     """
     view.count_macs(len(centres) * keys.numel())
     rest = complement(centres, len(score))
@@ -86,24 +88,25 @@ def merged(
 @final
 @dataclass(frozen=True)
 class PruMerge(VisionStrategy):
-    """Keep what stands out in [CLS] attention, with neighbours merged in, before the projector.
+    """Keep the tokens that stand out in [CLS] attention and merge similar tokens into them.
 
-    S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  each i in S takes in the k tokens of nearest keys, weighted
-    by their attention a; one more token is the weighted sum of all that is not in S.
+    S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  the k tokens of nearest keys are merged into each i in S,
+    weighted by their attention a; one more token, the remainder, is the weighted sum of all tokens
+    outside S. It acts before the projector.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388.
     Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``variant="code"``,
-        the quartiles alone, which are those of the image, where the code pools its whole batch.
+        only in the quartiles, which are those of the image, where the code pools its whole batch.
 
     Attributes:
-        keep: All tokens kept per image, that of the remainder included; None: as many as stand out,
-            and the remainder. As many as there are patches, or more, keeps all, with no remainder.
-        block: The encoder block whose keys and attention are read.
-        neighbours: Tokens that each kept one takes in, k.
+        keep: Number of tokens kept per image, remainder included; None keeps all that stand out and
+            the remainder. A number of at least the patches keeps all, without a remainder.
+        block: Encoder block whose keys and attention are read.
+        neighbours: Number of tokens merged into each kept token, k.
         variant: ``paper``: weights are normalised to an average that includes the token itself, and
             attention is the mean of the model's heads. ``code``: weights are not normalised, the
-            token's own is one, and attention is softmax(q k^T / sqrt(C)) over all C channels, as of
-            a single head.
+            weight of the token itself is one, and attention is softmax(q k^T / sqrt(C)) over all C
+            channels, as of a single head.
     """
 
     keep: Kept | None = None

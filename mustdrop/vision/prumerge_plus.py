@@ -1,4 +1,4 @@
-"""PruMerge+: PruMerge with tokens of an even grid among its centres."""
+"""PruMerge+: PruMerge with the tokens of an even grid as additional centres."""
 
 from dataclasses import dataclass
 from typing import final
@@ -14,10 +14,10 @@ from mustdrop.vision.prumerge import Kept, Variant, merged, score_and_keys
 
 
 def grid_step(standing_out: int, tokens: int) -> int:
-    """Distance of the tokens of the even grid, a third of one over the share that stands out.
+    """Step of the even grid, a third of one over the share of tokens that stand out.
 
-    It would be 0, which is no distance, where more than a third stand out; quartiles let at most a
-    quarter.
+    The step would be 0, which is not valid, if more than a third stood out; by the quartile rule at
+    most a quarter can.
     """
     return tokens // max(standing_out, 1) // 3
 
@@ -25,24 +25,24 @@ def grid_step(standing_out: int, tokens: int) -> int:
 @final
 @dataclass(frozen=True)
 class PruMergePlus(VisionStrategy):
-    """Keep what stands out in [CLS] attention and an even grid, with neighbours merged in.
+    """Keep tokens that stand out in [CLS] attention and an even grid; merge similar ones into them.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
     Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``variant="code"``:
-        nothing where ``keep`` is None and the code runs, for one image; its last token is no sample
-        of the grid here either. Where none stands out the code divides by zero: here the step is as
-        for one. Where all are kept, the code adds a token of zeros: here there is none. Its step of
-        0, where more than a third stand out and it fails, is 1 here, but quartiles let at most a
-        quarter. A fixed ``keep`` is ours: the code's, for training, lists patches twice.
+        nothing where ``keep`` is None and the code runs, for one image; the last token is never in
+        the grid, as in the code. Where no token stands out, the code divides by zero; here the step
+        is that of one token. Where all are kept, the code adds a token of zeros; here there is
+        none. Where more than a third stand out, the code's step is 0 and it fails; here it is 1,
+        but by the quartile rule at most a quarter stand out. A fixed ``keep`` is ours: the code's,
+        for training, lists patches twice.
 
     Attributes:
-        keep: All tokens kept per image, that of the remainder included: half of the others by
-            attention, half evenly spaced among the rest. None: as many as stand out, and every
-            n-th token, n = floor(1 / share of those) / 3. Note that this keeps all where more than
-            a sixth stand out.
-        block: The encoder block whose keys and attention are read.
-        neighbours: Tokens that each kept one takes in.
-        variant: As for :class:`~mustdrop.vision.prumerge.PruMerge`.
+        keep: Number of tokens kept per image, remainder included: half of the others by attention,
+            half evenly spaced among the rest. None keeps all that stand out and every n-th token,
+            n = floor(1 / their share) / 3; this keeps all where more than a sixth stand out.
+        block: Encoder block whose keys and attention are read.
+        neighbours: Number of tokens merged into each kept token.
+        variant: Weights and attention; see :class:`~mustdrop.vision.prumerge.PruMerge`.
     """
 
     keep: Kept | None = None
@@ -89,5 +89,5 @@ class PruMergePlus(VisionStrategy):
         spaced = centres // 2
         chosen = ranked(score)[: centres - spaced]
         rest = complement(chosen, tokens)
-        place = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
-        return torch.cat([chosen, rest[place]])
+        index = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
+        return torch.cat([chosen, rest[index]])

@@ -1,4 +1,4 @@
-"""Token merging inside the encoder: in every block the most similar pairs become one token."""
+"""ToMe: merge the most similar pairs of tokens in every block of the vision encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, req
 
 
 def merge_schedule(r: int | Sequence[int], blocks: int, inflect: float = 0.0) -> list[int]:
-    """Pairs merged in each block: a constant, a straight line through it, or a list filled up by 0.
+    """Number of pairs merged in each block: constant, linear, or a list filled up with 0.
 
     Source: facebookresearch/ToMe, utils.py at af95e4b.
 
     Args:
-        r: Pairs on average, or a list, the first for block 0.
-        blocks: Encoder blocks.
+        r: Average number of pairs, or a list that starts with block 0.
+        blocks: Number of encoder blocks.
         inflect: Slope of the line, in [-1, 1]: from r (1 - inflect) to r (1 + inflect).
 
     Raises:
@@ -38,14 +38,14 @@ def merge_schedule(r: int | Sequence[int], blocks: int, inflect: float = 0.0) ->
 
 
 def key_metric(keys: Float[Tensor, "heads all dim"]) -> Float[Tensor, "all dim"]:
-    """What tokens are compared by: their keys, averaged over the heads."""
+    """Vectors by which tokens are compared: their keys, averaged over the heads."""
     return keys.float().mean(0)
 
 
 @final
 @dataclass(frozen=True)
 class ToMe(VisionStrategy):
-    """Merge the r most similar pairs of tokens between attention and MLP of every block.
+    """Merge the r most similar pairs of tokens between attention and MLP of each encoder block.
 
     Tokens alternate between sets A and B; every a in A proposes its most similar b, by cosine of
     keys; the r best edges merge, x_b <- (s_b x_b + sum_a s_a x_a) / (s_b + sum_a s_a), and later
@@ -53,15 +53,15 @@ class ToMe(VisionStrategy):
 
     Source: ToMe, arXiv:2210.09461, Sec. 3.
     Differs from the authors' code: nothing in the rule (af95e4b, merge.py and patch/timm.py), but
-        similarity is taken in float32. [CLS] never merges; survivors are those of A, then all of B,
-        so that the raster order is lost, as there.
+        similarity is computed in float32. [CLS] never merges; the output lists the survivors of A,
+        then all of B, so the raster order is lost, as in the code.
 
     Attributes:
-        removed: Tokens that leave in each block, r, the first for block 0; blocks beyond the list
-            merge nothing. At most half of the tokens leave, whatever r.
+        merged_per_block: Number of tokens removed in each block, r, starting with block 0; blocks
+            beyond the list merge nothing. At most half of the tokens are removed, whatever r.
         proportional_attention: Whether later blocks add log s to their attention scores.
         weighted: Whether averages are weighted by s. With this and ``proportional_attention``
-            false it is the port of ModelTC/LightCompress (9701d035), which forgets sizes.
+            false it is the port of ModelTC/LightCompress (9701d035), which ignores sizes.
     """
 
     merged_per_block: Sequence[Count]
@@ -73,8 +73,8 @@ class ToMe(VisionStrategy):
         require_fields(self)
         if self.proportional_attention and not self.weighted:
             raise ValueError(
-                "ToMe.weighted=False forgets how many patches a token has, "
-                "which proportional_attention=True needs"
+                "ToMe.proportional_attention=True needs the number of patches per token, "
+                "which weighted=False ignores; got both"
             )
 
     @property
@@ -89,8 +89,8 @@ class ToMe(VisionStrategy):
         last = max(self.places, default=0)
         if facts.block(last) > facts.feature_block:
             raise ValueError(
-                f"the projector reads block {facts.feature_block}; what merges in block {last} "
-                "would not reach it"
+                f"ToMe must not merge after block {facts.feature_block}, whose output the "
+                f"projector reads, got a merge in block {last}"
             )
 
     def reduce(self, view: VisionView) -> Reduction:
@@ -104,7 +104,7 @@ class ToMe(VisionStrategy):
         )
         if not len(leave):
             return Reduction(torch.arange(tokens, device=metric.device), None, view.sizes)
-        # [CLS] stands in front and always stays: it is the first of A, and no token of the view
+        # [CLS] is the first of A and always stays, but it is no token of the view.
         stay, leave = 2 * stay[cls:] - cls, 2 * leave - cls
         others = 2 * torch.arange(second, device=metric.device) + 1 - cls
         keep = torch.cat([stay, others])

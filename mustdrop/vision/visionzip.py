@@ -1,4 +1,4 @@
-"""VisionZip: the tokens that [CLS] looks at, and the rest merged into a few."""
+"""VisionZip: keep the tokens that [CLS] attends to most and merge the rest into a few."""
 
 from dataclasses import dataclass
 from typing import Annotated, final
@@ -23,10 +23,10 @@ from mustdrop.strategy import (
 def contextual(
     metric: Float[Tensor, "rest dim"], count: int
 ) -> tuple[Int[Tensor, " targets"], Float[Tensor, "targets rest"]]:
-    """Places of ``count`` evenly spaced targets, and what each becomes.
+    """Indices of ``count`` evenly spaced targets, and the weights that merge tokens into them.
 
-    Every other token goes to the target of most similar ``metric``; a target becomes itself plus
-    the mean of those that came to it.
+    Every other token is assigned to the target of most similar ``metric``; a target becomes itself
+    plus the mean of the tokens assigned to it.
     """
     rest = len(metric)
     targets = torch.arange(rest, device=metric.device)[:: max(1, rest // max(count, 1))][:count]
@@ -43,23 +43,23 @@ def contextual(
 @final
 @dataclass(frozen=True)
 class VisionZip(VisionStrategy):
-    """Keep [CLS] and what it attends to most; merge the others into evenly spaced targets.
+    """Keep [CLS] and the tokens it attends to most; merge the others into evenly spaced tokens.
 
     Dominant: [CLS] and the D - 1 patches of highest attention, summed over heads, in raster order.
-    Contextual: of the rest, C evenly spaced targets; every other token goes to the target of most
-    similar key, averaged over heads, and a target becomes x_c + mean of those that came to it.
+    Contextual: of the rest, C evenly spaced targets; every other token is assigned to the target of
+    most similar key, averaged over heads, and a target becomes x_c + mean of its assigned tokens.
 
     Source: VisionZip, arXiv:2412.04467.
     Differs from the authors' code (dvlab-research/VisionZip at 3151f6df): nothing in the rule, but
-        similarity and attention are summed in float32. The code adds the target to the mean of its
-        tokens, so that a row of the mix sums to two; that is kept. [CLS] rides in the place of the
-        patch of highest attention among those that have none of their own; where D + C exceeds the
-        patches there is no such place, and all patches are kept, without [CLS].
+        similarity and attention are summed in float32. As in the code, a target is added to the
+        mean of its tokens, so a row of the mix sums to two. [CLS] takes the slot of the patch of
+        highest attention among those that are neither dominant nor a target; where D + C exceeds
+        the patches there is no such slot, and all patches are kept, without [CLS].
 
     Attributes:
-        dominant: Dominant tokens D, [CLS] counted.
-        contextual: Contextual tokens C.
-        block: The encoder block whose attention and keys are read.
+        dominant: Number of dominant tokens D, [CLS] included.
+        contextual: Number of contextual tokens C.
+        block: Encoder block whose attention and keys are read.
     """
 
     dominant: Annotated[int, Within("1 or more, as [CLS] counts", 1.0)]

@@ -1,4 +1,4 @@
-"""VisPruner: half of the tokens by [CLS] attention, half by weeding out duplicates."""
+"""VisPruner: keep half of the tokens by [CLS] attention and half by removing duplicates."""
 
 from dataclasses import dataclass
 from typing import final
@@ -19,16 +19,16 @@ from mustdrop.strategy import (
     require_fields,
 )
 
-PER_STEP = 8  # duplicates weeded out at a time
+PER_STEP = 8  # duplicates removed at a time
 
 
 def without_duplicates(
     similarity: Float[Tensor, "tokens tokens"], listed: Int[Tensor, " listed"], keep: int
 ) -> Int[Tensor, " kept"]:
-    """``keep`` of the listed tokens: those least like another leave last.
+    """Reduce the listed tokens to ``keep`` by removing those most similar to another.
 
-    Again and again the list is split into its even and its odd places, and the tokens at even ones
-    that are most similar to one at an odd place leave, at most PER_STEP at a time.
+    Each step splits the list into its even and its odd entries and removes the even entries that
+    are most similar to an odd entry, at most PER_STEP of them.
     """
     while len(listed) > keep:
         even, odd = listed[::2], listed[1::2]
@@ -44,16 +44,16 @@ def without_duplicates(
 @final
 @dataclass(frozen=True)
 class VisPruner(VisionStrategy):
-    """Keep what [CLS] attends to most, and of the rest what is least like the others.
+    """Keep the tokens that [CLS] attends to most, and the least similar ones of the others.
 
     Source: VisPruner, arXiv:2412.01818v2.
     Differs from the authors' code (Theia-4869/VisPruner at aefa01ad): nothing where the code runs
-        (it needs a list of even length at every step), but similarity is taken in float32.
+        (it needs a list of even length at every step), but similarity is computed in float32.
 
     Attributes:
-        keep: Tokens kept per image.
-        important: Share of them chosen by attention, in [0, 1]; rounded down.
-        block: The encoder block whose attention is read.
+        keep: Number of tokens kept per image.
+        important_ratio: Share of the kept tokens chosen by attention, in [0, 1]; rounded down.
+        block: Encoder block whose attention is read.
     """
 
     keep: Count

@@ -1,1 +1,1 @@
-"""Training of the embedded model. Nothing outside this package imports it."""
+"""Training of the packaged model. No other package of mustdrop imports it."""

@@ -1,7 +1,7 @@
-"""Training batches: scenes, several questions each, and every label a generator can give.
+"""Training batches: scenes, several questions about each, and all labels known from generation.
 
-A batch is a function of the seed, the stage's number and the step alone. There is no state to
-save, and a run that starts again at step 700 sees what it would have seen. Knows no model.
+A batch depends only on the seed, the stage's number and the step. So there is no state to save, and
+a run that restarts at step 700 gets the same batches as an uninterrupted run. Knows no model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,34 +30,35 @@ from mustdrop.pocket.scenes import (
 from mustdrop.pocket.training.team import Team
 
 ALONE = Team()
-WORDS = 14  # the longest question, "ASSISTANT:" and the answer
+WORDS = 14  # tokens of the longest question with "ASSISTANT:" and the answer
 PATCH_CLASSES = (len(COLORS) + 1, len(SHAPES) + 1, len(CHARACTERS) + 1)  # 0 is none
 PAIRS = len(COLORS) * len(SHAPES)
 CENSUS = PAIRS + len(CHARACTERS)
 
-_STAGE = 10**9  # indices that one stage may use
+_STAGE = 10**9  # number of scene indices reserved for one stage
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images, the vision tokens kept of each, and what is known about them.
+    """Images, the vision tokens kept of each, and their labels.
 
     Attributes:
-        pixels: The images.
-        kept: Patches the model sees, ascending.
-        slots: Position of each kept patch from the image's start on: its own, or counted anew.
-        length: Positions that the image takes up: 576, or as many as are kept.
+        pixels: Images.
+        kept: Indices of the patches that the model gets, ascending.
+        slots: Position of each kept patch, counted from the image's start: the original position or
+            its rank among the kept patches.
+        length: Number of positions that the image takes up: 576, or the number of kept patches.
         patch_labels: Colour, shape and character of each kept patch's object; 0 is none.
         patch_centers: Centre of that object, -1 to 1 across and down; 0 on background.
-        census: Which pairs of colour and shape, and which characters, are in the image.
-        questions: Words of the questions, "ASSISTANT:", the answer, padding.
-        ends: Where "ASSISTANT:" stands, where the answer is predicted.
+        census: Whether each pair of colour and shape, and each character, is in the image.
+        questions: Tokens of the questions, "ASSISTANT:", the answer, padding.
+        ends: Index of "ASSISTANT:", where the answer is predicted.
         answers: Token of the answer.
         types: Index of the question's type.
-        mentions: Where the question's noun phrases end, two at most; an object that is not named
-            counts as mentioned at the question mark, where all is known of it.
-        mention_centers: Centre of the object meant there.
-        mention_weights: 1 where there is one, else 0.
+        mentions: Index of the last word of each noun phrase, two at most; an object that is not
+            named has the index of the question mark, where all words about it have been read.
+        mention_centers: Centre of the object of each noun phrase.
+        mention_weights: 1 for each noun phrase, 0 for padding.
     """
 
     pixels: UInt8[Tensor, "images 192 192 3"]
@@ -80,19 +81,19 @@ class Batch:
 
 
 class Batches(Dataset[Batch]):
-    """The batches of one training stage, by step.
+    """Batches of one training stage, indexed by step.
 
     Args:
-        seed: Of the whole training.
-        stage: The stage's number; stages share no scene.
-        steps: How many there are.
-        images: Per batch.
-        questions: Per image; 0 leaves those fields empty.
-        objects: Fewest and most per scene.
-        tokens: Vision tokens kept; each batch draws one of these counts.
-        compact: Share of the batches in which they are counted anew.
-        question_weights: How often each question type is asked, relative to the others.
-        team: Whose share of a step's images a batch holds.
+        seed: Seed of the whole training.
+        stage: Number of the stage; stages share no scene.
+        steps: Number of steps.
+        images: Number of images per batch.
+        questions: Number of questions per image; 0 leaves the fields of questions empty.
+        objects: Least and largest number of objects per scene.
+        tokens: Numbers of vision tokens kept; each batch draws one of them.
+        compact: Share of the batches in which the kept tokens are numbered anew.
+        question_weights: Relative frequency of each question type.
+        team: Process whose share of a step's images a batch holds.
     """
 
     def __init__(
@@ -109,7 +110,9 @@ class Batches(Dataset[Batch]):
         team: Team = ALONE,
     ):
         if images % team.size:
-            raise ValueError(f"{team.size} processes cannot share {images} images evenly")
+            raise ValueError(
+                f"images must be a multiple of the number of processes, {team.size}, got {images}"
+            )
         self.team = team
         self.seed, self.first, self.steps = seed, stage * _STAGE, steps
         self.images, self.questions = images, questions
@@ -126,23 +129,24 @@ class Batches(Dataset[Batch]):
         first = self.first + step * self.images
         draws = generator(self.seed, first, Stream.TOKENS, attempt=1)
         tokens, compact = int(draws.choice(self.tokens)), bool(draws.random() < self.compact)
-        mine = range(first + self.team.rank, first + self.images, self.team.size)
-        rows = [self._row(index, tokens, compact) for index in mine]
+        indices = range(first + self.team.rank, first + self.images, self.team.size)
+        rows = [self._row(index, tokens, compact) for index in indices]
         return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
 
     def _row(self, index: int, tokens: int, compact: bool) -> tuple[np.ndarray, ...]:
-        """One image's share of a batch, in the order of the batch's fields."""
+        """Fields of one image, in the order of the batch's fields."""
         drawn = scene(self.seed, index, *self.objects)
         owner = drawn.patch_owner.ravel()
         kept = _objects_first(generator(self.seed, index, Stream.TOKENS), owner, tokens)
         rng = generator(self.seed, index, Stream.QUESTION)
-        asked = [self._ask(rng, drawn.objects) for _ in range(self.questions)]
+        questions = [self._draw_question(rng, drawn.objects) for _ in range(self.questions)]
         slots, length = (np.arange(tokens), tokens) if compact else (kept, GRID**2)
-        told = (drawn.pixels, kept, slots, np.array(length))
-        return (*told, *_seen(drawn, owner[kept]), *_asked(drawn.objects, asked))
+        image_fields = (drawn.pixels, kept, slots, np.array(length))
+        labels = _image_labels(drawn, owner[kept])
+        return (*image_fields, *labels, *_question_fields(drawn.objects, questions))
 
-    def _ask(self, rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question:
-        """A question of a random type; another type where the scene allows none of it."""
+    def _draw_question(self, rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question:
+        """Draw a question of a random type; draw the type again if the scene does not allow it."""
         question = None
         while question is None:
             question = ask(rng, objects, str(rng.choice(QUESTION_TYPES, p=self.shares)))
@@ -152,15 +156,15 @@ class Batches(Dataset[Batch]):
 def _objects_first(
     rng: np.random.Generator, owner: Int[np.ndarray, " patches"], tokens: int
 ) -> Int[np.ndarray, " kept"]:
-    """All patches with objects in them, then background at random, up to ``tokens`` of them."""
+    """Choose ``tokens`` patches: those with objects first, then background, each at random."""
     draw = rng.random(GRID**2)
     return np.sort(np.argsort(draw - (owner >= 0))[:tokens])
 
 
-def _seen(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.ndarray, ...]:
+def _image_labels(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.ndarray, ...]:
     """Labels of the patches and of the whole image."""
     colors, shapes = list(COLORS), list(SHAPES)
-    labels = np.zeros((len(scene.objects) + 1, 3), np.int64)  # the last row: background
+    labels = np.zeros((len(scene.objects) + 1, 3), np.int64)  # the last row is for background
     centers = np.zeros((len(scene.objects) + 1, 2), np.float32)
     census = np.zeros(CENSUS, np.float32)
     for index, item in enumerate(scene.objects):
@@ -175,27 +179,33 @@ def _seen(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.ndarray, ..
     return labels[owner], centers[owner], census
 
 
-def _asked(objects: Sequence[SceneObject], asked: Sequence[Question]) -> tuple[np.ndarray, ...]:
-    """Words, answers and groundings of the questions."""
-    words = np.full((len(asked), WORDS), PAD, np.int64)
-    ends, answers, types = np.zeros((3, len(asked)), np.int64)
-    mentions = np.zeros((len(asked), 2), np.int64)
-    centers = np.zeros((len(asked), 2, 2), np.float32)
-    weights = np.zeros((len(asked), 2), np.float32)
-    for row, question in enumerate(asked):
+def _question_fields(
+    objects: Sequence[SceneObject], questions: Sequence[Question]
+) -> tuple[np.ndarray, ...]:
+    """Words, answers and mentioned objects of the questions."""
+    count = len(questions)
+    words = np.full((count, WORDS), PAD, np.int64)
+    ends, answers, types = np.zeros((3, count), np.int64)
+    mentions = np.zeros((count, 2), np.int64)
+    centers = np.zeros((count, 2, 2), np.float32)
+    weights = np.zeros((count, 2), np.float32)
+    for row, question in enumerate(questions):
         text = [*question.text.split(), "ASSISTANT:", question.answer]
         words[row, : len(text)] = [TOKEN_IDS[word] for word in text]
         ends[row], answers[row] = len(text) - 2, TOKEN_IDS[question.answer]
         types[row] = QUESTION_TYPES.index(question.type)
-        for place, (word, index) in enumerate(_mentions(question)):
-            mentions[row, place] = word
-            centers[row, place] = _center(objects[index])
-            weights[row, place] = 1
+        for column, (word, index) in enumerate(_mentions(question)):
+            mentions[row, column] = word
+            centers[row, column] = _center(objects[index])
+            weights[row, column] = 1
     return words, ends, answers, types, mentions, centers, weights
 
 
 def _mentions(question: Question) -> list[tuple[int, int]]:
-    """Which word settles which object is meant. What is counted, or absent, has no one place."""
+    """Pairs of a word's index and the index of the object that is known from this word on.
+
+    Questions about counted or absent objects have none, as no single object is meant.
+    """
     if question.type == "count" or not question.targets:
         return []
     last = len(question.text.split()) - 2  # before the question mark
@@ -207,6 +217,6 @@ def _mentions(question: Question) -> list[tuple[int, int]]:
 
 
 def _center(item: SceneObject) -> tuple[float, float]:
-    """From -1 to 1 across and down."""
+    """Centre of an object, from -1 to 1 across and down."""
     across, down = item.center
     return across / IMAGE_SIZE * 2 - 1, down / IMAGE_SIZE * 2 - 1

@@ -1,4 +1,4 @@
-"""The training's curve: a line of CSV every so often, cut back when a stopped run goes on."""
+"""Training curve: a CSV file that gets a line every few steps and survives a restart."""
 
 import csv
 from collections.abc import Mapping
@@ -13,42 +13,44 @@ COLUMNS: tuple[str, ...] = ("stage", "step", "done", "seconds", "loss", "right",
 
 
 class Curve:
-    """A growing table: loss and share right, both means since the line before, and validation.
+    """CSV table of the loss, the share of right answers, and validation scores.
+
+    Loss and share are means over the steps since the previous line.
 
     Args:
-        path: The file; lines beyond ``done`` are cut, for those steps are made again.
-        done: Steps that the state on disk knows of.
-        every: Steps between two lines.
+        path: File of the table; lines beyond ``done`` are removed, as those steps are repeated.
+        done: Number of steps in the saved state.
+        every: Number of steps between two lines.
     """
 
     def __init__(self, path: Path, done: int, every: int = 100):
         self.path, self.every = path, every
-        old = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
-        old = [line for line in old if int(line["done"]) <= done]
+        lines = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+        lines = [line for line in lines if int(line["done"]) <= done]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
-            lines = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            lines.writeheader()
-            lines.writerows(old)
-        self._before = float(old[-1]["seconds"]) if old else 0.0
-        self._began = perf_counter()
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(lines)
+        self._earlier_seconds = float(lines[-1]["seconds"]) if lines else 0.0
+        self._start = perf_counter()
         self._recent: list[Progress] = []
 
     def due(self, progress: Progress) -> bool:
-        """Take note of a step; whether it ends a line."""
+        """Record a step and return whether a line is due."""
         self._recent.append(progress)
         return progress.done % self.every == 0
 
     def write(self, validation: Mapping[str, Score]) -> None:
-        """Append a line over the steps since the last one."""
+        """Append a line with the means over the steps since the previous line."""
         last, n = self._recent[-1], len(self._recent)
-        right = [one.right for one in self._recent if one.right is not None]
+        right = [progress.right for progress in self._recent if progress.right is not None]
         line = {
             "stage": last.stage,
             "step": last.step,
             "done": last.done,
-            "seconds": round(self._before + perf_counter() - self._began, 1),
-            "loss": round(sum(one.loss for one in self._recent) / n, 4),
+            "seconds": round(self._earlier_seconds + perf_counter() - self._start, 1),
+            "loss": round(sum(progress.loss for progress in self._recent) / n, 4),
             "right": round(sum(right) / len(right), 4) if right else None,
         }
         line |= {name: round(score.share, 4) for name, score in validation.items()}

@@ -1,8 +1,9 @@
-"""What training minimises: answers, and labels for every patch. Knows no schedule.
+"""Training losses: answers, and labels of patches, images and nouns. Knows no schedule.
 
-The labels are why a million parameters learn to see in minutes: each patch is told what it shows
-and where that object's centre is, CLS what the image holds, and each noun what it refers to. The
-readouts for this exist in training only and are not exported.
+Because of the labels a model of a million parameters learns in minutes. The targets are: for each
+patch, what it shows and the centre of that object; for CLS, what the image contains; for each noun,
+the position of its object. The readouts of these labels exist only in training and are not
+exported.
 """
 
 import torch
@@ -18,11 +19,11 @@ from mustdrop.pocket.training.recipe import Stage
 
 _BACKGROUND = 0.15  # weight of a patch without an object
 _CENSUS = 10.0  # weight of the census, which is a mean over 62 mostly easy labels
-_STOP = 0.1  # weight of ending after the answer
+_STOP = 0.1  # weight of the end-of-sequence token after the answer
 
 
 class Probes(nn.Module):
-    """The linear readouts: of patches, of CLS, and of nouns in the language model."""
+    """Linear readouts of patches, of CLS, and of nouns in the language model."""
 
     def __init__(self, vision_hidden: int, hidden: int, seed: int = 0):
         super().__init__()
@@ -42,7 +43,10 @@ def objective(
     stage: Stage,
     probe_layer: int,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, "images questions"] | None]:
-    """The stage's weighted sum of losses, and which answers are right, if any were asked for."""
+    """Compute the stage's weighted sum of losses, and whether each answer is right.
+
+    The second result is None in a stage without questions.
+    """
     states = encode(model, normalise(batch.pixels), batch.kept)
     loss = stage.dense * dense_loss(model, probes, states, batch)
     if not stage.questions:
@@ -65,10 +69,11 @@ def dense_loss(
     states: list[Float[Tensor, "images tokens hidden"]],
     batch: Batch,
 ) -> Float[Tensor, ""]:
-    """Patches are read where the language model reads them, CLS at the end of the encoder.
+    """Compute the loss of the patch labels and of the census.
 
-    The census is the only loss on the last block, whose features the language model never sees:
-    it makes CLS attend to the objects, as a contrastively trained encoder's does.
+    Patches are read from the block that the language model reads, CLS from the last block. The
+    census is the only loss on the last block, whose features the language model never reads: it
+    makes CLS attend to the objects, like the CLS of a contrastively trained encoder.
     """
     *logits, centers = probes.patch(states[FEATURE_LAYER][:, 1:]).split([*PATCH_CLASSES, 2], dim=-1)
     shown = batch.patch_labels[..., 0] > 0
@@ -90,10 +95,10 @@ def answer_loss(
     batch: Batch,
     stop: bool = True,
 ) -> tuple[Float[Tensor, ""], Bool[Tensor, "images questions"]]:
-    """Of the answer at "ASSISTANT:" and, if ``stop``, a little of ending after it.
+    """Compute the loss of the answer at "ASSISTANT:" and, if ``stop``, of ending after it.
 
     Returns:
-        The loss, and which answers are right.
+        The loss, and whether each answer is right.
     """
     logits = model.lm_head(_at(hidden, batch.ends))
     loss = cross_entropy(logits.flatten(0, 1), batch.answers.flatten())
@@ -106,7 +111,7 @@ def answer_loss(
 def grounding_loss(
     probes: Probes, hidden: Float[Tensor, "images questions words hidden"], batch: Batch
 ) -> Float[Tensor, ""]:
-    """Distance from where a noun's object is to where the noun's hidden state says it is."""
+    """Distance between a noun's object and its position as read from the noun's hidden state."""
     nouns = hidden.take_along_dim(batch.mentions[..., None], dim=2)
     distance = (probes.mention(nouns) - batch.mention_centers).abs().sum(-1)
     return (distance * batch.mention_weights).sum() / batch.mention_weights.sum().clamp(min=1)

@@ -1,12 +1,12 @@
-"""Many questions behind one image, in one forward pass. Knows no loss and no data.
+"""One forward pass over an image and many questions behind it. Knows no loss and no data.
 
     <s> USER: [vision tokens] | question 1 ASSISTANT: answer 1 | question 2 ...
 
-Each question sees the image and itself only, and counts its positions from the image's end, so it
-gets what it would get alone. Vision tokens may be left out; those kept stay at their positions, or
-are counted anew.
-The Hugging Face modules do all the maths but the attention itself, which is computed where it is
-not masked: within the image, from questions to the image, within each question.
+Each question attends only to the image and itself, and its positions start at the image's end, so
+its hidden states are the same as in a separate prompt. Vision tokens may be left out; the kept
+ones have their original positions or are numbered anew.
+The Hugging Face modules compute everything except the attention. The attention is computed only
+where it is not masked: within the image, from questions to the image, within each question.
 """
 
 from collections.abc import Collection, Iterator
@@ -32,23 +32,23 @@ _CLIP_STATISTICS = (CLIPImageProcessorPil.image_mean, CLIPImageProcessorPil.imag
 
 @dataclass(frozen=True)
 class Packing:
-    """Where things stand in a packed sequence.
+    """Layout of a packed sequence.
 
     Attributes:
-        prefix: Tokens before the first question: the opening and the image.
-        asked: Questions.
-        words: Tokens a question.
-        closed: Layers in which questions see the opening but not the image.
+        prefix: Number of tokens before the first question: the opening and the image.
+        questions: Number of questions.
+        words: Number of tokens per question.
+        closed: Layers in which questions attend to the opening but not to the image.
     """
 
     prefix: int
-    asked: int
+    questions: int
     words: int
     closed: Collection[int] = ()
 
 
 def normalise(pixels: UInt8[Tensor, "images 192 192 3"]) -> Float[Tensor, "images 3 192 192"]:
-    """What the processor makes of an image that already has the right size."""
+    """Normalise pixels like the processor, for images that already have the right size."""
     mean, deviation = (pixels.new_tensor(x, dtype=torch.float32) for x in _CLIP_STATISTICS)
     return ((pixels / 255 - mean) / deviation).permute(0, 3, 1, 2)
 
@@ -58,10 +58,10 @@ def encode(
     images: Float[Tensor, "images 3 192 192"],
     kept: Int[Tensor, "images kept"],
 ) -> list[Float[Tensor, "images tokens hidden"]]:
-    """The encoder's hidden states after each block: CLS, then the kept patches."""
+    """Compute the encoder's hidden states after each block: CLS, then the kept patches."""
     tower = model.model.vision_tower
     embedded = tower.embeddings(images)
-    chosen = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)  # CLS stands first
+    chosen = torch.cat([kept.new_zeros(len(kept), 1), kept + 1], dim=1)  # CLS is token 0
     hidden = tower.pre_layrnorm(embedded.take_along_dim(chosen[..., None], dim=1))
     states = []
     for block in tower.encoder.layers:
@@ -78,30 +78,29 @@ def decode(
     questions: Int[Tensor, "images questions words"],
     closed: Collection[int] = (),
 ) -> list[Float[Tensor, "images questions words hidden"]]:
-    """The questions' hidden states after each decoder layer, before the final norm.
+    """Compute the questions' hidden states after each decoder layer, before the final norm.
 
     Args:
-        model: The model.
-        features: Of the kept patches.
-        slots: Position of each of them from the image's start on, ascending.
-        length: Positions that the image takes up.
-        questions: Tokens.
-        closed: Layers in which the questions do not see the image.
+        model: Model to run.
+        features: Encoder features of the kept patches.
+        slots: Position of each kept patch, counted from the image's start, ascending.
+        length: Number of positions that the image takes up.
+        questions: Tokens of the questions.
+        closed: Layers in which the questions do not attend to the image.
     """
     language = model.model.language_model
-    images, asked, words = questions.shape
+    images, count, words = questions.shape
     opening = slots.new_tensor(_OPENING).expand(images, -1)
     text = language.embed_tokens(torch.cat([opening, questions.flatten(1)], dim=1))
     vision = model.model.multi_modal_projector(features)
-    packing = Packing(len(_OPENING) + slots.shape[1], asked, words, closed)
+    packing = Packing(len(_OPENING) + slots.shape[1], count, words, closed)
     hidden = torch.cat([text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]], dim=1)
-    rotation = language.rotary_emb(hidden, position_ids=_positions(slots, length, asked, words))
+    rotation = language.rotary_emb(hidden, position_ids=_positions(slots, length, count, words))
     states = []
     with _packed_attention(language.config):
         for layer in language.layers:
             hidden = layer(hidden, position_embeddings=rotation, packing=packing)
-            asked_states = hidden[:, packing.prefix :]
-            states.append(asked_states.reshape(images, asked, words, -1))
+            states.append(hidden[:, packing.prefix :].reshape(images, count, words, -1))
     return states
 
 
@@ -113,7 +112,7 @@ def answers(
     ends: Int[Tensor, "images questions"],
     closed: Collection[int] = (),
 ) -> Float[Tensor, "images questions vocabulary"]:
-    """Logits of the word after each question's end; each patch stands at its own position."""
+    """Compute the logits of the word after each question; patches have their original positions."""
     states = encode(model, normalise(pixels), kept)
     length = kept.new_full((len(kept),), GRID**2)
     hidden = decode(model, states[FEATURE_LAYER][:, 1:], kept, length, questions, closed)[-1]
@@ -122,22 +121,23 @@ def answers(
 
 
 def _positions(
-    slots: Int[Tensor, "images kept"], length: Int[Tensor, " images"], asked: int, words: int
+    slots: Int[Tensor, "images kept"], length: Int[Tensor, " images"], count: int, words: int
 ) -> Int[Tensor, "images sequence"]:
+    """Positions of the opening, the kept patches, and the words of ``count`` questions."""
     opening = torch.arange(len(_OPENING), device=slots.device).expand(len(slots), -1)
-    behind = length[:, None] + torch.arange(words, device=slots.device)
-    return torch.cat([opening, len(_OPENING) + torch.cat([slots, behind.repeat(1, asked)], 1)], 1)
+    question = length[:, None] + torch.arange(words, device=slots.device)
+    return torch.cat([opening, len(_OPENING) + torch.cat([slots, question.repeat(1, count)], 1)], 1)
 
 
 @contextmanager
 def _packed_attention(config: PreTrainedConfig) -> Iterator[None]:
-    """The language model's attention is ours in here, and its own again after."""
-    own = config._attn_implementation
+    """Context in which the language model uses the packed attention of this module."""
+    original = config._attn_implementation
     config._attn_implementation = "mustdrop_packed"
     try:
         yield
     finally:
-        config._attn_implementation = own
+        config._attn_implementation = original
 
 
 def _attend(
@@ -150,30 +150,30 @@ def _attend(
     packing: Packing,
     **_: object,
 ) -> tuple[Float[Tensor, "images sequence heads width"], None]:
-    """Softmax attention of a packed sequence; what would be masked is not computed."""
+    """Compute softmax attention of a packed sequence without the masked pairs."""
     groups = query.shape[1] // key.shape[1]
-    key, value = (one.repeat_interleave(groups, dim=1) for one in (key, value))
-    prefix, asked, words = packing.prefix, packing.asked, packing.words
+    key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    prefix, questions, words = packing.prefix, packing.questions, packing.words
     query = query * scaling
-    seen = len(_OPENING) if module.layer_idx in packing.closed else prefix
+    visible = len(_OPENING) if module.layer_idx in packing.closed else prefix
 
     scores = query[:, :, :prefix] @ key[:, :, :prefix].mT
     image = (scores + _causal(prefix, scores)).softmax(-1) @ value[:, :, :prefix]
 
-    def by_question(one: Tensor) -> Tensor:
-        return one[:, :, prefix:].unflatten(2, (asked, words))
+    def by_question(states: Tensor) -> Tensor:
+        return states[:, :, prefix:].unflatten(2, (questions, words))
 
-    to_image = query[:, :, prefix:] @ key[:, :, :seen].mT
+    to_image = query[:, :, prefix:] @ key[:, :, :visible].mT
     to_self = by_question(query) @ by_question(key).mT
     to_self = (to_self + _causal(words, to_self)).flatten(2, 3)
     weights = torch.cat([to_image, to_self], dim=-1).softmax(-1)
-    own = weights[..., seen:].unflatten(2, (asked, words)) @ by_question(value)
-    text = weights[..., :seen] @ value[:, :, :seen] + own.flatten(2, 3)
+    from_self = weights[..., visible:].unflatten(2, (questions, words)) @ by_question(value)
+    text = weights[..., :visible] @ value[:, :, :visible] + from_self.flatten(2, 3)
     return torch.cat([image, text], dim=2).transpose(1, 2), None
 
 
 def _causal(size: int, like: Tensor) -> Float[Tensor, "{size} {size}"]:
-    """Added to scores: nothing looks ahead."""
+    """Causal mask that is added to scores: -inf above the diagonal, else 0."""
     return torch.full((size, size), float("-inf"), device=like.device, dtype=like.dtype).triu(1)
 
 

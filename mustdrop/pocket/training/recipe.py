@@ -1,4 +1,4 @@
-"""The training recipe as plain values, checked when it is made. Knows no tensor."""
+"""The training recipe: plain values, checked on construction. Knows no tensor."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,26 +10,28 @@ from mustdrop.pocket.scenes import GRID, MAX_OBJECTS
 
 @dataclass(frozen=True)
 class Stage:
-    """One leg of the training, with an optimizer of its own.
+    """One stage of the training, with a fresh optimizer.
 
     Attributes:
-        steps: Optimizer steps.
-        images: Images a step.
-        questions: Questions an image; 0 trains the encoder alone.
-        objects: Fewest and most a scene.
-        tokens: Vision tokens the model sees of the 576, objects first; a step draws one count.
+        steps: Number of optimizer steps.
+        images: Number of images per step.
+        questions: Number of questions per image; 0 trains only the encoder.
+        objects: Least and largest number of objects per scene.
+        tokens: Numbers of vision tokens given to the model, of 576, objects first; each step draws
+            one of them.
         lr: Peak learning rate.
-        lr_end: Share of the peak at the end of a cosine.
-        warmup: Steps of linear warm-up.
-        weight_decay: Of matrices; none of embeddings, norms and biases.
-        vision_lr: The encoder's learning rate as a share of ``lr``.
-        dense: Weight of the encoder's labels.
-        early: Weight of the answer read at the probe layer.
-        grounding: Weight of finding, at the probe layer, what a noun refers to.
-        compact: Share of the steps in which the tokens kept are counted anew, as they are behind an
-            encoder that dropped the others; else each keeps its own position.
-        closed: Decoder layers in which the questions do not see the image. What is closed in the
-            early layers has to be read in the later ones, and stays so when they are opened.
+        lr_end: Learning rate at the end of the cosine, as a share of the peak.
+        warmup: Number of steps of linear warm-up.
+        weight_decay: Weight decay of matrices; embeddings, norms and biases have none.
+        vision_lr: Learning rate of the encoder, as a share of ``lr``.
+        dense: Weight of the loss of the encoder's labels.
+        early: Weight of the loss of the answer read at the probe layer.
+        grounding: Weight of the loss of a noun's object position read at the probe layer.
+        compact: Share of the steps in which the kept tokens are numbered anew, as behind an encoder
+            that dropped the others; in the other steps they have their original positions.
+        closed: Decoder layers in which the questions do not attend to the image. With early layers
+            closed, the model learns to read the image in later layers, and still does so when the
+            early layers are opened.
     """
 
     steps: int
@@ -55,7 +57,9 @@ class Stage:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
         if len(self.objects) != 2 or not 1 <= self.objects[0] <= self.objects[1] <= MAX_OBJECTS:
-            raise ValueError(f"objects must be two of 1 to {MAX_OBJECTS}, got {self.objects}")
+            raise ValueError(
+                f"objects must be two ascending numbers in [1, {MAX_OBJECTS}], got {self.objects}"
+            )
         if not self.tokens or not all(1 <= tokens <= GRID**2 for tokens in self.tokens):
             raise ValueError(f"tokens must be counts in [1, {GRID**2}], got {self.tokens}")
         for name in ("lr", "lr_end", "weight_decay", "vision_lr", "dense", "early", "grounding"):
@@ -71,18 +75,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights.
+    """All values that the trained weights depend on.
 
     Attributes:
         architecture: Arguments of ``mustdrop.pocket.config``.
-        stages: By name, in order.
+        stages: Stages by name, in the order of training.
         probe_layer: Decoder layer whose output ``early`` and ``grounding`` read.
-        question_weights: How often each question type is asked, relative to the others.
-        seed: Of weights and data.
-        betas: AdamW's.
-        eps: AdamW's.
+        question_weights: Relative frequency of each question type.
+        seed: Seed of weights and data.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
         clip: Largest norm of the gradient.
-        save_every: Steps between two saved states; has no part in the weights.
+        save_every: Number of steps between two saved states; it does not affect the weights.
     """
 
     architecture: Mapping[str, int]
@@ -99,13 +103,16 @@ class Recipe:
         object.__setattr__(self, "betas", tuple(self.betas))
         held_out = {VALIDATION_SEED, *(split.seed for split in SPLITS.values())}
         if self.seed in held_out:
-            raise ValueError(f"seed must not be a held-out one {sorted(held_out)}, got {self.seed}")
+            raise ValueError(
+                f"seed must not be one of the held-out seeds {sorted(held_out)}, got {self.seed}"
+            )
         if not self.stages:
-            raise ValueError("stages must name one stage at least, got none")
+            raise ValueError("stages must have at least one stage, got none")
         if set(self.question_weights) != set(QUESTION_TYPES):
             expected = ", ".join(QUESTION_TYPES)
             raise ValueError(
-                f"question_weights must be for {expected}, got {', '.join(self.question_weights)}"
+                f"question_weights must have the keys {expected}, "
+                f"got {', '.join(self.question_weights)}"
             )
         layers = self.architecture.get("layers", 12)
         for name, stage in self.stages.items():
@@ -121,7 +128,7 @@ class Recipe:
         return sum(stage.steps for stage in self.stages.values())
 
     def smoke(self, steps: int = 3) -> "Recipe":
-        """The same way through at a walk: a few steps a stage, two images, two questions."""
+        """Copy with all stages but little work: a few steps each, two images, two questions."""
         stages = {
             name: replace(stage, steps=steps, images=2, questions=min(stage.questions, 2), warmup=1)
             for name, stage in self.stages.items()

@@ -1,4 +1,4 @@
-"""Processes that train one model together: each has its share of a step's images.
+"""Processes that train one model together: each works on a share of a step's images.
 
 Gradients are averaged. Knows no model and no data.
 """
@@ -16,7 +16,7 @@ from torch import distributed, multiprocessing, nn
 
 @dataclass(frozen=True)
 class Team:
-    """One of ``size`` processes; alone by default."""
+    """One of ``size`` processes that train together; by default the only one."""
 
     rank: int = 0
     size: int = 1
@@ -29,41 +29,44 @@ class Team:
         """Replace each gradient by its mean over the processes."""
         if self.size == 1:
             return
-        gradients = [one.grad for one in parameters if one.grad is not None]
-        flat = torch.cat([one.flatten() for one in gradients])
+        gradients = [item.grad for item in parameters if item.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(flat)
         flat /= self.size
-        for one, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            one.copy_(mean.view_as(one))
+        means = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, mean in zip(gradients, means, strict=True):
+            gradient.copy_(mean.view_as(gradient))
 
 
 @contextmanager
 def team(size: int, work: Callable[[Team], None]) -> Iterator[Team]:
-    """This process as the first of ``size``; the others do ``work`` and end with the context.
+    """Context in which this process is the first of ``size``; the others run ``work``.
+
+    The other processes end with the context.
 
     Args:
-        size: Processes on the CPU; 1: this one alone.
-        work: What the others do; a function of a module, as it is sent to them.
+        size: Number of processes on the CPU; 1 starts no other process.
+        work: Function that the other processes call; it must be at module level, to be pickled.
 
     Raises:
         ValueError: If ``size`` is less than 1.
     """
     if size < 1:
-        raise ValueError(f"a team has 1 process or more, got {size}")
+        raise ValueError(f"size must be 1 process or more, got {size}")
     if size == 1:
         yield Team()
         return
-    with TemporaryDirectory() as meeting:
-        point = f"file://{Path(meeting) / 'meeting'}"
+    with TemporaryDirectory() as folder:
+        address = f"file://{Path(folder) / 'rendezvous'}"
         spawn = multiprocessing.get_context("spawn")
         others = [
-            spawn.Process(target=_other, args=(point, Team(rank, size), work, os.getpid()))
+            spawn.Process(target=_run_other, args=(address, Team(rank, size), work, os.getpid()))
             for rank in range(1, size)
         ]
         for other in others:
             other.start()
         try:
-            with _met(point, Team(0, size)) as first:
+            with _process_group(address, Team(0, size)) as first:
                 yield first
             for other in others:
                 other.join()
@@ -73,19 +76,19 @@ def team(size: int, work: Callable[[Team], None]) -> Iterator[Team]:
 
 
 @contextmanager
-def _met(point: str, one: Team) -> Iterator[Team]:
-    distributed.init_process_group("gloo", point, rank=one.rank, world_size=one.size)
+def _process_group(address: str, member: Team) -> Iterator[Team]:
+    distributed.init_process_group("gloo", address, rank=member.rank, world_size=member.size)
     try:
-        yield one
+        yield member
     finally:
         distributed.destroy_process_group()
 
 
-def _other(point: str, one: Team, work: Callable[[Team], None], parent: int) -> None:
-    """Work until done; where the first process was killed, averaging fails and this one ends."""
-    with _met(point, one):
+def _run_other(address: str, member: Team, work: Callable[[Team], None], parent: int) -> None:
+    """Run ``work``; if the first process was killed, averaging fails and this process ends."""
+    with _process_group(address, member):
         try:
-            work(one)
+            work(member)
         except RuntimeError:
             if os.getppid() == parent:
                 raise

@@ -1,8 +1,8 @@
-"""Training PocketLLaVA, stage by stage, in steps that can be stopped anywhere and gone on with.
+"""Training of PocketLLaVA in stages, which can be stopped at any step and resumed.
 
-Everything drawn at random is a function of seed, stage and step, so there is no random state:
-weights, optimizer and step are all there is to save. On the CPU a run that was killed and went on
-ends with the same bits as one that was not. Prints nothing; ``run`` yields what there is to show.
+All random draws depend only on seed, stage and step, so there is no random state to save: the state
+is weights, optimizer and step. On the CPU a run that was killed and resumed ends with exactly the
+same weights as an uninterrupted run. Prints nothing; ``run`` yields the progress.
 """
 
 import copy
@@ -28,21 +28,21 @@ from mustdrop.pocket.training.packing import answers
 from mustdrop.pocket.training.recipe import Recipe, Stage
 from mustdrop.pocket.training.team import Team
 
-MAX_BYTES = 8_000_000  # the exported weights travel with the package
+MAX_BYTES = 8_000_000  # limit of the exported weights, which are part of the package
 
 _STATE = "state.pt"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is after a step.
+    """Progress of a training after a step.
 
     Attributes:
-        stage: The stage's name.
-        step: Steps done in the stage.
-        done: Steps done in all.
-        loss: Of the step, in a team of this process's share of it.
-        right: Share of the step's questions answered rightly; None while none are asked.
+        stage: Name of the stage.
+        step: Number of steps done in the stage.
+        done: Number of steps done in all.
+        loss: Loss of the step; in a team, of this process's share of the step.
+        right: Share of the step's questions answered correctly; None in a stage without questions.
     """
 
     stage: str
@@ -53,19 +53,19 @@ class Progress:
 
 
 class Training:
-    """A training in a folder; made again on the same folder it goes on from the last saved state.
+    """A training whose state is in a folder; a new one on the same folder resumes from that state.
 
     Args:
-        recipe: All that decides the weights.
-        folder: Where the state is kept.
-        device: Where the model is trained.
-        workers: Processes that draw the batches; has no part in the weights.
-        team: Which of the processes that train together this is. Their number has a part in the
-            weights: each normalises its own share of a step.
+        recipe: All values that the weights depend on.
+        folder: Folder of the state.
+        device: Device on which the model is trained.
+        workers: Number of processes that draw the batches; it does not affect the weights.
+        team: This process among those that train together. Their number affects the weights, as
+            each process normalises the loss over its share of a step.
 
     Raises:
-        ValueError: If the folder's state is of another recipe. Stages that it had not begun may
-            differ, so that a run can be given another end.
+        ValueError: If the folder's state is of another recipe. Stages that had not begun may
+            differ, so that later stages of a run can be changed.
     """
 
     def __init__(
@@ -86,31 +86,31 @@ class Training:
                 f"probe_layer must be in [0, {layers - 1}), before the last layer,"
                 f" got {recipe.probe_layer}"
             )
-        # On the CPU the plain softmax is faster, forward and back, than the fused kernel.
+        # On the CPU the plain softmax is faster than the fused kernel, forward and backward.
         self.model.set_attn_implementation("eager" if self.device.type == "cpu" else "sdpa")
         projector = self.model.model.multi_modal_projector
         vision_hidden, hidden = projector.linear_1.in_features, projector.linear_2.out_features
         self.probes = Probes(vision_hidden, hidden, recipe.seed)
         nn.ModuleList([self.model, self.probes]).to(self.device)
-        self.number, self.step = 0, 0
+        self.stage_index, self.step = 0, 0
         self.optimizer = self._optimizer()
         if (folder / _STATE).is_file():
             self._restore()
 
     @property
     def done(self) -> int:
-        """Steps done in all."""
-        earlier = list(self.recipe.stages.values())[: self.number]
+        """Number of steps done in all."""
+        earlier = list(self.recipe.stages.values())[: self.stage_index]
         return sum(stage.steps for stage in earlier) + self.step
 
     def run(self) -> Iterator[Progress]:
-        """Train to the end, a step at a time; the state on disk is at most ``save_every`` old."""
+        """Train to the end and yield after each step; save every ``save_every`` steps."""
         stages = list(self.recipe.stages.items())
-        while self.number < len(stages):
-            name, stage = stages[self.number]
+        while self.stage_index < len(stages):
+            name, stage = stages[self.stage_index]
             data = Batches(
                 seed=self.recipe.seed,
-                stage=self.number,
+                stage=self.stage_index,
                 steps=stage.steps,
                 images=stage.images,
                 questions=stage.questions,
@@ -120,7 +120,7 @@ class Training:
                 question_weights=self.recipe.question_weights,
                 team=self.team,
             )
-            # A map of steps, read in order: what a worker prefetches cannot change what comes.
+            # Batches depend on their step only, so prefetching by workers cannot change them.
             order = range(self.step, stage.steps)
             for batch in DataLoader(data, None, sampler=order, num_workers=self.workers):
                 loss, right = self._train(stage, batch.to(self.device))
@@ -128,17 +128,17 @@ class Training:
                 if self.step % self.recipe.save_every == 0 and self.step < stage.steps:
                     self.save()
                 yield Progress(name, self.step, self.done, loss, right)
-            self.number, self.step = self.number + 1, 0
+            self.stage_index, self.step = self.stage_index + 1, 0
             self.optimizer = self._optimizer()
             self.save()
 
     def save(self) -> None:
-        """Write the state beside the old one, then put it in its place; the first process does."""
+        """Write the state to a new file and replace the old file by it; only the first process."""
         if self.team.rank:
             return
         state = {
             "recipe": self._fingerprint(),
-            "number": self.number,
+            "number": self.stage_index,
             "step": self.step,
             "model": self.model.state_dict(),
             "probes": self.probes.state_dict(),
@@ -154,12 +154,12 @@ class Training:
 
     @torch.no_grad()
     def validate(self, batches: int = 8) -> dict[str, Score]:
-        """Right answers by question type, on scenes of no split, at all 576 tokens.
+        """Count right answers by question type, on scenes of no split, with all 576 tokens.
 
-        The scenes are the last stage's; layers are closed as in the stage at hand.
+        Scenes have as many objects as in the last stage; layers are closed as in the current stage.
         """
         stages = list(self.recipe.stages.values())
-        stage, last = stages[min(self.number, len(stages) - 1)], stages[-1]
+        stage, last = stages[min(self.stage_index, len(stages) - 1)], stages[-1]
         data = Batches(
             seed=VALIDATION_SEED,
             stage=0,
@@ -174,19 +174,19 @@ class Training:
         hits, types = [], []
         for step in range(batches):
             batch = data[step].to(self.device)
-            asked = batch.questions, batch.ends
-            logits = answers(self.model, batch.pixels, batch.kept, *asked, stage.closed)
+            questions = batch.questions, batch.ends
+            logits = answers(self.model, batch.pixels, batch.kept, *questions, stage.closed)
             hits.append((logits.argmax(-1) == batch.answers).flatten())
             types.append(batch.types.flatten())
         hit, type = torch.cat(hits), torch.cat(types)
-        counted = {name: hit[type == i] for i, name in enumerate(QUESTION_TYPES)}
-        return {name: Score(int(of.sum()), len(of)) for name, of in counted.items() if len(of)}
+        by_type = {name: hit[type == i] for i, name in enumerate(QUESTION_TYPES)}
+        return {name: Score(int(hit.sum()), len(hit)) for name, hit in by_type.items() if len(hit)}
 
     def export(self, folder: Path) -> None:
-        """Write model and processor the Hugging Face way, weights in bfloat16.
+        """Write model and processor in Hugging Face format, weights in bfloat16.
 
         Raises:
-            ValueError: If the weights are larger than the package may carry.
+            ValueError: If the weights are larger than MAX_BYTES.
         """
         model = copy.deepcopy(self.model).cpu().bfloat16()
         size = sum(2 * parameter.numel() for parameter in model.parameters())
@@ -214,9 +214,9 @@ class Training:
         return loss.item(), None if right is None else right.float().mean().item()
 
     def _optimizer(self) -> torch.optim.AdamW:
-        """Fresh, for the stage at hand. What its loss does not reach gets no gradient and stays."""
+        """Create a fresh optimizer of all parameters; those without a gradient stay unchanged."""
         stages = list(self.recipe.stages.values())
-        stage = stages[min(self.number, len(stages) - 1)]
+        stage = stages[min(self.stage_index, len(stages) - 1)]
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in (*self.model.named_parameters(), *self.probes.named_parameters()):
             vision = "vision_tower" in name
@@ -237,17 +237,17 @@ class Training:
 
     def _restore(self) -> None:
         state = torch.load(self.folder / _STATE, map_location=self.device, weights_only=True)
-        saved, ours = json.loads(state["recipe"]), json.loads(self._fingerprint())
+        saved, current = json.loads(state["recipe"]), json.loads(self._fingerprint())
         begun = state["number"] + (state["step"] > 0)
-        for recipe in (saved, ours):
+        for recipe in (saved, current):
             recipe["stages"] = list(recipe["stages"].items())[:begun]
-        differing = sorted(name for name in ours if saved.get(name) != ours[name])
+        differing = sorted(name for name in current if saved.get(name) != current[name])
         if differing:
             raise ValueError(
                 f"{self.folder} holds a training that differs in {', '.join(differing)}:"
                 " choose another folder, or remove it to start anew"
             )
-        self.number, self.step = state["number"], state["step"]
+        self.stage_index, self.step = state["number"], state["step"]
         self.optimizer = self._optimizer()
         self.model.load_state_dict(state["model"])
         self.probes.load_state_dict(state["probes"])
