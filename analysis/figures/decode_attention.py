@@ -47,7 +47,7 @@ def concentration(attention: DecodeAttention) -> float:
 
 
 def density(trace: Trace, layer: int, number: int = 0) -> Float[np.ndarray, "rows columns"]:
-    """Attention to each patch: the attention of its token over the token's patches; NaN: no token."""
+    """Attention per patch: that of a token is divided among its patches; NaN without token."""
     grid, slots, carries = trace.ledger.image_tokens(number)
     attention = trace.decode_attention[layer]
     by_slot = dict(zip(attention.positions.tolist(), attention.vision.tolist(), strict=True))

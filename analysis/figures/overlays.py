@@ -43,7 +43,7 @@ LEGEND = {
     "encoder": Patch(facecolor="none", edgecolor=BLUE, label="merged into one token"),
     "key": Patch(facecolor="none", edgecolor=GREEN, label="key token"),
     "drop": Patch(facecolor=VERMILION, alpha=0.75, label="dropped here"),
-    "gone": Patch(facecolor=GONE, edgecolor="0.6", label="dropped before"),
+    "gone": Patch(facecolor=GONE, edgecolor="0.6", label="dropped earlier"),
 }
 
 
@@ -185,7 +185,7 @@ def figure(
 def framed(
     ax: Axes, panel: Panel, region: Mask | None, light: float = 1.8, dark: float = 0.9
 ) -> None:
-    """Draw a panel into axes; ``light`` and ``dark`` are the line widths of the outlines in points."""
+    """Draw a panel; outlines are dark lines over light ones, with these widths in points."""
     height, width = panel.picture.shape[:2]
     ax.imshow(panel.picture, interpolation="nearest", extent=(0, width, height, 0))
     for masks, colour in (
