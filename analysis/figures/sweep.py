@@ -122,7 +122,7 @@ def draw(swept: Swept, across: str | None = None, down: str | None = None) -> Fi
     bar.outline.set_visible(False)
     title = " · ".join((first["method"], *first.group[1:], f"{first['n']} samples"))
     margin = max(50 * (mean.high - mean.low) for mean in map(_interval, swept.cells))
-    note = "lines: equal executed average (tokens per layer); framed: best accuracy"
+    note = "lines: equal executed average, tokens per layer; framed: best"
     if tied:
         note += " (ties dotted; solid: fewest tokens)"
     note += f"; 95 % intervals within ±{margin:.1f}"

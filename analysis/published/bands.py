@@ -90,14 +90,16 @@ def cell(
     metric: str,
     split: str = "",
 ) -> list[Row]:
-    """Find the rows of one cell by its names and its count of tokens.
+    """Find the rows of one cell by its names and its number of tokens.
 
     Args:
         numbers: Index of the rows of :func:`analysis.published.numbers.published`.
         model: Name of the model in the spelling of the sources; so are the other names.
-        method: Name of the method; vanilla matches any count of tokens.
+        method: Name of the method; vanilla matches any number of tokens.
         tokens: Number of tokens that papers call the budget, nominal or averaged; None for rows
             that give a share instead.
+        benchmark: Name of the benchmark.
+        metric: Name of the metric.
         split: Split of the benchmark; empty if sources do not name one.
     """
     rows = numbers.get((model, method, benchmark, metric, split), ())

@@ -27,14 +27,14 @@ VERDICTS = ("follows", "follows in another reading", "does not follow")
 
 @dataclass(frozen=True)
 class PrintedClaim:
-    """What the paper prints.
+    """Claim that the paper prints.
 
     Attributes:
         id: Short name.
-        quote: Its words.
-        where: It stands.
-        printed: Its number or numbers, as printed.
-        readings: Of each, what it ``says``, a ``formula``, and the cells that it needs.
+        quote: Words of the paper.
+        where: Section or table of the paper.
+        printed: Number or numbers, as printed.
+        readings: Readings, each with a description (``says``), a ``formula`` and its cells.
     """
 
     id: str
@@ -142,7 +142,7 @@ def _value(cell: Mapping[str, Any], numbers: Sequence[Row]) -> float:
 def _pairs(reading: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[float, float]]:
     """Scores of two methods in every cell that has both."""
     key_columns = ["benchmark", "metric"]
-    # the budget is no part of the key for vanilla, whose budget differs from all others
+    # rows of an ablation differ in budget; vanilla has a budget that no other method has
     if "vanilla" not in (reading["of"], reading["over"]):
         key_columns.append("budget")
     ours, theirs = (
