@@ -74,7 +74,9 @@ def test_superiority_is_judged_by_its_sign_and_p(tmp_path, ours, theirs, verdict
     write(tmp_path, "a", scores=right(100, ours))
     write(tmp_path, "b", scores=right(100, theirs))
     found = only(tmp_path, SUPERIOR)
-    assert found.verdict == verdict and found.difference.value == pytest.approx((ours - theirs) / 100)
+    assert found.verdict == verdict and found.difference.value == pytest.approx(
+        (ours - theirs) / 100
+    )
     assert found.p == pytest.approx(mcnemar_p(max(ours - theirs, 0), max(theirs - ours, 0)))
 
 
@@ -184,13 +186,17 @@ def test_what_the_first_arm_met_says_more_than_an_experiment_where_it_is_not_one
             key=f"k{place}",
             config={"prefill": {"gamma": gamma}},
         )
-    assert only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: its least executed average is 240.0"
+    assert (
+        only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: at least 240.0 tokens"
+    )
 
 
 def test_a_budget_out_of_reach_is_its_floor(tmp_path):
     write(tmp_path, "a")
     floor(tmp_path, "b", "t192", 240.0)
-    assert only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: its least executed average is 240.0"
+    assert (
+        only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: at least 240.0 tokens"
+    )
 
 
 def test_seeds_are_averaged_sample_by_sample_and_other_runs_are_never_chosen_among(tmp_path):

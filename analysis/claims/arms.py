@@ -82,9 +82,7 @@ def find(
         raise NotMeasured(f"no run of {arm}")
     ran = _without_copies([cell for cell in fitting if cell.metric is not None])
     if not ran:
-        raise NotMeasured(
-            f"{arm} cannot reach its budget: its least executed average is {fitting[0]['floor']}"
-        )
+        raise NotMeasured(f"{arm} cannot reach its budget: at least {fitting[0]['floor']} tokens")
     for cell in ran[1:]:
         if not alike(ran[0]["config"], cell["config"], but=("seed",)):
             differences = "; ".join(variants([run["config"] for run in ran]))

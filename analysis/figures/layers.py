@@ -23,9 +23,7 @@ from analysis.records.cells import RunResult
 COLUMNS = 4
 NAMED = 3  # methods that fit in a title
 ALIKE = 2.0  # tokens: lines that differ by less in every layer count as equal
-Profile = Float[
-    np.ndarray, "lines layers"
-]  # entering: mean, 10 % and 90 % quantile; resident: mean
+Profile = Float[np.ndarray, "lines layers"]  # see profile()
 
 
 def profile(cell: RunResult) -> Profile:

@@ -161,9 +161,8 @@ def _band(ax: Axes, vanilla: Sequence[Point], against: Cost) -> None:
     for point in vanilla:
         ax.axhspan(point.low, point.high, color=GREY, alpha=0.13, lw=0)
         ax.axhline(point.y, color=BLACK, lw=0.8, zorder=1)
-        if (
-            against != "tokens"
-        ):  # the tokens of vanilla are far outside, and the same for all models
+        # the token count of vanilla is far outside the axis and needs no mark
+        if against != "tokens":
             ax.plot(point.x, point.y, "*", ms=7, color=BLACK, zorder=4)
 
 
