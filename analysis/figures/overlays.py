@@ -230,7 +230,7 @@ def _encoder(life: Fates) -> str:
     if life.merged:
         sizes = {len(group) for group in life.merged}
         patches = f"{sizes.pop()} patches" if len(sizes) == 1 else "several patches"
-        parts.append(f"{len(life.merged)} tokens merge {patches}")
+        parts.append(f"{len(life.merged)} tokens from {patches} each")
     if dropped:
         parts.append(f"{dropped} patches dropped")
     return ", ".join(parts)

@@ -108,7 +108,7 @@ def _rules(source: Traced) -> str:
         tests.append(f"share ≤ γ = {trace.gamma:.3g}")
     if not isnan(trace.alpha):
         tests.append(f"largest from a word < α = {trace.alpha:.3g}")
-    return f"a token is dropped if {' and '.join(tests)}" if tests else ""
+    return f"dropped if {' and '.join(tests)}" if tests else ""
 
 
 def _event(flow: Flow, end: float) -> tuple[float, float]:
