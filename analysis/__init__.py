@@ -1,3 +1,3 @@
-"""Records to tables, figures and statistics; published numbers beside them. Never loads a model."""
+"""Tables, figures and statistics from run records, and published numbers. Never loads a model."""
 
-import mustdrop.openmp  # noqa: F401  # before a ledger loads torch
+import mustdrop.openmp  # noqa: F401  # must come before torch is loaded, which reading a ledger does

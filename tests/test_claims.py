@@ -74,7 +74,9 @@ def test_superiority_is_judged_by_its_sign_and_p(tmp_path, ours, theirs, verdict
     write(tmp_path, "a", scores=right(100, ours))
     write(tmp_path, "b", scores=right(100, theirs))
     found = only(tmp_path, SUPERIOR)
-    assert found.verdict == verdict and found.found.value == pytest.approx((ours - theirs) / 100)
+    assert found.verdict == verdict and found.difference.value == pytest.approx(
+        (ours - theirs) / 100
+    )
     assert found.p == pytest.approx(mcnemar_p(max(ours - theirs, 0), max(theirs - ours, 0)))
 
 
@@ -100,7 +102,7 @@ def test_a_margin_is_judged_by_where_the_whole_interval_lies(tmp_path, kind, gai
     write(tmp_path, "b", scores=right(n, 500))
     found = only(tmp_path, SUPERIOR.replace("superiority", f"{kind}, margin: 4.0"))
     assert found.verdict == verdict
-    low, high = 100 * found.found.low, 100 * found.found.high
+    low, high = 100 * found.difference.low, 100 * found.difference.high
     if kind == "non-inferiority":
         assert verdict == ("holds" if low > -4 else "fails" if high < -4 else "not distinguishable")
 
@@ -128,19 +130,19 @@ def test_unequal_budgets_are_not_compared_unless_the_claim_says_so(tmp_path):
     write(tmp_path, "a", executed=192.0)
     write(tmp_path, "b", executed=196.0)
     found = only(tmp_path, SUPERIOR)
-    assert found.verdict == "not measured" and found.found is None and np.isnan(found.p)
+    assert found.verdict == "not measured" and found.difference is None and np.isnan(found.p)
     assert found.reason == "budgets not matched (192.0 against 196.0)"
     assert "method=b budget=t192 budget.tokens=192 budget.name=t192" in found.command
     assert found.command.endswith("model=pocket benchmark=vqa")
     own = only(tmp_path, SUPERIOR.replace("run it", "run it, budgets: own"))
-    assert own.verdict == "not distinguishable" and own.found.pairs.n == 40
+    assert own.verdict == "not distinguishable" and own.difference.pairs.n == 40
 
 
 def test_a_wider_match_is_named_beforehand_and_told(tmp_path, capsys):
     write(tmp_path, "a", executed=192.0)
     write(tmp_path, "b", executed=196.0)
     near = judge(claims(tmp_path, SUPERIOR), load(tmp_path), match=0.03)[0]
-    assert near.found is not None and near.reason == "at 192.0 against 196.0 tokens"
+    assert near.difference is not None and near.reason == "at 192.0 against 196.0 tokens"
     narrow = judge(claims(tmp_path, SUPERIOR), load(tmp_path), match=0.02)[0]
     assert narrow.verdict == "not measured"
     assert main(["--runs", str(tmp_path), "--match", "120"]) == 1
@@ -152,7 +154,7 @@ def test_a_rival_run_at_the_methods_own_average_stands_in(tmp_path):
     write(tmp_path, "b", executed=192.0, scores=right(100, 80))
     write(tmp_path, "b", "t188", executed=188.0, scores=right(100, 50))
     found = only(tmp_path, SUPERIOR)
-    assert found.found.value == pytest.approx(0.3) and found.theirs.executed == 188
+    assert found.difference.value == pytest.approx(0.3) and found.theirs.executed == 188
     assert found.reason == "b at the budget t188"
     # but where the budget's own run agrees, no other is looked for
     write(tmp_path, "a", executed=191.5, scores=right(100, 80), key="k2", seed=7)
@@ -184,13 +186,17 @@ def test_what_the_first_arm_met_says_more_than_an_experiment_where_it_is_not_one
             key=f"k{place}",
             config={"prefill": {"gamma": gamma}},
         )
-    assert only(tmp_path, SUPERIOR).reason == "b at 192: out of its reach, its floor is 240.0"
+    assert (
+        only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: at least 240.0 tokens"
+    )
 
 
 def test_a_budget_out_of_reach_is_its_floor(tmp_path):
     write(tmp_path, "a")
     floor(tmp_path, "b", "t192", 240.0)
-    assert only(tmp_path, SUPERIOR).reason == "b at 192: out of its reach, its floor is 240.0"
+    assert (
+        only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: at least 240.0 tokens"
+    )
 
 
 def test_seeds_are_averaged_sample_by_sample_and_other_runs_are_never_chosen_among(tmp_path):
@@ -199,14 +205,14 @@ def test_seeds_are_averaged_sample_by_sample_and_other_runs_are_never_chosen_amo
         write(tmp_path, "b", scores=each, seed=seed, key=f"k{seed}")
     write(tmp_path, "a", scores=draws(0))
     found = only(tmp_path, SUPERIOR)
-    assert (found.found.pairs.theirs == np.mean(scores, axis=0)).all()
+    assert (found.difference.pairs.theirs == np.mean(scores, axis=0)).all()
     assert found.reason == "1 and 3 seeds averaged" and len(found.theirs.folders) == 3
     write(tmp_path, "b", key="k9", config={"prefill": {"gamma": 0.5}})
     found = only(tmp_path, SUPERIOR)
-    assert found.verdict == "not measured" and "4 runs are b at 192" in found.reason
+    assert found.verdict == "not measured" and "4 runs fit b at 192" in found.reason
     assert "prefill" in found.reason
     chosen = SUPERIOR.replace("b, budget: 192", "b, budget: 192, config: {prefill.gamma: 0.5}")
-    assert only(tmp_path, chosen).found is not None
+    assert only(tmp_path, chosen).difference is not None
     unset = chosen.replace("0.5}", "null}")
     assert len(only(tmp_path, unset).theirs.cells) == 3
 
@@ -218,7 +224,7 @@ def test_the_same_image_condition_model_and_benchmark_only(tmp_path):
     assert {one.verdict for one in found} == {"not measured"} and len(found) == 2
     write(tmp_path, "b", scores=right(40, 20), key="own")
     found = judge(claims(tmp_path, SUPERIOR), load(tmp_path))
-    assert [one.found is None for one in found] == [False, True]
+    assert [one.difference is None for one in found] == [False, True]
     assert found[1].setting[2] == "blank" and "image=blank" in found[1].command
 
 
@@ -251,7 +257,7 @@ def test_questions_about_one_image_are_one_cluster(tmp_path):
         folder = write(tmp_path, method, scores=right(100, count))
         rewrite(folder, lambda line: {**line, "image": f"picture {line['doc_id'] // 10}"})
     found = only(tmp_path, SUPERIOR)
-    assert found.found.pairs.images == 10 and found.found.test == "sign flips by image"
+    assert found.difference.pairs.images == 10 and found.difference.test == "sign flips by image"
     assert found.verdict == "not distinguishable"  # ten answers of one picture: one difference
     assert "100 (10)" in to_markdown([found])
 
@@ -274,7 +280,7 @@ def test_selection_and_counts_are_judged_apart_and_together(tmp_path):
     beside(folder, schedule=shifted, flat=right(2000, 700))
     found = judge(wanted, load(tmp_path))
     assert [one.verdict for one in found] == ["holds", "fails", "fails"]
-    assert found[1].found.value == pytest.approx(-0.15)  # flat less scheduled
+    assert found[1].difference.value == pytest.approx(-0.15)  # flat less scheduled
     assert "no-gain-by-counts@192 fails" in found[2].reason and found[2].p == max(
         found[0].p, found[1].p
     )
@@ -286,7 +292,7 @@ def test_selection_and_counts_are_judged_apart_and_together(tmp_path):
     write(tmp_path, "mustdrop", key="k", experiment="plain", budget="t128", executed=128.0)
     low = [replace(c, ours=replace(c.ours, budget=128), theirs=replace(c.theirs, budget=128))
            for c in wanted[:1]]  # fmt: skip
-    assert "without schedule beside it" in judge(low, load(tmp_path))[0].reason
+    assert "without the control schedule" in judge(low, load(tmp_path))[0].reason
 
 
 def test_a_claim_of_parts_needs_each(tmp_path):
@@ -449,4 +455,4 @@ def test_runs_and_logs_compare_by_command(tmp_path, capsys):
     assert "the target of 0" in capsys.readouterr().err
     floor(tmp_path, "c", "t64", 70.0)
     assert compare([str(ours), str(tmp_path / "e/pocket/c")]) == 1
-    assert "floor" in capsys.readouterr().err
+    assert "could not reach its budget" in capsys.readouterr().err

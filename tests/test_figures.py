@@ -59,7 +59,7 @@ def test_costs_are_those_of_the_record(root):
 def test_latency_of_two_setups_is_refused_and_of_one_drawn(root):
     assert tradeoff.draw(load(root), "latency").axes
     write(root, "fastv", fingerprint="f2")
-    with pytest.raises(ValueError, match="latency was measured on 2 setups, which do not compare"):
+    with pytest.raises(ValueError, match="measured on 2 setups, which cannot be compared"):
         tradeoff.draw(load(root), "latency")
     assert tradeoff.draw(load(root), "flops").axes
 
@@ -69,7 +69,7 @@ def test_what_was_missed_or_not_reached_is_told(root):
     floor(root, "tome", "t64", 96.0)
     figure = tradeoff.draw(load(root))
     told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert told == ["hollow: more than 1 % off its budget", "tome: 64 is below its floor, 96"]
+    assert told == ["hollow: more than 1 % off its budget", "tome cannot reach 64: at least 96"]
     faces = {
         line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == "s"
     }
@@ -154,8 +154,8 @@ GRID = [
 
 def test_a_sweep_is_found_by_what_differs(tmp_path):
     found = sweep.sweeps(swept(tmp_path, GRID))
-    assert len(found) == 1 and found[0].places[0] == "prefill.gamma"
-    assert set(found[0].places) == {"prefill.gamma", "prefill.alpha", "vision.tau"}
+    assert len(found) == 1 and found[0].settings[0] == "prefill.gamma"
+    assert set(found[0].settings) == {"prefill.gamma", "prefill.alpha", "vision.tau"}
     assert found[0].values("prefill.gamma") == ["0.001", "0.003", "0.01"]
     assert sweep.entries_of("a.b=1, c=[2, 3], d.e_f=x y") == {
         "a.b": "1", "c": "[2, 3]", "d.e_f": "x y"
@@ -205,9 +205,9 @@ def test_two_runs_in_one_field_are_refused(tmp_path):
     cells = swept(tmp_path, GRID)
     (found,) = sweep.sweeps(cells)
     twice = sweep.Swept(
-        [*found.cells, found.cells[0]], [*found.entries, found.entries[0]], found.places
+        [*found.cells, found.cells[0]], [*found.entries, found.entries[0]], found.settings
     )
-    with pytest.raises(ValueError, match="one field, one run"):
+    with pytest.raises(ValueError, match="expected one run per field"):
         sweep.draw(twice)
     with pytest.raises(ValueError, match=r"expected one of .* got prefill\.x"):
         sweep.draw(found, "prefill.x")
@@ -253,7 +253,7 @@ def test_a_training_curve_shows_every_type_and_stage(tmp_path):
         assert f"<!-- {told} -->" in first
     assert first == learning(tmp_path / "curve.csv", tmp_path / "two.svg").read_text()
     pd.DataFrame(lines).assign(color=None, two_hop=None).to_csv(tmp_path / "none.csv")
-    with pytest.raises(ValueError, match="holds no validation yet"):
+    with pytest.raises(ValueError, match="has no validation yet"):
         learning(tmp_path / "none.csv", tmp_path / "none.svg")
 
 
@@ -277,7 +277,7 @@ def test_all_fields_that_are_best_are_framed_and_numbers_stand_over_lines(tmp_pa
     assert len(numbers) == 6 and all(text.get_bbox_patch() is not None for text in numbers)
     assert min(text.get_zorder() for text in numbers) > max(lines)
     head = figure.get_suptitle()
-    assert "equals dotted; solid: fewest tokens" in head
+    assert "ties dotted; solid: fewest tokens" in head
     figure.canvas.draw()
     assert figure._suptitle.get_window_extent().x1 <= figure.bbox.x1
 
@@ -288,7 +288,7 @@ def test_a_single_best_field_has_no_equals(tmp_path):
         for gamma in (0.001, 0.02) for alpha in (0.05, 0.1)
     ]  # fmt: skip
     (found,) = sweep.sweeps(swept(tmp_path, settings))
-    assert "equals" not in sweep.draw(found).get_suptitle()
+    assert "ties" not in sweep.draw(found).get_suptitle()
 
 
 def test_many_equal_methods_are_counted_and_named_below(tmp_path):
@@ -316,4 +316,4 @@ def test_panels_of_families_share_random_tokens_and_no_other_line(tmp_path):
     }
     assert pale == {"vision encoding": [[64, 192]], "prefill": []}
     told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert told == ["broken, without marks: random"]
+    assert told == ["dashed, without markers: random"]

@@ -73,7 +73,7 @@ def test_a_trace_without_a_picture_is_told_of(tmp_path, capsys, quick):
     keep(write(root, "mustdrop"), Trace(mustdrop().ledger), 4)
     assert run(root, tmp_path / "out", "overlays", "stages", "gaze") == 0
     told = capsys.readouterr().err
-    assert "overlays_mustdrop_t192_4: the trace of mustdrop at 192 holds no picture" in told
+    assert "overlays_mustdrop_t192_4: the trace of mustdrop at 192 has no picture" in told
     assert "gaze: no trace of mustdrop at 192 has a decoded token" in told
     assert stems(tmp_path / "out") == ["stages_mustdrop_t192_4.pdf", "stages_mustdrop_t192_4.png"]
 
@@ -100,10 +100,10 @@ def test_position_bias_is_shown_where_most_runs_were_traced(tmp_path, quick):
 def test_names_that_nobody_has_are_refused(tmp_path, capsys):
     root = write_three(tmp_path / "runs")
     assert run(root, tmp_path / "out", "tradeoff", "--methods", "fast") == 1
-    assert "no run of fast: there are mustdrop, random, vanilla" in capsys.readouterr().err
+    assert "no run of fast: expected one of mustdrop, random, vanilla" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(root, tmp_path / "out", "picture")
-    assert f"no figure 'picture': there are {', '.join(FIGURES)}" in capsys.readouterr().err
+    assert f"no figure 'picture': expected one of {', '.join(FIGURES)}" in capsys.readouterr().err
     assert run(tmp_path / "nowhere", tmp_path / "out") == 1
     assert "no results folder" in capsys.readouterr().err
 

@@ -105,7 +105,7 @@ def test_a_run_without_thresholds_is_judged_by_what_it_dropped():
 def test_attention_tells_counts_thresholds_and_words(sample):
     figure = attention.draw(sample["mustdrop"])
     told = texts(figure)
-    for text in ("layer 0: 9 of 13 leave", "γ", "α", "bus", "key token", "holds the answer"):
+    for text in ("layer 0: 9 of 13 dropped", "γ", "α", "bus", "key token", "holds the answer"):
         assert text in told
     scatter = figure.axes[0]
     assert {"10", "1"} <= set(told)  # of 13: ten low in both, one each of the rest
@@ -114,7 +114,7 @@ def test_attention_tells_counts_thresholds_and_words(sample):
     assert [list(x) for x in crossed] == [[0.1, 0.1], [0, 1]]  # gamma is upright, alpha lies
     plain = texts(attention.draw(sample["fastv"]))
     assert "dropped" in plain and "γ" not in plain and "key token" not in plain
-    with pytest.raises(ValueError, match="no look of the text is in the trace"):
+    with pytest.raises(ValueError, match="the trace has no text attention"):
         attention.draw(sample["vanilla"])
 
 
@@ -159,7 +159,7 @@ def test_gaze_draws_each_arm_and_refuses_other_samples(runs, sample):
     with pytest.raises(ValueError, match="expected traces of one sample"):
         decode_attention.draw([sample["vanilla"], next(traced(runs["mustdrop"], [2]))])
     silent = Traced(runs["fastv"], "vqa", 1, Trace(fastv().ledger))
-    with pytest.raises(ValueError, match="no decoding is in the trace of sample 1"):
+    with pytest.raises(ValueError, match="the trace of sample 1 has no decode attention"):
         decode_attention.draw([sample["vanilla"], silent])
 
 
@@ -182,7 +182,7 @@ def test_the_diagram_is_that_of_the_run(sample, runs):
     told = texts(stages.draw(sample["mustdrop"]))
     assert "after the encoder\n13 tokens" in told and "after layer 0\n4 tokens" in told
     assert "−3" in told and "−9" in told and "1 key tokens always stay" in told
-    assert any("γ = 0.1 and most from a word < α = 0.2" in text for text in told)
+    assert any("γ = 0.1 and largest from a word < α = 0.2" in text for text in told)
     plain = texts(stages.draw(sample["fastv"]))
     assert "−12" in plain and "key token" not in plain
     assert not any("encoder" in text or "γ" in text for text in plain)
@@ -322,7 +322,7 @@ def test_the_cache_stands_on_the_floor_in_the_scale_of_the_band(sample):
         band.get_ylim()[1] / band.get_position().height
     )
     told = texts(figure)
-    assert any("vision tokens a layer,\nof " in text for text in told)
+    assert any("vision tokens per layer,\nof " in text for text in told)
     # lines to the pictures pass behind the numbers of what left
     left = [text for text in band.texts if text.get_text().startswith("−")]
     assert left and all(text.get_path_effects() for text in left)

@@ -189,8 +189,8 @@ def test_the_command_compares_two_logs_by_image(logs, documents, capsys):
     assert main([good, bad, "--margin", "1"]) == 0
     plain = capsys.readouterr().out
     assert "of 60" in plain and "McNemar" in plain and "bootstrap of samples" in plain
-    assert "no worse than B by 1? yes" in plain and "samples like these see" in plain
-    assert "every sample taken for one of its own" in plain
+    assert "no worse than B by 1? yes" in plain and "samples like these detect" in plain
+    assert "every sample counts as a separate image" in plain
     by_image = ["--cluster", "image_source", "--documents", str(documents)]
     assert main([good, bad, *by_image]) == 0
     clustered = capsys.readouterr().out

@@ -112,7 +112,7 @@ def test_the_front_and_its_controls_have_the_looks_of_the_tradeoff(tmp_path, mon
     told = [text.get_text() for text in place.get_legend().get_texts()]
     # vanilla is named where no interval crosses it
     assert "vanilla, 576 tokens" in told and not place.texts
-    for label, method in (("mustdrop, the front", "mustdrop"), ("cls_topk", "cls_topk")):
+    for label, method in (("mustdrop, Pareto front", "mustdrop"), ("cls_topk", "cls_topk")):
         assert seen[label]["color"] == look_of(method).color
         assert seen[label]["marker"] == look_of(method).marker
 

@@ -195,7 +195,7 @@ def test_a_killed_front_goes_on_and_shows_what_it_found(tmp_path, capsys):
     assert len(trials) == 2 and {r["method"] for r in records} == {"mustdrop", "random"}
     found = read(root, "pocket_vqa_calibration", "mustdrop")
     assert all(cell is not None for cell in found.again)
-    assert "The front of 2 runs" in told and "held out" in told
+    assert "Pareto front of 2 runs" in told and "held out" in told
     assert (root / "pareto.png").stat().st_size > 10_000 and (root / "pareto.svg").exists()
     for cell in found.front:
         assert cell["key"] in told

@@ -1,1 +1,1 @@
-"""What the paper and we claim, judged on runs."""
+"""Claims of the paper and of this project, judged on runs."""

@@ -1,4 +1,4 @@
-"""The claims of the paper and ours, judged on given runs.
+"""Judge the claims of the paper and of this project on given runs.
 
 python -m analysis.claims --runs outputs/demo outputs/table5
 python -m analysis.claims --runs outputs/table1 --format csv
@@ -27,18 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=main.__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, action="extend")
     parser.add_argument("--format", choices=("text", "md", "csv"), default="text")
-    parser.add_argument("--metric", help="the score to read (default: each benchmark's own)")
-    parser.add_argument("--only", nargs="+", help="show these claims (ids up to the @)")
     parser.add_argument(
-        "--missing", action="store_true", help="list what is not measured, and what measures it"
+        "--metric", help="score to read (default: the main score of each benchmark)"
     )
-    parser.add_argument("--claims", type=Path, default=HYPOTHESES, help="another file of claims")
     parser.add_argument(
-        "--margin", type=float, help="points, in place of every margin; name it before you look"
+        "--only", nargs="+", help="show only these claims (id without the part from @ on)"
+    )
+    parser.add_argument(
+        "--missing",
+        action="store_true",
+        help="list the claims without a measurement and the commands that measure them",
+    )
+    parser.add_argument(
+        "--claims", type=Path, default=HYPOTHESES, help="file to read the claims from"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        help="margin in points for every claim that has one; choose it before you look",
     )
     parser.add_argument(
         "--match", type=float, default=100 * MATCH,
-        help="percent within which executed averages are one budget (default: %(default)g)",
+        help="executed averages within this percentage count as one budget (default: %(default)g)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     try:
@@ -47,16 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims = hypotheses(options.claims)
         if options.margin is not None:
             margin = check_margin(options.margin)
-            claims = [replace(one, margin=margin) if one.margin else one for one in claims]
+            claims = [replace(c, margin=margin) if c.margin else c for c in claims]
         known = {_family(claim.id) for claim in claims}
-        if odd := {*(options.only or ())} - known:
-            raise ValueError(f"expected claims of {sorted(known)}, got {sorted(odd)}")
+        if unknown := {*(options.only or ())} - known:
+            raise ValueError(f"expected claims of {sorted(known)}, got {sorted(unknown)}")
         cells = load_each(options.runs, options.metric)
-        # all are judged, so that a choice of what to look at changes no correction
+        # judge all claims, so that --only does not change the correction for their number
         judged = [
-            one
-            for one in judge(claims, cells, options.match / 100)
-            if not options.only or _family(one.claim.id) in options.only
+            judgement
+            for judgement in judge(claims, cells, options.match / 100)
+            if not options.only or _family(judgement.claim.id) in options.only
         ]
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
@@ -64,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.format == "text":
         show(judged, Console(width=None if sys.stdout.isatty() else 200), options.missing)
     else:
-        told = to_csv(judged) if options.format == "csv" else to_markdown(judged, options.missing)
-        print(told, end="")
+        text = to_csv(judged) if options.format == "csv" else to_markdown(judged, options.missing)
+        print(text, end="")
     return 0
 
 
-def _family(name: str) -> str:
-    return name.partition("@")[0]
+def _family(claim_id: str) -> str:
+    return claim_id.partition("@")[0]
 
 
 if __name__ == "__main__":

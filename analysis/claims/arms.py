@@ -1,6 +1,6 @@
-"""Which runs an arm of a claim means, and what they answered.
+"""Find the runs that one side (arm) of a claim describes, and their samples.
 
-Several runs are one arm if only the seed tells them apart; else it is not for this code to choose.
+Several runs form one arm if they differ in the seed only; otherwise the user must choose one.
 Knows nothing about statistics and verdicts.
 """
 
@@ -19,7 +19,7 @@ RECORDED = {name: kind for kind, name in CONTROL_NAMES.items()}  # schedule: sch
 
 
 class NotMeasured(ValueError):
-    """The runs at hand do not have what a claim asks for; says what is missing."""
+    """The given runs cannot answer a claim; the message says what is missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +27,10 @@ class ArmRuns:
     """The runs of one arm.
 
     Attributes:
-        arm: What was asked for.
-        cells: One run a seed.
-        frames: Per run its samples, ``score`` being the arm's.
-        executed: Vision tokens that entered a layer, mean over layers, samples and runs.
+        arm: Description that the runs fit.
+        cells: Runs, one per seed.
+        frames: Samples of each run; ``score`` is the score of this arm.
+        executed: Number of vision tokens per layer, averaged over layers, samples and runs.
     """
 
     arm: ArmSpec
@@ -40,54 +40,55 @@ class ArmRuns:
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Where the runs live."""
+        """Folders of the runs."""
         return tuple(str(cell["folder"]) for cell in self.cells)
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Which runs they are, wherever they live."""
+        """Keys of the runs, which do not depend on their folders."""
         return tuple(sorted(str(cell["key"]) for cell in self.cells))
 
 
 def fits(cell: RunResult, arm: ArmSpec) -> bool:
-    """Whether a run is one that the arm describes."""
+    """Whether a run fits the description of an arm."""
     return (
         cell["method"] == arm.method
         and cell.budget == arm.budget
-        and all(_entry(cell["config"], path) == value for path, value in arm.config.items())
+        and all(_entry(cell["config"], name) == value for name, value in arm.config.items())
     )
 
 
 def find(
     cells: Sequence[RunResult], arm: ArmSpec, near: float | None = None, match: float = MATCH
 ) -> ArmRuns:
-    """The runs of an arm among those of one model, benchmark and image condition.
+    """Find the runs of an arm among those of one model, benchmark and image condition.
 
     Args:
-        cells: The runs.
-        arm: Which of them.
-        near: An executed average: where the arm's budget did not come near it and a run of the
-            arm's method that was asked for another budget did, that run is the arm.
-        match: Share within which executed averages are near.
+        cells: Runs to search.
+        arm: Description that the runs must fit.
+        near: Executed average to match. If no run at the arm's budget matches it, but a run of the
+            same method at another budget does, that run is used.
+        match: Largest relative difference of executed averages that match.
 
     Raises:
-        NotMeasured: If there are none, they lack what ran beside them or reach their floor only,
-            or several differ in more than the seed.
+        NotMeasured: If no run fits, the runs lack the control or could not reach the budget, or
+            several runs differ in more than the seed.
     """
-    every = [cell for cell in cells if fits(cell, arm)]
-    if near is not None and not any(_near(cell, near, match) for cell in every):
+    fitting = [cell for cell in cells if fits(cell, arm)]
+    if near is not None and not any(_near(cell, near, match) for cell in fitting):
         others = [cell for cell in cells if fits(cell, replace(arm, budget=cell.budget))]
-        every = [cell for cell in others if _near(cell, near, match)] or every
-    if not every:
+        fitting = [cell for cell in others if _near(cell, near, match)] or fitting
+    if not fitting:
         raise NotMeasured(f"no run of {arm}")
-    ran = _once([cell for cell in every if cell.metric is not None])
+    ran = _without_copies([cell for cell in fitting if cell.metric is not None])
     if not ran:
-        raise NotMeasured(f"{arm}: out of its reach, its floor is {every[0]['floor']}")
+        raise NotMeasured(f"{arm} cannot reach its budget: at least {fitting[0]['floor']} tokens")
     for cell in ran[1:]:
         if not alike(ran[0]["config"], cell["config"], but=("seed",)):
-            told = "; ".join(variants([one["config"] for one in ran]))
+            differences = "; ".join(variants([run["config"] for run in ran]))
             raise NotMeasured(
-                f"{len(ran)} runs are {arm}, and none is chosen for you: {shorten(told, 240)}"
+                f"{len(ran)} runs fit {arm} and differ in more than the seed: "
+                f"{shorten(differences, 240)}"
             )
     if arm.control is None:
         frames = tuple(cell.samples for cell in ran)
@@ -95,8 +96,8 @@ def find(
     return ArmRuns(
         arm,
         tuple(ran),
-        tuple(_beside(cell, arm.control) for cell in ran),
-        _mean([_executed(cell, arm.control) for cell in ran]),
+        tuple(_control_samples(cell, arm.control) for cell in ran),
+        _mean([_control_executed(cell, arm.control) for cell in ran]),
     )
 
 
@@ -104,8 +105,8 @@ def _near(cell: RunResult, executed: float, match: float) -> bool:
     return cell.metric is not None and agree(cell.executed, executed, match)
 
 
-def _once(cells: Sequence[RunResult]) -> list[RunResult]:
-    """Each run once, though it lies in several folders: the one with most samples."""
+def _without_copies(cells: Sequence[RunResult]) -> list[RunResult]:
+    """Keep the copy with most samples of each run that lies in several folders."""
     kept: dict[str, RunResult] = {}
     for cell in cells:
         same = kept.get(cell["key"])
@@ -114,17 +115,17 @@ def _once(cells: Sequence[RunResult]) -> list[RunResult]:
     return list(kept.values())
 
 
-def _beside(cell: RunResult, beside: str) -> pd.DataFrame:
-    scored = cell.samples.assign(score=cell.samples[beside]).dropna(subset=["score"])
+def _control_samples(cell: RunResult, control: str) -> pd.DataFrame:
+    scored = cell.samples.assign(score=cell.samples[control]).dropna(subset=["score"])
     if scored.empty:
-        raise NotMeasured(f"{cell['folder']} ran without {beside} beside it")
+        raise NotMeasured(f"{cell['folder']} ran without the control {control}")
     return scored
 
 
-def _executed(cell: RunResult, beside: str) -> float:
-    kept = cell.record.get("controls") or {}
-    arms = kept.get(RECORDED[beside]) or ()
-    return _mean([float(arm["counts"]["executed_average"]) for arm in arms])
+def _control_executed(cell: RunResult, control: str) -> float:
+    controls = cell.record.get("controls") or {}
+    passes = controls.get(RECORDED[control]) or ()
+    return _mean([float(entry["counts"]["executed_average"]) for entry in passes])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -132,7 +133,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _entry(config: Mapping[str, Any], path: str) -> Any:
-    """A dotted entry; None where any of its parents is none."""
+    """Value at a dotted path of a config; None if a part of the path is missing."""
     value: Any = config
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -1,6 +1,6 @@
-"""The claims to be judged, read from analysis/reference/hypotheses.yaml and checked.
+"""Claims to be judged, read from analysis/reference/hypotheses.yaml and checked.
 
-Knows nothing about runs: an arm is described, not found.
+Knows nothing about runs: an arm only describes them.
 """
 
 import itertools
@@ -34,15 +34,14 @@ ARM = {"method", "budget", "control", "config"}
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """A description of runs.
+    """Description of the runs on one side of a claim.
 
     Attributes:
-        method: Its name.
-        budget: Tokens asked for; None: a run without a budget.
-        control: Which control of the method is meant: ``schedule`` (random tokens on its own
-            schedule), ``flat`` (random tokens from the input on) or ``grid`` (an even grid); None
-            for the method itself.
-        config: Entries of the run's config, dotted: value.
+        budget: Number of tokens requested; None for a run without a budget.
+        control: Control of the method: ``schedule`` (random tokens on the method's schedule),
+            ``flat`` (random tokens from the input on) or ``grid`` (an even grid); None for the
+            method itself.
+        config: Values that the run's config must have, by dotted path.
     """
 
     method: str
@@ -52,26 +51,27 @@ class ArmSpec:
 
     def __str__(self) -> str:
         budget = "" if self.budget is None else f" at {self.budget:g}"
-        asked = [f"{path}={value}" for path, value in self.config.items()]
+        settings = ", ".join(f"{path}={value}" for path, value in self.config.items())
         control = "" if self.control is None else f", its {self.control} control"
-        return f"{self.method}{budget}{' with ' + ', '.join(asked) if asked else ''}{control}"
+        return f"{self.method}{budget}{f' with {settings}' if settings else ''}{control}"
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One sentence about two arms, or about other claims.
+    """Statement about two arms, or about several other claims.
 
     Attributes:
-        id: Its name, ``@`` and what it was made for.
-        says: The sentence.
-        source: A paper and place in it, or ``ours``.
-        kind: ours above theirs; no worse by the margin; within it both ways; or all of ``parts``.
-        ours: The first arm.
-        theirs: The second.
-        margin: In points (hundredths of a score in [0, 1]), where the kind has one.
-        matched: Whether both must have the same executed average.
+        id: Unique name, with ``@`` and a value for each entry of ``each``.
+        says: Statement in one sentence.
+        source: Paper and section or table, or ``ours``.
+        kind: Relation: ours is better; no worse than the margin; within the margin both ways; or
+            all of ``parts`` hold.
+        ours: First arm.
+        theirs: Second arm.
+        margin: Margin in points (hundredths of a score in [0, 1]), if the kind has one.
+        matched: Whether both arms must have the same executed average.
         parts: Ids of the claims that must all hold.
-        run: The command that measures it.
+        run: Command that measures the claim.
     """
 
     id: str
@@ -87,23 +87,27 @@ class Hypothesis:
 
 
 def hypotheses(path: Path = HYPOTHESES) -> list[Hypothesis]:
-    """All claims of a file, one per value in their ``each``, in its order.
+    """Read all claims of a file in its order, one per value of their ``each``.
 
     Raises:
-        FileNotFoundError: If it is missing.
-        ValueError: If a claim is not as the file's head says.
+        FileNotFoundError: If the file is missing.
+        ValueError: If a claim does not have the form that the head of the file describes.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no claims {path}")
+        raise FileNotFoundError(f"no claims file {path}")
     entries = yaml.safe_load(path.read_text())
-    if not isinstance(entries, Sequence) or not all(isinstance(e, Mapping) for e in entries):
+    if not isinstance(entries, Sequence) or not all(
+        isinstance(entry, Mapping) for entry in entries
+    ):
         raise ValueError(f"{path}: expected a list of claims")
     claims = [claim for entry in entries for claim in _claims(entry, path)]
     names = [claim.id for claim in claims]
-    twice = {name for name in names if names.count(name) > 1}
+    repeated = {name for name in names if names.count(name) > 1}
     unknown = {part for claim in claims for part in claim.parts} - set(names)
-    if twice or unknown:
-        raise ValueError(f"{path}: claims named twice {sorted(twice)}, unknown {sorted(unknown)}")
+    if repeated or unknown:
+        raise ValueError(
+            f"{path}: repeated claim ids {sorted(repeated)}, unknown claim ids {sorted(unknown)}"
+        )
     return claims
 
 
@@ -113,8 +117,8 @@ def _claims(entry: Mapping[str, Any], path: Path) -> list[Hypothesis]:
     pairs = {"all"} if entry.get("kind") == "all" else {"ours", "theirs"}
     if lacking := (needed | pairs) - set(entry):
         raise ValueError(f"{where} lacks {sorted(lacking)}")
-    if odd := set(entry) - FIELDS:
-        raise ValueError(f"{where}: expected fields of {sorted(FIELDS)}, got {sorted(odd)}")
+    if unknown := set(entry) - FIELDS:
+        raise ValueError(f"{where}: expected fields of {sorted(FIELDS)}, got {sorted(unknown)}")
     if entry["kind"] not in get_args(Kind):
         raise ValueError(f"{where}: kind must be one of {get_args(Kind)}, got {entry['kind']!r}")
     if entry.get("budgets", "matched") not in ("matched", "own"):
@@ -123,12 +127,15 @@ def _claims(entry: Mapping[str, Any], path: Path) -> list[Hypothesis]:
     if entry["kind"] in ("non-inferiority", "equivalence"):
         check_margin(margin)
     elif margin is not None:
-        raise ValueError(f"{where}: {entry['kind']} has no margin, got {margin}")
-    each = entry.get("each", {})
-    if odd := set(each) - {"method", "budget"}:
-        raise ValueError(f"{where}: each must name method or budget, got {sorted(odd)}")
-    made = [dict(zip(each, values, strict=True)) for values in itertools.product(*each.values())]
-    return [_claim(entry, values, margin, where) for values in made]
+        raise ValueError(f"{where}: kind {entry['kind']} has no margin, got {margin}")
+    axes = entry.get("each", {})
+    if unknown := set(axes) - {"method", "budget"}:
+        raise ValueError(f"{where}: each must name method or budget, got {sorted(unknown)}")
+    combinations = itertools.product(*axes.values())
+    return [
+        _claim(entry, dict(zip(axes, values, strict=True)), margin, where)
+        for values in combinations
+    ]
 
 
 def _claim(
@@ -151,12 +158,12 @@ def _claim(
     )
 
 
-def _arm(told: Mapping[str, Any], values: Mapping[str, Any], where: str) -> ArmSpec:
-    asked = {**values, **told}
-    if odd := set(asked) - ARM:
-        raise ValueError(f"{where}: an arm has {sorted(ARM)}, got {sorted(odd)}")
-    if "method" not in asked:
-        raise ValueError(f"{where}: an arm lacks its method: {dict(told)}")
-    if asked.get("control") not in (None, *CONTROLS):
-        raise ValueError(f"{where}: control must be one of {CONTROLS}, got {asked['control']!r}")
-    return ArmSpec(**asked)
+def _arm(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> ArmSpec:
+    fields = {**values, **entry}
+    if unknown := set(fields) - ARM:
+        raise ValueError(f"{where}: an arm has {sorted(ARM)}, got {sorted(unknown)}")
+    if "method" not in fields:
+        raise ValueError(f"{where}: an arm lacks its method: {dict(entry)}")
+    if fields.get("control") not in (None, *CONTROLS):
+        raise ValueError(f"{where}: control must be one of {CONTROLS}, got {fields['control']!r}")
+    return ArmSpec(**fields)

@@ -1,6 +1,6 @@
-"""What is found out about a claim: a verdict, and what it rests on.
+"""Result of judging a claim: a verdict and the measurement behind it.
 
-Knows nothing about how it is found.
+Knows nothing about how claims are measured and judged.
 """
 
 from dataclasses import dataclass, field
@@ -20,20 +20,20 @@ Setting = tuple[str, str, str]  # model, benchmark, image condition
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """A claim on one model, benchmark and image condition.
+    """Verdict on a claim for one model, benchmark and image condition.
 
     Attributes:
-        claim: What was claimed.
-        setting: Model, benchmark, image condition; empty texts where nothing was run.
-        where: The experiment, or several joined by `` + ``.
-        verdict: After Holm's correction.
-        reason: Why it is not measured, or what else to know.
-        found: The difference, in the unit of the score; None where not measured.
-        ours: Its runs.
-        theirs: Its runs.
-        p: Two-sided, of a difference that is none (superiority) or just at the margin.
-        adjusted: The same after Holm's correction.
-        also: Other experiments in which the very same scores were measured.
+        setting: Model, benchmark and image condition; empty strings without runs.
+        where: Name of the experiment; several names are joined by `` + ``.
+        verdict: Verdict after Holm's correction.
+        reason: Reason why the claim is not measured, or a note on the measurement.
+        difference: Measured difference in the unit of the score; None if not measured.
+        ours: Runs of the first arm.
+        theirs: Runs of the second arm.
+        p: Two-sided p value; the null hypothesis is no difference (superiority) or a difference
+            equal to the margin.
+        adjusted: p value after Holm's correction.
+        also: Other experiments that have exactly the same scores.
     """
 
     claim: Hypothesis
@@ -41,7 +41,7 @@ class Judgement:
     where: str = ""
     verdict: Verdict = "not measured"
     reason: str = ""
-    found: Difference | None = None
+    difference: Difference | None = None
     ours: ArmRuns | None = None
     theirs: ArmRuns | None = None
     p: float = nan
@@ -50,23 +50,23 @@ class Judgement:
 
     @property
     def scale(self) -> float:
-        """From the unit of the score to points: 100 for scores in [0, 1]."""
-        return points(self.found) if self.found else 1.0
+        """Factor from the unit of the score to points: 100 for scores in [0, 1]."""
+        return points(self.difference) if self.difference else 1.0
 
     @property
     def command(self) -> str:
-        """What measures it, on the model and benchmark of the runs at hand."""
+        """Command that measures the claim on the model and benchmark of the given runs."""
         model, benchmark, image = self.setting if any(self.setting) else (*EMBEDDED, "")
-        asked = f" model={model} benchmark={benchmark}{f' image={image}' if image else ''}"
-        if self.found is None and self.ours and self.theirs:
-            # both are there, at budgets that do not agree: the second once more, at the first's
+        options = f" model={model} benchmark={benchmark}{f' image={image}' if image else ''}"
+        if self.difference is None and self.ours and self.theirs:
+            # budgets differ: run the second arm at the executed average of the first
             arm, tokens = self.theirs.arm, round(self.ours.executed)
             budget = f"budget=t{arm.budget:g} budget.tokens={tokens} budget.name=t{tokens}"
-            return f"python experiments/run.py method={arm.method} {budget}{asked}"
-        return f"{self.claim.run}{asked}"
+            return f"python experiments/run.py method={arm.method} {budget}{options}"
+        return f"{self.claim.run}{options}"
 
 
-def points(found: Difference) -> float:
-    """100 where all scores lie in [0, 1], so that a difference is told in points; else 1."""
-    both = np.concatenate([found.pairs.ours, found.pairs.theirs])
-    return 100.0 if ((both >= 0) & (both <= 1)).all() else 1.0
+def points(difference: Difference) -> float:
+    """Factor from the unit of the score to points: 100 if all scores lie in [0, 1], else 1."""
+    scores = np.concatenate([difference.pairs.ours, difference.pairs.theirs])
+    return 100.0 if ((scores >= 0) & (scores <= 1)).all() else 1.0

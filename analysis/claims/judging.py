@@ -1,12 +1,12 @@
-"""Claims judged on runs: holds, fails, not distinguishable, not measured.
+"""Verdicts on claims: holds, fails, not distinguishable, not measured.
 
-    superiority      holds where ours is above theirs, fails where it is below
-    non-inferiority  holds where ours is above theirs less the margin, fails where it is below that
-    equivalence      holds where the difference is within the margin, fails where it is beyond
-    all              holds where every part does, fails where one does
+    superiority      holds if ours > theirs, fails if ours < theirs
+    non-inferiority  holds if ours > theirs - margin, fails if ours < theirs - margin
+    equivalence      holds if |ours - theirs| < margin, fails if it is larger
+    all              holds if all parts hold, fails if one part fails
 
-each at 5 %, two-sided, after Holm's correction over everything judged in one call. Knows nothing
-about files and layout.
+Every test is two-sided at 5 % after Holm's correction over all claims judged in one call. Knows
+nothing about files and layout.
 """
 
 from collections.abc import Sequence
@@ -24,69 +24,68 @@ from analysis.statistics.multiplicity import holm
 def judge(
     claims: Sequence[Hypothesis], cells: Sequence[RunResult], match: float = MATCH
 ) -> list[Judgement]:
-    """Every claim on every model, benchmark and image condition of the runs, in the claims' order.
+    """Judge every claim on every model, benchmark and image condition, in the claims' order.
 
     Args:
-        claims: What is claimed.
-        cells: The runs.
-        match: Share within which executed averages are one budget.
+        claims: Claims to judge.
+        cells: Runs.
+        match: Largest relative difference of executed averages that count as one budget.
 
     Raises:
         ValueError: If runs of one benchmark are not on the same documents.
     """
     plain = [claim for claim in claims if claim.kind != "all"]
     judged = {claim.id: measure(claim, cells, match) for claim in plain}
-    measured = [one for found in judged.values() for one in found if one.found]
-    adjusted = dict(zip(map(id, measured), holm([one.p for one in measured]), strict=True))
-    for name, found in judged.items():
-        judged[name] = [_decided(one, adjusted.get(id(one), nan)) for one in found]
+    measured = [j for judgements in judged.values() for j in judgements if j.difference]
+    adjusted = dict(zip(map(id, measured), holm([j.p for j in measured]), strict=True))
+    for name, judgements in judged.items():
+        judged[name] = [_decided(j, adjusted.get(id(j), nan)) for j in judgements]
     for claim in claims:
         if claim.kind == "all":
             judged[claim.id] = _together(claim, [judged[part] for part in claim.parts])
-    return [one for claim in claims for one in judged[claim.id]]
+    return [judgement for claim in claims for judgement in judged[claim.id]]
 
 
-def _decided(told: Judgement, adjusted: float) -> Judgement:
-    if told.found is None:
-        return told
+def _decided(judgement: Judgement, adjusted: float) -> Judgement:
+    claim, difference = judgement.claim, judgement.difference
+    if difference is None:
+        return judgement
     verdict: Verdict = "not distinguishable"
     if adjusted < 1 - LEVEL:
-        margin = (told.claim.margin or 0.0) / told.scale
-        value = told.found.value
-        holds = abs(value) < margin if told.claim.kind == "equivalence" else value > -margin
+        margin = (claim.margin or 0.0) / judgement.scale
+        value = difference.value
+        holds = abs(value) < margin if claim.kind == "equivalence" else value > -margin
         verdict = "holds" if holds else "fails"
-    return replace(told, verdict=verdict, adjusted=adjusted)
+    return replace(judgement, verdict=verdict, adjusted=adjusted)
 
 
 def _together(claim: Hypothesis, parts: Sequence[Sequence[Judgement]]) -> list[Judgement]:
-    """Parts that were judged on the same model, benchmark, image and first arm."""
-    by_place = [{_place(one): one for one in part} for part in parts]
-    places = dict.fromkeys(place for part in by_place for place, one in part.items() if one.found)
+    """Combine the parts that were judged on the same model, benchmark, image and first arm."""
+    by_group = [{_group(judgement): judgement for judgement in part} for part in parts]
+    groups = dict.fromkeys(
+        group for part in by_group for group, judgement in part.items() if judgement.difference
+    )
+    order: tuple[Verdict, ...] = ("fails", "not measured", "not distinguishable", "holds")
     out = []
-    for place in places:
-        found = [part.get(place) for part in by_place]
-        verdicts = {one.verdict if one else "not measured" for one in found}
-        order: tuple[Verdict, ...] = ("fails", "not measured", "not distinguishable", "holds")
-        verdict: Verdict = next(one for one in order if one in verdicts)
-        told = ", ".join(
-            f"{name} {one.verdict if one else 'not measured'}"
-            for name, one in zip(claim.parts, found, strict=True)
-        )
-        known = [one for one in found if one and one.found]
-        where = " + ".join(dict.fromkeys(name for one in known for name in one.where.split(" + ")))
+    for group in groups:
+        judgements = [part.get(group) for part in by_group]
+        verdicts: list[Verdict] = [j.verdict if j else "not measured" for j in judgements]
+        measured = [j for j in judgements if j and j.difference]
+        complete = len(measured) == len(judgements)
+        where = dict.fromkeys(name for j in measured for name in j.where.split(" + "))
         out.append(
             Judgement(
                 claim,
-                place[0],
-                where,
-                verdict,
-                told,
-                p=max(one.p for one in known) if len(known) == len(found) else nan,
-                adjusted=max(one.adjusted for one in known) if len(known) == len(found) else nan,
+                group[0],
+                " + ".join(where),
+                min(verdicts, key=order.index),
+                ", ".join(map(" ".join, zip(claim.parts, verdicts, strict=True))),
+                p=max(j.p for j in measured) if complete else nan,
+                adjusted=max(j.adjusted for j in measured) if complete else nan,
             )
         )
     return out or [Judgement(claim, reason="none of its parts was measured")]
 
 
-def _place(one: Judgement) -> tuple[Setting, tuple[str, ...]]:
-    return one.setting, one.ours.keys if one.ours else ()
+def _group(judgement: Judgement) -> tuple[Setting, tuple[str, ...]]:
+    return judgement.setting, judgement.ours.keys if judgement.ours else ()

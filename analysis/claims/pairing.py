@@ -1,6 +1,6 @@
-"""Two arms' samples, brought together document by document.
+"""Pair the samples of two arms document by document.
 
-Refuses samples that are not the same documents. Knows nothing about claims and verdicts.
+Raises an error if the documents are not the same. Knows nothing about claims and verdicts.
 """
 
 from collections.abc import Sequence
@@ -9,63 +9,64 @@ import pandas as pd
 
 from analysis.statistics.pairs import Pairs, pairs
 
-CHECKED = ("question", "target")  # what must agree where both sides tell it
+CHECKED = ("question", "target")  # fields that must agree if both sides have them
 
 
 def pair(ours: Sequence[pd.DataFrame], theirs: Sequence[pd.DataFrame]) -> Pairs:
-    """The documents that all have answered, each arm averaged over its seeds, with their images.
+    """Pair the scores of the documents that all runs answered; each arm is averaged over seeds.
 
     Args:
-        ours: Per seed the samples, indexed by (task, doc_id), with score, and where known question,
-            target and image.
-        theirs: The same of the other arm.
+        ours: Samples of the first arm, one frame per seed, indexed by (task, doc_id), with the
+            column score and, if known, question, target and image.
+        theirs: Samples of the second arm, in the same form.
 
     Raises:
-        ValueError: If they share no document, or one is not the same on both sides.
+        ValueError: If no document is shared, or a shared document differs between the arms.
     """
-    every = [*ours, *theirs]
-    every = _under_one_name(every)
-    shared = every[0].index
-    for each in every[1:]:
-        shared = shared.intersection(each.index)
+    frames = _without_task_names([*ours, *theirs])
+    shared = frames[0].index
+    for frame in frames[1:]:
+        shared = shared.intersection(frame.index)
     if shared.empty:
-        raise ValueError(f"no document in common: {_told(every[0])} here, {_told(every[-1])} there")
-    rows = [each.loc[shared] for each in every]
+        raise ValueError(
+            f"no document in common: {_summary(frames[0])} against {_summary(frames[-1])}"
+        )
+    rows = [frame.loc[shared] for frame in frames]
     for other in rows[1:]:
-        _same(rows[0], other)
+        _check_same_documents(rows[0], other)
     scores = [row["score"].to_numpy(dtype=float) for row in rows]
     first, second = scores[: len(ours)], scores[len(ours) :]
     return pairs(sum(first) / len(first), sum(second) / len(second), _images(rows))
 
 
-def _under_one_name(every: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
-    """One task each may be called differently (gqa, gqa_lite), and are told apart by documents."""
-    if all(each.index.get_level_values("task").nunique() == 1 for each in every):
-        return [each.droplevel("task") for each in every]
-    return list(every)
+def _without_task_names(frames: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Drop the task from the index if every frame has one task: its name may differ (gqa_lite)."""
+    if all(frame.index.get_level_values("task").nunique() == 1 for frame in frames):
+        return [frame.droplevel("task") for frame in frames]
+    return list(frames)
 
 
-def _same(first: pd.DataFrame, second: pd.DataFrame) -> None:
+def _check_same_documents(first: pd.DataFrame, second: pd.DataFrame) -> None:
     for field in CHECKED:
         if field not in first or field not in second:
             continue
-        for which, one, other in zip(first.index, first[field], second[field], strict=True):
-            if one is not None and other is not None and str(one) != str(other):
+        for document, a, b in zip(first.index, first[field], second[field], strict=True):
+            if a is not None and b is not None and str(a) != str(b):
                 raise ValueError(
-                    f"not the same documents: the {field} of {which} is {one!r} and {other!r}"
+                    f"not the same documents: the {field} of {document} is {a!r} and {b!r}"
                 )
 
 
 def _images(rows: Sequence[pd.DataFrame]) -> list[str | None]:
-    """What each document's image is called, by whoever knows it."""
+    """Image name of each document, from the first frame that has it."""
     known: list[str | None] = [None] * len(rows[0])
     for row in rows:
         if "image" in row:
-            told = [name if isinstance(name, str) else None for name in row["image"]]
-            known = [one or other for one, other in zip(known, told, strict=True)]
+            names = [name if isinstance(name, str) else None for name in row["image"]]
+            known = [first or name for first, name in zip(known, names, strict=True)]
     return known
 
 
-def _told(samples: pd.DataFrame) -> str:
-    last = f", {samples.index[-1]} the last" if len(samples) else ""
+def _summary(samples: pd.DataFrame) -> str:
+    last = f" (last: {samples.index[-1]})" if len(samples) else ""
     return f"{len(samples)} documents{last}"

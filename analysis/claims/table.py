@@ -1,6 +1,6 @@
-"""Judgements as people read them: text for the terminal, Markdown, CSV.
+"""Tables of judgements: terminal text, Markdown and CSV.
 
-Knows nothing about how they came about.
+Knows nothing about how claims are measured and judged.
 """
 
 from collections.abc import Sequence
@@ -15,171 +15,184 @@ from rich.text import Text
 from analysis.claims.judgement import Judgement
 
 COLORS = {"holds": "green", "fails": "red", "not distinguishable": "yellow", "not measured": "dim"}
-HEADS = ("claim", "verdict", "points [95 %]", "p", "p Holm", "n", "sees", "tokens", "on", "runs")
+HEADS = (
+    *("claim", "verdict", "points [95 %]", "p", "p Holm"),
+    *("n", "detects", "tokens", "on", "runs"),
+)
 NOTES = (
-    "points: first arm less second on the same samples, in hundredths where scores lie in [0, 1]; "
-    "95 % interval by bootstrap of images with all their questions, from exact counts (c) where "
-    "fewer than ten images differ. Intervals are not adjusted for their number.",
-    "p: of no difference (McNemar's mid-p; sign flips by image where images have several questions "
-    "or scores are not 0 and 1); where a margin stands, of a difference just at it. Verdicts go by "
-    "p Holm, corrected over all claims judged here, at 5 %.",
-    "n: samples (images, where fewer). sees: the least true difference in points that so many such "
-    "samples find in 80 of 100 tries, before Holm. tokens: executed averages; within 1 %, unless "
-    "the claim compares each at its own.",
+    "points: score of the first arm minus score of the second on the same samples, in hundredths "
+    "if scores lie in [0, 1]. The 95 % interval is a bootstrap of images with all their questions, "
+    "or comes from exact counts (c) if fewer than ten images differ. It is not adjusted for the "
+    "number of claims.",
+    "p: p value of the hypothesis of no difference (McNemar's mid-p; sign flips by image if images "
+    "have several questions or scores are not 0 and 1); for a claim with a margin, of a difference "
+    "equal to the margin. Verdicts use p Holm, corrected over all claims judged here, at 5 %.",
+    "n: samples (images, if fewer). detects: least true difference in points that as many such "
+    "samples detect in 80 of 100 tries, before Holm. tokens: executed averages of both arms; they "
+    "agree within 1 % unless the claim compares methods at different averages.",
 )
 
 
 def frame(judged: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a judgement, differences in points, at full precision."""
-    return pd.DataFrame([_row(one) for one in judged])
+    """One row per judgement, with differences in points at full precision."""
+    return pd.DataFrame([_row(judgement) for judgement in judged])
 
 
 def to_csv(judged: Sequence[Judgement]) -> str:
-    """All columns."""
+    """CSV of :func:`frame`."""
     return frame(judged).to_csv(index=False, lineterminator="\n")
 
 
 def to_text(judged: Sequence[Judgement], missing: bool = False) -> Group:
-    """For the terminal.
+    """Terminal table of the judgements, with notes and the folders of the runs.
 
     Args:
-        judged: The judgements.
-        missing: Whether to list what is not measured; else it is counted.
+        judged: Judgements to show.
+        missing: Whether to list the claims that are not measured; otherwise they are counted.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for head in HEADS:
-        words = head in ("claim", "verdict", "on", "runs")
-        table.add_column(head, overflow="fold", no_wrap=not words)
+        wraps = head in ("claim", "verdict", "on", "runs")
+        table.add_column(head, overflow="fold", no_wrap=not wraps)
     runs = _runs(judged)
-    for one in judged:
-        if one.verdict != "not measured":
-            cells = _cells(one, runs)
-            styles = ["", COLORS[one.verdict], *[""] * 8]
+    for judgement in judged:
+        if judgement.verdict != "not measured":
+            cells = _cells(judgement, runs)
+            styles = ["", COLORS[judgement.verdict], *[""] * 8]
             table.add_row(*(Text(c, style=s) for c, s in zip(cells, styles, strict=True)))
-    parts = [table] if table.rows else [Text("Nothing could be judged on these runs.")]
+    parts = [table] if table.rows else [Text("No claim could be judged on these runs.")]
     parts += [Text(note, style="dim") for note in (NOTES if table.rows else ())]
     parts += [Text(f"[{number}] {folder}", style="dim") for folder, number in runs.items()]
     return Group(*parts, *(Text(line) for line in _unmeasured(judged, missing)))
 
 
 def show(judged: Sequence[Judgement], console: Console, missing: bool = False) -> None:
-    """Print for the terminal; see :func:`to_text`."""
+    """Print the result of :func:`to_text`."""
     console.print(to_text(judged, missing), highlight=False)
 
 
 def to_markdown(judged: Sequence[Judgement], missing: bool = True) -> str:
-    """A table with its notes, the runs and what is not measured as lists below.
+    """Markdown table with notes, followed by lists of the runs and of what is not measured.
 
     Args:
-        judged: The judgements.
-        missing: Whether to list what is not measured; else it is counted.
+        judged: Judgements to show.
+        missing: Whether to list the claims that are not measured; otherwise they are counted.
     """
     runs = _runs(judged)
-    rows = [_cells(one, runs) for one in judged if one.verdict != "not measured"]
+    rows = [_cells(j, runs) for j in judged if j.verdict != "not measured"]
     lines = [
         "| " + " | ".join(HEADS) + " |",
         "|" + " --- |" * len(HEADS),
         *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows),
     ]
-    table = [*lines, "", *(f"- {note}" for note in NOTES)] if rows else ["Nothing could be judged."]
+    table = (
+        [*lines, "", *(f"- {note}" for note in NOTES)] if rows else ["No claim could be judged."]
+    )
     listed = [f"- \\[{number}\\] `{folder}`" for folder, number in runs.items()]
     return "\n".join([*table, "", *listed, *_unmeasured(judged, missing)]).rstrip() + "\n"
 
 
-def _cells(one: Judgement, runs: dict[str, int]) -> list[str]:
-    kind = f" ({one.claim.kind}, margin {one.claim.margin:g})" if one.claim.margin else ""
-    named = "*" if one.claim.kind == "all" else ""
-    samples = tokens = value = sees = ""
-    if one.found and one.ours and one.theirs:
-        pairs = one.found.pairs
+def _cells(judgement: Judgement, runs: dict[str, int]) -> list[str]:
+    claim, result, scale = judgement.claim, judgement.difference, judgement.scale
+    ours, theirs = judgement.ours, judgement.theirs
+    kind = f" ({claim.kind}, margin {claim.margin:g})" if claim.margin else ""
+    mark = "*" if claim.kind == "all" else ""
+    samples = tokens = value = detects = numbers = ""
+    if result and ours and theirs:
+        pairs = result.pairs
         samples = f"{pairs.n}" + (f" ({pairs.images})" if pairs.clustered else "")
-        tokens = f"{one.ours.executed:.1f} / {one.theirs.executed:.1f}"
-        value = interval(one)
-        sees = "" if isnan(one.found.detectable) else f"{one.found.detectable * one.scale:.1f}"
-    where = "/".join(part for part in (one.where, *one.setting) if part)
-    also = f", {', '.join(one.also)}" if one.also else ""
-    sides = [side.folders for side in (one.ours, one.theirs) if side] if one.found else []
-    told = " - ".join(",".join(f"[{runs[f]}]" for f in side) for side in sides)
-    reason = f" [{one.reason}]" if one.reason else ""
+        tokens = f"{ours.executed:.1f} / {theirs.executed:.1f}"
+        value = interval(judgement)
+        detects = "" if isnan(result.detectable) else f"{result.detectable * scale:.1f}"
+        numbers = " - ".join(
+            ",".join(f"[{runs[folder]}]" for folder in arm.folders) for arm in (ours, theirs)
+        )
+    where = "/".join(part for part in (judgement.where, *judgement.setting) if part)
+    also = f", {', '.join(judgement.also)}" if judgement.also else ""
+    reason = f" [{judgement.reason}]" if judgement.reason else ""
     return [
-        f"{one.claim.says}{kind}{named}{reason}", one.verdict, value, probability(one.p),
-        probability(one.adjusted), samples, sees, tokens, f"{where}{also}", told,
+        f"{claim.says}{kind}{mark}{reason}", judgement.verdict, value, probability(judgement.p),
+        probability(judgement.adjusted), samples, detects, tokens, f"{where}{also}", numbers,
     ]  # fmt: skip
 
 
-def interval(one: Judgement) -> str:
-    """``+5.3 [+0.7, +10.0]`` in points."""
-    assert one.found is not None
-    ends = (one.found.low * one.scale, one.found.high * one.scale)
-    told = "–" if isnan(ends[0]) else f"{ends[0]:+.1f}, {ends[1]:+.1f}"
-    mark = " c" if one.found.method == "binomial" else ""
-    return f"{one.found.value * one.scale:+.1f} [{told}]{mark}".replace("-", "−")
+def interval(judgement: Judgement) -> str:
+    """Format a difference and its interval in points, such as ``+5.3 [+0.7, +10.0]``."""
+    result, scale = judgement.difference, judgement.scale
+    assert result is not None
+    low, high = result.low * scale, result.high * scale
+    ends = "–" if isnan(low) else f"{low:+.1f}, {high:+.1f}"
+    mark = " c" if result.method == "binomial" else ""
+    return f"{result.value * scale:+.1f} [{ends}]{mark}".replace("-", "−")
 
 
 def probability(p: float) -> str:
-    """Three decimals; never 0."""
+    """Format a p value with three decimals; small values as ``<0.001``."""
     return "" if isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _runs(judged: Sequence[Judgement]) -> dict[str, int]:
     folders = dict.fromkeys(
         folder
-        for one in judged
-        if one.found
-        for side in (one.ours, one.theirs)
-        if side
-        for folder in side.folders
+        for judgement in judged
+        if judgement.difference
+        for arm in (judgement.ours, judgement.theirs)
+        if arm
+        for folder in arm.folders
     )
     return {folder: number for number, folder in enumerate(folders, 1)}
 
 
 def _unmeasured(judged: Sequence[Judgement], missing: bool) -> list[str]:
-    """What is not measured: why, and the command that measures it; or how many claims that are."""
-    lacking = [one for one in judged if one.verdict == "not measured"]
+    """List the reason and command for each claim without a measurement, or only count them."""
+    lacking = [judgement for judgement in judged if judgement.verdict == "not measured"]
     if not lacking:
         return []
     if not missing:
-        what = "1 claim" if len(lacking) == 1 else f"{len(lacking)} claims"
-        return ["", f"Not measured: {what}. --missing lists the reasons and the commands."]
+        count = "1 claim" if len(lacking) == 1 else f"{len(lacking)} claims"
+        return ["", f"Not measured: {count}. --missing lists the reasons and the commands."]
     lines = ["", "Not measured:", ""]
-    for one in lacking:
-        where = "/".join(part for part in (one.where, *one.setting) if part)
+    for judgement in lacking:
+        where = "/".join(part for part in (judgement.where, *judgement.setting) if part)
         at = f" ({where})" if where else ""
-        lines.append(f"- {one.claim.says}{at}: {one.reason}. Measure: `{one.command}`")
+        lines.append(
+            f"- {judgement.claim.says}{at}: {judgement.reason}. Measure: `{judgement.command}`"
+        )
     return lines
 
 
-def _row(one: Judgement) -> dict[str, object]:
-    found, scale = one.found, one.scale
+def _row(judgement: Judgement) -> dict[str, object]:
+    claim, result, scale = judgement.claim, judgement.difference, judgement.scale
+    ours, theirs = judgement.ours, judgement.theirs
     return {
-        "claim": one.claim.id,
-        "says": one.claim.says,
-        "source": one.claim.source,
-        "kind": one.claim.kind,
-        "margin": one.claim.margin,
-        "verdict": one.verdict,
-        "reason": one.reason,
-        "model": one.setting[0],
-        "benchmark": one.setting[1],
-        "image": one.setting[2],
-        "experiment": one.where,
-        "also": " ".join(one.also),
-        "ours": str(one.claim.ours or ""),
-        "theirs": str(one.claim.theirs or ""),
-        "difference": found.value * scale if found else None,
-        "low": found.low * scale if found else None,
-        "high": found.high * scale if found else None,
-        "interval": found.method if found else "",
-        "p": one.p,
-        "p_holm": one.adjusted,
-        "test": found.test if found and not one.claim.margin else "",
-        "n": found.pairs.n if found else 0,
-        "images": found.pairs.images if found else 0,
-        "executed_ours": one.ours.executed if one.ours else None,
-        "executed_theirs": one.theirs.executed if one.theirs else None,
-        "detectable": found.detectable * scale if found else None,
-        "needed_for_a_point": found.needed(1 / scale) if found else None,
-        "runs_ours": " ".join(one.ours.folders) if one.ours else "",
-        "runs_theirs": " ".join(one.theirs.folders) if one.theirs else "",
-        "command": one.command,
+        "claim": claim.id,
+        "says": claim.says,
+        "source": claim.source,
+        "kind": claim.kind,
+        "margin": claim.margin,
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "model": judgement.setting[0],
+        "benchmark": judgement.setting[1],
+        "image": judgement.setting[2],
+        "experiment": judgement.where,
+        "also": " ".join(judgement.also),
+        "ours": str(claim.ours or ""),
+        "theirs": str(claim.theirs or ""),
+        "difference": result.value * scale if result else None,
+        "low": result.low * scale if result else None,
+        "high": result.high * scale if result else None,
+        "interval": result.method if result else "",
+        "p": judgement.p,
+        "p_holm": judgement.adjusted,
+        "test": result.test if result and not claim.margin else "",
+        "n": result.pairs.n if result else 0,
+        "images": result.pairs.images if result else 0,
+        "executed_ours": ours.executed if ours else None,
+        "executed_theirs": theirs.executed if theirs else None,
+        "detectable": result.detectable * scale if result else None,
+        "needed_for_a_point": result.needed(1 / scale) if result else None,
+        "runs_ours": " ".join(ours.folders) if ours else "",
+        "runs_theirs": " ".join(theirs.folders) if theirs else "",
+        "command": judgement.command,
     }

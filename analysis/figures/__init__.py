@@ -1,1 +1,1 @@
-"""Figures: functions of records and traces, the same bytes for the same inputs."""
+"""Figures of records and traces; the same inputs give the same bytes."""

@@ -1,7 +1,7 @@
-"""Which figures the runs of a folder allow, and which runs and samples each is drawn of.
+"""Choose the figures that the runs of a folder allow, and the runs and samples of each figure.
 
-A figure is offered as a name and a function that draws it; whatever cannot be drawn is a ValueError
-that says why, and what would help. Knows nothing about how figures look.
+An offer is a file name and a function that draws the figure. A figure that cannot be drawn raises a
+ValueError with the reason and the remedy. Knows nothing about how figures look.
 """
 
 import re
@@ -27,23 +27,23 @@ from analysis.figures.traced import Traced, named, traced
 from analysis.records.cells import RunResult, groups
 
 Offer = tuple[str, Callable[[], Figure]]
-FIRST = ("mustdrop", "fastv", "random")  # whom to show where nobody was named
+FIRST = ("mustdrop", "fastv", "random")  # preferred methods if none is given
 ARMS = 4  # methods in a figure of position bias
 
 
 @dataclass(frozen=True, eq=False)
 class FigureRequest:
-    """What to draw of.
+    """Runs and samples to draw figures of.
 
     Attributes:
-        root: The folder, as it was named.
+        root: Results folder, as the user wrote it.
         cells: Runs of one experiment, model and benchmark.
-        docs: Samples; by default the first that was traced.
-        methods: Only these; by default all, and for single samples one.
-        budget: For single samples; by default the one of fewest tokens;
-            of position bias that with the most traced runs.
-        against: Costs to hold accuracy against.
-        prefix: Of the names of files, where there are several experiments.
+        docs: Ids of the samples; by default the first traced one.
+        methods: Names of the methods; by default all, and one for figures of single samples.
+        budget: Budget for figures of traces; by default the one with the fewest tokens, and for
+            position bias the one with the most traced runs.
+        against: Costs to plot accuracy against.
+        prefix: Prefix of the file names, empty with one experiment.
     """
 
     root: str
@@ -55,7 +55,7 @@ class FigureRequest:
     prefix: str = ""
 
     def chosen(self) -> list[RunResult]:
-        """The runs of these methods, and vanilla.
+        """Select the runs of the requested methods, and vanilla.
 
         Raises:
             ValueError: If a method has no run.
@@ -63,46 +63,46 @@ class FigureRequest:
         known = {cell["method"] for cell in self.cells}
         for name in self.methods:
             if name not in known:
-                raise ValueError(f"no run of {name}: there are {', '.join(sorted(known))}")
+                raise ValueError(f"no run of {name}: expected one of {', '.join(sorted(known))}")
         wanted = {*self.methods, "vanilla"} if self.methods else known
         return [cell for cell in self.cells if cell["method"] in wanted]
 
     def arms(self, together: bool = False) -> list[tuple[RunResult, Traced]]:
-        """Runs with a trace of what was asked, at one budget, and the first trace of each.
+        """Find the runs at one budget that have a requested trace, with the first trace of each.
 
         Args:
-            together: Take the budget at which most runs were traced, not that of fewest tokens.
+            together: Whether to use the budget with the most traced runs, not the fewest tokens.
 
         Raises:
-            ValueError: If there is none.
+            ValueError: If no run has such a trace.
         """
-        found = []
+        arms = []
         for cell in self.chosen():
             if self.budget in (None, cell["budget"]) and cell["method"] != "vanilla":
                 first = next(traced(cell, self.docs), None)
                 if first is not None and not cell.image:
-                    found.append((cell, first))
-        if not found:
+                    arms.append((cell, first))
+        if not arms:
             raise ValueError(f"no trace: {self.hint(self.methods or FIRST[:1])} makes them")
-        shared = Counter(cell["budget"] for cell, _ in found)
+        shared = Counter(cell["budget"] for cell, _ in arms)
         chosen = min(
-            (cell for cell, _ in found),
+            (cell for cell, _ in arms),
             key=lambda cell: (-shared[cell["budget"]] if together else 0, cell.executed),
         )["budget"]
-        found = [(cell, one) for cell, one in found if cell["budget"] == chosen]
-        return sorted(found, key=lambda pair: _rank(pair[0], self.methods))
+        arms = [(cell, first) for cell, first in arms if cell["budget"] == chosen]
+        return sorted(arms, key=lambda pair: _rank(pair[0], self.methods))
 
     def shown(self) -> list[Traced]:
-        """The samples to draw one by one: those asked for, or the first; of one method or those."""
+        """Samples for figures of one sample; by default the first sample of one method."""
         arms = self.arms() if self.methods else self.arms()[:1]
         return [
-            one
+            sample
             for cell, first in arms
-            for one in (traced(cell, self.docs) if self.docs else [first])
+            for sample in (traced(cell, self.docs) if self.docs else [first])
         ]
 
     def hint(self, methods: Sequence[str]) -> str:
-        """The command that traces."""
+        """Command that writes the traces."""
         return f"python experiments/trace.py {self.root} --methods {','.join(methods)}"
 
 
@@ -112,106 +112,108 @@ def _rank(cell: RunResult, methods: Sequence[str]) -> tuple[int, str]:
     return order.index(name) if name in order else len(order), name
 
 
-def _stem(asked: FigureRequest, figure: str, *parts: object) -> str:
+def _stem(request: FigureRequest, figure: str, *parts: object) -> str:
     text = "_".join(str(part) for part in (figure, *parts) if part != "")
-    return asked.prefix + re.sub(r"[^\w.-]+", "-", text)
+    return request.prefix + re.sub(r"[^\w.-]+", "-", text)
 
 
-def _of(asked: FigureRequest, figure: str, one: Traced) -> str:
-    return _stem(asked, figure, one.cell["method"], one.cell["budget"], one.doc_id)
+def _sample_stem(request: FigureRequest, figure: str, sample: Traced) -> str:
+    cell = sample.cell
+    return _stem(request, figure, cell["method"], cell["budget"], sample.doc_id)
 
 
-def offer_stages(asked: FigureRequest) -> Iterator[Offer]:
-    """The stages of each chosen sample; without traces, of a run's mean."""
+def offer_stages(request: FigureRequest) -> Iterator[Offer]:
+    """Stages of each chosen sample; without traces, the mean of one run."""
     try:
-        shown = asked.shown()
-    except ValueError:  # no trace: the mean of a run's samples has the same stages
-        ran = [cell for cell in asked.chosen() if cell.metric is not None]
+        shown = request.shown()
+    except ValueError:  # no trace: draw the mean over the samples of a run
+        ran = [cell for cell in request.chosen() if cell.metric is not None]
         dropped = [cell for cell in ran if cell["method"] != "vanilla"] or ran
-        dropped.sort(key=lambda cell: (*_rank(cell, asked.methods), cell.executed))
+        dropped.sort(key=lambda cell: (*_rank(cell, request.methods), cell.executed))
         for cell in dropped[:1]:
-            stem = _stem(asked, "stages", cell["method"], cell["budget"], "mean")
+            stem = _stem(request, "stages", cell["method"], cell["budget"], "mean")
             yield stem, partial(stages.draw, cell)
         return
-    for one in shown:
-        yield _of(asked, "stages", one), partial(stages.draw, one)
+    for sample in shown:
+        yield _sample_stem(request, "stages", sample), partial(stages.draw, sample)
 
 
-def offer_overlays(asked: FigureRequest) -> Iterator[Offer]:
-    """What was dropped of each chosen sample's picture."""
-    for one in asked.shown():
-        yield _of(asked, "overlays", one), partial(_pictured, asked, one)
+def offer_overlays(request: FigureRequest) -> Iterator[Offer]:
+    """Dropped patches on the picture of each chosen sample."""
+    for sample in request.shown():
+        yield _sample_stem(request, "overlays", sample), partial(_draw_overlays, request, sample)
 
 
-def _pictured(asked: FigureRequest, one: Traced) -> Figure:
-    if not one.trace.pictures:
-        hint = asked.hint([one.cell["method"]])
-        raise ValueError(f"the trace of {one.arm} holds no picture: {hint} writes it")
-    return overlays.of_trace(one)
+def _draw_overlays(request: FigureRequest, sample: Traced) -> Figure:
+    if not sample.trace.pictures:
+        hint = request.hint([sample.cell["method"]])
+        raise ValueError(f"the trace of {sample.arm} has no picture: {hint} writes it")
+    return overlays.of_trace(sample)
 
 
-def offer_attention(asked: FigureRequest) -> Iterator[Offer]:
-    """What the filter saw of each chosen sample."""
-    for one in asked.shown():
-        yield _of(asked, "attention", one), partial(attention.draw, one)
+def offer_attention(request: FigureRequest) -> Iterator[Offer]:
+    """Attention that the filter read, of each chosen sample."""
+    for sample in request.shown():
+        yield _sample_stem(request, "attention", sample), partial(attention.draw, sample)
 
 
-def offer_gaze(asked: FigureRequest) -> Iterator[Offer]:
-    """Decoding of vanilla beside the chosen runs, of the same samples."""
-    plain = [cell for cell in asked.cells if cell["method"] == "vanilla" and not cell.image]
-    arms = asked.arms() if asked.methods else asked.arms()[:1]
-    known = (
-        asked.docs or [one.doc_id for one in traced(arms[0][0]) if one.trace.decode_attention][:1]
-    )
-    for doc in known:
-        vanilla = next((one for cell in plain for one in traced(cell, [doc])), None)
+def offer_decode_attention(request: FigureRequest) -> Iterator[Offer]:
+    """Attention while decoding, of vanilla and the chosen runs on the same samples."""
+    plain = [cell for cell in request.cells if cell["method"] == "vanilla" and not cell.image]
+    arms = request.arms() if request.methods else request.arms()[:1]
+    docs = request.docs
+    if not docs:
+        samples = list(traced(arms[0][0]))
+        docs = [sample.doc_id for sample in samples if sample.trace.decode_attention][:1]
+    for doc in docs:
+        vanilla = next((sample for cell in plain for sample in traced(cell, [doc])), None)
         if vanilla is None:
             raise ValueError(
                 f"no trace of the vanilla run for sample {doc}: "
-                f"{asked.hint(['vanilla'])} --samples {doc} makes it"
+                f"{request.hint(['vanilla'])} --samples {doc} makes it"
             )
-        others = [one for cell, _ in arms for one in traced(cell, [doc])]
-        stem = _stem(asked, "gaze", *(one.cell["method"] for one in others), doc)
+        others = [sample for cell, _ in arms for sample in traced(cell, [doc])]
+        stem = _stem(request, "gaze", *(sample.cell["method"] for sample in others), doc)
         yield stem, partial(decode_attention.draw, [vanilla, *others])
-    if not known:
+    if not docs:
         raise ValueError(f"no trace of {named(arms[0][0])} has a decoded token")
 
 
-def offer_layers(asked: FigureRequest) -> Iterator[Offer]:
-    """Tokens layer by layer."""
-    yield _stem(asked, "layers"), partial(layers.draw, asked.chosen())
+def offer_layers(request: FigureRequest) -> Iterator[Offer]:
+    """Vision tokens per layer."""
+    yield _stem(request, "layers"), partial(layers.draw, request.chosen())
 
 
-def offer_tradeoff(asked: FigureRequest) -> Iterator[Offer]:
+def offer_tradeoff(request: FigureRequest) -> Iterator[Offer]:
     """Accuracy against each cost."""
-    for cost in asked.against:
-        yield _stem(asked, "tradeoff", cost), partial(tradeoff.draw, asked.chosen(), cost)
+    for cost in request.against:
+        yield _stem(request, "tradeoff", cost), partial(tradeoff.draw, request.chosen(), cost)
 
 
-def offer_sweep(asked: FigureRequest) -> Iterator[Offer]:
-    """The maps of each method with two settings swept."""
-    found = sweep.sweeps(asked.chosen())
-    if not found:
+def offer_sweep(request: FigureRequest) -> Iterator[Offer]:
+    """Accuracy maps of each method with two settings swept."""
+    sweeps = sweep.sweeps(request.chosen())
+    if not sweeps:
         raise ValueError(
             "no method ran with two settings swept, as experiment=sweep_thresholds does"
         )
-    for swept in found:
+    for swept in sweeps:
         first = swept.cells[0]
-        stem = _stem(asked, "sweep", first["method"], first["budget"], first.image or "")
+        stem = _stem(request, "sweep", first["method"], first["budget"], first.image or "")
         yield stem, partial(sweep.draw, swept)
 
 
-def offer_survival(asked: FigureRequest) -> Iterator[Offer]:
-    """Position bias of the runs at one budget, over all their traced samples."""
-    samples = [list(traced(cell)) for cell, _ in asked.arms(together=True)[:ARMS]]
-    yield _stem(asked, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
+def offer_survival(request: FigureRequest) -> Iterator[Offer]:
+    """Position bias of the runs at one budget, over all traced samples."""
+    samples = [list(traced(cell)) for cell, _ in request.arms(together=True)[:ARMS]]
+    yield _stem(request, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
 
 
 FIGURES: Mapping[str, Callable[[FigureRequest], Iterator[Offer]]] = {
     "stages": offer_stages,
     "overlays": offer_overlays,
     "attention": offer_attention,
-    "gaze": offer_gaze,
+    "gaze": offer_decode_attention,
     "layers": offer_layers,
     "tradeoff": offer_tradeoff,
     "sweep": offer_sweep,
@@ -219,8 +221,8 @@ FIGURES: Mapping[str, Callable[[FigureRequest], Iterator[Offer]]] = {
 }
 
 
-def asked_of(root: str, cells: Sequence[RunResult]) -> list[FigureRequest]:
-    """One for each experiment, model and benchmark among the cells."""
+def figure_requests(root: str, cells: Sequence[RunResult]) -> list[FigureRequest]:
+    """One request per experiment, model and benchmark of the cells."""
     parts = groups(cells)
     return [
         FigureRequest(root, members, prefix="_".join(name) + "_" if len(parts) > 1 else "")

@@ -1,6 +1,6 @@
-"""Where new tokens look while decoding: how much to vision tokens, how concentrated, at what.
+"""Attention of new tokens while decoding: its share on vision tokens, concentration and maps.
 
-Each arm is one run's trace of the same sample. Knows nothing about models. After Figure 4 of
+Each arm is the trace of the same sample in one run. Knows nothing about models. After Figure 4 of
 MustDrop, arXiv:2411.10803.
 """
 
@@ -33,46 +33,47 @@ from analysis.figures.traced import Traced
 from analysis.records.fates import fates
 from mustdrop.runs.trace import DecodeAttention, Trace
 
-MOST = 6  # layers with a map
-AGAIN = ("--", "-.", ":")  # lines of one method at several budgets
-TOP = 0.1  # share of the tokens whose attention tells how concentrated it is
+MAX_LAYERS = 6  # layers with a map
+REPEAT_STYLES = ("--", "-.", ":")  # lines of one method at several budgets
+TOP = 0.1  # share of the tokens whose attention measures the concentration
 
 
-def concentration(gaze: DecodeAttention) -> float:
-    """Share of the attention to vision tokens that the most attended tenth of them gets."""
-    count = max(1, round(TOP * len(gaze.vision)))
-    total = float(gaze.vision.sum())
-    return float(np.sort(gaze.vision)[::-1][:count].sum()) / total if total else float("nan")
+def concentration(attention: DecodeAttention) -> float:
+    """Share of the attention to vision tokens that the most attended tenth of them receives."""
+    values = attention.vision
+    count = max(1, round(TOP * len(values)))
+    total = float(values.sum())
+    return float(np.sort(values)[::-1][:count].sum()) / total if total else float("nan")
 
 
 def density(trace: Trace, layer: int, number: int = 0) -> Float[np.ndarray, "rows columns"]:
-    """Attention to each patch, a token's shared evenly by the patches it carries; NaN: no token."""
+    """Attention per patch: that of a token is divided among its patches; NaN without token."""
     grid, slots, carries = trace.ledger.image_tokens(number)
-    gaze = trace.decode_attention[layer]
-    of = dict(zip(gaze.positions.tolist(), gaze.vision.tolist(), strict=True))
+    attention = trace.decode_attention[layer]
+    by_slot = dict(zip(attention.positions.tolist(), attention.vision.tolist(), strict=True))
     out = np.full(grid[0] * grid[1], np.nan)
     for slot, patches in zip(slots.tolist(), carries.numpy(), strict=True):
-        if slot in of:
-            out[patches] = np.nan_to_num(out[patches]) + of[slot] / patches.sum()
+        if slot in by_slot:
+            out[patches] = np.nan_to_num(out[patches]) + by_slot[slot] / patches.sum()
     return out.reshape(grid)
 
 
 @styled
 def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
-    """Lines by layer above; below, a row of maps for each arm.
+    """Two line plots by layer, and below them a row of maps for each arm.
 
     Args:
         arms: Traces of one sample, vanilla first.
-        number: Which of its images the maps show.
+        number: Index of the image that the maps show.
 
     Raises:
-        ValueError: If they are of several samples, or one has no gaze.
+        ValueError: If the traces are of several samples, or a trace has no decode attention.
     """
     if len({(arm.task, arm.doc_id) for arm in arms}) != 1:
         raise ValueError(f"expected traces of one sample, got {[arm.doc_id for arm in arms]}")
     for arm in arms:
         if not arm.trace.decode_attention:
-            raise ValueError(f"{arm.arm}: no decoding is in the trace of sample {arm.doc_id}")
+            raise ValueError(f"{arm.arm}: the trace of sample {arm.doc_id} has no decode attention")
     layers = _chosen(sorted(arms[0].trace.decode_attention))
     columns = len(layers) + 1
     side = DOUBLE / columns
@@ -80,10 +81,10 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     parts = figure.subfigures(2, 1, squeeze=False, height_ratios=[1.75, len(arms) * (side + 0.16)])
     upper, lower = parts.flat
     total, top = upper.subplots(1, 2)
-    _lines(total, arms, [[100 * (1 - g.text) for g in _gazes(arm)] for arm in arms])
+    _lines(total, arms, [[100 * (1 - a.text) for a in _by_layer(arm)] for arm in arms])
     total.set_title("attention of new tokens to vision tokens, %", loc="left")
-    _lines(top, arms, [[100 * concentration(g) for g in _gazes(arm)] for arm in arms])
-    top.set_title("of that, to the top tenth of the vision tokens, %", loc="left")
+    _lines(top, arms, [[100 * concentration(a) for a in _by_layer(arm)] for arm in arms])
+    top.set_title("of this, to the most attended tenth of them, %", loc="left")
     top.axhline(100 * TOP, color=GREY, lw=0.7, ls=":")
     top.annotate(
         "evenly spread", (1, 100 * TOP), (0, 1.5), ("axes fraction", "data"), ha="right",
@@ -96,8 +97,8 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     axes = lower.subplots(len(arms), columns, squeeze=False)
     for row, arm in zip(axes, arms, strict=True):
         _row(row, arm, layers, number)
-    for place, layer in zip(axes[0, 1:], layers, strict=True):
-        place.set_title(f"layer {layer}")
+    for ax, layer in zip(axes[0, 1:], layers, strict=True):
+        ax.set_title(f"layer {layer}")
     shades = lower.colorbar(
         _norm(1.0)[1], ax=axes, orientation="horizontal", aspect=50, pad=0.02, fraction=0.05
     )
@@ -108,30 +109,30 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
 
 
 def _chosen(layers: Sequence[int]) -> list[int]:
-    """Some layers, the early ones closer together: what changes, changes there."""
-    places = np.linspace(0, 1, min(MOST, len(layers))) ** 1.6 * (len(layers) - 1)
-    found: list[int] = []
-    for place in places.round().astype(int):
-        found.append(max(int(place), found[-1] + 1) if found else int(place))
-    return [layers[min(place, len(layers) - 1)] for place in found]
+    """Up to ``MAX_LAYERS`` layers, denser among the early ones, where attention changes most."""
+    spaced = np.linspace(0, 1, min(MAX_LAYERS, len(layers))) ** 1.6 * (len(layers) - 1)
+    indices: list[int] = []
+    for index in spaced.round().astype(int):
+        indices.append(max(int(index), indices[-1] + 1) if indices else int(index))
+    return [layers[min(index, len(layers) - 1)] for index in indices]
 
 
-def _gazes(arm: Traced) -> list[DecodeAttention]:
+def _by_layer(arm: Traced) -> list[DecodeAttention]:
     return [arm.trace.decode_attention[layer] for layer in sorted(arm.trace.decode_attention)]
 
 
-def _lines(place: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]]) -> None:
+def _lines(ax: Axes, arms: Sequence[Traced], values: Sequence[Sequence[float]]) -> None:
     drawn: Counter[str] = Counter()
     for arm, line in zip(arms, values, strict=True):
         method = name_of(arm.cell)
         style = look(method)
         if drawn[method]:  # the same method at another budget
-            style["linestyle"] = AGAIN[drawn[method] % len(AGAIN)]
+            style["linestyle"] = REPEAT_STYLES[drawn[method] % len(REPEAT_STYLES)]
         drawn[method] += 1
-        place.plot(sorted(arm.trace.decode_attention), line, ms=3, label=arm.arm, **style)
-    place.set(ylim=(0, None), xlabel="layer")
-    place.xaxis.set_major_locator(MaxNLocator(integer=True))
-    rule(place)
+        ax.plot(sorted(arm.trace.decode_attention), line, ms=3, label=arm.arm, **style)
+    ax.set(ylim=(0, None), xlabel="layer")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    rule(ax)
 
 
 def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -> None:
@@ -140,7 +141,7 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
     wide, tall = (
         trace.picture(number).size if trace.pictures else trace.ledger.image_tokens(number)[0][::-1]
     )
-    extent = (0.0, float(wide), float(tall), 0.0)  # the picture's own proportions
+    extent = (0.0, float(wide), float(tall), 0.0)  # keeps the proportions of the picture
     if trace.pictures:
         shown = panels(trace.picture(number), fates(trace.ledger, number))[-1].picture
         framed(row[0], Panel("cache", "", shown), region, 1.2, 0.6)
@@ -148,20 +149,20 @@ def _row(row: Sequence[Axes], arm: Traced, layers: Sequence[int], number: int) -
         row[0].set(xticks=[], yticks=[])
         row[0].spines[:].set_visible(False)
     row[0].set_ylabel(arm.arm)
-    for place, layer in zip(row[1:], layers, strict=True):
-        place.set(xticks=[], yticks=[])
-        place.spines[:].set_visible(False)
+    for ax, layer in zip(row[1:], layers, strict=True):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
         if layer not in trace.decode_attention:
-            place.text(0.5, 0.5, "none", ha="center", va="center", size=SMALL, color=GREY)
+            ax.text(0.5, 0.5, "none", ha="center", va="center", size=SMALL, color=GREY)
             continue
         heat = density(trace, layer, number)
         most = float(np.nanmax(heat)) if np.isfinite(heat).any() else 1.0
         colours, scale = _norm(most or 1.0)
-        place.set_facecolor(GONE)
-        place.imshow(np.ma.masked_invalid(heat), cmap=scale.cmap, norm=colours, extent=extent)
+        ax.set_facecolor(GONE)
+        ax.imshow(np.ma.masked_invalid(heat), cmap=scale.cmap, norm=colours, extent=extent)
 
 
 def _norm(most: float) -> tuple[PowerNorm, ScalarMappable]:
-    """Square roots: the few that are looked at most leave the rest to be seen."""
+    """Square-root scale, so that small values stay visible next to the largest."""
     norm = PowerNorm(0.5, 0.0, most)
     return norm, ScalarMappable(norm, HEAT)

@@ -1,6 +1,6 @@
-"""How many vision tokens a run had where: in the encoder, the prefill, the cache while decoding.
+"""Numbers of vision tokens in the encoder, the prefill and the KV cache while decoding.
 
-Of one ledger, or the mean over a run's samples. Knows nothing about pictures.
+Counts one ledger, or the mean over the samples of a run. Knows nothing about pictures.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from mustdrop.ledger import TokenLedger
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """How many vision tokens there were where.
+    """Numbers of vision tokens by stage.
 
     Attributes:
-        encoder: Tokens at the input of each block, and at the projector's; of an encoder that was
-            left alone two numbers; empty if that is not on record.
-        entering: Tokens at the input of each decoder layer.
-        resident: Tokens in each layer's KV cache while decoding.
-        key: Key tokens, never dropped.
-        patches: Tokens of the picture before anything left.
+        encoder: Numbers at the input of each block and of the projector; two numbers for an
+            unchanged encoder; empty if not recorded.
+        entering: Numbers at the input of each decoder layer.
+        resident: Numbers in the KV cache of each layer while decoding.
+        key: Number of key tokens.
+        patches: Number of tokens before any drop.
     """
 
     encoder: Sequence[float]
@@ -33,7 +33,7 @@ class Flow:
 
 
 def of_ledger(ledger: TokenLedger) -> Flow:
-    """The flow of one sample, its images together."""
+    """Token numbers of one sample, summed over its images."""
     blocks = [list(image.values()) for image in ledger.encoder]
     total = [float(sum(counts)) for counts in zip(*blocks, strict=True)]
     entering = [float(n) for n in ledger.vision_per_layer()]
@@ -45,7 +45,7 @@ def of_ledger(ledger: TokenLedger) -> Flow:
 
 
 def of_cell(cell: RunResult) -> Flow:
-    """The mean over a run's samples; what happened in the encoder is not on record."""
+    """Mean over the samples of a run; the record has no numbers for the encoder."""
     model = cell["config"]["model"]
     entering, resident = (
         np.array(cell.samples[name].tolist(), dtype=float).mean(0).tolist()

@@ -1,6 +1,6 @@
-"""Vision tokens layer by layer: what enters each decoder layer, and what its cache keeps.
+"""Vision tokens by decoder layer: the number that enters it and the number in its KV cache.
 
-A panel a method, a line a budget; methods that agree in every layer share a panel. Knows nothing
+One panel per method, one line per budget; methods with equal lines share a panel. Knows nothing
 about models.
 """
 
@@ -21,13 +21,13 @@ from analysis.figures.style import BLACK, DOUBLE, GREY, SINGLE, SMALL, rule, she
 from analysis.records.cells import RunResult
 
 COLUMNS = 4
-NAMED = 3  # methods that a title holds
-ALIKE = 2.0  # tokens: lines nearer than this in every layer are one
-Profile = Float[np.ndarray, "lines layers"]  # mean entering, its 10 % and 90 %, mean resident
+NAMED = 3  # methods that fit in a title
+ALIKE = 2.0  # tokens: lines that differ by less in every layer count as equal
+Profile = Float[np.ndarray, "lines layers"]  # see profile()
 
 
 def profile(cell: RunResult) -> Profile:
-    """Tokens entering each layer (mean, and where the middle 80 % of samples lie), and resident."""
+    """Tokens entering each layer (mean, 10 % and 90 % quantile), and mean resident tokens."""
     entering, resident = (
         np.array(cell.samples[name].tolist(), dtype=float)
         for name in ("vision_tokens", "resident_tokens")
@@ -37,10 +37,10 @@ def profile(cell: RunResult) -> Profile:
 
 
 def panels(cells: Sequence[RunResult]) -> list[tuple[list[str], list[tuple[RunResult, Profile]]]]:
-    """The lines of each method; methods with the same lines together. Vanilla is in none.
+    """Group methods by equal lines; vanilla is left out.
 
     Returns:
-        The names of the methods, and their cells by budget with their profiles.
+        Names of the methods of each panel, and the cells of the first one with their profiles.
     """
     methods: dict[str, list[tuple[RunResult, Profile]]] = {}
     for cell in cells:
@@ -60,7 +60,7 @@ def panels(cells: Sequence[RunResult]) -> list[tuple[list[str], list[tuple[RunRe
 def _same(
     ours: Sequence[tuple[RunResult, Profile]], theirs: Sequence[tuple[RunResult, Profile]]
 ) -> bool:
-    """Whether two methods' lines would print over each other, budget by budget."""
+    """Whether the lines of two methods agree at every budget."""
     if [cell["budget"] for cell, _ in ours] != [cell["budget"] for cell, _ in theirs]:
         return False
     pairs = zip(ours, theirs, strict=True)
@@ -69,98 +69,100 @@ def _same(
 
 @styled
 def draw(cells: Sequence[RunResult]) -> Figure:
-    """Small multiples of the methods of one experiment, model and benchmark.
+    """Draw one panel per method of one experiment, model and benchmark.
 
     Raises:
-        ValueError: If no cell has samples.
+        ValueError: If no run has samples.
     """
     ran = [cell for cell in cells if cell.metric is not None]
     if not ran:
         raise ValueError("no run has samples to draw")
-    found = panels(ran)
+    shown = panels(ran)
     plain = [profile(cell) for cell in ran if cell["method"] == "vanilla" and not cell.image]
-    columns = min(COLUMNS, max(len(found), 1))
-    rows = max(ceil(len(found) / columns), 1)
+    columns = min(COLUMNS, max(len(shown), 1))
+    rows = max(ceil(len(shown) / columns), 1)
     wide = SINGLE if columns < 3 else DOUBLE
     figure = sheet(wide, rows * 1.28 + 0.75)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     budgets = list(dict.fromkeys(cell["budget"] for cell in ran if cell["method"] != "vanilla"))
     colours = _shades(budgets)
-    for place, (names, lines) in zip(axes.flat, found, strict=False):
-        _panel(place, names, lines, colours, 28 if wide == DOUBLE else 24)
-    for place in axes.flat[len(found) or 1 :]:
-        place.set_visible(False)
-    for place in axes.flat:
+    for ax, (names, lines) in zip(axes.flat, shown, strict=False):
+        _panel(ax, names, lines, colours, 28 if wide == DOUBLE else 24)
+    for ax in axes.flat[len(shown) or 1 :]:
+        ax.set_visible(False)
+    for ax in axes.flat:
         for line in plain:
-            place.plot(line[0], color=BLACK, lw=0.7, ls=":")
-        place.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            ax.plot(line[0], color=BLACK, lw=0.7, ls=":")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes[0, 0].set_ylim(0, None)
-    for number, place in enumerate(axes.flat):
-        place.tick_params(labelbottom=number + columns >= len(found))
-        if number + columns >= len(found):
-            place.set_xlabel("layer")
-    for place in axes[:, 0]:
-        place.set_ylabel("vision tokens")
+    for number, ax in enumerate(axes.flat):
+        ax.tick_params(labelbottom=number + columns >= len(shown))
+        if number + columns >= len(shown):
+            ax.set_xlabel("layer")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("vision tokens")
     first = ran[0]
     figure.suptitle(" · ".join(first.group), size=7.5, weight="bold", x=0.01, ha="left")
     figure.legend(
         handles=_legend(budgets, colours, bool(plain)), loc="outside lower center",
-        ncols=3 if wide == SINGLE else 5, fontsize=SMALL, title=_more(found) or None,
+        ncols=3 if wide == SINGLE else 5, fontsize=SMALL, title=_shared_panels(shown) or None,
         title_fontsize=SMALL,
     )  # fmt: skip
     return figure
 
 
 def _title(names: Sequence[str]) -> str:
-    """The methods of a panel; many are counted, and stand by name below the figure."""
+    """Names of the methods of a panel; many methods are counted here and named below the figure."""
     return (
         " = ".join(names) if len(names) <= NAMED else f"{len(names)} methods alike: {names[0]}, …"
     )
 
 
-def _more(found: Sequence[tuple[Sequence[str], object]]) -> str:
-    """Which methods share a panel that names the first of them alone."""
-    told = [
+def _shared_panels(shown: Sequence[tuple[Sequence[str], object]]) -> str:
+    """Names of the methods of each panel whose title only counts them."""
+    lines = [
         f"{len(names)} methods alike: {', '.join(names)}"
-        for names, _ in found
+        for names, _ in shown
         if len(names) > NAMED
     ]
-    return "\n".join(textwrap.fill(line, 110) for line in told)
+    return "\n".join(textwrap.fill(line, 110) for line in lines)
 
 
 def _shades(budgets: Sequence[str]) -> Mapping[str, str]:
-    """Light for many tokens, dark for few, as far apart as there is room."""
+    """Colour of each budget, from light (first) to dark (last)."""
     heat = matplotlib.colormaps["viridis"]
-    places = [0.3] if len(budgets) == 1 else np.linspace(0.75, 0.1, len(budgets))
-    return {name: to_hex(heat(place)) for name, place in zip(budgets, places, strict=True)}
+    shades = [0.3] if len(budgets) == 1 else np.linspace(0.75, 0.1, len(budgets))
+    return {name: to_hex(heat(shade)) for name, shade in zip(budgets, shades, strict=True)}
 
 
 def _panel(
-    place: Axes,
+    ax: Axes,
     names: Sequence[str],
     lines: Sequence[tuple[RunResult, Profile]],
     colours: Mapping[str, str],
     letters: int,
 ) -> None:
-    place.set_title(textwrap.fill(_title(names), letters), size=SMALL, loc="left")
+    ax.set_title(textwrap.fill(_title(names), letters), size=SMALL, loc="left")
     several = len({cell["budget"] for cell, _ in lines}) < len(lines)
     for cell, (mean, low, high, resident) in lines:
         colour, layers = colours[cell["budget"]], np.arange(len(mean))
-        place.plot(layers, mean, drawstyle="steps-mid", color=colour, lw=0.8 if several else 1.3)
+        ax.plot(layers, mean, drawstyle="steps-mid", color=colour, lw=0.8 if several else 1.3)
         if not several:
-            place.fill_between(layers, low, high, step="mid", color=colour, alpha=0.18, lw=0)
+            ax.fill_between(layers, low, high, step="mid", color=colour, alpha=0.18, lw=0)
         if np.abs(mean - resident).max() >= ALIKE:
-            place.plot(layers, resident, drawstyle="steps-mid", color=colour, lw=1, ls="--")
-    rule(place)
+            ax.plot(layers, resident, drawstyle="steps-mid", color=colour, lw=1, ls="--")
+    rule(ax)
 
 
 def _legend(budgets: Sequence[str], colours: Mapping[str, str], plain: bool) -> list[Line2D]:
-    entries = [Line2D([], [], color=colours[name], label=_told(name), lw=1.6) for name in budgets]
-    entries.append(Line2D([], [], color=GREY, ls="--", lw=1, label="KV cache, where it differs"))
+    entries = [
+        Line2D([], [], color=colours[name], label=_budget_label(name), lw=1.6) for name in budgets
+    ]
+    entries.append(Line2D([], [], color=GREY, ls="--", lw=1, label="KV cache, if different"))
     if plain:
         entries.append(Line2D([], [], color=BLACK, ls=":", lw=0.7, label="vanilla"))
     return entries
 
 
-def _told(budget: str) -> str:
+def _budget_label(budget: str) -> str:
     return "no budget" if budget == "none" else f"budget {budget.removeprefix('t')}"

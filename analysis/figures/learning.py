@@ -1,8 +1,8 @@
-"""The figure of a training's curve: what each question type scored when, and where stages begin.
+"""Figure of a training curve: validation accuracy of each question type over time, and stages.
 
     python -m analysis.figures.learning outputs/train_pocket/curve.csv curve.png
 
-Knows nothing about models: the figure is a function of the curve's lines.
+Knows nothing about models: reads only the file of the curve.
 """
 
 import sys
@@ -18,15 +18,15 @@ from analysis.figures.style import BLACK, COLOURS, DOUBLE, GREY, SMALL, STYLE, s
 
 
 def learning(curve: Path | str, path: Path | str) -> Path:
-    """Validation accuracy by question type against minutes, and the mean of all types.
+    """Draw validation accuracy by question type against minutes, and the mean of all types.
 
     Args:
-        curve: What ``mustdrop.pocket.training.curve`` wrote.
-        path: Where to; the ending says the format.
+        curve: File written by ``mustdrop.pocket.training.curve``.
+        path: Output file; its suffix sets the format.
 
     Raises:
-        FileNotFoundError: If there is no curve.
-        ValueError: If it holds no validation.
+        FileNotFoundError: If the file is missing.
+        ValueError: If the curve has no validation.
     """
     lines = pd.read_csv(curve)
     lines["minutes"] = lines["seconds"] / 60
@@ -34,32 +34,32 @@ def learning(curve: Path | str, path: Path | str) -> Path:
     kinds = columns[columns.index("right") + 1 : columns.index("minutes")]
     scored = lines.dropna(subset=kinds, how="all")
     if scored.empty:
-        raise ValueError(f"{curve} holds no validation yet")
+        raise ValueError(f"{curve} has no validation yet")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(DOUBLE, 3.2), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots()
-        for place, kind in enumerate(kinds):
-            style = "-" if place < len(COLOURS) else ":"
-            colour = COLOURS[place % len(COLOURS)]
+        for number, kind in enumerate(kinds):
+            style = "-" if number < len(COLOURS) else ":"
+            colour = COLOURS[number % len(COLOURS)]
             axes.plot(
                 scored["minutes"], 100 * scored[kind], style, color=colour, lw=1.1, label=kind
             )
         mean = 100 * scored[kinds].mean(axis=1)
         axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
         begins = 0.0
-        for place, stage in enumerate(lines["stage"].unique().tolist()):
+        for number, stage in enumerate(lines["stage"].unique().tolist()):
             axes.axvline(begins, color=GREY, lw=0.6)
-            axes.annotate(stage, (begins, 101 + 4.5 * (place % 2)), fontsize=SMALL, color=GREY)
+            axes.annotate(stage, (begins, 101 + 4.5 * (number % 2)), fontsize=SMALL, color=GREY)
             begins = lines.loc[lines["stage"] == stage, "minutes"].max()
         axes.set(ylim=(0, 110), xlim=(0, None), xlabel="minutes of training")
-        axes.set_ylabel("answers right, % (validation)")
+        axes.set_ylabel("correct answers, % (validation)")
         axes.legend(frameon=False, fontsize=SMALL, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, Path(path))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw the curve of the first argument into the second."""
+    """Draw the curve in the first file into the second file."""
     if len(arguments) != 2:
         print("usage: python -m analysis.figures.learning CURVE.csv PICTURE.png", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
-"""What each stage dropped, as a figure: picture, encoder, key tokens, prefill, KV cache.
+"""Figure of the patches that each stage dropped: picture, encoder, key tokens, prefill, KV cache.
 
-Drawn from a ledger alone, which says what slot carries what patch. The same inputs give the same
+Reads only a ledger, which records the patches that each slot carries. The same inputs give the same
 bytes. Knows nothing about models. After Figure 3 (a) of MustDrop, arXiv:2411.10803.
 """
 
@@ -37,26 +37,26 @@ from mustdrop.ledger import TokenLedger
 
 COLUMNS, WIDEST = 4, 2.2
 TITLE, LINE, FOOT, EDGE = 0.34, 0.16, 0.24, 0.03  # inches
-LETTERS = 15  # of the head, in an inch
+LETTERS = 15  # characters of the header per inch
 LEGEND = {
     "region": Patch(facecolor="none", edgecolor=BLACK, label="holds the answer"),
     "encoder": Patch(facecolor="none", edgecolor=BLUE, label="merged into one token"),
     "key": Patch(facecolor="none", edgecolor=GREEN, label="key token"),
     "drop": Patch(facecolor=VERMILION, alpha=0.75, label="dropped here"),
-    "gone": Patch(facecolor=GONE, edgecolor="0.6", label="gone"),
+    "gone": Patch(facecolor=GONE, edgecolor="0.6", label="dropped earlier"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One axes of the figure.
+    """One panel of the figure.
 
     Attributes:
-        stage: Whose work it shows.
-        title: What it shows, with the number of tokens.
-        picture: The image as this panel shows it.
-        outlines: Groups of patches with a line around each.
-        colour: Of the lines.
+        stage: Stage that the panel shows.
+        title: Title with the number of tokens.
+        picture: Image to draw.
+        outlines: Groups of patches to outline.
+        colour: Colour of the outlines.
     """
 
     stage: Literal["picture", "encoder", "key", "drop", "cache"]
@@ -79,32 +79,29 @@ def draw(
     region: Mask | None = None,
     grid: tuple[int, int] | None = None,
 ) -> Path:
-    """Draw the life of an image's patches into a file.
+    """Draw the fates of the patches of an image into a file.
 
     Args:
-        image: The image (crop, frame) that the patches tile.
-        ledger: The record of its prompt.
-        path: Where to; the ending says the format.
-        title: Such as the method and its budget.
-        question: What was asked.
-        answer: What the model said.
-        target: What it should have said; says whether the answer is right.
-        number: Which image of the prompt, from 0.
-        region: The patches that hold the answer, where that is known; outlined in every panel.
+        image: Image (or crop, frame) that the patches tile.
+        ledger: Ledger of the prompt.
+        path: Output file; its suffix sets the format.
+        title: First line, such as the method and its budget.
+        question: Question of the prompt.
+        answer: Answer of the model.
+        target: Expected answer; decides whether the answer is right.
+        number: Index of the image in the prompt.
+        region: Mask of the patches that hold the answer, outlined in every panel; None if unknown.
         grid: See :func:`analysis.records.fates.fates`.
-
-    Returns:
-        The path.
     """
     shown = panels(image, fates(ledger, number, grid))
     return save(figure(shown, _lines(title, question, answer, target), region), Path(path))
 
 
 def of_trace(source: Traced, number: int = 0) -> Figure:
-    """The life of the patches of a traced sample's picture.
+    """Draw the fates of the patches in the picture of a traced sample.
 
     Raises:
-        ValueError: If the trace holds no such picture.
+        ValueError: If the trace does not have this picture.
     """
     trace = source.trace
     shown = panels(trace.picture(number), fates(trace.ledger, number))
@@ -115,7 +112,7 @@ def of_trace(source: Traced, number: int = 0) -> Figure:
 
 
 def panels(image: Image.Image, life: Fates) -> list[Panel]:
-    """The picture, a panel for each stage that did something, the cache while decoding."""
+    """Panels of the picture, of each stage that changed the tokens, and of the KV cache."""
     picture = np.asarray(image.convert("RGB"), dtype=float) / 255
     patches = life.grid[0] * life.grid[1]
     out = [Panel("picture", f"picture\n{patches} patches", picture)]
@@ -144,7 +141,7 @@ def panels(image: Image.Image, life: Fates) -> list[Panel]:
         lost = shade(gone, drop.dropped, VERMILION, 0.62)
         out.append(Panel("drop", f"{when}\n{counts}", lost))
     cached = blend(picture, GONE, 0.85 * (1 - life.resident))
-    title = f"KV cache while decoding\n{life.resident_tokens:.4g} tokens a layer"
+    title = f"KV cache while decoding\n{life.resident_tokens:.4g} tokens per layer"
     out.append(Panel("cache", title, cached))
     return out
 
@@ -153,7 +150,7 @@ def panels(image: Image.Image, life: Fates) -> list[Panel]:
 def figure(
     shown: Sequence[Panel], lines: Sequence[tuple[str, str]], region: Mask | None = None
 ) -> Figure:
-    """Lay panels out, under lines of (text, colour)."""
+    """Arrange the panels below header lines of (text, colour)."""
     columns = 3 if len(shown) in (5, 6, 9) else min(len(shown), COLUMNS)
     rows = -(-len(shown) // columns)
     panel = min(DOUBLE / columns, WIDEST)
@@ -164,14 +161,14 @@ def figure(
     head = LINE * sum(text.count("\n") + 1 for text, _ in lines) + 0.08
     size = (wide, rows * (tall + TITLE) + head + FOOT)
     canvas = sheet(*size, layout=None)
-    for index, each in enumerate(shown):
+    for index, item in enumerate(shown):
         row, column = divmod(index, columns)
         top = head + row * (tall + TITLE) + TITLE
         left, bottom = column * panel + EDGE, size[1] - top - tall
         across = panel - 2 * EDGE
-        place = canvas.add_axes((left / wide, bottom / size[1], across / wide, tall / size[1]))
-        framed(place, each, region)
-        place.set_title(each.title, size=7, linespacing=1.15)
+        ax = canvas.add_axes((left / wide, bottom / size[1], across / wide, tall / size[1]))
+        framed(ax, item, region)
+        ax.set_title(item.title, size=7, linespacing=1.15)
     y = 1 - 0.05 / size[1]
     for number, (text, colour) in enumerate(lines):
         weight = "normal" if number else "bold"
@@ -186,11 +183,11 @@ def figure(
 
 
 def framed(
-    place: Axes, panel: Panel, region: Mask | None, light: float = 1.8, dark: float = 0.9
+    ax: Axes, panel: Panel, region: Mask | None, light: float = 1.8, dark: float = 0.9
 ) -> None:
-    """Fill an axes with a panel; dark lines stand on lighter ones, of these widths in points."""
+    """Draw a panel; outlines are dark lines over light ones, with these widths in points."""
     height, width = panel.picture.shape[:2]
-    place.imshow(panel.picture, interpolation="nearest", extent=(0, width, height, 0))
+    ax.imshow(panel.picture, interpolation="nearest", extent=(0, width, height, 0))
     for masks, colour in (
         ([] if region is None else [region], BLACK),
         (panel.outlines, panel.colour),
@@ -200,14 +197,14 @@ def framed(
             for mask in masks
             for edge in outline(mask)
         ]
-        place.add_collection(LineCollection(edges, colors="white", linewidths=light))
-        place.add_collection(LineCollection(edges, colors=colour, linewidths=dark))
-    place.spines[:].set_visible(False)
-    place.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+        ax.add_collection(LineCollection(edges, colors="white", linewidths=light))
+        ax.add_collection(LineCollection(edges, colors=colour, linewidths=dark))
+    ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
 def legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
-    """What the lines and colours of these panels mean."""
+    """Legend entries for the lines and colours of the panels."""
     stages = {panel.stage for panel in shown if panel.stage != "encoder" or panel.outlines}
     stages |= {"region"} if region else set()
     stages |= {"gone"} if len(shown) > 2 else set()
@@ -215,25 +212,25 @@ def legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
 
 
 def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
-    """The head of the figure, as (text, colour)."""
+    """Header lines of the figure, as (text, colour)."""
     lines = [(text, BLACK) for text in (title, question) if text]
     if answer or target:
         right = answer.strip().lower() == target.strip().lower()
-        said = f"answer: “{answer}”"
+        line = f"answer: “{answer}”"
         if target:
-            said += ", right" if right else f", expected “{target}”"
+            line += ", right" if right else f", expected “{target}”"
         colour = BLACK if not target else GREEN if right else ORANGE
-        lines.append((said, colour))
+        lines.append((line, colour))
     return lines or [("", BLACK)]
 
 
 def _encoder(life: Fates) -> str:
-    gone = int((~life.arrived).sum())
-    told = []
+    dropped = int((~life.arrived).sum())
+    parts = []
     if life.merged:
         sizes = {len(group) for group in life.merged}
-        what = f"{sizes.pop()} patches" if len(sizes) == 1 else "several patches"
-        told.append(f"{len(life.merged)} merge {what}")
-    if gone:
-        told.append(f"{gone} patches dropped")
-    return ", ".join(told)
+        patches = f"{sizes.pop()} patches" if len(sizes) == 1 else "several patches"
+        parts.append(f"{len(life.merged)} tokens from {patches} each")
+    if dropped:
+        parts.append(f"{dropped} patches dropped")
+    return ", ".join(parts)

@@ -1,13 +1,14 @@
-"""One colour and one mark for each method, the same in every figure, on the page and in the docs.
+"""Colour and marker of each method, the same in every figure, on the report page and in the docs.
 
-Keyed by the name of a method, so that a method looks the same whatever stands beside it. Methods of
-one family share a hue, in shades of their own. Controls and bounds are grey. All are dark enough to
-write a name in, on white.
+A look depends only on the name of the method, not on the other methods in a figure. Methods of one
+family have the same hue in different shades. Controls and bounds are grey. All colours are dark
+enough for text on white.
 
-A method that is not listed gets a muted colour and a mark from a hash of its name: the same in
-every figure, and never those of a listed one. Knows nothing about what is drawn, nor matplotlib.
+A method that is not listed gets a muted colour and a marker from a hash of its name: the same in
+every figure, and a colour that no listed method has. Knows nothing about drawing or matplotlib.
 
-The hues are Okabe and Ito's, which colour-blind readers tell apart, with brown and indigo added.
+The hues are those of Okabe and Ito, which colour-blind readers can distinguish, with brown and
+indigo added.
 """
 
 from colorsys import hls_to_rgb
@@ -18,12 +19,12 @@ from typing import Final
 
 @dataclass(frozen=True)
 class MethodLook:
-    """How a method is drawn.
+    """Look of a method in figures.
 
     Attributes:
         color: Colour, as ``#rrggbb``.
-        marker: Mark, by matplotlib's letter; one of ``MARKS``.
-        grey: Whether it is a control or a bound, drawn with a broken line.
+        marker: Marker code of matplotlib; one of ``MARKS``.
+        grey: Whether the method is a control or a bound, which gets a dashed line.
     """
 
     color: str
@@ -31,7 +32,7 @@ class MethodLook:
     grey: bool = False
 
 
-# Marks that can be filled, since a hollow one says that a budget was missed.
+# Only markers that can be filled: a hollow marker means that a budget was missed.
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "d", "8", "H")
 
 FAMILIES: Final[dict[str, dict[str, MethodLook]]] = {
@@ -82,17 +83,17 @@ KNOWN: Final = {name: look for family in FAMILIES.values() for name, look in fam
 
 
 def look_of(method: str) -> MethodLook:
-    """How a method is drawn; of a method with a control on the image, that of the method.
+    """Look of a method; a control on the image does not change it.
 
     Args:
-        method: Its name, such as ``fastv`` or ``fastv, wrong image``.
+        method: Name of the method, such as ``fastv`` or ``fastv, wrong image``.
     """
     name = method.split(",")[0]
     return KNOWN.get(name) or _unlisted(name)
 
 
 def _unlisted(name: str) -> MethodLook:
-    """A muted colour, of which no listed method has any, and a mark."""
+    """Muted colour, which no listed method has, and a marker."""
     digest = sha256(name.encode()).digest()
     hue = int.from_bytes(digest[:2], "big") / 65536
     parts = hls_to_rgb(hue, 0.32 + 0.1 * digest[2] / 255, 0.35)

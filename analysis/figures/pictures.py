@@ -1,4 +1,4 @@
-"""Pictures and masks of patches: shading patches, averaging them, the lines around them.
+"""Pictures and masks of patches: shade, average and outline patches.
 
 Knows nothing about ledgers or figures.
 """
@@ -14,9 +14,9 @@ Mask = Bool[np.ndarray, "rows columns"]
 
 
 def outline(mask: Mask) -> Float[np.ndarray, "edges ends xy"]:
-    """The sides of patches between the mask and what is not in it.
+    """Edges between patches in the mask and patches outside it.
 
-    In patches from the upper left corner, each as its two ends.
+    Each edge is given by its two ends, in patches from the upper left corner.
     """
     framed = np.pad(mask, 1)
     y, x = np.nonzero(framed[:-1, 1:-1] != framed[1:, 1:-1])
@@ -27,28 +27,28 @@ def outline(mask: Mask) -> Float[np.ndarray, "edges ends xy"]:
 
 
 def mask_of(patches: Sequence[int], grid: tuple[int, int]) -> Mask:
-    """The mask of some patches, by raster index."""
+    """Mask of the patches with these raster indices."""
     mask: Mask = np.zeros(grid[0] * grid[1], dtype=bool)
     mask[list(patches)] = True
     return mask.reshape(grid)
 
 
 def averaged(picture: Picture, groups: Sequence[Mask]) -> Picture:
-    """Each group of patches in its own mean colour: what is left to see of it."""
+    """Blend each group of patches with its mean colour, to show what merging leaves."""
     out = picture.copy()
     for group in groups:
-        where = spread(group, picture)
-        out[where] = 0.35 * picture[where] + 0.65 * picture[where].mean(0)
+        pixels = spread(group, picture)
+        out[pixels] = 0.35 * picture[pixels] + 0.65 * picture[pixels].mean(0)
     return out
 
 
 def shade(picture: Picture, mask: Mask, colour: str, share: float) -> Picture:
-    """Lay a colour over the patches of a mask."""
+    """Blend a colour over the patches of a mask."""
     return blend(picture, colour, share * mask)
 
 
 def blend(picture: Picture, colour: str, share: Float[np.ndarray, "rows columns"]) -> Picture:
-    """Lay a colour over the picture's greys, per patch with this share."""
+    """Blend a colour over the grey values of each patch with a share above 0."""
     over = np.array(to_rgb(colour))
     grey = picture @ np.array([0.299, 0.587, 0.114])
     share = spread(share, picture)[..., None]
@@ -57,7 +57,7 @@ def blend(picture: Picture, colour: str, share: Float[np.ndarray, "rows columns"
 
 
 def spread(values: np.ndarray, picture: Picture) -> np.ndarray:
-    """A number per patch to a number per pixel."""
+    """Repeat the value of each patch for its pixels."""
     rows, columns = (
         np.arange(n) * m // n for n, m in zip(picture.shape[:2], values.shape, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What runs score and what they cost, as points; and methods by the stages that drop.
+"""Score and cost of runs as points, and families of methods by the stages that drop.
 
 Knows nothing about how points are drawn.
 """
@@ -26,15 +26,15 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Point:
-    """One run.
+    """Score and cost of one run.
 
     Attributes:
-        x: Its cost.
-        y: Its score, in percent if it is a share, with the ends of its 95 % interval.
-        low: Of the interval.
-        high: Of the interval.
-        met: Whether its budget was met within 1 %, or there was none.
-        asked: Whether there was a budget.
+        x: Cost.
+        y: Mean score; in percent if all scores lie in [0, 1].
+        low: Lower end of the 95 % interval.
+        high: Upper end of the 95 % interval.
+        met: Whether the run met its budget within 1 % or had no budget.
+        asked: Whether the run had a budget.
     """
 
     x: float
@@ -46,51 +46,53 @@ class Point:
 
 
 def points(cells: Sequence[RunResult], against: Cost) -> dict[str, list[Point]]:
-    """Each method's runs by cost; a control on the image makes another line.
+    """Points of each method, sorted by cost; a control on the image counts as another method.
 
     Args:
         cells: Runs of one experiment, model and benchmark.
-        against: What is spent.
+        against: Kind of cost.
 
     Raises:
-        ValueError: If none has a score, or latencies were taken on several setups.
+        ValueError: If no run has a score, or latencies were measured on several setups.
     """
     ran = [cell for cell in cells if cell.metric is not None and cell.executed > 0]
     if not ran:
         raise ValueError("no run has an accuracy to draw")
     if against == "latency":
-        _one_setup(ran)
+        _check_setup(ran)
     share = all(cell.samples["score"].between(0, 1).all() for cell in ran)
     scale = 100.0 if share else 1.0
     lines: dict[str, list[Point]] = {}
     for cell in ran:
-        found = mean_interval(cell.samples["score"], cell.samples["image"])
+        mean = mean_interval(cell.samples["score"], cell.samples["image"])
         met = cell.budget is None or agree(cell.executed, cell.budget)
-        ends = (scale * found.value, scale * found.low, scale * found.high)
+        values = (scale * mean.value, scale * mean.low, scale * mean.high)
         lines.setdefault(name_of(cell), []).append(
-            Point(_cost(cell, against), *ends, met, cell.budget is not None)
+            Point(_cost(cell, against), *values, met, cell.budget is not None)
         )
     return {name: sorted(line, key=lambda point: point.x) for name, line in lines.items()}
 
 
 def families(cells: Sequence[RunResult]) -> dict[str, list[str]]:
-    """Methods by the stages that drop: the encoder, the input, the prefill, several."""
+    """Group methods by the stages that drop; the keys are those of ``FAMILIES``."""
     family = {name_of(cell): _family(cell) for cell in cells if cell.metric is not None}
     family.pop("vanilla", None)
-    found = {each: [name for name, own in family.items() if own == each] for each in FAMILIES}
-    return {each: names for each, names in found.items() if names}
+    members = {
+        title: [name for name, group in family.items() if group == title] for title in FAMILIES
+    }
+    return {title: names for title, names in members.items() if names}
 
 
 def name_of(cell: RunResult) -> str:
-    """A line's name: its method, and the control on the image where there is one."""
+    """Name of a line: the method, with the control on the image if there is one."""
     return f"{cell['method']}, {cell.image} image" if cell.image else str(cell["method"])
 
 
 def _family(cell: RunResult) -> str:
-    stages = [told for stage, told in STAGES.items() if cell["config"].get(stage)]
+    stages = [name for stage, name in STAGES.items() if cell["config"].get(stage)]
     if stages == ["prefill"]:
         entering = np.array(cell.samples["vision_tokens"].tolist())
-        if (entering[:, :1] == entering).all():  # nothing left after any layer
+        if (entering[:, :1] == entering).all():  # no token is dropped after a layer
             return "input of the language model"
     return stages[0] if len(stages) == 1 else "several stages" if stages else "no stage"
 
@@ -103,13 +105,13 @@ def _cost(cell: RunResult, against: Cost) -> float:
     return float(np.median(cell.samples["seconds"].to_numpy(dtype=float)))
 
 
-def _one_setup(cells: Sequence[RunResult]) -> None:
-    """Timings of two machines, or of two states of the code, are not held against each other."""
+def _check_setup(cells: Sequence[RunResult]) -> None:
+    """Refuse to compare timings from different machines or code versions."""
     setups = sorted({cell.setup for cell in cells})
     if len(setups) > 1:
         raise ValueError(
-            f"latency was measured on {len(setups)} setups, which do not compare: "
+            f"latency was measured on {len(setups)} setups, which cannot be compared: "
             + " | ".join(setups)
         )
     if any(cell.samples["seconds"].isna().any() for cell in cells):
-        raise ValueError("latency is not on record for every sample")
+        raise ValueError("latency is not recorded for every sample")

@@ -1,8 +1,8 @@
-"""The stages of a run as one diagram: encoder, prefill, decoding, and the tokens left in each.
+"""Diagram of the stages of a run: encoder, prefill and decoding, and the tokens left in each.
 
-The height of the band is the number of vision tokens: of one traced sample, with what was left of
-the picture above it, or the mean over the samples of a run. Knows nothing about methods: a stage
-that did nothing is not drawn. After Figure 2 of MustDrop, arXiv:2411.10803.
+The height of the band is the number of vision tokens of one traced sample, with pictures of the
+remaining patches above it, or the mean over the samples of a run. Knows nothing about methods: a
+stage that changed nothing is not drawn. After Figure 2 of MustDrop, arXiv:2411.10803.
 """
 
 import textwrap
@@ -20,7 +20,7 @@ from analysis.figures.traced import Traced, named
 from analysis.records.cells import RunResult
 from analysis.records.fates import fates
 
-# inches, from the top; the cache is drawn in the scale of the band
+# heights in inches, from the top; the cache is drawn in the scale of the band
 HEAD, LINE = 0.22, 0.13
 TITLES, THUMBNAIL, TIES = 0.28, 1.12, 0.3
 BAND, NAMES, CACHE, FOOT = 1.15, 0.46, 0.45, 0.24
@@ -29,15 +29,15 @@ SHOWN = 8  # pictures above the band
 
 @styled
 def draw(source: Traced | RunResult) -> Figure:
-    """The diagram of a traced sample, or of a run's mean.
+    """Draw the diagram of a traced sample, or of the mean of a run.
 
     Args:
-        source: A sample with its trace; or a run, which has no pictures.
+        source: Sample with its trace, or a run; a run has no pictures.
     """
     if isinstance(source, RunResult):
         flow, shown, ends, region = of_cell(source), [], [], None
         head = f"{named(source)} · mean of {source['n']} samples"
-        rules = "what left in the encoder is shown as leaving before layer 0"
+        rules = "drops in the encoder are shown before layer 0"
     else:
         flow, region = of_ledger(source.trace.ledger), source.trace.region
         shown, ends = _pictures(source)
@@ -51,18 +51,20 @@ def draw(source: Traced | RunResult) -> Figure:
     tall = above + BAND + NAMES + cache + (FOOT if shown else 0.05)
     figure = sheet(DOUBLE, tall, layout=None)
 
-    def place(left: float, top: float, width: float, height: float) -> Axes:
+    def add_axes(left: float, top: float, width: float, height: float) -> Axes:
         return figure.add_axes((left, 1 - (top + height) / tall, width, height / tall))
 
     figure.text(0.015, 1 - 0.04 / tall, "\n".join(lines), va="top", size=7.5, weight="bold")
-    band = place(0.015, above, 0.97, BAND)
+    band = add_axes(0.015, above, 0.97, BAND)
     band.patch.set_visible(False)
     draw_band(band, flow, rules)
-    draw_cache(place(0.015, above + BAND + NAMES, 0.97, cache), flow, flow.patches * cache / BAND)
+    draw_cache(
+        add_axes(0.015, above + BAND + NAMES, 0.97, cache), flow, flow.patches * cache / BAND
+    )
     wide = 0.97 / max(len(shown), 1)
     for number, (panel, end) in enumerate(zip(shown, ends, strict=True)):
         left = 0.015 + wide * (number + 0.5) - size / DOUBLE / 2
-        thumbnail = place(left, header + TITLES, size / DOUBLE, size)
+        thumbnail = add_axes(left, header + TITLES, size / DOUBLE, size)
         framed(thumbnail, panel, region, light=1.3, dark=0.65)
         thumbnail.set_title(_short(panel), size=SMALL, pad=2, linespacing=1.15)
         _tie(figure, thumbnail, band, _event(flow, end))
@@ -75,12 +77,12 @@ def draw(source: Traced | RunResult) -> Figure:
 
 
 def _pictures(source: Traced) -> tuple[list[Panel], list[float]]:
-    """What to show above the band, and where on it: layers; below -1 in the encoder."""
+    """Panels above the band, and the layer each belongs to; below -1 is the encoder."""
     trace = source.trace
     if not trace.pictures:
         return [], []
-    taken = 3 + bool(trace.ledger.protected.any())
-    life = fates(trace.ledger, most_drops=SHOWN - taken)
+    others = 3 + bool(trace.ledger.protected.any())
+    life = fates(trace.ledger, most_drops=SHOWN - others)
     shown = panels(trace.picture(), life)
     ends = []
     drops = iter(life.drops)
@@ -99,18 +101,18 @@ def _pictures(source: Traced) -> tuple[list[Panel], list[float]]:
 
 
 def _rules(source: Traced) -> str:
-    """The rule of the filter, where the run had thresholds."""
+    """Rule of the filter with its thresholds; empty without thresholds."""
     trace = source.trace
     tests = []
     if not isnan(trace.gamma):
         tests.append(f"share ≤ γ = {trace.gamma:.3g}")
     if not isnan(trace.alpha):
-        tests.append(f"most from a word < α = {trace.alpha:.3g}")
-    return f"a token leaves if {' and '.join(tests)}" if tests else ""
+        tests.append(f"largest from a word < α = {trace.alpha:.3g}")
+    return f"dropped if {' and '.join(tests)}" if tests else ""
 
 
 def _event(flow: Flow, end: float) -> tuple[float, float]:
-    """Where on the band a picture belongs: x, and the tokens there."""
+    """Point on the band that a picture belongs to: x, and the number of tokens there."""
     depth = len(flow.entering)
     if end == -3:
         return 0.008, flow.patches
@@ -128,7 +130,7 @@ def _event(flow: Flow, end: float) -> tuple[float, float]:
 
 
 def _tie(figure: Figure, thumbnail: Axes, band: Axes, point: tuple[float, float]) -> None:
-    """A line from a picture to where on the band it belongs."""
+    """Draw a line from a picture to its point on the band."""
     tie = ConnectionPatch(
         (0.5, -0.01),
         point,
@@ -139,13 +141,13 @@ def _tie(figure: Figure, thumbnail: Axes, band: Axes, point: tuple[float, float]
         color=GREY,
         lw=0.5,
     )
-    tie.set_zorder(-1)  # numbers stand over lines
+    tie.set_zorder(-1)  # below the numbers
     figure.add_artist(tie)
     band.plot(*point, "o", ms=2.5, color=BLACK, zorder=5, clip_on=False)
 
 
 def _short(panel: Panel) -> str:
-    """A panel's title, short enough for a small picture."""
+    """Title of a panel, short enough for a small picture."""
     first, second = panel.title.split("\n")
     number = second.split()[0]
     if panel.stage == "encoder":
@@ -155,5 +157,5 @@ def _short(panel: Panel) -> str:
     if panel.stage == "drop":
         return f"{first}\n{second.split()[-2]} tokens"
     if panel.stage == "cache":
-        return f"KV cache\n{number} a layer"
+        return f"KV cache\n{number} per layer"
     return panel.title

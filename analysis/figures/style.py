@@ -1,6 +1,6 @@
-"""How figures look: print sizes, colours that colour-blind readers tell apart, stable files.
+"""Style of figures: print sizes, colours for colour-blind readers, reproducible files.
 
-Knows nothing about what is drawn. The colours of methods are those of :mod:`.palette`.
+Knows nothing about what is drawn. Methods have the colours of :mod:`.palette`.
 """
 
 from pathlib import Path
@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 
 from analysis.figures.palette import look_of
 
-SINGLE, DOUBLE = 3.25, 6.75  # inches: one column of a two-column paper, and both
-SMALL = 6.5  # points, the least that is used: readable in print at these widths
+SINGLE, DOUBLE = 3.25, 6.75  # inches: one and both columns of a two-column paper
+SMALL = 6.5  # points: smallest font size, readable in print at these widths
 
-# Okabe and Ito's palette, without the yellow that white paper swallows.
+# Okabe and Ito's palette without yellow, which is hard to see on white.
 BLACK, GREY, GONE = "#1a1a1a", "#666666", "#d4d4d4"
 BLUE, ORANGE, GREEN = "#0072b2", "#c97b00", "#008f68"
 VERMILION, PURPLE, SKY = "#d55e00", "#b0588f", "#3f9fd4"
-COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # of anything but methods
-HEAT = "cividis"  # even in lightness, and the same to colour-blind readers
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)  # for lines that are not methods
+HEAT = "cividis"  # uniform in lightness, and suitable for colour-blind readers
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -48,37 +48,37 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "svg.hashsalt": "mustdrop",
-    "pdf.fonttype": 42,  # TrueType: text stays text, as publishers ask
+    "pdf.fonttype": 42,  # TrueType: publishers want text as text
     "savefig.dpi": 300,
 }
-# A function under it draws in this style, whatever the caller's is.
+# Decorator: a function draws in this style, whatever style the caller has set.
 styled = matplotlib.rc_context(STYLE)
 
 
 def sheet(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """An empty figure of this many inches; no window, no global state."""
+    """Make an empty figure; sizes are in inches. It needs no window and no global state."""
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
-def rule(place: Axes) -> None:
-    """Faint lines to read heights by."""
-    place.grid(axis="y", color="0.92", lw=0.6)
+def rule(ax: Axes) -> None:
+    """Draw faint horizontal grid lines."""
+    ax.grid(axis="y", color="0.92", lw=0.6)
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour, mark and line of a method, as matplotlib takes them; see :mod:`.palette`."""
-    found = look_of(method)
-    broken = "--" if found.grey and method != "vanilla" else "-"
-    linestyle = ":" if "," in method else broken  # a control on the image
-    return {"color": found.color, "marker": found.marker, "linestyle": linestyle}
+    """Colour, marker and line style of a method as matplotlib arguments; see :mod:`.palette`."""
+    style = look_of(method)
+    plain = "--" if style.grey and method != "vanilla" else "-"
+    linestyle = ":" if "," in method else plain  # the comma marks a control on the image
+    return {"color": style.color, "marker": style.marker, "linestyle": linestyle}
 
 
 @styled
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure without date and version, so that equal figures are equal files."""
+    """Write a figure without date and version, so that equal figures give equal files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
-    figure.savefig(path, metadata=dated.get(path.suffix))
+    metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {"Software": None}}
+    figure.savefig(path, metadata=metadata.get(path.suffix))
     return path

@@ -1,4 +1,4 @@
-"""Traced samples: one run's trace of one sample, with what was asked and answered.
+"""Traced samples: the trace of one sample in one run, with its question and answer.
 
 Knows nothing about figures.
 """
@@ -17,13 +17,13 @@ from mustdrop.runs.trace import Trace
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """One sample of one run.
+    """Traced sample of a run.
 
     Attributes:
-        cell: The run.
-        task: Of the sample.
-        doc_id: Of the sample.
-        trace: What was kept of it.
+        cell: Run.
+        task: Task of the sample.
+        doc_id: Document id of the sample.
+        trace: Trace of the sample.
     """
 
     cell: RunResult
@@ -32,12 +32,12 @@ class Traced:
     trace: Trace
 
     def __getitem__(self, name: str) -> Any:
-        """A column of the run's samples: question, answer, target, score."""
+        """Value of the sample in a column such as question, answer, target or score."""
         return self.cell.samples.loc[(self.task, self.doc_id), name]
 
     @property
     def arm(self) -> str:
-        """The run in words."""
+        """Label of the run, see :func:`named`."""
         return named(self.cell)
 
     @property
@@ -46,29 +46,29 @@ class Traced:
 
     @property
     def verdict(self) -> str:
-        """What was answered, and whether that is right."""
-        said = f"“{self['answer']}”"
+        """Answer of the model, and whether it is right."""
+        answer = f"“{self['answer']}”"
         if self["score"] >= 1:
-            return f"{said}, right"
-        return f"{said}, expected “{self['target']}”"
+            return f"{answer}, right"
+        return f"{answer}, expected “{self['target']}”"
 
 
 def named(cell: RunResult) -> str:
-    """A run in words: its method, its budget, the control on its image."""
+    """Label of a run: its method, budget and control on the image."""
     control = f", {cell.image} image" if cell.image else ""
     at = "" if cell["budget"] == "none" else f" at {str(cell['budget']).removeprefix('t')}"
     return f"{cell['method']}{at}{control}"
 
 
 def traced(cell: RunResult, docs: Sequence[int] = ()) -> Iterator[Traced]:
-    """The samples of a run that were traced, in order, read one by one; torn traces are left out.
+    """Read the traced samples of a run one by one, in order; damaged traces are left out.
 
     Args:
-        cell: The run.
-        docs: Only these; by default all.
+        cell: Run.
+        docs: Document ids to read; by default all.
 
     Warns:
-        LeftOut: Of each trace that is torn.
+        LeftOut: For each damaged trace.
     """
     for task, doc in cell.samples.index if cell.metric is not None else ():
         if not docs or int(doc) in docs:
@@ -78,7 +78,7 @@ def traced(cell: RunResult, docs: Sequence[int] = ()) -> Iterator[Traced]:
 
 
 def alive(trace: Trace, layer: int, number: int = 0) -> Bool[np.ndarray, "rows columns"]:
-    """The patches of an image that some token carries into a layer."""
+    """Mask of the patches of an image that a token carries into a layer."""
     grid, slots, carries = trace.ledger.image_tokens(number)
-    there = np.isin(slots.numpy(), trace.ledger.alive[layer].numpy())
-    return np.asarray(carries.numpy()[there].any(0)).reshape(grid)
+    entering = np.isin(slots.numpy(), trace.ledger.alive[layer].numpy())
+    return np.asarray(carries.numpy()[entering].any(0)).reshape(grid)

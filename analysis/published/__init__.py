@@ -1,4 +1,4 @@
-"""What papers and their readers report, read and checked; nothing here was measured by us."""
+"""Read and check published numbers and claims; nothing here was measured by this project."""
 
 from analysis.published.bands import Band, band, bands
 from analysis.published.check import check

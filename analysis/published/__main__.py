@@ -1,7 +1,7 @@
-"""Published numbers, checked and summed up, or the paper's printed claims against its own tables.
+"""Check and summarise published numbers, or check the paper's claims against its own tables.
 
-python -m analysis.published                 # the schema, and where sources disagree most
-python -m analysis.published claims          # which printed numbers follow from the tables
+python -m analysis.published                 # check the schema, show where sources disagree most
+python -m analysis.published claims          # show which printed numbers follow from the tables
 """
 
 import argparse
@@ -20,27 +20,29 @@ from analysis.published.check import check
 from analysis.published.claims import VERDICTS, judged
 from analysis.published.numbers import NUMBERS
 
-SHOWN = 12  # of the widest bands
+SHOWN = 12  # number of widest bands in the table
 
 
 def show_numbers(numbers: pd.DataFrame, console: Console) -> None:
-    """Rows, sources, provenance, and the cells whose sources disagree most."""
-    console.print(f"{len(numbers)} numbers of {numbers['source'].nunique()} tables, schema kept")
-    told = numbers["provenance"].value_counts()
-    console.print("provenance: " + ", ".join(f"{count} {name}" for name, count in told.items()))
+    """Print numbers of rows, sources and provenances, and the cells with the widest bands."""
+    console.print(
+        f"{len(numbers)} numbers of {numbers['source'].nunique()} tables, schema is valid"
+    )
+    counts = numbers["provenance"].value_counts()
+    console.print("provenance: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     percent = [row for row in numbers.to_dict("records") if row["unit"] == "percent"]
-    # an average is over other benchmarks in every paper
-    found = [
+    # averages are left out: papers average over different benchmarks
+    disputed = [
         cell
         for cell in bands(percent)
         if cell["values"] > 1 and cell["benchmark"] != "paper-average"
     ]
     table = _table(
         ("model", "method", "tokens", "benchmark", "metric", "band", "values", "independent"),
-        f"Widest of {len(found)} cells with sources that differ, percent",
+        f"Widest bands of {len(disputed)} cells whose sources differ, percent",
     )
-    found.sort(key=lambda cell: cell["low"] - cell["high"])
-    for row in found[:SHOWN]:
+    disputed.sort(key=lambda cell: cell["low"] - cell["high"])
+    for row in disputed[:SHOWN]:
         name = " ".join(filter(None, (row["metric"], row["split"])))
         table.add_row(
             *(row["model"], row["method"], f"{row['tokens']:g}", row["benchmark"], name),
@@ -51,13 +53,13 @@ def show_numbers(numbers: pd.DataFrame, console: Console) -> None:
 
 
 def show_claims(claims: pd.DataFrame, console: Console) -> None:
-    """Every claim, those that do not follow as worded first."""
+    """Print every claim, starting with those that do not follow."""
     table = _table(("printed", "verdict", "the tables give", "claim", "where"))
     for verdict in reversed(VERDICTS):
         for row in claims.to_dict("records"):
             if row["verdict"] != verdict:
                 continue
-            given = "\n".join(f"{_numbers(got)}: {says}" for says, got in row["readings"])
+            given = "\n".join(f"{_numbers(values)}: {says}" for says, values in row["readings"])
             table.add_row(_numbers(row["printed"]), verdict, given, row["quote"], row["where"])
         table.add_section()
     console.print(table)
@@ -69,7 +71,7 @@ def show_claims(claims: pd.DataFrame, console: Console) -> None:
 
 
 def _counted(count: int, verdict: str) -> str:
-    """``1 follows``, ``29 follow``, ``2 do not follow``."""
+    """Count with its verb: ``1 follows``, ``29 follow``, ``2 do not follow``."""
     verb, _, rest = verdict.partition(" ")
     plural = {"follows": "follow", "does": "do"}[verb]
     return " ".join(filter(None, (str(count), verb if count == 1 else plural, rest)))
@@ -84,19 +86,21 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the numbers, or judge the claims."""
+    """Check the published numbers, or judge the printed claims."""
     parser = argparse.ArgumentParser(
         prog="python -m analysis.published",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", choices=("numbers", "claims"), default="numbers")
-    parser.add_argument("--file", type=Path, default=NUMBERS, help="another file of this schema")
+    parser.add_argument("subject", nargs="?", choices=("numbers", "claims"), default="numbers")
+    parser.add_argument(
+        "--file", type=Path, default=NUMBERS, help="file with the published numbers"
+    )
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 170)
     try:
         numbers = check(options.file)
-        if options.what == "claims":
+        if options.subject == "claims":
             show_claims(judged(numbers=numbers), console)
         else:
             show_numbers(numbers, console)

@@ -1,7 +1,7 @@
-"""What all sources together say of one cell: a band, its ends and who stands behind them.
+"""Band of published values for one cell: its ends, and the sources of the values.
 
-Papers copy from each other, so equal values count once, and a value counts as independent only
-where somebody says to have measured it. Knows nothing about runs.
+Papers copy from each other, so equal values count once, and a value counts as independent only if
+a source says that it measured it. Knows nothing about runs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,15 @@ CELL = ("model", "method", "tokens", "benchmark", "metric", "split")
 
 @dataclass(frozen=True)
 class Band:
-    """The published range of a cell.
+    """Range of the published values of a cell.
 
     Attributes:
-        low: Least value; NaN where nothing is published.
+        low: Smallest value; NaN if nothing is published.
         high: Largest value.
-        values: Distinct values; equal ones are taken as one measurement and its copies.
-        independent: Those of them that some source calls its own, a re-run or a user's report.
-        sources: Who says what: ``53.1 arXiv:2411.10803 Table 1 (own)``.
+        values: Number of distinct values; equal values count as copies of one measurement.
+        independent: Number of distinct values that a source calls its own, a re-run or a user's
+            report.
+        sources: Values with sources, such as ``53.1 arXiv:2411.10803 Table 1 (own)``.
     """
 
     low: float
@@ -34,12 +35,12 @@ class Band:
     sources: tuple[str, ...]
 
     def judge(self, value: float, low: float, high: float) -> str:
-        """How a measured value with its 95 % interval stands to the band.
+        """Compare a measured value and its 95 % interval with the band.
 
         Returns:
-            ``not published``; ``no independent source``, where nobody says to have measured it;
-            ``inside``, where the interval meets the band; ``outside``; ``no interval``, where there
-            is none and the value is not in the band.
+            ``not published``; ``no independent source`` if no source says that it measured the
+            value; ``inside`` if the interval overlaps the band; ``outside``; ``no interval`` if
+            there is no interval and the value is not in the band.
         """
         if not self.values:
             return "not published"
@@ -56,16 +57,16 @@ NOTHING = Band(nan, nan, 0, 0, ())
 
 
 def band(rows: Sequence[Row]) -> Band:
-    """The band of the rows of one cell."""
+    """Band of the rows of one cell."""
     if not rows:
         return NOTHING
-    told = sorted(rows, key=lambda row: (row["value"], row["line"]))
+    ordered = sorted(rows, key=lambda row: (row["value"], row["line"]))
     return Band(
-        told[0]["value"],
-        told[-1]["value"],
-        len({row["value"] for row in told}),
-        len({row["value"] for row in told if row["provenance"] in MEASURED}),
-        tuple(f"{row['value']:g} {row['source']} ({row['provenance']})" for row in told),
+        ordered[0]["value"],
+        ordered[-1]["value"],
+        len({row["value"] for row in ordered}),
+        len({row["value"] for row in ordered if row["provenance"] in MEASURED}),
+        tuple(f"{row['value']:g} {row['source']} ({row['provenance']})" for row in ordered),
     )
 
 
@@ -73,11 +74,11 @@ Index = Mapping[tuple[str, ...], Sequence[Row]]
 
 
 def index(numbers: Iterable[Row]) -> Index:
-    """Rows by model, method, benchmark, metric and split, for :func:`cell`."""
-    found: dict[tuple[str, ...], list[Row]] = {}
+    """Index rows by model, method, benchmark, metric and split, for :func:`cell`."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
     for row in numbers:
-        found.setdefault(tuple(row[name] for name in NAMED), []).append(row)
-    return found
+        groups.setdefault(tuple(row[name] for name in NAMED), []).append(row)
+    return groups
 
 
 def cell(
@@ -89,16 +90,17 @@ def cell(
     metric: str,
     split: str = "",
 ) -> list[Row]:
-    """The rows about one cell; a budget agrees by its count of tokens, vanilla has but one.
+    """Find the rows of one cell by its names and its number of tokens.
 
     Args:
-        numbers: Those of :func:`analysis.published.numbers.published`.
-        model: As sources spell it, as are all names here.
-        method: Of the cell.
-        tokens: What papers call the budget: nominal or averaged; None: any source's share.
-        benchmark: Of the cell.
-        metric: Of the cell.
-        split: Of the benchmark; empty: sources do not say.
+        numbers: Index of the rows of :func:`analysis.published.numbers.published`.
+        model: Name of the model in the spelling of the sources; so are the other names.
+        method: Name of the method; vanilla matches any number of tokens.
+        tokens: Number of tokens that papers call the budget, nominal or averaged; None for rows
+            that give a share instead.
+        benchmark: Name of the benchmark.
+        metric: Name of the metric.
+        split: Split of the benchmark; empty if sources do not name one.
     """
     rows = numbers.get((model, method, benchmark, metric, split), ())
     return [
@@ -110,7 +112,7 @@ def cell(
 
 
 def bands(numbers: Sequence[Row]) -> list[dict[str, Any]]:
-    """The band of every cell with a count of tokens: what it is, the fields of :class:`Band`."""
+    """Name and band of every cell with a count of tokens, as one mapping per cell."""
     groups: dict[tuple, list[Row]] = {}
     for row in numbers:
         if not isnan(row["tokens"]):

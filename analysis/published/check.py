@@ -1,6 +1,6 @@
-"""The published numbers against their schema: words that are allowed, ranges, no contradictions.
+"""Check the published numbers against their schema: allowed words, ranges, contradictions.
 
-Knows nothing about what the numbers mean; ``analysis/reference/README.md`` tells that.
+Knows nothing about the meaning of the numbers; ``analysis/reference/README.md`` explains it.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ WORDS = {
     },
     "provenance": {"own", "re-run", "copied", "user report", "unstated"},
 }
-# What is told in a unit; where a metric stands twice, sources differ.
+# Metrics of each unit; sources differ in the unit of a metric that is listed twice.
 UNITS = {
     "percent": (
         *("accuracy", "F1", "ANLS", "judge_accuracy", "retention"),
@@ -41,7 +41,7 @@ UNITS = {
     "GB": ("gpu_memory",),
     "TFLOPs": ("flops",),
 }
-# Highest value of a unit, and of single metrics; a relative accuracy may pass 100 a little.
+# Highest value of a unit, and of single metrics; a relative accuracy may exceed 100 slightly.
 HIGHEST = {
     "percent": 100.0, "points": 2800.0, "s": 1e5, "ms": 1e5, "MB": 1e5, "GB": 200.0, "TFLOPs": 1e3,
 }  # fmt: skip
@@ -52,20 +52,20 @@ HIGHEST_OF = {
 
 
 def check(path: Path = NUMBERS) -> pd.DataFrame:
-    """The published numbers, if they keep to their schema.
+    """Read the published numbers and check their schema.
 
     Raises:
-        ValueError: If not: every line that breaks it, and how.
+        ValueError: If lines break the schema; the message lists every such line with the fault.
     """
     frame = published(path)
-    found = [*_rows(frame), *_twice(frame)]
-    if found:
-        told = "\n".join(f"line {line}: {text}" for line, text in sorted(found))
-        raise ValueError(f"{path} breaks its schema:\n{told}")
+    faults = [*_check_rows(frame), *_check_repeats(frame)]
+    if faults:
+        lines = "\n".join(f"line {line}: {text}" for line, text in sorted(faults))
+        raise ValueError(f"{path} breaks its schema:\n{lines}")
     return frame
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+def _check_rows(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
     for row in frame.to_dict("records"):
         line, metric, unit, value = (row[name] for name in ("line", "metric", "unit", "value"))
         for name, allowed in WORDS.items():
@@ -90,15 +90,15 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
             yield line, f"tokens must be in (0, {full}], got {row['tokens']:g}"
 
 
-def _twice(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Lines in which one source says two things of one cell."""
+def _check_repeats(frame: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Find lines in which a source repeats a cell, with the same or another value."""
     for _, rows in frame.groupby([*KEY, "source"], sort=False):
         if len(rows) > 1:
             first, *others = rows.to_dict("records")
             for row in others:
-                what = "again" if row["value"] == first["value"] else f"not {first['value']:g}"
+                relation = "as" if row["value"] == first["value"] else f"not {first['value']:g} as"
                 yield (
                     row["line"],
-                    f"{row['source']} tells {row['method']} on {row['benchmark']} a second time: "
-                    f"{row['value']:g}, {what} as in line {first['line']}",
+                    f"{row['source']} gives {row['method']} on {row['benchmark']} a second time: "
+                    f"{row['value']:g}, {relation} in line {first['line']}",
                 )

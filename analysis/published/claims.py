@@ -1,8 +1,8 @@
 """Printed claims of the MustDrop paper, recomputed from the cells of its own tables.
 
-A claim has one or more readings: the first is the claim as it is worded, the others what its
-authors may have computed. It follows if a reading gives the printed number to its last digit. Knows
-nothing about runs: whether a claim holds on ours is another question.
+A claim has one or more readings: the first is its literal meaning, the others are formulas that
+the authors may have used. A claim follows if a reading gives the printed number to its last digit.
+Knows nothing about runs: this does not show whether a claim holds on them.
 
 Source: arXiv:2411.10803; ``analysis/reference/printed_claims.yaml``.
 """
@@ -27,14 +27,14 @@ VERDICTS = ("follows", "follows in another reading", "does not follow")
 
 @dataclass(frozen=True)
 class PrintedClaim:
-    """What the paper prints.
+    """Claim that the paper prints.
 
     Attributes:
         id: Short name.
-        quote: Its words.
-        where: It stands.
-        printed: Its number or numbers, as printed.
-        readings: Of each, what it ``says``, a ``formula``, and the cells that it needs.
+        quote: Words of the paper.
+        where: Section or table of the paper.
+        printed: Number or numbers, as printed.
+        readings: Readings, each with a description (``says``), a ``formula`` and its cells.
     """
 
     id: str
@@ -45,10 +45,10 @@ class PrintedClaim:
 
 
 def printed_claims(path: Path = CLAIMS) -> list[PrintedClaim]:
-    """The claims of a file.
+    """Read the claims of a file.
 
     Raises:
-        ValueError: If one lacks a field, or has a formula that is not known.
+        ValueError: If a claim lacks a field, or has an unknown formula.
     """
     claims = []
     for row in yaml.safe_load(path.read_text()):
@@ -67,21 +67,21 @@ def printed_claims(path: Path = CLAIMS) -> list[PrintedClaim]:
 def judged(
     claims: Sequence[PrintedClaim] | None = None, numbers: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Whether each claim follows from the paper's tables.
+    """Judge whether each claim follows from the tables of the paper.
 
     Returns:
-        A row per claim: id, quote, where, printed; verdict, one of :data:`VERDICTS`; given, the
-        numbers of the claim as it is worded; reading, what the reading that fits says (as worded
-        where none does); and readings, each with its numbers.
+        One row per claim: id, quote, where, printed; verdict, one of :data:`VERDICTS`; given, the
+        numbers of the first reading; reading, the description of the reading that agrees (of the
+        first if none agrees); and readings, pairs of description and numbers.
 
     Raises:
-        ValueError: If a cell that a claim needs is not on record, or not once.
+        ValueError: If a claim names a cell that is missing or ambiguous.
     """
-    told = (published() if numbers is None else numbers).to_dict("records")
+    known = (published() if numbers is None else numbers).to_dict("records")
     rows = []
     for claim in printed_claims() if claims is None else claims:
-        given = [(reading["says"], evaluate(reading, told)) for reading in claim.readings]
-        fits = [place for place, (_, got) in enumerate(given) if agrees(claim.printed, got)]
+        given = [(reading["says"], evaluate(reading, known)) for reading in claim.readings]
+        fits = [index for index, (_, values) in enumerate(given) if agrees(claim.printed, values)]
         verdict = VERDICTS[2] if not fits else VERDICTS[0] if fits[0] == 0 else VERDICTS[1]
         rows.append(
             {
@@ -96,7 +96,7 @@ def judged(
 
 
 def evaluate(reading: Mapping[str, Any], numbers: Sequence[Row]) -> list[float]:
-    """The numbers that a reading of a claim gives."""
+    """Compute the numbers of one reading of a claim."""
     formula = reading["formula"]
     if formula in OF_CELLS:
         return [OF_CELLS[formula]([_value(cell, numbers) for cell in reading["cells"]])]
@@ -109,7 +109,7 @@ def evaluate(reading: Mapping[str, Any], numbers: Sequence[Row]) -> list[float]:
 
 
 def agrees(printed: Sequence[float], given: Sequence[float]) -> bool:
-    """Whether numbers are the printed ones to their last digit, ends of a rounding included."""
+    """Whether numbers round to the printed ones; both ends of a rounding interval count."""
     if len(printed) != len(given):
         return False
     return all(
@@ -119,20 +119,20 @@ def agrees(printed: Sequence[float], given: Sequence[float]) -> bool:
 
 
 def _digits(number: float) -> int:
-    """Decimals of a number as it was written: an int has none."""
+    """Number of decimals of a printed number; an int has none."""
     return 0 if isinstance(number, int) else len(repr(number).partition(".")[2])
 
 
 def _value(cell: Mapping[str, Any], numbers: Sequence[Row]) -> float:
-    """Of one cell; the metric ``tokens`` is the count that its row is told for."""
-    asked = dict(cell)
-    counted = asked.get("metric") == "tokens"
+    """Value of one cell; the metric ``tokens`` means the count of tokens of its row."""
+    criteria = dict(cell)
+    counted = criteria.get("metric") == "tokens"
     if counted:
-        del asked["metric"]
+        del criteria["metric"]
     values = {
         row["tokens" if counted else "value"]
         for row in numbers
-        if all(row[name] == value for name, value in asked.items())
+        if all(row[name] == value for name, value in criteria.items())
     }
     if len(values) != 1:
         raise ValueError(f"{cell} must name one published number, it names {len(values)}")
@@ -140,14 +140,14 @@ def _value(cell: Mapping[str, Any], numbers: Sequence[Row]) -> float:
 
 
 def _pairs(reading: Mapping[str, Any], rows: Sequence[Row]) -> list[tuple[float, float]]:
-    """The scores of two methods in every row and column that has both."""
-    at = ["benchmark", "metric"]
-    # an ablation's rows differ in their budget, and so does vanilla from all
+    """Scores of two methods in every cell that has both."""
+    key_columns = ["benchmark", "metric"]
+    # rows of an ablation differ in budget; vanilla has a budget that no other method has
     if "vanilla" not in (reading["of"], reading["over"]):
-        at.append("budget")
+        key_columns.append("budget")
     ours, theirs = (
         {
-            tuple(row[name] for name in at): row["value"]
+            tuple(row[name] for name in key_columns): row["value"]
             for row in rows
             if row["method"] == reading[name]
             and row["model"] == reading["model"]

@@ -1,7 +1,7 @@
-"""The sums behind printed claims: percent saved, gains, means, and costs of a count of tokens.
+"""Formulas of printed claims: percent saved, gains, means, and costs of a number of tokens.
 
-Costs are those of a Vicuna of 7 billion weights in float16, the paper's language model, of vision
-tokens alone. Knows nothing about claims and tables.
+Costs are those of vision tokens only, in Vicuna 7B with float16, the language model of the paper.
+Knows nothing about claims and tables.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ Values = Sequence[float]
 def macs_two_matrices(tokens_per_layer: Sequence[float], shape: DecoderShape) -> float:
     """Multiply-accumulates with an MLP of two matrices: sum of 4 n d^2 + 2 n^2 d + 2 n d m.
 
-    Llama's MLP has three, so that this is too few by n d m a layer.
+    The MLP of Llama has three, so the result is too small by n d m per layer.
 
     Source: FastV, arXiv:2403.06764, Sec. 4.1; PyramidDrop and DivPrune count the same.
     """
@@ -34,7 +34,7 @@ def _gained(values: Values) -> float:
 
 
 def _halves(values: Values) -> Values:
-    """The means of the first and of the second half."""
+    """Means of the first half and of the second half."""
     middle = len(values) // 2
     return fmean(values[:middle]), fmean(values[middle:])
 
@@ -43,7 +43,7 @@ def _even(values: Values) -> list[int]:
     return [int(values[0])] * LAYERS
 
 
-# From the values of a claim's cells, in their order.
+# Formulas of the values of a claim's cells, in the order of the cells.
 OF_CELLS: Mapping[str, Callable[[Values], float]] = {
     "saved": _saved,
     "gained": _gained,
@@ -61,7 +61,7 @@ OF_CELLS: Mapping[str, Callable[[Values], float]] = {
     "true_mb": lambda values: values[0] * 2 * LAYERS * SHAPE.kv * SHAPE.bytes_per_value / 1e6,
     "paper_mb": lambda values: values[0] * PAPER_MB_PER_TOKEN,
 }
-# From pairs of cells, a method's and its rival's, one a benchmark (and budget).
+# Formulas of score pairs: the method and its rival, one pair per benchmark (and budget).
 OF_PAIRS: Mapping[str, Callable[[Sequence[tuple[float, float]]], list[float]]] = {
     "relative_gains": lambda pairs: _ends([100 * (a - b) / b for a, b in pairs]),
     "gains_of_self": lambda pairs: _ends([100 * (a - b) / a for a, b in pairs]),

@@ -1,8 +1,8 @@
-"""Our names, metrics and scales against those of papers, and the band beside a measured cell.
+"""Match measured cells with published bands: names, metrics and scales of papers.
 
-Which of our metrics is which of theirs stands in ``analysis/reference/benchmarks.csv``, how models
-and methods are called in ``names.csv``. Measured and published never share a column. Knows nothing
-about runs: what is measured arrives as a table.
+``analysis/reference/benchmarks.csv`` maps metrics, ``names.csv`` maps models and methods. Measured
+and published numbers never share a column. Knows nothing about runs: measured numbers come as a
+table.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from analysis.published.numbers import PAPER, REFERENCE, published
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric of ours and what papers call it.
+    """Metric of this project and its counterpart in papers.
 
     Attributes:
-        benchmark: Ours.
-        metric: Ours, of a sample or of a record's ``metrics``.
-        factor: Ours times this is on their scale.
-        published: Their benchmark, metric and split; empty where there is none.
-        comparable: Whether the two are the same thing.
-        note: Protocol, or why they are not.
+        benchmark: Benchmark of this project.
+        metric: Metric of this project, of a sample or in the ``metrics`` of a record.
+        factor: Factor from the scale of this project to that of papers.
+        published: Benchmark, metric and split in papers; empty strings without a counterpart.
+        comparable: Whether both measure the same thing.
+        note: Protocol, or the reason why they are not comparable.
     """
 
     benchmark: str
@@ -40,7 +40,7 @@ class Measure:
 
 @cache
 def measures() -> tuple[Measure, ...]:
-    """The lines of ``analysis/reference/benchmarks.csv``."""
+    """Read ``analysis/reference/benchmarks.csv``."""
     frame = pd.read_csv(REFERENCE / "benchmarks.csv", dtype=str, keep_default_na=False)
     return tuple(
         Measure(
@@ -56,56 +56,56 @@ def measures() -> tuple[Measure, ...]:
 
 
 def told(benchmark: str) -> Measure | None:
-    """What the paper's tables show of a benchmark of ours; None for one that is not listed.
+    """Measure that the paper's tables show for a benchmark; None if the benchmark is not listed.
 
-    The first line of a benchmark counts: the paper's own metric.
+    It is the first line of the benchmark.
     """
-    return next((one for one in measures() if one.benchmark == benchmark), None)
+    return next((measure for measure in measures() if measure.benchmark == benchmark), None)
 
 
 def of(benchmark: str, metric: str) -> list[Measure]:
-    """What a metric of ours may be held against."""
-    return [one for one in measures() if (one.benchmark, one.metric) == (benchmark, metric)]
+    """Measures of a metric of this project, comparable or not."""
+    return [m for m in measures() if (m.benchmark, m.metric) == (benchmark, metric)]
 
 
 @cache
 def names(kind: str) -> Mapping[str, str]:
-    """Ours to theirs, for ``model`` or ``method``."""
+    """Map names of this project to published names, for the kind ``model`` or ``method``."""
     frame = pd.read_csv(REFERENCE / "names.csv", dtype=str, keep_default_na=False)
     rows = frame[frame["kind"] == kind]
     return dict(zip(rows["ours"], rows["published"], strict=True))
 
 
 def match_published(measured: pd.DataFrame, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Measured cells with what is published about the same model, method, budget and benchmark.
+    """Match measured cells with published numbers of the same model, method, budget, benchmark.
 
-    A budget agrees by its count of tokens; what papers call one is their own count, rarely an
-    executed average, so ``ours_executed`` stands beside it.
+    Budgets match by their number of tokens. The budget in a paper is the paper's own count and
+    rarely an executed average; ``ours_executed`` shows the executed average of the run.
 
     Args:
-        measured: A table of :func:`analysis.tables.summary`.
-        numbers: Of :func:`analysis.published.numbers.published`, by default.
+        measured: Table of :func:`analysis.tables.summary`.
+        numbers: Published numbers; by default :func:`analysis.published.numbers.published`.
 
     Returns:
-        A row per measured cell: what it is; ours, ours_low, ours_high (on the papers' scale),
-        ours_metric, ours_executed; paper, the MustDrop paper's number; published_metric;
+        One row per measured cell: its names; ours, ours_low, ours_high (on the scale of papers),
+        ours_metric, ours_executed; paper, the number of the MustDrop paper; published_metric;
         band_low, band_high, band_values, band_independent, band_sources, verdict.
     """
-    told = index((published() if numbers is None else numbers).to_dict("records"))
+    indexed = index((published() if numbers is None else numbers).to_dict("records"))
     rows = [row for row in measured.to_dict("records") if row["n"]]
-    return pd.DataFrame([_beside(row, told) for row in rows])
+    return pd.DataFrame([_matched(row, indexed) for row in rows])
 
 
-def _beside(row: Row, numbers: Index) -> dict[str, Any]:
-    found, paper, verdict = NOTHING, nan, "not published"
-    known = of(row["benchmark"], row["metric"])
-    scale = known[0].factor if known else (100.0 if 0 <= row["accuracy"] <= 1 else 1.0)
+def _matched(row: Row, numbers: Index) -> dict[str, Any]:
+    best, paper, verdict = NOTHING, nan, "not published"
+    candidates = of(row["benchmark"], row["metric"])
+    scale = candidates[0].factor if candidates else (100.0 if 0 <= row["accuracy"] <= 1 else 1.0)
     value, low, high = (row[name] * scale for name in ("accuracy", "low", "high"))
-    for one in known:
-        told, printed = about(row, one, numbers)
-        if told.values and (not found.values or one.comparable):
-            found, paper = told, printed
-            verdict = told.judge(value, low, high) if one.comparable else "not comparable"
+    for measure in candidates:
+        current, printed = about(row, measure, numbers)
+        if current.values and (not best.values or measure.comparable):
+            best, paper = current, printed
+            verdict = current.judge(value, low, high) if measure.comparable else "not comparable"
     return {
         **{name: row[name] for name in ("model", "benchmark", "method", "budget", "n")},
         "ours": value,
@@ -114,20 +114,20 @@ def _beside(row: Row, numbers: Index) -> dict[str, Any]:
         "ours_metric": row["metric"],
         "ours_executed": row["executed_average"],
         "paper": paper,
-        "published_metric": " ".join(known[0].published[1:]).strip() if known else "",
-        **{f"band_{name}": part for name, part in vars(found).items()},
+        "published_metric": " ".join(candidates[0].published[1:]).strip() if candidates else "",
+        **{f"band_{name}": part for name, part in vars(best).items()},
         "verdict": verdict,
     }
 
 
-def about(row: Row, one: Measure, numbers: Index) -> tuple[Band, float]:
-    """The band of a cell named in our words, and what the MustDrop paper has there."""
+def about(row: Row, measure: Measure, numbers: Index) -> tuple[Band, float]:
+    """Band of a cell in the names of this project, and the number of the MustDrop paper."""
     model, method = names("model").get(row["model"]), names("method").get(row["method"])
-    if model is None or method is None or not one.published[0]:
+    if model is None or method is None or not measure.published[0]:
         return NOTHING, nan
     budget = str(row["budget"]).removeprefix("t")
     tokens = float(budget) if budget.isdigit() else -1.0
-    return located(numbers, model, method, tokens, one.published)
+    return located(numbers, model, method, tokens, measure.published)
 
 
 def located(
@@ -137,6 +137,6 @@ def located(
     tokens: float | None,
     measure: tuple[str, str, str],
 ) -> tuple[Band, float]:
-    """The band of a cell named in their words, and what the MustDrop paper has there."""
+    """Band of a cell in the names of papers, and the number of the MustDrop paper."""
     rows = cell(numbers, model, method, tokens, *measure)
     return band(rows), next((row["value"] for row in rows if row["source"].startswith(PAPER)), nan)

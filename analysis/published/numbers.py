@@ -1,4 +1,4 @@
-"""Published numbers as they lie in ``analysis/reference/``: one number a line, each with a source.
+"""Read the published numbers of ``analysis/reference/``: one number with its source per line.
 
 Knows nothing about runs.
 """
@@ -22,28 +22,28 @@ KEY = ("method", "model", "budget", "benchmark", "split", "metric", "unit")
 
 
 def published(path: Path = NUMBERS) -> pd.DataFrame:
-    """All published numbers, a row each; ``analysis/reference/README.md`` tells the columns.
+    """Read all published numbers; ``analysis/reference/README.md`` describes the columns.
 
-    ``tokens`` (NaN where the source gives no count) and ``value`` are numbers, the rest is text,
-    empty where nothing is told. Added are ``line``, that of the file, and ``table``, the table of
-    the MustDrop paper that the number stands in.
+    ``tokens`` (NaN if the source gives no count) and ``value`` are numbers; the other columns are
+    text, empty if unknown. Two columns are added: ``line``, the line in the file, and ``table``,
+    the number of the table in the MustDrop paper, if it is from there.
 
     Raises:
-        ValueError: If a column is missing, or a count or a value is no number.
+        ValueError: If a column is missing, or a count or value is not a number.
     """
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(frame.columns) != list(COLUMNS):
         raise ValueError(f"{path} must have the columns {list(COLUMNS)}, got {list(frame.columns)}")
     rows = []
     for line, row in enumerate(frame.to_dict("records"), 2):
-        found = re.match(rf"{PAPER} Table (\d+)", row["source"])
-        told = {
+        match = re.match(rf"{PAPER} Table (\d+)", row["source"])
+        parsed = {
             "tokens": _number(row, "tokens", f"{path}, line {line}") if row["tokens"] else nan,
             "value": _number(row, "value", f"{path}, line {line}"),
             "line": line,
-            "table": int(found[1]) if found else None,
+            "table": int(match[1]) if match else None,
         }
-        rows.append({**row, **told})
+        rows.append({**row, **parsed})
     return pd.DataFrame(rows, columns=[*COLUMNS, "line", "table"])
 
 
@@ -55,12 +55,12 @@ def _number(row: Mapping[Any, Any], name: str, where: str) -> float:
 
 
 def paper_table(number: int, path: Path = NUMBERS) -> pd.DataFrame:
-    """A table of the MustDrop paper (arXiv:2411.10803): model, budget and method by benchmark.
+    """Table of the MustDrop paper (arXiv:2411.10803): model, budget and method by benchmark.
 
-    The columns are (``paper``, benchmark, metric), so that nothing measured can slip in unseen.
+    The columns are (``paper``, benchmark, metric), so that measured numbers cannot be mistaken.
 
     Raises:
-        ValueError: If no number of that table is on record.
+        ValueError: If there is no number of that table.
     """
     numbers = published(path)
     rows = [row for row in numbers.to_dict("records") if row["table"] == number]
@@ -69,8 +69,8 @@ def paper_table(number: int, path: Path = NUMBERS) -> pd.DataFrame:
         raise ValueError(f"table must be one of {known}, got {number}")
     keys = list(dict.fromkeys((row["model"], row["budget"], row["method"]) for row in rows))
     heads = list(dict.fromkeys(("paper", row["benchmark"], row["metric"]) for row in rows))
-    at = ("model", "budget", "method", "benchmark", "metric")
-    values = {tuple(row[name] for name in at): row["value"] for row in rows}
+    columns = ("model", "budget", "method", "benchmark", "metric")
+    values = {tuple(row[name] for name in columns): row["value"] for row in rows}
     return pd.DataFrame(
         [[values.get((*key, *head[1:]), nan) for head in heads] for key in keys],
         index=pd.MultiIndex.from_tuples(keys, names=["model", "budget", "method"]),
