@@ -30,7 +30,7 @@ class Checkpoint:
         revision: Revision of the hub name; None: the newest.
         dtype: Dtype of the weights in memory.
         attention: Name that Hugging Face gives the attention implementation.
-        device_map: How accelerate spreads one model over several GPUs; None: all of it on one.
+        device_map: Rule of accelerate to spread one model over several GPUs; None: use one device.
     """
 
     name: str

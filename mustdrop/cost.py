@@ -81,12 +81,12 @@ class EncoderShape:
     pooled: bool = False
 
     def block_macs(self, tokens: int, left: int) -> int:
-        """Multiply-accumulates of one block: attention over ``tokens``, MLP over ``left`` of them."""
+        """Multiply-accumulates of a block: attention over ``tokens``, MLP over ``left`` of them."""
         attention = 4 * tokens * self.hidden**2 + 2 * tokens**2 * self.hidden
         return attention + 2 * left * self.hidden * self.ffn
 
     def head_macs(self, tokens: int) -> int:
-        """Multiply-accumulates of the pooling head: one query attends to ``tokens``, then an MLP."""
+        """Multiply-accumulates of the pooling head: a query attends to ``tokens``, then an MLP."""
         attention = 2 * (tokens + 1) * self.hidden**2 + 2 * tokens * self.hidden
         return attention + 2 * self.hidden * self.ffn
 

@@ -70,7 +70,7 @@ class TokenLedger:
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of patch tokens at its input, one mapping per image (crop, frame);
             the number of blocks is the key of the projector.
-        sources: Patches behind the tokens of each image; empty if no stage acts on the encoder.
+        sources: Patches in the tokens of each image; empty if no stage acts on the encoder.
         scores: Layer -> score of each vision token alive there (opt-in).
         scored_rows: Layer -> number of attention rows computed in addition to the model's own.
         decision_macs: Multiply-accumulates of the prefill's decisions, mixing included, without
@@ -229,16 +229,11 @@ class TokenLedger:
             for image in range(images)
         ]
         for image in range(sum(key.endswith("/patches") for key in data)):
-            rows, columns = data[f"source/{image}/patches"].tolist()
-            ledger.sources.append(
-                TokenSources(
-                    (rows, columns),
-                    data[f"source/{image}/slots"],
-                    data[f"source/{image}/cells"],
-                    data.get(f"source/{image}/mix"),
-                    data.get(f"source/{image}/cls"),
-                )
-            )
+            prefix = f"source/{image}/"
+            rows, columns = data[prefix + "patches"].tolist()
+            slots, cells = data[prefix + "slots"], data[prefix + "cells"]
+            mix, cls_weights = data.get(prefix + "mix"), data.get(prefix + "cls")
+            ledger.sources.append(TokenSources((rows, columns), slots, cells, mix, cls_weights))
         kept = {
             name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
             for name in ("alive", "cached", "scores")
