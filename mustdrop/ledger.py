@@ -70,7 +70,7 @@ class TokenLedger:
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of patch tokens at its input, one mapping per image (crop, frame);
             the number of blocks is the key of the projector.
-        sources: Patches in the tokens of each image; empty if no stage acts on the encoder.
+        sources: Patches in the tokens of each image; empty without stages 1 and 1b.
         scores: Layer -> score of each vision token alive there (opt-in).
         scored_rows: Layer -> number of attention rows computed in addition to the model's own.
         decision_macs: Multiply-accumulates of the prefill's decisions, mixing included, without

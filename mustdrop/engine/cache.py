@@ -160,7 +160,7 @@ class _Seen:
         where, view = self.views[same]
 
         def generator(seed: int) -> torch.Generator:
-            # "cache": a prefill strategy after the same layer makes another draw
+            # "cache" makes this draw differ from a prefill strategy's after the same layer
             drawn = stable_seed(seed, self.keys(number), "cache", layer)
             return torch.Generator().manual_seed(drawn)
 

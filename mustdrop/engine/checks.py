@@ -1,6 +1,6 @@
 """Checks whose results stay on the device until the prefill is over, and are then read together.
 
-Reading each result at once would make the host wait for the device at every drop.
+Reading each result immediately would make the host wait for the device at every drop.
 """
 
 from dataclasses import dataclass, field

@@ -179,7 +179,7 @@ class EncoderStage(EncoderState):
         return probe
 
     def _decide(self, location: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
-        """Let the strategy decide for each image (``hidden``: [CLS] first); None: no change."""
+        """Let the strategy decide for each image; ``hidden`` starts with [CLS], if it is there."""
         assert self.vision is not None
         extra = self.facts.has_cls if isinstance(location, int) else self.adapter.keeps_cls
         tokens = hidden[:, extra:]

@@ -94,7 +94,7 @@ class FiniteNotes:
     def explained(self, method: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap ``method`` to raise :class:`NotFinite` for its errors if a number was not finite.
 
-        Sampling and linear algebra stop at NaN with messages that do not name the cause.
+        Sampling and linear algebra stop at NaN with other messages.
         """
 
         @wraps(method)

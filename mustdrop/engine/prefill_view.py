@@ -79,7 +79,7 @@ def view_of(
         elif isinstance(rows, Tensor):
             query = query.index_select(1, rows.to(query.device))
         where = rows + first if isinstance(rows, Tensor) else None
-        if of == "next":  # no layer of the ledger records these tokens, those before the drop
+        if of == "next":  # counted here: the ledger lists the tokens of the next layer after a drop
             prompt.ledger.decision_macs += (
                 query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
             )

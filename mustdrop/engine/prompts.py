@@ -141,7 +141,7 @@ def entering(
     images: Sequence[EncodedImage],
     packed: Sequence[Int[Tensor, " slots"]],
 ) -> list[Reduction] | None:
-    """Reduction of each prompt's vision slots by the encoder; None: none. Fills the ledgers.
+    """Reduction of each prompt's vision slots by the encoder; None: no change. Fills the ledgers.
 
     Raises:
         ValueError: If the prompts' images are not those that were encoded.

@@ -36,8 +36,8 @@ class DropRun:
     Attributes:
         stages: Settings of the dropper.
         ledgers: Ledger of each prompt.
-        images: State of each encoded image, in the order of the prompts; empty if no stage acts on
-            the encoder.
+        images: State of each encoded image, in the order of the prompts; empty without stages 1
+            and 1b.
         mixed: Layer -> reduction of each prompt, where a prefill strategy mixed tokens.
         finite: Notes on whether all numbers on the way to the answers were finite.
     """
