@@ -26,7 +26,7 @@ class Checkpoint:
         pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA.
         layers: Number of decoder layers.
         vision_tokens: Number of vision tokens of one prompt, where it is a constant.
-        merging_blocks: Number of encoder blocks up to the one whose output the projector reads.
+        merging_blocks: Number of encoder blocks up to and including the one the projector reads.
         revision: Revision of the hub name; None: the newest.
         dtype: Dtype of the weights in memory.
         attention: Name that Hugging Face gives the attention implementation.

@@ -95,7 +95,7 @@ class EncoderShape:
 
         Args:
             seen: Block -> number of patch tokens at its input; the number of blocks is the key of
-                the projector. A block that is missing has all patches at its input.
+                the projector. A missing key stands for all patches.
             inside: Whether the blocks dropped tokens between attention and MLP, not after.
         """
         total = self.patches * self.patch_values * self.hidden

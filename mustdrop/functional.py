@@ -30,7 +30,7 @@ def attention_rows(
 
     Args:
         query: Queries of the requested rows, after norm and rotary embedding.
-        key: Keys of all tokens, as the queries; grouped heads are matched as ``repeat_kv`` would.
+        key: Keys of all tokens, after the same steps; heads are grouped as by ``repeat_kv``.
         scaling: Factor on the dot products, usually ``dim ** -0.5``.
         first: Index of the first row among the tokens, for the causal mask: every row sees at
             least the tokens up to it. None: every row sees all tokens.
@@ -76,7 +76,7 @@ def top_keep(
 
 
 def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]:
-    """Indices below ``tokens`` that are not in ``index``, ascending; ``index`` names none twice."""
+    """Indices below ``tokens`` that are not in ``index``, ascending; ``index`` has no repeats."""
     listed = torch.zeros(tokens, dtype=torch.uint8, device=index.device)
     listed.index_fill_(0, index, 1)
     return listed.argsort(stable=True)[: tokens - len(index)]  # no wait for the device

@@ -83,7 +83,7 @@ class VisionStrategy(ABC):
         cls_attention_blocks: Blocks whose [CLS] attention the strategy reads.
         query_key_blocks: Blocks whose queries and keys the strategy reads.
         normalised: Whether mixes are averages, so that each row of weights sums to one.
-        annotations: Names of the annotations that each image must have; only oracles need any.
+        annotations: Names of the annotations that each image must have; only the oracles do.
     """
 
     places: Sequence[Place]

@@ -51,7 +51,7 @@ class DecodeAttentionRecorder:
 
 @contextmanager
 def record_decode_attention(adapter: ModelAdapter) -> Iterator[DecodeAttentionRecorder]:
-    """Record attention while the context is open; a dropper's context goes inside this one."""
+    """Record attention while the context is open; open it outside a dropper's context."""
     recorder = DecodeAttentionRecorder()
     probes = {
         layer.self_attn: partial(recorder._probe, index)
