@@ -1,7 +1,7 @@
-"""mustdrop: dropping vision tokens of multimodal language models over their whole life.
+"""mustdrop drops vision tokens of multimodal language models while encoding, prefill and decoding.
 
-Strategies live in their rooms, one file each: ``from mustdrop.prefill.fastv import FastV``. Names
-are fetched when first asked for, so that reading records costs no import of transformers.
+A strategy is one file in the package of its stage: ``from mustdrop.prefill.fastv import FastV``. A
+public name is imported at its first use, so that reading records does not import transformers.
 """
 
 from importlib import import_module
@@ -30,7 +30,7 @@ __all__ = [
     "VisionStrategy",
 ]
 
-_HOME = {
+_NAMES_BY_MODULE = {
     "dropper": ("DropRun", "TokenDropper"),
     "ledger": ("Counts", "TokenLedger"),
     "reduction": ("Reduction",),
@@ -39,7 +39,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOME.items():
+    for module, names in _NAMES_BY_MODULE.items():
         if name in names:
             return getattr(import_module(f"mustdrop.{module}"), name)
     raise AttributeError(f"module 'mustdrop' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A model by name: where its weights are, what is assumed of it. Knows nothing of dropping."""
+"""A checkpoint: where weights are, and assumed facts about them. Knows nothing about dropping."""
 
 import os
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ class Checkpoint:
     """Weights and the facts that budgets are computed from before they are loaded.
 
     Attributes:
-        name: What tables and folders call it.
-        pretrained: A folder, a hub name, or ``packaged`` for the embedded PocketLLaVA.
-        layers: Its decoder layers.
-        vision_tokens: Vision tokens of one of its prompts, where that is a constant.
-        merging_blocks: Encoder blocks up to the one whose output the projector reads.
-        revision: Of the hub name; None: the newest.
-        dtype: Of the weights in memory.
-        attention: What Hugging Face calls the implementation.
-        device_map: How accelerate spreads one model over several GPUs; None: all of it on one.
+        name: Name of the model in tables and folders.
+        pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA.
+        layers: Number of decoder layers.
+        vision_tokens: Number of vision tokens of one prompt, where it is a constant.
+        merging_blocks: Number of encoder blocks up to and including the one the projector reads.
+        revision: Revision of the hub name; None: the newest.
+        dtype: Dtype of the weights in memory.
+        attention: Name that Hugging Face gives the attention implementation.
+        device_map: Rule of accelerate to spread one model over several GPUs; None: use one device.
     """
 
     name: str
@@ -53,16 +53,16 @@ class Checkpoint:
         )
 
     def load(self, device: str = "auto") -> tuple[Any, Any]:
-        """The model, ready to generate, and its processor.
+        """Load the model, ready to generate, and its processor.
 
         Args:
-            device: ``auto``: the GPU if there is one.
+            device: Name of a device; ``auto``: the GPU if there is one.
 
         Raises:
-            FileNotFoundError: If there is no such checkpoint.
-            ValueError: If the model is not what its counts say, weights are missing or torn, its
-                processor does not fit, its attention needs a package that is not installed, or
-                there is no such device.
+            FileNotFoundError: If the checkpoint does not exist.
+            ValueError: If the model differs from the counts above, weights are missing or torn,
+                the processor does not fit, the attention needs a package that is not installed,
+                or the device cannot be used.
         """
         device = self._device(device)
         dtype = getattr(torch, self.dtype)
@@ -78,26 +78,28 @@ class Checkpoint:
             model = model.to(device)
         return model.eval(), processor
 
-    def _device(self, asked: str) -> str:
-        """One that is there; among several processes each takes the GPU of its rank."""
-        own = os.environ.get("LOCAL_RANK")
+    def _device(self, requested: str) -> str:
+        """Name of a usable device; each of several processes takes the GPU of its rank."""
+        rank = os.environ.get("LOCAL_RANK")
         if self.device_map is not None:
-            if own is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            if rank is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:
                 raise ValueError(
                     f"model.device_map={self.device_map} spreads one model over the GPUs, so only "
                     "one process can run it: start without torchrun, or model.device_map=null"
                 )
             if self.pretrained == PACKAGED:
-                raise ValueError("model.device_map must be null: the packaged model fits anywhere")
-        device = asked
-        if asked == "auto":
-            gpu = "cuda" if own is None else f"cuda:{own}"
+                raise ValueError(
+                    "model.device_map must be null: the packaged model fits on any device"
+                )
+        device = requested
+        if requested == "auto":
+            gpu = "cuda" if rank is None else f"cuda:{rank}"
             device = gpu if torch.cuda.is_available() else "cpu"
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"device={asked} cannot be used: {reason}") from error
+            raise ValueError(f"device={requested} cannot be used: {reason}") from error
         return device
 
     def _hub(self, dtype: torch.dtype) -> tuple[Any, Any]:
@@ -119,30 +121,30 @@ class Checkpoint:
             raise ValueError(
                 f"model.pretrained: a weight file of {name} is torn ({error})"
             ) from error
-        model, info = loaded  # what output_loading_info makes of it
-        # transformers would draw these weights at random and go on
-        lacking = sorted(info["missing_keys"])
-        if lacking:
+        model, info = loaded  # a pair, because of output_loading_info
+        # transformers would set these weights to random numbers and continue
+        missing = sorted(info["missing_keys"])
+        if missing:
             raise ValueError(
-                f"model.pretrained: {name} lacks {len(lacking)} of the model's weights: "
-                f"{', '.join(lacking[:3])}"
+                f"model.pretrained: {name} lacks {len(missing)} of the model's weights: "
+                f"{', '.join(missing[:3])}"
             )
-        for weight, stored, wanted in sorted(info["mismatched_keys"]):
+        for weight, stored, expected in sorted(info["mismatched_keys"]):
             raise ValueError(
                 f"model.pretrained: {weight} of {name} has shape {tuple(stored)}, but its "
-                f"config.json asks for {tuple(wanted)}"
+                f"config.json asks for {tuple(expected)}"
             )
         return model, processor
 
     def _check(self, model: nn.Module, processor: Any) -> None:
         adapter = adapter_for(model)
-        for name, told, found in (
+        for name, expected, actual in (
             ("layers", self.layers, adapter.facts.depth),
             ("vision_tokens", self.vision_tokens, adapter.slots_per_image),
             ("merging_blocks", self.merging_blocks, adapter.facts.feature_block + 1),
         ):
-            if told != found:
-                raise ValueError(f"model.{name} is {told}, but {self.pretrained} has {found}")
+            if expected != actual:
+                raise ValueError(f"model.{name} is {expected}, but {self.pretrained} has {actual}")
         try:
             require_fit(adapter, processor)
         except ValueError as error:

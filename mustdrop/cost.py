@@ -1,7 +1,7 @@
-"""What a prompt costs, in closed form from its ledger: FLOPs and bytes of KV cache.
+"""Cost of a prompt, in closed form from its ledger: FLOPs and bytes of KV cache.
 
-``vanilla`` costs are those of the same prompt with nothing dropped. They follow from sizes alone,
-so that they are the same for every method.
+``vanilla`` costs are those of the same prompt with nothing dropped. They depend on sizes only, so
+they are the same for every method.
 
 Conventions, by name:
   macs      multiply-accumulates of matrix products; attention over the full n x n square, no causal
@@ -32,8 +32,8 @@ class DecoderShape:
         query: Width of all query heads together.
         kv: Width of all key (or value) heads together.
         ffn: Inner width m of the MLP.
-        vocab: Rows of the head.
-        bytes_per_value: Of one cached number.
+        vocab: Number of rows of the language-model head.
+        bytes_per_value: Size of one cached number in bytes.
         mlp_matrices: Number of d x m matrices in the MLP: 3 with a gate (SwiGLU), 2 without.
     """
 
@@ -46,7 +46,7 @@ class DecoderShape:
     mlp_matrices: int = 3
 
     def layer_macs(self, tokens: int) -> int:
-        """One layer over ``tokens`` tokens."""
+        """Multiply-accumulates of one layer over ``tokens`` tokens."""
         projections = 2 * self.hidden * (self.query + self.kv)
         projections += self.mlp_matrices * self.hidden * self.ffn
         return tokens * projections + 2 * tokens**2 * self.query
@@ -54,19 +54,19 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Sizes of a ViT encoder with a two-matrix MLP, and of the two-layer projector behind it.
+    """Sizes of a ViT encoder with a two-matrix MLP, and of the two-layer projector after it.
 
     Attributes:
         hidden: Width of the encoder.
         ffn: Inner width of its MLP.
-        blocks: Number of blocks; all run, whatever features are read.
-        patches: Patches per image.
-        extra: Tokens besides the patches: 1 for a [CLS].
-        patch_values: Numbers in one patch, channels included.
-        projected: Width behind the projector.
-        extra_projected: Number of tokens besides the patches that reach the projector: 1 where the
-            language model receives the [CLS].
-        pooled: Whether an attention-pooling head runs behind the blocks, as SigLIP's does by
+        blocks: Number of blocks; all run, whichever block's features are read.
+        patches: Number of patches per image.
+        extra: Number of tokens in addition to the patches: 1 for a [CLS].
+        patch_values: Number of values in one patch, channels included.
+        projected: Width after the projector.
+        extra_projected: Number of tokens in addition to the patches that reach the projector: 1
+            where the language model receives the [CLS].
+        pooled: Whether an attention-pooling head runs after the blocks, as SigLIP's does by
             default. Its output is not used, but it is computed.
     """
 
@@ -81,22 +81,22 @@ class EncoderShape:
     pooled: bool = False
 
     def block_macs(self, tokens: int, left: int) -> int:
-        """One block over ``tokens`` tokens, of which ``left`` enter the MLP."""
+        """Multiply-accumulates of a block: attention over ``tokens``, MLP over ``left`` of them."""
         attention = 4 * tokens * self.hidden**2 + 2 * tokens**2 * self.hidden
         return attention + 2 * left * self.hidden * self.ffn
 
     def head_macs(self, tokens: int) -> int:
-        """The pooling head: one query attends to ``tokens`` tokens, then an MLP on the result."""
+        """Multiply-accumulates of the pooling head: a query attends to ``tokens``, then an MLP."""
         attention = 2 * (tokens + 1) * self.hidden**2 + 2 * tokens * self.hidden
         return attention + 2 * self.hidden * self.ffn
 
     def image_macs(self, seen: Mapping[int, int], inside: bool = False) -> int:
-        """Patch embedding, blocks, head and projector of one image.
+        """Multiply-accumulates of patch embedding, blocks, head and projector for one image.
 
         Args:
-            seen: Per block, the patch tokens at its input; the number of blocks stands for the
-                projector. The patch tokens of a block that is missing are those of all patches.
-            inside: Whether the blocks lost tokens between attention and MLP, not after.
+            seen: Block -> number of patch tokens at its input; the number of blocks is the key of
+                the projector. A missing key stands for all patches.
+            inside: Whether the blocks dropped tokens between attention and MLP, not after.
         """
         total = self.patches * self.patch_values * self.hidden
         tokens = self.patches
@@ -111,7 +111,7 @@ class EncoderShape:
 
 
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
-    """What the prefill's decisions took on top of the model's own work."""
+    """Multiply-accumulates of the prefill's decisions, in addition to the model's own work."""
     rows = sum(
         rows * len(ledger.alive[layer]) * shape.query for layer, rows in ledger.scored_rows.items()
     )
@@ -119,23 +119,23 @@ def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
 
 
 def prefill_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
-    """Decoder layers, scoring, and the head over the last token."""
+    """Multiply-accumulates of decoder layers, scoring, and the head over the last token."""
     layers = sum(shape.layer_macs(len(alive)) for alive in ledger.alive.values())
     return layers + scoring_macs(ledger, shape) + shape.hidden * shape.vocab
 
 
 def vanilla_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
-    """What the same prompt costs when nothing is dropped."""
+    """Multiply-accumulates of the same prompt when nothing is dropped."""
     return ledger.depth * shape.layer_macs(ledger.seq_len) + shape.hidden * shape.vocab
 
 
 def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
-    """Patch embedding, blocks and projector of a prompt's images, and the decisions there.
+    """Multiply-accumulates of the encoder, its projector and its decisions for one prompt.
 
     Args:
-        ledger: The prompt's record; an image it has no record of ran whole.
+        ledger: Record of the prompt; an image without a record ran with all patches.
         shape: Sizes of the encoder.
-        images: Images of the prompt.
+        images: Number of images of the prompt.
     """
     seen = [*ledger.encoder, *({} for _ in range(images - len(ledger.encoder)))]
     blocks = sum(shape.image_macs(image, ledger.merged_inside_blocks) for image in seen)
@@ -143,7 +143,7 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
 
 
 def vanilla_encoder_macs(shape: EncoderShape, images: int) -> int:
-    """What the encoder and the projector cost when nothing is dropped in them."""
+    """Multiply-accumulates of encoder and projector when nothing is dropped in them."""
     return images * shape.image_macs({})
 
 

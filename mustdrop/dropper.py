@@ -1,4 +1,4 @@
-"""TokenDropper: the stages of a method, attached to an unmodified model within a context."""
+"""TokenDropper attaches the stages of a method to an unmodified model while a context is open."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,19 +30,19 @@ class TokenDropper:
     """Drops vision tokens of a multimodal language model at the stages that are given.
 
     Attributes:
-        vision: Stage 1, inside or right behind the vision encoder.
+        vision: Stage 1, inside or directly after the vision encoder.
         key_tokens: Stage 1b, marks tokens that no later stage drops.
         prefill: Stage 2, between decoder layers.
-        decode: Stage 3, in the KV cache once the prefill is over.
-        positions: Rotary positions after a drop between layers: each token keeps its ``original``
-            one, or the survivors are counted anew from the prompt's first position on (``compact``,
-            the authors of MustDrop and SparseVLM), also where tokens were reordered or mixed and
-            none left.
-        vision_positions: The same for a drop before the first layer.
-        decode_positions: ``continue``: a new token follows the prompt's last token.
-            ``cache_length``: its position is each layer's own cache length; wrong where caches were
-            cut, kept for parity with the authors' code.
-        log_scores: Keep the strategies' scores in the ledger.
+        decode: Stage 3, in the KV cache after the prefill.
+        positions: Rule for rotary positions after a drop between layers. ``original``: each token
+            keeps its position. ``compact``: the survivors are renumbered from the prompt's first
+            position on (as the authors of MustDrop and SparseVLM do), also where tokens were
+            reordered or mixed and none was dropped.
+        vision_positions: Rule for rotary positions after a drop before the first layer.
+        decode_positions: Rule for the position of a new token. ``continue``: it follows the
+            prompt's last token. ``cache_length``: it is each layer's own cache length, which is
+            wrong where caches were cut; kept for parity with the authors' code.
+        log_scores: Whether the ledger keeps the strategies' scores.
 
     Example:
         >>> dropper = TokenDropper(prefill=FastV(keep=166, layer=1))
@@ -51,8 +51,8 @@ class TokenDropper:
         >>> run.ledgers[0].counts()
 
     Raises:
-        TypeError: If a stage is no strategy of its kind.
-        ValueError: If a position rule is unknown, or ``log_scores`` is neither true nor false.
+        TypeError: If a stage is not a strategy of its kind.
+        ValueError: If a position rule is unknown, or ``log_scores`` is not a boolean.
     """
 
     vision: VisionStrategy | None = None
@@ -87,12 +87,12 @@ class TokenDropper:
                 [rows, columns].
 
         Yields:
-            The record of the last prefill: a ledger per prompt.
+            The record of the last prefill, with one ledger per prompt.
 
         Raises:
-            TypeError: If no adapter knows the model.
+            TypeError: If no adapter supports the model.
             ValueError: If the model, or a stage on this model, cannot work (see
-                :mod:`mustdrop.engine.fit`), or it needs an annotation that is missing.
+                :mod:`mustdrop.engine.fit`), or a required annotation is missing.
         """
         unfit_module(model)
         adapter = adapter_for(model)

@@ -1,7 +1,7 @@
-"""Kinds of hyper-parameters, written as the types of a dataclass's fields, and their check.
+"""Types for the fields of hyper-parameter dataclasses, and the check of these fields.
 
-A field says what it may hold (``keep: Count``), and :func:`require_fields` holds it to that when
-the dataclass is made. Knows nothing about strategies.
+The type of a field states its allowed values (``keep: Count``), and :func:`require_fields` checks
+them when the dataclass is created. Knows nothing about strategies.
 """
 
 import math
@@ -20,7 +20,7 @@ class Within:
     """Range of a number, or of the number of entries of a list.
 
     Attributes:
-        text: Words for the range in a message, behind "must be".
+        text: Description of the range in a message, after "must be".
         least: Smallest value allowed.
         most: Largest value allowed.
     """
@@ -42,14 +42,14 @@ TEXTS = {int: "a whole number", float: "a finite number", bool: "true or false",
 def require_fields(instance: Any) -> None:
     """Check every field of a frozen dataclass against its type, and store the plain value.
 
-    Whole numbers of any kind (NumPy's too) become ``int``, real ones ``float``, lists ``tuple``.
-    True and False are no numbers here, and a text that spells a number is none.
+    Integers of any type (NumPy's too) become ``int``, real numbers ``float``, lists ``tuple``. A
+    boolean is not accepted as a number, nor is a string that spells one.
 
     Args:
-        instance: Instance of a dataclass, in its ``__post_init__``.
+        instance: Instance that calls this in its ``__post_init__``.
 
     Raises:
-        ValueError: If a field holds what it may not, with the class and the field.
+        ValueError: If a field has a value that is not allowed; names the class and the field.
     """
     kinds = _kinds(type(instance))
     for field in fields(instance):
@@ -59,40 +59,40 @@ def require_fields(instance: Any) -> None:
 
 
 def plain(name: str, value: Any, kind: Any) -> Any:
-    """``value`` as the plain Python value of a kind.
+    """Convert a value to the plain Python value of a kind.
 
     Args:
         name: Name of the field, for the message.
-        value: Value to check.
+        value: Value to check and convert.
         kind: ``int``, ``float``, ``bool`` or ``str``; a choice of words (``Literal``); a
             ``Sequence`` of a kind; any of these :class:`Within` a range, or ``| None``.
 
     Raises:
-        ValueError: If the value is none of that kind.
+        ValueError: If the value is not of that kind.
     """
     if NoneType in get_args(kind):
         if value is None:
             return None
         (kind,) = (part for part in get_args(kind) if part is not NoneType)
-        return _of(name, value, kind, ", or None")
-    return _of(name, value, kind, "")
+        return _convert(name, value, kind, ", or None")
+    return _convert(name, value, kind, "")
 
 
 @cache
-def _kinds(of: type) -> Mapping[str, Any]:
-    return get_type_hints(of, include_extras=True)
+def _kinds(dataclass_type: type) -> Mapping[str, Any]:
+    return get_type_hints(dataclass_type, include_extras=True)
 
 
-def _of(name: str, value: Any, kind: Any, rest: str) -> Any:
-    """:func:`plain` of a value that is not None; ``rest`` ends the message."""
+def _convert(name: str, value: Any, kind: Any, rest: str) -> Any:
+    """Convert a value that is not None, as :func:`plain` does; ``rest`` ends the message."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Annotated:
         base, within = parts
-        found = _basic(value, base) if base in TEXTS else _listed(value, get_args(base)[0])
-        size = len(found) if isinstance(found, tuple) else found
+        result = _basic(value, base) if base in TEXTS else _listed(value, get_args(base)[0])
+        size = len(result) if isinstance(result, tuple) else result
         if size is None or not within.least <= size <= within.most:
             raise ValueError(f"{name} must be {within.text}{rest}, got {value!r}")
-        return found
+        return result
     if origin is Literal:
         if value not in parts:
             raise ValueError(f"{name} must be one of {', '.join(parts)}{rest}, got {value!r}")
@@ -112,13 +112,13 @@ def _is_list(value: Any) -> bool:
 
 
 def _listed(value: Any, kind: type) -> tuple[Any, ...] | None:
-    """A list of plain values; None where it is no list or a part is none of the kind."""
+    """Plain values of a list; None if it is not a list, or if a part is not of the kind."""
     parts = tuple(_basic(part, kind) for part in value) if _is_list(value) else (None,)
     return None if None in parts else parts
 
 
 def _basic(value: Any, kind: type) -> Any:
-    """A plain ``int``, ``float``, ``bool`` or ``str``; None where the value is none of the kind."""
+    """A plain ``int``, ``float``, ``bool`` or ``str``; None if the value is not of the kind."""
     if kind is bool:
         return bool(value) if isinstance(value, bool | np.bool_) else None
     if kind is str:

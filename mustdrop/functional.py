@@ -1,4 +1,4 @@
-"""Pure tensor functions of one prompt or one image: attention rows, windows, selections.
+"""Pure tensor functions on one prompt or one image: attention rows, windows, selections.
 
 Knows nothing about models, hooks, strategies or configs. Nothing here moves data to the host.
 """
@@ -25,17 +25,17 @@ def attention_rows(
     """Attention weights of some rows only, as eager attention would compute them.
 
     The softmax runs over the whole row in float32 and is cast back to the query's dtype, so that
-    thresholds see the numbers the model sees. Cost: ``rows x tokens`` dot products; a map of
-    ``tokens x tokens`` never exists.
+    thresholds apply to the numbers that the model uses. Cost: ``rows x tokens`` dot products; the
+    full map of ``tokens x tokens`` is never formed.
 
     Args:
-        query: Queries of the wanted rows, after norm and rotary embedding.
-        key: Keys of every token, likewise; grouped heads are matched as ``repeat_kv`` would.
+        query: Queries of the requested rows, after norm and rotary embedding.
+        key: Keys of all tokens, after the same steps; heads are grouped as by ``repeat_kv``.
         scaling: Factor on the dot products, usually ``dim ** -0.5``.
-        first: The first row's place among the tokens, for the causal mask: no row sees less than
-            the tokens up to it. None: every row sees all tokens.
-        where: Place of each row among the tokens; None: rows follow each other from ``first`` on.
-        bias: Added to every row's scores.
+        first: Index of the first row among the tokens, for the causal mask: every row sees at
+            least the tokens up to it. None: every row sees all tokens.
+        where: Index of each row among the tokens; None: the rows are consecutive from ``first``.
+        bias: Numbers that are added to the scores of every row.
     """
     heads, rows, dim = query.shape
     kv_heads, tokens, _ = key.shape
@@ -51,15 +51,15 @@ def attention_rows(
 
 
 def ranked(score: Float[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
-    """Index of all tokens by falling score; ties go to the earlier token, and NaN ranks last."""
-    # A rising sort puts NaN last, also behind infinity; a falling one would put it first.
+    """Indices of all tokens by decreasing score; earlier tokens win ties, and NaN ranks last."""
+    # An ascending sort puts NaN last, also after infinity; a descending one would put it first.
     return (-score).argsort(stable=True)
 
 
 def top_keep(
     score: Float[Tensor, " tokens"], keep: int, protected: Bool[Tensor, " tokens"] | None = None
 ) -> Int[Tensor, " kept"]:
-    """Index of the ``keep`` highest scores, in sequence order; protected tokens rank above all.
+    """Indices of the ``keep`` highest scores, in sequence order; protected tokens rank first.
 
     Ties go to the earlier token, on every device and in every batch. A score of NaN ranks last.
 
@@ -70,21 +70,20 @@ def top_keep(
         raise ValueError(f"keep must be in [0, {len(score)}], got {keep}")
     order = ranked(score)
     if protected is not None:
-        # A second sort and no score of infinity: tokens with an infinite score must rank below.
+        # A second sort, because a score of infinity would tie with other tokens of infinite score.
         order = order[protected[order].to(torch.uint8).argsort(descending=True, stable=True)]
     return order[:keep].sort().values
 
 
 def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]:
-    """Those of ``tokens`` that ``index`` leaves out, in sequence order; it names none twice."""
-    named = torch.zeros(tokens, dtype=torch.uint8, device=index.device)
-    named.index_fill_(0, index, 1)
-    # the number left out is known, so that the device need not be asked for it
-    return named.argsort(stable=True)[: tokens - len(index)]
+    """Indices below ``tokens`` that are not in ``index``, ascending; ``index`` has no repeats."""
+    listed = torch.zeros(tokens, dtype=torch.uint8, device=index.device)
+    listed.index_fill_(0, index, 1)
+    return listed.argsort(stable=True)[: tokens - len(index)]  # no wait for the device
 
 
 def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tensor, " tokens"]:
-    """Which scores lie more than ``spread`` interquartile ranges over the third quartile."""
+    """Whether each score is more than ``spread`` interquartile ranges above the third quartile."""
     score = score.float()
     first, third = score.quantile(score.new_tensor([0.25, 0.75]))
     return score > third + spread * (third - first)
@@ -93,29 +92,29 @@ def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tenso
 def bipartite_matching(
     metric: Float[Tensor, "tokens dim"], count: int, cls: bool = False
 ) -> tuple[Int[Tensor, " unmerged"], Int[Tensor, " merged"], Int[Tensor, " merged"]]:
-    """ToMe's matching: which tokens of set A stay, which leave, and to which of set B.
+    """ToMe's matching: tokens of set A that stay, those that leave, and their partners in set B.
 
     A holds the even tokens, B the odd ones. Every token of A proposes an edge to the most similar
-    of B, and the ``count`` most similar edges are taken; no more than half of the tokens can leave.
+    token of B, and the ``count`` most similar edges are taken; at most half of the tokens leave.
 
-    Source: arXiv:2210.09461, Sec. 3, and facebookresearch/ToMe, merge.py at af95e4b. As there, who
-        stays is listed in sequence order with a [CLS], by falling similarity without.
+    Source: arXiv:2210.09461, Sec. 3, and facebookresearch/ToMe, merge.py at af95e4b. As there,
+        the tokens that stay are in sequence order with a [CLS], by decreasing similarity without.
 
     Args:
-        metric: What similarity, the cosine, is taken of; [CLS] first, if ``cls``.
-        count: Edges wanted.
+        metric: Vectors that are compared by cosine similarity; [CLS] first, if ``cls``.
+        count: Number of edges requested.
         cls: Whether the first token is a [CLS], which never leaves.
 
     Returns:
-        Places in A of those who stay and of those who leave, and the places in B of the partners of
-        the latter.
+        Indices in A of the tokens that stay, indices in A of those that leave, and indices in B of
+        the partners of the latter.
     """
     unit = F.normalize(metric.float(), dim=-1)
     similarity = unit[::2] @ unit[1::2].T
     if cls:
         similarity[0] = -math.inf
     count = max(0, min(count, (len(metric) - cls) // 2))
-    if not count:  # also where there is nobody in B
+    if not count:  # also if set B is empty
         stay = torch.arange(len(similarity), device=metric.device)
         return stay, stay[:0], stay[:0]
     best, partner = similarity.max(1)
@@ -125,7 +124,7 @@ def bipartite_matching(
 
 
 def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
-    """Raster index of every cell of every ``window x window`` block, both in raster order.
+    """Raster indices of the cells of every ``window x window`` block, both in raster order.
 
     Raises:
         ValueError: If the window does not divide the grid.
@@ -157,7 +156,7 @@ def window_similarity(
 
 
 def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
-    """``keep`` cells spread evenly over a grid: about sqrt(keep) rows, each evenly filled.
+    """Indices of ``keep`` cells spread evenly over a grid: about sqrt(keep) evenly filled rows.
 
     Raises:
         ValueError: If ``keep`` is not in [0, height * width].
@@ -178,10 +177,10 @@ def even_cells(height: int, width: int, keep: int) -> Int[Tensor, " kept"]:
 
 
 def even_regions(height: int, width: int, keep: int) -> Int[Tensor, "height width"]:
-    """The region of every cell, for ``keep`` regions that partition a grid evenly.
+    """Region number of every cell, for ``keep`` regions that partition a grid evenly.
 
     Regions are boxes numbered in raster order: about sqrt(keep) bands of rows, each cut into a
-    number of columns that goes with its height. As many regions as cells: one cell each.
+    number of columns proportional to its height. As many regions as cells: one cell each.
 
     Raises:
         ValueError: If ``keep`` is not in [1, height * width].
@@ -191,19 +190,19 @@ def even_regions(height: int, width: int, keep: int) -> Int[Tensor, "height widt
     bands = max(math.ceil(keep / width), round(math.sqrt(keep * height / width)))
     bands = min(bands, height, keep)
     regions = torch.empty(height, width, dtype=torch.long)
-    given, top = 0, 0
+    assigned, top = 0, 0
     for band in range(bands):
         bottom, below = height * (band + 1) // bands, bands - band - 1
-        share = round((keep - given) * (bottom - top) / (height - top))
-        least, most = max(1, keep - given - below * width), min(width, keep - given - below)
+        share = round((keep - assigned) * (bottom - top) / (height - top))
+        least, most = max(1, keep - assigned - below * width), min(width, keep - assigned - below)
         count = min(max(share, least), most)
-        regions[top:bottom] = given + torch.arange(width) * count // width
-        given, top = given + count, bottom
+        regions[top:bottom] = assigned + torch.arange(width) * count // width
+        assigned, top = assigned + count, bottom
     return regions
 
 
 def stable_seed(*parts: object) -> int:
-    """A seed made of the parts' bytes or text, the same in every process and on every machine."""
+    """Seed from the parts' bytes or text, the same in every process and on every machine."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
@@ -212,13 +211,13 @@ def stable_seed(*parts: object) -> int:
 
 
 class DensityPeaks(NamedTuple):
-    """Clusters of points, and why their centres are centres.
+    """Clusters of points, and the scores by which their centres were chosen.
 
     Attributes:
-        centres: Index of each cluster's centre, by falling score.
-        cluster: The cluster of each point.
-        density: How close each point's nearest points are, in (0, 1].
-        score: Density times the distance to the nearest denser point.
+        centres: Index of each cluster's centre, by decreasing score.
+        cluster: Number of the cluster of each point.
+        density: Closeness of each point to its nearest points, in (0, 1].
+        score: Density of each point times its distance to the nearest denser point.
     """
 
     centres: Int[Tensor, " clusters"]
@@ -228,9 +227,9 @@ class DensityPeaks(NamedTuple):
 
 
 def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> DensityPeaks:
-    """Clusters around the points that are dense and far from any denser one.
+    """Cluster points around those that are dense and far from any denser one.
 
-    With d_ij = ||x_i - x_j|| / sqrt(dim), and N_i the ``clusters`` nearest points of i, i too,
+    With d_ij = ||x_i - x_j|| / sqrt(dim), and N_i the ``clusters`` nearest points of i, i included,
       rho_i = exp(-mean_{j in N_i} d_ij^2)
       delta_i = min_{j: rho_j > rho_i} d_ij, or the largest distance of all where none is denser.
     Centres are the points of highest rho * delta; each other point joins its nearest centre. Ties
@@ -253,7 +252,7 @@ def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> Density
     denser = density[None] > density[:, None]
     score = torch.where(denser, distance, distance.max()).amin(-1) * density
     centres = ranked(score)[:clusters]
-    own = torch.arange(clusters, device=points.device)
-    # a centre stays with itself, also where another one is its equal
-    cluster = distance[centres].argmin(0).scatter(0, centres, own)
+    number = torch.arange(clusters, device=points.device)
+    # a centre belongs to its cluster, also where another centre is equal to it
+    cluster = distance[centres].argmin(0).scatter(0, centres, number)
     return DensityPeaks(centres, cluster, density, score)

@@ -1,4 +1,4 @@
-"""TokenLedger: which token of one prompt lived where. Original positions only; knows no model."""
+"""TokenLedger: the tokens alive in each layer, by original position. Knows nothing about models."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# How the names of a stored ledger's arrays begin.
+# Prefixes of the array names of a stored ledger.
 NAMES = (
     "vision", "protected", "depth", "spent", "encoder", "inside", "scored", "alive/", "cached/",
     "scores/", "source/",
@@ -20,10 +20,10 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Counts:
-    """The four numbers that tell how many vision tokens a prompt had; always reported together.
+    """The four counts of the vision tokens of one prompt; always reported together.
 
     Attributes:
-        nominal: Tokens the method was asked for; None where it has no target.
+        nominal: Number of tokens that the method should keep; None if it has no target.
         paper_average: Mean over layers of the tokens left *after* each layer's own drop (the count
             of the authors' script).
         executed_average: Mean over layers of the tokens that *entered* the layer.
@@ -41,13 +41,13 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class TokenSources:
-    """What the vision tokens of one image stand for at the language model's input.
+    """Patches that the vision tokens of one image stand for at the language model's input.
 
     Attributes:
-        patches: Grid of the image as (rows, columns).
+        patches: Patch grid of the image as (rows, columns).
         slots: Original position of each token, in the order in which they entered.
         mix: Weight of every patch in every token; None: token i is patch ``cells[i]``.
-        cls: Weight of the encoder's [CLS] in every token, where it takes part.
+        cls: Weight of the encoder's [CLS] in every token, if it takes part.
         cells: Raster index of the patch in whose place each token stands.
     """
 
@@ -60,24 +60,24 @@ class TokenSources:
 
 @dataclass(eq=False)
 class TokenLedger:
-    """The record of one prompt.
+    """Record of one prompt.
 
     Attributes:
-        seq_len: Tokens of the prompt as the processor built it, padding left out.
-        vision: Slots that hold image content.
-        protected: Slots that hold key tokens.
-        alive: Per layer, the original positions at its input, in the order of the sequence.
-        cached: Per layer, the original positions in its KV cache while decoding.
-        encoder: Per image (crop, frame), encoder block -> patch tokens at its input; the number of
-            blocks -> patch tokens at the projector's.
-        sources: Per image, what its tokens stand for; empty where the encoder was left alone.
-        scores: Layer -> the strategy's score of each vision token alive there (opt-in).
-        scored_rows: Layer -> number of attention rows computed on top of the model's own.
-        decision_macs: Multiply-accumulates of the other work of the prefill's decisions, mixing
-            included.
+        seq_len: Number of tokens of the prompt as the processor built it, without padding.
+        vision: Whether each slot holds image content.
+        protected: Whether each slot holds a key token.
+        alive: Layer -> original positions of the tokens at its input, in sequence order.
+        cached: Layer -> original positions of the tokens in its KV cache while decoding.
+        encoder: Block -> number of patch tokens at its input, one mapping per image (crop, frame);
+            the number of blocks is the key of the projector.
+        sources: Patches in the tokens of each image; empty without stages 1 and 1b.
+        scores: Layer -> score of each vision token alive there (opt-in).
+        scored_rows: Layer -> number of attention rows computed in addition to the model's own.
+        decision_macs: Multiply-accumulates of the prefill's decisions, mixing included, without
+            the scored rows.
         encoder_decision_macs: Multiply-accumulates of the encoder's decisions.
-        merged_inside_blocks: Whether the encoder's blocks lost tokens between attention and MLP,
-            not after.
+        merged_inside_blocks: Whether the encoder's blocks dropped tokens between attention and
+            MLP, not after.
     """
 
     seq_len: int
@@ -100,16 +100,16 @@ class TokenLedger:
 
     @property
     def text_tokens(self) -> int:
-        """Prompt tokens that are no vision tokens; they are never dropped."""
+        """Number of prompt tokens that are not vision tokens; they are never dropped."""
         return self.seq_len - int(self.vision.sum())
 
     def vision_per_layer(self) -> list[int]:
-        """Vision tokens that entered each layer."""
+        """Number of vision tokens that entered each layer."""
         text = self.text_tokens
         return [len(self.alive[layer]) - text for layer in range(self.depth)]
 
     def resident_per_layer(self) -> list[int]:
-        """Vision tokens in each layer's KV cache while decoding."""
+        """Number of vision tokens in each layer's KV cache while decoding."""
         text = self.text_tokens
         return [len(self.cached[layer]) - text for layer in range(self.depth)]
 
@@ -130,18 +130,18 @@ class TokenLedger:
     def image_tokens(
         self, image: int = 0, grid: tuple[int, int] | None = None
     ) -> tuple[tuple[int, int], Int[Tensor, " image_tokens"], Bool[Tensor, "tokens patches"]]:
-        """The tokens that the encoder handed on of one image.
+        """Tokens of one image that the encoder passed on.
 
         Args:
-            image: Which image (crop, frame) of the prompt, from 0.
-            grid: Rows and columns of its patches, where the ledger has no sources and the slots
-                are the raster grids of the images one after the other; by default one square grid.
+            image: Index of the image (crop, frame) in the prompt.
+            grid: Rows and columns of the image's patches, for a ledger without sources whose slots
+                are the raster grids of the images in turn; by default one square grid.
 
         Returns:
-            The image's grid, the slot of each token, and which patches each token carries.
+            The image's grid, the slot of each token, and whether each token holds each patch.
 
         Raises:
-            ValueError: If there is no such image, or the slots are no whole grids.
+            ValueError: If there is no such image, or the slots do not form whole grids.
         """
         if self.sources:
             if not 0 <= image < len(self.sources):
@@ -162,19 +162,19 @@ class TokenLedger:
             )
         if not 0 <= image < len(slots) // size:
             raise ValueError(f"image must be in [0, {len(slots) // size}), got {image}")
-        own = slots[image * size : (image + 1) * size]
-        return (rows, columns), own, torch.eye(size, dtype=torch.bool, device=slots.device)
+        slots = slots[image * size : (image + 1) * size]
+        return (rows, columns), slots, torch.eye(size, dtype=torch.bool, device=slots.device)
 
     def dropped_after(self) -> dict[int, Int[Tensor, " dropped"]]:
-        """Layer -> original positions of the vision slots that left after it; -1: at the input."""
+        """Layer -> original positions of the vision slots dropped after it; -1: at the input."""
         before = torch.arange(self.seq_len, device=self.vision.device)
-        out = {}
+        dropped = {}
         for layer in range(self.depth):
-            now = self.alive[layer]
-            if len(now) != len(before):
-                out[layer - 1] = before[~torch.isin(before, now)]
-            before = now
-        return out
+            alive = self.alive[layer]
+            if len(alive) != len(before):
+                dropped[layer - 1] = before[~torch.isin(before, alive)]
+            before = alive
+        return dropped
 
     def save(self, path: Path) -> None:
         """Write the ledger as a compressed npz."""
@@ -182,12 +182,12 @@ class TokenLedger:
 
     @classmethod
     def load(cls, path: Path) -> "TokenLedger":
-        """Read what :meth:`save` wrote; ValueError if older code did."""
+        """Read a file of :meth:`save`; raise ValueError if older code wrote it."""
         with np.load(path) as stored:
             return cls.of_arrays({key: stored[key] for key in stored.files}, str(path))
 
     def arrays(self) -> dict[str, Any]:
-        """The ledger as named numpy arrays; a layer like the one before it is left out."""
+        """Convert to named numpy arrays; a layer equal to the one before it is left out."""
         arrays = {
             "vision": self.vision,
             "protected": self.protected,
@@ -214,16 +214,14 @@ class TokenLedger:
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], path: str = "this") -> "TokenLedger":
-        """The ledger that :meth:`arrays` told, other names left aside; ``path`` is for errors."""
+        """Build a ledger from :meth:`arrays`; ignores other names; ``path`` is for errors."""
         if "depth" not in arrays:
             raise ValueError(f"{path} was written by older code: delete it and trace again")
-        data = {k: torch.from_numpy(part) for k, part in arrays.items() if k.startswith(NAMES)}
+        data = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith(NAMES)}
         ledger = cls(len(data["vision"]), data["vision"], data["protected"])
         ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
-        ledger.decision_macs, ledger.encoder_decision_macs = (
-            int(data["spent"]),
-            int(data["encoder_spent"]),
-        )
+        ledger.decision_macs = int(data["spent"])
+        ledger.encoder_decision_macs = int(data["encoder_spent"])
         ledger.merged_inside_blocks = bool(data["inside"])
         images = sum(key.startswith("encoder/") for key in data)
         ledger.encoder = [
@@ -231,16 +229,11 @@ class TokenLedger:
             for image in range(images)
         ]
         for image in range(sum(key.endswith("/patches") for key in data)):
-            rows, columns = data[f"source/{image}/patches"].tolist()
-            ledger.sources.append(
-                TokenSources(
-                    (rows, columns),
-                    data[f"source/{image}/slots"],
-                    data[f"source/{image}/cells"],
-                    data.get(f"source/{image}/mix"),
-                    data.get(f"source/{image}/cls"),
-                )
-            )
+            prefix = f"source/{image}/"
+            rows, columns = data[prefix + "patches"].tolist()
+            slots, cells = data[prefix + "slots"], data[prefix + "cells"]
+            mix, cls_weights = data.get(prefix + "mix"), data.get(prefix + "cls")
+            ledger.sources.append(TokenSources((rows, columns), slots, cells, mix, cls_weights))
         kept = {
             name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
             for name in ("alive", "cached", "scores")
@@ -254,7 +247,7 @@ class TokenLedger:
 
 
 def _changes(layers: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor]]:
-    """Layers whose tokens are not those of the layer before, the first among them."""
+    """Layers whose tokens differ from those of the layer before, and the first layer."""
     for layer, index in layers.items():
         before = layers.get(layer - 1)
         if before is None or not torch.equal(before, index):

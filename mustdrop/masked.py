@@ -1,9 +1,9 @@
-"""The oracle: the same prompt with masks instead of drops; nothing ever gets shorter.
+"""The masked model: recomputes a prompt at full length, with masks in place of drops.
 
-No hooks, no cache. Every token is computed at full length in every block and layer, what the ledger
-says is gone is masked out, and each new token recomputes the whole sequence. Dropping must equal
-this, or dropping is wrong. It takes *which* tokens stay from the run: it proves the execution, not
-the selection.
+It uses no hooks and no cache. Every block and layer computes all tokens, tokens that the ledger
+records as dropped are masked out, and each new token recomputes the whole sequence. Dropping is
+correct only if its logits equal these. *Which* tokens stay is taken from the run, so the execution
+is verified, not the selection.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ from mustdrop.reduction import Reduction
 from mustdrop.strategy import Place, VisionStrategy
 
 
-def relative_error(found: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
+def relative_error(actual: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
     """Largest difference, relative to the largest expected value."""
-    return float((found - expected).abs().max() / expected.abs().max())
+    return float((actual - expected).abs().max() / expected.abs().max())
 
 
 @torch.inference_mode()
@@ -37,11 +37,11 @@ def masked_logits(
     """Logits of one prompt of a run, recomputed with masks.
 
     Args:
-        model: The model, no dropper attached.
-        run: The record of the run; its position rules are followed.
-        inputs: What the run was given: input_ids, attention_mask, pixel_values.
-        new_tokens: What the run decoded; row i of the result predicts token i.
-        number: The prompt.
+        model: Model without an attached dropper.
+        run: Record of the run; its position rules are followed.
+        inputs: Inputs of the run: input_ids, attention_mask, pixel_values.
+        new_tokens: Tokens that the run decoded; row i of the result predicts token i.
+        number: Index of the prompt.
     """
     adapter = adapter_for(model)
     ledger = run.ledgers[number]
@@ -78,7 +78,7 @@ def _encode(
     image: EncodedImage | None,
     vision: VisionStrategy | None,
 ) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "patches dim"]]:
-    """(its [CLS], where the model keeps it; one image on its full grid, at its tokens' cells)."""
+    """Encode one image: ([CLS] if the model keeps it, features on the full grid at their cells)."""
     encoder = adapter.encoders[0]
     facts = adapter.facts
     cls, patches = int(facts.has_cls), adapter.patches
@@ -88,8 +88,8 @@ def _encode(
     alive = torch.arange(patches, device=pixels.device)
     sizes = torch.ones(cls + patches, device=pixels.device)
 
-    def replace(states: Tensor, place: Place, token: Tensor | None) -> Tensor:
-        step = steps[place]
+    def replace(states: Tensor, location: Place, token: Tensor | None) -> Tensor:
+        step = steps[location]
         kept = _replace(states, alive, step, token)
         if step.sizes is not None and vision is not None and vision.proportional_attention:
             sizes[cls + kept] = step.sizes.to(sizes)
@@ -125,7 +125,7 @@ def _decode(
     number: int,
     hidden: Float[Tensor, "1 tokens dim"],
 ) -> Float[Tensor, "1 tokens dim"]:
-    """All decoder layers over prompt and new tokens, at full length."""
+    """Run all decoder layers over prompt and new tokens, at full length."""
     ledger, model = run.ledgers[number], adapter.language_model
     length, total = ledger.seq_len, hidden.shape[1]
     new = torch.arange(total - length, device=hidden.device)
@@ -156,7 +156,7 @@ def _decode(
 
 
 def _entered(ledger: TokenLedger) -> Int[Tensor, " vision"]:
-    """Vision tokens that the encoder left, in the order in which they entered."""
+    """Vision tokens that remain after the encoder, in the order in which they entered."""
     if ledger.sources:
         return torch.cat([source.slots for source in ledger.sources])
     return ledger.vision.nonzero().flatten()
@@ -167,15 +167,14 @@ def _changed(ledger: TokenLedger) -> bool:
 
 
 def _seen(ledger: TokenLedger, layer: int, total: int) -> Bool[Tensor, "tokens tokens"]:
-    """Which token (row) may look at which (column) in a layer."""
+    """Whether each token (row) may attend to each token (column) in a layer."""
     length, alive = ledger.seq_len, ledger.alive[layer]
     rank = torch.full((length,), total, device=alive.device)
     rank[alive] = torch.arange(len(alive), device=alive.device)
-    seen = torch.eye(
-        total, dtype=torch.bool, device=alive.device
-    )  # the gone see themselves: no NaN
-    living = rank < total
-    seen[:length, :length] |= (rank[None] <= rank[:, None]) & living[:, None] & living[None]
+    # dropped tokens attend to themselves, so that no row is empty (NaN)
+    seen = torch.eye(total, dtype=torch.bool, device=alive.device)
+    is_alive = rank < total
+    seen[:length, :length] |= (rank[None] <= rank[:, None]) & is_alive[:, None] & is_alive[None]
     seen[length:, ledger.cached[layer]] = True
     new = total - length
     seen[length:, length:] = torch.ones(new, new, dtype=torch.bool, device=alive.device).tril()
@@ -195,7 +194,7 @@ def _replace(
     reduction: Reduction,
     cls: Float[Tensor, " dim"] | None = None,
 ) -> Int[Tensor, " after"]:
-    """Write survivors into the places they descend from; returns those places."""
+    """Write survivors to the positions of the tokens they descend from; return these positions."""
     kept = alive[reduction.keep]
     states[kept] = _survivors(states[alive], reduction, cls)
     return kept
@@ -204,9 +203,9 @@ def _replace(
 def _survivors(
     states: Float[Tensor, "before dim"], reduction: Reduction, cls: Float[Tensor, " dim"] | None
 ) -> Float[Tensor, "after dim"]:
-    """What a reduction says that its survivors are, computed from its weights alone.
+    """Survivors of a reduction, computed from its weights alone.
 
-    The engine has code of its own for it (:meth:`Reduction.__call__`), which this must not share.
+    The engine does this with other code (:meth:`Reduction.__call__`), which must not be used here.
     """
     if reduction.mix is None:
         return states[reduction.keep]

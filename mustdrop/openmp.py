@@ -1,7 +1,7 @@
-"""How OpenMP's threads wait: asleep. Import this before torch, whose OpenMP reads it when it loads.
+"""Makes idle OpenMP threads sleep. Import this before torch, whose OpenMP reads it when it loads.
 
-A thread that waits for others busily takes the CPU that these others need: on a shared machine the
-same run took 33 seconds of CPU instead of 10. What the user's own environment says wins. Imports
+A thread that waits actively uses CPU time that the other threads need: on a shared machine the same
+run took 33 seconds of CPU instead of 10. A policy that the user has set takes precedence. Imports
 nothing else.
 """
 
@@ -10,7 +10,7 @@ import os
 POLICY = "OMP_WAIT_POLICY"
 PASSIVE = {
     POLICY: "PASSIVE",  # GNU's OpenMP, torch's on Linux
-    "KMP_BLOCKTIME": "0",  # Intel's and LLVM's, which would wait busily for 200 ms first
+    "KMP_BLOCKTIME": "0",  # Intel's and LLVM's, which would first wait actively for 200 ms
 }
 
 # GOMP_SPINCOUNT needs no entry: GNU's OpenMP takes it from OMP_WAIT_POLICY where it is not set.

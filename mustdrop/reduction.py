@@ -12,15 +12,14 @@ class Reduction:
     """Tokens before -> tokens after: ``x[keep]``, or ``mix @ x`` where tokens were mixed.
 
     Attributes:
-        keep: Per survivor, the token that it descends from and in whose place it stands. The order
-            of ``keep`` is the order of the survivors.
-        mix: Weight of every token in every survivor; None where nothing is mixed, and the selection
-            is exact to the bit. Rows sum to one unless the strategy says ``normalised = False``.
-        sizes: How many tokens each survivor stands for; None: one each.
-        cls: Weight of the encoder's [CLS] in every survivor, where it takes part; with ``mix``
-            only.
-        group: The survivor that each token goes into, their number for those that leave; given
-            where no token goes into two (see :meth:`averages`), so that nothing is multiplied by 0.
+        keep: Index of the token that each survivor descends from and whose place it takes. The
+            order of ``keep`` is the order of the survivors.
+        mix: Weight of every token in every survivor; None if nothing is mixed: the selection is
+            then exact to the bit. Rows sum to one unless the strategy sets ``normalised = False``.
+        sizes: Number of tokens that each survivor stands for; None: one each.
+        cls: Weight of the encoder's [CLS] in every survivor, if it takes part; only with ``mix``.
+        group: Index of the survivor that each token is merged into, ``len(keep)`` if it is dropped;
+            set where no token is split (see :meth:`averages`), to save multiplications by 0.
     """
 
     keep: Int[Tensor, " after"]
@@ -41,13 +40,13 @@ class Reduction:
         weight: Float[Tensor, " before"],
         sizes: Float[Tensor, " after"] | None = None,
     ) -> "Reduction":
-        """Each survivor the weighted average of its group.
+        """Make each survivor the weighted average of its group.
 
         Args:
-            keep: As above.
-            group: The survivor that each token goes into; ``len(keep)``: none, it leaves.
-            weight: Of each token within its group.
-            sizes: As above.
+            keep: Index of the token that each survivor descends from.
+            group: Index of the survivor that each token is merged into; ``len(keep)``: dropped.
+            weight: Weight of each token within its group.
+            sizes: Number of tokens that each survivor stands for; None: one each.
         """
         total = weight.new_zeros(len(keep) + 1).index_add_(0, group, weight)
         share = weight / total[group]
@@ -60,7 +59,7 @@ class Reduction:
     def __call__(
         self, x: Float[Tensor, "before dim"], cls: Float[Tensor, " dim"] | None = None
     ) -> Float[Tensor, "after dim"]:
-        """The survivors of ``x``; ``cls`` is [CLS], where it takes part.
+        """Compute the survivors of ``x``; ``cls`` is [CLS], if it takes part.
 
         Raises:
             ValueError: If [CLS] takes part and is not given.
@@ -76,35 +75,35 @@ class Reduction:
         if self.cls is None:
             return mixed
         if cls is None:
-            raise ValueError("this reduction mixes [CLS] in, and there is none to mix")
+            raise ValueError("this reduction mixes [CLS] in, but no [CLS] was given")
         return mixed + self.cls.to(x)[:, None] * cls
 
     def macs(self, dim: int) -> int:
-        """Multiply-accumulates of the matrix product that a call takes, if it takes one."""
+        """Multiply-accumulates of the matrix product of one call; 0 if it needs none."""
         return 0 if self.mix is None or self.group is not None else self.mix.numel() * dim
 
     def then(self, later: "Reduction", before: int) -> "Reduction":
-        """This reduction of ``before`` tokens, followed by ``later``.
+        """Combine this reduction of ``before`` tokens with a ``later`` one into a single reduction.
 
-        Sizes count the tokens before this reduction, also those that ``later`` gives.
+        Sizes count the tokens before this reduction, also the sizes of ``later``.
         """
         keep, sizes = self.keep[later.keep], later.sizes
         if sizes is None and self.sizes is not None:
             sizes = self.sizes[later.keep]
         if self.mix is None and later.mix is None:
             return Reduction(keep, None, sizes)
-        mine, theirs = self._groups(before), later._groups(len(self))
-        if mine is not None and theirs is not None:
-            left = torch.cat([theirs[0], theirs[0].new_full((1,), len(later))])
-            weight = torch.cat([theirs[1], theirs[1].new_zeros(1)])
-            group, through = left[mine[0]], mine[1] * weight[mine[0]]
+        first, second = self._groups(before), later._groups(len(self))
+        if first is not None and second is not None:
+            survivor = torch.cat([second[0], second[0].new_full((1,), len(later))])
+            weight = torch.cat([second[1], second[1].new_zeros(1)])
+            group, through = survivor[first[0]], first[1] * weight[first[0]]
             mix = through.new_zeros(len(later) + 1, before)
             mix = mix.scatter_(0, group[None], through[None])[:-1]
             return Reduction(keep, mix, sizes, group=group)
         if later.mix is None:
             cls = None if self.cls is None else self.cls[later.keep]
             return Reduction(keep, self.weights(before)[later.keep], sizes, cls)
-        if self.mix is None:  # its tokens, put back where they came from
+        if self.mix is None:  # ``later`` mixes a selection of the tokens before
             mix = later.mix.new_zeros(len(later), before).index_copy_(1, self.keep, later.mix)
             return Reduction(keep, mix, sizes, later.cls)
         cls = later.cls
@@ -114,14 +113,14 @@ class Reduction:
         return Reduction(keep, later.mix.to(self.mix) @ self.mix, sizes, cls)
 
     def weights(self, before: int) -> Float[Tensor, "after before"]:
-        """``mix``, written out also where nothing was mixed."""
+        """Weight of every token in every survivor, also where ``mix`` is None."""
         if self.mix is not None:
             return self.mix
         weights = torch.zeros(len(self.keep), before, device=self.keep.device)
         return weights.scatter_(1, self.keep[:, None], 1.0)
 
     def _groups(self, before: int) -> tuple[Tensor, Tensor] | None:
-        """(survivor of each token, its weight there); None where a token goes into several."""
+        """(survivor of each token, its weight there); None if a token goes into several."""
         if self.mix is None:
             group = self.keep.new_full((before,), len(self))
             group[self.keep] = torch.arange(len(self), device=self.keep.device)

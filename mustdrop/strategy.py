@@ -1,4 +1,4 @@
-"""The four kinds of decision. A strategy decides which tokens stay; it never touches a model."""
+"""The four kinds of strategy. A strategy decides which tokens stay; it never touches a model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a strategy may know of the model before work starts.
+    """Facts about the model that a strategy may use before work starts.
 
     Attributes:
-        depth: Decoder layers.
-        blocks: Encoder blocks.
-        grid: Patches per image as (rows, columns).
+        depth: Number of decoder layers.
+        blocks: Number of encoder blocks.
+        grid: Patch grid of an image as (rows, columns).
         has_cls: Whether the encoder has a [CLS] token.
-        feature_block: The block whose output the projector reads.
+        feature_block: Index of the block whose output the projector reads.
     """
 
     depth: int
@@ -37,7 +37,7 @@ class ModelFacts:
     feature_block: int
 
     def block(self, block: int) -> int:
-        """``block`` counted from the front.
+        """Index of ``block`` counted from the front.
 
         Raises:
             ValueError: If the encoder has no such block.
@@ -54,36 +54,36 @@ class ModelFacts:
         """
         self.block(block)
         if not self.has_cls:
-            raise ValueError("[CLS] attention was asked for, but this encoder has no [CLS] token")
+            raise ValueError("[CLS] attention is required, but this encoder has no [CLS] token")
 
 
 def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
-    """Check hyper-parameters that are one of a few words; a misspelt one must not mean another.
+    """Check hyper-parameters that must be one of a few words, so that misspelt ones are refused.
 
     Args:
-        choices: By name, what came and what may come.
+        choices: Name -> (given value, allowed values).
 
     Raises:
-        ValueError: If one is unknown.
+        ValueError: If a value is not allowed.
     """
-    for name, (came, known) in choices.items():
-        if came not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {came!r}")
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 class VisionStrategy(ABC):
-    """Stage 1: drops or merges tokens inside the vision encoder or directly behind it.
+    """Stage 1: drops or merges tokens inside the vision encoder or directly after it.
 
     Attributes:
-        places: Blocks after which it acts (negative: counted from the end), or ``features`` (before
-            the projector) or ``projected`` (behind it).
-        inside_block: Whether it acts in these blocks, between attention and MLP.
+        places: Blocks after which the strategy acts (negative: counted from the end), or
+            ``features`` (before the projector) or ``projected`` (after it).
+        inside_block: Whether the strategy acts in these blocks, between attention and MLP.
         proportional_attention: Whether later blocks add the log of a token's number of patches to
             its attention scores.
-        cls_attention_blocks: Blocks whose [CLS] attention it reads.
-        query_key_blocks: Blocks whose queries and keys it reads.
-        normalised: Whether its mixes are averages, so that each row sums to one.
-        annotations: Names of the annotations that each image must have; only bounds need any.
+        cls_attention_blocks: Blocks whose [CLS] attention the strategy reads.
+        query_key_blocks: Blocks whose queries and keys the strategy reads.
+        normalised: Whether mixes are averages, so that each row of weights sums to one.
+        annotations: Names of the annotations that each image must have; only the oracles do.
     """
 
     places: Sequence[Place]
@@ -102,7 +102,7 @@ class VisionStrategy(ABC):
 
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
-        """The tokens of one image that go on."""
+        """Reduce the tokens of one image to those that go on."""
 
 
 class KeyTokenStrategy(ABC):
@@ -115,14 +115,14 @@ class KeyTokenStrategy(ABC):
 
     @abstractmethod
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
-        """The key tokens of one image, among the tokens that all of stage 1 has left."""
+        """Whether each token of one image that stage 1 has kept is a key token."""
 
 
 class PrefillStrategy(ABC):
     """Stage 2: drops or merges vision tokens between decoder layers.
 
     Attributes:
-        layers: Acts after these layers; -1 is the language model's input.
+        layers: Layers after which the strategy acts; -1 is the language model's input.
     """
 
     layers: Sequence[int]
@@ -132,7 +132,7 @@ class PrefillStrategy(ABC):
 
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
-        """The vision tokens of one prompt that go on."""
+        """Reduce the vision tokens of one prompt to those that go on."""
 
 
 class DecodeStrategy(ABC):
@@ -143,4 +143,4 @@ class DecodeStrategy(ABC):
 
     @abstractmethod
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:
-        """Which vision tokens stay in one layer's cache; called once per layer."""
+        """Whether each vision token stays in one layer's cache; called once per layer."""

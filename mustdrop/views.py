@@ -1,4 +1,4 @@
-"""What each kind of decision may look at. Lazy: what a strategy does not ask for is not computed.
+"""Views: the data that each kind of strategy may read; a value is computed when it is first read.
 
 Knows nothing about models; the engine fills the views.
 """
@@ -15,20 +15,20 @@ from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
 
 Rows = Literal["text", "last"] | Int[Tensor, " rows"]
-Place = int | Literal["features", "projected"]  # a block, or behind the encoder
+Place = int | Literal["features", "projected"]  # a block, or after the encoder
 
 
 @dataclass(frozen=True, eq=False)
 class VisionView:
-    """One image inside the encoder, [CLS] left out.
+    """View of one image inside the encoder, without [CLS].
 
     Attributes:
-        block: The block that has just run (whose attention has, for a strategy ``inside_block``),
-            or the name of the place behind the encoder.
-        grid: The image's full grid as (rows, columns).
-        has_cls: Whether a [CLS] stands in front of the tokens.
+        block: Block that has just run (for a strategy ``inside_block``, only its attention has),
+            or ``features`` or ``projected`` after the encoder.
+        grid: Full patch grid of the image as (rows, columns).
+        has_cls: Whether a [CLS] comes before the tokens.
         patch_index: Raster index of the patch in whose place each token stands.
-        sizes: Patches that each token stands for.
+        sizes: Number of patches that each token stands for.
     """
 
     block: Place
@@ -51,7 +51,7 @@ class VisionView:
 
     @property
     def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
-        """Hidden states of all images (crops) of the same prompt, this one among them."""
+        """Hidden states of all images (crops) of the same prompt, this one included."""
         return self.get_crops()
 
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
@@ -74,36 +74,36 @@ class VisionView:
         return self.get_queries_keys(block)
 
     def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, image and place, and on nothing else."""
+        """Random generator that depends on seed, image and ``block`` only."""
         return self.get_generator(seed)
 
     def annotated(self, name: str) -> Bool[Tensor, " tokens"]:
-        """Which tokens stand in the place of patches that were marked from outside.
+        """Whether each token stands in the place of a patch that the annotation marks.
 
         Raises:
-            ValueError: If nothing of that name was told of the image.
+            ValueError: If the image has no annotation of that name.
         """
         return self.get_known(name)[self.patch_index]
 
 
 @dataclass(frozen=True, eq=False)
 class PrefillView:
-    """The vision tokens of one prompt between two decoder layers; ``len`` counts them.
+    """View of one prompt's vision tokens between two decoder layers; ``len`` is their number.
 
     Attributes:
-        layer: The layer that has just run; -1 at the language model's input.
+        layer: Layer that has just run; -1 at the language model's input.
         depth: Number of decoder layers.
         prompt_index: Index of the prompt in the batch.
-        grid: Patches per image as (rows, columns).
-        image_count: Images of the prompt.
-        entered: Vision tokens that entered layer 0; at the language model's input, those that are
-            there.
-        protected: Key tokens; they must stay.
-        protected_count: How many there are.
-        sizes: Patches that each vision token stands for.
-        text: Original positions of the text tokens behind the last vision token.
-        inputs: The language model's input embeddings of the whole prompt.
-        count_macs: Adds multiply-accumulates of the decision, attention rows left out.
+        grid: Patch grid of an image as (rows, columns).
+        image_count: Number of images of the prompt.
+        entered: Number of vision tokens that entered layer 0; at the language model's input, the
+            number present there.
+        protected: Whether each vision token is a key token, which must stay.
+        protected_count: Number of key tokens.
+        sizes: Number of patches that each vision token stands for.
+        text: Original positions of the text tokens after the last vision token.
+        inputs: Input embeddings of the whole prompt at the language model.
+        count_macs: Function that adds multiply-accumulates of a decision, without attention rows.
     """
 
     layer: int
@@ -157,31 +157,31 @@ class PrefillView:
         """Attention from text to the vision tokens.
 
         Args:
-            rows: All text behind the last vision token, only its last token, or an index into it.
-            of: The layer that has just run, or the next one on this layer's output (one look
-                ahead).
+            rows: Rows to return: all text after the last vision token, only its last token, or
+                indices into it.
+            of: Layer that has just run, or the next one on this layer's output (a look-ahead).
         """
         return self.get_attention(rows, of)
 
     def received_attention(self) -> Float[Tensor, " vision"]:
         """Attention that each vision token received from all tokens of the prompt in this layer.
 
-        Mean over heads and rows, in float32; rows are read a few at a time.
+        Mean over heads and rows, in float32; a few rows are computed at a time.
         """
         return self.get_received()
 
     def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
+        """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
         return self.get_generator(seed)
 
     def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What does not change from layer to layer: computed at the first, kept for the others."""
+        """Value that is the same for all layers: computed at the first, then reused."""
         return self.get_once(name, compute)
 
     def top(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
-        """The ``keep`` tokens of highest score, in sequence order, key tokens first among them.
+        """Keep the ``keep`` tokens of highest score, in sequence order; key tokens rank first.
 
-        Fewer where there are fewer, more where there are more key tokens.
+        The result is smaller if there are fewer tokens, larger if there are more key tokens.
         """
         kept = min(max(keep, self.protected_count), len(self))
         return Reduction(top_keep(score, kept, self.protected))
@@ -189,16 +189,16 @@ class PrefillView:
 
 @dataclass(frozen=True, eq=False)
 class CacheView:
-    """The KV cache of one prompt in one layer, when the prefill is over.
+    """View of one prompt's KV cache in one layer, after the prefill.
 
     Attributes:
-        layer: The layer.
+        layer: Index of the layer.
         depth: Number of decoder layers.
         prompt_index: Index of the prompt in the batch.
         positions: Original position of each vision token in this layer's cache.
-        survives: Whether the token was still alive in the last layer.
-        survivors: How many there were in the last layer.
-        protected: Key tokens.
+        survives: Whether each vision token was still alive in the last layer.
+        survivors: Number of vision tokens alive in the last layer.
+        protected: Whether each vision token is a key token.
     """
 
     layer: int
@@ -211,5 +211,5 @@ class CacheView:
     get_generator: Callable[[int], torch.Generator]
 
     def generator(self, seed: int) -> torch.Generator:
-        """Random numbers that depend on seed, prompt (ids, pixels) and layer, and nothing else."""
+        """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
         return self.get_generator(seed)

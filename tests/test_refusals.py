@@ -266,14 +266,14 @@ def test_a_prompt_that_ends_with_its_image(model):
 
 def test_a_block_that_was_not_listed(model, inputs):
     class Forgetful(ClsTopK.__mro__[1]):
-        at, reads = ("features",), ()
+        places, cls_attention_blocks = ("features",), ()
 
         def reduce(self, view):
             return Reduction(view.cls_attention(1).mean(0).topk(3).indices)
 
     with (
         TokenDropper(vision=Forgetful()).attach(model),
-        pytest.raises(ValueError, match="block 1 was not read; list it in 'reads'"),
+        pytest.raises(ValueError, match="block 1 was not recorded; list it in 'cls_att"),
     ):
         model(**inputs)
 

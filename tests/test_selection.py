@@ -334,9 +334,12 @@ def test_known_patches_stay_first_or_leave_first(model):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        (None, "KnownPatches has to be told target_patches of every image"),
-        ([], "known tells of 0 images, but image 0 was encoded"),
-        ([{"objects": torch.zeros(6, 6)}], "target_patches has to be known of image 0.*: objects"),
+        (None, "KnownPatches needs the annotation target_patches of every image"),
+        ([], "annotations were given for 0 images, but image 0 was encoded"),
+        (
+            [{"objects": torch.zeros(6, 6)}],
+            "image 0 needs the annotation target_patches, got: objects",
+        ),
         ([{"target_patches": torch.zeros(6, 6)}], r"a boolean 6 x 6, got torch.float32 of 6 x 6"),
         ([{"target_patches": torch.zeros(36) > 0}], "a boolean 6 x 6, got torch.bool of 36"),
     ],

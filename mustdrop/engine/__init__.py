@@ -1,1 +1,1 @@
-"""Hooks that carry decisions out; the only room that touches transformers' internals."""
+"""Hooks that carry decisions out; the only package that touches transformers' internals."""

@@ -1,4 +1,4 @@
-"""What is known of each image from outside, beside the model: marked patches, by name."""
+"""Annotations: patches of each image that are marked by name, from outside the model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,38 +9,40 @@ from torch import Tensor
 
 from mustdrop.strategy import VisionStrategy
 
-Annotations = Sequence[Mapping[str, Tensor | np.ndarray]]  # one mapping an image
+Annotations = Sequence[Mapping[str, Tensor | np.ndarray]]  # one mapping per image
 
 
-def require_annotations(vision: VisionStrategy | None, known: Annotations | None) -> None:
-    """Check that a strategy which has to be told something is told anything.
+def require_annotations(vision: VisionStrategy | None, annotations: Annotations | None) -> None:
+    """Check that annotations are given if a strategy needs them.
 
     Raises:
-        ValueError: With what it needs.
+        ValueError: With the names of the annotations.
     """
-    if vision is not None and vision.annotations and known is None:
+    if vision is not None and vision.annotations and annotations is None:
         names = ", ".join(vision.annotations)
         raise ValueError(
-            f"{type(vision).__name__} has to be told {names} of every image, as in "
-            f"attach(model, annotations=[{{{vision.annotations[0]!r}: patches}}]); PocketVQA knows "
-            "them, real benchmarks do not"
+            f"{type(vision).__name__} needs the annotation {names} of every image, as in "
+            f"attach(model, annotations=[{{{vision.annotations[0]!r}: patches}}]); PocketVQA has "
+            "annotations, real benchmarks do not"
         )
 
 
 def annotated(
-    known: Annotations, image: int, name: str, grid: tuple[int, int]
+    annotations: Annotations, image: int, name: str, grid: tuple[int, int]
 ) -> Bool[Tensor, " patches"]:
-    """The patches of one image that are marked by a name, in raster order.
+    """Whether each patch of one image is marked by ``name``, in raster order.
 
     Raises:
-        ValueError: If nothing was told of the image, not this, or not on the image's grid.
+        ValueError: If the image has no annotations, not this one, or not on the image's grid.
     """
-    if image >= len(known):
-        raise ValueError(f"known tells of {len(known)} images, but image {image} was encoded")
-    if name not in known[image]:
-        names = ", ".join(known[image]) or "nothing"
-        raise ValueError(f"{name} has to be known of image {image}; what is told of it: {names}")
-    marked = torch.as_tensor(known[image][name])
+    if image >= len(annotations):
+        raise ValueError(
+            f"annotations were given for {len(annotations)} images, but image {image} was encoded"
+        )
+    if name not in annotations[image]:
+        names = ", ".join(annotations[image]) or "none"
+        raise ValueError(f"image {image} needs the annotation {name}, got: {names}")
+    marked = torch.as_tensor(annotations[image][name])
     if marked.dtype != torch.bool or tuple(marked.shape) != grid:
         raise ValueError(
             f"{name} must be a boolean {grid[0]} x {grid[1]}, got {marked.dtype} of "

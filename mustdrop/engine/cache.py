@@ -1,4 +1,4 @@
-"""Stage 3 at work: the KV cache is cut once after the prefill, and decoding gets what fits."""
+"""Stage 3: cuts the KV cache once after the prefill, and gives decoding steps matching inputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,19 +19,20 @@ _Rotary = tuple[Tensor, tuple[Tensor, Tensor]]  # positions, and their rotary em
 
 @dataclass(eq=False)
 class DecodePass:
-    """What decoding needs to know of the prefill that filled the cache.
+    """State that decoding needs from the prefill that filled the cache.
 
     Attributes:
-        cache: The cache that the prefill filled.
-        pads: Per layer, the padding in front of each prompt in the cache.
-        lengths: Per layer, the cached tokens of the padded prompt batch.
-        shifts: Per layer, how far each prompt's last token moved forward in rotary position; None
-            where no position was counted anew.
-        changed: Whether any layer's cache is not what the model itself would have made.
-        positions: ``continue``: a new token follows the prompt's last one, as that layer knows it.
-            ``cache_length``: its position is the layer's own cache length (the authors' code).
-        first: Rotary position of each prompt's first token at its arrival.
-        last: Rotary position of each prompt's last token at its arrival.
+        cache: Cache that the prefill filled.
+        pads: Padding in front of each prompt in the cache, per layer.
+        lengths: Number of cached tokens of the padded prompt batch, per layer.
+        shifts: Distance by which each prompt's last token moved forward in rotary position, per
+            layer; None where no positions were renumbered.
+        changed: Whether any layer's cache differs from the one that the model itself would make.
+        positions: Rule for the position of a new token. ``continue``: it follows the prompt's last
+            token as positioned in that layer. ``cache_length``: it is the layer's own cache length
+            (the authors' code).
+        first: Rotary position of each prompt's first token before any drop.
+        last: Rotary position of each prompt's last token before any drop.
     """
 
     adapter: ModelAdapter
@@ -54,13 +55,13 @@ class DecodePass:
     ) -> None:
         """Cut every layer's cache to the tokens that the strategy keeps.
 
-        The device is asked twice, however many layers and prompts there are: how many tokens stay,
-        and which.
+        The host waits for the device twice, for any number of layers and prompts: for how many
+        tokens stay, and for which.
 
         Args:
-            strategy: Stage 3.
+            strategy: Strategy of stage 3.
             prompts: State of each prompt at the end of the prefill.
-            keys: Returns the key for random draws of a prompt, given its number.
+            keys: Function from the index of a prompt to its key for random draws.
         """
         depth = len(self.lengths)
         seen = _Seen(strategy, depth, keys)
@@ -129,13 +130,13 @@ class DecodePass:
         return (self.last + 1 + new)[:, None]
 
     def step(self) -> None:
-        """Forget what only the last decoding step needed."""
+        """Clear what only the last decoding step needed."""
         self.rotary = {}
         self.masks.memo = {}
 
 
 class _Seen:
-    """What a decode strategy decides, computed once for all layers that hold the same tokens."""
+    """Decisions of a decode strategy, computed once for all layers that hold the same tokens."""
 
     def __init__(self, strategy: DecodeStrategy, depth: int, keys: Callable[[int], int]) -> None:
         self.strategy, self.depth, self.keys = strategy, depth, keys
@@ -143,42 +144,40 @@ class _Seen:
         self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     def stays(self, prompt: Prompt, number: int, layer: int) -> Tensor:
-        """Which of a prompt's tokens stay in a layer's cache; text always does."""
+        """Whether each of a prompt's tokens stays in a layer's cache; text always does."""
         ledger = prompt.ledger
         alive = ledger.alive[layer]
-        same = (
-            id(prompt),
-            id(alive),
-        )  # layers between two drops share one tensor, kept by the ledger
+        # layers between two drops share one tensor, which the ledger keeps
+        same = (id(prompt), id(alive))
         if same not in self.views:
             where = prompt.vision_in(alive)
             last = torch.zeros_like(ledger.vision)
             last = last.index_fill_(0, ledger.alive[self.depth - 1], True)
-            at = alive[where]
+            positions = alive[where]
             survivors = len(ledger.alive[self.depth - 1]) - prompt.other_count
-            self.views[same] = (where, (at, last[at], survivors, ledger.protected[at]))
+            view = (positions, last[positions], survivors, ledger.protected[positions])
+            self.views[same] = (where, view)
         where, view = self.views[same]
 
         def generator(seed: int) -> torch.Generator:
-            # "cache": not the draw of a prefill strategy after the same layer once more
+            # "cache" makes this draw differ from a prefill strategy's after the same layer
             drawn = stable_seed(seed, self.keys(number), "cache", layer)
             return torch.Generator().manual_seed(drawn)
 
         keep = self.strategy.keep(
             CacheView(layer, self.depth, number, *view, get_generator=generator)
         )
-        answer = (*same, id(keep))
-        if (
-            answer not in self.rows
-        ):  # the answer is kept as well: ids are unique among the living alone
+        decision = (*same, id(keep))
+        if decision not in self.rows:
             row = torch.ones(len(alive), dtype=torch.bool, device=alive.device)
             row[where] = keep
-            self.rows[answer] = (row, keep)
-        return self.rows[answer][0]
+            # ``keep`` is stored too, because ids are unique only among objects that exist
+            self.rows[decision] = (row, keep)
+        return self.rows[decision][0]
 
 
 def _take(states: Tensor, index: Tensor) -> Tensor:
-    """Cached states [batch, heads, tokens, dim] by token index [batch, tokens]."""
+    """Select cached states [batch, heads, tokens, dim] by token index [batch, tokens]."""
     if len(states) == 1:
         return states.index_select(-2, index[0])
     wide = index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])

@@ -1,6 +1,6 @@
-"""Checks whose answers stay on the device until the prefill is over, when all are read at once.
+"""Checks whose results stay on the device until the prefill is over, and are then read together.
 
-Reading each answer where it arises would make the host wait at every drop.
+Reading each result immediately would make the host wait for the device at every drop.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ class DeferredChecks:
     """Counts that must be zero.
 
     Attributes:
-        pending: Per check, the message of its failure, with ``{count}`` in it, and the count.
+        pending: Message of failure, with ``{count}`` in it, and count of each check.
     """
 
     pending: list[tuple[str, Int[Tensor, ""]]] = field(default_factory=list)
@@ -26,9 +26,9 @@ class DeferredChecks:
         """Check that a decision keeps all key tokens, and no token twice.
 
         Args:
-            where: Who decided, and where.
-            keep: Tokens that stay, out of ``before``.
-            protected: Whether a token is a key token.
+            where: Name of the strategy and location of the decision, for the message.
+            keep: Indices of the tokens that stay, out of ``before``.
+            protected: Whether each token is a key token.
         """
         kept = torch.zeros_like(protected).index_fill_(0, keep.to(protected.device), True)
         self.pending += [
@@ -43,12 +43,12 @@ class DeferredChecks:
             ),
         ]
 
-    def equal(self, message: str, found: Tensor, expected: Tensor) -> None:
+    def equal(self, message: str, actual: Tensor, expected: Tensor) -> None:
         """Check that two tensors are equal."""
-        self.pending.append((message, (found != expected).sum()))
+        self.pending.append((message, (actual != expected).sum()))
 
     def require(self) -> None:
-        """Read the counts; the device is asked once.
+        """Read all counts, with one wait for the device.
 
         Raises:
             ValueError: With the message of the first check that failed.

@@ -1,7 +1,7 @@
-"""What new tokens attend to while decoding, layer by layer; read beside a running model.
+"""Attention of new tokens while decoding, layer by layer, recorded from a running model.
 
-Rows of attention are formed anew from the queries and keys of each step, one row a layer, so that
-the model keeps its own attention. For one prompt at a time.
+The attention rows are recomputed from the queries and keys of each step, one row per layer, so that
+the model's own attention is not changed. For one prompt at a time.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class DecodeAttentionRecorder:
     """Attention of the tokens decoded since the last prefill.
 
     Attributes:
-        steps: Layer -> tokens decoded.
+        steps: Layer -> number of tokens decoded.
         prompt: Layer -> attention to each cached token of the prompt, summed over the steps.
     """
 
@@ -34,12 +34,14 @@ class DecodeAttentionRecorder:
         return self.prompt[layer] / self.steps[layer]
 
     def _probe(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
-        if query.shape[2] > 1:  # a prefill: what was decoded before is another prompt's
+        if query.shape[2] > 1:  # a prefill: the recorded steps belong to an earlier prompt
             self.steps.pop(layer, None)
             self.prompt.pop(layer, None)
             return
         if len(query) != 1:
-            raise ValueError(f"decoding is watched one prompt at a time, got {len(query)}")
+            raise ValueError(
+                f"decode attention is recorded for one prompt at a time, got {len(query)} prompts"
+            )
         step = self.steps.get(layer, 0) + 1
         row = attention_rows(query[0], key[0], scaling, key.shape[2] - 1).float().mean((0, 1))
         row = row[: len(row) - step]
@@ -49,8 +51,11 @@ class DecodeAttentionRecorder:
 
 @contextmanager
 def record_decode_attention(adapter: ModelAdapter) -> Iterator[DecodeAttentionRecorder]:
-    """Watch what the model decodes while the context is open; open it around a dropper's."""
-    gaze = DecodeAttentionRecorder()
-    probes = {layer.self_attn: partial(gaze._probe, at) for at, layer in enumerate(adapter.layers)}
+    """Record attention while the context is open; open it outside a dropper's context."""
+    recorder = DecodeAttentionRecorder()
+    probes = {
+        layer.self_attn: partial(recorder._probe, index)
+        for index, layer in enumerate(adapter.layers)
+    }
     with attention_tap(probes):
-        yield gaze
+        yield recorder

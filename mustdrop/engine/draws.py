@@ -1,4 +1,4 @@
-"""Keys of random draws: what an image or a prompt is, whatever its batch."""
+"""Keys of random draws: they depend on an image or a prompt, and not on its batch."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,17 +12,17 @@ from mustdrop.functional import stable_seed
 
 
 def image_key(pixels: Tensor | None, image: int) -> int:
-    """Key of an image of the batch, by its pixels rounded to bfloat16.
+    """Key of an image of the batch, from its pixels rounded to bfloat16.
 
-    Pixels that a caller cast to bfloat16 so have the key of the float32 ones that the processor
-    made. Pixels cast to float16 have another: it is no refinement of bfloat16, so no rounding
-    serves both.
+    Pixels that a caller cast to bfloat16 have the same key as the float32 pixels of the processor.
+    Pixels cast to float16 have another key: float16 cannot hold all bfloat16 numbers, so no
+    rounding fits both.
 
     Raises:
         ValueError: If no pixels were given.
     """
     if pixels is None:
-        raise ValueError("random draws are keyed by the image, but no pixel_values were seen")
+        raise ValueError("random draws depend on the image, but no pixel_values were given")
     values = pixels.reshape(-1, *pixels.shape[-3:])[image]
     return stable_seed(values.bfloat16().cpu().view(torch.int16).numpy().tobytes())
 
@@ -30,9 +30,9 @@ def image_key(pixels: Tensor | None, image: int) -> int:
 def prompt_keys(
     prompts: list[Prompt], pads: list[int], ids: Int[Tensor, "batch seq"], pixels: Tensor | None
 ) -> Callable[[int], int]:
-    """Key of a prompt's text and images, by its number; neighbours and padding do not enter."""
+    """Function from a prompt's index to the key of its text and images; ignores its batch."""
 
-    @cache  # it reads the pixels, and every layer may ask for it
+    @cache  # the key reads the pixels, and every layer may use it
     def key(number: int) -> int:
         first = sum(prompt.images for prompt in prompts[:number])
         images = [image_key(pixels, first + image) for image in range(prompts[number].images)]

@@ -1,12 +1,12 @@
-"""Stage 1 and 1b at work: images run shorter through the encoder, and come out on their slots.
+"""Stages 1 and 1b: images lose tokens inside the encoder, and the rest is put back on its slots.
 
-Expand, then drop: behind the projector every token is put back in the slot of the patch in whose
+Expand, then drop: after the projector every token is put back in the slot of the patch in whose
 place it stands, and the other slots are left empty. The model's own packing, placeholder check and
 scatter run unchanged; the language model's first pre-hook drops the empty slots.
 
-A decision between attention and MLP (ToMe) takes three hooks: what enters the MLP's norm is M x,
-what leaves the MLP is copied back to all that a token stands for, and the next block (or the
-projector) receives M of the block's output. As M of a copy is the copied, nothing is lost.
+A decision between attention and MLP (ToMe) takes three hooks: the MLP's norm receives M x, the
+MLP's output for a survivor is copied to all tokens that it stands for, and the next block (or the
+projector) receives M of the block's output. M maps a copy to what was copied: nothing is lost.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,9 +32,9 @@ class EncoderStage(EncoderState):
     """Hooks on encoder and projector that let the vision strategies decide, image by image.
 
     Attributes:
-        vision: Stage 1.
-        key_tokens: Stage 1b.
-        tags: What the model's packing made of the patches.
+        vision: Strategy of stage 1.
+        key_tokens: Strategy of stage 1b.
+        tags: Patch in each vision slot after the model's packing, per prompt.
     """
 
     vision: VisionStrategy | None
@@ -43,33 +43,32 @@ class EncoderStage(EncoderState):
 
     def __post_init__(self) -> None:
         self.facts = self.adapter.facts
-        at = self.vision.places if self.vision is not None else ()
-        self.at = {self.facts.block(place) for place in at if isinstance(place, int)}
-        self.behind = [place for place in ("features", "projected") if place in at]
-        reads = [*(self.vision.cls_attention_blocks if self.vision else ())]
-        reads += self.key_tokens.cls_attention_blocks if self.key_tokens else ()
-        self.reads = {self.facts.block(block) for block in reads}
-        keys = self.vision.query_key_blocks if self.vision else ()
-        self.reads_keys = {self.facts.block(block) for block in keys}
+        places = self.vision.places if self.vision is not None else ()
+        self.decision_blocks = {self.facts.block(p) for p in places if isinstance(p, int)}
+        self.later_places = [name for name in ("features", "projected") if name in places]
+        blocks = [*(self.vision.cls_attention_blocks if self.vision else ())]
+        blocks += self.key_tokens.cls_attention_blocks if self.key_tokens else ()
+        self.cls_attention_blocks = {self.facts.block(block) for block in blocks}
+        blocks = self.vision.query_key_blocks if self.vision else ()
+        self.query_key_blocks = {self.facts.block(block) for block in blocks}
         self.inside = self.vision is not None and self.vision.inside_block
-        self.proportional = self.vision is not None and self.vision.proportional_attention
         self.begin(0, torch.device("cpu"))
 
     def forget(self) -> None:
-        """Drop what an earlier prompt left behind."""
+        """Discard the state of an earlier prompt."""
         self.encoded, self.tags, self.batch = [], [], []
 
     def begin(self, images: int, device: torch.device) -> None:
-        """A new encoder call."""
+        """Start a new encoder call."""
         self.batch = [EncodedImage.whole(self.adapter.patches, device) for _ in range(images)]
-        self.masks: dict[str, Tensor] = {}
-        self.steps: dict[int, Step] = {}  # decided inside a block, not carried out on its output
+        self.mask: Tensor | None = None
+        self.steps: dict[int, Step] = {}  # decided inside a block, not yet applied to its output
         self.cls: Tensor | None = None
         self.weighted = False
 
     @contextmanager
     def attach(self) -> Iterator[None]:
-        """Hooks in place; the encoder as found on exit."""
+        """Add hooks to encoder and projector; remove them on exit."""
         with ExitStack() as stack:
 
             def before(module: nn.Module, function: Callable, named: bool = False) -> None:
@@ -86,9 +85,9 @@ class EncoderStage(EncoderState):
                 before(encoder, self._begin, named=True)
                 for index, block in enumerate(blocks):
                     before(block, self._before(index), named=True)
-                    if index in self.reads | self.reads_keys:
+                    if index in self.cls_attention_blocks | self.query_key_blocks:
                         probes[block.self_attn] = self._probe(index)
-                    if self.inside and index in self.at:
+                    if self.inside and index in self.decision_blocks:
                         norm, mlp = self.adapter.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
@@ -110,7 +109,7 @@ class EncoderStage(EncoderState):
             tokens = hidden[:, self.facts.has_cls :]
             if self.inside:
                 step = self.steps.get(index - 1)
-            elif index - 1 in self.at:
+            elif index - 1 in self.decision_blocks:
                 step = self._decide(index - 1, hidden)
             if step is not None:
                 cls = hidden[:, : self.facts.has_cls]
@@ -154,99 +153,85 @@ class EncoderStage(EncoderState):
         self.cls = output[:, 0]
 
     def _mask(self, module: nn.Module, hidden: Float[Tensor, "b n c"], stale: bool) -> Tensor:
-        """Key-padding mask of a ragged batch, with the tokens' log sizes where these weigh."""
-        if stale:
-            self.masks = {}
-        attention = module.self_attn
-        if "mask" not in self.masks:
+        """Key-padding mask of a ragged batch, with the tokens' log sizes if they are weights."""
+        if stale or self.mask is None:
+            attention = module.self_attn
             mask = key_mask(
                 self.batch, int(self.facts.has_cls), hidden,
                 added=is_eager(attention) or self.weighted, weighted=self.weighted,
             )  # fmt: skip
-            self.masks["mask"] = mask if is_flash(attention) else mask[:, None, None, :]
-        return self.masks["mask"]
+            self.mask = mask if is_flash(attention) else mask[:, None, None, :]
+        return self.mask
 
     def _probe(self, index: int) -> Callable:
         def probe(query: Tensor, key: Tensor, scaling: float) -> None:
             cls = self.facts.has_cls
             for image, q, k in zip(self.batch, query, key, strict=True):
                 tokens = cls + len(image)
-                if index in self.reads:
-                    weigh = image.log_sizes(int(cls)) if self.weighted else None
-                    row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=weigh)
+                if index in self.cls_attention_blocks:
+                    bias = image.log_sizes(int(cls)) if self.weighted else None
+                    row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=bias)
                     image.cls_attention[index] = row[:, 0, cls:]
                     image.count_macs(tokens * q.shape[0] * q.shape[2])
-                if index in self.reads_keys:
+                if index in self.query_key_blocks:
                     image.queries_keys[index] = q[:, :tokens], k[:, :tokens]
 
         return probe
 
-    def _decide(self, place: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
-        """Let the strategy decide image by image; None: nothing leaves or moves.
-
-        Args:
-            place: Where.
-            hidden: States of all images, [CLS] first where there is one in front of a block.
-        """
+    def _decide(self, location: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
+        """Let the strategy decide for each image; ``hidden`` starts with [CLS], if it is there."""
         assert self.vision is not None
-        extra = self.facts.has_cls if isinstance(place, int) else self.adapter.keeps_cls
+        extra = self.facts.has_cls if isinstance(location, int) else self.adapter.keeps_cls
         tokens = hidden[:, extra:]
         lengths = [len(image) for image in self.batch]
         before = [states[:length] for states, length in zip(tokens, lengths, strict=True)]
-        decisions = [
-            self.vision.reduce(view_of(self, number, place, before))
-            for number in range(len(before))
-        ]
-        if isinstance(place, int) and not extra and not all(len(part) for part in decisions):
+        views = [view_of(self, number, location, before) for number in range(len(before))]
+        decisions = [self.vision.reduce(view) for view in views]
+        if isinstance(location, int) and not extra and not all(len(part) for part in decisions):
             raise ValueError(
-                f"{type(self.vision).__name__} left no token of an image after block {place}, and "
-                "this encoder has no [CLS]: its next block would have nothing to work on"
+                f"{type(self.vision).__name__} left no token of an image after block {location}, "
+                "and this encoder has no [CLS]: its next block would have no input"
             )
-        taken: list[Reduction | None] = []
+        changes: list[Reduction | None] = []
         for image, decision in zip(self.batch, decisions, strict=True):
             if decision.mix is None and len(decision) == len(image):
                 stay = torch.arange(len(image), device=tokens.device)
                 if torch.equal(decision.keep, stay):
-                    taken.append(None)
+                    changes.append(None)
                     continue
-            taken.append(decision)
-            image.apply(place, decision, self.adapter.patches)
-            self.weighted |= self.proportional and decision.sizes is not None
-        return (
-            None
-            if all(decision is None for decision in taken)
-            else Step(self.batch, lengths, taken)
-        )
+            changes.append(decision)
+            image.apply(location, decision, self.adapter.patches)
+            self.weighted |= self.vision.proportional_attention and decision.sizes is not None
+        return None if all(c is None for c in changes) else Step(self.batch, lengths, changes)
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features = args[0]
         extra = self.adapter.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
-        if inside is not None:  # the features are that block's output, on which nothing was done
+        if inside is not None:  # the features are that block's output, still with all tokens
             short = inside.shorten(features[:, extra:], self.cls)
             features = torch.cat([features[:, :extra], short], 1)
-        features = self._behind("features", features, self.cls)
-        if "projected" not in self.behind:
+        features = self._drop_at("features", features, self.cls)
+        if "projected" not in self.later_places:
             self._mark("features", features[:, extra:])
         for image in self.batch:
             image.blocks[self.facts.blocks] = len(image)
         return (features, *args[1:])
 
-    def _mark(self, place: Place, tokens: Float[Tensor, "b n c"]) -> None:
-        """Mark the key tokens among those that all of stage 1 has left."""
+    def _mark(self, location: Place, tokens: Float[Tensor, "b n c"]) -> None:
+        """Mark the key tokens among the tokens that all of stage 1 has kept."""
         if self.key_tokens is None:
             return
         hidden = [t[: len(image)] for image, t in zip(self.batch, tokens, strict=True)]
         for number, image in enumerate(self.batch):
-            if not len(image):  # stage 1 left nothing to mark
-                continue
-            image.protected = self.key_tokens.protect(view_of(self, number, place, hidden))
+            if len(image):  # otherwise stage 1 has kept nothing to mark
+                image.protected = self.key_tokens.protect(view_of(self, number, location, hidden))
 
-    def _behind(
-        self, place: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
+    def _drop_at(
+        self, location: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
     ) -> Float[Tensor, "b m c"]:
-        """Drop at a place behind the encoder, if the strategy acts there."""
-        step = self._decide(place, states) if place in self.behind else None
+        """Drop at a location after the encoder, if the strategy acts there."""
+        step = self._decide(location, states) if location in self.later_places else None
         if step is None:
             return states
         extra = self.adapter.keeps_cls
@@ -254,17 +239,17 @@ class EncoderStage(EncoderState):
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         extra = self.adapter.keeps_cls
-        output = self._behind("projected", output, output[:, 0] if extra else None)
-        if "projected" in self.behind:
+        output = self._drop_at("projected", output, output[:, 0] if extra else None)
+        if "projected" in self.later_places:
             self._mark("projected", output[:, extra:])
         self.encoded.extend(self.batch)
         if all(image.reduction is None for image in self.batch):
             return output
         empty = output.new_zeros(self.adapter.patches, output.shape[-1])
-        full = torch.stack(
-            [  # not in place, so that gradients pass
-                empty.index_copy(0, image.cells, states[: len(image)])
-                for states, image in zip(output[:, extra:], self.batch, strict=True)
-            ]
-        )
+        # ``index_copy`` is not in place, so that gradients pass
+        rows = [
+            empty.index_copy(0, image.cells, states[: len(image)])
+            for states, image in zip(output[:, extra:], self.batch, strict=True)
+        ]
+        full = torch.stack(rows)
         return torch.cat([output[:, :extra], full], 1) if extra else full

@@ -1,4 +1,4 @@
-"""What keeps one dropper to one model and one call at a time. Knows nothing about tokens."""
+"""Limits a model to one dropper and to one call at a time. Knows nothing about tokens."""
 
 import copy
 import threading
@@ -12,7 +12,7 @@ from torch import nn
 
 _ATTACHED: WeakSet[nn.Module] = WeakSet()
 _LOCK = threading.Lock()
-# where torch keeps how a hook wants to be called
+# attributes in which torch keeps the options of a hook
 OPTIONS = (
     "_forward_pre_hooks_with_kwargs", "_forward_hooks_with_kwargs", "_forward_hooks_always_called",
 )  # fmt: skip
@@ -23,7 +23,7 @@ def attached(model: nn.Module) -> Iterator[None]:
     """Mark a model as having a dropper.
 
     Raises:
-        ValueError: If it has one already.
+        ValueError: If the model has one already.
     """
     with _LOCK:
         if model in _ATTACHED:
@@ -60,7 +60,7 @@ class OneCall:
             self._depth += 1
 
     @property
-    def mine(self) -> bool:
+    def held_by_this_thread(self) -> bool:
         """Whether this thread is in a call."""
         return self._owner == threading.get_ident()
 
@@ -88,22 +88,22 @@ class Only:
 @contextmanager
 def instance_method(model: nn.Module, name: str, method: Callable) -> Iterator[None]:
     """Replace a method of one instance while the context is open; the class is left alone."""
-    own = model.__dict__.get(name)
+    previous = model.__dict__.get(name)
     model.__dict__[name] = method
     try:
         yield
     finally:
         del model.__dict__[name]
-        if own is not None:
-            model.__dict__[name] = own
+        if previous is not None:
+            model.__dict__[name] = previous
 
 
 def clean_copy(model: nn.Module, names: Sequence[str]) -> Callable:
-    """A ``__deepcopy__`` whose copy has no dropper attached.
+    """Make a ``__deepcopy__`` whose copy has no dropper attached.
 
     Args:
-        model: The model that is copied.
-        names: Methods of the instance that the copy must not have, ``__deepcopy__`` among them.
+        model: Model that is copied.
+        names: Names of instance methods that the copy must not have, ``__deepcopy__`` included.
     """
 
     def __deepcopy__(memo: dict) -> nn.Module:
@@ -123,10 +123,10 @@ def clean_copy(model: nn.Module, names: Sequence[str]) -> Callable:
     return __deepcopy__
 
 
-def one_at_a_time(
+def serialised(
     method: Callable, call: OneCall, before: Callable[..., None], after: Callable[[], None]
 ) -> Callable:
-    """``method``, one thread at a time, with ``before`` its arguments and ``after`` its end."""
+    """Allow one thread at a time in ``method``, and call ``before`` and ``after`` around it."""
 
     @wraps(method)
     def checked(*args: Any, **kwargs: Any) -> Any:

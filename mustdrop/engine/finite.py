@@ -1,8 +1,8 @@
-"""Whether every number on the way to an answer is finite: noted on the device, read when asked.
+"""Notes on whether all numbers on the way to an answer are finite, kept on the device.
 
-A number that overflows (float16 ends at 65504) becomes infinite, then NaN, and a model of NaN
-answers all the same. A note is one reduction: the largest magnitude, which is finite only if all
-numbers are. Nothing here waits for the device until :meth:`FiniteNotes.require`.
+A number that overflows (float16 ends at 65504) becomes infinite, then NaN, and a model full of NaN
+still answers. A note is one reduction: the largest magnitude, which is finite only if all numbers
+are. Nothing here waits for the device until :meth:`FiniteNotes.require`.
 """
 
 import math
@@ -27,18 +27,18 @@ class NotFinite(ValueError):
 
     Attributes:
         prompt: Index of the prompt in its batch.
-        fault: Words that say what is not finite, in which dtype, and what to try.
+        fault: Sentence that names the numbers, their dtype, and what to try.
     """
 
-    def __init__(self, prompt: int, what: str, dtype: torch.dtype) -> None:
-        name = str(dtype).removeprefix("torch.")
+    def __init__(self, prompt: int, numbers: str, dtype: torch.dtype) -> None:
+        dtype_name = str(dtype).removeprefix("torch.")
         remedy = "look at the weights of the checkpoint"
-        if what == PIXELS:
+        if numbers == PIXELS:
             remedy = "look at the image and at the processor"
         elif dtype == torch.float16:
             remedy = "load the model in bfloat16 or float32 (model.dtype=bfloat16)"
         self.prompt = prompt
-        self.fault = f"{what} are not finite in {name}; {remedy}"
+        self.fault = f"{numbers} are not finite in {dtype_name}; {remedy}"
         super().__init__(f"prompt {prompt}: {self.fault}")
 
 
@@ -47,12 +47,12 @@ class Note:
     """The largest magnitude among some numbers.
 
     Attributes:
-        what: Name of the numbers.
-        owner: Index of the prompt; of the image, as long as its prompt is not known.
+        name: Name of the numbers.
+        owner: Index of the prompt, or of the image while its prompt is not known.
         peak: Largest magnitude; NaN where a number is NaN.
     """
 
-    what: str
+    name: str
     owner: int
     peak: Float[Tensor, ""]
 
@@ -66,8 +66,8 @@ class FiniteNotes:
         pending: Notes on images whose prompts have not reached the language model yet.
         images: Number of images in earlier encoder calls for the same prompts.
         batch: Number of images in the last encoder call.
-        later: Per prompt, the largest magnitude of all logits behind the first new token's.
-        started: Whether the first new token's logits were noted.
+        later: Largest magnitude of all logits after the first new token's, per prompt.
+        started: Whether the logits of the first new token were noted.
     """
 
     notes: list[Note] = field(default_factory=list)
@@ -79,7 +79,7 @@ class FiniteNotes:
 
     @contextmanager
     def attach(self, adapter: ModelAdapter) -> Iterator[None]:
-        """Hooks on encoders, projector and model in place; removed on exit."""
+        """Add hooks to encoders, projector and model; remove them on exit."""
         with ExitStack() as stack:
             for encoder in adapter.encoders:
                 hook = Only(encoder, self._pixels)
@@ -92,14 +92,14 @@ class FiniteNotes:
             yield
 
     def explained(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """``method``, whose errors are :class:`NotFinite` where a number was not finite.
+        """Wrap ``method`` to raise :class:`NotFinite` for its errors if a number was not finite.
 
-        Sampling and linear algebra stop at NaN with words of their own.
+        Sampling and linear algebra stop at NaN with other messages.
         """
 
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            self.notes, self.later = [], None  # an error may come before the prompts do
+            self.notes, self.later = [], None  # an error may be raised before :meth:`begin`
             try:
                 return method(*args, **kwargs)
             except RuntimeError:
@@ -109,13 +109,13 @@ class FiniteNotes:
         return call
 
     def forget(self) -> None:
-        """Leave nothing of images whose prompts failed on their way to the language model."""
+        """Discard notes on images whose prompts failed before they reached the language model."""
         self.pending, self.images, self.batch = [], 0, 0
 
     def begin(
         self, images: Sequence[int], inputs: Float[Tensor, "batch seq dim"], pads: Sequence[int]
     ) -> None:
-        """Start the notes of a prefill with those on its images and on what enters layer 0.
+        """Start the notes of a prefill with those on its images and on the input of layer 0.
 
         Args:
             images: Number of images of each prompt.
@@ -133,49 +133,51 @@ class FiniteNotes:
         for prompt, pad in enumerate(pads):
             self.note("the embeddings at the language model's input", prompt, inputs[prompt, pad:])
 
-    def note(self, what: str, prompt: int, values: Float[Tensor, "*shape"]) -> None:
-        """Note numbers of one prompt; ``what`` is a plural."""
+    def note(self, name: str, prompt: int, values: Float[Tensor, "*shape"]) -> None:
+        """Note numbers of one prompt; ``name`` is a plural noun."""
         if values.numel():
-            self.notes.append(Note(what, prompt, torch.linalg.vector_norm(values, math.inf)))
+            self.notes.append(Note(name, prompt, torch.linalg.vector_norm(values, math.inf)))
 
-    def note_image(self, what: str, image: int, values: Float[Tensor, "*shape"]) -> None:
+    def note_image(self, name: str, image: int, values: Float[Tensor, "*shape"]) -> None:
         """Note numbers of one image of the last encoder call."""
         if values.numel():
             peak = torch.linalg.vector_norm(values, math.inf)
-            self.pending.append(Note(what, self.images + image, peak))
+            self.pending.append(Note(name, self.images + image, peak))
 
     def flags(self) -> Bool[Tensor, " notes"]:
-        """For each note, whether a number is not finite; on the device, which is not asked."""
+        """Whether each note has a number that is not finite; does not wait for the device."""
         notes = self._all()
         groups: dict[str, list[Tensor]] = {}
         for index in _by_kind(notes):
             groups.setdefault(_kind(notes[index]), []).append(notes[index].peak)
-        found = [torch.stack(peaks).isfinite().logical_not() for peaks in groups.values()]
-        if not found:
+        flags = [torch.stack(peaks).isfinite().logical_not() for peaks in groups.values()]
+        if not flags:
             return torch.zeros(0, dtype=torch.bool)
-        return torch.cat([flags.to(found[-1].device) for flags in found])
+        return torch.cat([group.to(flags[-1].device) for group in flags])
 
     def require(self, flags: Bool[Tensor, " notes"] | None = None) -> None:
         """Check that all numbers were finite.
 
         Args:
-            flags: Result of :meth:`flags`, where it was copied to the host with other values; None:
-                the device is asked.
+            flags: Result of :meth:`flags`, if it was copied to the host with other values; None:
+                read it from the device.
 
         Raises:
-            NotFinite: With the first place on the way at which one was not.
+            NotFinite: With the first numbers on the way that were not finite.
         """
         notes = self._all()
         marked = (self.flags() if flags is None else flags).tolist()
-        found = [index for index, bad in zip(_by_kind(notes), marked, strict=True) if bad]
-        if found:
-            first = notes[min(found)]
-            raise NotFinite(first.owner, first.what, first.peak.dtype)
+        faults = [index for index, bad in zip(_by_kind(notes), marked, strict=True) if bad]
+        if faults:
+            first = notes[min(faults)]
+            raise NotFinite(first.owner, first.name, first.peak.dtype)
 
     def _all(self) -> list[Note]:
         later = () if self.later is None else self.later
-        behind = [Note("the logits of later tokens", at, peak) for at, peak in enumerate(later)]
-        return [*self.notes, *behind]
+        return [
+            *self.notes,
+            *(Note("the logits of later tokens", prompt, p) for prompt, p in enumerate(later)),
+        ]
 
     def _pixels(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         pixels = args[0] if args else kwargs["pixel_values"]
@@ -186,9 +188,9 @@ class FiniteNotes:
         if args:
             self._note_images("the features of the vision encoder", args[0])
 
-    def _note_images(self, what: str, values: Float[Tensor, "images ..."]) -> None:
-        for image, own in enumerate(values):
-            self.note_image(what, image, own)
+    def _note_images(self, name: str, values: Float[Tensor, "images ..."]) -> None:
+        for image, image_values in enumerate(values):
+            self.note_image(name, image, image_values)
 
     def _logits(self, module: nn.Module, args: tuple, output: Any) -> None:
         logits = output[0] if isinstance(output, tuple) else output.logits
@@ -206,5 +208,5 @@ def _kind(note: Note) -> str:
 
 
 def _by_kind(notes: Sequence[Note]) -> list[int]:
-    """Index of the notes, those of one dtype and device together: one tensor holds them."""
+    """Indices of the notes, grouped by dtype and device: one tensor holds a group."""
     return sorted(range(len(notes)), key=lambda index: _kind(notes[index]))

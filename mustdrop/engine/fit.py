@@ -1,7 +1,7 @@
-"""What a model must be so that tokens can be dropped in it; checked when a dropper is attached.
+"""Requirements on a model in which tokens are dropped; checked when a dropper is attached.
 
-A decoder is judged by its structure: a part that is missing, or that would see another input than
-the engine hands over, is refused with one sentence before any work starts.
+A decoder is checked by its structure: a part that is missing, or that would get another input than
+the engine passes on, is refused with one sentence before any work starts.
 """
 
 import inspect
@@ -16,10 +16,10 @@ from mustdrop.models import ModelAdapter
 
 
 def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
-    """Raise where a dropper cannot work on a model.
+    """Raise if a dropper cannot work on a model.
 
     Raises:
-        ValueError: With what was expected and what was found.
+        ValueError: With the expected and the actual property of the model.
     """
     _unfit_attention(adapter)
     _windowed(adapter)
@@ -32,10 +32,10 @@ def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
 
 
 def unfit_module(model: object) -> None:
-    """Raise where something is no model, or a model or a part of it is compiled.
+    """Raise if an object is not a model, or if a model or a part of it is compiled.
 
     Raises:
-        TypeError: If this is no model.
+        TypeError: If the object is not a model.
         ValueError: With the part that is compiled.
     """
     if not isinstance(model, nn.Module):
@@ -67,7 +67,7 @@ def _unfit_attention(adapter: ModelAdapter) -> None:
 
 
 def _unfit_decoder(adapter: ModelAdapter) -> None:
-    """Compare the decoder's structure with the one that the engine feeds."""
+    """Raise if the decoder does not have the structure that the engine supports."""
     text = adapter.language_model
     name = type(text).__name__
     for part, purpose in (("layers", "decoder layers"), ("rotary_emb", "rotary positions")):
@@ -84,9 +84,9 @@ def _unfit_decoder(adapter: ModelAdapter) -> None:
             name, index, layer.self_attn, inspect.signature(type(layer).forward).parameters
         )
     if adapter.final_norm is None:
-        raise ValueError(f"{name} is not supported: it has no norm behind its layers")
+        raise ValueError(f"{name} is not supported: it has no norm after its layers")
     for field, value in vars(text.config).items():
-        # the proof and the views would see other embeddings than layer 0
+        # the masked model and the views would use other embeddings than layer 0
         scales = field.startswith("embedding_") and field.endswith(("multiplier", "scale"))
         if scales and value != 1:
             raise ValueError(
@@ -98,8 +98,8 @@ def _unfit_layer(name: str, index: int, attention: Any, parameters: Any) -> None
     for argument in ("attention_mask", "position_embeddings"):
         if argument not in parameters:
             raise ValueError(
-                f"{name} is not supported: its layer {index} takes no {argument!r}, which has to "
-                "fit the tokens that are left"
+                f"{name} is not supported: its layer {index} takes no {argument!r}, which must "
+                "match the tokens that remain"
             )
     names = inspect.unwrap(type(attention).forward).__globals__
     if "ALL_ATTENTION_FUNCTIONS" not in names:
@@ -117,7 +117,7 @@ def _unfit_layer(name: str, index: int, attention: Any, parameters: Any) -> None
 
 
 def _windowed(adapter: ModelAdapter) -> None:
-    """Raise where layers see a window only; a full mask replaces it once tokens have left."""
+    """Raise if layers use window attention; a full mask replaces it after a drop."""
     config = adapter.language_model.config
     kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
     window = getattr(config, "sliding_window", None)
@@ -126,12 +126,12 @@ def _windowed(adapter: ModelAdapter) -> None:
     if kinds:
         raise ValueError(
             f"{type(adapter.language_model).__name__} has layers that do not see the whole prompt "
-            f"({', '.join(kinds)}); dropping is proved for full attention only, whatever the cache"
+            f"({', '.join(kinds)}); dropping is tested for full attention only, whatever the cache"
         )
 
 
 def _moving_frequencies(adapter: ModelAdapter) -> None:
-    """Raise where rotary frequencies depend on the largest position of a call."""
+    """Raise if rotary frequencies depend on the largest position of a call."""
     parameters = getattr(adapter.language_model.config, "rope_parameters", None) or {}
     kinds = {parameters.get("rope_type")}
     kinds |= {part.get("rope_type") for part in parameters.values() if isinstance(part, dict)}
@@ -139,13 +139,13 @@ def _moving_frequencies(adapter: ModelAdapter) -> None:
     if moving:
         raise ValueError(
             f"rotary embeddings of type {moving[0]!r} depend on the largest position of a call, so "
-            "positions cannot be counted anew: use positions='original', "
+            "positions cannot be renumbered: use positions='original', "
             "vision_positions='original' and decode_positions='continue'"
         )
 
 
 def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
-    """Raise where a strategy names a block or layer that the model does not have, or cannot use."""
+    """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
     facts, vision, prefill = adapter.facts, stages.vision, stages.prefill
     for stage in (vision, stages.key_tokens, prefill, stages.decode):
         if stage is not None:
@@ -160,12 +160,12 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
         if vision.proportional_attention and any(is_flash(attention) for attention in attentions):
             raise ValueError(
                 f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
-                "which flash attention cannot; load the encoder with sdpa or eager"
+                "which flash attention does not support; load the encoder with sdpa or eager"
             )
-        for place in vision.places:
-            if isinstance(place, int) and facts.block(place) > last:
+        for location in vision.places:
+            if isinstance(location, int) and facts.block(location) > last:
                 raise ValueError(
-                    f"{type(vision).__name__} acts at block {facts.block(place)}, but features "
+                    f"{type(vision).__name__} acts at block {facts.block(location)}, but features "
                     f"are read at block {facts.feature_block}: act earlier, or at 'features'"
                 )
     if prefill is not None:

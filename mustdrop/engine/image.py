@@ -1,4 +1,4 @@
-"""What happened to one image (crop, frame) on its way through the encoder."""
+"""State of one image (crop, frame) on its way through the encoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,19 +13,20 @@ from mustdrop.strategy import Place
 
 @dataclass(eq=False)
 class EncodedImage:
-    """What happened to one image (crop, frame).
+    """Tokens of one image (crop, frame), and the decisions on them.
 
     Attributes:
         cells: Raster index of the patch in whose place each token stands, in the order of the
             tokens.
-        sizes: Patches that each token stands for.
-        protected: Key tokens among the tokens.
-        reduction: From all patches to these tokens; None: nothing was dropped or merged.
-        steps: The reduction of each place where something was decided.
-        blocks: Encoder block -> patch tokens at its input; the number of blocks -> the projector.
-        cls_attention: Block -> attention of [CLS] to these tokens, where a strategy reads it.
-        queries_keys: Block -> queries and keys of [CLS] and these tokens, likewise.
-        spent: Multiply-accumulates of the decisions.
+        sizes: Number of patches that each token stands for.
+        protected: Whether each token is a key token.
+        reduction: Reduction of all patches to these tokens; None: nothing was dropped or merged.
+        steps: Reduction at each location where something was decided.
+        blocks: Block -> number of patch tokens at its input; the number of blocks is the key of
+            the projector.
+        cls_attention: Block -> attention of [CLS] to these tokens, if a strategy reads it.
+        queries_keys: Block -> queries and keys of [CLS] and these tokens, if a strategy reads them.
+        decision_macs: Multiply-accumulates of the decisions.
     """
 
     cells: Int[Tensor, " tokens"]
@@ -36,11 +37,11 @@ class EncodedImage:
     blocks: dict[int, int] = field(default_factory=dict)
     cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
     queries_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    spent: int = 0
+    decision_macs: int = 0
 
     @classmethod
     def whole(cls, patches: int, device: torch.device) -> "EncodedImage":
-        """An image as it enters."""
+        """Make the state of an image before any decision."""
         return cls(
             torch.arange(patches, device=device),
             torch.ones(patches, device=device),
@@ -50,27 +51,27 @@ class EncodedImage:
     def __len__(self) -> int:
         return len(self.cells)
 
-    def apply(self, place: Place, reduction: Reduction, patches: int) -> None:
-        """Take over a decision."""
-        self.steps[place] = reduction
+    def apply(self, location: Place, reduction: Reduction, patches: int) -> None:
+        """Apply a decision to the state."""
+        self.steps[location] = reduction
         whole = self.reduction
         if whole is not None and whole.mix is not None:
-            self.spent += reduction.macs(patches) if whole.group is None else 0
+            self.decision_macs += reduction.macs(patches) if whole.group is None else 0
         self.reduction = reduction if whole is None else whole.then(reduction, patches)
         keep = reduction.keep
         self.cells, self.protected = self.cells[keep], self.protected[keep]
         self.sizes = self.sizes[keep] if reduction.sizes is None else reduction.sizes.to(self.sizes)
-        self.cls_attention = {at: heads[:, keep] for at, heads in self.cls_attention.items()}
-        self.queries_keys = {}  # of tokens that were; nobody asks for them later
+        self.cls_attention = {block: rows[:, keep] for block, rows in self.cls_attention.items()}
+        self.queries_keys = {}  # they belong to the tokens before the decision
 
     def log_sizes(self, extra: int) -> Float[Tensor, " all"]:
-        """What proportional attention adds to the scores of ``extra`` [CLS] and of each token."""
+        """Numbers that proportional attention adds to the scores of ``extra`` [CLS] and tokens."""
         sizes = self.sizes.log()
         return torch.cat([sizes.new_zeros(extra), sizes])
 
     def count_macs(self, macs: int) -> None:
-        """Count the multiply-accumulates of a decision."""
-        self.spent += macs
+        """Add the multiply-accumulates of a decision."""
+        self.decision_macs += macs
 
 
 def key_mask(
@@ -80,11 +81,11 @@ def key_mask(
     added: bool,
     weighted: bool,
 ) -> Tensor:
-    """Which keys of a batch padded on the right hold a token, one row an image.
+    """Mask of the keys that hold a token, one row per image of a batch padded on the right.
 
     Args:
-        images: The images.
-        extra: Number of [CLS] in front of the tokens.
+        images: Images of the batch.
+        extra: Number of [CLS] before the tokens.
         hidden: States of the batch.
         added: Whether the mask is added to the scores.
         weighted: Whether the tokens' log sizes are added, too.
@@ -103,12 +104,12 @@ def key_mask(
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Decisions on a batch of images at one place, to be carried out on their states.
+    """Decisions on a batch of images at one location, to be applied to their states.
 
     Attributes:
-        images: The images.
-        lengths: Tokens of each before.
-        decisions: One an image; None: its tokens stay as they are.
+        images: Images of the batch.
+        lengths: Number of tokens of each image before the decision.
+        decisions: Decision on each image; None: its tokens stay as they are.
     """
 
     images: Sequence[EncodedImage]
@@ -118,14 +119,14 @@ class Step:
     def shorten(
         self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b c"] | None
     ) -> Float[Tensor, "b after c"]:
-        """The survivors of the patch tokens, padded on the right where images differ in length."""
+        """Survivors of the patch tokens, padded on the right where images differ in length."""
         rows = []
         for number, (length, decision) in enumerate(zip(self.lengths, self.decisions, strict=True)):
-            own = hidden[number, :length]
-            token = None if cls is None else cls[number]
+            tokens = hidden[number, :length]
             if decision is not None:
-                self.images[number].count_macs(decision.macs(own.shape[1]))
-            rows.append(own if decision is None else decision(own, token))
+                self.images[number].count_macs(decision.macs(tokens.shape[1]))
+                tokens = decision(tokens, None if cls is None else cls[number])
+            rows.append(tokens)
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def lengthen(self, short: Float[Tensor, "b after c"], longest: int) -> Tensor:

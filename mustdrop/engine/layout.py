@@ -1,4 +1,4 @@
-"""Where surviving tokens sit: per prompt in sequence order, in the batch padded on the left.
+"""Layout of surviving tokens: per prompt in sequence order, in the batch padded on the left.
 
 Counts are known on the host at all times, so that nothing here waits for the device.
 """
@@ -17,26 +17,26 @@ from mustdrop.reduction import Reduction
 
 @dataclass(eq=False)
 class Prompt:
-    """The tokens of one prompt that are alive, in sequence order; padding left out.
+    """Tokens of one prompt that are alive, in sequence order, without padding.
 
     Attributes:
-        ledger: The record that this prompt writes.
+        ledger: Record that this prompt writes.
         alive: Original position of each token.
         position: Rotary position of each token.
-        vision: Where in ``alive`` the vision tokens are, ascending: a slice where they stand in one
-            unbroken run.
-        run: For each vision token, which unbroken run of vision slots it belongs to, ascending.
-        tags: Which patch each vision token stands for, see :class:`mustdrop.models.ModelAdapter`.
-        sizes: Patches that each vision token stands for.
-        protected: Key tokens among the vision tokens.
-        other: Tokens that are no vision tokens; they never leave.
-        text: Number of text tokens behind the last vision slot.
+        vision: Indices into ``alive`` of the vision tokens, ascending: a slice if they form one
+            unbroken segment.
+        segment: Number of the unbroken segment of vision slots of each vision token, ascending.
+        tags: Patch that each vision token stands for, see :class:`mustdrop.models.ModelAdapter`.
+        sizes: Number of patches that each vision token stands for.
+        protected: Whether each vision token is a key token.
+        other_count: Number of tokens that are not vision tokens; they are never dropped.
+        trailing_text: Number of text tokens after the last vision slot.
         images: Number of images.
-        memo: What a strategy computed once for all layers.
-        first: Rotary position of the prompt's first token at its arrival.
-        last: Rotary position of the prompt's last token at its arrival.
-        recounted: Whether rotary positions were counted anew. It is a fact of its own: where tokens
-            were reordered and none left, the last position is the same as before.
+        first: Rotary position of the prompt's first token before any drop.
+        last: Rotary position of the prompt's last token before any drop.
+        recounted: Whether rotary positions were renumbered. The positions do not show it: where
+            tokens were reordered and none dropped, the last position is the same as before.
+        memo: Values that a strategy computed once for all layers.
     """
 
     ledger: TokenLedger
@@ -60,11 +60,11 @@ class Prompt:
 
     @property
     def vision_count(self) -> int:
-        """Vision tokens alive."""
+        """Number of vision tokens alive."""
         return len(self) - self.other_count
 
     def vision_in(self, alive: Int[Tensor, " n"]) -> slice | Int[Tensor, " vision"]:
-        """Where the vision tokens are among the ``alive`` of any layer."""
+        """Indices of the vision tokens among the ``alive`` tokens of any layer."""
         count = len(alive) - self.other_count
         if isinstance(self.vision, slice):
             return slice(self.vision.start, self.vision.start + count)
@@ -78,16 +78,16 @@ class Prompt:
         return self.vision
 
     def reduce(self, reduction: Reduction, compact: bool) -> Int[Tensor, " after"]:
-        """Take over a decision on the vision tokens.
+        """Apply a decision on the vision tokens.
 
-        Survivors close ranks at the start of their run, in the order that the reduction gives them.
+        The survivors move to the start of their segment, in the order of the reduction.
 
         Args:
-            reduction: Over the vision tokens alive now.
-            compact: Whether rotary positions are counted anew, from the prompt's first one on.
+            reduction: Reduction of the vision tokens alive now.
+            compact: Whether rotary positions are renumbered, from the prompt's first one on.
 
         Returns:
-            For each token that goes on, its index among those alive before.
+            The index, among the tokens alive before, of each token that goes on.
         """
         device, tokens = self.alive.device, len(self)
         keep, sizes = reduction.keep.to(device), reduction.sizes
@@ -97,10 +97,10 @@ class Prompt:
             gather = torch.cat([index[:start], keep + start, index[stop:]])
             self.vision = slice(start, start + len(keep))
         else:
-            by_run = self.segment[keep].argsort(stable=True)
-            keep = keep[by_run]
-            sizes = None if sizes is None else sizes[by_run]
-            gather = self._merge_runs(self.vision, keep)
+            by_segment = self.segment[keep].argsort(stable=True)
+            keep = keep[by_segment]
+            sizes = None if sizes is None else sizes[by_segment]
+            gather = self._merge_segments(self.vision, keep)
         self.segment, self.tags = self.segment[keep], self.tags[keep]
         self.protected = self.protected[keep]
         self.sizes = self.sizes[keep] if sizes is None else sizes.to(self.sizes)
@@ -113,32 +113,32 @@ class Prompt:
         return gather
 
     @property
-    def one_segment(self) -> bool:
-        """Whether the vision tokens stand in one unbroken run."""
+    def contiguous(self) -> bool:
+        """Whether the vision tokens form one unbroken segment."""
         return isinstance(self.vision, slice)
 
-    def _merge_runs(
+    def _merge_segments(
         self, vision: Int[Tensor, " vision"], keep: Int[Tensor, " kept"]
     ) -> Int[Tensor, " after"]:
-        """Order of the tokens that go on, where vision stands in several runs; moves it."""
+        """Order of the tokens that go on, for several segments; updates ``self.vision``."""
         device = keep.device
         is_text = torch.ones(len(self), dtype=torch.bool, device=device).index_fill_(
             0, vision, False
         )
         text = is_text.logical_not().to(torch.uint8).argsort(stable=True)[: self.other_count]
-        run = self.segment[keep]
-        rank = torch.arange(len(keep), device=device) - torch.searchsorted(run, run)
-        start = vision[torch.searchsorted(self.segment, run)]
+        segment = self.segment[keep]
+        rank = torch.arange(len(keep), device=device) - torch.searchsorted(segment, segment)
+        start = vision[torch.searchsorted(self.segment, segment)]
         order = torch.cat([text, start + rank]).argsort()
         self.vision = order.argsort()[self.other_count :]
         return torch.cat([text, vision[keep]])[order]
 
     def order_of(self, reduction: Reduction) -> Int[Tensor, " after"] | None:
-        """The survivors in the order of their places; None: as the reduction has them."""
-        return None if self.one_segment else self.segment[reduction.keep].argsort(stable=True)
+        """Order of the survivors by segment; None: the order of the reduction is right."""
+        return None if self.contiguous else self.segment[reduction.keep].argsort(stable=True)
 
     def changes(self, reduction: Reduction) -> bool:
-        """Whether a reduction changes anything; asks the device only where no token leaves."""
+        """Whether a reduction changes anything; waits for the device only if it drops no token."""
         if reduction.mix is not None or len(reduction) != self.vision_count:
             return True
         stay = torch.arange(len(reduction), device=reduction.keep.device)
@@ -146,7 +146,7 @@ class Prompt:
 
 
 def align(index: Sequence[Int[Tensor, " _"]], pads: Sequence[int]) -> Int[Tensor, "batch longest"]:
-    """Rows of indices as one tensor, aligned to the right; each row's pad is added to it."""
+    """Stack rows of indices, aligned to the right; each row's pad is added to its indices."""
     longest = max(len(row) for row in index)
     rows = [
         F.pad(row + pad if pad else row, (longest - len(row), 0))
@@ -156,7 +156,7 @@ def align(index: Sequence[Int[Tensor, " _"]], pads: Sequence[int]) -> Int[Tensor
 
 
 def padding(lengths: Sequence[int]) -> list[int]:
-    """Slots of padding in front of each row."""
+    """Number of padding slots in front of each row."""
     longest = max(lengths)
     return [longest - length for length in lengths]
 
@@ -164,25 +164,26 @@ def padding(lengths: Sequence[int]) -> list[int]:
 def take(
     states: Float[Tensor, "batch before dim"], index: Int[Tensor, "batch after"]
 ) -> Float[Tensor, "batch after dim"]:
-    """Tokens of each prompt by index; a batch of one prompt takes the faster path."""
+    """Select tokens of each prompt by index; a batch of one prompt takes a faster path."""
     if len(states) == 1:
         return states.index_select(1, index[0])
     return states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def valid(pads: Sequence[int], length: int, device: torch.device) -> Bool[Tensor, "batch seq"]:
-    """Slots that hold a token."""
+    """Whether each slot holds a token."""
     front = torch.tensor(pads, device=device)
     return torch.arange(length, device=device) >= front[:, None]
 
 
 @dataclass(eq=False)
 class Masks:
-    """Attention masks in the form that the layers' attention wants; None where none is needed.
+    """Attention masks in the form that the layers' attention needs; None if no mask is needed.
 
     Attributes:
-        eager: Scores are masked by addition, so masks are numbers.
-        flash: Masks are [batch, tokens].
+        eager: Whether masks are numbers that are added to the scores.
+        flash: Whether masks are [batch, tokens].
+        memo: Masks made so far, by their properties.
     """
 
     eager: bool
@@ -190,7 +191,7 @@ class Masks:
     memo: dict[tuple, Tensor | None] = field(default_factory=dict)
 
     def prefill(self, pads: Sequence[int], length: int, like: Tensor) -> Tensor | None:
-        """Causal mask over a left-padded batch; padding sees itself, so that no row is empty."""
+        """Causal mask of a left-padded batch; padding attends to itself, so no row is empty."""
         key = ("prefill", tuple(pads), length, like.device)
         if key not in self.memo:
             ragged = any(pads)
@@ -219,6 +220,5 @@ class Masks:
     def _form(self, seen: Bool[Tensor, "b 1 q k"], like: Tensor) -> Tensor:
         if not self.eager:
             return seen
-        floor = torch.finfo(like.dtype).min
         zeros = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-        return zeros.masked_fill(~seen, floor)
+        return zeros.masked_fill(~seen, torch.finfo(like.dtype).min)

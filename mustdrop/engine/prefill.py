@@ -1,7 +1,7 @@
-"""Stage 2 at work: tokens leave between decoder layers, and later layers see less.
+"""Stage 2: drops tokens between decoder layers, so that later layers process fewer tokens.
 
-A decision after layer l is carried out in the pre-hook of layer l + 1, which shortens the hidden
-states; the pre-hooks of all later layers hand over the mask and the rotary embeddings that fit.
+A decision after layer l is applied in the pre-hook of layer l + 1, which shortens the hidden
+states; the pre-hooks of all later layers pass on matching masks and rotary embeddings.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ class PrefillPass(PrefillState):
     """One prefill of a batch.
 
     Attributes:
-        strategy: Stage 2.
-        entering: What the encoder left of each prompt's vision slots; None: everything.
+        strategy: Strategy of stage 2.
+        entering: Reduction of each prompt's vision slots by the encoder; None: nothing was dropped.
         masks: Attention masks.
-        compact_vision: Count rotary positions anew after a drop at the input.
-        compact: Count rotary positions anew after a drop between layers.
-        layer_pads: Per layer, the padding in front of each prompt at its input.
-        layer_shifts: Per layer, how far each prompt's last token moved forward in rotary position;
-            None where no position was counted anew.
-        layer_lengths: Per layer, the length of the padded batch at its input.
-        mixed: Layer -> each prompt's decision, where tokens were mixed.
-        called: Layers after which the strategy was asked.
+        compact_vision: Whether rotary positions are renumbered after a drop at the input.
+        compact: Whether rotary positions are renumbered after a drop between layers.
+        layer_pads: Padding in front of each prompt at the input of each layer.
+        layer_shifts: Distance by which each prompt's last token moved forward in rotary position,
+            per layer; None where no positions were renumbered.
+        layer_lengths: Length of the padded batch at the input of each layer.
+        mixed: Layer -> decision of each prompt, where tokens were mixed.
+        called: Layers after which the strategy was called.
         checks: Checks of the strategy's decisions and of the model.
     """
 
@@ -58,7 +58,7 @@ class PrefillPass(PrefillState):
         self.position_ids: Tensor | None = None
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
-        """Take the queries and keys of a layer after which the strategy acts."""
+        """Store the queries and keys of a layer after which the strategy acts."""
         self.heads = (query, key, scaling)
 
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
@@ -67,8 +67,8 @@ class PrefillPass(PrefillState):
         if layer == 0 and hidden is not self.inputs:
             name = type(self.adapter.language_model).__name__
             message = (
-                f"{name} is not supported: it changes {{count}} values of its input embeddings in "
-                "front of layer 0"
+                f"{name} is not supported: it changes {{count}} values of its input embeddings "
+                "before layer 0"
             )
             self.checks.equal(message, hidden, self.inputs.to(hidden.device))
         if layer == 0 and self.entering is not None:
@@ -114,7 +114,7 @@ class PrefillPass(PrefillState):
         compact: bool,
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
-        """Carry decisions out on the hidden states; layer None: slots that the encoder emptied."""
+        """Apply decisions to the hidden states; ``layer`` None: slots that the encoder emptied."""
         moved = [p.changes(d) for p, d in zip(self.prompts, decisions, strict=True)]
         if not any(moved):
             return hidden
@@ -126,7 +126,7 @@ class PrefillPass(PrefillState):
                 rows = decision(hidden[number, self.pads[number] :][prompt.vision])
                 order = prompt.order_of(decision)
                 merged[number] = rows if order is None else rows[order]
-            # a prompt that lost nothing keeps its positions, whatever happened to its neighbours
+            # a prompt that is unchanged keeps its positions, also if others of the batch changed
             gather.append(prompt.reduce(decision, compact and moved[number]))
         if merged and layer is not None:
             self.mixed[layer] = list(decisions)
@@ -142,7 +142,7 @@ class PrefillPass(PrefillState):
         return hidden
 
     def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
-        """Rotary embeddings of the survivors: of their original positions, or counted anew."""
+        """Set the rotary embeddings of the survivors: at original or at renumbered positions."""
         positions = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
         self.position_ids = positions.to(hidden.device)
         if any(prompt.recounted for prompt in self.prompts):

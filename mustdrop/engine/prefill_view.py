@@ -1,4 +1,4 @@
-"""What a prefill strategy sees of one prompt: attention rows, computed when asked for."""
+"""View of one prompt for a prefill strategy; attention rows are computed when they are read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,18 +21,18 @@ ROWS = 128  # rows of attention in memory at a time, where all of them are read
 
 @dataclass(eq=False, kw_only=True)
 class PrefillState:
-    """Where the prompts of a batch stand between two decoder layers.
+    """State of a batch of prompts between two decoder layers.
 
     Attributes:
-        adapter: Facts of the model.
-        prompts: The state of each prompt.
-        inputs: The language model's input embeddings.
-        pads: Padding in front of each prompt: at the language model's input, then as it is now.
-        keys: Told the number of a prompt, returns its key for random draws.
-        log_scores: Whether strategies' scores go to the ledger.
-        heads: Queries, keys and scaling of the layer that has just run, where they were asked for.
-        rotary: Rotary embeddings as they are now; None: as the model made them.
-        protected_counts: Prompt -> how many key tokens it has, once counted.
+        adapter: Facts about the model.
+        prompts: State of each prompt.
+        inputs: Input embeddings of the language model.
+        pads: Padding in front of each prompt now; at first, at the language model's input.
+        keys: Function from the index of a prompt to its key for random draws.
+        log_scores: Whether the strategies' scores go to the ledger.
+        heads: Queries, keys and scaling of the layer that has just run, if the strategy acts there.
+        rotary: Rotary embeddings of the tokens that remain; None: those of the model.
+        protected_counts: Prompt -> number of its key tokens, once counted.
         finite: Notes on whether all numbers are finite.
     """
 
@@ -52,13 +52,13 @@ class PrefillState:
 
 
 class _Caught(Exception):
-    """Leaves a look-ahead as soon as queries and keys are there."""
+    """Ends a look-ahead as soon as queries and keys are known."""
 
 
 def view_of(
     stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
 ) -> PrefillView:
-    """A prompt after ``layer``; ``hidden`` and ``kwargs`` are what the next layer will receive."""
+    """View of a prompt after ``layer``; the next layer will receive ``hidden`` and ``kwargs``."""
     prompt, pad = stage.prompts[number], stage.pads[number]
     if number not in stage.protected_counts:
         marked = bool(prompt.ledger.encoder)
@@ -66,13 +66,11 @@ def view_of(
 
     def attention(rows: Rows, of: str) -> Tensor:
         if of == "this" and layer < 0:
-            raise ValueError(
-                "no layer has run yet at the language model's input; ask for of='next'"
-            )
+            raise ValueError("no layer has run yet at the language model's input; use of='next'")
         query, key, scaling = (
             _look_ahead(stage, number, layer + 1, hidden, kwargs)
             if of == "next"
-            else _now(stage, number)
+            else _this_layer(stage, number)
         )
         first = len(prompt) - prompt.trailing_text
         query, seen_from = query[:, first:], first
@@ -81,7 +79,7 @@ def view_of(
         elif isinstance(rows, Tensor):
             query = query.index_select(1, rows.to(query.device))
         where = rows + first if isinstance(rows, Tensor) else None
-        if of == "next":  # its tokens are those before the drop, which no layer's record tells
+        if of == "next":  # counted here: the ledger lists the tokens of the next layer after a drop
             prompt.ledger.decision_macs += (
                 query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
             )
@@ -98,7 +96,7 @@ def view_of(
     def received() -> Tensor:
         if layer < 0:
             raise ValueError("no layer has run yet at the language model's input")
-        query, key, scaling = _now(stage, number)
+        query, key, scaling = _this_layer(stage, number)
         prompt.ledger.scored_rows[layer] = prompt.ledger.scored_rows.get(layer, 0) + len(prompt)
         total = torch.zeros(prompt.vision_count, device=query.device)
         for first in range(0, len(prompt), ROWS):
@@ -119,7 +117,7 @@ def view_of(
             prompt.memo[name] = compute()
         return prompt.memo[name]
 
-    def spend(macs: int) -> None:
+    def count_macs(macs: int) -> None:
         prompt.ledger.decision_macs += macs
 
     def generator(seed: int) -> torch.Generator:
@@ -142,15 +140,16 @@ def view_of(
         get_cells=lambda: cells(stage.adapter, prompt.tags),
         get_hidden=lambda: hidden[number, pad:][prompt.vision],
         get_attention=attention, get_received=received, get_generator=generator,
-        get_once=once, log_score=log_score, count_macs=spend,
+        get_once=once, log_score=log_score, count_macs=count_macs,
     )  # fmt: skip
 
 
-def _now(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
+def _this_layer(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
+    """Queries, keys and scaling of a prompt in the layer that has just run."""
     if stage.heads is None:
         raise ValueError(
-            "a layer attended without the tap: the attention implementation was changed while a "
-            "dropper is attached; leave its context first"
+            "the queries and keys of a layer were not captured: the attention implementation was "
+            "changed while a dropper is attached; leave its context first"
         )
     query, key, scaling = stage.heads
     return query[number, :, stage.pads[number] :], key[number, :, stage.pads[number] :], scaling
@@ -159,18 +158,18 @@ def _now(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
 def _look_ahead(
     stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
 ) -> tuple[Tensor, Tensor, float]:
-    """Queries and keys that ``layer`` would form on what it is about to receive."""
+    """Queries, keys and scaling that ``layer`` would use on the input it is about to receive."""
     module = stage.adapter.layers[layer]
-    own = slice(number, number + 1)
+    row = slice(number, number + 1)
     rotary = stage.rotary or kwargs["position_embeddings"]
-    cos, sin = (part.expand(len(hidden), -1, -1)[own, stage.pads[number] :] for part in rotary)
+    cos, sin = (part.expand(len(hidden), -1, -1)[row, stage.pads[number] :] for part in rotary)
     caught: list[tuple[Tensor, Tensor, float]] = []
 
     def catch(query: Tensor, key: Tensor, scaling: float) -> None:
         caught.append((query[0], key[0], scaling))
         raise _Caught
 
-    states = module.input_layernorm(hidden[own, stage.pads[number] :])
+    states = module.input_layernorm(hidden[row, stage.pads[number] :])
     try:
         with attention_tap({module.self_attn: catch}):
             module.self_attn(

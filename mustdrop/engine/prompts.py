@@ -1,4 +1,4 @@
-"""Prompts as they reach the language model: where vision sits, what the encoder left of it."""
+"""Prompts as they reach the language model: their vision slots, and which the encoder kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from mustdrop.reduction import Reduction
 
 @dataclass(frozen=True, eq=False)
 class Arrival:
-    """A batch of prompts as ``input_ids`` and ``attention_mask`` give it; counted on the host.
+    """Batch of prompts as ``input_ids`` and ``attention_mask`` give it; counted on the host.
 
     Attributes:
-        vision: Whether a slot is a vision token.
-        where: Per prompt, the places of its vision tokens, padding left out.
-        pads: Number of slots of padding in front of each prompt.
+        vision: Whether each slot is a vision token.
+        where: Indices of the vision tokens of each prompt, counted without padding.
+        pads: Number of padding slots in front of each prompt.
         images: Number of images of each prompt.
         masked: Whether an attention mask was given.
     """
@@ -37,7 +37,7 @@ class Arrival:
     def of(
         cls, adapter: ModelAdapter, ids: Int[Tensor, "batch seq"], attention_mask: Tensor | None
     ) -> "Arrival":
-        """Read a batch; the only wait for the device, before any image is encoded.
+        """Read a batch; this waits for the device once, before any image is encoded.
 
         Raises:
             ValueError: If a prompt is padded on the right or has holes, is empty, or holds no whole
@@ -57,42 +57,42 @@ class Arrival:
                 )
             where.append(torch.from_numpy(np.flatnonzero(is_vision[pad:].numpy())))
             pads.append(pad)
-        images = adapter.images_per_prompt([len(places) for places in where])
+        images = adapter.images_per_prompt([len(indices) for indices in where])
         return cls(vision, where, pads, images, attention_mask is not None)
 
     @property
     def owners(self) -> list[int]:
-        """Prompt of each image, in the order of the prompts."""
+        """Index of the prompt of each image, in the order of the prompts."""
         return [prompt for prompt, count in enumerate(self.images) for _ in range(count)]
 
     def require_text_at_the_end(self) -> None:
         """Check that no prompt ends with a vision token.
 
-        The next word is read off the last token. A vision token there may leave or be merged, and
-        the word would be read off another token.
+        The next word is predicted from the last token. If that is a vision token, it may be
+        dropped or merged, and another token would predict the word.
 
         Raises:
-            ValueError: With the prompt.
+            ValueError: With the index of the prompt.
         """
         length = self.vision.shape[1]
         for number, (where, pad) in enumerate(zip(self.where, self.pads, strict=True)):
             if len(where) and int(where[-1]) == length - pad - 1:
                 raise ValueError(
-                    f"prompt {number} ends with a vision token, and the next word is read off the "
-                    "last token, which may be dropped: put text behind the image, for instance the "
-                    "chat template's generation prompt"
+                    f"prompt {number} ends with a vision token, but the next word is predicted "
+                    "from the last token, which may be dropped: put text after the image, for "
+                    "instance the chat template's generation prompt"
                 )
 
 
 def arrange(
     adapter: ModelAdapter, arrival: Arrival, position_ids: Int[Tensor, "_ seq"] | None
 ) -> list[Prompt]:
-    """The prompts of a batch, before anything leaves.
+    """Make the prompts of a batch, before any drop.
 
     Args:
-        adapter: Facts of the model.
-        arrival: The batch as it was read.
-        position_ids: Rotary positions that the caller gave; None: the model counts the slots of the
+        adapter: Facts about the model.
+        arrival: Batch as it was read.
+        position_ids: Rotary positions from the caller; None: the model counts the slots of the
             batch, padding included.
     """
     vision = arrival.vision
@@ -102,17 +102,18 @@ def arrange(
     positions = position_ids.to(device).expand(len(vision), -1)
     prompts = []
     for number, (where, pad) in enumerate(zip(arrival.where, arrival.pads, strict=True)):
-        own, position = vision[number, pad:], positions[number, pad:]
-        count, tokens, images = len(where), len(own), arrival.images[number]
-        run = (where.diff(prepend=where[:1]) > 1).cumsum(0)
-        one_run = count > 0 and int(run[-1]) == 0
+        is_vision, position = vision[number, pad:], positions[number, pad:]
+        count, tokens, images = len(where), len(is_vision), arrival.images[number]
+        segment = (where.diff(prepend=where[:1]) > 1).cumsum(0)
+        start = int(where[0]) if count else 0
+        unbroken = count > 0 and int(segment[-1]) == 0
         prompts.append(
             Prompt(
-                ledger=TokenLedger(tokens, own, torch.zeros_like(own)),
+                ledger=TokenLedger(tokens, is_vision, torch.zeros_like(is_vision)),
                 alive=torch.arange(tokens, device=device),
                 position=position,
-                vision=slice(int(where[0]), int(where[0]) + count) if one_run else where.to(device),
-                segment=run.to(device),
+                vision=slice(start, start + count) if unbroken else where.to(device),
+                segment=segment.to(device),
                 tags=adapter.tags(images).to(device),
                 sizes=torch.ones(count, device=device),
                 protected=torch.zeros(count, dtype=torch.bool, device=device),
@@ -127,11 +128,11 @@ def arrange(
 
 
 def cells(adapter: ModelAdapter, tags: Int[Tensor, " slots"]) -> Int[Tensor, "slots 3"]:
-    """(image, row, column) of each vision slot, -1 where a slot is off the grid."""
+    """(image, row, column) of each vision slot; -1 for slots off the grid."""
     columns = adapter.facts.grid[1]
     patch = tags % adapter.patches
-    place = torch.stack([tags // adapter.patches, patch // columns, patch % columns], 1)
-    return place.masked_fill((tags == OFF_GRID)[:, None], -1)
+    cell = torch.stack([tags // adapter.patches, patch // columns, patch % columns], 1)
+    return cell.masked_fill((tags == OFF_GRID)[:, None], -1)
 
 
 def entering(
@@ -140,7 +141,7 @@ def entering(
     images: Sequence[EncodedImage],
     packed: Sequence[Int[Tensor, " slots"]],
 ) -> list[Reduction] | None:
-    """What the encoder left of each prompt's vision slots; None: everything. Fills the ledgers.
+    """Reduction of each prompt's vision slots by the encoder; None: no change. Fills the ledgers.
 
     Raises:
         ValueError: If the prompts' images are not those that were encoded.
@@ -150,10 +151,10 @@ def entering(
         raise ValueError(f"the prompts have {expected} images, but {len(images)} were encoded")
     reductions, first = [], 0
     for number, prompt in enumerate(prompts):
-        own = images[first : first + prompt.images]
+        prompt_images = images[first : first + prompt.images]
         first += prompt.images
         tags = packed[number] if packed else adapter.tags(prompt.images)
-        reductions.append(_enter(adapter, prompt, own, tags))
+        reductions.append(_enter(adapter, prompt, prompt_images, tags))
     if all(image.reduction is None for image in images):
         return None
     return reductions
@@ -161,11 +162,11 @@ def entering(
 
 @dataclass(frozen=True, eq=False)
 class _Slots:
-    """Where a prompt's patches are among its vision slots; counted on the host.
+    """Vision slots of a prompt's patches; counted on the host.
 
     Attributes:
-        of_patch: Slot of each patch of each image, -1 where the model's packing cut it away.
-        off_grid: Slots that hold no patch; they always go on.
+        of_patch: Slot of each patch of each image; -1 if the model's packing removed the patch.
+        off_grid: Slots that hold no patch; the encoder never drops them.
         whole: Whether every patch has a slot.
     """
 
@@ -192,7 +193,7 @@ def _enter(
     images: Sequence[EncodedImage],
     tags: Int[Tensor, " slots"],
 ) -> Reduction:
-    """Protects a prompt's key tokens, records its sources, and returns which slots are filled."""
+    """Record a prompt's key tokens and sources; return the reduction to the slots in use."""
     device, patches = prompt.alive.device, adapter.patches
     vision = prompt.vision_index()
     if not images:
@@ -214,7 +215,7 @@ def _enter(
         mixed = [None, None] if whole is None else [whole.mix, whole.cls]
         mix, cls = (None if part is None else part.to(device)[shown] for part in mixed)
         prompt.ledger.encoder.append(dict(image.blocks))
-        prompt.ledger.encoder_decision_macs += image.spent
+        prompt.ledger.encoder_decision_macs += image.decision_macs
         source = TokenSources(adapter.facts.grid, vision[slot], cells[shown], mix, cls)
         prompt.ledger.sources.append(source)
     prompt.protected, prompt.tags = protected, tags.to(device)

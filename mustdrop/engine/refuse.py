@@ -1,4 +1,4 @@
-"""Calls that dropping cannot follow, each refused with one sentence before work starts."""
+"""Refuses calls that dropping does not support, each with one sentence before work starts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,15 +30,15 @@ GENERATE = {
     "speculation_type": (None,),
     "use_mtp": (None, False),
 }
-# facts of the checkpoint that the model's forward lets a caller change
+# settings of the checkpoint that a caller of the model's forward may change
 FACTS = ("vision_feature_layer", "vision_feature_select_strategy")
 
 
 def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> None:
-    """Raise on options of ``generate`` that dropping cannot follow.
+    """Raise on options of ``generate`` that dropping does not support.
 
     Raises:
-        ValueError: With the option and its value.
+        ValueError: With the name of the option and its value.
     """
     given = arguments.get("generation_config")
     for name, harmless in GENERATE.items():
@@ -47,12 +47,12 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
             if value is None and config is not None and name in config.__dict__:
                 value = config.__dict__[name]
         if isinstance(value, torch.Tensor):
-            value = f"a tensor of {tuple(value.shape)}"
-        if not any(value is option or value == option for option in harmless):
-            value = (
-                value if isinstance(value, str) and value.startswith("a tensor") else repr(value)
-            )
-            raise ValueError(f"generate({name}={value}) is not supported while tokens are dropped")
+            text = f"a tensor of {tuple(value.shape)}"
+        elif any(value is option or value == option for option in harmless):
+            continue
+        else:
+            text = repr(value)
+        raise ValueError(f"generate({name}={text}) is not supported while tokens are dropped")
     cache = arguments.get("past_key_values")
     if isinstance(cache, Cache) and cache.get_seq_length() > 0:
         raise ValueError(
@@ -62,28 +62,26 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
 
 
 def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTrainedConfig) -> None:
-    """Raise on arguments of the model's forward that dropping cannot follow.
+    """Raise on arguments of the model's forward that dropping does not support.
 
     Args:
-        arguments: By name.
-        stages: What the dropper does.
-        config: Configuration of the model, from which the facts were read.
+        arguments: Arguments of the call, by name.
+        stages: Strategies of the dropper.
+        config: Configuration of the model, from which the dropper read its facts.
 
     Raises:
-        ValueError: With the argument.
+        ValueError: With the name of the argument.
     """
     if arguments.get("labels") is not None:
         raise ValueError("labels are not supported: dropped tokens have no logits to compare with")
     if isinstance(arguments.get("logits_to_keep"), torch.Tensor):
-        raise ValueError(
-            "logits_to_keep must count from the end; positions move when tokens are dropped"
-        )
+        raise ValueError("logits_to_keep must be a number of last tokens; a drop changes positions")
     for name in FACTS if stages.drop or stages.key_tokens is not None else ():
-        value, known = arguments.get(name), getattr(config, name, None)
-        if value is not None and value != known:
+        value, configured = arguments.get(name), getattr(config, name, None)
+        if value is not None and value != configured:
             raise ValueError(
-                f"{name}={value!r} at the call differs from the model's own {known!r}, which the "
-                f"dropper goes by: set model.config.{name} before you attach it"
+                f"{name}={value!r} at the call differs from the model's own {configured!r}, which "
+                f"the dropper uses: set model.config.{name} before you attach it"
             )
     pixels = arguments.get("pixel_values")
     if isinstance(pixels, torch.Tensor) and pixels.numel() == 0:
@@ -91,35 +89,35 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
 
 
 def unfit_cache(cache: Cache | None) -> Cache:
-    """The cache that a prefill fills, if it can be cut.
+    """Return the cache that a prefill fills, if it can be cut.
 
     Raises:
-        ValueError: With the cache.
+        ValueError: With the kind of cache that cannot be cut.
     """
     if cache is None:
-        raise ValueError("use_cache=False is not supported: later stages live in the KV cache")
+        raise ValueError("use_cache=False is not supported: later stages work on the KV cache")
     kinds = {type(layer) for layer in cache.layers}
     if cache.layer_class_to_replicate is not None:
         kinds.add(cache.layer_class_to_replicate)
     if kinds - {DynamicLayer} or cache.offloading:
         names = {kind.__name__ for kind in kinds - {DynamicLayer}}
-        found = ", ".join(sorted(names)) or "offloaded layers"
+        given = ", ".join(sorted(names)) or "offloaded layers"
         raise ValueError(
-            f"only a plain DynamicCache can be compacted, got {found}; static, sliding, "
+            f"only a plain DynamicCache can be compacted, got {given}; static, sliding, "
             "quantised and offloaded caches are not supported"
         )
     return cache
 
 
 def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
-    """Raise where prompts come in a form that dropping cannot follow.
+    """Raise if prompts have a form that dropping does not support.
 
     Args:
-        input_ids: The prompts' tokens.
+        input_ids: Tokens of the prompts.
         arguments: Arguments of the call, by name.
 
     Raises:
-        ValueError: With what was expected and what came.
+        ValueError: With the expected and the given form.
     """
     for name in ("attention_mask", "position_ids"):
         value = arguments.get(name)
@@ -137,35 +135,35 @@ def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
 
 
 def checkpointing(model: PreTrainedModel) -> None:
-    """Raise where layers are computed twice.
+    """Raise if gradient checkpointing computes layers twice.
 
     Raises:
-        ValueError: If gradient checkpointing is at work.
+        ValueError: If gradient checkpointing is active.
     """
     if model.training and model.is_gradient_checkpointing:
         raise ValueError(
             "gradient checkpointing keeps no KV cache and computes layers twice, which dropping "
-            "cannot follow: call model.gradient_checkpointing_disable() or model.eval()"
+            "does not support: call model.gradient_checkpointing_disable() or model.eval()"
         )
 
 
 def not_a_stage(name: str, value: object, kind: type) -> None:
-    """Raise where a stage is no strategy.
+    """Raise if a stage is not a strategy.
 
     Raises:
-        TypeError: With the expected class and what came.
+        TypeError: With the expected and the given class.
     """
     if value is not None and not isinstance(value, kind):
-        hint, found = "", type(value).__name__
-        if type(value).__name__ in ("DictConfig", "dict"):
+        hint, given = "", type(value).__name__
+        if given in ("DictConfig", "dict"):
             hint = "; build it first with hydra.utils.instantiate"
         elif isinstance(value, type):
-            hint, found = "; pass an instance, not the class", f"the class {value.__name__}"
-        raise TypeError(f"{name} must be a {kind.__name__} or None, got {found}{hint}")
+            hint, given = "; pass an instance, not the class", f"the class {value.__name__}"
+        raise TypeError(f"{name} must be a {kind.__name__} or None, got {given}{hint}")
 
 
 def is_flash(module: Any) -> bool:
-    """Whether the module attends with flash attention, which wants [batch, tokens] masks."""
+    """Whether the module uses flash attention, which takes [batch, tokens] masks."""
     return "flash" in module.config._attn_implementation
 
 

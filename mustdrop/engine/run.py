@@ -1,4 +1,4 @@
-"""What an attached dropper is to do, and what it did in the last prefill."""
+"""Settings of an attached dropper, and the record of its last prefill."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -12,7 +12,7 @@ from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy,
 
 @dataclass(frozen=True)
 class Stages:
-    """What to do at each stage, and how positions are counted."""
+    """Strategy of each stage, and the rules for positions."""
 
     vision: VisionStrategy | None
     key_tokens: KeyTokenStrategy | None
@@ -25,20 +25,20 @@ class Stages:
 
     @property
     def drop(self) -> bool:
-        """Whether any stage may take tokens away."""
+        """Whether any stage may drop tokens."""
         return any(stage is not None for stage in (self.vision, self.prefill, self.decode))
 
 
 @dataclass(eq=False)
 class DropRun:
-    """What happened in the last prefill.
+    """Record of the last prefill.
 
     Attributes:
-        stages: What was to be done.
-        ledgers: One per prompt.
-        images: One per encoded image, in the order of the prompts; empty where no stage looks at
-            the encoder.
-        mixed: Layer -> each prompt's reduction, where a prefill strategy mixed tokens.
+        stages: Settings of the dropper.
+        ledgers: Ledger of each prompt.
+        images: State of each encoded image, in the order of the prompts; empty without stages 1
+            and 1b.
+        mixed: Layer -> reduction of each prompt, where a prefill strategy mixed tokens.
         finite: Notes on whether all numbers on the way to the answers were finite.
     """
 
@@ -49,7 +49,7 @@ class DropRun:
     finite: FiniteNotes = field(default_factory=FiniteNotes)
 
     def require_finite(self) -> None:
-        """Check that no number on the way to the answers was infinite or NaN; asks the device.
+        """Check that no number on the way to the answers was infinite or NaN; reads the device.
 
         Raises:
             NotFinite: A ValueError that names the prompt, the stage and the dtype.

@@ -1,4 +1,4 @@
-"""One dropper at work on one model: its hooks, prefill told from decoding, the outcome checked."""
+"""Session of a dropper on a model: adds hooks, separates prefill from decoding, checks results."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -9,19 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mustdrop.engine import refuse
+from mustdrop.engine import exclusive, refuse
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.draws import image_key, prompt_keys
 from mustdrop.engine.encoder import EncoderStage
-from mustdrop.engine.exclusive import (
-    OneCall,
-    Only,
-    attached,
-    clean_copy,
-    instance_method,
-    one_at_a_time,
-)
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, arrange, entering
@@ -31,11 +23,11 @@ from mustdrop.models import ModelAdapter, Part
 
 
 class Session:
-    """The hooks of one attached dropper and the state between them."""
+    """Hooks of one attached dropper, and the state that they share."""
 
-    def __init__(self, adapter: ModelAdapter, stages: Stages, known: Annotations = ()) -> None:
+    def __init__(self, adapter: ModelAdapter, stages: Stages, annotations: Annotations) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
-        self.call = OneCall()
+        self.call = exclusive.OneCall()
         self.ids: Tensor | None = None
         self.arrival: Arrival | None = None
         self.pixels: Tensor | None = None
@@ -46,23 +38,23 @@ class Session:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
                 owners=self._owners, keys=lambda image: image_key(self.pixels, image),
-                known=known, finite=self.run.finite,
+                annotations=annotations, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
     def attach(self) -> Iterator[DropRun]:
-        """Hooks in place; the model as found on exit, whatever happened."""
+        """Add the hooks; restore the model on exit, also after an error."""
         model, adapter, stages = self.adapter.model, self.adapter, self.stages
         with ExitStack() as stack:
-            stack.enter_context(attached(model))
+            stack.enter_context(exclusive.attached(model))
 
             def before(module: nn.Module, function: Callable) -> None:
-                hook = Only(module, function)
+                hook = exclusive.Only(module, function)
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
 
             def after(module: nn.Module, function: Callable, always: bool = False) -> None:
-                hook = Only(module, function)
+                hook = exclusive.Only(module, function)
                 stack.callback(module.register_forward_hook(hook, always_call=always).remove)
 
             stack.enter_context(self.run.finite.attach(adapter))
@@ -74,15 +66,17 @@ class Session:
                 before(layer, self._on_layer(index))
             after(adapter.language_model, self._after_text)
             layers = stages.prefill.layers if stages.prefill is not None else ()
-            probed = {adapter.layers[at].self_attn: self._probe for at in layers if at >= 0}
+            probed = {adapter.layers[i].self_attn: self._probe for i in layers if i >= 0}
             stack.enter_context(attention_tap(probed))
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
             generate = self.run.finite.explained(model.generate)
-            generate = one_at_a_time(generate, self.call, self._before_generate, self._forget)
-            stack.enter_context(instance_method(model, "generate", generate))
-            copied = clean_copy(model, ["generate", "__deepcopy__"])
-            stack.enter_context(instance_method(model, "__deepcopy__", copied))
+            generate = exclusive.serialised(
+                generate, self.call, self._before_generate, self._forget
+            )
+            stack.enter_context(exclusive.instance_method(model, "generate", generate))
+            copied = exclusive.clean_copy(model, ["generate", "__deepcopy__"])
+            stack.enter_context(exclusive.instance_method(model, "__deepcopy__", copied))
             yield self.run
 
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
@@ -98,14 +92,14 @@ class Session:
         self._read(options.get("input_ids", options.get("inputs")), options)
 
     def _forget(self) -> None:
-        """Leave nothing of a batch that failed on its way to the language model."""
+        """Discard a batch that failed before it reached the language model."""
         self.arrival = self.prefill = None
         self.run.finite.forget()
         if self.encoder is not None:
             self.encoder.forget()
 
     def _read(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
-        """Read a new batch: whatever is wrong with it is refused before its images are encoded."""
+        """Read a new batch; a faulty one is refused before its images are encoded."""
         self._forget()
         self.decode, self.run.ledgers, self.run.images = None, [], []
         self.ids, self.pixels = ids, options.get("pixel_values")
@@ -125,7 +119,7 @@ class Session:
             self._read(options.get("input_ids"), options)
 
     def _after_model(self, module: nn.Module, args: tuple, output: Any) -> None:
-        if self.call.mine:  # not where this thread was refused because another one is at work
+        if self.call.held_by_this_thread:  # not if it was refused because of another thread
             self._forget()
             self.call.leave()
 
@@ -135,9 +129,8 @@ class Session:
         ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
-        elif (
-            ids is not None and not self.arrival.masked and mask is not None
-        ):  # ``generate`` made a mask from padding
+        elif ids is not None and not self.arrival.masked and mask is not None:
+            # ``generate`` made a mask from padding
             self.arrival = Arrival.of(self.adapter, ids, mask)
         cache, text = kwargs.get("past_key_values"), self.adapter.language_model
         use_cache = kwargs.get("use_cache")
@@ -157,8 +150,7 @@ class Session:
         assert self.ids is not None
         inputs = kwargs["inputs_embeds"]
         prompts = arrange(self.adapter, self.arrival, kwargs.get("position_ids"))
-        encoder, images = self.encoder, []
-        enter = None
+        encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
             enter = entering(self.adapter, prompts, images, encoder.tags)
@@ -182,7 +174,7 @@ class Session:
         return args, {**kwargs, "past_key_values": self.cache}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
-        """A decoding step."""
+        """Check and prepare a decoding step."""
         new = kwargs["inputs_embeds"].shape[1]
         decode = self.decode
         if decode is None or kwargs["past_key_values"] is not decode.cache:
@@ -226,14 +218,14 @@ class Session:
         done.checks.require()
         if self.stages.decode is not None:
             self.decode.compact(self.stages.decode, done.prompts, done.keys)
-        found = [layer.get_seq_length() for layer in self.decode.layers]
-        if found != self.decode.lengths:
+        lengths = [layer.get_seq_length() for layer in self.decode.layers]
+        if lengths != self.decode.lengths:
             raise RuntimeError(
-                f"the KV cache holds {found} tokens per layer, not {self.decode.lengths}"
+                f"the KV cache holds {lengths} tokens per layer, not {self.decode.lengths}"
             )
 
     def _check(self, done: PrefillPass) -> None:
-        """Every layer was recorded, and every configured stage was called."""
+        """Check that every layer was recorded, and that the strategy was called at its layers."""
         depth = self.adapter.facts.depth
         if len(done.layer_pads) != depth:
             raise RuntimeError(f"{len(done.layer_pads)} of {depth} layers ran under the hooks")
@@ -245,18 +237,18 @@ class Session:
             )
 
     def _owners(self, images: int) -> list[int]:
-        """The prompt of each image of an encoder call."""
+        """Index of the prompt of each image of an encoder call."""
         if self.arrival is None:
             raise ValueError(
                 "images are encoded before their prompt is known; call generate or forward"
             )
         owners = self.arrival.owners
         if len(owners) != images:
-            raise ValueError(f"{images} images for {len(owners)} image places in the prompts")
+            raise ValueError(f"{images} images for {len(owners)} image placeholders in the prompts")
         return owners
 
 
 def _decoding(options: Mapping[str, Any]) -> bool:
-    """Whether a call goes on with a filled cache."""
+    """Whether a call continues with a filled cache."""
     cache = options.get("past_key_values")
     return cache is not None and cache.get_seq_length() > 0

@@ -1,11 +1,11 @@
-"""The attention tap: hands over queries and keys of chosen modules, as attention gets them.
+"""The attention tap: passes on queries and keys of chosen modules, as attention gets them.
 
 transformers looks an attention function up by name in ALL_ATTENTION_FUNCTIONS at each call. While
-any tap is open, a wrapper stands there for each implementation in use; it calls the probes of the
-module that attends. Implementation names stay as they are, so masks are built as always.
+any tap is open, a wrapper replaces the entry of each implementation in use; it calls the probes of
+the module that attends. Implementation names do not change, so masks are built as usual.
 
 The table belongs to the process, so all taps share the wrappers: contexts may be nested, overlap
-and run in several threads, and the table is as found when the last of them has closed.
+and run in several threads, and the table is restored when the last of them closes.
 """
 
 import inspect
@@ -23,9 +23,9 @@ Probe = Callable[
 ]
 
 _LOCK = threading.RLock()
-_PROBES: dict[Any, tuple[Probe, ...]] = {}  # module -> its probes, the one of the last tap at last
+_PROBES: dict[Any, tuple[Probe, ...]] = {}  # module -> its probes, in the order of the taps
 _TAPS: dict[str, int] = {}  # implementation -> number of open taps that need its wrapper
-_FOUND: dict[str, Callable | None] = {}  # implementation -> entry of the table before; None: none
+_ORIGINAL: dict[str, Callable | None] = {}  # implementation -> entry before; None: there was none
 
 
 @contextmanager
@@ -35,8 +35,8 @@ def attention_tap(probes: Mapping[Any, Probe]) -> Iterator[None]:
     Several taps of one module are called from the last that was opened to the first.
 
     Modifications: the entries of ALL_ATTENTION_FUNCTIONS for the probed modules' implementations,
-        restored when the last tap closes. Eager attention is in no table; its wrapper calls the
-        function of the module's own file.
+        restored when the last tap closes. Eager attention is not in the table; its wrapper calls
+        the function of the module's own file.
     """
     names = {module.config._attn_implementation for module in probes}
     with _LOCK:
@@ -59,7 +59,7 @@ def attention_tap(probes: Mapping[Any, Probe]) -> Iterator[None]:
 
 
 def _forget(module: Any, probe: Probe) -> None:
-    """Remove the last of a module's probes that is ``probe``; others may have come since."""
+    """Remove the newest of a module's probes equal to ``probe``; later taps may have added more."""
     probes = list(_PROBES[module])
     del probes[max(index for index, other in enumerate(probes) if other == probe)]
     if probes:
@@ -69,23 +69,23 @@ def _forget(module: Any, probe: Probe) -> None:
 
 
 def _install(name: str) -> None:
-    _FOUND[name] = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
+    _ORIGINAL[name] = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
     known = name in ALL_ATTENTION_FUNCTIONS
     ALL_ATTENTION_FUNCTIONS[name] = _Tapped(ALL_ATTENTION_FUNCTIONS[name] if known else _eager)
 
 
 def _restore(name: str) -> None:
     local = ALL_ATTENTION_FUNCTIONS._local_mapping
-    before = _FOUND.pop(name)
+    before = _ORIGINAL.pop(name)
     del _TAPS[name]
-    if isinstance(local.get(name), _Tapped):  # else somebody registered another one: it stays
+    if isinstance(local.get(name), _Tapped):  # otherwise another function was registered: it stays
         del local[name]
         if before is not None:
             local[name] = before
 
 
 class _Tapped:
-    """An attention function with the probes of the calling module in front."""
+    """An attention function that first calls the probes of the calling module."""
 
     def __init__(self, attend: Callable) -> None:
         self.attend = attend
@@ -100,7 +100,7 @@ class _Tapped:
 
 
 def _eager(module: Any, *args: Any, **kwargs: Any) -> Any:
-    """Eager attention as the module's own forward would find it."""
+    """Call eager attention as the module's own forward would."""
     names = inspect.unwrap(type(module).forward).__globals__
     if "eager_attention_forward" not in names:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a strategy sees of one image inside the encoder, or behind it."""
+"""View of one image for a vision strategy, inside the encoder or after it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,72 +16,76 @@ from mustdrop.strategy import Place, VisionView
 
 @dataclass(eq=False, kw_only=True)
 class EncoderState:
-    """Where the images of an encoder call stand.
+    """State of the images of an encoder call.
 
     Attributes:
-        adapter: Facts of the model.
-        owners: Told the number of images of one encoder call, says which prompt each belongs to.
-        keys: Told the number of an image, returns its key for random draws.
-        known: What was told of each image from outside.
+        adapter: Facts about the model.
+        owners: Function from the number of images of a call to the prompt index of each image.
+        keys: Function from the index of an image to its key for random draws.
+        annotations: Marked patches of each image.
         encoded: Images of earlier calls for the same prompts.
-        batch: Those of this call.
+        batch: Images of this call.
         finite: Notes on whether all numbers are finite.
     """
 
     adapter: ModelAdapter
     owners: Callable[[int], Sequence[int]]
     keys: Callable[[int], int]
-    known: Annotations = ()
+    annotations: Annotations = ()
     encoded: list[EncodedImage] = field(default_factory=list)
     batch: list[EncodedImage] = field(default_factory=list)
     finite: FiniteNotes = field(default_factory=FiniteNotes)
 
 
-def view_of(stage: EncoderState, number: int, place: Place, hidden: Sequence[Tensor]) -> VisionView:
-    """An image at a place; ``hidden`` holds the tokens of all images of the batch there."""
+def view_of(
+    stage: EncoderState, number: int, location: Place, hidden: Sequence[Tensor]
+) -> VisionView:
+    """View of an image at a location; ``hidden`` holds the tokens of all images there."""
     image, facts = stage.batch[number], stage.adapter.facts
 
     def states() -> Tensor:
-        at = f"block {place}" if isinstance(place, int) else place
-        stage.finite.note_image(f"the encoder's hidden states at {at}", number, hidden[number])
+        name = f"block {location}" if isinstance(location, int) else location
+        stage.finite.note_image(f"the encoder's hidden states at {name}", number, hidden[number])
         return hidden[number]
 
     def crops() -> list[Tensor]:
-        owner = stage.owners(len(hidden))
-        return [crop for crop, own in zip(hidden, owner, strict=True) if own == owner[number]]
+        owners = stage.owners(len(hidden))
+        return [c for c, owner in zip(hidden, owners, strict=True) if owner == owners[number]]
 
     def cls_attention(block: int) -> Tensor:
-        asked = facts.block(block)
-        if asked not in image.cls_attention:
+        block = facts.block(block)
+        if block not in image.cls_attention:
             raise ValueError(
-                f"[CLS] attention of block {asked} was not read; list it in 'reads', and ask "
-                f"for blocks that have run (now: {sorted(image.cls_attention)})"
+                f"[CLS] attention of block {block} was not recorded; list it in "
+                "'cls_attention_blocks', and read only blocks that have run "
+                f"(now: {sorted(image.cls_attention)})"
             )
-        scores = image.cls_attention[asked]
-        stage.finite.note_image(f"the [CLS] attention scores of block {asked}", number, scores)
+        scores = image.cls_attention[block]
+        stage.finite.note_image(f"the [CLS] attention scores of block {block}", number, scores)
         return scores
 
     def queries_keys(block: int) -> tuple[Tensor, Tensor]:
-        asked = facts.block(block)
-        if asked not in image.queries_keys:
+        block = facts.block(block)
+        if block not in image.queries_keys:
             raise ValueError(
-                f"queries and keys of block {asked} were not read; list it in 'reads_keys', "
-                f"and ask for blocks that have run (now: {sorted(image.queries_keys)})"
+                f"queries and keys of block {block} were not recorded; list it in "
+                "'query_key_blocks', and read only blocks that have run "
+                f"(now: {sorted(image.queries_keys)})"
             )
-        query, key = image.queries_keys[asked]
-        stage.finite.note_image(f"the keys of block {asked}", number, key)
+        query, key = image.queries_keys[block]
+        stage.finite.note_image(f"the keys of block {block}", number, key)
         return query, key
 
     def generator(seed: int) -> torch.Generator:
         key = stage.keys(len(stage.encoded) + number)
-        return torch.Generator().manual_seed(stable_seed(seed, key, place))
+        return torch.Generator().manual_seed(stable_seed(seed, key, location))
 
-    def known(name: str) -> Tensor:
-        marked = annotated(stage.known, len(stage.encoded) + number, name, facts.grid)
+    def annotation(name: str) -> Tensor:
+        marked = annotated(stage.annotations, len(stage.encoded) + number, name, facts.grid)
         return marked.to(image.cells.device)
 
     return VisionView(
-        place, facts.grid, facts.has_cls, image.cells, image.sizes,
-        states, crops, cls_attention, queries_keys, generator, known,
+        location, facts.grid, facts.has_cls, image.cells, image.sizes,
+        states, crops, cls_attention, queries_keys, generator, annotation,
         image.count_macs,
     )  # fmt: skip
