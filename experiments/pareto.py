@@ -67,7 +67,7 @@ def questions(cfg: DictConfig, validate: bool = False) -> DictConfig:
         own.benchmark.calibration = task
         if not validate:
             own.benchmark.task, own.benchmark.name = task, task["name"]
-        del own["front"]
+        del own["pareto"]
     return own
 
 

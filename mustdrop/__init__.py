@@ -1,13 +1,14 @@
 """mustdrop drops vision tokens of multimodal language models while encoding, prefill and decoding.
 
-A strategy is one file in the package of its stage: ``from mustdrop.prefill.fastv import FastV``. A
-public name is imported at its first use, so that reading records does not import transformers.
+A strategy is one file in the package of its stage: ``from mustdrop.prefill import FastV``. A public
+name is imported at its first use, so that ``import mustdrop`` loads neither torch nor transformers.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mustdrop import presets
     from mustdrop.dropper import DropRun, TokenDropper
     from mustdrop.ledger import Counts, TokenLedger
     from mustdrop.reduction import Reduction
@@ -28,7 +29,11 @@ __all__ = [
     "TokenDropper",
     "TokenLedger",
     "VisionStrategy",
+    "__version__",
+    "presets",
 ]
+
+__version__ = "0.1.0.dev0"
 
 _NAMES_BY_MODULE = {
     "dropper": ("DropRun", "TokenDropper"),
@@ -39,6 +44,8 @@ _NAMES_BY_MODULE = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "presets":
+        return import_module("mustdrop.presets")
     for module, names in _NAMES_BY_MODULE.items():
         if name in names:
             return getattr(import_module(f"mustdrop.{module}"), name)

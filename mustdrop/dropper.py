@@ -12,6 +12,7 @@ from mustdrop.engine.annotations import Annotations, require_annotations
 from mustdrop.engine.fit import unfit_model, unfit_module
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.session import Session
+from mustdrop.engine.transformers_api import require_version
 from mustdrop.fields import plain
 from mustdrop.models import adapter_for
 from mustdrop.strategy import (
@@ -91,9 +92,10 @@ class TokenDropper:
 
         Raises:
             TypeError: If no adapter supports the model.
-            ValueError: If the model, or a stage on this model, cannot work (see
-                :mod:`mustdrop.engine.fit`), or a required annotation is missing.
+            ValueError: If the installed transformers is not supported, the model or a stage on this
+                model cannot work (see :mod:`mustdrop.engine.fit`), or an annotation is missing.
         """
+        require_version()
         unfit_module(model)
         adapter = adapter_for(model)
         stages = Stages(

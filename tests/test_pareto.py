@@ -123,14 +123,14 @@ def test_a_trial_is_a_run_on_calibration_questions_and_nothing_else():
     cfg = composed("pareto.name=x", name="pareto")
     values = {"prefill.gamma": 0.00123456, "prefill.alpha": 0.0123456}
     tried, tested = (resolved(script.setting(cfg, values, validate)) for validate in (False, True))
-    assert "front" not in tried and tried["budget"] is None
+    assert "pareto" not in tried and tried["budget"] is None
     assert tried["prefill"]["gamma"] == 0.001235 and tried["dropper"]["prefill"]["alpha"] == 0.01235
     assert tried["benchmark"]["task"]["split"] == "crowded_calibration"
     assert tested["benchmark"]["task"]["split"] == "crowded_test"
     assert (
         tried["benchmark"]["name"] == tried["benchmark"]["task"]["name"] == "pocket_vqa_calibration"
     )
-    assert (tried["experiment"], tried["output_root"]) == ("x", "outputs/front")
+    assert (tried["experiment"], tried["output_root"]) == ("x", "outputs/pareto")
 
 
 def test_bad_input_is_told_before_anything_runs(tmp_path):
@@ -167,7 +167,7 @@ def test_a_killed_front_goes_on_and_shows_what_it_found(tmp_path, capsys):
         [sys.executable, "experiments/pareto.py", *asked, "batch_size=2"], cwd=ROOT, env=env,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    root = tmp_path / "front" / "mustdrop"
+    root = tmp_path / "pareto" / "mustdrop"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         left = [
@@ -208,7 +208,7 @@ def test_a_killed_front_goes_on_and_shows_what_it_found(tmp_path, capsys):
 @pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path):
     script.main([f"output_root={tmp_path}", *TINY, "pareto.trials=6", "pareto.workers=2"])
-    root = tmp_path / "front" / "mustdrop"
+    root = tmp_path / "pareto" / "mustdrop"
     cfg = composed(f"output_root={tmp_path}", *TINY, name="pareto")
     ours = script.shared(cfg)
     assert ours.count(TrialState.COMPLETE) == 6

@@ -12,6 +12,7 @@ from torch import nn
 
 from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
 from mustdrop.engine.run import Stages
+from mustdrop.engine.transformers_api import file_names
 from mustdrop.models import ModelAdapter
 
 
@@ -101,8 +102,7 @@ def _unfit_layer(name: str, index: int, attention: Any, parameters: Any) -> None
                 f"{name} is not supported: its layer {index} takes no {argument!r}, which must "
                 "match the tokens that remain"
             )
-    names = inspect.unwrap(type(attention).forward).__globals__
-    if "ALL_ATTENTION_FUNCTIONS" not in names:
+    if "ALL_ATTENTION_FUNCTIONS" not in file_names(attention):
         raise ValueError(
             f"{name} is not supported: {type(attention).__name__} does not look its attention "
             "function up in transformers' table, so its queries and keys cannot be read"

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 
 from mustdrop.engine.run import Stages
+from mustdrop.engine.transformers_api import cache_in, unfit_layers
 
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 # generate() options that would bypass or corrupt dropping, with the values that are harmless
@@ -53,10 +53,10 @@ def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> No
         else:
             text = repr(value)
         raise ValueError(f"generate({name}={text}) is not supported while tokens are dropped")
-    cache = arguments.get("past_key_values")
+    cache = cache_in(arguments)
     if isinstance(cache, Cache) and cache.get_seq_length() > 0:
         raise ValueError(
-            "generate(past_key_values=...) with a filled cache: a second turn on a compacted cache "
+            "generate with a filled KV cache: a second turn on a compacted cache "
             "would read wrong positions; pass the whole conversation as one prompt"
         )
 
@@ -96,14 +96,9 @@ def unfit_cache(cache: Cache | None) -> Cache:
     """
     if cache is None:
         raise ValueError("use_cache=False is not supported: later stages work on the KV cache")
-    kinds = {type(layer) for layer in cache.layers}
-    if cache.layer_class_to_replicate is not None:
-        kinds.add(cache.layer_class_to_replicate)
-    if kinds - {DynamicLayer} or cache.offloading:
-        names = {kind.__name__ for kind in kinds - {DynamicLayer}}
-        given = ", ".join(sorted(names)) or "offloaded layers"
+    if kinds := unfit_layers(cache):
         raise ValueError(
-            f"only a plain DynamicCache can be compacted, got {given}; static, sliding, "
+            f"only a plain DynamicCache can be compacted, got {', '.join(kinds)}; static, sliding, "
             "quantised and offloaded caches are not supported"
         )
     return cache

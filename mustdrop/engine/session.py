@@ -19,6 +19,7 @@ from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, arrange, entering
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
+from mustdrop.engine.transformers_api import cache_in, with_cache
 from mustdrop.models import ModelAdapter, Part
 
 
@@ -132,7 +133,7 @@ class Session:
         elif ids is not None and not self.arrival.masked and mask is not None:
             # ``generate`` made a mask from padding
             self.arrival = Arrival.of(self.adapter, ids, mask)
-        cache, text = kwargs.get("past_key_values"), self.adapter.language_model
+        cache, text = cache_in(kwargs), self.adapter.language_model
         use_cache = kwargs.get("use_cache")
         if cache is None and (text.config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache(config=text.config)
@@ -171,13 +172,13 @@ class Session:
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
-        return args, {**kwargs, "past_key_values": self.cache}
+        return args, with_cache(module, kwargs, self.cache)
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """Check and prepare a decoding step."""
         new = kwargs["inputs_embeds"].shape[1]
         decode = self.decode
-        if decode is None or kwargs["past_key_values"] is not decode.cache:
+        if decode is None or cache_in(kwargs) is not decode.cache:
             raise ValueError(
                 "this cache was not filled by the last prefill under this dropper; start with the "
                 "whole prompt"
@@ -250,5 +251,5 @@ class Session:
 
 def _decoding(options: Mapping[str, Any]) -> bool:
     """Whether a call continues with a filled cache."""
-    cache = options.get("past_key_values")
+    cache = cache_in(options)
     return cache is not None and cache.get_seq_length() > 0

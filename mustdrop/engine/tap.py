@@ -8,7 +8,6 @@ The table belongs to the process, so all taps share the wrappers: contexts may b
 and run in several threads, and the table is restored when the last of them closes.
 """
 
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from mustdrop.engine.transformers_api import eager_attention, local_attention_functions
 
 Probe = Callable[
     [Float[Tensor, "batch heads rows dim"], Float[Tensor, "batch kv_heads tokens dim"], float], None
@@ -69,13 +70,13 @@ def _forget(module: Any, probe: Probe) -> None:
 
 
 def _install(name: str) -> None:
-    _ORIGINAL[name] = ALL_ATTENTION_FUNCTIONS._local_mapping.get(name)
+    _ORIGINAL[name] = local_attention_functions().get(name)
     known = name in ALL_ATTENTION_FUNCTIONS
     ALL_ATTENTION_FUNCTIONS[name] = _Tapped(ALL_ATTENTION_FUNCTIONS[name] if known else _eager)
 
 
 def _restore(name: str) -> None:
-    local = ALL_ATTENTION_FUNCTIONS._local_mapping
+    local = local_attention_functions()
     before = _ORIGINAL.pop(name)
     del _TAPS[name]
     if isinstance(local.get(name), _Tapped):  # otherwise another function was registered: it stays
@@ -101,10 +102,4 @@ class _Tapped:
 
 def _eager(module: Any, *args: Any, **kwargs: Any) -> Any:
     """Call eager attention as the module's own forward would."""
-    names = inspect.unwrap(type(module).forward).__globals__
-    if "eager_attention_forward" not in names:
-        raise ValueError(
-            f"{type(module).__name__} attends eagerly by a function that is not called "
-            "eager_attention_forward; load the model with attn_implementation='sdpa'"
-        )
-    return names["eager_attention_forward"](module, *args, **kwargs)
+    return eager_attention(module)(module, *args, **kwargs)

@@ -1,12 +1,13 @@
-"""Model adapters: one per model family, and the table that maps model classes to adapters."""
+"""Model adapters: one per model family, loaded when a model of its class is attached."""
+
+from importlib import import_module
 
 from torch import nn
-from transformers import LlavaForConditionalGeneration
 
 from mustdrop.models.base import OFF_GRID, ModelAdapter, Part
-from mustdrop.models.llava import LlavaAdapter
 
-ADAPTERS: dict[type, type[ModelAdapter]] = {LlavaForConditionalGeneration: LlavaAdapter}
+# Name of a model class of transformers -> module and name of its adapter.
+ADAPTERS = {"LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter")}
 
 __all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "Part", "adapter_for"]
 
@@ -20,8 +21,10 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
     unwrap = getattr(model, "get_base_model", None)  # of a PeftModel
     if unwrap is not None:
         model = unwrap()
-    for family, adapter in ADAPTERS.items():
-        if isinstance(model, family):
-            return adapter(model)
-    known = ", ".join(sorted(family.__name__ for family in ADAPTERS))
-    raise TypeError(f"no adapter for {type(model).__name__}; supported classes: {known}")
+    for ancestor in type(model).__mro__:
+        if ancestor.__name__ in ADAPTERS and ancestor.__module__.startswith("transformers."):
+            module, name = ADAPTERS[ancestor.__name__]
+            return getattr(import_module(module), name)(model)
+    raise TypeError(
+        f"no adapter for {type(model).__name__}; supported classes: {', '.join(sorted(ADAPTERS))}"
+    )

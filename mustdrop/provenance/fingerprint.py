@@ -6,11 +6,13 @@ fingerprint. Weights and rows of the user's own enter by the content of their fi
 a part of their blocks (:mod:`mustdrop.provenance.content`), checkpoints of the hub by their commit.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mustdrop.models import ADAPTERS
 from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_files, checkpoint_folder
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
@@ -55,7 +57,8 @@ def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerpri
 
 def code_hashes(config: Mapping[str, Any]) -> dict[str, str]:
     """Hash of each module that a run imports, by its path from the folder of its package."""
-    modules = imported_modules([*ROOTS, *_target_modules(config)], ASIDE)
+    roots = [*ROOTS, *_target_modules(config), *_adapter_modules(config["model"])]
+    modules = imported_modules(roots, ASIDE)
     return {
         _package_path(module, file): syntax_hash(file) for module, file in sorted(modules.items())
     }
@@ -95,6 +98,20 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
             continue
         hashes |= {f"{label}/{path.parent.name}/{path.name}": content_hash(path) for path in paths}
     return hashes or {label: MISSING}
+
+
+def _adapter_modules(model: Mapping[str, Any]) -> list[str]:
+    """Module of the adapter of a model; empty where its files are missing, or it has no adapter."""
+    try:
+        folder = (
+            CHECKPOINT
+            if model["pretrained"] == PACKAGED
+            else checkpoint_folder(model["pretrained"], model.get("revision"), fetch=False)
+        )
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # loading the model reports it
+        return []
+    return [ADAPTERS[name][0] for name in settings.get("architectures") or () if name in ADAPTERS]
 
 
 def _target_modules(node: Any) -> Iterator[str]:

@@ -1,0 +1,92 @@
+"""Private and changing parts of transformers that the engine uses, each with the versions it fits.
+
+What else the engine rests on is public: forward hooks of torch, ``AttentionInterface``'s table and
+``DynamicCache``. Tests run this file on the oldest and newest version (`make test-versions`).
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import transformers
+from packaging.version import Version
+from torch import nn
+from transformers import Cache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+OLDEST, BELOW = "5.2", "5.25"
+# Names of the KV cache in the arguments of a forward: the first since 5.24, where the second works
+# until 5.40; only the second before.
+CACHE_NAMES = ("cache", "past_key_values")
+
+
+def require_version() -> None:
+    """Check that the installed transformers is one that dropping is tested with.
+
+    Raises:
+        ValueError: With the range of versions.
+    """
+    installed = Version(transformers.__version__)
+    if not Version(OLDEST) <= Version(installed.base_version) < Version(BELOW):
+        raise ValueError(
+            f"dropping is tested with transformers {OLDEST} to below {BELOW}, got {installed}: "
+            f"pip install 'transformers>={OLDEST},<{BELOW}'"
+        )
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The KV cache among the arguments of a call, whatever its name; None: there is none."""
+    for name in CACHE_NAMES:
+        if arguments.get(name) is not None:
+            return arguments[name]
+    return None
+
+
+def with_cache(module: nn.Module, arguments: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
+    """Arguments of a module's forward with another KV cache, under the name that it expects."""
+    others = {name: value for name, value in arguments.items() if name not in CACHE_NAMES}
+    parameters = inspect.signature(module.forward).parameters
+    name = next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[-1])
+    return {**others, name: cache}
+
+
+def unfit_layers(cache: Cache) -> list[str]:
+    """Kinds of a cache's layers that cannot be cut; empty: all are plain.
+
+    ``layer_class_to_replicate`` and ``offloading`` are attributes since 5.0.
+    """
+    kinds = {type(layer) for layer in cache.layers}
+    if cache.layer_class_to_replicate is not None:
+        kinds.add(cache.layer_class_to_replicate)
+    names = sorted(kind.__name__ for kind in kinds - {DynamicLayer})
+    return names or (["offloaded layers"] if cache.offloading else [])
+
+
+def local_attention_functions() -> dict[str, Callable]:
+    """The part of the table of attention functions that this process added or replaced.
+
+    The table's own mapping, ``_local_mapping`` since 5.0; the class attribute below it is shared
+    and stays untouched.
+    """
+    return ALL_ATTENTION_FUNCTIONS._local_mapping
+
+
+def file_names(module: nn.Module) -> Mapping[str, Any]:
+    """Global names of the file that defines a module's forward."""
+    return inspect.unwrap(type(module).forward).__globals__
+
+
+def eager_attention(module: nn.Module) -> Callable:
+    """Eager attention of a module: a function in the file of its class, in no table.
+
+    Raises:
+        ValueError: If the file has no ``eager_attention_forward`` (its name since 4.48).
+    """
+    names = file_names(module)
+    if "eager_attention_forward" not in names:
+        raise ValueError(
+            f"{type(module).__name__} attends eagerly by a function that is not called "
+            "eager_attention_forward; load the model with attn_implementation='sdpa'"
+        )
+    return names["eager_attention_forward"]
