@@ -42,7 +42,7 @@ def damage(folder: Path, traces: Sequence[int] = ()) -> list[TornFile]:
 
 
 def broken_sample(folder: Path) -> TornFile | None:
-    """First broken sample that cannot be repaired, since it is not the last one; None if none is."""
+    """First broken sample that is not the last one, so that it cannot be repaired; None if none."""
     try:
         read_samples(folder)
     except TornFile as error:

@@ -65,7 +65,7 @@ class Watch:
         self._note.close()
 
 
-def together(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict[str, Any]:
+def sum_timings(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict[str, Any]:
     """Sum of the measurements of two parts of a run; None where one of them is None."""
     if not first:
         return dict(second)

@@ -46,7 +46,7 @@ class DecodeAttention:
     Attributes:
         positions: Original position of each vision token in the layer's cache.
         vision: Attention to each of these tokens.
-        text: Attention to all other tokens, new tokens included; ``vision`` and ``text`` sum to one.
+        text: Attention to all other tokens, new ones included; ``vision`` and ``text`` sum to one.
     """
 
     positions: Int[np.ndarray, " tokens"]

@@ -20,7 +20,7 @@ from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import now, read_samples
 from mustdrop.runs.repair import code_of, cut_torn_line, status_or_none
 from mustdrop.runs.status import failure, slurm_job
-from mustdrop.runs.timing import Watch, together
+from mustdrop.runs.timing import Watch, sum_timings
 
 # Seconds for which a run tries to get the lock: a status check holds it for an instant.
 PATIENCE = 0.5
@@ -152,7 +152,7 @@ class RunWriter:
     def timing(self) -> dict[str, Any] | None:
         """Timing of the samples and load of the machine; None if nothing was measured."""
         before, new = self._status.get("timing"), len(self.samples) - self._had
-        return together(before, self._watch.so_far(new)) if self._watch and new else before
+        return sum_timings(before, self._watch.so_far(new)) if self._watch and new else before
 
     def state(self, state: str, **more: Any) -> None:
         """Write the status of the run."""
