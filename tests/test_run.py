@@ -227,7 +227,7 @@ def command(monkeypatch, *arguments):
         ),
         (["method=fastv", "prefill.keep=3", "prefill.layer=11"], "acts after layer 11"),
         (["method=fastv", "prefill.keep=-1"], "keep must be a count of tokens, 0 or more, got -1"),
-        (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: leave"),
+        (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: do"),
         (["method=fastv", "budget=none"], "prefill.keep: no budget to compute it from"),
         (["budget=none"], "prefill.gamma has no value"),
         (
