@@ -240,7 +240,7 @@ def command(monkeypatch, *arguments):
         (["method=mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["-m", "method=fastv,mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["budget=96"], "no budget '96': the presets are none, t128, "),
-        (["budget=t100"], "another count is budget.tokens=100 beside one of them"),
+        (["budget=t100"], "for another count add budget.tokens=100 to one of them"),
         (["budget.tokens=700"], "budget.tokens must be at most 576, the vision tokens of one "),
         (["method=fastv", "budget.tokens=577"], "budget.tokens must be at most 576, the vision "),
         (["method=fastv", "budget.tokens=many"], "must be a count, 0 or more, got 'many'"),

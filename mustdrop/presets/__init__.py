@@ -1,1 +1,1 @@
-"""Presets: the yaml files of conf/ as configurations and as droppers."""
+"""Presets: loads the yaml files of conf/ as configs and as droppers."""
