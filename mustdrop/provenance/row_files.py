@@ -51,7 +51,7 @@ def picture_subset(subset: str) -> str:
 
 
 def subsets_read(subset: str | None) -> list[str | None]:
-    """Subsets that a benchmark reads: the given one, and that of the images if images are apart."""
+    """Subsets that a benchmark reads: the given one and, for questions, that of their images."""
     if subset is None or not subset.endswith(QUESTIONS):
         return [subset]
     return [subset, picture_subset(subset)]

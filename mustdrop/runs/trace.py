@@ -154,7 +154,7 @@ class Trace:
         )
 
 
-# Stored fields of each kind of attention. What is compared with a threshold keeps float32.
+# Stored fields of each kind of attention. Values compared with thresholds keep float32.
 LOOK = {"share": np.float32, "largest": np.float32, "word": np.int16}
 GAZE = {"vision": np.float16, "text": np.float32}
 

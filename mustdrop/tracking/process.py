@@ -21,7 +21,7 @@ import psutil
 from mustdrop.tracking.service import Tracker, read
 
 GRACE = 5.0  # seconds beyond its limit in which a tracker can end itself
-PATIENCE = 10.0  # seconds of waiting after which a message says what is waited for
+PATIENCE = 10.0  # seconds of waiting after which a message says why
 POLITE = 2.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -144,11 +144,11 @@ class Leash:
 
     Args:
         seconds: Seconds that this process may take after the end of the run.
-        last_words: Called before the process is killed.
+        before_kill: Called before the process is killed.
     """
 
-    def __init__(self, seconds: float, last_words: Callable[[], None]) -> None:
-        self.seconds, self.last_words, self.parent = seconds, last_words, os.getppid()
+    def __init__(self, seconds: float, before_kill: Callable[[], None]) -> None:
+        self.seconds, self.before_kill, self.parent = seconds, before_kill, os.getppid()
         self.over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -160,5 +160,5 @@ class Leash:
                     break
         self.over.set()
         time.sleep(self.seconds)
-        self.last_words()
+        self.before_kill()
         end(os.getpid())

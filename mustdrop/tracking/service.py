@@ -1,7 +1,7 @@
 """Interface of trackers, and the data that they send. Knows no service and no configuration.
 
 The disk is the truth: a tracker is a separate process that reads a run's folder, see
-:mod:`mustdrop.tracking.process`. What it could not send can be sent later from the folder.
+:mod:`mustdrop.tracking.process`. Data that it could not send can be sent later.
 
     track.json   what the service holds of the run, as far as the tracker knows
     track.log    output of the tracker and the service
