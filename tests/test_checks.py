@@ -39,7 +39,7 @@ def refused(call, *arguments):
         (["benchmark='gq'"], "no benchmark 'gq'; did you mean gqa?"),
         (["+tracker=wnadb"], "no tracker 'wnadb'; did you mean wandb?"),
         (["model=qwen"], "no model 'qwen'; there are llava15_13b, llava15_7b, pocket"),
-        (["budget=22.2"], "another count is budget.tokens=22.2 beside one of them"),
+        (["budget=22.2"], "for another count add budget.tokens=22.2 to one of them"),
         (["budget=t192,96"], "no budget '96': the presets are none, t128, t144, t192, t288, t64"),
     ],
 )

@@ -406,10 +406,10 @@ def test_names_of_subsets_and_splits_are_names_too(tmp_path):
 
 def test_hub_patterns_match_the_names_alone(monkeypatch):
     asked = []
-    monkeypatch.setattr(row_files, "_fetched", lambda name, patterns, fetch: asked.append(patterns))
+    monkeypatch.setattr(row_files, "_fetched", lambda name, pattern, fetch: asked.append(pattern))
     with pytest.raises(TypeError):
         row_files.row_files("a/b", "s[1]*", "t?")
-    assert asked == [("s[[]1][*]/t[?]-*.parquet",)]
+    assert asked == ["s[[]1][*]/t[?]-*.parquet"]
 
 
 @pytest.mark.parametrize("name", ["a::b", "$HOME"])

@@ -315,5 +315,5 @@ def test_a_checkpoint_that_is_not_what_its_yaml_says_is_refused(tmp_path):
         Checkpoint(
             "x", str(tmp_path / "no" / "where"), layers=12, vision_tokens=576, merging_blocks=3
         ).load("cpu")
-    with pytest.raises(FileNotFoundError, match="the hub's no/where cannot be had"):
+    with pytest.raises(FileNotFoundError, match="no/where cannot be downloaded from the hub"):
         Checkpoint("x", "no/where", layers=12, vision_tokens=576, merging_blocks=3).load("cpu")

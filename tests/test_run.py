@@ -227,7 +227,7 @@ def command(monkeypatch, *arguments):
         ),
         (["method=fastv", "prefill.keep=3", "prefill.layer=11"], "acts after layer 11"),
         (["method=fastv", "prefill.keep=-1"], "keep must be a count of tokens, 0 or more, got -1"),
-        (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: leave"),
+        (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: do"),
         (["method=fastv", "budget=none"], "prefill.keep: no budget to compute it from"),
         (["budget=none"], "prefill.gamma has no value"),
         (
@@ -240,7 +240,7 @@ def command(monkeypatch, *arguments):
         (["method=mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["-m", "method=fastv,mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["budget=96"], "no budget '96': the presets are none, t128, "),
-        (["budget=t100"], "another count is budget.tokens=100 beside one of them"),
+        (["budget=t100"], "for another count add budget.tokens=100 to one of them"),
         (["budget.tokens=700"], "budget.tokens must be at most 576, the vision tokens of one "),
         (["method=fastv", "budget.tokens=577"], "budget.tokens must be at most 576, the vision "),
         (["method=fastv", "budget.tokens=many"], "must be a count, 0 or more, got 'many'"),

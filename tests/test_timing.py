@@ -14,7 +14,7 @@ from experiments.cli.run_summary import machine
 from mustdrop.runs import timing
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import cpu_share, read_status, shared_machine
-from mustdrop.runs.timing import KEPT, Watch, together
+from mustdrop.runs.timing import KEPT, Watch, sum_timings
 from mustdrop.runs.writer import RunWriter
 
 ALONE = {
@@ -123,13 +123,13 @@ def test_old_records_are_not_known():
 
 
 def test_two_sittings_are_one_and_what_one_does_not_know_is_not_known():
-    assert together(None, ALONE) == ALONE
-    both = together({**ALONE, "load_start": 0.1}, {**ALONE, "overlapped": True, "ranks": 3})
+    assert sum_timings(None, ALONE) == ALONE
+    both = sum_timings({**ALONE, "load_start": 0.1}, {**ALONE, "overlapped": True, "ranks": 3})
     assert (both["wall_seconds"], both["samples"], both["load_start"]) == (20.0, 8, 0.1)
     assert (both["overlapped"], both["ranks"]) == (True, 3)
-    assert together({**ALONE, "waited_seconds": None}, ALONE)["waited_seconds"] is None
-    assert together({**ALONE, "overlapped": None}, ALONE)["overlapped"] is None
-    assert together({**ALONE, "overlapped": True}, ALONE)["overlapped"] is True
+    assert sum_timings({**ALONE, "waited_seconds": None}, ALONE)["waited_seconds"] is None
+    assert sum_timings({**ALONE, "overlapped": None}, ALONE)["overlapped"] is None
+    assert sum_timings({**ALONE, "overlapped": True}, ALONE)["overlapped"] is True
 
 
 def test_a_run_notes_its_timing_and_one_that_was_killed_does_not_know_it(tmp_path):

@@ -91,7 +91,7 @@ def same(first, second):
 def test_a_broken_sample_is_named_by_file_and_line(tmp_path, spoilt, line):
     path = tmp_path / "samples.jsonl"
     path.write_bytes(spoilt)
-    with pytest.raises(TornFile, match="torn, or no sample") as error:
+    with pytest.raises(TornFile, match="torn: not a sample") as error:
         read_samples(tmp_path)
     assert (error.value.path, error.value.line) == (path, line)
     assert str(error.value).startswith(f"{path}, line {line}: ")
@@ -146,7 +146,7 @@ def test_a_torn_file_names_itself_and_stops_no_other(tmp_path):
         read_records(tmp_path)
     assert Forecast.of(tmp_path).seconds == {}
     (tmp_path / "config.yaml").write_text("benchmark: {name: a}\nmodel: {name: [b\n")
-    with pytest.raises(TornFile, match=r"config\.yaml, line \d: torn, or no YAML"):
+    with pytest.raises(TornFile, match=r"config\.yaml, line \d: torn: not valid YAML"):
         read_config(tmp_path)
     assert {each.path.name for each in damage(tmp_path)} == {
         "record.json", "status.json", "config.yaml",
@@ -154,7 +154,7 @@ def test_a_torn_file_names_itself_and_stops_no_other(tmp_path):
     (cell,) = found(tmp_path)
     assert cell.config is None and "config.yaml, line" in cell.error
     (tmp_path / "config.yaml").write_text("ben")
-    with pytest.raises(TornFile, match="torn: it names no benchmark"):
+    with pytest.raises(TornFile, match="torn: it has no benchmark"):
         read_config(tmp_path)
 
 
@@ -219,7 +219,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     samples.write_bytes(spoilt)
     assert run_one(cfg) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith(f"error: {samples}, line 2: torn, or no sample")
+    assert told.startswith(f"error: {samples}, line 2: torn: not a sample")
     assert told.endswith("the same command force=true starts anew, and keeps the old files aside")
     assert samples.read_bytes() == spoilt
     # a sweep refuses it before it starts, and calls it done by no means

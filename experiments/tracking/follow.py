@@ -134,7 +134,7 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, told: dict[s
     """
     config = yaml.safe_load((folder / "config.yaml").read_text())
     sink = tracker.open(card(folder, config), live)
-    told.update(sink.told, rows=sink.first)
+    told.update(sink.entries, rows=sink.first)
     write(folder, told)
     history = History(config["benchmark"]["metric"])
     over = False

@@ -1,1 +1,1 @@
-"""Budgets in closed form: the counts of a method that meet an executed average."""
+"""Budgets in closed form: the token counts with which a method meets an executed average."""

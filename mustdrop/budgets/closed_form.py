@@ -1,12 +1,12 @@
-"""Budgets in closed form: what to keep so that the executed average is T, and where that ends.
+"""Token count to keep so that the executed average is T, and the least average possible.
 
 A strategy that acts once, after layer l of L, on N vision tokens and keeps k of them has the
 executed average
 
     T = ((l + 1) N + (L - l - 1) k) / L.
 
-Knows numbers only; thresholds, which have no closed form, come from
-:mod:`mustdrop.calibration.threshold`.
+Knows numbers only; thresholds have no closed form, so :mod:`mustdrop.calibration.threshold`
+searches for them.
 """
 
 from collections.abc import Mapping
@@ -17,21 +17,21 @@ STAGES = ("vision", "key_tokens", "prefill", "decode")
 
 
 def keep_for(tokens: float, vision_tokens: int, layers: int, layer: int = -1) -> int | None:
-    """The count k whose executed average is nearest to T; None where even k = 0 lies above it.
+    """Count k whose executed average is nearest to T; None if k = 0 is already above T.
 
     Args:
-        tokens: T, the budget.
-        vision_tokens: N, those that enter.
-        layers: L, of the decoder.
-        layer: l, after which the strategy acts; -1: before the language model.
+        tokens: Budget T.
+        vision_tokens: Number N of vision tokens that enter.
+        layers: Number L of decoder layers.
+        layer: Layer l after which the strategy acts; -1 for the language model's input.
 
     Raises:
-        ValueError: If there is no such layer, or the budget is no count.
+        ValueError: If there is no such layer, or the budget is negative.
     """
     if isinstance(layer, bool) or not isinstance(layer, int) or not -1 <= layer <= layers - 2:
         raise ValueError(f"this model can drop after layers -1 to {layers - 2}, got {layer}")
     if tokens < 0:
-        raise ValueError(f"a budget is a count of tokens, 0 or more, got {tokens}")
+        raise ValueError(f"a budget must be a count of tokens, 0 or more, got {tokens}")
     if tokens < floor(vision_tokens, layers, layer):
         return None
     keep = (layers * tokens - (layer + 1) * vision_tokens) / (layers - layer - 1)
@@ -39,21 +39,21 @@ def keep_for(tokens: float, vision_tokens: int, layers: int, layer: int = -1) ->
 
 
 def floor(vision_tokens: int, layers: int, layer: int = -1) -> float:
-    """The executed average of keeping nothing after that layer."""
+    """Least executed average: that of keeping no vision token after this layer."""
     return (layer + 1) * vision_tokens / layers
 
 
 def budget_facts(
     budget: Mapping[str, Any] | None, model: Mapping[str, Any]
 ) -> tuple[float, int, int]:
-    """The budget's tokens, the model's vision tokens and decoder layers.
+    """Tokens of the budget, vision tokens of the model, and its number of decoder layers.
 
     Raises:
         ValueError: If no budget was chosen.
     """
     if budget is None:
         raise ValueError(
-            "no budget to compute it from: choose one (budget=t192), or give the value itself"
+            "there is no budget to compute it from: choose one (budget=t192), or set the value"
         )
     return float(budget["tokens"]), int(model["vision_tokens"]), int(model["layers"])
 
@@ -64,13 +64,15 @@ def budget_keep(
     layer: int = -1,
     share: float = 1.0,
 ) -> int | str:
-    """What ``${budget_keep:...}`` in a strategy's yaml stands for: a count, or ``floor <n>``.
+    """Value of ``${budget_keep:...}`` in a strategy's yaml: a count, or ``floor <n>``.
+
+    ``floor <n>`` means that the budget is below n, the least executed average of the strategy.
 
     Args:
-        budget: Chosen.
-        model: Likewise.
-        layer: After which the strategy acts.
-        share: Of the count, where a method has several that add up.
+        budget: Config of the budget.
+        model: Config of the model.
+        layer: Layer after which the strategy acts.
+        share: Fraction of the count, for a method with several counts that add up.
 
     Raises:
         ValueError: If no budget was chosen.
@@ -83,7 +85,7 @@ def budget_keep(
 
 
 def budget_share(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> float:
-    """What ``${budget_share:...}`` in an image control's yaml stands for: T / N, at most 1.
+    """Value of ``${budget_share:...}`` in an image control's yaml: T / N, at most 1.
 
     Raises:
         ValueError: If no budget was chosen.
@@ -93,7 +95,7 @@ def budget_share(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> 
 
 
 def budget_floor(config: Mapping[str, Any]) -> float | None:
-    """The least executed average of a resolved config whose budget lies below it, else None."""
+    """Least executed average of a resolved config if the budget is below it, or else None."""
     budget = config["budget"]
     if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:
         return float(budget["floor"])

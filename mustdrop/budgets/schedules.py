@@ -1,9 +1,9 @@
-"""Budgets of methods that drop in several places: what to keep in each, in closed form.
+"""Token counts, ratios and layers that meet a budget, for methods that drop in several layers.
 
-Each function is what an entry of the same name in a strategy's yaml stands for, as in
-``ratios: ${pyramid_ratios:${budget},${model},${.layers}}``; where the method cannot go as low as
-the budget, it is ``floor <n>``. A function takes every field that its result depends
-on. Knows numbers only.
+A strategy's yaml calls these functions by name, as in
+``ratios: ${pyramid_ratios:${budget},${model},${.layers}}``. The result is ``floor <n>`` if the
+budget is below n, the least executed average of the method. A function takes every field that its
+result depends on. Knows numbers only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +18,10 @@ def average(entered: int, after: Sequence[int | float], layers: Sequence[int], d
     """Executed average of a schedule.
 
     Args:
-        entered: Tokens at the language model's input.
-        after: Tokens left after each drop.
-        layers: The layers after which they are dropped, ascending.
-        depth: Decoder layers.
+        entered: Number of tokens at the language model's input.
+        after: Number of tokens left after each drop.
+        layers: Layers after which tokens are dropped, ascending.
+        depth: Number of decoder layers.
     """
     ends = [*(layer + 1 for layer in layers), depth]
     held = zip([entered, *after], [0, *ends], ends, strict=False)
@@ -31,9 +31,9 @@ def average(entered: int, after: Sequence[int | float], layers: Sequence[int], d
 def pyramid_ratios(
     budget: Mapping[str, Any] | None, model: Mapping[str, Any], layers: Sequence[int]
 ) -> list[float] | str:
-    """PyramidDrop's ratios l, l^2, l^3, ... whose executed average is the budget.
+    """Ratios l, l^2, l^3, ... of PyramidDrop whose executed average is the budget.
 
-    PyramidDrop rounds each count down, so that up to one token less is executed.
+    PyramidDrop rounds each count down, so the executed average is up to one token lower.
     """
     tokens, entered, depth = budget_facts(budget, model)
     _require_ascending(layers, depth)
@@ -41,11 +41,11 @@ def pyramid_ratios(
     if tokens < lowest:
         return f"{FLOOR} {lowest:g}"
 
-    def miss(ratio: float) -> float:
+    def error(ratio: float) -> float:
         kept = [entered * ratio**step for step in range(1, len(layers) + 1)]
         return average(entered, kept, layers, depth) - tokens
 
-    ratio = 1.0 if tokens >= entered else _root(miss)
+    ratio = 1.0 if tokens >= entered else _root(error)
     return [round(ratio**step, 6) for step in range(1, len(layers) + 1)]
 
 
@@ -56,21 +56,21 @@ def sparsevlm_keep(
     recycle: float = 0.3,
     per_cluster: int = 10,
 ) -> list[int] | str:
-    """Fixed counts of SparseVLM whose executed average, recycled tokens included, is the budget.
+    """Fixed counts of SparseVLM whose executed average, including recycled tokens, is the budget.
 
-    N l, N l^2, ... rounded, the last count taking up what rounding left. The authors' own counts
-    (300, 200, 110 for "192" and so on) meet their budgets counted after each layer's drop; 206.5,
-    145.4 and 82.3 tokens enter a layer on average with those for 192, 128 and 64.
+    The counts are N l, N l^2, ... rounded; the last one makes up for rounding. The authors' counts
+    (300, 200, 110 for "192" and so on) meet their budgets if tokens are counted after each layer's
+    drop; with those for 192, 128 and 64, 206.5, 145.4 and 82.3 tokens enter a layer on average.
 
     Args:
-        budget: Chosen.
-        model: Likewise.
-        layers: The layers after which SparseVLM acts.
-        recycle: Share of the leaving tokens that is merged.
-        per_cluster: Merged tokens for each further cluster.
+        budget: Config of the budget.
+        model: Config of the model.
+        layers: Layers after which SparseVLM acts.
+        recycle: Fraction of the dropped tokens that is merged.
+        per_cluster: Number of merged tokens for each further cluster.
 
     Raises:
-        ValueError: If no budget was chosen, or one of the others is out of range.
+        ValueError: If no budget was chosen, or another argument is out of range.
     """
     tokens, entered, depth = budget_facts(budget, model)
     _require_ascending(layers, depth)
@@ -95,10 +95,10 @@ def sparsevlm_keep(
 def recycled(
     entered: int, counts: Sequence[int], recycle: float = 0.3, per_cluster: int = 10
 ) -> list[int]:
-    """Tokens after each of SparseVLM's drops: those kept and the clusters of those recycled.
+    """Number of tokens after each drop of SparseVLM: kept tokens and clusters of recycled ones.
 
     Raises:
-        ValueError: If ``recycle`` is no share, or ``per_cluster`` no count of 1 or more.
+        ValueError: If ``recycle`` is not in [0, 1], or ``per_cluster`` is not a count of 1 or more.
     """
     if not isinstance(recycle, int | float) or not 0 <= recycle <= 1:
         raise ValueError(f"recycle must be in [0, 1], got {recycle!r}")
@@ -114,10 +114,10 @@ def recycled(
 
 
 def tome_removed(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> list[int] | str:
-    """ToMe's tokens to merge away in each block, as even as halves allow, to end at the budget.
+    """Number of tokens that ToMe merges in each block to reach the budget, as even as possible.
 
-    No block can merge away more than half of its tokens; the last ones take less where the even
-    share is more than that.
+    A block can merge at most half of its tokens; the last blocks merge fewer if the even share is
+    more than that.
     """
     tokens, entered, _ = budget_facts(budget, model)
     blocks = int(model["merging_blocks"])
@@ -134,16 +134,16 @@ def tome_removed(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> 
 
 
 def vtw_layer(budget: Mapping[str, Any] | None, model: Mapping[str, Any]) -> int:
-    """VTW's layer: the one after which nothing is left, nearest to the budget in whole layers."""
+    """Layer after which VTW drops all vision tokens, nearest to the budget in whole layers."""
     tokens, entered, depth = budget_facts(budget, model)
     return min(round(tokens * depth / entered), depth - 1) - 1
 
 
 def _require_ascending(layers: Sequence[int], depth: int) -> None:
-    """Check that tokens can leave after these layers, one after the other.
+    """Check that tokens can be dropped after these layers.
 
     Raises:
-        ValueError: If they are no list of layers, or do not ascend.
+        ValueError: If ``layers`` is not a list of existing layers in ascending order.
     """
     listed = isinstance(layers, Sequence) and not isinstance(layers, str)
     if (
@@ -158,6 +158,6 @@ def _require_ascending(layers: Sequence[int], depth: int) -> None:
         )
 
 
-def _root(miss: Callable[[float], float]) -> float:
-    """The ratio in [0, 1] at which nothing is missed."""
-    return cast(float, brentq(miss, 0.0, 1.0))
+def _root(error: Callable[[float], float]) -> float:
+    """Ratio in [0, 1] at which the error is 0."""
+    return cast(float, brentq(error, 0.0, 1.0))

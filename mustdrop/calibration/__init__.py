@@ -1,1 +1,1 @@
-"""Thresholds for budgets: what one pass over prompts shows, and where a search ends."""
+"""Calibration: searches for the thresholds with which a method meets a budget."""

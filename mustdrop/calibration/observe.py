@@ -1,7 +1,7 @@
-"""One pass over prompts that records what thresholds are held against. Knows no benchmark.
+"""One pass over prompts that records the values compared with thresholds. Knows no benchmark.
 
-Strategies that only look stand in for a method's own: they drop nothing where they look, and
-everything behind it, so that the rest of the pass is cheap.
+Observing strategies replace those of the method. They drop nothing in the layers that they observe,
+and all vision tokens that may be dropped after these, so that the rest of the pass is cheap.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,48 +33,49 @@ from mustdrop.vision.local_merge import LocalMerge
 def observe(
     model: Any,
     dropper: TokenDropper,
-    place: str,
+    field_path: str,
     batches: Sequence[Mapping[str, Any]],
     tick: Callable[[], None] = lambda: None,
 ) -> Replay | None:
-    """One pass over the prompts that records what the threshold at ``place`` is held against.
-
-    Nothing is dropped while the layers that drop are watched, everything behind them.
+    """Record in one pass over the prompts the values that a threshold is compared with.
 
     Args:
-        model: Any that a dropper can be attached to.
-        dropper: The method.
-        place: Stage and field, like ``prefill.gamma``.
+        model: Model that a dropper can be attached to.
+        dropper: Method with the threshold.
+        field_path: Stage and field of the threshold, like ``prefill.gamma``.
         batches: Inputs of ``generate``.
         tick: Called after each batch.
 
     Returns:
-        None where that field's counts do not follow from what can be watched.
+        Replay of the pass; None if the token counts do not follow from what can be observed.
     """
-    kind = place, type(getattr(dropper, place.partition(".")[0], None))
+    kind = field_path, type(getattr(dropper, field_path.partition(".")[0], None))
     merging = kind == ("vision.tau", LocalMerge)
     dual = isinstance(dropper.prefill, DualAttention)
     if not merging and not (dual and kind in _FILTERED):
         return None
-    seen: list[ObservedPrompt] = []
+    prompts: list[ObservedPrompt] = []
     for inputs in batches:
-        found = (
-            _watch_windows(model, dropper, inputs)
+        observed = (
+            _observe_windows(model, dropper, inputs)
             if merging
-            else _watch_text(model, dropper, inputs, judged=place == "key_tokens.mu")
+            else _observe_text(model, dropper, inputs, keys=field_path == "key_tokens.mu")
         )
-        if found is None:
+        if observed is None:
             return None
-        seen += found
+        prompts += observed
         tick()
-    return Replay(seen)
+    return Replay(prompts)
 
 
-def unset(dropper: TokenDropper, place: str) -> TokenDropper:
-    """The dropper without what a watched pass does not depend on; equal ones share a replay."""
-    if place == "vision.tau" and isinstance(dropper.vision, LocalMerge):
+def unset(dropper: TokenDropper, field_path: str) -> TokenDropper:
+    """The dropper with thresholds set to 0 if an observing pass does not depend on them.
+
+    Droppers that are equal after this share a replay.
+    """
+    if field_path == "vision.tau" and isinstance(dropper.vision, LocalMerge):
         return TokenDropper(vision=replace(dropper.vision, tau=0.0))
-    if place == "key_tokens.mu" and isinstance(dropper.key_tokens, ClsAttention):
+    if field_path == "key_tokens.mu" and isinstance(dropper.key_tokens, ClsAttention):
         dropper = replace(dropper, key_tokens=replace(dropper.key_tokens, mu=0.0))
     if isinstance(dropper.prefill, DualAttention):
         dropper = replace(dropper, prefill=replace(dropper.prefill, gamma=0.0, alpha=0.0))
@@ -89,54 +90,55 @@ _FILTERED = {
 
 
 @torch.inference_mode()
-def _watch_text(
-    model: Any, dropper: TokenDropper, inputs: Mapping[str, Any], judged: bool
+def _observe_text(
+    model: Any, dropper: TokenDropper, inputs: Mapping[str, Any], keys: bool
 ) -> list[ObservedPrompt] | None:
-    """Dual attention; where ``judged``, also what marks key tokens.
+    """Observe dual attention and, where ``keys``, the attention that selects key tokens.
 
-    None where a later step of the encoder drops what was judged.
+    None if a later step of the encoder drops tokens whose attention was observed.
     """
     assert isinstance(dropper.prefill, DualAttention)
     text = _ObservedText(tuple(sorted(set(dropper.prefill.layers))))
-    keys = dropper.key_tokens
-    if judged:
-        assert isinstance(keys, ClsAttention)
-        keys = _ObservedKeyTokens(keys)
-    ledgers = _prefill(model, replace(dropper, prefill=text, key_tokens=keys, decode=None), inputs)
-    heads = iter(keys.seen if isinstance(keys, _ObservedKeyTokens) else ())
-    looks = {layer: iter(found) for layer, found in text.seen.items()}
-    out = []
+    key_tokens = dropper.key_tokens
+    if keys:
+        assert isinstance(key_tokens, ClsAttention)
+        key_tokens = _ObservedKeyTokens(key_tokens)
+    observing = replace(dropper, prefill=text, key_tokens=key_tokens, decode=None)
+    ledgers = _prefill(model, observing, inputs)
+    image_attention = iter(key_tokens.seen if isinstance(key_tokens, _ObservedKeyTokens) else ())
+    observed = {layer: iter(prompts) for layer, prompts in text.seen.items()}
+    result = []
     for ledger in ledgers:
-        # a prompt without an image is asked nothing
-        shown = bool(ledger.vision.any())
-        own = {layer: next(found) for layer, found in looks.items()} if shown else {}
-        stands = [(source.slots, next(heads)) for source in ledger.sources if judged]
-        if any(len(slots) != len(attention) for slots, attention in stands):
+        # a strategy is not called for a prompt without an image
+        has_image = bool(ledger.vision.any())
+        layers = {layer: next(prompts) for layer, prompts in observed.items()} if has_image else {}
+        images = [(source.slots, next(image_attention)) for source in ledger.sources if keys]
+        if any(len(slots) != len(attention) for slots, attention in images):
             return None
         entered = ledger.vision_per_layer()[0]
-        out.append(ObservedPrompt(ledger.depth, entered, ledger.protected, own, stands))
-    return out
+        result.append(ObservedPrompt(ledger.depth, entered, ledger.protected, layers, images))
+    return result
 
 
 @torch.inference_mode()
-def _watch_windows(
+def _observe_windows(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]
 ) -> list[ObservedPrompt] | None:
-    """Merging; None where a patch may have no slot, so that patches are no tokens."""
+    """Observe the windows of merging; None if the patches do not match the vision tokens."""
     assert isinstance(dropper.vision, LocalMerge)
     merge = _ObservedWindows(dropper.vision)
-    watched = TokenDropper(vision=merge, prefill=_ObservedText((-1,)))
-    ledgers = _prefill(model, watched, inputs)
+    observing = TokenDropper(vision=merge, prefill=_ObservedText((-1,)))
+    ledgers = _prefill(model, observing, inputs)
     patches = sum(len(source.cells) for ledger in ledgers for source in ledger.sources)
     if patches != sum(int(ledger.vision.sum()) for ledger in ledgers):
         return None
-    similar = iter(merge.seen)
+    similarity = iter(merge.seen)
     return [
         ObservedPrompt(
             ledger.depth,
             int(ledger.vision.sum()),
             ledger.protected,
-            windows=[next(similar) for _ in ledger.sources],
+            windows=[next(similarity) for _ in ledger.sources],
         )
         for ledger in ledgers
     ]
@@ -151,7 +153,7 @@ def _prefill(model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]) -> li
 
 @dataclass(frozen=True, eq=False)
 class _ObservedText(PrefillStrategy):
-    """Keeps everything while it looks; behind its last layer key tokens alone, for a cheap rest."""
+    """Records attention and drops nothing; after its last layer it keeps the key tokens only."""
 
     layers: Sequence[int]
     seen: dict[int, list[ObservedLayer]] = field(default_factory=dict)
@@ -159,8 +161,8 @@ class _ObservedText(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         if view.layer >= 0:
             attention = view.attention(rows="text").float().mean(0)
-            look = ObservedLayer(view.positions, attention.sum(0), attention.amax(0))
-            self.seen.setdefault(view.layer, []).append(look)
+            observed = ObservedLayer(view.positions, attention.sum(0), attention.amax(0))
+            self.seen.setdefault(view.layer, []).append(observed)
         if view.layer >= self.layers[-1]:
             return Reduction(view.protected.nonzero().flatten())
         return Reduction(torch.arange(len(view), device=view.protected.device))
@@ -168,7 +170,7 @@ class _ObservedText(PrefillStrategy):
 
 @dataclass(frozen=True, eq=False)
 class _ObservedKeyTokens(KeyTokenStrategy):
-    """Protects what its strategy protects, and remembers the attention that was judged."""
+    """Protects what ``strategy`` protects, and records the attention that selects it."""
 
     strategy: ClsAttention
     seen: list[Tensor] = field(default_factory=list)
@@ -187,7 +189,7 @@ class _ObservedKeyTokens(KeyTokenStrategy):
 
 @dataclass(frozen=True, eq=False)
 class _ObservedWindows(VisionStrategy):
-    """Merges nothing, and remembers how alike the patches of each window are."""
+    """Merges nothing, and records the similarity of the patches in each window."""
 
     strategy: LocalMerge
     seen: list[Sequence[Tensor]] = field(default_factory=list)

@@ -1,11 +1,11 @@
-"""What a method would keep at other thresholds, from what was seen. Knows no model.
+"""Token counts of a method at other thresholds, from one observed pass. Knows no model.
 
-Nothing up to the first dropping layer depends on gamma, alpha or mu: the attention seen there says
-exactly which tokens leave after it, at any threshold, and how many stay is what each later layer
-receives at most. Nothing up to the merging block depends on tau: the similarity of the windows
-seen there says exactly how many tokens enter the decoder. Hence bounds of the executed average,
-which meet where no other layer drops, and an estimate of it in between. What the thresholds decide
-is asked of the strategies themselves.
+Nothing up to the first dropping layer depends on gamma, alpha or mu. So the attention observed
+there determines exactly which tokens are dropped after it at any threshold, and later layers get at
+most the tokens left. Nothing up to the merging block depends on tau. So the similarity of the
+windows determines exactly how many tokens enter the decoder. This gives bounds of the executed
+average, which are equal if no other layer drops, and an estimate between them. The strategies
+themselves apply the thresholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ from mustdrop.vision.local_merge import LocalMerge
 
 @dataclass(frozen=True)
 class CountRange:
-    """Executed averages that a threshold may give.
+    """Bounds and estimate of the executed average at a threshold.
 
     Attributes:
-        low: It cannot give less.
-        likely: What it gives if later layers look at the image as they do when nothing is dropped.
-        high: It cannot give more.
+        low: Lower bound.
+        likely: Estimate: the average if later layers attend to the image as without dropping.
+        high: Upper bound.
     """
 
     low: float
@@ -41,12 +41,12 @@ class CountRange:
 
 @dataclass(frozen=True, eq=False)
 class ObservedLayer:
-    """How the text looked at one prompt's vision tokens in one layer.
+    """Attention of the text to one prompt's vision tokens in one layer.
 
     Attributes:
-        positions: Original position of each token.
-        share: Attention it got, summed over the text.
-        peak: The most it got from one text token.
+        positions: Original position of each vision token.
+        share: Attention to each vision token, summed over the text.
+        peak: Largest attention to each vision token from one text token.
     """
 
     positions: Int[Tensor, " vision"]
@@ -56,106 +56,109 @@ class ObservedLayer:
 
 @dataclass(frozen=True, eq=False)
 class ObservedPrompt:
-    """One prompt.
+    """Observations of one prompt.
 
     Attributes:
-        depth: Decoder layers.
-        entered: Vision tokens that entered the first; without merging, where windows were watched.
-        protected: Key tokens, by original position.
-        looks: By layer after which dual attention acts.
-        stands: Of each image, the original positions of its tokens and their [CLS] attention.
-        windows: Of each image, the similarity of the windows of each crop that counts for it.
+        depth: Number of decoder layers.
+        entered: Number of vision tokens that entered the first layer; the number without merging
+            if windows were observed.
+        protected: Mask of the key tokens over original positions.
+        layers: Observed attention by the layer after which dual attention acts.
+        images: Original positions of the tokens of each image, and their [CLS] attention.
+        windows: Similarity of the windows for each image, in each crop that it depends on.
     """
 
     depth: int
     entered: int
     protected: Bool[Tensor, " seq"]
-    looks: Mapping[int, ObservedLayer] = field(default_factory=dict)
-    stands: Sequence[tuple[Tensor, Tensor]] = ()
+    layers: Mapping[int, ObservedLayer] = field(default_factory=dict)
+    images: Sequence[tuple[Tensor, Tensor]] = ()
     windows: Sequence[Sequence[Tensor]] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """All prompts of a pass that watched.
+    """Observations of one pass.
 
     Attributes:
-        prompts: What was seen.
+        prompts: Observations of each prompt.
     """
 
     prompts: Sequence[ObservedPrompt]
 
     def range(self, dropper: TokenDropper, likely: bool = True) -> CountRange:
-        """Mean executed average of the prompts under other thresholds.
+        """Mean executed average of the prompts at other thresholds.
 
         Args:
-            dropper: The one that was watched, with other values of the fields that were.
-            likely: Whether to estimate what later layers do; without, ``likely`` is ``high``.
+            dropper: The observed dropper with other values of the observed fields.
+            likely: Whether to estimate the drops of later layers; if not, ``likely`` is ``high``.
         """
-        found = [_range(seen, dropper, likely) for seen in self.prompts]
-        count = len(found)
-        low, middle, high = (sum(column) / count for column in zip(*found, strict=True))
+        ranges = [_range(prompt, dropper, likely) for prompt in self.prompts]
+        low, middle, high = (sum(column) / len(ranges) for column in zip(*ranges, strict=True))
         return CountRange(low, middle, high)
 
 
-def _range(seen: ObservedPrompt, dropper: TokenDropper, likely: bool) -> tuple[float, float, float]:
+def _range(
+    prompt: ObservedPrompt, dropper: TokenDropper, likely: bool
+) -> tuple[float, float, float]:
     """(low, likely, high) of one prompt."""
-    depth = seen.depth
-    if seen.windows:
+    depth = prompt.depth
+    if prompt.windows:
         assert isinstance(dropper.vision, LocalMerge)
-        entered = seen.entered - sum(_merged(dropper.vision, crops) for crops in seen.windows)
+        entered = prompt.entered - sum(_merged(dropper.vision, crops) for crops in prompt.windows)
         layers = dropper.prefill.layers if dropper.prefill is not None else ()
         untouched = min(layers, default=depth - 1) + 1
         return entered * untouched / depth, float(entered), float(entered)
-    if not seen.looks:
-        alone = float(seen.entered)
-        return alone, alone, alone
+    if not prompt.layers:
+        constant = float(prompt.entered)
+        return constant, constant, constant
     assert isinstance(dropper.prefill, DualAttention)
-    acts = sorted(seen.looks)
-    spans = [until - layer for layer, until in pairwise([*acts, depth - 1])]
-    protected = _protected(seen, dropper.key_tokens)
-    counts = _survivors(seen, acts if likely else acts[:1], dropper.prefill, protected)
+    layers = sorted(prompt.layers)
+    spans = [until - layer for layer, until in pairwise([*layers, depth - 1])]
+    protected = _protected(prompt, dropper.key_tokens)
+    counts = _survivors(prompt, layers if likely else layers[:1], dropper.prefill, protected)
     first = counts[0]
-    later = len(acts) - 1
-    # key tokens stay, all else may leave after the second layer
+    later = len(layers) - 1
+    # key tokens stay, and all others may be dropped after the second layer
     fewest = min(max(int(protected.sum()), dropper.prefill.min_keep), first)
 
     def average(kept: Sequence[int]) -> float:
-        return (seen.entered * (acts[0] + 1) + sum(map(mul, kept, spans))) / depth
+        return (prompt.entered * (layers[0] + 1) + sum(map(mul, kept, spans))) / depth
 
-    most = average([first] * len(acts))
+    most = average([first] * len(layers))
     return average([first, *[fewest] * later]), average(counts) if likely else most, most
 
 
 def _survivors(
-    seen: ObservedPrompt,
+    prompt: ObservedPrompt,
     layers: Sequence[int],
     strategy: DualAttention,
     protected: Bool[Tensor, " seq"],
 ) -> list[int]:
-    """Tokens that stay after each layer; exact for the first."""
+    """Number of tokens kept after each layer; exact for the first layer."""
     alive = torch.ones_like(protected)
     counts: list[int] = []
     for layer in layers:
-        look = seen.looks[layer]
-        here = alive[look.positions].nonzero().flatten()
-        at, share, peak = look.positions[here], look.share[here], look.peak[here]
-        kept = at[strategy.survivors(peak[None], share, protected[at])]
+        observed = prompt.layers[layer]
+        index = alive[observed.positions].nonzero().flatten()
+        positions, share = observed.positions[index], observed.share[index]
+        peak = observed.peak[index]
+        kept = positions[strategy.survivors(peak[None], share, protected[positions])]
         alive = torch.zeros_like(protected).index_fill_(0, kept, True)
         counts.append(len(kept))
     return counts
 
 
 def _merged(strategy: LocalMerge, crops: Sequence[Tensor]) -> int:
-    """Patches that an image loses; ``crops`` are itself, or all that it has to keep step with."""
+    """Number of patches that an image loses: the least over the crops that it depends on."""
     return min(int(strategy.alike(crop).sum()) for crop in crops) * (strategy.window**2 - 1)
 
 
-def _protected(seen: ObservedPrompt, strategy: KeyTokenStrategy | None) -> Bool[Tensor, " seq"]:
-    if not seen.stands:
-        return seen.protected
+def _protected(prompt: ObservedPrompt, strategy: KeyTokenStrategy | None) -> Bool[Tensor, " seq"]:
+    if not prompt.images:
+        return prompt.protected
     assert isinstance(strategy, ClsAttention)
-    protected = torch.zeros_like(seen.protected)
-    for slots, attention in seen.stands:
+    protected = torch.zeros_like(prompt.protected)
+    for slots, attention in prompt.images:
         protected[slots] = strategy.outstanding(attention)
     return protected

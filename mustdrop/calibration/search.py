@@ -1,8 +1,8 @@
-"""Where a function of one number meets a target, in few measurements. Knows no model."""
+"""Search for the value at which a function meets a target, with few calls. Knows no model."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 TOLERANCE = 0.01
@@ -10,13 +10,13 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Where a search ended.
+    """Result of a search.
 
     Attributes:
-        value: The threshold.
-        measured: What it gave.
-        target: What was asked for.
-        steps: Measurements taken; 0 where they could be computed instead.
+        value: Threshold found.
+        measured: Measurement at this threshold.
+        target: Measurement requested.
+        steps: Number of measurements; 0 if they were computed without running the model.
     """
 
     value: float
@@ -26,17 +26,17 @@ class SearchResult:
 
     @property
     def error(self) -> float:
-        """Relative to the target."""
+        """Relative difference between measurement and target."""
         return self.measured / self.target - 1
 
 
 @dataclass(frozen=True)
 class OutOfReach:
-    """The target lies outside what the ends of the range give.
+    """Result of a search whose target is outside the measurements at the ends of the range.
 
     Attributes:
-        nearest: The attainable value nearest to the target.
-        target: What was asked for.
+        nearest: Attainable measurement that is nearest to the target.
+        target: Measurement requested.
     """
 
     nearest: float
@@ -51,38 +51,42 @@ def bisect(
     tolerance: float = TOLERANCE,
     steps: int = 24,
 ) -> SearchResult | OutOfReach:
-    """The value in [low, high] at which a monotone function meets a target.
+    """Find the value in [low, high] at which a monotone function meets a target.
 
-    Intervals are halved on a log scale where ``low`` is above 0.
+    Intervals are halved on a log scale if ``low`` is above 0.
 
-    A count of tokens is a step function of its threshold, so the nearest value seen is returned,
-    and it may miss the tolerance where a step is larger than that.
+    A count of tokens is a step function of its threshold. So the value with the nearest measurement
+    is returned, whose error exceeds the tolerance if a step is larger than that.
 
     Args:
-        measure: Rising or falling, either will do.
-        target: What it is to give.
-        low: One end.
-        high: The other.
+        measure: Function that rises or falls.
+        target: Measurement requested.
+        low: Lower end of the range.
+        high: Upper end of the range.
         tolerance: Relative error at which the search stops.
-        steps: Measurements at most, the two ends counted.
+        steps: Largest number of measurements, including the two ends.
 
     Raises:
         ValueError: If the range is empty or the target is not positive.
     """
     _require(low, high, target)
+
+    def error(pair: tuple[float, float]) -> float:
+        return abs(pair[1] - target)
+
     at_low, at_high = measure(low), measure(high)
     ends = sorted((at_low, at_high))
     nearest = min(max(target, ends[0]), ends[1])
     if abs(nearest - target) > tolerance * target:
         return OutOfReach(nearest, target)
-    best = min((low, at_low), (high, at_high), key=lambda seen: abs(seen[1] - target))
+    best = min((low, at_low), (high, at_high), key=error)
     taken = 2
     while abs(best[1] - target) > tolerance * target and taken < steps:
         middle = _middle(low, high)
-        found = measure(middle)
+        measured = measure(middle)
         taken += 1
-        best = min(best, (middle, found), key=lambda seen: abs(seen[1] - target))
-        if (found < target) == (at_low < at_high):
+        best = min(best, (middle, measured), key=error)
+        if (measured < target) == (at_low < at_high):
             low = middle
         else:
             high = middle
@@ -99,48 +103,48 @@ def estimate_guided(
     tolerance: float = TOLERANCE,
     steps: int = 16,
 ) -> SearchResult | OutOfReach:
-    """As :func:`bisect`, for a measurement that is dear beside an estimate of it.
+    """Find the same value as :func:`bisect`, if measuring is much slower than an estimate.
 
-    What is measured next is where the estimate, scaled to agree with the last measurement, meets
-    the target; every fourth time, and where that would repeat one, the middle of what is left. The
-    ends are measured only if the estimate leads there.
+    The next value measured is the one at which the estimate, scaled to agree with the last
+    measurement, meets the target. Every fourth time, or if that value was measured already, it is
+    the middle of the remaining range. The ends are measured only if the estimate leads there.
 
     Args:
-        measure: Rising or falling.
-        likely: The estimate; cheap.
-        rising: Which of the two.
-        target: What is to be met.
-        low: One end.
-        high: The other.
+        measure: Function that rises or falls; slow.
+        likely: Estimate of the function; fast.
+        rising: Whether the function rises.
+        target: Measurement requested.
+        low: Lower end of the range.
+        high: Upper end of the range.
         tolerance: Relative error at which the search stops.
-        steps: Measurements at most.
+        steps: Largest number of measurements.
 
     Raises:
         ValueError: If the range is empty or the target is not positive.
     """
     _require(low, high, target)
-    seen: dict[float, float] = {}
+    measurements: dict[float, float] = {}
     factor, ends = 1.0, (low, high)
-    while len(seen) < steps:
+    while len(measurements) < steps:
         # the estimate meets the scaled target where the scaled estimate meets the target
         value = _meet(likely, target / factor, low, high, rising, tolerance / 4)
-        if value in seen or len(seen) % 4 == 3:
+        if value in measurements or len(measurements) % 4 == 3:
             value = _middle(low, high)
-        if value in seen or not low <= value <= high:
+        if value in measurements or not low <= value <= high:
             break
-        found = seen[value] = measure(value)
-        if abs(found - target) <= tolerance * target:
+        measured = measurements[value] = measure(value)
+        if abs(measured - target) <= tolerance * target:
             break
-        below = found < target
+        below = measured < target
         if value == ends[below == rising]:
-            return OutOfReach(found, target)
+            return OutOfReach(measured, target)
         if below == rising:
             low = value
         else:
             high = value
-        factor = found / likely(value) if found and likely(value) else 1.0
-    value = min(seen, key=lambda x: abs(seen[x] - target))
-    return SearchResult(value, seen[value], target, len(seen))
+        factor = measured / likely(value) if measured and likely(value) else 1.0
+    value = min(measurements, key=lambda x: abs(measurements[x] - target))
+    return SearchResult(value, measurements[value], target, len(measurements))
 
 
 def scan(
@@ -152,46 +156,49 @@ def scan(
     points: int = 9,
     steps: int = 24,
 ) -> SearchResult | OutOfReach:
-    """As :func:`bisect`, for a function that may rise and fall.
+    """Find a value in [low, high] at which a function that may rise and fall meets a target.
 
-    It is measured at evenly spaced points first (on a log scale where ``low`` is above 0), and the
-    interval in which it last crosses the target is halved.
+    The function is first measured at evenly spaced points (on a log scale if ``low`` is above 0).
+    Then the last interval in which it crosses the target is halved as in :func:`bisect`.
 
     Args:
-        measure: Need not be monotone, but between two neighbouring points.
-        target: What it is to give.
-        low: One end.
-        high: The other.
+        measure: Function that is monotone between two neighbouring points.
+        target: Measurement requested.
+        low: Lower end of the range.
+        high: Upper end of the range.
         tolerance: Relative error at which the search stops.
-        points: Measured first, the ends among them.
-        steps: Measurements at most, those counted.
+        points: Number of points measured first, including the ends.
+        steps: Largest number of measurements, including these points.
 
     Raises:
         ValueError: If the range is empty or the target is not positive.
     """
     _require(low, high, target)
-    seen: dict[float, float] = {}
+    measurements: dict[float, float] = {}
 
-    def once(value: float) -> float:
-        if value not in seen:
-            seen[value] = measure(value)
-        return seen[value]
+    def cached(value: float) -> float:
+        if value not in measurements:
+            measurements[value] = measure(value)
+        return measurements[value]
 
-    ways = [place / (points - 1) for place in range(points)]
-    places = [low * (high / low) ** way if low > 0 else low + (high - low) * way for way in ways]
-    for value in reversed(places):
-        if abs(once(value) - target) <= tolerance * target:
-            return SearchResult(value, once(value), target, len(seen))
-    for left, right in reversed(list(pairwise(places))):
-        if (once(left) < target) != (once(right) < target):
-            found = bisect(once, target, left, right, tolerance, steps - points + 2)
-            assert isinstance(found, SearchResult)
-            return SearchResult(found.value, found.measured, target, len(seen))
-    return OutOfReach(min(seen.values(), key=lambda at: abs(at - target)), target)
+    fractions = [index / (points - 1) for index in range(points)]
+    values = [low * (high / low) ** x if low > 0 else low + (high - low) * x for x in fractions]
+    for value in reversed(values):
+        if abs(cached(value) - target) <= tolerance * target:
+            return SearchResult(value, cached(value), target, len(measurements))
+    for left, right in reversed(list(pairwise(values))):
+        if (cached(left) < target) != (cached(right) < target):
+            result = bisect(cached, target, left, right, tolerance, steps - points + 2)
+            assert isinstance(result, SearchResult)
+            return replace(result, steps=len(measurements))
+    return OutOfReach(min(measurements.values(), key=lambda x: abs(x - target)), target)
 
 
 def certain(holds: Callable[[float], bool], good: float, bad: float, steps: int = 8) -> float:
-    """How far from ``good`` towards ``bad`` something surely holds; ``good`` if not even there."""
+    """Value farthest from ``good`` towards ``bad`` at which a condition holds, by halving.
+
+    ``good`` if the condition does not hold there either.
+    """
     if not holds(good):
         return good
     for _ in range(steps):
@@ -211,17 +218,17 @@ def _meet(
     rising: bool,
     tolerance: float,
 ) -> float:
-    """Where a cheap monotone function meets the target; the nearer end where it does not."""
-    for end, short in ((low, rising), (high, not rising)):
-        at = function(end)
-        if (at >= target) if short else (at <= target):
+    """Value at which a fast monotone function meets the target; the nearer end if none does."""
+    for end, lowest in ((low, rising), (high, not rising)):
+        result = function(end)
+        if (result >= target) if lowest else (result <= target):
             return end
     for _ in range(24):
         middle = _middle(low, high)
-        at = function(middle)
-        if abs(at - target) <= tolerance * target:
+        result = function(middle)
+        if abs(result - target) <= tolerance * target:
             return middle
-        if (at < target) == rising:
+        if (result < target) == rising:
             low = middle
         else:
             high = middle

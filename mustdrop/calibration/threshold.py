@@ -1,4 +1,4 @@
-"""The threshold that gives a method the executed average asked for. Knows no benchmark."""
+"""Search for the threshold at which a method meets a budget. Knows no benchmark."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,38 +22,38 @@ def threshold(
     measure: Callable[[float], float],
     replay: Replay | None,
     dropper: TokenDropper,
-    place: str,
+    field_path: str,
     target: float,
     low: float,
     high: float,
     tolerance: float,
 ) -> SearchResult | OutOfReach:
-    """The value of a field at which a method meets a budget, in as few passes as can be had.
+    """Find the value of a field at which a method meets a budget, with few passes of the model.
 
-    Where a replay knows all, no pass is needed. Where it knows the first dropping layer, it narrows
-    the range and says where to measure. Merging that another stage follows is measured at points
-    over what the replay leaves, since fewer tokens may then be dropped less: gamma is a share of
-    all attention, whatever there is to share it.
+    If the replay determines all counts, no pass is needed. If it determines those of the first
+    dropping layer, it narrows the range and estimates where to measure. If another stage follows
+    merging, points over the remaining range are measured, since the executed average may then rise
+    and fall: gamma is a share of all attention, so fewer tokens may mean that fewer are dropped.
 
     Args:
-        measure: The executed average at a value, by running the model.
-        replay: What :func:`mustdrop.calibration.observe.watch` saw; None: nothing is known.
-        dropper: The method.
-        place: Stage and field, like ``prefill.gamma``.
-        target: The budget.
-        low: One end of the range.
-        high: The other.
-        tolerance: Of the executed average, relative.
+        measure: Executed average at a value, measured by running the model.
+        replay: Result of :func:`mustdrop.calibration.observe.observe`; None if nothing is known.
+        dropper: Method with the threshold.
+        field_path: Stage and field of the threshold, like ``prefill.gamma``.
+        target: Budget.
+        low: Lower end of the range.
+        high: Upper end of the range.
+        tolerance: Relative error of the executed average.
     """
     if replay is None:
         return scan(measure, target, low, high, tolerance)
 
     def known(value: float, likely: bool = False) -> CountRange:
-        return replay.range(with_field(dropper, place, value), likely)
+        return replay.range(with_field(dropper, field_path, value), likely)
 
     if all(known(end).low == known(end).high for end in (low, high)):
-        found = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
-        return replace(found, steps=0) if isinstance(found, SearchResult) else found
+        result = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
+        return replace(result, steps=0) if isinstance(result, SearchResult) else result
     rising = known(low).high < known(high).high
 
     def under(value: float) -> bool:
@@ -64,24 +64,24 @@ def threshold(
 
     left, right = (under, over) if rising else (over, under)
     ends = certain(left, low, high), certain(right, high, low)
-    if place == "vision.tau":
+    if field_path == "vision.tau":
         return scan(measure, target, *ends, tolerance)
     return estimate_guided(
         measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance
     )
 
 
-def with_field(dropper: TokenDropper, place: str, value: float | int) -> TokenDropper:
-    """The dropper with one hyper-parameter set; ``place`` is written ``prefill.gamma``.
+def with_field(dropper: TokenDropper, field_path: str, value: float | int) -> TokenDropper:
+    """The dropper with another value of one field; ``field_path`` is like ``prefill.gamma``.
 
     Raises:
         ValueError: If there is no such stage or field.
     """
-    stage, _, name = place.partition(".")
+    stage, _, name = field_path.partition(".")
     strategy: Any = getattr(dropper, stage, None)
     if strategy is None or name not in getattr(strategy, "__dataclass_fields__", {}):
         raise ValueError(
-            f"{place} is no field of a stage in use; write stage.field, as in prefill.gamma"
+            f"{field_path} is no field of a stage in use; write stage.field, as in prefill.gamma"
         )
     return replace(dropper, **{stage: replace(strategy, **{name: value})})
 
@@ -93,11 +93,13 @@ def executed(
     batches: Sequence[Mapping[str, Any]],
     tick: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """Of each prompt, the mean over layers of the vision tokens that enter; the prefill alone runs.
+    """Executed average of each prompt: vision tokens that enter a layer, averaged over layers.
+
+    Only the prefill runs.
 
     Args:
-        model: Any that a dropper can be attached to.
-        dropper: What is measured; its last stage, which cuts the cache only, is left out.
+        model: Model that a dropper can be attached to.
+        dropper: Method to measure, without its decode stage, which changes the cache only.
         batches: Inputs of ``generate``.
         tick: Called after each batch.
     """

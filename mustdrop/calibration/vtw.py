@@ -1,7 +1,7 @@
-"""The layer at which vision tokens can leave for good: VTW's search. Knows no benchmark.
+"""VTW's search for the layer from which no vision token is needed. Knows no benchmark.
 
-For each K, all vision tokens leave at the entry of layer K, and the distribution of the next token
-is held against that of the whole model.
+For each K, all vision tokens are dropped at the input of layer K, and the distribution of the next
+token is compared with that of the full model.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from torch import Tensor
 from mustdrop.dropper import TokenDropper
 from mustdrop.prefill.vtw import VTW
 
-FIRST = 5  # the authors look at no earlier layer
+FIRST = 5  # the authors search no earlier layer
 
 
 def divergence(
     full: Float[Tensor, "prompts vocab"], withdrawn: Float[Tensor, "prompts vocab"]
 ) -> Float[Tensor, " prompts"]:
-    """KL(withdrawn || full) of the next token's distributions, from logits, in nats.
+    """KL(withdrawn || full) of the distributions of the next token, from logits, in nats.
 
     Source: VTW, arXiv:2405.05803; lzhxmu/VTW a3d8cfc3, VTW.py:104-107, where KLDivLoss takes the
         full distribution's logarithm first.
@@ -30,16 +30,16 @@ def divergence(
 
 
 def first_within(divergences: Sequence[float], eta: float, first: int = FIRST) -> int | None:
-    """The first K whose divergence is at most ``eta``; None where none is.
+    """First K whose divergence is at most ``eta``; None if there is none.
 
     Source: lzhxmu/VTW a3d8cfc3, lmms_eval/__main__.py:398-400.
 
     Args:
-        divergences: Of K = ``first``, ``first`` + 1, ..., each a mean over prompts.
-        eta: What may be lost, in nats.
-        first: The K of the first of them.
+        divergences: Mean divergence over prompts for K = ``first``, ``first`` + 1, ...
+        eta: Largest divergence allowed, in nats.
+        first: K of the first divergence.
     """
-    return next((first + at for at, value in enumerate(divergences) if value <= eta), None)
+    return next((k for k, value in enumerate(divergences, first) if value <= eta), None)
 
 
 @torch.inference_mode()
@@ -50,22 +50,22 @@ def divergences(
     first: int = FIRST,
     tick: Callable[[], None] = lambda: None,
 ) -> Float[Tensor, "layers prompts"]:
-    """For each K from ``first`` on, of each prompt KL(withdrawn || full).
+    """KL(withdrawn || full) of each prompt for each K from ``first`` on.
 
-    One prefill a K and batch, and one of the whole model; only the last token's logits are kept.
+    Runs one prefill per K and batch, and one of the full model per batch.
 
     Args:
-        model: Any that a dropper can be attached to.
+        model: Model that a dropper can be attached to.
         batches: Inputs of ``generate``.
-        depth: The model's decoder layers.
-        first: The first K.
+        depth: Number of decoder layers.
+        first: First K.
         tick: Called after each prefill.
 
     Raises:
         ValueError: If the model has no such layer, or there are no prompts.
     """
     if not 0 <= first < depth:
-        raise ValueError(f"the first K must be in [0, {depth - 1}], got {first}")
+        raise ValueError(f"first K must be in [0, {depth - 1}], got {first}")
     if not batches:
         raise ValueError("there are no prompts to compare distributions on")
 

@@ -1,4 +1,4 @@
-"""Configurations: where conf/ is, what its resolvers mean, a config with every value in place."""
+"""Configs: the folder conf/, its resolvers, and composing and resolving a config."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -14,12 +14,12 @@ from mustdrop.budgets.closed_form import STAGES, budget_keep, budget_share
 
 
 def as_node(closed_form: Callable[..., Any]) -> Callable[..., Any]:
-    """The same with lists as nodes: a plain one cannot be put into the config it resolves."""
+    """Wrap a function so that it returns lists as config nodes, as a resolver has to."""
 
     @wraps(closed_form)
     def resolver(*args: Any) -> Any:
-        found = closed_form(*args)
-        return OmegaConf.create(found) if isinstance(found, list) else found
+        result = closed_form(*args)
+        return OmegaConf.create(result) if isinstance(result, list) else result
 
     return resolver
 
@@ -35,12 +35,12 @@ CLOSED_FORMS = (
 for closed_form in CLOSED_FORMS:
     OmegaConf.register_new_resolver(closed_form.__name__, as_node(closed_form), replace=True)
 
-CALIBRATED = "calibrated"  # beside tuned values: what they were made for
-NODES = ("budget", *STAGES)  # what may have such values
+CALIBRATED = "calibrated"  # key next to tuned values that states what they were calibrated for
+NODES = ("budget", *STAGES)  # config keys that may have tuned values
 
 
 def strategy(node: Any) -> Any:
-    """What ``${strategy:${prefill}}`` stands for: a stage as its class is built from it."""
+    """Value of ``${strategy:${prefill}}``: the config of a stage without ``calibrated``."""
     if not isinstance(node, DictConfig) or CALIBRATED not in node:
         return node
     names = [name for name in node if name != CALIBRATED]
@@ -55,7 +55,7 @@ RANDOM = "mustdrop.prefill.random.Random"
 
 
 def conf_dir() -> Path:
-    """The folder of configs: inside an installed package, beside it in a checkout."""
+    """Folder of the configs: inside an installed package, or next to it in a checkout."""
     spec = find_spec("mustdrop")
     assert spec is not None and spec.origin is not None
     package = Path(spec.origin).parent
@@ -64,14 +64,14 @@ def conf_dir() -> Path:
 
 
 def read_yaml(path: Path) -> DictConfig:
-    """A file of conf/ as it stands there."""
+    """Content of a yaml file of conf/, not composed."""
     node = OmegaConf.load(path)
     assert isinstance(node, DictConfig), path
     return node
 
 
 def composed(*overrides: str, name: str = "run") -> DictConfig:
-    """The config that the command line with these overrides would run."""
+    """Config of a command line with these overrides."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose(name, list(overrides), return_hydra_config=True)
     adopt(cfg, cfg.hydra.runtime.choices)
@@ -81,35 +81,35 @@ def composed(*overrides: str, name: str = "run") -> DictConfig:
 
 
 def adopt(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Take the thresholds of a budget that is no preset, where a calibration has found them.
+    """Load the calibrated thresholds, if there are any, of a budget that is not a preset.
 
-    Hydra finds tuned files by the names of presets; ``budget.tokens=100`` has none.
+    Hydra finds tuned files by the names of presets, and ``budget.tokens=100`` has no name.
 
     Args:
-        cfg: As composed; changed in place.
-        choices: The options that Hydra chose.
+        cfg: Composed config, changed in place.
+        choices: Option that Hydra chose for each group.
     """
     budget = cfg.get("budget")
     if budget is None or budget.name == choices.get("budget"):
         return
     folder = conf_dir() / "tuned" / str(choices.get("model")) / str(choices.get("benchmark"))
     for stage in ("vision", "prefill", "budget"):
-        option, end = choices.get(stage), ""
+        option, suffix = choices.get(stage), ""
         if stage == "budget":
-            option, end = cfg.method.name, "_floor"
-        path, node = folder / f"{option}_{budget.name}{end}.yaml", cfg.get(stage)
+            option, suffix = cfg.method.name, "_floor"
+        path, node = folder / f"{option}_{budget.name}{suffix}.yaml", cfg.get(stage)
         if node is None or not path.is_file():
             continue
-        found = read_yaml(path)
+        tuned = read_yaml(path)
         with open_dict(node):
-            node[CALIBRATED] = found[CALIBRATED]
-            for name in found[CALIBRATED]:
-                if name in found and _untouched(node, str(name), stage, str(choices.get(stage))):
+            node[CALIBRATED] = tuned[CALIBRATED]
+            for name in tuned[CALIBRATED]:
+                if name in tuned and _untouched(node, str(name), stage, str(choices.get(stage))):
                     node[name] = f"${{.{CALIBRATED}.{name}}}"
 
 
 def _untouched(node: DictConfig, name: str, stage: str, option: str) -> bool:
-    """Whether a field has the value of its preset: nobody set it by hand."""
+    """Whether a field has the value of its preset, so that no user changed it."""
     if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
         return True
     preset = read_yaml(conf_dir() / stage / f"{option}.yaml")
@@ -117,17 +117,19 @@ def _untouched(node: DictConfig, name: str, stage: str, option: str) -> bool:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Every value in place, as plain data: what a run is keyed by and what its record tells.
+    """Resolved config as plain data, which determines the run key and is part of the record.
 
-    A method that drops nothing has no budget and no control beside it, whatever was asked for:
-    vanilla is one run, not one a budget. Random dropping is its own control.
+    Budget and controls are removed for a method that drops nothing, so that vanilla is one run and
+    not one per budget. Controls are removed for random dropping, which is itself the control.
 
     Raises:
-        MissingMandatoryValue: If a value has to be given.
-        InterpolationResolutionError: If one cannot be computed from the others.
+        MissingMandatoryValue: If a mandatory value is missing.
+        InterpolationResolutionError: If a value cannot be computed from the others.
     """
-    ours = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
-    plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    keys = [str(name) for name in cfg if name != "hydra"]
+    plain = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True
+    )
     assert isinstance(plain, dict)
     config = {str(name): value for name, value in plain.items()}
     for name in NODES:
@@ -141,6 +143,6 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _random(config: Mapping[str, Any]) -> bool:
-    """Whether random tokens are all that leaves."""
-    drawn = (config["prefill"] or {}).get("_target_") == RANDOM
-    return drawn and config["vision"] is None and config["key_tokens"] is None
+    """Whether random dropping is the only dropping."""
+    random = (config["prefill"] or {}).get("_target_") == RANDOM
+    return random and config["vision"] is None and config["key_tokens"] is None

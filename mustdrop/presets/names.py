@@ -1,4 +1,4 @@
-"""Names on a command line, before anything is composed: a misspelt one ends at once, in a line."""
+"""Checks the names on a command line before a config is composed, and suggests corrections."""
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -11,17 +11,17 @@ from omegaconf import DictConfig
 
 from mustdrop.presets.compose import NODES, composed, conf_dir
 
-CLOSE = 0.6  # from 0, nothing alike, to 1
+CLOSE = 0.6  # least similarity of a suggestion, in [0, 1]
 
 
 def require_names(arguments: Sequence[str]) -> None:
-    """Make sure that what is chosen of a group is there, in a sweep each of the choices.
+    """Check that the options chosen for config groups exist, in a sweep all of them.
 
     Args:
-        arguments: Of a command line; options of Hydra's own among them are passed over.
+        arguments: Arguments of a command line; Hydra's flags are ignored.
 
     Raises:
-        ValueError: With the name, and the closest one that is there.
+        ValueError: If an option does not exist; the message suggests the closest name.
     """
     for override in _parsed(arguments):
         group = override.key_or_group
@@ -37,61 +37,61 @@ def require_names(arguments: Sequence[str]) -> None:
 def require_fields(
     arguments: Sequence[str], compose: Callable[[Sequence[str]], DictConfig] | None = None
 ) -> None:
-    """Make sure that the fields of one run that are given values are there.
+    """Check that the fields set for one run exist.
 
     Args:
-        arguments: As of :func:`require_names`, which goes first.
-        compose: Gives the config of overrides; None: that of experiments/run.py.
+        arguments: Arguments of a command line that :func:`require_names` has checked.
+        compose: Composes a config from overrides; None for the config of experiments/run.py.
 
     Raises:
-        ValueError: With the field, and the closest one that is there.
+        ValueError: If a field does not exist; the message suggests the closest name.
     """
-    given = [one for one in _parsed(arguments) if not one.key_or_group.startswith("hydra")]
-    fields = [one for one in given if not _is_group(one)]
-    top = set(yaml.safe_load((conf_dir() / "run.yaml").read_text()))
-    if all(one.key_or_group in top for one in fields):
+    overrides = [item for item in _parsed(arguments) if not item.key_or_group.startswith("hydra")]
+    fields = [override for override in overrides if not _is_group(override)]
+    top_level = set(yaml.safe_load((conf_dir() / "run.yaml").read_text()))
+    if all(override.key_or_group in top_level for override in fields):
         return
-    chosen = [str(one.input_line) for one in given if _is_group(one) and one not in fields]
-    cfg = compose(chosen) if compose is not None else composed(*chosen)
-    for one in fields:
-        _require_field(cfg, one)
+    options = [str(override.input_line) for override in overrides if _is_group(override)]
+    cfg = compose(options) if compose is not None else composed(*options)
+    for override in fields:
+        _require_field(cfg, override)
 
 
 def _require_field(cfg: DictConfig, override: Override) -> None:
     *path, last = str(override.key_or_group).split(".")
-    node, place = cfg, ""
+    node, parent = cfg, ""
     for part in (*path, last):
-        if not isinstance(node, DictConfig):  # a stage that is switched off, or a list: Hydra's
+        if not isinstance(node, DictConfig):  # a disabled stage or a list: Hydra checks these
             return
         known = [str(key) for key in node]
         if part not in known:
-            # what is added to a mapping of free keys may be new
+            # a new key may be added to a mapping with free keys
             if override.is_add() and (not path or path[0] not in (*NODES, "dropper", "model")):
                 return
-            if not place:
-                known += [each.name for each in conf_dir().iterdir() if each.is_dir()]
-            told = f"{place}.{part}" if place else part
+            if not parent:
+                known += [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+            prefix = f"{parent}." if parent else ""
             close = get_close_matches(part, known, 1, CLOSE)
-            end = f"did you mean {place + '.' if place else ''}{close[0]}?" if close else (
-                f"{place or 'a run'} has {', '.join(k for k in known if k[0] != '_')}"
+            hint = f"did you mean {prefix}{close[0]}?" if close else (
+                f"{parent or 'a run'} has {', '.join(key for key in known if key[0] != '_')}"
             )  # fmt: skip
-            raise ValueError(f"no field {told}; {end}")
+            raise ValueError(f"no field {prefix}{part}; {hint}")
         node = node._get_node(part) if part == last else node.get(part)
-        place = f"{place}.{part}" if place else part
+        parent = f"{parent}.{part}" if parent else part
 
 
 def _parsed(arguments: Sequence[str]) -> list[Override]:
-    """What can be parsed; what cannot is Hydra's to complain of."""
+    """Overrides that can be parsed; Hydra reports the others."""
     parser = OverridesParser.create()
-    out = []
+    overrides = []
     for text in arguments:
         if text.startswith("-") or not ("=" in text or text.startswith("~")):
             continue
         try:
-            out.append(parser.parse_override(text))
+            overrides.append(parser.parse_override(text))
         except HydraException:
             continue
-    return out
+    return overrides
 
 
 def _is_group(override: Override) -> bool:
@@ -99,12 +99,12 @@ def _is_group(override: Override) -> bool:
 
 
 def _values(override: Override) -> Iterable[str]:
-    """The options that an override chooses; none where only Hydra knows them."""
+    """Options that an override chooses; empty if only Hydra can determine them."""
     if override.is_delete():
         return []
     if override.is_discrete_sweep():
         value = override.value()
-        if not hasattr(value, "list"):  # glob(*): whatever is there
+        if not hasattr(value, "list"):  # glob(*) matches existing files only
             return []
         return [text.strip("'\"") for text in override.sweep_string_iterator()]
     value = override.value()
@@ -115,8 +115,8 @@ def _hint(group: str, value: str, known: Sequence[str]) -> str:
     number = value.removeprefix("t")
     if group == "budget" and number.replace(".", "", 1).isdigit():
         return (
-            f": the presets are {', '.join(known)}; another count is budget.tokens={number} beside "
-            "one of them"
+            f": the presets are {', '.join(known)}; for another count add budget.tokens={number} "
+            "to one of them"
         )
     close = get_close_matches(value, known, 1, CLOSE)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"

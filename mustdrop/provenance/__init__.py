@@ -1,1 +1,1 @@
-"""What decides an answer: code, model files and benchmark rows, found on disk and hashed."""
+"""Finds and hashes what decides an answer: code, model files and benchmark rows."""

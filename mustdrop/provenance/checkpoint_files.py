@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder of the user's, or the hub's. Reads none of them."""
+"""Finds a model's files in a local folder or on the hub. Does not read them."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,19 +6,20 @@ from pathlib import Path
 from mustdrop.provenance.folders import is_hub_name, local_folder
 
 PACKAGED = "packaged"
-WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")  # no second copy of the weights
+# File patterns; without those of a second copy of the weights.
+WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 
 
 def checkpoint_folder(pretrained: str, revision: str | None, fetch: bool = True) -> Path:
-    """The folder with the files; those of the hub fetched, or found in its cache.
+    """Folder with the files of a checkpoint, which is downloaded if necessary.
 
-    All at once: loading by name asks the hub for file after file, and without a network
-    retries each for half a minute.
+    All files are requested at once: loading by name requests file after file, and without a
+    network it retries each for half a minute.
 
     Args:
-        pretrained: A folder, or a hub name.
-        revision: Of the hub name; None: the newest.
-        fetch: Whether the hub may be asked; if not, its cache alone is looked into.
+        pretrained: Folder or hub name.
+        revision: Revision on the hub; None for the newest.
+        fetch: Whether to use the network; if not, only the hub's local cache is searched.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -32,29 +33,29 @@ def checkpoint_folder(pretrained: str, revision: str | None, fetch: bool = True)
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The files of a folder that decide an answer: settings, templates, vocabulary, weights."""
-    found = {path for pattern in WANTED for path in folder.glob(pattern)}
-    found |= set((folder / "additional_chat_templates").glob("*.jinja"))
-    if not any(path.suffix == ".safetensors" for path in found):
-        found |= set(folder.glob("*.bin"))  # what transformers reads where there is nothing else
-    return sorted(path for path in found if path.is_file())
+    """Files of a folder that decide an answer: settings, templates, vocabulary, weights."""
+    paths = {path for pattern in WANTED for path in folder.glob(pattern)}
+    paths |= set((folder / "additional_chat_templates").glob("*.jinja"))
+    if not any(path.suffix == ".safetensors" for path in paths):
+        paths |= set(folder.glob("*.bin"))  # transformers reads these if there is nothing else
+    return sorted(path for path in paths if path.is_file())
 
 
 @lru_cache
 def _fetched(name: str, revision: str | None, fetch: bool) -> Path:
-    """One process asks the hub once, so that it never sees two states of a checkpoint."""
+    """Download once per process, so that a process never sees two states of a checkpoint."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        found = snapshot_download(
+        folder = snapshot_download(
             name, revision=revision, allow_patterns=list(WANTED), local_files_only=not fetch
         )
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
         raise FileNotFoundError(
-            f"model.pretrained: the hub's {name} cannot be had ({reason}): fetch it where there "
-            f"is a network (hf download {name}), or give a folder that holds it, "
+            f"model.pretrained: {name} cannot be downloaded from the hub ({reason}). Download it "
+            f"where there is a network (hf download {name}), or name a folder that holds it: "
             "model.pretrained=/path/to/folder"
         ) from error
-    return Path(found)
+    return Path(folder)

@@ -1,8 +1,8 @@
-"""Hashes that stand for what is in a file, in well under a second for 14 GB. Knows no run.
+"""Hashes of the content of files, in well under a second for 14 GB. Knows no run.
 
-A file of up to 64 MiB is hashed whole. Of a larger one its size is hashed, and parts of it: of
-safetensors the header and three blocks of each tensor, of others the last MiB and 512 blocks at
-even distances. A change that touches none of these blocks is not seen.
+A file of up to 64 MiB is hashed whole. The hash of a larger file covers its size and parts of it:
+the header and three blocks of each tensor in a safetensors file; the last MiB and 512 evenly
+spaced blocks in any other file. A change outside these blocks is not detected.
 """
 
 import hashlib
@@ -14,18 +14,18 @@ from typing import BinaryIO
 
 WHOLE = 64 << 20  # bytes
 BLOCK = 4096  # bytes
-TAIL = 1 << 20  # bytes; a parquet file's index, and a zip's, stand at its end
+TAIL = 1 << 20  # bytes; the index of a parquet or zip file is at its end
 BLOCKS = 512
 DIGITS = 12
 
 
 def content_hash(path: Path) -> str:
-    """Twelve digits for what is in a file; the same wherever it lies and whenever it was written.
+    """Hash of twelve digits of a file's content; its path and times do not enter.
 
-    One process reads an unchanged file once.
+    An unchanged file is read once per process.
     """
-    now = path.stat()
-    return _hash(path, now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino)
+    stat = path.stat()
+    return _hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 @lru_cache(maxsize=4096)
@@ -44,9 +44,9 @@ def _hash(path: Path, size: int, *state: int) -> str:
 
 
 def _parts(path: Path, file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
-    """Start and length of each part that is hashed of a large file."""
+    """Start and length of each part of a large file that is hashed."""
     header = int.from_bytes(file.read(8), "little") if path.suffix == ".safetensors" else size
-    if 8 + header >= size:  # no safetensors file, or a torn one
+    if 8 + header >= size:  # not a safetensors file, or a torn one
         yield from ((size * index // BLOCKS, BLOCK) for index in range(BLOCKS))
         yield size - TAIL, TAIL
         return

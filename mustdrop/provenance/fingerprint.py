@@ -2,7 +2,7 @@
 
 The code of a run is the modules that it imports, as syntax trees: its strategies, its task, the
 adapter, the engine and what they rest on. Another method, a comment or a docstring changes no
-fingerprint. Weights and rows of the user's own enter by the content of their files, large files by
+fingerprint. Local weights and rows enter by the content of their files, large files by
 a part of their blocks (:mod:`mustdrop.provenance.content`), checkpoints of the hub by their commit.
 """
 
@@ -22,14 +22,14 @@ from mustdrop.runs.fingerprint import MISSING, Fingerprint
 
 PACKAGE = Path(__file__).parents[1]
 CHECKPOINT = PACKAGE / "pocket" / "checkpoint"  # the packaged model
-# What answers a benchmark, whatever the config says.
+# Modules that every run imports, whatever its config.
 ROOTS = ("mustdrop.evaluation.job", "mustdrop.checkpoint")
-# What writes answers down, and decides none.
+# Modules that write answers down and do not decide them.
 ASIDE = (
     "mustdrop.runs", "mustdrop.tracking", "mustdrop.provenance", "mustdrop.evaluation.progress",
     "mustdrop.evaluation.ranks",
 )  # fmt: skip
-# datasets turns pictures as their EXIF orientation says; pillow and numpy make them pixels
+# datasets rotates images by their EXIF orientation; pillow and numpy turn them into pixels
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "pillow", "numpy", "datasets", "lmms-eval",
 )  # fmt: skip
@@ -41,8 +41,8 @@ def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerpri
     """Fingerprint of a run.
 
     Args:
-        config: Resolved.
-        fetch: Whether files of the hub are fetched; if not, only its cache is looked into.
+        config: Resolved config.
+        fetch: Whether to use the network; if not, only the hub's local cache is searched.
     """
     model = config["model"]
     files, versions = code_hashes(config), library_versions()
@@ -70,7 +70,7 @@ def library_versions() -> dict[str, str]:
 
 
 def model_inputs(model: Mapping[str, Any], fetch: bool = False) -> dict[str, str]:
-    """Hash of each file of a model of the user's own; the commit of a model of the hub."""
+    """Hash of each file of a local model; the commit of a model of the hub."""
     pretrained, label = model["pretrained"], "model.pretrained"
     if pretrained == PACKAGED:
         return {}
@@ -115,7 +115,7 @@ def _adapter_modules(model: Mapping[str, Any]) -> list[str]:
 
 
 def _target_modules(node: Any) -> Iterator[str]:
-    """Modules of the classes that a config names, wherever it does."""
+    """Modules of all classes that a config names as ``_target_``, at any depth."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if isinstance(target, str):

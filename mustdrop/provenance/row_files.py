@@ -1,6 +1,6 @@
-"""Which parquet files hold a benchmark's rows. Opens none; knows no task and no model.
+"""Finds the parquet files of a benchmark's rows. Does not open them; knows no task and no model.
 
-Names are names: a ``*``, ``[`` or ``?`` in that of a folder, a subset or a split means itself.
+A ``*``, ``[`` or ``?`` in the name of a folder, subset or split is taken literally.
 """
 
 from collections.abc import Sequence
@@ -10,83 +10,84 @@ from pathlib import Path
 
 from mustdrop.provenance.folders import is_hub_name, local_folder
 
-QUESTIONS, PICTURES = "_instructions", "_images"  # how GQA's two subsets end
+QUESTIONS, PICTURES = "_instructions", "_images"  # suffixes of GQA's two subsets
 
 
 def row_files(data: str, subset: str | None, split: str, fetch: bool = True) -> list[Path]:
-    """The files of one split, as the hub names them.
+    """Files of one split, which are downloaded if necessary.
 
-    They are ``<subset>/<split>-*.parquet``, or ``data/<split>-*.parquet`` where there is no subset.
-    In a folder the files may also lie at its top, and ``<split>.parquet`` is one too. No other
-    split is fetched.
+    Their names on the hub are ``<subset>/<split>-*.parquet``, or ``data/<split>-*.parquet`` without
+    a subset. In a local folder the files may also be at the top level, and ``<split>.parquet``
+    counts as well. No other split is downloaded.
 
     Args:
-        data: A folder, or a data set's name on the hub.
-        subset: What the hub calls a configuration; None: there are none.
-        split: The split's name.
-        fetch: Whether the hub may be asked; if not, its cache alone is looked into.
+        data: Folder, or name of a data set on the hub.
+        subset: Subset, which the hub calls configuration; None if the data set has none.
+        split: Name of the split.
+        fetch: Whether to use the network; if not, only the hub's local cache is searched.
 
     Raises:
         ValueError: If there are no such files.
     """
-    inside = [subset] if subset else ["data"]
+    subfolder = subset or "data"
     folder = local_folder(data)
     if folder is not None:
-        files = _files(folder, [*inside, "."], split)
+        files = _files(folder, [subfolder, "."], split)
     elif not is_hub_name(data):
         raise ValueError(f"there is no folder {data}")
     else:
-        patterns = tuple(f"{escape(name)}/{escape(split)}-*.parquet" for name in inside)
-        files = _files(_fetched(data, patterns, fetch), inside, split)
+        pattern = f"{escape(subfolder)}/{escape(split)}-*.parquet"
+        files = _files(_fetched(data, pattern, fetch), [subfolder], split)
     if not files:
-        where = " or ".join(f"{name}/{split}-*.parquet" for name in inside)
-        raise ValueError(f"{data} holds no {where}: no rows of split {split}")
+        raise ValueError(
+            f"{data} has no files {subfolder}/{split}-*.parquet, so no rows of split {split}"
+        )
     return files
 
 
 def picture_subset(subset: str) -> str:
-    """The subset with the pictures of a subset of questions."""
+    """Name of the subset with the images for a subset of questions."""
     return subset.removesuffix(QUESTIONS) + PICTURES
 
 
 def subsets_read(subset: str | None) -> list[str | None]:
-    """The subsets that a benchmark reads: its own, and the pictures of a subset of questions."""
+    """Subsets that a benchmark reads: the given one and, for questions, that of their images."""
     if subset is None or not subset.endswith(QUESTIONS):
         return [subset]
     return [subset, picture_subset(subset)]
 
 
 def _files(folder: Path, subfolders: Sequence[str], split: str) -> list[Path]:
-    """Those of the first subfolder that has any."""
+    """Files of the split in the first subfolder that has any."""
     for name in subfolders:
-        place = folder / name
-        inside = place.iterdir() if place.is_dir() else ()
-        found = sorted(path for path in inside if _is_split(path.name, split))
-        if found:
-            return found
+        subfolder = folder / name
+        paths = subfolder.iterdir() if subfolder.is_dir() else ()
+        files = sorted(path for path in paths if _is_split(path.name, split))
+        if files:
+            return files
     return []
 
 
 def _is_split(name: str, split: str) -> bool:
-    """Whether a file's name is that of a part of the split."""
+    """Whether a file of this name is a part of the split."""
     part = name.removeprefix(split)
     return part != name and (part == ".parquet" or (part[0] == "-" and part.endswith(".parquet")))
 
 
 @lru_cache
-def _fetched(name: str, patterns: tuple[str, ...], fetch: bool) -> Path:
-    """The hub's files as a folder: from its cache where they are in it.
+def _fetched(name: str, pattern: str, fetch: bool) -> Path:
+    """Folder of the hub's cache with the files of a pattern, downloaded if necessary.
 
-    One process asks the hub once, so that it never sees two states of a data set.
+    Done once per process, so that a process never sees two states of a data set.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        found = snapshot_download(
-            name, repo_type="dataset", allow_patterns=list(patterns), local_files_only=not fetch
+        folder = snapshot_download(
+            name, repo_type="dataset", allow_patterns=[pattern], local_files_only=not fetch
         )
     except (OSError, HfHubHTTPError) as error:
         reason = str(error).strip().splitlines()[0].removeprefix("Got: ")
-        raise ValueError(f"the hub's {name} cannot be had ({reason})") from error
-    return Path(found)
+        raise ValueError(f"{name} cannot be downloaded from the hub ({reason})") from error
+    return Path(folder)

@@ -1,7 +1,7 @@
-"""Which weights a checkpoint holds: a mark that says so, cheap enough to ask before each run.
+"""A mark that identifies the weights of a checkpoint, cheap enough to compute before each run.
 
-Of every tensor its name, type, shape and first bytes count. So the mark does not depend on how the
-tensors are spread over files, and a fine-tuned copy has another one. Loads no model.
+The mark is a hash of the name, type, shape and first bytes of every tensor. It does not depend on
+how tensors are spread over files, and a fine-tuned copy has another mark. Loads no model.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from mustdrop.provenance.fingerprint import CHECKPOINT
 
 PACKAGED = "packaged"
 FILE = CHECKPOINT / "model.safetensors"
-FIRST = 4096  # bytes of a tensor that count
+FIRST = 4096  # bytes of each tensor that are hashed
 
 
 def weights_mark(pretrained: str, revision: str | None = None) -> str | None:
-    """Twelve digits that stand for the weights; None where they are not on this machine.
+    """Mark of a checkpoint's weights, twelve digits; None if they are not on this machine.
 
     Args:
-        pretrained: A folder, a hub name, or ``packaged``.
-        revision: Of the hub name; None: the newest.
+        pretrained: Folder, hub name, or ``packaged``.
+        revision: Revision on the hub; None for the newest.
     """
     if pretrained == PACKAGED:
         return hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
@@ -41,7 +41,7 @@ def _mark(files: list[Path]) -> str | None:
     for path in files:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if size > path.stat().st_size:  # a pointer to a file that was not fetched, or half one
+            if size > path.stat().st_size:  # a pointer to a file not downloaded, or a torn file
                 return None
             header = json.loads(file.read(size))
             for name, entry in header.items():
@@ -55,23 +55,23 @@ def _mark(files: list[Path]) -> str | None:
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
-    """Where the hub's cache holds a checkpoint; None where it does not."""
+    """Folder of a checkpoint in the hub's cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
+        config = try_to_load_from_cache(name, "config.json", revision=revision)
     except HFValidationError:
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def same_weights(made: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    """Whether a run's model has the weights that something was made with.
+    """Whether a run's model has the weights for which a threshold was calibrated.
 
     Args:
-        made: ``pretrained``, and ``weights``: their mark, or None where nobody knows it.
-        model: The run's.
+        made: Calibrated model: ``pretrained``, and ``weights``, its mark or None if unknown.
+        model: Model of the run.
     """
     if made["weights"] is not None:
         mark = weights_mark(model["pretrained"], model["revision"])

@@ -1,1 +1,1 @@
-"""Run folders: how a run is written, read, continued and repaired. Knows no model."""
+"""Run folders: writing, reading, continuing and repairing them. Knows no model."""

@@ -1,16 +1,16 @@
-"""A run on disk, as it is read: its folder, its samples line by line, its record.
+"""Reads a run from disk: its folder, its samples, its record and its status.
 
     outputs/<experiment>/<model>/<method>/<budget>/<benchmark>[-<image>]-<key>/
-      config.yaml    what was asked for, resolved
-      status.json    where the run stands, and the code that made its samples
-      samples.jsonl  one line a sample, written as soon as it is answered
-      record.json    the summary; it appears when the run is done
-      traces/        single samples: ledgers, or all that experiments/trace.py keeps (opt-in)
-      run.log
+      config.yaml    the resolved config
+      status.json    the state of the run, and the fingerprint of the code that made its samples
+      samples.jsonl  one line per sample, written as soon as it is answered
+      record.json    the summary, written when the run is done
+      traces/        ledgers of single samples, or the full traces of experiments/trace.py (opt-in)
+      run.log        messages and tracebacks
 
-The disk is the truth: a killed run goes on at its next sample, a finished one is not run again.
-Written by :mod:`mustdrop.runs.writer`; imports neither lmms-eval nor hydra nor torch, so that
-reading results needs none of them.
+The disk is the truth: a killed run continues at its next sample, and a finished run is not run
+again. :mod:`mustdrop.runs.writer` writes the folder. This module imports neither lmms-eval nor
+hydra nor torch, so that reading results needs none of them.
 """
 
 import hashlib
@@ -23,24 +23,24 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-# Share of the patches asked about that the tokens carry, where a benchmark knows them.
+# Share of the answer's patches that the kept tokens show, where a benchmark knows these patches.
 RECALL = ("target_recall_input", "target_recall")
-# Executed averages within this share of each other are the same budget.
+# Two executed averages that differ by at most this share count as the same budget.
 MATCH = 0.01
-# Below this share of the CPU that it could have used, somebody else slowed a run down.
+# A run that got less than this share of the CPU time it could use was slowed by other processes.
 LOW_SHARE = 0.9
-# What may change without making it another run; benchmark.limit too.
+# Config keys that do not enter the run key; benchmark.limit does not either.
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
 
 
 class TornFile(ValueError):
-    """A file of a run cannot be read.
+    """A file of a run that cannot be read.
 
     Attributes:
-        path: The file.
-        line: Number of the broken line, from 1; None where the file as a whole is broken.
+        path: Path of the file.
+        line: Number of the broken line, from 1; None if the file as a whole is broken.
     """
 
     def __init__(self, path: Path, reason: str, line: int | None = None) -> None:
@@ -49,86 +49,87 @@ class TornFile(ValueError):
 
 
 def run_key(config: Mapping[str, Any]) -> str:
-    """Ten digits that stand for everything in a resolved config that decides its results."""
-    asked = {name: value for name, value in config.items() if name not in UNKEYED}
-    benchmark = {name: value for name, value in asked["benchmark"].items() if name != "limit"}
-    told = json.dumps({**asked, "benchmark": benchmark}, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:10]
+    """Hash of ten digits over all values of a resolved config that decide its results."""
+    keyed = {name: value for name, value in config.items() if name not in UNKEYED}
+    benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
+    text = json.dumps({**keyed, "benchmark": benchmark}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
-    """Where a resolved config's run lives."""
+    """Folder of the run of a resolved config."""
     budget = config["budget"]
-    told = [config["benchmark"]["name"]]
+    names = [config["benchmark"]["name"]]
     if config.get("image"):
-        told.append(config["image"]["name"])
+        names.append(config["image"]["name"])
     return Path(
         config["output_root"],
         config["experiment"],
         config["model"]["name"],
         config["method"]["name"],
         budget["name"] if budget else "none",
-        "-".join([*told, run_key(config)]),
+        "-".join([*names, run_key(config)]),
     )
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """The samples of a run, finished or not; a line torn by a kill is left out.
+    """Samples of a run, finished or not; an incomplete last line is left out.
 
     Raises:
-        TornFile: If a line that has its end is no sample.
+        TornFile: If a complete line is not a sample.
     """
     return read_lines(Path(folder) / "samples.jsonl")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The samples of one file, without a last line that lacks its end; none where it is missing.
+    """Samples of one file, without an incomplete last line; empty if the file is missing.
 
     Raises:
-        TornFile: If a line that has its end is no sample.
+        TornFile: If a complete line is not a sample.
     """
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     samples = []
     for number, line in enumerate(lines, 1):
         try:
             sample = json.loads(line)
-        except ValueError as error:  # no JSON, or no UTF-8
-            raise TornFile(path, f"torn, or no sample ({error})", number) from error
+        except ValueError as error:  # invalid JSON or UTF-8
+            raise TornFile(path, f"torn: not a sample ({error})", number) from error
         if not isinstance(sample, dict) or not isinstance(sample.get("doc_id"), int):
-            raise TornFile(path, "torn, or no sample (it has no doc_id)", number)
+            raise TornFile(path, "torn: not a sample (it has no doc_id)", number)
         samples.append(sample)
     return samples
 
 
 def read_records(root: Path) -> list[dict[str, Any]]:
-    """The records of all finished runs under a folder; ``folder`` says where each lives.
+    """Records of all finished runs under a folder; the key ``folder`` holds the run's folder.
 
     Raises:
-        TornFile: If one cannot be read.
+        TornFile: If a record cannot be read.
     """
-    found = sorted(Path(root).rglob("record.json"))
-    return [{**_read(path), "folder": str(path.parent)} for path in found]
+    paths = sorted(Path(root).rglob("record.json"))
+    return [{**_read(path), "folder": str(path.parent)} for path in paths]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a run; None while it has none.
+    """Record of a run; None before the run is finished.
 
     Raises:
-        TornFile: If it cannot be read.
+        TornFile: If the record cannot be read.
     """
     path = Path(folder) / "record.json"
     return _read(path) if path.exists() else None
 
 
 def finished(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> dict[str, Any] | None:
-    """The record of a run that has all that is asked for; None where work is left.
+    """Record of a run that has everything requested; None if work is left.
 
-    A torn record, and samples that are fewer than the record says or plainly broken, are work.
+    A torn record counts as work left, and so do fewer samples than the record states and lines
+    that are plainly broken.
 
     Args:
-        folder: The run's.
-        limit: Samples asked for; None: all that the benchmark has.
-        traces: Samples whose ledger is asked for.
+        folder: Folder of the run.
+        limit: Number of samples requested; None for all that the benchmark has.
+        traces: Document ids of the samples whose ledger is requested.
     """
     try:
         record = read_record(folder)
@@ -140,15 +141,15 @@ def finished(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> dic
         return record
     if whole_lines(Path(folder) / "samples.jsonl") < record["n"]:
         return None
-    asked = min(record["available"], record["available"] if limit is None else limit)
-    lacks_trace = any(not has_trace(folder, doc) for doc in traces if doc < asked)
-    return None if record["n"] < asked or lacks_trace else record
+    requested = min(record["available"], record["available"] if limit is None else limit)
+    lacks_trace = any(not has_trace(folder, doc) for doc in traces if doc < requested)
+    return None if record["n"] < requested or lacks_trace else record
 
 
 def whole_lines(path: Path) -> int:
-    """Number of samples in a file, at a glance; 0 if some line begins or ends as no sample does.
+    """Number of samples in a file; 0 if a line does not begin and end as a sample does.
 
-    It reads no JSON: a sweep looks at every finished run, and some have 200,000 samples.
+    JSON is not parsed: a sweep checks every finished run, and some have 200,000 samples.
     """
     if not path.exists():
         return 0
@@ -166,10 +167,10 @@ def _whole_lines(path: Path, changed: int, size: int) -> int:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What a run last said of itself; empty before it began.
+    """Content of a run's status file; empty before the run begins.
 
     Raises:
-        TornFile: If it cannot be read.
+        TornFile: If the file cannot be read.
     """
     path = Path(folder) / "status.json"
     return _read(path) if path.exists() else {}
@@ -179,37 +180,38 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except ValueError as error:
-        raise TornFile(path, f"torn, or no JSON ({error})") from error
+        raise TornFile(path, f"torn: not valid JSON ({error})") from error
     if not isinstance(value, dict):
-        raise TornFile(path, f"torn (it must hold keys and values, got {value!s:.40})")
+        raise TornFile(path, f"torn: expected a JSON object, got {value!s:.40}")
     return value
 
 
 def has_trace(folder: Path, doc_id: int) -> bool:
-    """Whether the ledger of a sample is kept; a file that is cut short is none."""
+    """Whether the trace file of a sample exists and is a complete archive."""
     path = trace_path(folder, doc_id)
     return path.exists() and zipfile.is_zipfile(path)
 
 
 def agree(first: float, second: float, share: float = MATCH) -> bool:
-    """Whether two executed averages are the same budget: within this share of the larger."""
+    """Whether two executed averages are the same budget: they differ by at most a share of it."""
     return abs(first - second) <= share * max(first, second)
 
 
 def cpu_share(timing: Mapping[str, Any]) -> float | None:
-    """Share of the time in which a run's threads could run that they ran; None: not known."""
+    """CPU time of a run's threads over the time they were able to run; None if unknown."""
     ran, waited = timing["cpu_seconds"], timing["waited_seconds"]
     return None if waited is None or not ran + waited else ran / (ran + waited)
 
 
 def shared_machine(record: Mapping[str, Any]) -> bool | None:
-    """Whether something else ran while a run was timed: its seconds then compare with nothing.
+    """Whether a run shared the machine while it was timed, so that its seconds are not comparable.
 
-    Another run of ours overlapped, its work was divided among processes, or it got less than
-    :data:`LOW_SHARE` of the CPU. Where the kernel does not count that, a load above the CPUs.
+    True if another run of mustdrop overlapped, if several processes shared the work, or if the
+    run got less than :data:`LOW_SHARE` of the CPU time. Where the kernel does not count CPU time,
+    a load above the number of CPUs decides.
 
     Returns:
-        None where that is not known of all its samples, as of runs from before it was noted.
+        None if this is not known for all samples, as for runs older than this measurement.
     """
     timing = record.get("timing")
     if not timing or timing["samples"] is None or timing["samples"] < record["n"]:
@@ -227,10 +229,10 @@ def shared_machine(record: Mapping[str, Any]) -> bool | None:
 
 
 def trace_path(folder: Path, doc_id: int) -> Path:
-    """Where the ledger of one sample is kept."""
+    """Path of the trace file of one sample."""
     return Path(folder) / "traces" / f"{doc_id}.npz"
 
 
 def now() -> str:
-    """Universal time, to the second."""
+    """Current time in UTC, in ISO format, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,7 +1,8 @@
-"""A damaged run folder: what is broken in it, and what can be made whole again without a guess.
+"""Finds damage in a run folder, and repairs what can be repaired without guessing.
 
-Samples are the truth. A torn last one is answered again; a record, a trace and a config are made
-anew from them. A broken sample in the middle is nobody's to mend: it is refused by name.
+Samples are the truth. A torn last sample is answered again; record, traces and config are written
+again. A broken sample in the middle cannot be repaired: the run is refused, and the message names
+the line.
 """
 
 import json
@@ -22,26 +23,26 @@ from mustdrop.runs.folder import (
 
 
 def damage(folder: Path, traces: Sequence[int] = ()) -> list[TornFile]:
-    """What of a run's files cannot be read; empty where all of them can, or there are none.
+    """Files of a run that exist and cannot be read.
 
     Args:
-        folder: Folder of the run; it need not be there.
-        traces: Samples whose ledger is needed.
+        folder: Folder of the run; it need not exist.
+        traces: Document ids of the samples whose ledger is needed.
     """
-    found = []
+    errors = []
     for read in (read_samples, read_record, read_status, read_config):
         try:
             read(folder)
         except TornFile as error:
-            found.append(error)
+            errors.append(error)
     for doc in traces:
         if trace_path(folder, doc).exists() and not has_trace(folder, doc):
-            found.append(TornFile(trace_path(folder, doc), "torn"))
-    return found
+            errors.append(TornFile(trace_path(folder, doc), "torn: not a complete archive"))
+    return errors
 
 
 def broken_sample(folder: Path) -> TornFile | None:
-    """The first sample that nobody can mend: broken, and not the last one. None: there is none."""
+    """First broken sample that is not the last one, so that it cannot be repaired; None if none."""
     try:
         read_samples(folder)
     except TornFile as error:
@@ -51,10 +52,10 @@ def broken_sample(folder: Path) -> TornFile | None:
 
 
 def read_config(folder: Path) -> dict:
-    """What a run was asked for, resolved; empty before it began.
+    """Resolved config of a run; empty before the run begins.
 
     Raises:
-        TornFile: If it cannot be read.
+        TornFile: If the file cannot be read.
     """
     path = Path(folder) / "config.yaml"
     if not path.exists():
@@ -64,19 +65,20 @@ def read_config(folder: Path) -> dict:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
-        raise TornFile(path, f"torn, or no YAML ({reason})", mark and mark.line + 1) from error
+        raise TornFile(path, f"torn: not valid YAML ({reason})", mark and mark.line + 1) from error
     if not isinstance(config, dict) or "benchmark" not in config:
-        raise TornFile(path, "torn: it names no benchmark")
+        raise TornFile(path, "torn: it has no benchmark")
     return config
 
 
 def cut_torn_line(folder: Path) -> int | None:
-    """Cut what a process that was killed in mid-write left behind the last whole sample.
+    """Cut off an incomplete last line, which a killed process left in samples.jsonl.
 
-    Half a line would swallow the next one; a last line that has its end but is no sample goes too.
+    Otherwise the next sample would be appended to half a line. A complete last line that is not a
+    sample is cut as well.
 
     Returns:
-        Bytes that stay; None where nothing was cut.
+        Number of bytes that are left; None if nothing was cut.
     """
     path = folder / "samples.jsonl"
     text = path.read_bytes() if path.exists() else b""
@@ -91,10 +93,10 @@ def cut_torn_line(folder: Path) -> int | None:
 
 
 def code_of(folder: Path) -> dict:
-    """The status of a run; where that is torn, what its record says of the code that ran.
+    """Status of a run; if the file is torn, the code fingerprint from the record instead.
 
     Raises:
-        TornFile: If nothing says which code made the samples that are there.
+        TornFile: If there are samples and no file states which code made them.
     """
     try:
         return read_status(folder)
@@ -107,12 +109,11 @@ def code_of(folder: Path) -> dict:
             record = None
         if record is None:
             raise
-        kept = ("fingerprint", "started", "timing")
-        return {name: record.get(name) for name in kept}
+        return {name: record.get(name) for name in ("fingerprint", "started", "timing")}
 
 
 def status_or_none(folder: Path) -> dict:
-    """The status of a run; empty where there is none, or it is torn."""
+    """Status of a run; empty if the file is missing or torn."""
     try:
         return read_status(folder)
     except TornFile:

@@ -1,10 +1,11 @@
-"""A cell's samples while several ranks answer them: a file a rank, joined when all are there.
+"""Samples of a run that several ranks answer: one file per rank, merged when all are answered.
 
     parts-<fingerprint>/<rank>.jsonl
 
-Document i is rank i's, modulo their number, unless some file holds it already: so any number of
-ranks goes on where any other was killed. Only whole parts reach samples.jsonl, in the order of the
-documents. Knows no model and no launcher.
+Rank r answers the documents i with i modulo the number of ranks equal to r, unless a file holds
+them already. So a killed run can be continued with any other number of ranks. Samples are moved to
+samples.jsonl only when all are answered, in the order of the documents. Knows no model and no
+launcher.
 """
 
 import json
@@ -18,25 +19,25 @@ from mustdrop.runs.folder import read_lines
 from mustdrop.runs.writer import writing
 
 
-def shards_folder(folder: Path, mark: str) -> Path:
-    """Where the parts of a run's samples lie that code with this fingerprint made."""
-    return folder / f"parts-{mark}"
+def shards_folder(folder: Path, fingerprint: str) -> Path:
+    """Folder of the rank files whose samples were made by code with this fingerprint."""
+    return folder / f"parts-{fingerprint}"
 
 
 def read_shards(parts: Path) -> dict[int, dict[str, Any]]:
-    """What all ranks have answered, by doc_id and in its order; lines torn by a kill left out.
+    """Samples of all ranks by doc_id, in ascending order; incomplete last lines are left out.
 
     Raises:
-        TornFile: If a line that has its end is no sample.
+        TornFile: If a complete line is not a sample.
     """
-    found = {}
+    samples = {}
     for path in sorted(parts.glob("*.jsonl")):
-        found |= {line["doc_id"]: line for line in read_lines(path)}
-    return dict(sorted(found.items()))
+        samples |= {line["doc_id"]: line for line in read_lines(path)}
+    return dict(sorted(samples.items()))
 
 
 def put_aside(parts: Path) -> None:
-    """Rename what an earlier run left to the first number that is free."""
+    """Rename the folder of an earlier run: append the first free number."""
     number = 1
     while parts.with_name(f"{parts.name}.{number}").exists():
         number += 1
@@ -50,19 +51,19 @@ def merge_shards(
     add: Callable[[Mapping[str, Any]], None],
     wanted: int,
 ) -> None:
-    """Move the first ``wanted`` documents to the run's own; later ones stay where they are.
+    """Move the samples of the first ``wanted`` documents to the run; later ones stay in the files.
 
     Args:
-        parts: Where the ranks' files lie.
-        samples: What the run holds; ``add`` makes it more.
-        add: Writes one sample.
-        wanted: Documents.
+        parts: Folder of the rank files.
+        samples: Samples of the run by doc_id; ``add`` adds to them.
+        add: Writes one sample to the run.
+        wanted: Number of documents.
     """
-    found = read_shards(parts)
-    for doc, sample in found.items():
+    answered = read_shards(parts)
+    for doc, sample in answered.items():
         if doc < wanted and doc not in samples:
             add(sample)
-    if found.keys() <= samples.keys():
+    if answered.keys() <= samples.keys():
         for path in parts.glob("*.jsonl"):
             path.unlink()
         if parts.exists():
@@ -70,14 +71,14 @@ def merge_shards(
 
 
 class Shard:
-    """One rank's file, open for more; a context."""
+    """Sample file of one rank, open for appending; a context manager."""
 
     def __init__(self, parts: Path, rank: int) -> None:
         self._folder = parts.parent
         with writing(self._folder):
             parts.mkdir(parents=True, exist_ok=True)
             path = parts / f"{rank}.jsonl"
-            if path.exists():  # half a line that a kill left would swallow the next one
+            if path.exists():  # cut an incomplete line, or the next sample would be appended to it
                 os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
             self._lines = path.open("ab", buffering=0)
 
@@ -93,6 +94,6 @@ class Shard:
         self._lines.close()
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Write one sample; it is on disk when this returns."""
+        """Write one sample to disk before returning."""
         with writing(self._folder):
             self._lines.write(json.dumps(sample).encode() + b"\n")

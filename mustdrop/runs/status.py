@@ -1,11 +1,13 @@
-"""Where a run stands: done, running, failed, stale. Told by its folder alone, at no cost to it.
+"""Status of a run: done, running, failed or stale, read from its folder without changing it.
 
-Knows no scheduler: a job that one calls completed may have failed, and the other way round.
+Knows no scheduler: a job that the scheduler calls completed may have failed, and the reverse.
 """
 
 import fcntl
+import os
 import platform
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,23 +18,24 @@ from mustdrop.runs.folder import TornFile, finished, read_status
 
 State = Literal["unready", "pending", "running", "stale", "stopped", "failed", "done", "floor"]
 SETTLED = ("done", "floor")
-# Seconds without a sample after which a run on another machine, whose lock may not be seen from
-# here, counts as dead. On this machine the lock tells at once.
+# Seconds without a new sample after which a run on another machine counts as dead: its lock may
+# not be visible from here. On this machine the lock decides.
 SILENCE = 600.0
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run.
+    """Status of one run.
 
     Attributes:
-        state: ``unready``: it has no config, so it cannot start; ``stale``: it says it is running,
-            but its process is gone; ``stopped``: by request.
-        n: Samples on disk.
-        wanted: Samples it is to have; None while nobody knows.
-        rate: Samples a second of the process at work; None without one, or before its first sample.
-        where: Machine, and job where it is one.
-        error: Of a failed run, in a line.
+        state: State of the run. ``unready``: it has no config, so it cannot start; ``stale``: its
+            status is running, but its process is gone; ``stopped``: it was stopped by a user.
+        n: Number of samples on disk.
+        wanted: Number of samples requested; None while this is unknown.
+        rate: Samples per second of the running process; None without a process, or before its
+            first sample.
+        where: Machine, and job if the run is one.
+        error: Error of a failed run in one line.
     """
 
     state: State
@@ -44,19 +47,19 @@ class RunStatus:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it has all; None where that cannot be told."""
+        """Estimated seconds until all samples are done; None if unknown."""
         if self.rate is None or self.wanted is None:
             return None
         return max(self.wanted - self.n, 0) / self.rate
 
 
 def run_status(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> RunStatus:
-    """Where the run in a folder stands, for somebody who asks for ``limit`` samples.
+    """Status of the run in a folder when ``limit`` samples are requested.
 
     Args:
-        folder: The run's; it need not be there.
-        limit: Samples asked for; None: all that the benchmark has.
-        traces: Samples whose ledger is asked for.
+        folder: Folder of the run; it need not exist.
+        limit: Number of samples requested; None for all that the benchmark has.
+        traces: Document ids of the samples whose ledger is requested.
     """
     record = finished(folder, limit, traces)
     if record is not None:
@@ -64,40 +67,57 @@ def run_status(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> R
         return RunStatus(state, record["n"], record["n"])
     n = count_samples(folder)
     try:
-        told = read_status(folder)
+        status = read_status(folder)
     except TornFile as error:
         return RunStatus("failed", n, limit, error=str(error))
-    wanted = told.get("wanted") or limit
-    if not told:
+    wanted = status.get("wanted") or limit
+    if not status:
         return RunStatus("pending", n, wanted)
-    if told["state"] == "running":
-        if not alive(folder, told):
-            return RunStatus("stale", n, wanted, where=_where(told))
-        return RunStatus("running", n, wanted, _rate(folder, told, n), _where(told))
-    if told["state"] in ("stopped", "failed"):
-        return RunStatus(told["state"], n, wanted, None, _where(told), told.get("error", ""))
-    # it was done with fewer samples or traces than are asked for now
+    where = _machine_and_job(status)
+    if status["state"] == "running":
+        if not alive(folder, status):
+            return RunStatus("stale", n, wanted, where=where)
+        return RunStatus("running", n, wanted, _rate(folder, status, n), where)
+    if status["state"] in ("stopped", "failed"):
+        return RunStatus(status["state"], n, wanted, None, where, status.get("error", ""))
+    # the run was done, but more samples or traces are requested now
     return RunStatus("pending", n, limit)
 
 
 def count_samples(folder: Path) -> int:
-    """Whole lines of a run's samples, those that its ranks have not joined yet among them."""
-    paths = [Path(folder) / "samples.jsonl", *_parts(folder)]
+    """Number of complete sample lines of a run, including those of ranks not merged yet."""
+    paths = [Path(folder) / "samples.jsonl", *_shard_files(folder)]
     return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The files of ranks at work; those set aside have a number behind their folder's name."""
-    return [path for path in Path(folder).glob("parts-*/*.jsonl") if not path.parent.suffix]
-
-
-def alive(folder: Path, told: dict[str, Any]) -> bool:
-    """Whether some process is at work on a run that says it is running."""
-    here = told.get("host") == platform.node()
+def alive(folder: Path, status: dict[str, Any]) -> bool:
+    """Whether a process is at work on a run whose status is running."""
+    here = status.get("host") == platform.node()
     try:
-        return _locked(folder) or (not here and time.time() - _last_sign(folder) < SILENCE)
+        return _locked(folder) or (not here and time.time() - _last_change(folder) < SILENCE)
     except OSError:  # a file system without locks
-        return here and Path(f"/proc/{told['pid']}").exists()
+        return here and Path(f"/proc/{status['pid']}").exists()
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """Entries of a failed run's status: state, error and traceback."""
+    return {
+        "state": "failed",
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def slurm_job() -> dict[str, str]:
+    """SLURM's numbers of the job that this process belongs to; empty outside SLURM."""
+    names = ("JOB_ID", "ARRAY_JOB_ID", "ARRAY_TASK_ID", "RESTART_COUNT", "JOB_PARTITION")
+    values = {name.lower(): os.environ.get(f"SLURM_{name}") for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    """Sample files of the ranks; a number behind the folder's name means that it was put aside."""
+    return [path for path in Path(folder).glob("parts-*/*.jsonl") if not path.parent.suffix]
 
 
 def _locked(folder: Path) -> bool:
@@ -113,21 +133,20 @@ def _locked(folder: Path) -> bool:
     return False
 
 
-def _last_sign(folder: Path) -> float:
-    told = [Path(folder) / "status.json", Path(folder) / "samples.jsonl"]
-    told += _parts(folder)
-    return max(path.stat().st_mtime for path in told if path.exists())
+def _last_change(folder: Path) -> float:
+    paths = [Path(folder) / "status.json", Path(folder) / "samples.jsonl", *_shard_files(folder)]
+    return max(path.stat().st_mtime for path in paths if path.exists())
 
 
-def _rate(folder: Path, told: dict[str, Any], n: int) -> float | None:
-    new = n - told["had"]
-    began = datetime.fromisoformat(told["resumed"]).timestamp()
-    spent = _last_sign(folder) - began
-    return new / spent if new > 0 and spent > 0 else None
+def _rate(folder: Path, status: dict[str, Any], n: int) -> float | None:
+    new = n - status["had"]
+    began = datetime.fromisoformat(status["resumed"]).timestamp()
+    seconds = _last_change(folder) - began
+    return new / seconds if new > 0 and seconds > 0 else None
 
 
-def _where(told: dict[str, Any]) -> str:
-    job = told.get("slurm") or {}
+def _machine_and_job(status: dict[str, Any]) -> str:
+    job = status.get("slurm") or {}
     number = job.get("array_job_id", job.get("job_id"))
     task = f"_{job['array_task_id']}" if "array_task_id" in job else ""
-    return " ".join(filter(None, [told.get("host"), f"job {number}{task}" if number else ""]))
+    return " ".join(filter(None, [status.get("host"), f"job {number}{task}" if number else ""]))

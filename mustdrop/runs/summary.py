@@ -1,6 +1,6 @@
-"""The record of a run: its samples in numbers, and everything that says how they came about.
+"""The record of a run: means over its samples, and all that is needed to reproduce them.
 
-Imports neither torch nor lmms-eval: a cell whose budget cannot be had is recorded without them.
+Imports neither torch nor lmms-eval: a run whose budget is out of reach is recorded without them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,14 @@ def record_of(
     available: int,
     hardware: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The record of a cell that ran to its end.
+    """Record of a run that is complete.
 
     Args:
-        config: Resolved.
-        run: With all its samples.
-        metrics: lmms-eval's own, over these samples.
-        available: Samples that the benchmark has.
-        hardware: What the last of them were made on.
+        config: Resolved config.
+        run: Run with all its samples.
+        metrics: lmms-eval's metrics over these samples.
+        available: Number of samples that the benchmark has.
+        hardware: Hardware that answered the last samples.
     """
     samples = list(run.samples.values())
     spent = sum(line["encoder_macs"] + line["prefill_macs"] for line in samples)
@@ -36,12 +36,12 @@ def record_of(
         "available": available,
         "metrics": dict(metrics),
         "counts": _means([line["counts"] for line in samples]),
-        **{name: _present(line.get(name) for line in samples) for name in RECALL},
+        **{name: _mean(line.get(name) for line in samples) for name in RECALL},
         "vision_tokens": _column_means([line["vision_tokens"] for line in samples]),
         "resident_tokens": _column_means([line["resident_tokens"] for line in samples]),
         **_means([{name: line[name] for name in costs} for line in samples]),
         "flops_ratio": spent / whole,
-        **_beside(samples),
+        **_control_results(samples),
         "hardware": dict(hardware),
         "seconds": sum(line["seconds"] for line in samples),
         "timing": run.timing(),
@@ -51,7 +51,7 @@ def record_of(
 
 
 def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dict[str, Any]:
-    """The record of a cell whose budget cannot be had: finished, and empty."""
+    """Record of a run whose budget is below the least reachable average: finished, no samples."""
     return {
         **_head(config, run),
         "n": 0,
@@ -67,7 +67,7 @@ def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dic
 
 
 def _head(config: Mapping[str, Any], run: RunWriter) -> dict[str, Any]:
-    """What a record says of its run, whatever came out."""
+    """Entries of a record that do not depend on the samples."""
     budget = config["budget"]
     return {
         "schema": SCHEMA,
@@ -88,47 +88,48 @@ def _head(config: Mapping[str, Any], run: RunWriter) -> dict[str, Any]:
     }
 
 
-def _beside(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the controls came to: an entry a kind, in it one a seed. Empty where there were none.
+def _control_results(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Control results: a list with one entry per seed for each kind; empty without controls.
 
-    Their scores are means over the samples that have one, not lmms-eval's own aggregates.
+    Scores are means over the samples that have one, not lmms-eval's aggregates.
     """
     if "controls" not in samples[0]:
         return {}
-    told = {
+    results = {
         kind: [
             {
-                "seed": arm["seed"],
-                "scores": _score_means([line["controls"][kind][place] for line in samples]),
-                "counts": _means([line["controls"][kind][place]["counts"] for line in samples]),
+                "seed": control["seed"],
+                "scores": _score_means([line["controls"][kind][index] for line in samples]),
+                "counts": _means([line["controls"][kind][index]["counts"] for line in samples]),
             }
-            for place, arm in enumerate(arms)
+            for index, control in enumerate(controls)
         ]
-        for kind, arms in samples[0]["controls"].items()
+        for kind, controls in samples[0]["controls"].items()
     }
-    return {"controls": told, "controls_seconds": sum(line["controls_seconds"] for line in samples)}
+    seconds = sum(line["controls_seconds"] for line in samples)
+    return {"controls": results, "controls_seconds": seconds}
 
 
 def _score_means(answers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Mean of each score over the answers that have it."""
-    names = dict.fromkeys(name for one in answers for name in one["scores"])
-    found = {name: _present(one["scores"].get(name) for one in answers) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    names = dict.fromkeys(name for answer in answers for name in answer["scores"])
+    means = {name: _mean(answer["scores"].get(name) for answer in answers) for name in names}
+    return {name: value for name, value in means.items() if value is not None}
 
 
-def _present(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that there are; None if there is none."""
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are not None; None if all are."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _means(rows: Sequence[Mapping[str, float | int | None]]) -> dict[str, float | None]:
-    """Mean of each column; None where a row has none."""
-    out: dict[str, float | None] = {}
+    """Mean of each column; None if a row has no value."""
+    means: dict[str, float | None] = {}
     for name in rows[0]:
         values = [value for row in rows if (value := row[name]) is not None]
-        out[name] = sum(values) / len(values) if len(values) == len(rows) else None
-    return out
+        means[name] = sum(values) / len(values) if len(values) == len(rows) else None
+    return means
 
 
 def _column_means(rows: Sequence[Sequence[int]]) -> list[float]:

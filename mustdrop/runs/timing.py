@@ -1,8 +1,8 @@
-"""What shared the machine while a run was timed: other runs of ours, and whoever else took the CPU.
+"""Measures how much a run shared the machine with other processes while it was timed.
 
-Seconds per sample mean something only where nothing else ran. A run measures the share of CPU that
-it got, from the kernel's own count of how long its threads waited for a CPU, and notes in a folder
-of this machine that it is at work, so that runs side by side see each other. Knows no model.
+Seconds per sample are comparable only if nothing else ran. A run measures its share of CPU time,
+from the kernel's count of how long its threads waited for a CPU. It also writes a note into a
+folder of this machine while it runs, so that concurrent runs detect each other. Knows no model.
 """
 
 import fcntl
@@ -20,12 +20,12 @@ KEPT = 86400.0  # seconds after its end for which a run's note is kept
 
 
 def notes_folder() -> Path:
-    """Where the runs of this user on this machine note when they are at work."""
+    """Folder for the notes of this user's runs on this machine."""
     return Path(tempfile.gettempdir()) / f"mustdrop-runs-{os.getuid()}"
 
 
 class Watch:
-    """The time that a run spends on samples; it begins when it is made.
+    """Measures CPU time and load of a run from the creation of this object on.
 
     Attributes:
         ranks: Number of processes that share the work of the run.
@@ -38,13 +38,13 @@ class Watch:
         self._note = _Note(self._began)
 
     def so_far(self, samples: int) -> dict[str, Any]:
-        """What was measured until now.
+        """Measurements until now.
 
         Returns:
-            wall_seconds; cpu_seconds, of all threads; waited_seconds, for which they could have run
-            but had no CPU (None where the kernel does not count it); load_start and load_end, load
-            averages of a minute; cpus; overlapped, whether another run was at work on this machine;
-            ranks; samples.
+            wall_seconds; cpu_seconds of all threads; waited_seconds, in which threads could have
+            run but had no CPU (None where the kernel does not count it); load_start and load_end,
+            load averages of one minute; cpus, number of CPUs; overlapped, whether another run was
+            active on this machine; ranks; samples.
         """
         ran, waited = _cpu_times()
         delayed = None if waited is None or self._cpu[1] is None else waited - self._cpu[1]
@@ -61,12 +61,12 @@ class Watch:
         }
 
     def close(self) -> None:
-        """Note that the run is no longer at work."""
+        """Write the end of the run into its note."""
         self._note.close()
 
 
-def together(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict[str, Any]:
-    """What two sittings of one run measured, as one; what one does not know is not known."""
+def sum_timings(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict[str, Any]:
+    """Sum of the measurements of two parts of a run; None where one of them is None."""
     if not first:
         return dict(second)
     added = ("wall_seconds", "cpu_seconds", "waited_seconds", "samples")
@@ -83,7 +83,7 @@ def together(first: Mapping[str, Any] | None, second: Mapping[str, Any]) -> dict
 
 
 class _Note:
-    """A file that says since when a run is at work, locked while it is; then, until when it was."""
+    """File with the begin and end of a run on this machine; locked while the run is active."""
 
     def __init__(self, began: float) -> None:
         self._began, self._file = began, None
@@ -96,7 +96,7 @@ class _Note:
             self._write(None)
 
     def overlapped(self) -> bool | None:
-        """Whether another run was at work since this one began; None where that cannot be known."""
+        """Whether another run was active since this one began; None if unknown."""
         if self._file is None:
             return None
         try:
@@ -123,25 +123,25 @@ class _Note:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return True  # at work now
-            told = _told(file.read())
-            # one that was killed has no end: it was at work when it last wrote, no later is known
-            ended = told.get("ended") or path.stat().st_mtime
+                return True  # the other run is active now
+            note = _parsed(file.read())
+            # the note of a killed run has no end; it was active at least until its last write
+            ended = note.get("ended") or path.stat().st_mtime
             if time.time() - ended > KEPT:
                 path.unlink(missing_ok=True)
             return ended > self._began
         return False
 
 
-def _told(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     try:
         return json.loads(text)
-    except ValueError:  # killed while it wrote
+    except ValueError:  # the run was killed while it wrote the note
         return {}
 
 
 def _cpu_times() -> tuple[float, float | None]:
-    """Seconds of CPU that this process had, and seconds that its threads waited for one."""
+    """CPU seconds of this process, and seconds that its threads waited for a CPU."""
     waited = 0
     try:
         for path in Path("/proc/self/task").iterdir():

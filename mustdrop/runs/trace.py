@@ -1,7 +1,7 @@
-"""A trace: how one sample was answered, token by token, as the figures read it.
+"""Trace of one sample: its ledger, attention and images, token by token, for the figures.
 
-A run's folder holds one file a traced sample, ``traces/<doc_id>.npz``: the ledger, and, where
-``experiments/trace.py`` wrote it, what the text looked at and the pictures as the encoder saw them.
+A run's folder holds one file per traced sample, ``traces/<doc_id>.npz``, with the ledger. A file
+that ``experiments/trace.py`` wrote also holds attention and the images as the encoder saw them.
 Knows no model; imports neither lmms-eval nor transformers.
 """
 
@@ -24,13 +24,13 @@ from mustdrop.ledger import TokenLedger
 
 @dataclass(frozen=True, eq=False)
 class TextAttention:
-    """What the text attended to when a prefill stage decided: head-mean attention A[text, vision].
+    """Text-to-vision attention at a prefill drop: head-mean attention A[text, vision].
 
     Attributes:
-        positions: Original position of each vision token that was there, key tokens too.
-        share: V_j over the sum of all V_j, with V_j = sum_t A[t, j] (arXiv:2411.10803, Eq. 8).
-        largest: max_t A[t, j], the individual attention (Eq. 10).
-        word: Which of ``Trace.words`` that is.
+        positions: Original position of each vision token alive there, including key tokens.
+        share: Global attention V_j / sum_j V_j, with V_j = sum_t A[t, j] (arXiv:2411.10803, Eq. 8).
+        largest: Individual attention max_t A[t, j] (Eq. 10).
+        word: Index in ``Trace.words`` of the text token with the largest attention.
     """
 
     positions: Int[np.ndarray, " tokens"]
@@ -41,13 +41,12 @@ class TextAttention:
 
 @dataclass(frozen=True, eq=False)
 class DecodeAttention:
-    """What new tokens attended to in one layer while decoding, mean over heads and steps.
+    """Attention of new tokens in one layer while decoding, mean over heads and steps.
 
     Attributes:
         positions: Original position of each vision token in the layer's cache.
-        vision: Attention to each of them.
-        text: Attention to all the rest, the new tokens themselves included; with ``vision`` it sums
-            to one.
+        vision: Attention to each of these tokens.
+        text: Attention to all other tokens, new ones included; ``vision`` and ``text`` sum to one.
     """
 
     positions: Int[np.ndarray, " tokens"]
@@ -57,20 +56,20 @@ class DecodeAttention:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """One sample.
+    """Trace of one sample.
 
     Attributes:
-        ledger: Which token lived where.
-        looks: Layer -> what the text attended to when tokens were dropped after it.
-        gazes: Layer -> what was attended to while decoding; empty if nothing was decoded, that is
-            if the answer is a single token.
-        words: The text tokens behind the last vision token.
-        gamma: The global threshold, a share; NaN where it is not in use.
-        alpha: The individual threshold, an attention weight; NaN where it is not in use.
-        pictures: The images (crops, frames) as the encoder saw them, cropped and resized, so that
-            its patches tile them; an encoded WebP each.
-        region: Patches that hold the answer, where the benchmark knows them.
-        answer: What was said when the trace was made; None for a ledger alone.
+        ledger: Ledger of the sample's tokens.
+        text_attention: Attention of the text by the layer after which tokens were dropped.
+        decode_attention: Attention while decoding by layer; empty if the answer is a single token,
+            since nothing is decoded then.
+        words: Text tokens behind the last vision token.
+        gamma: Global threshold, a share of attention; NaN if not used.
+        alpha: Individual threshold, an attention weight; NaN if not used.
+        pictures: Images (crops, frames) as the encoder saw them, each as an encoded WebP; they are
+            cropped and resized so that the encoder's patches tile them.
+        region: Mask of the patches that show the answer, where the benchmark knows them.
+        answer: Answer of the model when the trace was made; None if only the ledger was kept.
     """
 
     ledger: TokenLedger
@@ -84,26 +83,26 @@ class Trace:
     answer: str | None = None
 
     def picture(self, number: int = 0) -> Image.Image:
-        """One of the pictures, decoded.
+        """Decoded picture of this number.
 
         Raises:
-            ValueError: If there is none of that number.
+            ValueError: If there is no picture of this number.
         """
         if not 0 <= number < len(self.pictures):
             raise ValueError(f"picture must be in [0, {len(self.pictures)}), got {number}")
         return Image.open(io.BytesIO(self.pictures[number])).convert("RGB")
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write the trace to a file; a failure leaves no partial file at this path."""
         arrays: dict[str, Any] = self.ledger.arrays()
-        for what, layers, fields in (
+        for kind, layers, fields in (
             ("look", self.text_attention, LOOK),
             ("gaze", self.decode_attention, GAZE),
         ):
-            arrays[f"{what}/layers"] = np.array(sorted(layers), dtype=np.int16)
-            for name, kind in fields.items():
+            arrays[f"{kind}/layers"] = np.array(sorted(layers), dtype=np.int16)
+            for name, dtype in fields.items():
                 parts = [np.atleast_1d(getattr(layers[layer], name)) for layer in sorted(layers)]
-                arrays[f"{what}/{name}"] = np.concatenate([np.empty(0), *parts]).astype(kind)
+                arrays[f"{kind}/{name}"] = np.concatenate([np.empty(0), *parts]).astype(dtype)
         for number, picture in enumerate(self.pictures):
             arrays[f"picture/{number}"] = np.frombuffer(picture, dtype=np.uint8)
         if self.region is not None:
@@ -118,19 +117,19 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path) -> "Trace":
-        """Read a trace, or a ledger alone.
+        """Read a trace file, which may hold the ledger only.
 
         Raises:
             FileNotFoundError: If the sample was not traced.
-            ValueError: If the file is torn, or older than this format.
+            ValueError: If the file is torn, or in an older format.
         """
         if not path.exists():
-            raise FileNotFoundError(f"no trace {path}: experiments/trace.py makes them")
+            raise FileNotFoundError(f"there is no trace {path}; experiments/trace.py writes traces")
         try:
             with np.load(path) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         except (BadZipFile, zlib.error, EOFError, ValueError) as error:
-            raise ValueError(f"{path} is no trace: {error}") from error
+            raise ValueError(f"{path} is not a trace: {error}") from error
         gamma, alpha = arrays.get("thresholds", (nan, nan))
         pictures = sorted(int(name[8:]) for name in arrays if name.startswith("picture/"))
         ledger = TokenLedger.of_arrays(arrays, str(path))
@@ -155,23 +154,23 @@ class Trace:
         )
 
 
-# What is stored of each, layer after layer; thresholds are compared, so they keep their digits.
+# Stored fields of each kind of attention. Values compared with thresholds keep float32.
 LOOK = {"share": np.float32, "largest": np.float32, "word": np.int16}
 GAZE = {"vision": np.float16, "text": np.float32}
 
 
 def _layers(
-    arrays: Mapping[str, np.ndarray], what: str, held: Mapping[int, Tensor], ledger: TokenLedger
+    arrays: Mapping[str, np.ndarray], kind: str, held: Mapping[int, Tensor], ledger: TokenLedger
 ) -> Iterator[tuple[int, np.ndarray, list[np.ndarray]]]:
-    """Per stored layer: the vision tokens that the ledger holds there, and their part of each."""
-    fields = LOOK if what == "look" else GAZE
-    at = dict.fromkeys(fields, 0)
-    for layer in arrays.get(f"{what}/layers", np.empty(0)).tolist():
+    """Each stored layer with the positions of its vision tokens and their values of each field."""
+    fields = LOOK if kind == "look" else GAZE
+    start = dict.fromkeys(fields, 0)
+    for layer in arrays.get(f"{kind}/layers", np.empty(0)).tolist():
         positions = held[layer][ledger.vision[held[layer]]].numpy()
         parts = []
         for name in fields:
             size = 1 if name == "text" else len(positions)
-            part = arrays[f"{what}/{name}"][at[name] : at[name] + size]
+            part = arrays[f"{kind}/{name}"][start[name] : start[name] + size]
             parts.append(part.astype(np.float32) if part.dtype == np.float16 else part)
-            at[name] += size
+            start[name] += size
         yield layer, positions, parts

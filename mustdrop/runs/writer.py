@@ -1,7 +1,6 @@
-"""A run being written: one process at a time, a line a sample, killed at any moment without loss.
+"""Writes a run: one process at a time, one line per sample; no sample is lost if it is killed.
 
-Knows neither the model nor the benchmark; what lies in the folder is told in
-:mod:`mustdrop.runs.folder`.
+Knows neither the model nor the benchmark; :mod:`mustdrop.runs.folder` describes the folder.
 """
 
 import errno
@@ -17,56 +16,56 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mustdrop.runs.failure import failure, slurm_job
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import now, read_samples
 from mustdrop.runs.repair import code_of, cut_torn_line, status_or_none
-from mustdrop.runs.timing import Watch, together
+from mustdrop.runs.status import failure, slurm_job
+from mustdrop.runs.timing import Watch, sum_timings
 
-# A look at the lock takes it for an instant, so a run asks for it as long as this, in seconds.
+# Seconds for which a run tries to get the lock: a status check holds it for an instant.
 PATIENCE = 0.5
-# What a file system without locks answers; there the scheduler has to keep two tasks off one cell.
+# Errors of a file system without locks; there the scheduler must not give a run to two tasks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 class Busy(ValueError):
-    """Another process is at work on this run."""
+    """Another process is writing to this run."""
 
 
 class Unwritable(ValueError):
-    """The disk is full, or the folder is not ours to write to."""
+    """The disk is full, or the folder is not writable."""
 
 
-def note_failure(folder: Path, error: BaseException, told: str) -> None:
-    """Say in a run's status why it cannot go on; its samples and their code stay as they are.
+def note_failure(folder: Path, error: BaseException, message: str) -> None:
+    """Write to a run's status why it cannot continue; samples and code fingerprint stay.
 
     Args:
-        folder: The run's; it need not be there yet.
-        error: With its traceback.
-        told: The same for whoever reads, in a sentence.
+        folder: Folder of the run; it need not exist yet.
+        error: Error with its traceback.
+        message: One-sentence reason for the status file.
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        now_told = {**failure(error), "error": told, "updated": now()}
-        known = {"n": 0, "started": now(), **status_or_none(folder)}
-        _write(folder / "status.json", {**known, **now_told})
+        before = {"n": 0, "started": now(), **status_or_none(folder)}
+        failed = {**failure(error), "error": message, "updated": now()}
+        _write(folder / "status.json", {**before, **failed})
 
 
 class RunWriter:
-    """A run that is being written; a context, so that a failure is told in its status and its log.
+    """A run that is being written; a context manager that writes failures to its status and log.
 
     Attributes:
-        folder: Where it lives.
-        samples: What it holds, by doc_id.
-        started: When it was first begun; what resumes it keeps that, ``force`` begins anew.
-        wanted: Samples it is to have, once that is known.
-        ranks: Number of processes that answer its samples.
+        folder: Folder of the run.
+        samples: Samples by doc_id.
+        started: Time when the run was first begun; resuming keeps it, ``force`` resets it.
+        wanted: Number of samples requested; None while this is unknown.
+        ranks: Number of processes that answer the samples.
 
     Raises:
-        Busy: If another process is writing to it.
-        Unwritable: If nothing can be written.
-        TornFile: If a sample in the middle is broken, or nothing says which code made them.
-        ValueError: If its samples were made by other code.
+        Busy: If another process is writing to the run.
+        Unwritable: If the folder cannot be written to.
+        TornFile: If a sample in the middle is broken, or no file states which code made them.
+        ValueError: If the samples were made by other code.
     """
 
     def __init__(self, folder: Path, mark: Fingerprint, config: str, force: bool = False) -> None:
@@ -96,7 +95,7 @@ class RunWriter:
         self.started = self._status.get("started") or now()
         self._resumed, self._had = now(), len(self.samples)
         _replace(self.folder / "config.yaml", config)
-        # unbuffered: a line that did not fit must not be tried again when the file is closed
+        # unbuffered: a line that did not fit must not be written again when the file is closed
         self._lines = (self.folder / "samples.jsonl").open("ab", buffering=0)
         self.state("running")
 
@@ -109,7 +108,7 @@ class RunWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # what went wrong is worth more than that it cannot be written down
+        # the first error matters more than one of writing it down
         with suppress(Unwritable, OSError):
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 self.state("stopped")
@@ -123,10 +122,10 @@ class RunWriter:
             self._log.close()
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """Write one sample; it is on disk when this returns.
+        """Write one sample to disk before returning.
 
         Raises:
-            Unwritable: If it does not fit; those before it are whole.
+            Unwritable: If it cannot be written; earlier samples stay complete.
         """
         line = json.dumps(sample).encode() + b"\n"
         before = self._lines.seek(0, os.SEEK_END)
@@ -140,24 +139,24 @@ class RunWriter:
         self.samples[sample["doc_id"]] = dict(sample)
 
     def finish(self, record: Mapping[str, Any]) -> None:
-        """Write the record, whole or not at all."""
+        """Write the record; a failure leaves no partial file."""
         with writing(self.folder, f"; its {len(self.samples)} samples are safe"):
             _write(self.folder / "record.json", record)
         self.state("floor" if record["floor"] is not None else "done")
 
     def expect(self, wanted: int) -> None:
-        """Say how many samples the run is to have."""
+        """Set the number of samples requested, and start the measurement of time."""
         self.wanted, self._watch = wanted, Watch(self.ranks)
         self.state("running")
 
     def timing(self) -> dict[str, Any] | None:
-        """What shared the machine while its samples were timed; None where nothing is known."""
+        """Timing of the samples and load of the machine; None if nothing was measured."""
         before, new = self._status.get("timing"), len(self.samples) - self._had
-        return together(before, self._watch.so_far(new)) if self._watch and new else before
+        return sum_timings(before, self._watch.so_far(new)) if self._watch and new else before
 
     def state(self, state: str, **more: Any) -> None:
-        """Say where the run stands."""
-        told = {
+        """Write the status of the run."""
+        status = {
             "state": state,
             "n": len(self.samples),
             "wanted": self.wanted,
@@ -173,11 +172,11 @@ class RunWriter:
         with writing(self.folder):
             _write(
                 self.folder / "status.json",
-                {**told, **more, "fingerprint": self.mark.id, "code": self.mark.as_dict()},
+                {**status, **more, "fingerprint": self.mark.id, "code": self.mark.as_dict()},
             )
 
     def log(self, text: str) -> None:
-        """Add to run.log."""
+        """Append a line to run.log."""
         self._log.write(f"{now()} {text}\n")
 
     def _lock(self) -> None:
@@ -187,36 +186,37 @@ class RunWriter:
                 return fcntl.flock(self._log, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise Busy(self._occupied()) from error
+                    raise Busy(self._busy_message()) from error
                 time.sleep(PATIENCE / 10)
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
                 return self.log(f"this file system has no locks ({error.strerror})")
 
-    def _occupied(self) -> str:
-        held = status_or_none(self.folder)
-        by = f" (process {held['pid']} on {held['host']})" if held.get("host") else ""
-        return f"another process{by} is writing to {self.folder}"
+    def _busy_message(self) -> str:
+        status = status_or_none(self.folder)
+        owner = f" (process {status['pid']} on {status['host']})" if status.get("host") else ""
+        return f"another process{owner} is writing to {self.folder}"
 
     def _refuse_other_code(self) -> None:
         if self._status.get("fingerprint") == self.mark.id:
             return
         stored = self._status.get("code")
-        known = (
+        changes = (
             Fingerprint.stored(stored).differences(self.mark)
             if stored
-            else ["it says not by which"]
+            else ["its status does not state which"]
         )
-        shown = "; ".join(known[:6]) + (f"; and {len(known) - 6} more" if len(known) > 6 else "")
+        more = f"; and {len(changes) - 6} more" if len(changes) > 6 else ""
         raise ValueError(
             f"{self.folder} holds {len(self.samples)} samples of other code, weights or rows "
-            f"({shown}). Samples of two are not mixed: force=true starts anew and keeps the old "
-            "ones aside; or go back to those"
+            f"({'; '.join(changes[:6])}{more}). Samples of different code are not mixed: "
+            "force=true starts again and keeps the old samples under another name; or restore the "
+            "earlier code, weights and rows"
         )
 
     def _put_aside(self) -> None:
-        """Rename what an earlier run left to the first number that is free."""
+        """Rename the files of an earlier run: append the first free number."""
         number = 1
         while any(
             (self.folder / f"{name}.{number}").exists() for name in ("samples.jsonl", "record.json")
@@ -230,17 +230,21 @@ class RunWriter:
 
 @contextmanager
 def writing(folder: Path, kept: str = "") -> Iterator[None]:
-    """A context that tells in words what the system says against writing.
+    """A context that turns errors of writing to a folder into one clear message.
+
+    Args:
+        folder: Folder of the run.
+        kept: Text about what is not lost, for the message.
 
     Raises:
-        Unwritable: For any of it.
+        Unwritable: For any OSError.
     """
     try:
         yield
     except OSError as error:
         raise Unwritable(
-            f"cannot write to {folder}: {error.strerror or error}{kept}; the same command goes on "
-            "when that is mended"
+            f"cannot write to {folder}: {error.strerror or error}{kept}; the same command "
+            "continues when the cause is removed"
         ) from error
 
 
@@ -249,7 +253,7 @@ def _write(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Whole or not at all, whoever reads meanwhile."""
+    """Replace a file in one step, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(path)

@@ -1,1 +1,1 @@
-"""A run told to a service while it runs: from its folder, by a process of its own."""
+"""Trackers: a separate process that sends a run's folder to a service while it runs."""

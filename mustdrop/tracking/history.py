@@ -1,6 +1,6 @@
-"""What a run looks like while it runs: a row a sample, means so far beside the sample's own values.
+"""History of a run for a tracker: one row per sample, with its values and the means so far.
 
-Computed from the lines of ``samples.jsonl`` alone; knows no tracker and no file.
+Computed from the lines of ``samples.jsonl`` only; knows no tracker and no file.
 """
 
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ SUMMED = (
 
 
 class History:
-    """Turns the samples of one run, in their order, into rows.
+    """Turns the samples of one run, in order, into rows.
 
     Args:
-        metric: The benchmark's score.
+        metric: Name of the benchmark's score.
     """
 
     def __init__(self, metric: str) -> None:
@@ -25,16 +25,17 @@ class History:
         self._sums = dict.fromkeys(SUMMED, 0.0)
 
     def row(self, sample: Mapping[str, Any]) -> dict[str, float | int]:
-        """The row of the next sample.
+        """Row of the next sample.
 
         Returns:
-            ``sample/*``: its own values. ``mean/*``: means of all up to it that have one.
+            ``sample/*``: values of the sample. ``mean/*``: means over all samples so far that have
+            the value.
         """
         self.n += 1
-        own = {self.metric: sample["scores"].get(self.metric)}
-        own |= {name: sample["counts"].get(name) for name in COUNTS}
-        own |= {name: sample.get(name) for name in ("target_recall", "kv_bytes", "seconds")}
-        for name, value in own.items():
+        values = {self.metric: sample["scores"].get(self.metric)}
+        values |= {name: sample["counts"].get(name) for name in COUNTS}
+        values |= {name: sample.get(name) for name in ("target_recall", "kv_bytes", "seconds")}
+        for name, value in values.items():
             if value is not None:
                 n, total = self._seen.get(name, (0, 0.0))
                 self._seen[name] = n + 1, total + value
@@ -43,7 +44,7 @@ class History:
         return {
             "n": self.n,
             "doc_id": sample["doc_id"],
-            **{f"sample/{name}": value for name, value in own.items() if value is not None},
+            **{f"sample/{name}": value for name, value in values.items() if value is not None},
             **{f"mean/{name}": total / n for name, (n, total) in self._seen.items()},
             **self._rates(),
         }

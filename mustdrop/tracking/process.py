@@ -1,7 +1,7 @@
-"""A tracker's process beside a run: started, waited for no longer than it may, ended for good.
+"""The tracker's process: started with a run, given a limited time to finish, then killed.
 
-The measuring process only starts it and says in one line what came of it. So no tracker can block
-a run, slow it by its network, or change its result. Knows no service and no configuration.
+The process of the run only starts it and prints its outcome in one line. So no tracker can block a
+run, slow it down by its network, or change its result. Knows no service and no configuration.
 """
 
 import os
@@ -20,22 +20,22 @@ import psutil
 
 from mustdrop.tracking.service import Tracker, read
 
-GRACE = 5.0  # seconds beyond its limit that a tracker gets to end itself
-PATIENCE = 10.0  # seconds after which whoever waits is told what for
-POLITE = 2.0  # seconds between the polite and the hard way of ending a process
+GRACE = 5.0  # seconds beyond its limit in which a tracker can end itself
+PATIENCE = 10.0  # seconds of waiting after which a message says why
+POLITE = 2.0  # seconds between SIGTERM and SIGKILL
 
 
 class Watched:
-    """The tracker's process, as the measuring one sees it: a context around the run.
+    """The tracker's process as seen by the run: a context manager around the run.
 
-    Nothing in here raises: what goes wrong with a tracker is one line.
+    It never raises: an error of the tracker becomes one line of output.
 
     Args:
-        tracker: What it runs; None: nothing.
-        folder: The run's.
-        command: That starts it; it ends when its standard input does.
-        environment: What it gets beside ours.
-        say: Where the line goes.
+        tracker: Tracker that the process runs; None for no process.
+        folder: Folder of the run.
+        command: Command of the process, which ends when its standard input is closed.
+        environment: Environment variables in addition to those of this process.
+        say: Called with the line about the outcome.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Watched:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Let it follow the folder, which must be there."""
+        """Start the tracker on the folder, which must exist."""
         if self.tracker is None or not self.tracker.wanted:
             return
         try:
             (self.folder / "track.json").unlink(missing_ok=True)
             with (self.folder / "track.log").open("ab") as log:
-                # a session of its own: ^C is for the run, which then says that it is over
+                # a separate session: ^C reaches the run only, which then ends the tracker
                 self.process = subprocess.Popen(
                     self.command, stdin=subprocess.PIPE, stdout=log, stderr=log,
                     env={**os.environ, **self.environment}, start_new_session=True,
@@ -78,16 +78,16 @@ class Watched:
         if self.process is None:
             return
         try:
-            # whoever stops a run by hand or by signal waits for nothing: the tracker ends alone
+            # do not wait if a user or a signal stopped the run: the tracker ends without it
             interrupted = error is not None and not isinstance(error, Exception)
             self._leave(self.process, wait=not interrupted)
-        except Exception as trouble:  # the tracker's boundary: a result is never lost to it
-            self._warn(f"{type(trouble).__name__}: {trouble}")
+        except Exception as failure:  # the tracker's boundary: it must not cost the run its result
+            self._warn(f"{type(failure).__name__}: {failure}")
 
     def _leave(self, process: "subprocess.Popen[bytes]", wait: bool) -> None:
         assert self.tracker is not None and process.stdin is not None
         with suppress(OSError):
-            process.stdin.write(b".")  # its end alone would be missed where a fork holds it open
+            process.stdin.write(b".")  # a fork may hold the pipe open, so closing it is not enough
             process.stdin.close()
         if not wait:
             return
@@ -97,36 +97,36 @@ class Watched:
                 process.wait(min(PATIENCE, limit))
             except subprocess.TimeoutExpired:
                 at_most = self.tracker.finish_seconds
-                self.say(f"{self.tracker.name}: finishing, at most {at_most:g} s")
+                self.say(f"{self.tracker.name}: finishing, which takes at most {at_most:g} s")
                 process.wait(limit)
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as stopped:
             end(process.pid)
             process.wait(POLITE)
             if isinstance(stopped, KeyboardInterrupt):
-                self._warn("not waited for")
+                self._warn("the wait was interrupted")
                 return
-        self._tell()
+        self._report()
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         assert self.tracker is not None
-        told = read(self.folder)
-        if not told.get("complete") or told.get("warning"):
-            self._warn(told.get("warning") or "ended early, see track.log")
-        elif told["mode"] == "online":
-            self.say(f"{self.tracker.name}: {told['where']}")
+        result = read(self.folder)
+        if not result.get("complete") or result.get("warning"):
+            self._warn(result.get("warning") or "ended early, see track.log")
+        elif result["mode"] == "online":
+            self.say(f"{self.tracker.name}: {result['where']}")
         else:
-            self.say(f"{self.tracker.name}: {told['mode']}, {told['where']}")
+            self.say(f"{self.tracker.name}: {result['mode']}, {result['where']}")
 
-    def _warn(self, what: str) -> None:
+    def _warn(self, reason: str) -> None:
         assert self.tracker is not None
         self.say(
-            f"warning: {self.tracker.name}: {what}. The run's folder holds everything; "
+            f"warning: {self.tracker.name}: {reason}. The run's folder holds everything; "
             f"to upload it: python experiments/sync.py {self.folder}"
         )
 
 
 def end(pid: int) -> None:
-    """End a process and all below it, a service that left its session included."""
+    """End a process and all its descendants, including a service that left its session."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         family = [*process.children(recursive=True), process]
@@ -140,25 +140,25 @@ def end(pid: int) -> None:
 
 
 class Leash:
-    """Inside the tracker's process: when the run is over, and the end of the time after that.
+    """Ends the tracker's process, from inside it, some time after the end of the run.
 
     Args:
-        seconds: How long this process may go on after the run.
-        last_words: Called before it is ended by force.
+        seconds: Seconds that this process may take after the end of the run.
+        before_kill: Called before the process is killed.
     """
 
-    def __init__(self, seconds: float, last_words: Callable[[], None]) -> None:
-        self.seconds, self.last_words, self.parent = seconds, last_words, os.getppid()
+    def __init__(self, seconds: float, before_kill: Callable[[], None]) -> None:
+        self.seconds, self.before_kill, self.parent = seconds, before_kill, os.getppid()
         self.over = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        # the run says so on standard input, or dies without a word, kill -9 included
+        # the run is over when it writes to standard input, or when its process is gone
         while os.getppid() == self.parent:
             with suppress(OSError):
                 if select.select([0], [], [], 1.0)[0]:
                     break
         self.over.set()
         time.sleep(self.seconds)
-        self.last_words()
+        self.before_kill()
         end(os.getpid())

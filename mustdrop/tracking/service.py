@@ -1,11 +1,10 @@
-"""What a tracker is, and what it is told of a run. Knows no service and no configuration.
+"""Interface of trackers, and the data that they send. Knows no service and no configuration.
 
-The disk is the truth: a tracker is a process of its own that reads a run's folder, see
-:mod:`mustdrop.tracking.process`, and what it did not get through is told again from there
-later.
+The disk is the truth: a tracker is a separate process that reads a run's folder, see
+:mod:`mustdrop.tracking.process`. Data that it could not send can be sent later.
 
     track.json   what the service holds of the run, as far as the tracker knows
-    track.log    what tracker and service printed
+    track.log    output of the tracker and the service
 """
 
 import json
@@ -18,16 +17,16 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 @dataclass(frozen=True)
 class Card:
-    """What a service files a run under.
+    """Identity of a run at a service.
 
     Attributes:
         id: Experiment and run key.
-        name: For people.
-        group: The experiment.
+        name: Readable name.
+        group: Experiment.
         tags: Model, benchmark, method, budget.
-        config: Resolved, with what the run's status tells of code and place under ``run``.
-        started: When the first sample was asked for; another start is another measurement.
-        folder: The run's.
+        config: Resolved config; its key ``run`` holds code, machine and job from the run's status.
+        started: Time when the run was begun; a run with another start is another measurement.
+        folder: Folder of the run.
     """
 
     id: str
@@ -41,13 +40,13 @@ class Card:
 
 @dataclass(frozen=True)
 class Closing:
-    """What is told of a run when it is over.
+    """Data that a tracker sends when a run is over.
 
     Attributes:
-        state: As its status has it; ``running`` where its process was killed.
-        summary: Numbers and words by name.
-        tables: Columns and rows by name; a cell may be a picture, as a PIL image or a path.
-        files: To be kept with the run.
+        state: State from the run's status; ``running`` if its process was killed.
+        summary: Numbers and strings by name.
+        tables: Columns and rows by table name; a cell may be an image, as a PIL image or a path.
+        files: Files to upload with the run.
     """
 
     state: str
@@ -61,31 +60,31 @@ class Sink(Protocol):
     """A run at a service.
 
     Attributes:
-        first: Rows that the service holds already.
-        told: For track.json: ``mode`` and where the run is found.
+        first: Number of rows that the service holds already.
+        entries: Entries for track.json: ``mode``, and ``where`` the run can be seen.
     """
 
     first: int
-    told: dict[str, Any]
+    entries: dict[str, Any]
 
     def log(self, step: int, row: Mapping[str, float | int]) -> None:
-        """One row."""
+        """Send one row."""
 
     def close(self, closing: Closing) -> None:
-        """Tell the rest; return when the service has all of it."""
+        """Send the rest, and return when the service has all of it."""
 
 
 @dataclass(frozen=True)
 class Tracker(ABC):
-    """What a ``tracker`` of the configuration builds: how runs are told to a service.
+    """Sends runs to a service; built from the config group ``tracker``.
 
     Attributes:
-        project: The study.
-        finish_seconds: How long the tracker may go on when the run is over.
-        table_rows: Samples in the final table, the first ones.
-        overlays: Pictures of what was dropped, of samples whose ledger was kept.
-        name: Of the service and its package.
-        extra: That installs it.
+        project: Name of the project at the service.
+        finish_seconds: Seconds that the tracker may take after the end of the run.
+        table_rows: Number of samples in the final table, from the first on.
+        overlays: Number of images that show the dropped tokens, for samples with a ledger.
+        name: Name of the service and of its package.
+        extra: Extra of mustdrop that installs the package.
 
     Raises:
         ValueError: If a field cannot be used.
@@ -101,7 +100,7 @@ class Tracker(ABC):
 
     def __post_init__(self) -> None:
         if not self.project:
-            raise ValueError("project must be a name, got none")
+            raise ValueError("project must be a name, got an empty string")
         if not self.finish_seconds > 0:
             raise ValueError(f"finish_seconds must be above 0, got {self.finish_seconds!r}")
         for name in ("table_rows", "overlays"):
@@ -111,28 +110,28 @@ class Tracker(ABC):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether the tracker is switched on."""
         return True
 
     @abstractmethod
     def open(self, card: Card, live: bool) -> Sink:
-        """Begin or go on.
+        """Begin or continue a run at the service.
 
         Args:
-            card: Which run.
-            live: It is being measured now; else it is told afterwards, and then a service that
-                cannot be reached is an error.
+            card: Identity of the run.
+            live: Whether the run is being measured now; if it is over, a service that cannot be
+                reached is an error.
         """
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What track.json tells; nothing where there is none."""
+    """Content of track.json; empty if there is no such file."""
     path = Path(folder) / "track.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write(folder: Path, told: Mapping[str, Any]) -> None:
-    """Replace track.json, whole or not at all."""
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace track.json in one step, so that a reader never sees half of it."""
     temporary = Path(folder) / "track.tmp"
-    temporary.write_text(json.dumps(told, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
     temporary.replace(Path(folder) / "track.json")

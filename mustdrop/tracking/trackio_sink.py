@@ -1,7 +1,7 @@
-"""trackio as a tracker: a dashboard on this machine, no account and no network.
+"""trackio as a tracker: a dashboard on this machine, without account or network.
 
-A run is told anew from its first sample each time, which costs nothing here; the tables come with
-its last one. Knows neither samples nor ledgers.
+A run is sent again from its first sample each time, which costs little on one machine; the tables
+are part of its last row. Knows neither samples nor ledgers.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Trackio(Tracker):
-    """How a run is told to trackio; ``trackio show --project <project>`` shows it."""
+    """Sends runs to trackio; ``trackio show --project <project>`` shows them."""
 
     name: ClassVar[str] = "trackio"
     extra: ClassVar[str] = "trackio"
@@ -31,7 +31,7 @@ class Trackio(Tracker):
 
         try:
             known = list(trackio.Api().runs(self.project))
-        except ValueError:  # its first run makes a project
+        except ValueError:  # the project does not exist before its first run
             known = []
         for run in known:
             if run.name == card.id:
@@ -53,13 +53,13 @@ class TrackioSink:
 
     def __init__(self, run: "trackio.Run", project: str) -> None:
         self.run, self.first = run, 0
-        self.told: dict[str, Any] = {
+        self.entries: dict[str, Any] = {
             "id": run.name, "mode": "local", "where": f"trackio show --project {project}",
         }  # fmt: skip
         self._last: tuple[int, dict[str, Any]] = (0, {})
 
     def log(self, step: int, row: Mapping[str, float | int]) -> None:
-        # the last row waits for what comes at the end: a row more would be a sample more
+        # hold the last row back for summary and tables: a further row would count as a sample
         if self._last[1]:
             self.run.log(self._last[1], step=self._last[0])
         self._last = step, dict(row)
@@ -77,7 +77,7 @@ class TrackioSink:
 
 
 def _cell(value: Any) -> Any:
-    """A cell of a table."""
+    """Value of a table cell, with images as trackio's type."""
     import trackio  # pyright: ignore[reportMissingImports]
 
     if isinstance(value, Path):

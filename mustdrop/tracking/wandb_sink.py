@@ -1,8 +1,8 @@
-"""Weights & Biases as a tracker: one history row a sample, everything else at the end.
+"""Weights & Biases as a tracker: one history row per sample, everything else at the end.
 
-Rows are exactly the samples, step for step; tables and pictures go into the summary, so that a run
-that is made longer later goes on without a gap. Offline where the server cannot be had. Works with
-wandb 0.25.0 and newer ones, hence without their limits on finishing: see
+Step i of the history is sample i; tables and images go into the summary, so that a run that gets
+more samples later continues without a gap. Works offline if the server cannot be reached. Works
+with wandb 0.25.0, so it does not use the time limits on finishing of newer versions, see
 :class:`mustdrop.tracking.process.Leash`. Knows neither samples nor ledgers.
 """
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     import wandb
 
 MODES = (None, "online", "offline", "disabled")
-PROBES, PROBE, PAUSE = 3, 2.0, 1.0  # how often, seconds of each, seconds between them
-INIT = 20.0  # seconds that wandb may take to begin
-BEFORE = "before"  # where earlier logs of a run go
+PROBES, PROBE, PAUSE = 3, 2.0, 1.0  # attempts, seconds for each, seconds between them
+INIT = 20.0  # seconds that wandb may take to start a run
+BEFORE = "before"  # folder for earlier logs of a run
 DONE = ("done", "floor")
 
 
 @final
 @dataclass(frozen=True)
 class WandB(Tracker):
-    """How a run is told to W&B.
+    """Sends runs to W&B.
 
     Attributes:
-        entity: User or team; None: the key's own.
-        mode: online, offline, disabled; None: what WANDB_MODE says, else online.
+        entity: User or team; None for the default of the API key.
+        mode: One of online, offline, disabled; None for the value of WANDB_MODE, or else online.
 
     Raises:
         ValueError: If a field cannot be used.
@@ -69,34 +69,34 @@ class WandB(Tracker):
         """See :class:`mustdrop.tracking.service.Tracker`.
 
         Raises:
-            ConnectionError: If it is told afterwards and the server cannot be had.
+            ConnectionError: If the run is over and the server cannot be reached.
         """
-        run, trouble = None, None
+        run, reason = None, None
         if self._mode() == "online":
-            run, trouble = self._online(card)
+            run, reason = self._online(card)
             if run is None and not live:
-                raise ConnectionError(trouble)
+                raise ConnectionError(reason)
         if run is None:
             run = self._init(card, card.id, "offline")
         _put_aside(card.folder / "wandb", card.id, Path(run.dir).parent)
-        return WandBSink(run, card, trouble and f"offline: {trouble}")
+        return WandBSink(run, card, reason and f"offline: {reason}")
 
     def _online(self, card: Card) -> "tuple[wandb.Run | None, str | None]":
-        """The run at the server, or why there is none."""
+        """The run at the server, or the reason why it could not be opened."""
         import wandb
 
-        trouble = unreachable(str(wandb.setup().settings.base_url))
-        if trouble is not None:
-            return None, trouble
+        reason = unreachable(str(wandb.setup().settings.base_url))
+        if reason is not None:
+            return None, reason
         try:
             return self._resumed(card), None
-        except Exception as error:  # the tracker's boundary: no key, refused, too slow
+        except Exception as error:  # the tracker's boundary: no key, access refused, timeout
             wandb.teardown()
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             return None, last.rstrip(". ")
 
     def _resumed(self, card: Card) -> "wandb.Run":
-        """The run of this measurement; the id's own belongs to another where the starts differ."""
+        """The run of this measurement; an id with another start gets the start appended."""
         run = self._init(card, card.id, "online")
         known = dict(run.config).get("run")
         if isinstance(known, Mapping) and known.get("started") != card.started:
@@ -123,23 +123,23 @@ class WandB(Tracker):
                 console="off",
                 init_timeout=INIT,
                 program="experiments/run.py",
-                # the measuring process is what its owner wants to see the use of
+                # report the system usage of the run's process, not of the tracker's
                 x_stats_pid=os.getppid(),
             ),
         )
 
 
 class WandBSink:
-    """A run at W&B, begun or gone on with."""
+    """A run at W&B, begun or continued."""
 
     def __init__(self, run: "wandb.Run", card: Card, warning: str | None) -> None:
         self.run, self.first = run, run.step
-        # what it was resumed with is told anew: the limit may have grown, the job is another
+        # update the config of a resumed run: the limit may have grown, and the job is another
         run.config.update(dict(card.config), allow_val_change=True)
         mode, where = "online", run.url
         if run.offline:
             mode, where = "offline", str(Path(run.dir).parent)
-        self.told: dict[str, Any] = {
+        self.entries: dict[str, Any] = {
             "id": run.id, "mode": mode, "where": where, "warning": warning,
         }  # fmt: skip
 
@@ -165,11 +165,11 @@ class WandBSink:
 
 
 def unreachable(base_url: str) -> str | None:
-    """Why a server gives no answer, through a proxy if there is one; None where it gives one.
+    """Reason why a server does not answer, through a proxy if one is set; None if it answers.
 
-    wandb's own way to this takes a minute. What the server answers is wandb's to judge.
+    wandb needs a minute to find this out. The content of the answer is left to wandb.
     """
-    trouble = ""
+    reason = ""
     for attempt in range(PROBES):
         if attempt:
             time.sleep(PAUSE)
@@ -179,17 +179,17 @@ def unreachable(base_url: str) -> str | None:
         except HTTPError as error:
             if error.code < 500:
                 return None
-            trouble = f"HTTP {error.code}"
+            reason = f"HTTP {error.code}"
         except (OSError, HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, ssl.SSLError):
-                return None  # wandb brings certificates of its own
-            trouble = str(reason) or type(reason).__name__
-    return f"{base_url} cannot be reached ({trouble})"
+            cause = getattr(error, "reason", error)
+            if isinstance(cause, ssl.SSLError):
+                return None  # wandb uses other certificates
+            reason = str(cause) or type(cause).__name__
+    return f"{base_url} cannot be reached ({reason})"
 
 
 def _cell(value: Any) -> Any:
-    """A cell of a table."""
+    """Value of a table cell, with images as wandb's type."""
     import wandb
 
     if isinstance(value, Path):
@@ -198,11 +198,11 @@ def _cell(value: Any) -> Any:
 
 
 def _put_aside(logs: Path, run_id: str, new: Path) -> None:
-    """Earlier logs of a run hold less than the new one will, and must not be uploaded over it."""
+    """Move away earlier logs of a run: they hold less and must not overwrite the new one online."""
     for log in sorted(logs.glob("*run-*")):
         if log.is_dir() and not log.is_symlink() and run_id in log.name and log != new:
             (logs / BEFORE).mkdir(exist_ok=True)
             number = 0
-            while (place := logs / BEFORE / f"{log.name}.{number}").exists():
+            while (target := logs / BEFORE / f"{log.name}.{number}").exists():
                 number += 1
-            log.rename(place)
+            log.rename(target)
