@@ -44,7 +44,7 @@ class DroppedVLM(lmms):
         model: Unmodified model; it is not copied, and lmms-eval cannot delete it.
         dropper: Method; a dropper without stages for vanilla.
         config: All settings that decide an answer; ``repr`` shows them, and a cache may use them.
-        batch_size: Prompts per batch. In bfloat16 answers may depend on it, in float32 not (see README).
+        batch_size: Prompts per batch; it may change answers in bfloat16 (README), not in float32.
         nominal: Token count of the budget, for the records.
         max_new_tokens: Limit for tasks that set none.
         answered: Samples that are not answered again, by doc_id.
