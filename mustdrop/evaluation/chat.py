@@ -153,7 +153,7 @@ def prompt_inputs(
         try:
             inputs = _processed(processor, texts, images)
         except Exception:
-            # Processing the documents one by one finds the one that fails.
+            # Processing each document alone finds the failing document.
             for name, text, shown in zip(names, texts, images, strict=True):
                 with naming(name):
                     _processed(processor, [text], [shown])

@@ -163,7 +163,7 @@ class WrongImage(ImageControl):
                 return [other[index % len(other)] for index in range(len(originals))]
         raise ValueError(
             f"image={self.name} needs a document with different images, but every other document "
-            "has an image of this one"
+            "has an image of this document"
         )
 
 
@@ -186,7 +186,7 @@ def showing(
     )
 
 
-def require_own_image(dropper: TokenDropper, image: ImageControl | None) -> None:
+def require_original_image(dropper: TokenDropper, image: ImageControl | None) -> None:
     """Check that a dropper that needs annotations sees the images that are annotated.
 
     Raises:

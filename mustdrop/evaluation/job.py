@@ -24,7 +24,7 @@ from mustdrop.dropper import TokenDropper
 from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.evaluate import evaluate
-from mustdrop.evaluation.image_controls import ImageControl, require_own_image
+from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Task
 from mustdrop.evaluation.progress import RunProgress
@@ -88,7 +88,7 @@ class EvalJob:
                 f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
                 f"{benchmark} does not have; PocketVQA has them (benchmark=pocket_vqa)"
             )
-        require_own_image(self.dropper, self.image)
+        require_original_image(self.dropper, self.image)
         if self.image is not None:
             self.image.check(
                 pictures(read_document(name, docs, index, task.doc_to_messages)[1])

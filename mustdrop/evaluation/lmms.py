@@ -20,7 +20,7 @@ from mustdrop.engine.finite import NotFinite
 from mustdrop.evaluation.answers import answer, generate_options, result, scores
 from mustdrop.evaluation.chat import naming, prompt_inputs, question
 from mustdrop.evaluation.context import beyond_context, context_warning
-from mustdrop.evaluation.image_controls import ImageControl, require_own_image
+from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
 from mustdrop.evaluation.metrics import CostMeter, target_recall
 from mustdrop.evaluation.requests import Request, read_request
@@ -80,7 +80,7 @@ class DroppedVLM(lmms):
         # In a dict, because lmms-eval deletes attributes that are modules.
         self._held = {"model": model, "processor": processor}
         self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
-        require_own_image(self.dropper, image)
+        require_original_image(self.dropper, image)
         self.config = dict(config or {})
         self.batch_size, self.nominal, self.max_new_tokens = batch_size, nominal, max_new_tokens
         self.answered, self.on_sample, self.on_ledger = answered or {}, on_sample, on_ledger
