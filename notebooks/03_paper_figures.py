@@ -18,7 +18,16 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown
 
-from analysis.figures import attention, gaze, layers, overlays, stages, survival, sweep, tradeoff
+from analysis.figures import (
+    attention,
+    decode_attention,
+    layers,
+    overlays,
+    stages,
+    survival,
+    sweep,
+    tradeoff,
+)
 from analysis.figures.traced import traced
 from analysis.published import bands, judged, published
 from analysis.records.cells import load
@@ -100,7 +109,7 @@ attention.draw(trace)
 
 # %%
 plain = next(sample for sample in traced(runs["vanilla", "none"]) if sample.doc_id == 5)
-gaze.draw([plain, trace])
+decode_attention.draw([plain, trace])
 
 # %% [markdown]
 # ## Tokens per layer, and accuracy against cost
