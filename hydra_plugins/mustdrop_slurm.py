@@ -1,4 +1,4 @@
-"""submitit's launcher, with patience: it waits for the whole array where SLURM loses a task."""
+"""Launcher of submitit that waits for the whole array if SLURM loses a task."""
 
 import shutil
 import time
@@ -16,12 +16,12 @@ from experiments.cluster.site_file import for_submitit
 
 
 class ArrayLauncher(SlurmLauncher):
-    """What became of the cells is read from their folders, not from what it brings back."""
+    """Launches cells as one SLURM array; results are read from the cells' folders."""
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        # Hydra looks into every plugin at every start, of any program: what is heavy waits
+        # Imported here, because Hydra imports every plugin at the start of every program.
         from submitit import SlurmJob
         from submitit.core.utils import UncompletedJobError
 
@@ -35,11 +35,11 @@ class ArrayLauncher(SlurmLauncher):
             tasks = set(watcher._registered) - before
             if not tasks:
                 raise CompactHydraException(f"sbatch refuses: {error}") from error
-            # an array's own number is registered too, and has no state: 7 beside 7_0 and 7_1
+            # The array itself is registered too, and has no state: 7 in addition to 7_0 and 7_1.
             tasks = {task for task in tasks if "_" in task} or tasks
-            # killed, cancelled or out of memory: it left no result, and the others still run
+            # A task was killed, cancelled or out of memory: it has no result, the others run on.
             print(f"{error}\nwaiting for the other tasks of the array", flush=True)
-            # asked now: left to itself it asks ever more rarely
+            # Forced, because submitit polls less and less often by default.
             while not all(watcher.is_done(task, mode="force") for task in tasks):
                 time.sleep(5)
             raise CompactHydraException("SLURM lost a task; the same command goes on") from error
@@ -47,11 +47,11 @@ class ArrayLauncher(SlurmLauncher):
 
 @dataclass
 class ArrayConf(SlurmQueueConf):
-    """submitit's own options."""
+    """Options of submitit's SLURM launcher."""
 
     _target_: str = "hydra_plugins.mustdrop_slurm.ArrayLauncher"
 
 
-# what ``${site:...}`` in conf/launcher/slurm.yaml stands for
+# Resolver of ``${site:...}`` in conf/launcher/slurm.yaml.
 OmegaConf.register_new_resolver("site", for_submitit, replace=True)
 ConfigStore.instance().store(group="hydra/launcher", name="slurm_array", node=ArrayConf())

@@ -1,4 +1,4 @@
-"""The sweeper of ``experiments/run.py -m``, in the one package from which Hydra takes plugins."""
+"""Sweeper of ``experiments/run.py -m``; Hydra loads plugins only from this package."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 
 class CellSweeper(Sweeper):
-    """Launches the cells of an experiment that are not finished, with any launcher of Hydra's.
+    """Launches the unfinished cells of an experiment with any Hydra launcher.
 
     Args:
-        cells: What varies, an entry a product, as a preset under conf/experiment/ lists it; with
-            none, what the command line varies.
-        unready: What to do where some of them cannot start: refuse, skip or launch.
+        cells: List of products of varied values, as in a preset under conf/experiment/; if empty,
+            the command line varies values.
+        unready: Action if some cells cannot start: refuse, skip or launch.
     """
 
     def __init__(self, cells: Sequence[Mapping[str, Any]], unready: str = "refuse") -> None:
@@ -34,7 +34,7 @@ class CellSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        # Hydra looks into every plugin at every start, of any program: what is heavy waits
+        # Imported here, because Hydra imports every plugin at the start of every program.
         from experiments.sweeps.cells import expand
         from experiments.sweeps.launch import sweep
 

@@ -8,9 +8,9 @@
 # %% [markdown]
 # # A first drop
 #
-# The library alone: an unmodified Hugging Face model, a dropper attached to it, and the record of
-# which vision token lived where. PocketLLaVA (1.8 M parameters, in the package) stands for the
-# model; a LLaVA-1.5 checkpoint and its processor go in the same place.
+# Only the library: an unmodified Hugging Face model, a dropper attached to it, and the record of
+# which vision tokens each layer had. The model is PocketLLaVA (1.8 M parameters, in the package); a
+# LLaVA-1.5 checkpoint and its processor can replace it.
 
 # %%
 import torch
@@ -28,23 +28,23 @@ from mustdrop.vision.local_merge import LocalMerge
 torch.set_num_threads(1)
 disable_progress_bar()
 model, processor = load()
-asked = sample("crowded_test", 0)
-asked.image.resize((384, 384))
+item = sample("crowded_test", 0)
+item.image.resize((384, 384))
 
 # %% [markdown]
 # ## The model as it is
 
 # %%
-inputs = processor(text=prompt(processor, asked.question), images=asked.image, return_tensors="pt")
+inputs = processor(text=prompt(processor, item.question), images=item.image, return_tensors="pt")
 tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-said = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-print(f"{asked.question}\nanswer: {said.strip()!r}, expected: {asked.answer!r}")
+answer = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+print(f"{item.question}\nanswer: {answer.strip()!r}, expected: {item.answer!r}")
 
 # %% [markdown]
 # ## MustDrop on it
 #
 # Each stage is a frozen dataclass whose fields are the paper's hyper-parameters. `attach` is a
-# context: inside it every prefill of the model drops tokens; when it ends the model is as found.
+# context: inside it every prefill of the model drops tokens; after it the model is unchanged.
 
 # %%
 mustdrop = TokenDropper(
@@ -55,15 +55,15 @@ mustdrop = TokenDropper(
 )
 with mustdrop.attach(model) as run:
     tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-said = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-print(f"answer: {said.strip()!r}")
+answer = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+print(f"answer: {answer.strip()!r}")
 
 # %% [markdown]
-# ## What lived where
+# ## Which tokens each layer had
 #
-# One ledger a prompt, in original positions only. Four counts go together: what was asked for
-# (nothing here), the average as the authors' script takes it, the average of what *entered* each
-# layer, and what stays in the cache.
+# There is one ledger per prompt; it uses original positions only. It gives four counts: the
+# requested count (none here), the average of the authors' script, the average of the tokens that
+# *entered* each layer, and the tokens that stay in the cache.
 
 # %%
 ledger = run.ledgers[0]
@@ -75,17 +75,17 @@ ledger.counts()
 # %% [markdown]
 # ## Dropping equals masking
 #
-# The oracle recomputes the same prompt at full length, with masks in place of drops: no hooks, no
-# cache.
+# The masked model recomputes the same prompt at full length, with masks instead of drops, without
+# hooks and without a cache.
 
 # %%
 with mustdrop.attach(model) as run:
-    told = model.generate(
+    output = model.generate(
         **inputs, max_new_tokens=4, do_sample=False, output_logits=True,
         return_dict_in_generate=True,
     )  # fmt: skip
-new = told.sequences[:, inputs["input_ids"].shape[1] :]
-dropped = torch.stack(told.logits, 1)[0]
+new = output.sequences[:, inputs["input_ids"].shape[1] :]
+dropped = torch.stack(output.logits, 1)[0]
 masked = masked_logits(model, run, inputs, new)
 error = float((dropped - masked).abs().max() / masked.abs().max())
 print(f"largest difference of a logit, relative: {error:.1e}")
@@ -94,19 +94,21 @@ assert error < 1e-5
 # %% [markdown]
 # ## Another method is another dropper
 #
-# Several prompts at once: a prompt's tokens do not depend on its neighbours.
+# Several prompts in one batch: the kept tokens of a prompt do not depend on the other prompts.
 
 # %%
-several = [sample("crowded_test", number) for number in range(4)]
+items = [sample("crowded_test", index) for index in range(4)]
 batch = processor(
-    text=[prompt(processor, one.question) for one in several],
-    images=[one.image for one in several],
+    text=[prompt(processor, item.question) for item in items],
+    images=[item.image for item in items],
     padding=True, padding_side="left", return_tensors="pt",
 )  # fmt: skip
 fastv = TokenDropper(prefill=FastV(keep=166, layer=1))
 with fastv.attach(model) as run:
     rows = model.generate(**batch, max_new_tokens=4, do_sample=False)
-for one, row, ledger in zip(several, rows, run.ledgers, strict=True):
-    said = processor.decode(row[batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+for item, row, ledger in zip(items, rows, run.ledgers, strict=True):
+    answer = processor.decode(row[batch["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     average = ledger.counts().executed_average
-    print(f"{one.question:55s} {said:10s} (expected {one.answer}), {average:.1f} tokens a layer")
+    print(
+        f"{item.question:55s} {answer:10s} (expected {item.answer}), {average:.1f} tokens per layer"
+    )

@@ -9,7 +9,7 @@
 # # The three stages, step by step, on one image
 #
 # MustDrop ([arXiv:2411.10803](https://arxiv.org/abs/2411.10803)) drops in the vision encoder, in
-# the prefill and in the cache. Here each stage is attached alone, then all of them together.
+# the prefill and in the cache. Here the stages are added one after the other.
 
 # %%
 from pathlib import Path
@@ -34,16 +34,16 @@ disable_progress_bar()
 OUT = Path("outputs/notebooks/02")
 LAYERS = [3, 5, 7, 9]
 model, processor = load()
-asked = sample("crowded_test", 5)
-inputs = processor(text=prompt(processor, asked.question), images=asked.image, return_tensors="pt")
-print(asked.question, "->", asked.answer)
-asked.image.resize((384, 384))
+item = sample("crowded_test", 5)
+inputs = processor(text=prompt(processor, item.question), images=item.image, return_tensors="pt")
+print(item.question, "->", item.answer)
+item.image.resize((384, 384))
 
 # %% [markdown]
 # ## Stage 1: merge windows of similar patches (Eq. 5)
 #
-# After the first encoder block, a 3 x 3 window whose patches are alike (the sum of cosines over
-# its 72 ordered pairs exceeds tau) becomes one token.
+# After the first encoder block, a 3 x 3 window of similar patches (the sum of cosines over its 72
+# ordered pairs exceeds tau) becomes one token.
 
 # %%
 merge = LocalMerge(tau=66.0)
@@ -57,8 +57,8 @@ print(
 )
 
 # %% [markdown]
-# How alike the windows are, recomputed from the encoder's own hidden states; the most that 72
-# ordered pairs can sum to is 72.
+# Similarity of the windows, recomputed from the encoder's hidden states; the maximum, for 72
+# ordered pairs, is 72.
 
 # %%
 with torch.inference_mode():
@@ -70,7 +70,7 @@ pd.Series(similar.numpy()).describe().round(1)
 # %% [markdown]
 # ## Stage 1b: key tokens (Eq. 6-7)
 #
-# The patches that stand out in the last block's [CLS] attention are never dropped later.
+# Patches with unusually high [CLS] attention in the last block are never dropped later.
 
 # %%
 with TokenDropper(vision=merge, key_tokens=ClsAttention()).attach(model) as run:
@@ -81,9 +81,9 @@ print(f"{int(ledger.protected.sum())} of {ledger.vision_per_layer()[0]} tokens a
 # %% [markdown]
 # ## Stage 2: dual-attention filtering (Eq. 8-10)
 #
-# After some layers a token leaves if neither the whole text (gamma) nor any single word (alpha)
-# looks at it. The authors drop after layers 2, 6, 10 and 14 of 32; here it is after 3, 5, 7 and 9
-# of 12, so that the stages can be seen at work one after the other. Each test alone, then both:
+# After some layers a token is dropped if neither the whole text (gamma) nor any single text token
+# (alpha) attends to it. The authors drop after layers 2, 6, 10 and 14 of 32; this notebook drops
+# after 3, 5, 7 and 9 of 12, so that each step is visible. Each test alone, then both:
 
 # %%
 filters = {
@@ -102,23 +102,25 @@ pd.DataFrame(rows).T.rename_axis("tokens entering layer", axis=1)
 # %% [markdown]
 # ## Stage 3: the output-aware cache
 #
-# Decoding keeps what survived to the last layer, in every layer's cache from layer 2 on.
+# While decoding, the cache of every layer from layer 2 on keeps only the tokens of the last layer.
 
 # %%
 full = TokenDropper(merge, ClsAttention(), filters["both must fail"], OutputAware())
 with full.attach(model) as run:
     tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)
 ledger = run.ledgers[0]
-said = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+answer = processor.decode(
+    tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+).strip()
 pd.DataFrame({"entered": ledger.vision_per_layer(), "cached": ledger.resident_per_layer()}).T
 
 # %% [markdown]
-# ## All of it in one picture
+# ## All stages in one picture
 
 # %%
 path = draw(
-    asked.image, ledger, OUT / "stages.png",
-    title="MustDrop: tau 66, gamma 3e-3, alpha 1e-2", question=asked.question, answer=said,
-    target=asked.answer, region=np.asarray(asked.target_patches),
+    item.image, ledger, OUT / "stages.png",
+    title="MustDrop: tau 66, gamma 3e-3, alpha 1e-2", question=item.question, answer=answer,
+    target=item.answer, region=np.asarray(item.target_patches),
 )  # fmt: skip
 Image(path)

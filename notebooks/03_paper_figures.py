@@ -6,10 +6,10 @@
 # ---
 
 # %% [markdown]
-# # The paper's tables and figures, from records alone
+# # The paper's tables and figures, from records only
 #
-# Nothing here loads a model. `RUNS` is a small sweep of the embedded model that is committed; put
-# your own `outputs/<experiment>` in its place. The same from the command line: `python -m
+# No cell loads a model. `RUNS` is a small committed sweep of the embedded model; replace it by
+# your own `outputs/<experiment>`. The same from the command line: `python -m
 # analysis.tables table1 --runs RUNS` and `python -m analysis.figures --runs RUNS`.
 
 # %%
@@ -40,42 +40,42 @@ from analysis.tables.rendering import sheet_markdown
 pd.set_option("display.max_colwidth", 90)
 RUNS = Path("notebooks/records")
 cells = load(RUNS)
-ran = {(cell["method"], cell["budget"]): cell for cell in cells}
+runs = {(cell["method"], cell["budget"]): cell for cell in cells}
 print(len(cells), "finished runs")
 
 # %% [markdown]
 # ## Tables
 #
-# The paper's layout. Ours with interval and executed average; beside it, where the model is the
-# paper's, the band of published numbers. What nobody ran is `missing`, with the command that fills
-# it.
+# The paper's layout. Our numbers have an interval and an executed average; for the paper's models,
+# the band of published numbers stands next to them. A cell without a run is `missing`, with the
+# command that fills it.
 
 # %%
 table1 = [score_sheet(layouts()["table1"], part) for part in fill("table1", cells)]
 Markdown(sheet_markdown(table1[0]))
 
 # %% [markdown]
-# No run of LLaVA-1.5 is here, so its part shows what is published alone:
+# There is no run of LLaVA-1.5 here, so its part shows only published numbers:
 
 # %%
 Markdown(sheet_markdown(table1[1]))
 
 # %% [markdown]
-# ## What is published, and how far it agrees
+# ## Published numbers and their agreement
 #
-# A cell of the literature is a band over its sources; many of them copied their baselines. The
-# widest:
+# A published value is a band over its sources; many papers copied their baselines. The widest
+# bands:
 
 # %%
-found = pd.DataFrame(bands(published().to_dict("records")))
-found["width"] = found["high"] - found["low"]
-shares = found[found["metric"].isin(["accuracy", "accuracy_image_split", "F1"])]
+ranges = pd.DataFrame(bands(published().to_dict("records")))
+ranges["width"] = ranges["high"] - ranges["low"]
+shares = ranges[ranges["metric"].isin(["accuracy", "accuracy_image_split", "F1"])]
 shares.nlargest(8, "width")[
     ["method", "model", "tokens", "benchmark", "metric", "low", "high", "values", "independent"]
 ]
 
 # %% [markdown]
-# Sentences that the paper prints, against its own tables:
+# Sentences of the paper that do not follow from its own tables:
 
 # %%
 claims = judged()
@@ -85,34 +85,34 @@ claims[claims["verdict"] != "follows"][["quote", "verdict", "reading"]].reset_in
 # ## Figure 2: the stages of a run
 
 # %%
-mustdrop = ran["mustdrop", "t128"]
-shown = list(traced(mustdrop))
-one = next(sample for sample in shown if sample.doc_id == 5)
-stages.draw(one)
+mustdrop = runs["mustdrop", "t128"]
+traces = list(traced(mustdrop))
+trace = next(sample for sample in traces if sample.doc_id == 5)
+stages.draw(trace)
 
 # %% [markdown]
-# ## Figure 3 (a): what was dropped when
+# ## Figure 3 (a): which tokens each stage dropped
 
 # %%
-overlays.of_trace(one)
+overlays.of_trace(trace)
 
 # %% [markdown]
 # ## Figure 3 (b): global against individual attention
 #
-# A token leaves where both tests fail, below and left of the two thresholds.
+# A token is dropped if both tests fail, below and left of the two thresholds.
 
 # %%
-attention.draw(one)
+attention.draw(trace)
 
 # %% [markdown]
-# ## Figure 4: where new tokens look
+# ## Figure 4: attention of new tokens
 
 # %%
-plain = next(sample for sample in traced(ran["vanilla", "none"]) if sample.doc_id == 5)
-decode_attention.draw([plain, one])
+plain = next(sample for sample in traced(runs["vanilla", "none"]) if sample.doc_id == 5)
+decode_attention.draw([plain, trace])
 
 # %% [markdown]
-# ## Tokens per layer, and accuracy against what it costs
+# ## Tokens per layer, and accuracy against cost
 
 # %%
 methods = [cell for cell in cells if cell["budget"] != "none" or cell["method"] == "vanilla"]
@@ -125,15 +125,15 @@ tradeoff.draw(methods, "tokens")
 tradeoff.draw(methods, "flops")
 
 # %% [markdown]
-# ## Where on the picture tokens survive
+# ## Where in the image tokens are kept
 #
-# Eight traced samples each: enough to see the figure, not to conclude from it.
+# Eight traced samples per method: enough to show the figure, too few for conclusions.
 
 # %%
-survival.draw([shown, list(traced(ran["fastv", "t128"]))])
+survival.draw([traces, list(traced(runs["fastv", "t128"]))])
 
 # %% [markdown]
-# ## The sweep of the thresholds
+# ## Threshold sweep
 #
 # Colour: accuracy. Lines: equal executed averages.
 

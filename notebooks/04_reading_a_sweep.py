@@ -8,8 +8,8 @@
 # %% [markdown]
 # # Reading a sweep
 #
-# What a folder of runs says, and what it does not say. The committed records have 64 questions a
-# run: too few for most of what one would like to know, which is part of the lesson.
+# What a folder of runs shows, and what it does not show. The committed records have 64 questions
+# per run: too few for most conclusions, which is part of the lesson.
 
 # %%
 from pathlib import Path
@@ -29,13 +29,13 @@ from analysis.tables import summary
 # %matplotlib inline
 RUNS = Path("notebooks/records")
 cells = load(RUNS)
-ran = {(cell["method"], cell["budget"]): cell for cell in cells}
+runs = {(cell["method"], cell["budget"]): cell for cell in cells}
 
 # %% [markdown]
-# ## A row a run
+# ## One row per run
 #
-# Four counts of tokens, the accuracy with its interval, and differences to what ran beside it on
-# the same batches.
+# Four token counts, the accuracy with its interval, and differences to the controls on the same
+# batches.
 
 # %%
 rows = summary(RUNS)
@@ -45,8 +45,8 @@ rows.query("budget != 'none' or method == 'vanilla'")[[*columns, "vs_schedule"]]
 # %% [markdown]
 # ## The sweep
 #
-# Nine settings of gamma and alpha, no budget: each lands where it lands. Along a line of equal
-# executed average one may compare; across lines one sees that more tokens answer better.
+# Nine settings of gamma and alpha without a budget, so token counts differ. Compare settings along
+# a line of equal executed average; across lines, more tokens give better answers.
 
 # %%
 sweep.draw(sweep.sweeps(cells)[0])
@@ -58,40 +58,43 @@ swept[["variant", "executed_average", "accuracy", "low", "high"]].sort_values("e
 # %% [markdown]
 # ## Two runs against each other
 #
-# Sample by sample, images resampled with all their questions. The intervals of two rows may
-# overlap where their paired difference is clear, and the other way round.
+# Paired by sample; the bootstrap resamples images with all their questions. The intervals of two
+# rows may overlap although their paired difference is clear, and the other way round.
 
 # %%
-ours, theirs = ran["mustdrop", "t64"], ran["fastv", "t64"]
-found = difference(pair([ours.samples], [theirs.samples]))
+ours, theirs = runs["mustdrop", "t64"], runs["fastv", "t64"]
+result = difference(pair([ours.samples], [theirs.samples]))
 print(
-    f"difference {100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    f"difference {100 * result.value:+.1f} points",
+    f"[{100 * result.low:+.1f}, {100 * result.high:+.1f}]",
 )
-print(f"{found.test}: p = {found.p:.2g}, {found.pairs.n} samples of {found.pairs.images} images")
-print(f"{found.needed(0.01)} samples like these would see one point, 4 times of 5;", end=" ")
-print(f"these see {100 * found.detectable:.1f} points")
+print(
+    f"{result.test}: p = {result.p:.2g}, {result.pairs.n} samples of {result.pairs.images} images"
+)
+print(f"{result.needed(0.01)} samples are needed to detect one point with power 0.8;", end=" ")
+print(f"these detect {100 * result.detectable:.1f} points")
 
 # %% [markdown]
-# Is MustDrop at 64 tokens no worse than all 576 by more than 5 points? The margin is named before
-# looking.
+# Is MustDrop at 64 tokens at most 5 points worse than all 576 tokens? The margin must be chosen
+# before reading the result.
 
 # %%
-plain = ran["vanilla", "none"]
-found = difference(pair([ours.samples], [plain.samples]))
-print(f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]:")
-print("no worse than 5 points:", noninferior(found.low, found.high, margin=0.05))
+plain = runs["vanilla", "none"]
+result = difference(pair([ours.samples], [plain.samples]))
+print(f"{100 * result.value:+.1f} points [{100 * result.low:+.1f}, {100 * result.high:+.1f}]:")
+print("no worse than 5 points:", noninferior(result.low, result.high, margin=0.05))
 
 # %% [markdown]
 # ## The claims
 #
-# Each is judged where the runs allow it, corrected by Holm over all that were judged. *Not
-# measured* says why.
+# Each claim is tested if the runs allow it, with Holm's correction over all tested claims. The
+# verdict *not measured* gives the reason.
 
 # %%
 judgements = judge(hypotheses(), cells)
-told = frame(judgements)
-told["verdict"].value_counts()
+table = frame(judgements)
+table["verdict"].value_counts()
 
 # %%
-decided = [one for one in judgements if one.verdict != "not measured"]
+decided = [claim for claim in judgements if claim.verdict != "not measured"]
 Markdown(to_markdown(decided))

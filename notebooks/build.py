@@ -1,9 +1,9 @@
-"""Run the notebooks from top to bottom and keep what they showed: .py in, .ipynb with outputs out.
+"""Run the notebooks (.py) from top to bottom and write them with their outputs (.ipynb).
 
     python notebooks/build.py                   # all of them, into outputs/notebooks
     python notebooks/build.py 01_first_drop --out elsewhere
 
-Knows nothing about what they do.
+Knows nothing about their content.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -24,7 +24,7 @@ SECONDS = 600  # for one cell
 
 
 def names() -> list[str]:
-    """The notebooks there are, in reading order."""
+    """Names of all notebooks, in reading order."""
     return sorted(path.stem for path in HERE.glob("[0-9]*.py"))
 
 
@@ -32,48 +32,48 @@ def build(name: str, out: Path) -> Path:
     """Run one notebook in the project's folder.
 
     Raises:
-        CellExecutionError: If a cell fails; what ran before it is written all the same.
-        ValueError: If there is no such notebook.
+        CellExecutionError: If a cell fails; the outputs of earlier cells are written anyway.
+        ValueError: If the notebook does not exist.
     """
     if name not in names():
         raise ValueError(f"notebook must be one of {', '.join(names())}, got {name!r}")
     book = jupytext.read(HERE / f"{name}.py")
-    # whatever this was run from, cells find the packages and the records
-    where = {
+    # Cells must find the packages and the records from every working folder.
+    variables = {
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
-        "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's: nothing here needs widgets
+        "PYTHONWARNINGS": "ignore:IProgress not found",  # of tqdm; no notebook needs widgets
     }
     client = NotebookClient(
         book,
         timeout=SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": HERE.parent}},
-        extra_arguments=["--log-level=ERROR"],  # it talks over loopback, and would warn of that
+        extra_arguments=["--log-level=ERROR"],  # hides a warning about the loopback connection
     )
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.ipynb"
     try:
-        client.execute(env={**os.environ, **where})
+        client.execute(env={**os.environ, **variables})
     finally:
         nbformat.write(book, path)
     return path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 if all ran, 1 if a cell failed, 2 for bad input."""
+    """Exit code: 0 if all notebooks ran, 1 if a cell failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="notebook")
     parser.add_argument("--out", type=Path, default=Path("outputs/notebooks"))
-    asked = parser.parse_args(arguments)
-    wrong = [name for name in asked.names if name not in names()]
-    if wrong:
-        parser.error(f"notebook must be one of {', '.join(names())}, got {wrong[0]!r}")
-    for name in asked.names or names():
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in names()]
+    if unknown:
+        parser.error(f"notebook must be one of {', '.join(names())}, got {unknown[0]!r}")
+    for name in options.names or names():
         start = time.monotonic()
         try:
-            path = build(name, asked.out)
+            path = build(name, options.out)
         except CellExecutionError as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 1

@@ -116,7 +116,7 @@ def test_the_environment_comes_first_and_the_container_runs_the_task(place):
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert told[:2] == ["module load cuda", "one"]
-    assert "7_2 turn 1] on " in told[2]
+    assert "7_2 attempt 1] on " in told[2]
     called = f"exec,--nv,my image.sif,python,{cluster.__file__},task,{place}/the cells.jsonl,2"
     assert told[3].startswith(f"apptainer,{called},7,offline,")
     assert "exit code 0" in told[3]

@@ -168,7 +168,7 @@ def test_wrong_goes_round_and_is_never_ones_own(pocket):
 
 @pytest.mark.parametrize("documents", [[], [[noise(4, 4)]], [[noise(4, 4)]] * 5, [[], [], []]])
 def test_wrong_needs_two_different_pictures(documents):
-    with pytest.raises(ValueError, match="image=wrong needs two documents with different pictures"):
+    with pytest.raises(ValueError, match="image=wrong needs two documents with different images"):
         WrongImage("wrong").check(documents)
     WrongImage("wrong").check([*documents, [noise(4, 4)], [], [noise(4, 4, 1)]])
 
@@ -178,7 +178,7 @@ def test_wrong_repeats_pictures_where_the_other_document_has_fewer():
     shown = WrongImage("wrong").shown(own, beside([], [own[1], other[0]], other))
     assert [one.tobytes() for one in shown] == [other[n].tobytes() for n in (0, 1, 0)]
     assert WrongImage("wrong").shown([], beside(other)) == []
-    with pytest.raises(ValueError, match="every other document shows one of this one's own"):
+    with pytest.raises(ValueError, match="every other document has an image of this"):
         WrongImage("wrong").shown(own, beside([own[2]], []))
 
 

@@ -84,9 +84,9 @@ def test_model_args_mean_what_they_mean_to_run(args, same):
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ({"metod": "fastv"}, "there is no 'metod'; there are pretrained, seed"),
-        ({"prefill": "fastv", "output_root": "x"}, "there is no 'output_root'"),
-        ({"pretrained": "some/model"}, "say which model some/model is, as in model=llava15_7b"),
+        ({"metod": "fastv"}, "got 'metod'"),
+        ({"prefill": "fastv", "output_root": "x"}, "got 'output_root'"),
+        ({"pretrained": "some/model"}, "no preset has the weights some/model; set model to one of"),
         ({"method": "fastw"}, "no method 'fastw'; did you mean fastv?"),
         ({"method": "fastv", "prefill.kep": 3}, "no field prefill.kep; did you mean prefill.keep?"),
         ({"method": "fastv", "prefill.layer": 11}, "can drop after layers -1 to 10"),

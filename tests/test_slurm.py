@@ -212,8 +212,8 @@ def test_an_array_by_sbatch_ends_with_every_cell_done_whatever_happens_to_it(roo
         assert told[str(number)][: len(state)] == state
         assert told[str(number)][2] == ("1" if each in preempted else "0")
     log = (root / "the logs" / f"{array}_{cells.index(next(iter(preempted)))}.out").read_text()
-    assert "turn 1] warned; back to the queue" in log
-    assert "turn 2] exit code 0" in log
+    assert "attempt 1] warned; back to the queue" in log
+    assert "attempt 2] exit code 0" in log
 
     unfinished = [each for each in cells if read_record(each.folder) is None]
     assert unfinished == [killed]

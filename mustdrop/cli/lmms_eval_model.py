@@ -1,12 +1,12 @@
-"""A model with tokens dropped, by name, for lmms-eval's own command line; from any folder.
+"""The model ``mustdrop`` for lmms-eval's own command line, from any working folder.
 
 python -m lmms_eval --model mustdrop --model_args pretrained=packaged,method=fastv,budget=t128 \
     --tasks pope --batch_size 8 --limit 100 --output_path results
 
-model_args are those of experiments/run.py: presets by their names (model, method, budget,
-benchmark: whose tuned thresholds to take), and single values by their place (prefill.gamma=1e-3).
-``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 whatever is
-raised, and would leave other ranks waiting; so an error here leaves the process, with code 1 or 2.
+model_args are those of experiments/run.py: names of presets (model, method, budget, benchmark; the
+benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
+``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 after every
+error and leaves other ranks waiting; so an error here ends the process with code 1 or 2.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -35,17 +35,17 @@ from mustdrop.presets.names import require_fields, require_names
 from mustdrop.provenance.fingerprint import run_fingerprint
 
 PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
-PLACES = ("model", "dropper", "budget", *STAGES)
+FIELD_GROUPS = ("model", "dropper", "budget", *STAGES)
 PLAIN = ("pretrained", "seed", "max_new_tokens")
 
 
 class MustDropVLM(DroppedVLM):
-    """``--model mustdrop``.
+    """The class of ``--model mustdrop``.
 
     Args:
-        batch_size: Prompts at a time; it changes no answer.
-        device: ``cuda``, ``cpu`` ...; None: the GPU of this rank, or the CPU.
-        max_batch_size: Not used; lmms-eval hands it to every model.
+        batch_size: Number of prompts in a batch; it changes no answer.
+        device: ``cuda``, ``cpu`` ...; None for the GPU of this rank, or the CPU.
+        max_batch_size: Not used; lmms-eval passes it to every model.
         args: ``--model_args``, as strings and numbers.
     """
 
@@ -70,13 +70,15 @@ class MustDropVLM(DroppedVLM):
             torch.manual_seed(config["seed"])
             dropper = instantiate(cfg.dropper)
             model, processor = instantiate(cfg.model).load(device or "auto")
-            kept = {name: config[name] for name in ("model", "method", "budget", "dropper", "seed")}
-            # lmms-eval's cache of answers goes by this; lmms-eval itself reads the rows
+            identity = {
+                name: config[name] for name in ("model", "method", "budget", "dropper", "seed")
+            }
+            # lmms-eval's cache of answers uses this as its key. lmms-eval itself reads the rows.
             without_rows = {**config, "benchmark": {"task": {}}}
-            kept["fingerprint"] = run_fingerprint(without_rows).id
+            identity["fingerprint"] = run_fingerprint(without_rows).id
             budget = config["budget"]
             super().__init__(
-                model, processor, dropper, kept, int(batch_size),
+                model, processor, dropper, identity, int(batch_size),
                 float(budget["tokens"]) if budget else None, max_new_tokens,
             )  # fmt: skip
             self.accelerator = _accelerator()
@@ -87,22 +89,22 @@ class MustDropVLM(DroppedVLM):
 
 
 def _accelerator() -> Accelerator:
-    """Where lmms-eval's ranks meet."""
-    found, world = Accelerator(), int(os.environ.get("WORLD_SIZE", 1))
-    if found.num_processes != world:
+    """Accelerator through which lmms-eval's ranks communicate."""
+    accelerator, world = Accelerator(), int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != world:
         raise ValueError(
-            f"accelerate sees {found.num_processes} process, the launcher started {world}: without "
-            "GPUs set ACCELERATE_USE_CPU=true"
+            f"accelerate sees {accelerator.num_processes} process, but the launcher started "
+            f"{world}: without GPUs set ACCELERATE_USE_CPU=true"
         )
-    return found
+    return accelerator
 
 
 @dataclass(frozen=True)
 class Leaving(AbstractContextManager):
-    """An exception becomes the end of the process: lmms-eval would print it and call it success.
+    """A context that ends the process on an error; lmms-eval would print it and exit with code 0.
 
     Attributes:
-        known: What is the user's to mend, and told in a line.
+        known: Types of errors that the user can correct; they are printed in one line.
     """
 
     known: tuple[type[Exception], ...] = ()
@@ -122,17 +124,17 @@ class Leaving(AbstractContextManager):
 
 
 def overrides(args: dict[str, Any]) -> list[str]:
-    """What experiments/run.py would be given.
+    """Command-line overrides of experiments/run.py that equal the model_args.
 
     Raises:
-        ValueError: If an argument has no such name, or no preset has these weights.
+        ValueError: If the name of an argument is unknown, or no preset has the weights.
     """
     for name in args:
-        place, dot, _ = name.partition(".")
-        if not (name in PRESETS or name in PLAIN or (dot and place in PLACES)):
+        group, dot, _ = name.partition(".")
+        if not (name in PRESETS or name in PLAIN or (dot and group in FIELD_GROUPS)):
             raise ValueError(
-                f"model_args: there is no {name!r}; there are {', '.join(PLAIN + PRESETS)}, and "
-                f"single values such as prefill.gamma=1e-3"
+                f"model_args: names must be {', '.join(PLAIN + PRESETS)}, or single values such as "
+                f"prefill.gamma=1e-3, got {name!r}"
             )
     given = dict(args)
     weights = given.pop("pretrained", None)
@@ -141,25 +143,25 @@ def overrides(args: dict[str, Any]) -> list[str]:
             given["model"] = _preset(str(weights))
         given["model.pretrained"] = str(weights)
     return [
-        # a folder may be called [x], which the grammar would take for a list
+        # Quoted, because a folder named [x] would be read as a list.
         f"{name}={_quoted(value, always=name == 'model.pretrained')}"
         for name, value in given.items()
     ]
 
 
 def _preset(weights: str) -> str:
-    """The one under conf/model with these weights."""
+    """Name of the preset under conf/model with the given weights."""
     presets = sorted((conf_dir() / "model").glob("*.yaml"))
     for path in presets:
         if OmegaConf.load(path).pretrained == weights:
             return path.stem
     known = ", ".join(path.stem for path in presets)
     raise ValueError(
-        f"model_args: say which model {weights} is, as in model=llava15_7b; there are {known}"
+        f"model_args: no preset has the weights {weights}; set model to one of {known}"
     )
 
 
 def _quoted(value: Any, always: bool = False) -> str:
-    """A value as hydra's grammar has it; only a path needs quotes."""
+    """A value in Hydra's override grammar; only paths need quotes."""
     text = "null" if value is None else str(value)
     return "'" + text.replace("'", "\\'") + "'" if always or "/" in text else text

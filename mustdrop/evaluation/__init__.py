@@ -1,1 +1,1 @@
-"""The lmms-eval adapter: benchmarks, prompts, answers, scores and the controls of a run."""
+"""Evaluation with lmms-eval: benchmarks, prompts, answers, scores and the controls of a run."""

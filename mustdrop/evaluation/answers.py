@@ -1,4 +1,4 @@
-"""What was generated as text and as scores, the way lmms-eval reads it. Knows no dropping."""
+"""Answers as text and scores, the way lmms-eval reads them. Knows nothing about dropping."""
 
 import inspect
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SAMPLING = ("temperature", "top_p", "top_k")
 
 @dataclass
 class SampleCounts(TokenCounts):
-    """lmms-eval's counters, with ours beside them: it asks for no more than ``to_dict``."""
+    """lmms-eval's token counters with ours added; lmms-eval calls only ``to_dict``."""
 
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -24,53 +24,54 @@ class SampleCounts(TokenCounts):
 
 
 def generate_options(
-    asked: Mapping[str, Any], max_new_tokens: int, pad_token_id: int | None
+    requested: Mapping[str, Any], max_new_tokens: int, pad_token_id: int | None
 ) -> dict[str, Any]:
-    """What ``generate`` is told; ``until`` is ours to apply.
+    """Keyword arguments of ``generate``; ``until`` is left out, :func:`answer` applies it.
 
     Args:
-        asked: A task's own options.
-        max_new_tokens: Where it sets none.
-        pad_token_id: The tokenizer's.
+        requested: Options of the task.
+        max_new_tokens: Limit for tasks that set none.
+        pad_token_id: Padding token of the tokenizer.
     """
-    sampled = bool(asked.get("do_sample"))
-    kept = {name: asked[name] for name in SAMPLING if sampled and asked.get(name) is not None}
+    sampled = bool(requested.get("do_sample"))
+    names = [name for name in SAMPLING if sampled and requested.get(name) is not None]
+    sampling = {name: requested[name] for name in names}
     if sampled:
-        kept["logits_processor"] = LogitsProcessorList([_Drawable()])
+        sampling["logits_processor"] = LogitsProcessorList([_Drawable()])
     return {
         "do_sample": sampled,
-        "num_beams": asked.get("num_beams") or 1,
-        "max_new_tokens": asked.get("max_new_tokens") or max_new_tokens,
+        "num_beams": requested.get("num_beams") or 1,
+        "max_new_tokens": requested.get("max_new_tokens") or max_new_tokens,
         "pad_token_id": pad_token_id,
-        **kept,
+        **sampling,
     }
 
 
 class _Drawable(LogitsProcessor):
-    """Puts 0 for NaN and infinity, from which nothing can be drawn; all other scores stay.
+    """Replaces NaN and infinity by 0, so that a token can be drawn; other scores stay.
 
-    Such a draw fails without naming the document, and on a GPU it ends the process. The dropper
-    notes the logits themselves, and the batch is refused by those notes.
+    A draw from NaN fails without naming the document, and on a GPU it ends the process. The dropper
+    records whether the original logits are finite, and the batch is refused if they are not.
     """
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        # minus infinity stays: it is how other processors rule a token out
+        # Minus infinity stays: other processors use it to exclude a token.
         return scores.masked_fill(scores.isnan() | scores.isposinf(), 0.0)
 
 
 def answer(
     model: PreTrainedModel, tokenizer: Any, row: torch.Tensor, options: Mapping[str, Any]
 ) -> tuple[str, int]:
-    """The words of one row of new tokens up to where the task ends them, and how many tokens.
+    """Text of one row of new tokens, cut at the task's ``until``, and the number of new tokens.
 
     The end token is counted.
     """
-    new = _length(model, row)
-    text = tokenizer.decode(row[:new], skip_special_tokens=True)
+    length = _length(model, row)
+    text = tokenizer.decode(row[:length], skip_special_tokens=True)
     until = options.get("until") or []
     for end in [until] if isinstance(until, str) else until:
         text = text.split(end)[0]
-    return text, new
+    return text, length
 
 
 def _length(model: PreTrainedModel, row: torch.Tensor) -> int:
@@ -82,36 +83,36 @@ def _length(model: PreTrainedModel, row: torch.Tensor) -> int:
 
 
 def scores(task: Task, instance: Instance, doc: Mapping[str, Any], answer: str) -> dict[str, float]:
-    """What the task's own scoring makes of one answer, the way lmms-eval would call it at the end.
+    """Scores of one answer by the task's own code, called as lmms-eval calls it at the end.
 
-    A score that is no number (a submission to a server, say) is left out.
+    A score that is not a number (for example a submission to a server) is left out.
     """
-    own = replace(instance, resps=[answer], filtered_resps={}, token_counts=[])
-    # lmms-eval's VQA scoring rewrites the answers of the document that it is given, and a document
-    # is scored once for each control
+    scored = replace(instance, resps=[answer], filtered_resps={}, token_counts=[])
+    # lmms-eval's VQA scoring overwrites the answers in the document, and a document is scored once
+    # for each control.
     doc = _copied(doc)
     docs: Any = [doc]
     for ensemble in task._filters[:1]:
-        ensemble.apply([own], docs)
-    filtered = next(iter(own.filtered_resps.values()), answer)
-    # without lmms-eval's wrapper, which tries five times and hides the error
-    made = inspect.unwrap(type(task).process_results)(task, doc, [filtered])
-    found = {
+        ensemble.apply([scored], docs)
+    filtered = next(iter(scored.filtered_resps.values()), answer)
+    # Unwrapped: lmms-eval's wrapper tries five times and hides the error.
+    raw = inspect.unwrap(type(task).process_results)(task, doc, [filtered])
+    values = {
         name: value.get("score") if isinstance(value, Mapping) else value
-        for name, value in made.items()
+        for name, value in raw.items()
     }
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+    return {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _copied(value: Any) -> Any:
-    """Mappings and lists anew, down to what they hold; pictures and the like are shared."""
+    """A copy of nested mappings and lists; all other objects, such as images, are shared."""
     if isinstance(value, Mapping):
         return {name: _copied(part) for name, part in value.items()}
     return [_copied(part) for part in value] if isinstance(value, list) else value
 
 
 def result(sample: Mapping[str, Any]) -> GenerationResult:
-    """A sample as lmms-eval takes an answer."""
+    """A recorded sample as lmms-eval's result type."""
     counters = ("vision_tokens", "resident_tokens", "counts", "prefill_macs", "kv_bytes", "seconds")
     counts = SampleCounts(
         input_tokens=sample["prompt_tokens"],

@@ -1,4 +1,4 @@
-"""A document as a model is asked it: conversation, pictures, inputs. Knows no dropping."""
+"""Conversation, images and model inputs of a document. Knows nothing about dropping."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ class DocumentError(ValueError):
 
 @contextmanager
 def naming(document: str) -> Iterator[None]:
-    """A context whose errors say which document they belong to; half a picture is one of them.
+    """A context whose errors name the document; a truncated image is an error inside it.
 
     Args:
-        document: Its name, as :func:`document_name` makes it.
+        document: Name of the document, from :func:`document_name`.
 
     Raises:
         DocumentError: For every error inside.
@@ -40,23 +40,23 @@ def naming(document: str) -> Iterator[None]:
 
 
 def document_name(task: str, doc_id: int) -> str:
-    """What messages call a document."""
+    """Name of a document in messages."""
     return f"document {doc_id} of {task}"
 
 
 def read_document(
     task: str, docs: Any, doc_id: int, to_messages: Callable[[Any], Any]
 ) -> tuple[Any, ChatMessages]:
-    """A document and its conversation, with pictures that are whole and have eight bits a channel.
+    """A document and its conversation, with complete images of eight bits a channel.
 
     Args:
-        task: The benchmark's name.
-        docs: All its documents.
+        task: Name of the benchmark.
+        docs: All documents of the benchmark.
         doc_id: Index of the document.
-        to_messages: The benchmark's own function from a document to messages.
+        to_messages: Function of the benchmark that turns a document into messages.
 
     Raises:
-        DocumentError: If it cannot be read, or holds what cannot be asked.
+        DocumentError: If the document cannot be read or holds unsupported content.
     """
     with naming(document_name(task, doc_id)):
         doc = with_eight_bits(docs[doc_id])
@@ -64,39 +64,39 @@ def read_document(
 
 
 def read_chat(task: str, doc_id: int, messages: Any) -> ChatMessages:
-    """A document's conversation, its pictures decoded.
+    """Conversation of a document, with its images decoded.
 
     Raises:
-        DocumentError: If it holds what cannot be asked: video, sound, an image without pixels, half
-            an image, one whose brightness has no range.
+        DocumentError: If it holds unsupported content: video, sound, an image without pixels, a
+            truncated image, or an image whose brightness has no fixed range.
     """
     with naming(document_name(task, doc_id)):
         chat = ChatMessages(messages=messages)
         _, videos, sounds = chat.extract_media()
         if videos or sounds:
-            raise ValueError("video or sound; images alone are supported")
-        shown = [eight_bits(image) for image in pictures(chat)]
-        return replaced(chat, shown) if shown else chat
+            raise ValueError("video or sound is not supported, only images")
+        decoded = [eight_bits(image) for image in pictures(chat)]
+        return replaced(chat, decoded) if decoded else chat
 
 
 def pictures(chat: ChatMessages) -> list[Image.Image]:
-    """Its images, those given by their path too, in the order of the conversation."""
-    given = chat.extract_media()[0]
-    return [Image.open(image) if isinstance(image, str) else image for image in given]
+    """Images of a conversation in its order; images given by their path are opened."""
+    images = chat.extract_media()[0]
+    return [Image.open(image) if isinstance(image, str) else image for image in images]
 
 
 def other_pictures(
     task: str, docs: Any, doc_id: int, to_messages: Callable[[Any], Any]
 ) -> Iterator[list[Image.Image]]:
-    """Those of each other document, from the next one on, round to the one before."""
-    for place in range(doc_id + 1, doc_id + len(docs)):
-        _, chat = read_document(task, docs, place % len(docs), to_messages)
+    """Images of all other documents: from the next one to the last, then from the first one."""
+    for index in range(doc_id + 1, doc_id + len(docs)):
+        _, chat = read_document(task, docs, index % len(docs), to_messages)
         yield pictures(chat)
 
 
 def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:
-    """The conversation with other pictures in its pictures' places; none: without those places."""
-    left = iter(shown)
+    """The conversation with its images replaced in order; without images if ``shown`` is empty."""
+    remaining = iter(shown)
     turns = []
     for turn in chat.messages:
         parts = []
@@ -104,19 +104,19 @@ def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:
             if part.type != "image":
                 parts.append(part)
             elif shown:
-                parts.append(part.model_copy(update={"url": next(left)}))
+                parts.append(part.model_copy(update={"url": next(remaining)}))
         turns.append(turn.model_copy(update={"content": parts}))
     return ChatMessages(messages=turns)
 
 
 def shorter_side(processor: Any) -> int:
-    """Pixels of a picture's shorter side as the model sees it."""
+    """Length of an image's shorter side after preprocessing, in pixels."""
     size = processor.image_processor.size
     return size["shortest_edge"] if "shortest_edge" in size else min(size["height"], size["width"])
 
 
 def question(chat: ChatMessages) -> str:
-    """Its words."""
+    """Text of a conversation."""
     return "\n".join(
         part.text for turn in chat.messages for part in turn.content if part.type == "text"
     )
@@ -128,16 +128,16 @@ def prompt_inputs(
     chats: Sequence[ChatMessages],
     documents: Sequence[str] = (),
 ) -> Mapping[str, Any]:
-    """What ``generate`` takes: prompts, padded on the left, with their images.
+    """Inputs of ``generate``: prompts, padded on the left, with their images.
 
     Args:
-        model: Says where the inputs go.
-        processor: The model's.
-        chats: The conversations.
-        documents: What messages call each of them, as :func:`document_name` makes it.
+        model: Model whose device receives the inputs.
+        processor: Processor of the model.
+        chats: Conversations, one per prompt.
+        documents: Names of the documents in messages, from :func:`document_name`.
 
     Raises:
-        DocumentError: If one of them cannot be prepared; it names that one.
+        DocumentError: If a document cannot be prepared; the message names it.
     """
     names = list(documents) or [f"prompt {index}" for index in range(len(chats))]
     texts, images = [], []
@@ -153,7 +153,7 @@ def prompt_inputs(
         try:
             inputs = _processed(processor, texts, images)
         except Exception:
-            # each alone says which one it was
+            # Processing each document alone finds the failing document.
             for name, text, shown in zip(names, texts, images, strict=True):
                 with naming(name):
                     _processed(processor, [text], [shown])

@@ -1,19 +1,19 @@
-"""Prompts that are longer than the positions a model was trained on. Knows no run and no model."""
+"""Count prompts that exceed the model's context. Knows nothing about runs and models."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SHOWN = 5  # documents that a record and a warning name
+SHOWN = 5  # number of documents that a record and a warning name
 
 
 def beyond_context(samples: Iterable[Mapping[str, Any]], positions: int | None) -> dict[str, Any]:
-    """How many samples need more positions than the model has, their answers included.
+    """Count the samples that need more positions than the model has, their answers included.
 
-    Tokens are counted before any is dropped: the first layers see all of them.
+    Tokens are counted before dropping, because the first layers see all of them.
 
     Args:
-        samples: As they are recorded.
-        positions: The model's ``max_position_embeddings``; None: it sets none.
+        samples: Recorded samples.
+        positions: Number of positions (``max_position_embeddings``); None if the model sets none.
 
     Returns:
         ``positions``, the number of samples ``beyond`` them, and the ``first`` documents of these.
@@ -31,7 +31,7 @@ def beyond_context(samples: Iterable[Mapping[str, Any]], positions: int | None) 
 
 
 def context_warning(context: Mapping[str, Any], benchmark: str) -> str:
-    """What :func:`beyond_context` found, in a sentence."""
+    """The result of :func:`beyond_context` as one sentence."""
     shown = ", ".join(map(str, context["first"]))
     more = ", ..." if context["beyond"] > len(context["first"]) else ""
     return (

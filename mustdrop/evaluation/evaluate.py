@@ -1,4 +1,4 @@
-"""lmms-eval's own evaluation of one task, quiet and in one process. Knows no method."""
+"""Run lmms-eval's evaluation of one task, quiet and in one process. Knows nothing about methods."""
 
 from argparse import Namespace
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from mustdrop.runs.writer import RunWriter
 def evaluate(
     adapter: DroppedVLM, task: Task, limit: int, seed: int, run: RunWriter
 ) -> dict[str, float]:
-    """lmms-eval's own metrics of one task, its filter's name left out where there is but one.
+    """Metrics of one task by lmms-eval's own code; the filter name ``none`` is removed.
 
     Raises:
         Whatever the model or the scoring raises.
@@ -38,18 +38,21 @@ def evaluate(
                 output_path=str(run.folder), process_with_media=False, reasoning_tags=None
             ),
         )
-    assert results is not None  # it is None on other ranks than the first
-    found = results["results"][task.config.task]
+    assert results is not None  # it is None only on ranks other than 0
+    metrics = results["results"][task.config.task]
     return {
         name.removesuffix(",none"): float(value)
-        for name, value in found.items()
+        for name, value in metrics.items()
         if isinstance(value, int | float) and "_stderr" not in name
     }
 
 
 @contextmanager
 def _quiet(run: RunWriter) -> Iterator[None]:
-    """lmms-eval's messages and bars in run.log instead of over ours; the process as it was."""
+    """A context that sends lmms-eval's messages and progress bars to run.log.
+
+    The settings of the process are restored at the end.
+    """
     with (
         unchanged_process(),
         (run.folder / "run.log").open("a") as log,
@@ -57,7 +60,7 @@ def _quiet(run: RunWriter) -> Iterator[None]:
         redirect_stdout(log),
     ):
         logger.remove()
-        # an open file: loguru takes the name of one for a template, and braces for its fields
+        # An open file, because loguru reads a file name as a template and braces as its fields.
         sink = logger.add(log, level="INFO", format="{time:YYYY-MM-DD HH:mm:ss} {message}")
         try:
             yield

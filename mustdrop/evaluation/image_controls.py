@@ -1,7 +1,7 @@
-"""Controls on the input: what a document shows instead of its own pictures. Drops no token.
+"""Image controls: replace the images of a document before the model sees them. Drop no token.
 
-They say what an answer owes to the picture, and what a smaller picture would have done. Whatever is
-known of a picture (the patches asked about) is not known of what stands in its place.
+They measure how much an answer depends on the image, and how well a smaller image would do.
+Annotations of an image (the patches that a question is about) do not hold for its replacement.
 """
 
 from abc import ABC, abstractmethod
@@ -21,12 +21,12 @@ Pictures = Sequence[Image.Image]
 
 @dataclass(frozen=True, eq=False)
 class ImageContext:
-    """What a control may know beside a document's own pictures.
+    """What a control may use in addition to the images of a document.
 
     Attributes:
-        side: Pixels of a picture's shorter side as the model sees it.
-        others: The pictures of the task's other documents, from the next one on, round to the one
-            before.
+        side: Length of an image's shorter side after preprocessing, in pixels.
+        others: Returns an iterator over the images of all other documents of the task, from the
+            next one to the last, then from the first one.
     """
 
     side: int
@@ -34,35 +34,35 @@ class ImageContext:
 
 
 class ImageControl(ABC):
-    """Puts other pictures in the place of a document's own.
+    """Replaces the images of a document.
 
     Attributes:
-        name: What folders and tables call it.
+        name: Name of the control in folders and tables.
     """
 
     name: str
 
-    def check(self, documents: Iterable[Pictures]) -> None:  # noqa: B027  (most need no others)
-        """Raise ValueError if these documents cannot be shown so; called before work starts."""
+    def check(self, documents: Iterable[Pictures]) -> None:  # noqa: B027  (most controls accept all documents)
+        """Raise ValueError if these images cannot be replaced; called before a run starts."""
 
     @abstractmethod
-    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
-        """As many pictures as there were, or none at all."""
+    def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
+        """Images to show instead of the originals: as many as these, or none."""
 
 
 @final
 @dataclass(frozen=True)
 class ResizedImage(ImageControl):
-    """The picture at fewer pixels, enlarged back: as many patches, no more to see than in fewer.
+    """The image shrunk and enlarged again: as many patches, but the information of fewer pixels.
 
-    Each side is shrunk to sqrt(ratio) of what the model sees of it (of itself, where it is smaller
-    than that), by Lanczos' filter, and enlarged to its size again, bicubic.
+    Each side is shrunk to sqrt(ratio) of its length after preprocessing (of its own length, if
+    that is smaller) with the Lanczos filter, and enlarged to its own length with the bicubic one.
 
     Source: control, ours.
 
     Attributes:
-        name: What folders and tables call it.
-        ratio: Share of the pixels that is left, in (0, 1].
+        name: Name of the control in folders and tables.
+        ratio: Share of the pixels that remain, in (0, 1].
     """
 
     name: str
@@ -72,12 +72,12 @@ class ResizedImage(ImageControl):
         if not 0 < self.ratio <= 1:
             raise ValueError(f"ratio must be a share of pixels in (0, 1], got {self.ratio}")
 
-    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
-        return [self._resized(picture, beside.side) for picture in own]
+    def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
+        return [self._resized(picture, context.side) for picture in originals]
 
     def _resized(self, picture: Image.Image, side: int) -> Image.Image:
         scale = sqrt(self.ratio) * min(1.0, side / min(picture.size))
-        # rounded down: the budget's share is the most that it may carry
+        # Rounded down: the small image must not hold more pixels than the budget's share.
         width, height = (max(1, int(scale * length)) for length in picture.size)
         small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
         return small.resize(picture.size, Image.Resampling.BICUBIC)
@@ -86,13 +86,13 @@ class ResizedImage(ImageControl):
 @final
 @dataclass(frozen=True)
 class BlankImage(ImageControl):
-    """One colour, the same for every picture: vision tokens that tell nothing, not even a mean.
+    """One colour, the same for every image: vision tokens hold no information, not even a mean.
 
     Source: control, ours.
 
     Attributes:
-        name: What folders and tables call it.
-        colour: Red, green and blue, 0 to 255.
+        name: Name of the control in folders and tables.
+        colour: Values of red, green and blue, 0 to 255.
     """
 
     name: str
@@ -104,40 +104,40 @@ class BlankImage(ImageControl):
             raise ValueError(f"colour must be three numbers from 0 to 255, got {list(colour)}")
         object.__setattr__(self, "colour", colour)
 
-    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
+    def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
         red, green, blue = self.colour
-        return [Image.new("RGB", picture.size, (red, green, blue)) for picture in own]
+        return [Image.new("RGB", picture.size, (red, green, blue)) for picture in originals]
 
 
 @final
 @dataclass(frozen=True)
 class NoImage(ImageControl):
-    """The conversation without its pictures: what words alone are worth.
+    """The conversation without its images: measures what the text alone gives.
 
     Source: control, ours.
 
     Attributes:
-        name: What folders and tables call it.
+        name: Name of the control in folders and tables.
     """
 
     name: str
 
-    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
+    def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
         return []
 
 
 @final
 @dataclass(frozen=True)
 class WrongImage(ImageControl):
-    """The pictures of the next document that shows others: what a guess is worth.
+    """The images of the next document with different images: measures the score of a guess.
 
-    Benchmarks ask several questions of one picture, so the next document may show the same one;
-    it is passed over. Where there are more pictures than that document has, they come again.
+    Benchmarks ask several questions about one image, so documents with the same image are skipped.
+    If the other document has fewer images, its images are repeated.
 
     Source: control, ours.
 
     Attributes:
-        name: What folders and tables call it.
+        name: Name of the control in folders and tables.
     """
 
     name: str
@@ -150,19 +150,20 @@ class WrongImage(ImageControl):
                 return
             first = first or seen
         raise ValueError(
-            f"image={self.name} needs two documents with different pictures; all documents of this "
-            "task show the same, or none"
+            f"image={self.name} needs two documents with different images, but all documents of "
+            "this task have the same images, or none"
         )
 
-    def shown(self, own: Pictures, beside: ImageContext) -> Pictures:
-        if not own:
+    def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
+        if not originals:
             return []
-        mine = {_content(picture) for picture in own}
-        for other in beside.others():
-            if other and not mine & {_content(picture) for picture in other}:
-                return [other[place % len(other)] for place in range(len(own))]
+        contents = {_content(picture) for picture in originals}
+        for other in context.others():
+            if other and not contents & {_content(picture) for picture in other}:
+                return [other[index % len(other)] for index in range(len(originals))]
         raise ValueError(
-            f"image={self.name}: every other document shows one of this one's own pictures"
+            f"image={self.name} needs a document with different images, but every other document "
+            "has an image of this document"
         )
 
 
@@ -172,26 +173,33 @@ def showing(
     processor: Any,
     others: Callable[[], Iterator[Pictures]],
 ) -> ChatMessages:
-    """A document's conversation under a control; ``others`` as in :class:`Beside`."""
+    """The conversation with its images replaced by a control.
+
+    Args:
+        chat: Conversation of a document.
+        image: Control that replaces the images.
+        processor: Processor of the model.
+        others: See :class:`ImageContext`.
+    """
     return replaced(
         chat, image.shown(pictures(chat), ImageContext(shorter_side(processor), others))
     )
 
 
-def require_own_image(dropper: TokenDropper, image: ImageControl | None) -> None:
-    """Check that nothing is told of pictures that are not shown.
+def require_original_image(dropper: TokenDropper, image: ImageControl | None) -> None:
+    """Check that a dropper that needs annotations sees the images that are annotated.
 
     Raises:
-        ValueError: If the dropper has to be told of the picture, and it is another one.
+        ValueError: If the dropper needs annotations of the images, but the images are replaced.
     """
     if image is not None and dropper.vision is not None and dropper.vision.annotations:
         needs = ", ".join(dropper.vision.annotations)
         raise ValueError(
-            f"{type(dropper.vision).__name__} has to be told {needs} of every picture, which are "
-            f"those of the document's own: with it image must be own, got {image.name}"
+            f"{type(dropper.vision).__name__} needs {needs} of every image, which are known only "
+            f"for a document's own images: image must be own, got {image.name}"
         )
 
 
 def _content(picture: Image.Image) -> bytes:
-    """What tells two pictures apart."""
+    """Size and pixels of an image, to compare images."""
     return repr(picture.size).encode() + picture.convert("RGB").tobytes()

@@ -1,10 +1,10 @@
-"""One cell of an experiment: a model, a dropper and a benchmark, run to its end and recorded.
+"""One evaluation job: run a model with a dropper on a benchmark and make the record.
 
-Controls beside the method belong to the cell: they answer the same batches in passes of their own,
-into the same lines. A control on the image makes another cell.
+Token controls belong to the job of the method: they answer the same batches in further passes, and
+their results are stored in the same samples. An image control makes a separate job.
 
-Everything arrives built; what is left to do is read from the run's folder. Knows no configuration
-language.
+All parts are given as objects. The run's folder tells which samples remain. Knows nothing about the
+configuration language.
 """
 
 import platform
@@ -24,7 +24,7 @@ from mustdrop.dropper import TokenDropper
 from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.evaluate import evaluate
-from mustdrop.evaluation.image_controls import ImageControl, require_own_image
+from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Task
 from mustdrop.evaluation.progress import RunProgress
@@ -40,18 +40,18 @@ from mustdrop.runs.writer import RunWriter, writing
 
 @dataclass(frozen=True, eq=False)
 class EvalJob:
-    """What runs.
+    """A model, a dropper and a benchmark to evaluate together.
 
     Attributes:
-        model: Ready to generate.
-        processor: Its own.
-        dropper: The method; one without stages for vanilla.
-        task: The benchmark.
-        config: Resolved; it names everything.
-        limit: Samples wanted; None: all there are.
-        traces: Samples whose ledger is kept.
-        image: What is shown instead of a document's own pictures; None: those.
-        controls: What runs beside the method, on the same batches; None: nothing.
+        model: Model, ready to generate.
+        processor: Processor of the model.
+        dropper: Method; a dropper without stages for vanilla.
+        task: Benchmark.
+        config: Resolved configuration of the run.
+        limit: Number of samples; None for all.
+        traces: Indices of the samples whose ledger is kept.
+        image: Image control; None shows the images of the document.
+        controls: Token controls that run on the same batches; None for none.
     """
 
     model: PreTrainedModel
@@ -66,17 +66,19 @@ class EvalJob:
 
     @property
     def nominal(self) -> float | None:
-        """The count of tokens asked for."""
+        """Token count of the budget; None without a budget."""
         return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
 
     def check(self) -> None:
-        """Raise what is wrong with method, model, images and metric before anything is asked."""
-        asked = self.config["benchmark"]["metric"]
-        known = [metric["metric"] for metric in self.task.config.metric_list]
-        if asked not in known:
-            raise ValueError(f"benchmark.metric must be one of {', '.join(known)}, got {asked!r}")
+        """Raise an error if metric, annotations, images, method and model do not fit together."""
+        metric = self.config["benchmark"]["metric"]
+        metrics = [entry["metric"] for entry in self.task.config.metric_list]
+        if metric not in metrics:
+            raise ValueError(
+                f"benchmark.metric must be one of {', '.join(metrics)}, got {metric!r}"
+            )
         vision = self.dropper.vision
-        task: Any = self.task  # of those that make messages, as all of ours do
+        task: Any = self.task  # a ConfigurableMessagesTask, which has doc_to_messages
         name, docs = task.config.task, task.eval_docs
         with naming(document_name(name, 0)):
             lacking = sorted(set(vision.annotations if vision else ()) - set(docs[0]))
@@ -84,9 +86,9 @@ class EvalJob:
             benchmark = self.config["benchmark"]["name"]
             raise ValueError(
                 f"{type(vision).__name__} needs {', '.join(lacking)} of every document, which "
-                f"{benchmark} does not know; PocketVQA does (benchmark=pocket_vqa)"
+                f"{benchmark} does not have; PocketVQA has them (benchmark=pocket_vqa)"
             )
-        require_own_image(self.dropper, self.image)
+        require_original_image(self.dropper, self.image)
         if self.image is not None:
             self.image.check(
                 pictures(read_document(name, docs, index, task.doc_to_messages)[1])
@@ -95,33 +97,33 @@ class EvalJob:
         with self.dropper.attach(self.model, annotations=()):
             pass
 
-    def run(self, run: RunWriter, turn: RankGroup = SINGLE) -> dict[str, Any]:
-        """Answer what is not answered yet, then let lmms-eval score all of it.
+    def run(self, run: RunWriter, group: RankGroup = SINGLE) -> dict[str, Any]:
+        """Answer the samples that are not answered yet and score all samples with lmms-eval.
 
         Args:
-            run: Where it is written.
-            turn: Told of, where other processes answer some of it.
+            run: Writer of the run's folder.
+            group: Ranks that share the work.
 
         Returns:
-            The record.
+            Record of the run.
         """
         self.check()
         available = len(self.task.eval_docs)
-        wanted, traced = self._asked(run.folder, run.samples)
+        wanted, traced = self._requested(run.folder, run.samples)
         run.expect(wanted)
         parts = shards_folder(run.folder, run.mark.id)
-        if turn.world > 1 or parts.exists():
-            self.share(run.folder, run.mark.id, turn)
-            turn.wait_for_all("share")
+        if group.world > 1 or parts.exists():
+            self.share(run.folder, run.mark.id, group)
+            group.wait_for_all("share")
             merge_shards(parts, run.samples, run.add, wanted)
-            wanted, traced = self._asked(run.folder, run.samples)
+            wanted, traced = self._requested(run.folder, run.samples)
         answered = {doc: line for doc, line in run.samples.items() if doc not in traced}
         nothing_left = len(answered) == wanted
         name = "/".join(run.folder.parts[-4:-1])
         with self._bar(name, wanted, run.samples.values(), nothing_left) as bar:
 
             def keep(sample: dict[str, Any]) -> None:
-                # one that is answered again for its trace is on disk already
+                # A sample that is answered again for its trace is already on disk.
                 if sample["doc_id"] not in run.samples:
                     run.add(sample)
                     bar.add(sample)
@@ -134,28 +136,28 @@ class EvalJob:
         record = record_of(self.config, run, metrics, available, hardware(self.model))
         return {**record, "context": context}
 
-    def share(self, folder: Path, mark: str, turn: RankGroup) -> None:
-        """Answer one rank's documents, those modulo the ranks, into a file of its own.
+    def share(self, folder: Path, mark: str, group: RankGroup) -> None:
+        """Answer the documents of one rank (index modulo number of ranks) into a separate file.
 
         Args:
-            folder: The run's.
-            mark: The fingerprint of the code.
-            turn: Tells which rank this is.
+            folder: Folder of the run.
+            mark: Fingerprint of the code.
+            group: Group that holds this process's rank.
         """
         self.check()
         parts = shards_folder(folder, mark)
         done = {line["doc_id"]: line for line in read_samples(folder)}
-        wanted, traced = self._asked(folder, done)
+        wanted, traced = self._requested(folder, done)
         done |= read_shards(parts)
-        mine = range(turn.rank, wanted, turn.world)
-        if not mine:
+        documents = range(group.rank, wanted, group.world)
+        if not documents:
             return
         answered = {doc: line for doc, line in done.items() if doc not in traced}
-        shown = [done[doc] for doc in mine if doc in done]
-        name = f"rank {turn.rank} of {turn.world}"
+        shown = [done[doc] for doc in documents if doc in done]
+        name = f"rank {group.rank} of {group.world}"
         with (
-            Shard(parts, turn.rank) as part,
-            self._bar(name, len(mine), shown, turn.rank > 0) as bar,
+            Shard(parts, group.rank) as part,
+            self._bar(name, len(documents), shown, group.rank > 0) as bar,
         ):
 
             def keep(sample: dict[str, Any]) -> None:
@@ -164,20 +166,20 @@ class EvalJob:
                     bar.add(sample)
 
             adapter = self._adapter(folder, answered, traced, keep)
-            with redirect_stderr(StringIO()):  # a bar of lmms-eval's
-                self.task.build_all_requests(limit=wanted, rank=turn.rank, world_size=turn.world)
+            with redirect_stderr(StringIO()):  # hides the progress bar of lmms-eval
+                self.task.build_all_requests(limit=wanted, rank=group.rank, world_size=group.world)
             adapter.task_dict[self.task.config.task] = self.task.dataset
             adapter.generate_until(list[Any](self.task.instances or ()))
 
-    def _asked(self, folder: Path, samples: Collection[int]) -> tuple[int, list[int]]:
-        """How many documents have to be answered, and which have to leave a ledger.
+    def _requested(self, folder: Path, samples: Collection[int]) -> tuple[int, list[int]]:
+        """Number of documents to answer, and indices of those whose ledger must be saved.
 
         Raises:
-            ValueError: If the benchmark cannot score that many by themselves.
+            ValueError: If the benchmark cannot score exactly this number of documents.
         """
         available = len(self.task.eval_docs)
         wanted = available if self.limit is None else min(self.limit, available)
-        # an earlier, longer run may have left more samples than are asked for now
+        # An earlier run with a higher limit may have left more samples than requested now.
         wanted = max([wanted, *(doc + 1 for doc in samples)])
         if isinstance(self.task, StockTask):
             self.task.require(wanted)
@@ -213,7 +215,7 @@ class EvalJob:
 
 
 def hardware(model: PreTrainedModel) -> dict[str, Any]:
-    """What it ran on, for whoever compares times."""
+    """Processor, GPU and number of threads, for comparing times."""
     info = Path("/proc/cpuinfo")
     names = (
         [line for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -235,7 +237,7 @@ def _keeper(folder: Path, wanted: Sequence[int]) -> Any:
             path = trace_path(folder, doc_id)
             with writing(folder):
                 path.parent.mkdir(exist_ok=True)
-                # under another name first: a run killed here must not leave half a file
+                # Under a temporary name first: a run killed here must not leave an incomplete file.
                 ledger.save(path.with_name(f"{doc_id}.tmp.npz"))
                 path.with_name(f"{doc_id}.tmp.npz").replace(path)
 

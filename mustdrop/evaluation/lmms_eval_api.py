@@ -1,7 +1,7 @@
 """The names of lmms-eval 0.7.3 that this project uses; the only module that imports lmms-eval.
 
-Its import changes settings of the whole process; see :mod:`mustdrop.evaluation.process`. Other
-modules take the names from here, so that none of these changes outlives the import.
+The import of lmms-eval changes settings of the whole process; see
+:mod:`mustdrop.evaluation.process`. This module imports it once and restores the settings.
 """
 
 from mustdrop.evaluation.process import unchanged_process

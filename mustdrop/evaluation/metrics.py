@@ -1,4 +1,4 @@
-"""What one prompt kept and cost, from its ledger: numbers of a sample. Knows no benchmark."""
+"""Token counts, costs and target recall of one prompt, from its ledger. Knows no benchmark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.models.shapes import decoder_shape, encoder_shape
 from mustdrop.reduction import Reduction
 
-# Share of a token at which a patch counts as carried in full: one of ten patches.
+# A patch counts in full from this share of a token on: a tenth.
 FULL_SHARE = 0.1
 
 
@@ -25,29 +25,28 @@ def target_recall(
     target: Bool[np.ndarray, "rows columns"],
     mixed: Mapping[int, Reduction] | None = None,
 ) -> dict[str, float | None]:
-    """Share of the patches asked about that the tokens still carry.
+    """Share of the target patches that the remaining tokens still represent.
 
-    A token is shared among its patches by their weights in it, and a patch counts by its share of
-    the token that holds most of it: in full from a tenth of that token on, in proportion below. So
-    a dropped patch counts 0, a kept one 1, and each of the nine patches of a merged 3 x 3 window 1;
-    but a token that holds a little of everything, as PruMerge's remainder does, carries ten
-    patches' worth and no more.
+    A patch has a share in each token, given by its weight in that token. A patch counts by its
+    largest share: 1 from a tenth of a token on, in proportion below. So a dropped patch counts 0, a
+    kept patch 1, and each of the nine patches of a merged 3 x 3 window 1; a token that mixes many
+    patches, such as PruMerge's remainder, represents at most ten patches.
 
     Args:
-        ledger: Of a prompt with one image.
-        target: The patches of what the question is about.
-        mixed: Per layer, the prompt's decision after that layer, where a prefill strategy mixed
-            tokens.
+        ledger: Ledger of a prompt with one image.
+        target: Patches that the question is about.
+        mixed: Layer -> decision of the prompt after that layer, for layers after which a prefill
+            strategy mixed tokens.
 
     Returns:
         ``target_recall_input``: at the language model's input; ``target_recall``: in its last
-        layer. Both None where the question is about nothing that is there.
+        layer. Both are None if there are no target patches.
     """
     names = {"target_recall_input": 0, "target_recall": ledger.depth - 1}
     if not target.any():
         return dict.fromkeys(names)
     slots, shares = _entering(ledger, (target.shape[0], target.shape[1]))
-    asked = torch.from_numpy(target).flatten().to(shares.device)
+    target_mask = torch.from_numpy(target).flatten().to(shares.device)
     done, recall = -2, {}
     for name, layer in names.items():
         for after in range(done + 1, layer):
@@ -58,16 +57,16 @@ def target_recall(
                 _mix(shares, slots.to(shares.device), mixed[after])
         done = layer - 1
         carried = shares[ledger.alive[layer].to(shares.device)].amax(0) / FULL_SHARE
-        recall[name] = float(carried.clamp(max=1.0)[asked].mean())
+        recall[name] = float(carried.clamp(max=1.0)[target_mask].mean())
     return recall
 
 
 def _entering(
     ledger: TokenLedger, grid: tuple[int, int]
 ) -> tuple[Int[Tensor, " tokens"], Float[Tensor, "seq patches"]]:
-    """Slots of the tokens that the encoder handed on, and the share of every patch in every slot.
+    """Slots of the tokens that leave the encoder, and the share of each patch in each slot.
 
-    A slot that holds no such token has no share of any patch.
+    Slots without such a token have zero shares.
     """
     _, slots, carries = ledger.image_tokens(grid=grid)
     source = ledger.sources[0] if ledger.sources else None
@@ -82,7 +81,7 @@ def _entering(
 def _rows(
     mix: Float[Tensor, "tokens before"], cls: Float[Tensor, " tokens"] | None = None
 ) -> Float[Tensor, "tokens before"]:
-    """Weights as shares of a token; those of a patch and of [CLS] add up to one."""
+    """Weights as shares of a token; the shares of patches and [CLS] add up to one."""
     mix = mix.float()
     total = mix.sum(1) if cls is None else mix.sum(1) + cls.to(mix)
     return mix / total.clamp_min(torch.finfo(mix.dtype).tiny)[:, None]
@@ -91,9 +90,9 @@ def _rows(
 def _mix(
     shares: Float[Tensor, "seq patches"], slots: Int[Tensor, " before"], decision: Reduction
 ) -> None:
-    """Carry a prefill strategy's decision out on the shares of its tokens, in place.
+    """Apply a prefill strategy's decision to the shares of its tokens, in place.
 
-    Slots whose tokens leave keep their old shares; no later layer has them.
+    Slots of dropped tokens keep their old shares; later layers do not read them.
     """
     rows = _rows(decision.weights(len(slots))).to(shares) @ shares[slots]
     shares[slots[decision.keep.to(slots.device)]] = rows
@@ -101,12 +100,12 @@ def _mix(
 
 @dataclass(frozen=True, eq=False)
 class CostMeter:
-    """Measures ledgers of one model.
+    """Computes counts and costs from ledgers of one model.
 
     Attributes:
-        adapter: Tells how many images a prompt has.
-        decoder: The decoder's sizes.
-        encoder: The encoder's and the projector's.
+        adapter: Adapter of the model; gives the number of images of a prompt.
+        decoder: Sizes of the decoder.
+        encoder: Sizes of the encoder and the projector.
     """
 
     adapter: ModelAdapter
@@ -115,20 +114,20 @@ class CostMeter:
 
     @classmethod
     def from_model(cls, model: PreTrainedModel) -> "CostMeter":
-        """From the model's own modules.
+        """A meter with the sizes of the model's modules.
 
         Raises:
-            ValueError: If a part of the model has no closed form of its costs.
+            ValueError: If the costs of a part of the model have no closed form.
         """
         adapter = adapter_for(model)
         return cls(adapter, decoder_shape(adapter), encoder_shape(adapter))
 
     def measure(self, ledger: TokenLedger, nominal: float | None) -> dict[str, Any]:
-        """Counts, multiply-accumulates, bytes; ``vanilla_``: of the prompt with nothing dropped.
+        """Counts, multiply-accumulates and bytes; ``vanilla_`` means the prompt without dropping.
 
         Args:
-            ledger: Of one prompt.
-            nominal: The count that was asked for, if any was.
+            ledger: Ledger of one prompt.
+            nominal: Token count of the budget; None without a budget.
         """
         images = self.adapter.images_per_prompt([int(ledger.vision.sum())])[0]
         return {

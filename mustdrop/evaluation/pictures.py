@@ -1,12 +1,13 @@
-"""Pictures as a model may be shown them: whole, and with eight bits a channel. Knows no benchmark.
+"""Decode images completely, with eight bits a channel. Knows nothing about benchmarks.
 
-What happens to unusual pictures, as LLaVA's authors and lmms-eval do it: ``convert("RGB")`` drops
-alpha channels and the transparency of palettes (the colour below is shown), turns CMYK, palettes,
-grey and black-and-white to RGB, and shows the first frame of an animation. The library ``datasets``
-turns a picture as its EXIF orientation says. A picture of one pixel, or of any aspect ratio, is
+Unusual images are treated as by LLaVA's authors and lmms-eval: ``convert("RGB")`` drops alpha
+channels and the transparency of palettes (the colour below is shown), converts CMYK, palettes, grey
+and black-and-white to RGB, and takes the first frame of an animation. The library ``datasets``
+rotates an image as its EXIF orientation says. An image of one pixel, or of any aspect ratio, is
 resized like any other.
 
-Only brightness above eight bits is treated otherwise, as ``convert("RGB")`` clips it to white:
+Only brightness above eight bits is treated differently, because ``convert("RGB")`` clips it to
+white:
 
 - 16-bit grey is divided by 257 and rounded, so that 0 becomes 0 and 65535 becomes 255.
 - 32-bit integers and floats have no fixed range; they are refused.
@@ -24,10 +25,10 @@ BITS, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of a TIFF file
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:
-    """The picture, decoded, with at most eight bits a channel.
+    """The image, decoded, with at most eight bits a channel.
 
     Raises:
-        ValueError: If its size is zero, or nothing says which value is white.
+        ValueError: If the size is zero, or the value of white is unknown.
     """
     if 0 in picture.size:
         raise ValueError(f"an empty image, of size {picture.size}")
@@ -40,27 +41,27 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     if mode in ("I", "F"):
         kind = "32-bit integers" if mode == "I" else "floats"
         raise ValueError(
-            f"a picture of mode {mode} ({kind}), where nothing says which value is white: "
+            f"an image of mode {mode} ({kind}), whose value of white is unknown: "
             "save it with 8 or 16 bits a channel"
         )
     return picture
 
 
 def _require_full_range(picture: Image.Image) -> None:
-    """Raise if the 16 bits of a TIFF file hold fewer (12, say), or count from white."""
+    """Raise an error if a TIFF file uses fewer than 16 bits (such as 12), or 0 for white."""
     if not isinstance(picture, TiffImagePlugin.TiffImageFile):
         return
     bits = picture.tag_v2.get(BITS, (16,))
     photometric = picture.tag_v2.get(PHOTOMETRIC, BLACK_IS_ZERO)
     if set(bits if isinstance(bits, tuple) else (bits,)) != {16} or photometric != BLACK_IS_ZERO:
         raise ValueError(
-            f"a TIFF picture of {bits} bits and photometric interpretation {photometric}: "
+            f"a TIFF image of {bits} bits and photometric interpretation {photometric}: "
             "save it with 8 or 16 bits a channel, zero for black"
         )
 
 
 def with_eight_bits(value: Any) -> Any:
-    """A document, or a part of it, whose pictures went through :func:`eight_bits`."""
+    """A document, or a part of it, with :func:`eight_bits` applied to its images."""
     if isinstance(value, Image.Image):
         return eight_bits(value)
     if isinstance(value, Mapping):

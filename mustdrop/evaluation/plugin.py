@@ -1,6 +1,6 @@
-"""What lmms-eval reads when it starts: that there is a model called ``mustdrop``. Imports nothing.
+"""Entry point by which lmms-eval finds the model ``mustdrop``. Imports nothing at start-up.
 
-The class itself lies among the experiments, since a method is a configuration.
+The class itself is in :mod:`mustdrop.cli.lmms_eval_model`, because a method is a configuration.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ CLASS = "mustdrop.cli.lmms_eval_model.MustDropVLM"
 
 
 def manifests() -> list[Any]:
-    """The payload of the entry point ``lmms_eval.models``."""
+    """Manifests for the entry point ``lmms_eval.models``."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return [ModelManifest(model_id=MODEL, chat_class_path=CLASS)]

@@ -1,16 +1,16 @@
-"""Process-wide settings that lmms-eval 0.7.3 changes, and how they are put back. Knows no task.
+"""Restore process-wide settings that lmms-eval 0.7.3 changes. Knows nothing about tasks.
 
-What lmms-eval changes when it is imported, or when one of its tasks is loaded:
+lmms-eval changes these settings when it is imported, or when one of its tasks is loaded:
 
-- ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` becomes True: half a picture is read without an error.
+- ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` becomes True: a truncated image is read without an error.
 - ``PIL.Image.MAX_IMAGE_PIXELS`` grows (xlrs, mmsearch): decompression bombs pass.
 - ``warnings.filters``: every warning of the process is ignored.
-- ``torch.distributed``'s timeout of a process group becomes 24 hours.
+- The timeout of process groups in ``torch.distributed`` becomes 24 hours.
 - loguru's handlers are replaced by one that writes warnings to standard output.
 - The evaluator seeds ``random``, numpy and torch.
 
-All of them are put back, but for loguru: where lmms-eval replaced its handlers, one handler writes
-warnings to standard error, because standard output belongs to results.
+All of them are restored, except loguru's handlers: if lmms-eval replaced them, one handler writes
+warnings to standard error, because standard output is reserved for results.
 """
 
 import random
@@ -28,7 +28,7 @@ from torch.distributed import distributed_c10d
 
 @contextmanager
 def unchanged_process() -> Iterator[None]:
-    """A context that puts back what lmms-eval changes in it; see this module."""
+    """A context that restores the settings that lmms-eval changes; see the module."""
     handlers = str(logger)
     truncated, pixels = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     timeout = distributed_c10d.default_pg_timeout
@@ -49,7 +49,7 @@ def unchanged_process() -> Iterator[None]:
 
 @contextmanager
 def whole_pictures() -> Iterator[None]:
-    """A context in which half a picture is an error, whatever the process is set to."""
+    """A context in which a truncated image is an error, independent of the process's setting."""
     truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:

@@ -1,4 +1,4 @@
-"""A line that moves: how far a run is, how fast, how long still, and how well it answers so far."""
+"""Progress bar of one run: samples done, rate, time left, running score."""
 
 import sys
 import time
@@ -16,14 +16,14 @@ from rich.progress import (
 
 
 class RunProgress:
-    """The progress of one run.
+    """Progress bar of one run.
 
     Args:
-        name: What runs.
-        total: Samples wanted.
-        metric: The score that is told; its mean so far.
-        done: Samples that an earlier process left.
-        console: Where to draw; by default the terminal's error stream.
+        name: Label of the bar.
+        total: Number of samples to answer.
+        metric: Name of the score whose running mean is shown.
+        done: Samples that an earlier process answered.
+        console: Console to draw on; by default standard error.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class RunProgress:
         console: Console | None = None,
     ) -> None:
         self.metric, self.right, self.entered, self.n = metric, 0.0, 0.0, 0
-        # drawn twice a second at most: drawing must not cost samples
+        # Two refreshes a second at most, so that drawing takes no time from the run.
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
-            # this very stream: while lmms-eval works, its own messages are led elsewhere
+            TextColumn("{task.fields[status]}"),
+            # The current stream: it is redirected to a file while lmms-eval runs.
             console=console or Console(file=sys.stderr),
             refresh_per_second=2,
         )
         for sample in done:
             self._count(sample)
         self.total, self.before, self.start = total, self.n, time.monotonic()
-        self.task = self.bar.add_task(name, total=total, completed=self.n, told=self._told())
+        self.task = self.bar.add_task(name, total=total, completed=self.n, status=self._status())
 
     def __enter__(self) -> "RunProgress":
         self.bar.start()
@@ -63,20 +63,20 @@ class RunProgress:
         self.bar.stop()
 
     def add(self, sample: Mapping[str, Any]) -> None:
-        """One more sample."""
+        """Count one more sample."""
         self._count(sample)
-        self.bar.update(self.task, advance=1, told=self._told())
+        self.bar.update(self.task, advance=1, status=self._status())
 
     def _count(self, sample: Mapping[str, Any]) -> None:
         self.n += 1
         self.right += sample["scores"].get(self.metric, 0.0)
         self.entered += sample["counts"]["executed_average"]
 
-    def _told(self) -> str:
+    def _status(self) -> str:
         new = self.n - self.before
         if not new:
             return "starting"
-        # samples come a batch at a time, so the rate is that of this process so far
+        # Samples arrive in batches, so the rate is the average of this process so far.
         rate = new / (time.monotonic() - self.start)
         left = (self.total - self.n) / rate
         return f"{rate:.1f}/s · {left:.0f} s left · {self._so_far()}"

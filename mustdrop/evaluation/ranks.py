@@ -1,8 +1,8 @@
-"""Several processes on one cell: which one this is, and what they tell each other. Knows no sample.
+"""Ranks: several processes that share one run, and their messages. Knows nothing about samples.
 
-A launcher such as torchrun starts one command several times and tells each process its rank. They
-talk through the launcher's key-value store and not through a process group: no tensor is exchanged,
-and lmms-eval, which would deal documents out by itself, has to see one process.
+A launcher such as torchrun starts one command several times and gives each process its rank. The
+ranks use the launcher's key-value store and no process group: they exchange no tensors, and
+lmms-eval, which would split the documents itself, must see a single process.
 """
 
 import os
@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
-POLL = 0.1  # seconds; a blocking read of the store would not hear a signal
+POLL = 0.1  # seconds; a blocking read of the store would delay signals
 OK = "ok"
 LAUNCHED = (
     "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
@@ -24,13 +24,13 @@ LAUNCHED = (
 
 @dataclass(frozen=True, eq=False)
 class RankGroup:
-    """One cell's turn in one of the processes that work on it.
+    """One rank of several processes that share a run.
 
     Attributes:
-        name: The same in all of them, and in no other turn.
-        rank: From 0; the first owns the run's folder, scores, and writes the record.
-        world: How many there are.
-        store: What is told stands here; None where there is one process alone.
+        name: Name of the group, the same in all its ranks and in no other group.
+        rank: Index of this process; rank 0 owns the run's folder, scores, and writes the record.
+        world: Number of processes.
+        store: Key-value store for messages; None for a single process.
     """
 
     name: str = ""
@@ -38,42 +38,42 @@ class RankGroup:
     world: int = 1
     store: Any = None
 
-    def publish(self, what: str, told: str = OK) -> None:
-        """Tell the other ranks."""
+    def publish(self, event: str, message: str = OK) -> None:
+        """Send the message of an event to the other ranks."""
         if self.store is not None:
-            self.store.set(f"{self.name}/{what}", told)
+            self.store.set(f"{self.name}/{event}", message)
 
-    def wait_for(self, *what: str) -> tuple[str, str]:
-        """Wait until one of these was told: which, and what."""
+    def wait_for(self, *events: str) -> tuple[str, str]:
+        """Wait for the first of several events; return its name and message."""
         while self.store is not None:
-            for one in what:
-                if self.store.check([f"{self.name}/{one}"]):
-                    return one, self.store.get(f"{self.name}/{one}").decode()
+            for event in events:
+                if self.store.check([f"{self.name}/{event}"]):
+                    return event, self.store.get(f"{self.name}/{event}").decode()
             time.sleep(POLL)
-        return what[0], OK
+        return events[0], OK
 
-    def publishing(self, what: str) -> "Publishing":
-        """A context; its end is told, or the error that ended it."""
-        return Publishing(self, what)
+    def publishing(self, event: str) -> "Publishing":
+        """A context that publishes the event at its end, with the error if one ended it."""
+        return Publishing(self, event)
 
-    def wait_for_all(self, what: str) -> None:
-        """Wait until every other rank has told this.
+    def wait_for_all(self, event: str) -> None:
+        """Wait until all other ranks have published an event.
 
         Raises:
-            RuntimeError: If one told an error.
+            RuntimeError: If a rank published an error.
         """
         for rank in range(1, self.world):
-            _, told = self.wait_for(f"{what} {rank}")
-            if told != OK:
-                raise RuntimeError(f"rank {rank}: {told}")
+            _, message = self.wait_for(f"{event} {rank}")
+            if message != OK:
+                raise RuntimeError(f"rank {rank}: {message}")
 
 
 @dataclass(frozen=True, eq=False)
 class Publishing:
-    """Work whose end others wait for."""
+    """Context that publishes an event at its end: ``OK`` or the error."""
 
-    turn: RankGroup
-    what: str
+    group: RankGroup
+    event: str
 
     def __enter__(self) -> None:
         return None
@@ -84,31 +84,31 @@ class Publishing:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        told = OK if error is None else f"{type(error).__name__}: {error}".splitlines()[0]
-        self.turn.publish(self.what, told)
+        message = OK if error is None else f"{type(error).__name__}: {error}".splitlines()[0]
+        self.group.publish(self.event, message)
 
 
 SINGLE = RankGroup()
-_turns: dict[str, int] = {}
+_counts: dict[str, int] = {}
 
 
-def next_rank_group(cell: str) -> RankGroup:
-    """This process's next turn on a cell, as the launcher's environment tells.
+def next_rank_group(run: str) -> RankGroup:
+    """A new rank group for a run, from the launcher's environment.
 
     Args:
-        cell: A name that all ranks use, such as its folder.
+        run: Name of the run, the same in all ranks, such as its folder.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return SINGLE
-    rank, world, store = _meet()
-    _turns[cell] = _turns.get(cell, 0) + 1
-    # torchrun keeps its store when it starts all ranks anew
+    rank, world, store = _rendezvous()
+    _counts[run] = _counts.get(run, 0) + 1
+    # torchrun keeps its store when it restarts all ranks.
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return RankGroup(f"mustdrop/{restart}/{cell}/{_turns[cell]}", rank, world, store)
+    return RankGroup(f"mustdrop/{restart}/{run}/{_counts[run]}", rank, world, store)
 
 
 @lru_cache(maxsize=1)
-def _meet() -> tuple[int, int, Any]:
+def _rendezvous() -> tuple[int, int, Any]:
     from torch.distributed.rendezvous import rendezvous
 
     store, rank, world = next(iter(rendezvous("env://")))
@@ -117,9 +117,9 @@ def _meet() -> tuple[int, int, Any]:
 
 @contextmanager
 def without_launcher() -> Iterator[None]:
-    """What is called here sees no launcher: lmms-eval and accelerate read its environment."""
-    told = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
+    """A context without the launcher's variables, which lmms-eval and accelerate would read."""
+    saved = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
     try:
         yield
     finally:
-        os.environ.update(told)
+        os.environ.update(saved)

@@ -1,4 +1,4 @@
-"""One document, ready to be asked, its picture named. Knows no model."""
+"""Requests: a document with its conversation and image name. Knows nothing about models."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,17 @@ from mustdrop.evaluation.lmms_eval_api import ChatMessages, Instance, Task
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What is asked.
+    """One document, ready for the model.
 
     Attributes:
-        instance: lmms-eval's.
-        task: Whose document it is.
-        doc_id: Its number there.
-        doc: The document.
-        chat: The conversation, with what is shown instead of its own pictures.
-        options: How the task wants it answered.
-        image: Names its own pictures; documents about one picture share the name. None without.
+        instance: lmms-eval's instance.
+        task: Task of the document.
+        doc_id: Index of the document in the task.
+        doc: Fields of the document.
+        chat: Conversation, with the images that the model sees.
+        options: Generation options of the task.
+        image: Name of the document's own images, equal for documents with the same images; None
+            without images.
     """
 
     instance: Instance
@@ -46,25 +47,25 @@ class Request:
         """Name of the document in messages."""
         return document_name(self.task.config.task, self.doc_id)
 
-    def known(self, needs: Sequence[str]) -> list[dict[str, Any]]:
-        """What a strategy has to be told of each picture."""
-        return [{name: self.doc[name] for name in needs} for _ in pictures(self.chat)]
+    def annotations(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The named fields of the document, repeated for each image."""
+        return [{name: self.doc[name] for name in names} for _ in pictures(self.chat)]
 
 
 def read_request(
     instance: Instance, datasets: Mapping[str, Any], control: ImageControl | None, processor: Any
 ) -> Request:
-    """Read an instance's document.
+    """Read the document of an instance.
 
     Args:
-        instance: Of a task that makes messages.
+        instance: Instance of a task that makes messages.
         datasets: Task -> split -> documents.
-        control: What is shown instead of a document's own pictures; None: those.
-        processor: The model's, whose size of a picture a control may need.
+        control: Image control; None shows the images of the document.
+        processor: Processor of the model; a control may need its image size.
 
     Raises:
-        DocumentError: If it cannot be read, holds what cannot be asked, or the control cannot be
-            shown instead of its pictures.
+        DocumentError: If the document cannot be read, holds unsupported content, or the control
+            cannot replace its images.
     """
     _, to_messages, options, doc_id, task, split = instance.arguments
     docs = datasets[task][split]
@@ -78,7 +79,7 @@ def read_request(
 
 
 def image_name(shown: Sequence[Image.Image]) -> str | None:
-    """Twelve digits that stand for the pixels of some pictures; None for none."""
+    """Hash of the pixels of some images, 12 hexadecimal digits; None without images."""
     if not shown:
         return None
     digest = hashlib.blake2b(digest_size=6)

@@ -1,6 +1,6 @@
-"""Controls beside a method: the same batch once more, with as many tokens but others.
+"""Token controls of a method: more passes over the same batch, with as many but other tokens.
 
-Which arms there are, and what each has to have kept; knows neither model nor benchmark.
+Lists the passes and the token counts that each must keep. Knows no models and no benchmarks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,19 +13,20 @@ from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 
-LayerCounts = tuple[tuple[int, ...], ...]  # a prompt, a layer
+LayerCounts = tuple[tuple[int, ...], ...]  # [prompt][layer]
 
 
 @dataclass(frozen=True, eq=False)
 class ControlPass:
-    """One control of one batch.
+    """One pass of a control over one batch.
 
     Attributes:
-        name: Of its kind, a field of :class:`Controls`.
-        seed: Which draw; None where nothing is drawn.
-        dropper: What it drops.
-        entered: Vision tokens that have to enter each layer.
-        resident: Vision tokens that have to be in each layer's cache while decoding.
+        name: Name of the control, a field of :class:`Controls`.
+        seed: Seed of the random tokens; None if nothing is random.
+        dropper: Dropper of the pass.
+        entered: Number of vision tokens that must enter each layer, per prompt.
+        resident: Number of vision tokens that must be in each layer's cache while decoding, per
+            prompt.
     """
 
     name: str
@@ -35,39 +36,37 @@ class ControlPass:
     resident: LayerCounts
 
     def check(self, ledgers: Sequence[TokenLedger]) -> None:
-        """Make sure that the arm kept what it had to.
+        """Check that the pass kept the required number of tokens.
 
         Raises:
-            RuntimeError: If some layer held another number of tokens.
+            RuntimeError: If a layer held another number of tokens.
         """
-        for what, asked, found in (
-            ("entered", self.entered, [ledger.vision_per_layer() for ledger in ledgers]),
-            (
-                "stayed in the cache of",
-                self.resident,
-                [one.resident_per_layer() for one in ledgers],
-            ),
+        entered = [ledger.vision_per_layer() for ledger in ledgers]
+        resident = [ledger.resident_per_layer() for ledger in ledgers]
+        for verb, required, counted in (
+            ("entered", self.entered, entered),
+            ("stayed in the cache of", self.resident, resident),
         ):
-            for prompt, (wanted, came) in enumerate(zip(asked, found, strict=True)):
-                if list(wanted) != came:
+            for prompt, (expected, got) in enumerate(zip(required, counted, strict=True)):
+                if list(expected) != got:
                     raise RuntimeError(
-                        f"{self.name}, prompt {prompt}: {came} vision tokens {what} the layers, "
-                        f"not {list(wanted)} as in the method beside it"
+                        f"{self.name}, prompt {prompt}: {got} vision tokens {verb} the layers, "
+                        f"but the method had {list(expected)}"
                     )
 
 
 @dataclass(frozen=True)
 class Controls:
-    """Which controls run beside a method, each in a pass of its own over the same batch.
+    """Set of token controls that run with a method, in one pass each over the same batch.
 
-    Drops of all arms count positions by the method's own rules.
+    All controls use the method's rules for positions after a drop.
 
     Attributes:
-        name: What tables call them.
-        schedule_random: Seeds of random tokens on the method's own schedule, layer by layer.
-        flat_random: Seeds of random tokens from the input on, as many as the method's executed
-            average of that sample, rounded.
-        flat_grid: Whether an even grid of as many runs, too.
+        name: Name of the set in tables.
+        schedule_random: Seeds for random tokens with the method's schedule: as many in each layer.
+        flat_random: Seeds for random tokens dropped at the input; their number is the method's
+            executed average of the sample, rounded.
+        flat_grid: Whether to run an even grid of the same number of tokens, too.
     """
 
     name: str
@@ -83,11 +82,11 @@ class Controls:
                 raise ValueError(f"{field} must be a list of different seeds, got {list(seeds)}")
 
     def passes(self, method: TokenDropper, ledgers: Sequence[TokenLedger]) -> Iterator[ControlPass]:
-        """The arms for a batch.
+        """Control passes for a batch.
 
         Args:
-            method: The method.
-            ledgers: What it kept of each prompt.
+            method: Dropper of the method.
+            ledgers: Ledgers of the method's pass, one per prompt.
         """
         entered = tuple(tuple(ledger.vision_per_layer()) for ledger in ledgers)
         resident = tuple(tuple(ledger.resident_per_layer()) for ledger in ledgers)

@@ -1,1 +1,1 @@
-"""Benchmarks as lmms-eval tasks, built locally: no hub, no cache, no look-up. One a file."""
+"""Benchmarks as lmms-eval tasks, one per file, built without lmms-eval's hub and cache look-ups."""

@@ -1,4 +1,4 @@
-"""Generated samples as lmms-eval reads a data set: drawn when asked for, no file, no network."""
+"""PocketVQA samples as a data set for lmms-eval, generated when they are read; no files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,50 +7,50 @@ from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.pocket.dataset import SPLITS, Sample
 
 FIELDS = ("question", "answer", "type")
-MARKS = ("target_patches", "object_patches")  # what bounds may look at, and recall is measured on
+MARKS = ("target_patches", "object_patches")  # patches that the oracles and target recall use
 
 
 class Documents:
-    """A split as lmms-eval reads one: a length, a document at an index, the names of its fields.
+    """A split as lmms-eval reads it: length, documents by index, names of the fields.
 
     Args:
-        draw: The sample of a split at an index.
-        split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
-        size: How many there are.
-        images: Whether documents hold images.
+        draw: Function that returns the sample of a split at an index.
+        split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
+        size: Number of documents.
+        images: Whether documents contain images.
     """
 
     def __init__(
         self, draw: Callable[[str, int], Sample], split: str, size: int, images: bool = True
     ) -> None:
         self.draw, self.split, self.size = draw, split, size
-        pictured = ("image",) if images else ()
-        self.features = dict.fromkeys(["index", *pictured, *FIELDS, *MARKS])
+        image_fields = ("image",) if images else ()
+        self.features = dict.fromkeys(["index", *image_fields, *FIELDS, *MARKS])
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        drawn = self.draw(self.split, index)
-        return {name: getattr(drawn, name) for name in self.features}
+        sample = self.draw(self.split, index)
+        return {name: getattr(sample, name) for name in self.features}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
 
 class PocketTask(ConfigurableMessagesTask):
-    """Generated questions, one word to answer each, as an lmms-eval task.
+    """Generated questions with one-word answers, as an lmms-eval task.
 
     Args:
-        name: What lmms-eval calls the task.
-        split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
-        draw: The sample of a split at an index.
-        size: How many there are.
-        process_results: Scores of one document.
-        metric_list: lmms-eval's metrics.
+        name: Name of the task in lmms-eval.
+        split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
+        draw: Function that returns the sample of a split at an index.
+        size: Number of documents.
+        process_results: Function that scores one document.
+        metric_list: Metrics in lmms-eval's format.
 
     Raises:
-        ValueError: If there is no such split.
+        ValueError: If the split does not exist.
     """
 
     def __init__(

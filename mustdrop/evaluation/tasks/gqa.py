@@ -1,4 +1,4 @@
-"""GQA: questions and pictures lie in two subsets, joined when a question is read."""
+"""GQA: questions and images are two subsets, joined when a question is read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from mustdrop.provenance.row_files import picture_subset
 
 
 class GQA(StockTask):
-    """lmms-eval's GQA without its copy of every picture into every question.
+    """lmms-eval's GQA without a copy of the image in every question.
 
-    ``subset`` is that of the questions, ``<name>_instructions``; the pictures are those of
-    ``<name>_images``. Rows that hold an image of their own need no second subset.
+    ``subset`` holds the questions, ``<name>_instructions``; ``<name>_images`` holds the images.
+    Rows with an ``image`` column need no second subset.
     """
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -29,16 +29,16 @@ class GQA(StockTask):
         if PICTURE not in self.dataset[self.split].column_names:
             assert self.subset is not None
             self.pictures = self.rows(picture_subset(self.subset))
-            self.place = {key: place for place, key in enumerate(self.pictures["id"])}
+            self.row_of_image = {key: row for row, key in enumerate(self.pictures["id"])}
 
     def picture(self, doc: Mapping[str, Any]) -> Any:
-        """Of one question.
+        """Image of one question.
 
         Raises:
-            ValueError: If it has none.
+            ValueError: If the image is missing.
         """
         if self.pictures is None:
             return doc[PICTURE]
-        if doc["imageId"] not in self.place:
+        if doc["imageId"] not in self.row_of_image:
             raise ValueError(f"{self.config.task}: {self.data} has no image {doc['imageId']}")
-        return self.pictures[self.place[doc["imageId"]]][PICTURE]
+        return self.pictures[self.row_of_image[doc["imageId"]]][PICTURE]

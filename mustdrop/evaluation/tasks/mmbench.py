@@ -1,6 +1,6 @@
-"""MMBench: a question counts if it is answered in every order of its options. Adds a score a row.
+"""MMBench: a question is right if it is answered in every order of its options. Adds a row score.
 
-No judge: lmms-eval's static reading of the letter.
+Uses lmms-eval's static rules to read the letter; no judge model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,10 @@ ACCURACY = "mmbench_accuracy"
 
 
 class MMBench(StockTask):
-    """lmms-eval's static MMBench with one metric more, ``mmbench_accuracy``.
+    """lmms-eval's static MMBench with one more metric, ``mmbench_accuracy``.
 
-    Its own ``gpt_eval_score`` (0 to 100, whatever the judge) counts a question once, right if all
-    its copies in the data are; ours is the share of rows answered right, each for itself.
+    lmms-eval's ``gpt_eval_score`` (0 to 100, even without GPT) counts a question as right if all
+    its rows are right; ``mmbench_accuracy`` is the share of rows that are right.
     """
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -28,8 +28,8 @@ class MMBench(StockTask):
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """What lmms-eval keeps of one answer, and whether it alone would be counted right."""
-    made = mmbench_process_results(doc, list(results))
-    row = pd.DataFrame([made["gpt_eval_score"]])
+    """lmms-eval's result for one answer, and whether this row alone is right."""
+    result = mmbench_process_results(doc, list(results))
+    row = pd.DataFrame([result["gpt_eval_score"]])
     right = mmbench_evaluator.eval_sub_data(row, {doc["index"]: doc["answer"]}, static_only=True)
-    return {**made, ACCURACY: float(right)}
+    return {**result, ACCURACY: float(right)}

@@ -1,4 +1,4 @@
-"""MME: two questions an image, scored together. Adds the paper's total and a score a question."""
+"""MME: two questions per image, scored together. Adds the paper's total and a question score."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ TOTAL = "mme_total"  # perception + cognition, what most papers call MME
 
 
 class MME(StockTask):
-    """lmms-eval's MME with two metrics more: ``mme_total`` and ``mme_accuracy``.
+    """lmms-eval's MME with two more metrics: ``mme_total`` and ``mme_accuracy``.
 
-    A category's score needs both questions of an image, so it has no value for one of them;
-    ``mme_accuracy`` has: one where lmms-eval reads the right word out of the answer.
+    A category's score needs both questions of an image, so it has no value for a single question.
+    ``mme_accuracy`` has: 1 if lmms-eval reads the right word in the answer.
     """
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -27,29 +27,29 @@ class MME(StockTask):
         return {**with_metrics(config, ours), "process_results": score}
 
     def require(self, wanted: int) -> None:
-        """Raise if an image's two questions are not both among the first ``wanted``.
+        """Check that the first ``wanted`` documents hold both questions of each image.
 
         Raises:
-            ValueError: That says which; every even limit will do where they lie side by side.
+            ValueError: If a question of an image is missing; the message names the image. If the
+                questions of an image are adjacent, every even limit works.
         """
         rows = self.dataset_no_image[self.split].select_columns(["category", "question_id"])
-        asked = [(row["category"], row["question_id"]) for row in rows.select(range(wanted))]
-        odd = [key for key, count in Counter(asked).items() if count != 2]
-        if odd:
-            category, question = odd[0]
+        images = [(row["category"], row["question_id"]) for row in rows.select(range(wanted))]
+        incomplete = [key for key, count in Counter(images).items() if count != 2]
+        if incomplete:
+            category, question = incomplete[0]
             raise ValueError(
-                f"MME scores two questions an image, but the first {wanted} documents do not hold "
-                f"both of {question} ({category}): ask for another benchmark.limit, an even one, "
-                "or null"
+                f"MME scores two questions per image, but the first {wanted} documents do not hold "
+                f"both of {question} ({category}): set benchmark.limit to an even number or null"
             )
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """What lmms-eval keeps of one answer, for the total too; there in a list, as it is no score."""
-    ((group, told),) = mme_process_results(doc, list(results)).items()
-    return {group: told, TOTAL: [told], ACCURACY: told["score"]}
+    """lmms-eval's result for one answer, also for the total; there in a list, as it is no score."""
+    ((group, result),) = mme_process_results(doc, list(results)).items()
+    return {group: result, TOTAL: [result], ACCURACY: result["score"]}
 
 
 def total(results: Sequence[Sequence[Mapping[str, Any]]]) -> float:
-    """lmms-eval's own aggregation over the categories of both groups: a sum over categories."""
-    return mme_aggregate_results([told for (told,) in results])
+    """Sum over the categories of both groups, by lmms-eval's own aggregation."""
+    return mme_aggregate_results([result for (result,) in results])

@@ -11,19 +11,19 @@ METRICS = ("accuracy", "precision", "recall", "f1_score", "yes_ratio")
 
 
 class PocketPOPE(PocketTask):
-    """One split's yes/no pairs.
+    """Yes/no pairs of one split.
 
-    lmms-eval's ``pope_yes_ratio`` is the share of yes among the right answers, not the given ones:
-    always a half here.
+    lmms-eval's ``pope_yes_ratio`` is the share of yes in the targets, not in the model's answers:
+    it is always one half here.
 
     Args:
-        name: What lmms-eval calls the task.
-        split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
+        name: Name of the task in lmms-eval.
+        split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
     """
 
     def __init__(self, name: str, split: str) -> None:
         size = 2 * SPLITS[split].size if split in SPLITS else 0
-        told = [
+        metrics = [
             {
                 "metric": f"pope_{metric}",
                 "aggregation": getattr(pope_utils, f"pope_aggregate_{metric}"),
@@ -31,9 +31,9 @@ class PocketPOPE(PocketTask):
             }
             for metric in METRICS
         ]
-        super().__init__(name, split, pope, size, score, told)
+        super().__init__(name, split, pope, size, score, metrics)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """What lmms-eval's POPE keeps of one answer."""
+    """Result of lmms-eval's POPE code for one answer."""
     return pope_utils.pope_process_results({**doc, "question_id": doc["index"]}, list(results))

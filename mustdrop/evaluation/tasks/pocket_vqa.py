@@ -15,18 +15,18 @@ class PocketVQA(PocketTask):
     """One split of PocketVQA.
 
     Args:
-        name: What lmms-eval calls the task.
-        split: One of :data:`mustdrop.pocket.dataset.SPLITS`.
+        name: Name of the task in lmms-eval.
+        split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
     """
 
     def __init__(self, name: str, split: str) -> None:
         size = SPLITS[split].size if split in SPLITS else 0
-        metrics = [METRIC, *(f"{METRIC}_{kind}" for kind in QUESTION_TYPES)]
-        told = [{"metric": m, "aggregation": fmean, "higher_is_better": True} for m in metrics]
-        super().__init__(name, split, sample, size, score, told)
+        names = [METRIC, *(f"{METRIC}_{kind}" for kind in QUESTION_TYPES)]
+        metrics = [{"metric": m, "aggregation": fmean, "higher_is_better": True} for m in names]
+        super().__init__(name, split, sample, size, score, metrics)
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """One if the answer is, word for word, the right one."""
+    """1 if the answer equals the target exactly, else 0; overall and for the question type."""
     right = float(results[0].strip() == doc["answer"])
     return {METRIC: right, f"{METRIC}_{doc['type']}": right}

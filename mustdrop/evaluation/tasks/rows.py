@@ -1,4 +1,4 @@
-"""Rows of a benchmark: parquet files of the hub or of a folder. Knows no task and no model."""
+"""Read rows of a benchmark from parquet files, on the hub or in a folder. Knows no tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.row_files import row_files
 
 PICTURE = "image"
-ONLY = "train"  # what the library calls the one split that it is given here
+ONLY = "train"  # name that the library gives to a single unnamed split
 
 
 def load_rows(data: str, subset: str | None, split: str) -> Dataset:
-    """One split of a data set, its ``image`` decoded when a row is read.
+    """One split of a data set; its ``image`` is decoded when a row is read.
 
     Args:
-        data: A folder, or a data set's name on the hub; see
-            :func:`mustdrop.provenance.row_files.row_files` for the names of its files.
-        subset: What the hub calls a configuration; None: there are none.
-        split: The split's name.
+        data: Folder, or name of a data set on the hub; see
+            :func:`mustdrop.provenance.row_files.row_files` for the file names.
+        subset: Name of a configuration on the hub; None if the data set has none.
+        split: Name of the split.
 
     Raises:
-        ValueError: If there are no such rows.
+        ValueError: If the rows do not exist.
     """
     rows = _read(row_files(data, subset, split))
     if not len(rows):
@@ -34,23 +34,23 @@ def load_rows(data: str, subset: str | None, split: str) -> Dataset:
 
 
 def _read(files: Sequence[Path]) -> Dataset:
-    # resolved here: given as text, the library would take a name for a pattern. Its cache goes by
-    # the second list, so rows that were changed are read anew, whatever their time says.
+    # Resolved here, because the library would read a name as a pattern. The second list is the key
+    # of its cache, so changed rows are read again even if their file times are equal.
     names = [str(path) for path in files]
     for name in names:
         if "::" in name or "$" in name:
             raise ValueError(
-                f"{name} cannot be read: the library datasets takes '::' for an archive and '$' "
-                "for a variable; rename the folder"
+                f"{name} cannot be read: the library datasets reads '::' as an archive and '$' as "
+                "a variable; rename the folder"
             )
     resolved = DataFilesList(names, [(content_hash(path),) for path in files])
-    shown = not are_progress_bars_disabled()
+    bars_enabled = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        given: Any = DataFilesDict({ONLY: resolved})  # accepted, though the signature omits it
-        rows: Any = Dataset.from_parquet(given, split=NamedSplit(ONLY))
+        data_files: Any = DataFilesDict({ONLY: resolved})  # accepted, though the signature omits it
+        rows: Any = Dataset.from_parquet(data_files, split=NamedSplit(ONLY))
     finally:
-        if shown:
+        if bars_enabled:
             enable_progress_bars()
     if PICTURE in rows.features and not isinstance(rows.features[PICTURE], Image):
         rows = rows.cast_column(PICTURE, Image())

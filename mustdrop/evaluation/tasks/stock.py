@@ -1,7 +1,7 @@
-"""A benchmark of lmms-eval's own, on rows of the hub or of a folder. Knows no single benchmark.
+"""A benchmark of lmms-eval, with rows of the hub or of a folder. Knows no single benchmark.
 
-Prompt, post-processing and aggregation are lmms-eval's, read from its yaml. What that leaves to the
-wrapper or to chance is pinned: the length of an answer, greedy decoding, where the rows come from.
+Prompt, post-processing and aggregation come from lmms-eval's yaml. Settings that the yaml leaves
+open are fixed here: the length of an answer, greedy decoding, and the source of the rows.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from mustdrop.evaluation.pictures import with_eight_bits
 from mustdrop.evaluation.process import unchanged_process
 from mustdrop.evaluation.tasks.rows import PICTURE, load_rows
 
-# Keys that would fetch more than the rows, make a second task of it, or change its options.
+# Keys that would fetch other data, create a second task, or change the options.
 LEFT_OUT = (
     "dataset_name", "dataset_kwargs", "process_docs", "validation_split", "group", "tag",
     "model_specific_generation_kwargs",
@@ -26,16 +26,16 @@ class StockTask(ConfigurableMessagesTask):
     """One split of a benchmark.
 
     Args:
-        name: What records call it.
-        stock: lmms-eval's yaml, from its folder of tasks: ``gqa/gqa.yaml``.
-        data: The hub's name of the data set, or a folder that holds the split's parquet files.
-        subset: What the hub calls a configuration; None: there are none.
-        split: Of the data set.
-        max_new_tokens: The longest answer.
-        prompt: What is put over the yaml's ``lmms_eval_specific_kwargs.default``.
+        name: Name of the task in records.
+        stock: Path of lmms-eval's yaml in its folder of tasks, such as ``gqa/gqa.yaml``.
+        data: Name of the data set on the hub, or folder with the split's parquet files.
+        subset: Name of a configuration on the hub; None if the data set has none.
+        split: Name of the split in the data set.
+        max_new_tokens: Maximum length of an answer.
+        prompt: Values that override the yaml's ``lmms_eval_specific_kwargs.default``.
 
     Raises:
-        ValueError: If there is no such yaml, or no rows, or they lack a column that it needs.
+        ValueError: If the yaml or the rows do not exist, or the rows lack a required column.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StockTask(ConfigurableMessagesTask):
             with naming(document_name(name, 0)):
                 first = self.eval_docs[0]
                 self.doc_to_messages(first)
-                # unlike process_results this neither retries nor hides the error
+                # Unlike process_results, this neither retries nor hides the error.
                 if callable(self.config.process_results):
                     self.config.process_results(first, [""])
         except (KeyError, DocumentError) as error:
@@ -79,54 +79,54 @@ class StockTask(ConfigurableMessagesTask):
             raise ValueError(f"{name}: rows of {data} lack the column {missing}") from error
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The task's config, for a benchmark that needs more than this class gives."""
+        """Config of the task; subclasses change it for their benchmark."""
         return config
 
     def require(self, wanted: int) -> None:
-        """Raise if the first ``wanted`` documents cannot be scored by themselves."""
+        """Raise ValueError if the first ``wanted`` documents cannot be scored alone."""
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         rows = self.rows()
-        # lmms-eval reads the first row next, and would not say which one cannot be read
+        # lmms-eval reads the first row next, and its error would not name the document.
         with naming(document_name(self.config.task, 0)):
             rows[0]
         plain = rows.remove_columns(PICTURE) if PICTURE in rows.column_names else rows
         self.dataset, self.dataset_no_image = {self.split: rows}, {self.split: plain}
 
     def rows(self, subset: str | None = None) -> Any:
-        """The split of a subset, by default the task's own."""
+        """Rows of the split in a subset, by default the task's subset."""
         try:
             return load_rows(self.data, subset or self.subset, self.split)
         except ValueError as error:
             name = self.config.task.removesuffix("_calibration")
             raise ValueError(
-                f"{name}: {error}; a folder of its parquet files is given by "
+                f"{name}: {error}; to use a folder of its parquet files, set "
                 "benchmark.data=/path/to/folder"
             ) from error
 
     def doc_to_messages(self, doc: Any, **rounds: Any) -> Any:
-        """The messages of a document; lmms-eval's own code would clip 16-bit pictures to white."""
+        """Messages of a document; lmms-eval's own code would clip 16-bit images to white."""
         return super().doc_to_messages(with_eight_bits(doc), **rounds)
 
     def doc_to_target(self, doc: Mapping[str, Any]) -> Any:
-        """For records alone; of several people's answers the most frequent.
+        """Target for the records; the most frequent answer if several people answered.
 
-        lmms-eval's yaml names a column ``answer`` that such rows lack, and would tell that word.
+        lmms-eval's yaml names a column ``answer`` that such rows lack, and would return that word.
         """
         answers = doc.get("answers")
         if not answers:
             return super().doc_to_target(dict(doc))
-        said = [one["answer"] if isinstance(one, Mapping) else one for one in answers]
-        return Counter(said).most_common(1)[0][0]
+        texts = [entry["answer"] if isinstance(entry, Mapping) else entry for entry in answers]
+        return Counter(texts).most_common(1)[0][0]
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    with unchanged_process():  # it imports the task's module
-        read = load_yaml_config(str(path))
-    assert isinstance(read, dict)
-    return read
+    with unchanged_process():  # loading the yaml imports the task's module
+        config = load_yaml_config(str(path))
+    assert isinstance(config, dict)
+    return config
 
 
 def with_metrics(config: dict[str, Any], metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A task's config with metrics of ours after lmms-eval's."""
+    """Config of a task with more metrics after lmms-eval's."""
     return {**config, "metric_list": [*config["metric_list"], *metrics]}
