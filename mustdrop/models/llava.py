@@ -26,7 +26,9 @@ class LlavaAdapter(ModelAdapter):
 
     @property
     def encoders(self) -> Sequence[Part]:
-        return [self.base.vision_tower]
+        tower = self.base.vision_tower
+        # before transformers 5.6 the tower wraps the module that has embeddings and blocks
+        return [getattr(tower, "vision_model", tower)]
 
     @property
     def projector(self) -> Part:
