@@ -15,7 +15,7 @@ from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-OLDEST, BELOW = "5.2", "5.25"
+OLDEST, BELOW = "5.0", "5.25"
 # Names of the KV cache in the arguments of a forward: the first since 5.24, where the second works
 # until 5.40; only the second before.
 CACHE_NAMES = ("cache", "past_key_values")
