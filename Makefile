@@ -9,15 +9,18 @@ ARGS    ?=
 # What `make gpu` needs besides torch and transformers; the folder travels with the checkout.
 NEEDS   := .gpu-needs
 WORKERS ?= 2
-HERE    := not gpu and not slurm and not network and not browser
+VERSIONS ?= 5.0.0 5.17.0 5.24.0
+CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,core refusals calls positions threads fields adapters))
+VERSION_TESTS := $(addprefix tests/test_,$(addsuffix .py,core oracle selection parity refusals calls threads positions finite))
+HERE    := not gpu and not slurm and not network and not browser and not wheel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-all test-slurm test-browser bench gpu: export OMP_NUM_THREADS := 1
-test test-all test-slurm test-browser bench gpu: export OMP_WAIT_POLICY := PASSIVE
+test test-fast test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
+test test-fast test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks test test-all test-slurm test-browser check format bench gpu gpu-needs clean
+.PHONY: help setup demo notebooks test test-fast test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +51,9 @@ notebooks: setup  ## run the notebooks, write them with what they showed into ou
 test: setup  ## run the tests (minutes, CPU, no network)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+test-fast: setup  ## run the tests of the core alone (under a minute)
+	$(BIN)/python -m pytest -n $(WORKERS) $(CORE_TESTS) $(ARGS)
+
 test-all: setup  ## run the slow tests too: every model family, every strategy
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(HERE)" $(ARGS)
 
@@ -57,7 +63,16 @@ test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start 
 test-browser: setup  ## the page of analysis.report in a headless Chromium; skipped without one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
-check: setup  ## formatting, lint, types and the floors of the house
+test-wheel: setup  ## build the wheel, install it in a fresh environment and use it from an empty folder
+	$(BIN)/python -m pytest -m wheel tests/test_wheel.py $(ARGS)
+
+# Each version gets an environment of its own on top of $(VENV), which lends it torch and the rest.
+test-versions: setup  ## run the core's tests on the oldest, a middle and the newest transformers (VERSIONS="...")
+	@for version in $(VERSIONS); do \
+	  bash tests/versions.sh $(BIN) $$version $(VERSION_TESTS) $(ARGS) || exit 1; \
+	done
+
+check: setup  ## formatting, lint, types and the order of the packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
@@ -67,7 +82,7 @@ format: setup  ## rewrite the sources the way `check` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup  ## measure the engine's overhead over its own floor
+bench: setup  ## measure the engine's overhead over its reference time
 	$(BIN)/python experiments/bench.py $(ARGS)
 
 # The machine with the GPU has its own Python, torch and transformers, and perhaps no network: nothing here uses $(VENV).

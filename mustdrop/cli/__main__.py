@@ -4,5 +4,11 @@ import sys
 
 from mustdrop.cli.main import main
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Console script: run the command and exit with its code."""
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()
