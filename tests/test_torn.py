@@ -220,7 +220,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     assert run_one(cfg) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"error: {samples}, line 2: torn, or no sample")
-    assert told.endswith("the same command force=true starts anew, and keeps the old files aside")
+    assert told.endswith("the same command force=true starts again and keeps the old files aside")
     assert samples.read_bytes() == spoilt
     # a sweep refuses it before it starts, and calls it done by no means
     overrides = (*TINY, f"output_root={cfg.output_root}", "traces=[1]")

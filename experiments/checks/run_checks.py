@@ -120,11 +120,11 @@ def require_ready(config: Mapping[str, Any], here: bool = True) -> None:
         ValueError: If it cannot (or TypeError, OSError, Hydra's own error).
     """
     if budget_floor(config) is None:  # else there is nothing to run
-        require_places(config)
+        require_folders(config)
         require_buildable(config, here)
 
 
-def require_places(config: Mapping[str, Any]) -> None:
+def require_folders(config: Mapping[str, Any]) -> None:
     """Check that the folders of the checkpoint and of the data are there. Imports nothing heavy.
 
     What has to come from the hub is checked where there is no network to fetch it by.

@@ -77,7 +77,7 @@ def watched(
     )
 
 
-def told_whole(folder: Path) -> bool:
+def fully_tracked(folder: Path) -> bool:
     """Whether a tracker got through with all that the folder holds."""
     told, path = read(folder), folder / "samples.jsonl"
     samples = path.read_bytes().count(b"\n") if path.exists() else 0
@@ -90,7 +90,7 @@ def told_whole(folder: Path) -> bool:
 
 def catch_up(node: Mapping[str, Any] | None, folder: Path) -> None:
     """Tell a run that was done before, where its tracker lacks something of it."""
-    if node is not None and not told_whole(folder):
+    if node is not None and not fully_tracked(folder):
         with watched(node, folder, live=False) as tracker:
             tracker.start()
 
