@@ -35,7 +35,7 @@ def ending(program: Callable[[], int | None]) -> int:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped: what was done is kept, and the same command goes on", file=sys.stderr)
+        print("stopped: finished work is kept, and the same command resumes", file=sys.stderr)
         return STOPPED
 
 
