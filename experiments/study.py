@@ -24,7 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 WAIT = 60  # seconds that a worker waits for another one's write
-OURS = (TrialState.COMPLETE, TrialState.RUNNING)
+COUNTED = (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 class SharedStudy:
@@ -84,7 +84,7 @@ class SharedStudy:
         """Request a trial; None if ``wanted`` trials are finished or running."""
         with self._locked():
             self._recover()
-            if len(self.study.get_trials(deepcopy=False, states=OURS)) >= wanted:
+            if len(self.study.get_trials(deepcopy=False, states=COUNTED)) >= wanted:
                 return None
             trial = self.study.ask(self.space)
             trial.set_user_attr("worker", self.worker)

@@ -249,7 +249,7 @@ def command(monkeypatch, *arguments):
         (["method=fastv", "budget.tokens=9", "budget.name=t192"], "must not name another budget"),
         (["method=fastv", "benchmark.limit=0"], "benchmark.limit must be a count of 1 or more"),
         (["method=fastv", "batch_size=none"], "batch_size must be a count of 1 or more"),
-        (["method=fastv", "traces=-1"], "traces must be how many samples"),
+        (["method=fastv", "traces=-1"], "traces must be a number of samples"),
         (["benchmark.task.split=hard", "method=fastv"], "split must be one of crowded_test"),
         (
             ["method=oracle", "image=wrong"],
