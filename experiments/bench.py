@@ -100,7 +100,7 @@ class BenchCase:
         return timed(self.prefill)
 
     def dropping(self, dropper: TokenDropper) -> tuple[float, TokenLedger]:
-        """Return seconds and ledger; attaching is not timed, since a context serves many prompts."""
+        """Return seconds and ledger; attaching once serves many prompts, so it is not timed."""
         with attached(dropper, self) as state:
             return timed(self.prefill), state.ledgers[0]
 

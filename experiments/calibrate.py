@@ -110,9 +110,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     session.passes = 0
 
     def average(value: float) -> float:
-        measured = session.executed(
-            with_field(dropper, field, value), 0, f"{field} {value:.4g}"
-        )
+        measured = session.executed(with_field(dropper, field, value), 0, f"{field} {value:.4g}")
         console.print(f"{field} {value:.4g}: executed {sum(measured) / n:.1f}")
         return sum(measured) / n
 

@@ -163,15 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("plan", "status", "table", "retry", "submit"):
         command = commands.add_parser(name)
         command.add_argument("experiment", help="a preset of conf/experiment/")
-        command.add_argument(
-            "overrides", nargs="*", help="name=value[,value], as for run.py"
-        )
+        command.add_argument("overrides", nargs="*", help="name=value[,value], as for run.py")
         if name == "status":
             command.add_argument("--once", action="store_true", help="print the table once")
         if name == "submit":
             command.add_argument("--site", type=Path, help="site file (slurm/README.md)")
             command.add_argument(
-                "--unready", choices=UNREADY, default=UNREADY[0],
+                "--unready",
+                choices=UNREADY,
+                default=UNREADY[0],
                 help="what to do if some cells cannot start",
             )
             command.add_argument("--dry-run", action="store_true", help="print the script only")

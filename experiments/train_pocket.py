@@ -55,11 +55,11 @@ def main(cfg: DictConfig) -> None:
     console.print(_table("exported model", scores))
 
 
-def _help(recipe: Recipe, folder: Path, workers: int, precision: str, team: Team) -> None:
+def _help(recipe: Recipe, folder: Path, workers: int, precision: str, member: Team) -> None:
     """Train as one of the processes after the first."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(precision)
-    for _ in Training(recipe, folder, "cpu", workers, team).run():
+    for _ in Training(recipe, folder, "cpu", workers, member).run():
         pass
 
 

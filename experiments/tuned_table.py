@@ -39,7 +39,7 @@ class Calibrated:
 
 
 def tuned_path(cfg: DictConfig, out_of_reach: bool = False) -> Path:
-    """Return the path of the yaml that a run of this model, benchmark, strategy and budget reads."""
+    """Return the yaml that a run of this model, benchmark, strategy and budget reads."""
     stage = cfg.calibration.field.partition(".")[0]
     option = HydraConfig.get().runtime.choices[stage]
     names = (cfg.method.name, "_floor") if out_of_reach else (option, "")

@@ -125,7 +125,9 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     for module in (run_module, launch):
         monkeypatch.setattr(module, "run_fingerprint", lambda *args, **more: later)
     assert sweeps(monkeypatch, *FOUR, root) == []
-    assert "(4 by other code, weights or rows; force=true measures again)" in capsys.readouterr().err
+    assert (
+        "(4 by other code, weights or rows; force=true measures again)" in capsys.readouterr().err
+    )
 
 
 def table(text):

@@ -162,11 +162,7 @@ def require_folders(config: Mapping[str, Any]) -> None:
 
 
 def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
-    """Check that the method can be built for this model, and that the device exists.
-
-    Args:
-        config: Resolved config.
-        here: Whether the run will use this machine, so that its devices are checked.
+    """Check that the method can be built for this model and, with ``here``, that the device exists.
 
     Raises:
         ValueError: If a check fails (or TypeError, or Hydra's own error).
