@@ -143,12 +143,12 @@ def test_a_device_that_is_not_there_is_known_where_the_run_will_be(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for device in ("cpu", "auto", "cuda", "cuda:0"):
         require_ready(config(f"device={device}"))
-    assert "this machine has 1 GPUs" in refused(require_ready, config("device=cuda:1"))
+    assert "torch sees 1 GPUs" in refused(require_ready, config("device=cuda:1"))
     assert "device=nowhere cannot be used" in refused(require_ready, config("device=nowhere"))
     require_ready(config("device=cuda:1"), False)
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     flash = config("model.attention=flash_attention_2")
-    assert "flash_attn is not installed" in refused(require_ready, flash)
+    assert "needs the package flash_attn, which is not installed" in refused(require_ready, flash)
     require_ready(flash, False)
 
 

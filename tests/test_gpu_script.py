@@ -107,15 +107,15 @@ def test_a_number_that_is_none_stays_readable_and_is_a_failure():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from experiments.gpu.runner import Cell, Runner, Step, dumps, write
+from experiments.gpu.runner import GpuCell, GpuStep, Runner, dumps, write
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 path = Path(sys.argv[1])
-steps = [Step("one", lambda: {"value": 1}), Step("two", die)]
+steps = [GpuStep("one", lambda: {"value": 1}), GpuStep("two", die)]
 runner = Runner({}, 60, lambda record: write(path, dumps(record)), lambda position: None)
-runner.run([Cell("first", lambda: steps), Cell("second", lambda: [])])
+runner.run([GpuCell("first", lambda: steps), GpuCell("second", lambda: [])])
 """
 
 

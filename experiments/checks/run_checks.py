@@ -177,8 +177,8 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
     for layer in dropper.prefill.layers if dropper.prefill is not None else ():
         if not -1 <= layer <= last:
             raise ValueError(
-                f"{type(dropper.prefill).__name__} acts after layer {layer}, but this model can "
-                f"drop after layers -1 to {last}"
+                f"{type(dropper.prefill).__name__} acts after layer {layer}; this model can drop "
+                f"after layers -1 to {last}"
             )
     _require_layers(config["model"])
     if here:
