@@ -203,9 +203,7 @@ def _require_device(config: Mapping[str, Any]) -> None:
 
     name = config["device"]
     if config["model"]["attention"] == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise ValueError(
-            "model.attention=flash_attention_2 needs the package flash_attn, which is not installed"
-        )
+        raise ValueError("model.attention=flash_attention_2: flash_attn is not installed")
     if name == "auto":
         return
     try:
