@@ -130,7 +130,7 @@ def test_a_trial_is_a_run_on_calibration_questions_and_nothing_else():
     assert (
         tried["benchmark"]["name"] == tried["benchmark"]["task"]["name"] == "pocket_vqa_calibration"
     )
-    assert (tried["experiment"], tried["output_root"]) == ("x", "outputs/front")
+    assert (tried["experiment"], tried["output_root"]) == ("x", "outputs/pareto")
 
 
 def test_bad_input_is_told_before_anything_runs(tmp_path):
