@@ -1,1 +1,1 @@
-"""Scripts: compose a configuration, build what it names, call it."""
+"""Scripts that compose a configuration, build the objects that it names, and run them."""

@@ -1,8 +1,8 @@
-"""What dropping costs on top of its floor, and what the hooks cost when nothing is dropped.
+"""CPU time of dropping against its reference time, and of the hooks when nothing is dropped.
 
-The floor of a run is the same stock layers, with sdpa, on sequences that are simply cut to the
-run's own counts: no scoring, no selection, no gather, no compaction. A perfect implementation has
-ratio 1. Ratios are taken pair by pair, in turn, in one process on one thread, from CPU time.
+The reference time of a run is that of the same stock layers, with sdpa, on sequences cut to the
+run's counts: no scoring, selection, gather or compaction. A perfect implementation has ratio 1.
+Both are timed in turn, in one process on one thread; each ratio is that of one pair of CPU times.
 
     python experiments/bench.py                      # about 4 minutes on one core
     python experiments/bench.py --rounds 40 --out experiments/records/bench.json
@@ -45,7 +45,7 @@ CASES = ((576, 192), (576, 128), (576, 64), (2880, 320))
 
 
 def build(slots: int) -> LlavaForConditionalGeneration:
-    """A random LLaVA with 32 layers of width 256; only its decoder is timed."""
+    """Return a random LLaVA with 32 layers of width 256; only its decoder is timed."""
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -69,7 +69,7 @@ def build(slots: int) -> LlavaForConditionalGeneration:
 
 
 def prompt(model: LlavaForConditionalGeneration, slots: int) -> tuple[Tensor, Tensor]:
-    """(ids, embeddings) of 35 text, ``slots`` vision and 30 text tokens."""
+    """Return ids and embeddings of 35 text, ``slots`` vision and 30 text tokens."""
     generator = torch.Generator().manual_seed(2)
     text = torch.randint(6, 128, (BEFORE + AFTER,), generator=generator)
     ids = torch.cat([text[:BEFORE], torch.full((slots,), IMAGE), text[BEFORE:]])[None]
@@ -80,17 +80,14 @@ def prompt(model: LlavaForConditionalGeneration, slots: int) -> tuple[Tensor, Te
 
 
 def timed(work: Callable[[], object]) -> float:
-    """CPU seconds of one call."""
+    """Return the CPU seconds of one call."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 class BenchCase:
-    """One prompt on one model: the prefill with a dropper, its floor, and the plain prefill.
-
-    Each way returns the CPU seconds of one prefill.
-    """
+    """CPU seconds of the prefill of one prompt: with a dropper, its reference, and plain."""
 
     def __init__(self, model: LlavaForConditionalGeneration, slots: int) -> None:
         self.model, self.decoder = model, model.model.language_model
@@ -103,12 +100,12 @@ class BenchCase:
         return timed(self.prefill)
 
     def dropping(self, dropper: TokenDropper) -> tuple[float, TokenLedger]:
-        """(seconds, ledger); attaching is not timed, a context serves many prompts."""
+        """Return seconds and ledger; attaching once serves many prompts, so it is not timed."""
         with attached(dropper, self) as state:
             return timed(self.prefill), state.ledgers[0]
 
-    def floor(self, ledger: TokenLedger) -> float:
-        """The stock layers on sequences cut to the ledger's counts."""
+    def reference(self, ledger: TokenLedger) -> float:
+        """Time the stock layers on sequences cut to the ledger's counts."""
         counts = [len(ledger.alive[layer]) for layer in range(ledger.depth)]
 
         def run() -> None:
@@ -128,45 +125,45 @@ class BenchCase:
 
 
 class attached:
-    """A dropper attached to an arm's model and told the prompt's ids."""
+    """Context in which a dropper is attached to a case's model and knows the prompt's ids."""
 
-    def __init__(self, dropper: TokenDropper, arm: BenchCase) -> None:
-        self.context, self.arm = dropper.attach(arm.model), arm
+    def __init__(self, dropper: TokenDropper, case: BenchCase) -> None:
+        self.context, self.case = dropper.attach(case.model), case
 
     def __enter__(self):
         run = self.context.__enter__()
-        for hook in self.arm.model.model._forward_pre_hooks.values():
-            hook(self.arm.model.model, (), {"input_ids": self.arm.ids})
+        for hook in self.case.model.model._forward_pre_hooks.values():
+            hook(self.case.model.model, (), {"input_ids": self.case.ids})
         return run
 
     def __exit__(self, *error) -> None:
         self.context.__exit__(*error)
 
 
-def calibrate(arm: BenchCase, target: float) -> DualAttention:
-    """Dual-attention filtering with the executed average ``target``, by bisection on gamma."""
+def calibrate(case: BenchCase, target: float) -> DualAttention:
+    """Find dual-attention filtering with the executed average ``target``; gamma is bisected."""
     low, high = 0.0, 1.0
     strategy = DualAttention(gamma=high, alpha=1.0, layers=LAYERS)
     for _ in range(30):
         middle = (low + high) / 2
         strategy = replace(strategy, gamma=middle)
-        _, ledger = arm.dropping(TokenDropper(prefill=strategy))
-        found = ledger.counts().executed_average
-        if abs(found - target) <= 0.01 * target:
+        _, ledger = case.dropping(TokenDropper(prefill=strategy))
+        average = ledger.counts().executed_average
+        if abs(average - target) <= 0.01 * target:
             break
-        low, high = (middle, high) if found > target else (low, middle)
+        low, high = (middle, high) if average > target else (low, middle)
     return strategy
 
 
-def paired(ours: Callable[[], float], base: Callable[[], float], rounds: int, tick) -> dict:
-    """Both in turn and in changing order; the ratio of each pair."""
-    ours()
+def paired(method: Callable[[], float], base: Callable[[], float], rounds: int, tick) -> dict:
+    """Time both in turn, in changing order, and summarise the ratio of each pair."""
+    method()
     base()
     pairs = []
     for number in range(rounds):
-        order = (ours, base) if number % 2 else (base, ours)
+        order = (method, base) if number % 2 else (base, method)
         times = {run: run() for run in order}
-        pairs.append((times[ours], times[base]))
+        pairs.append((times[method], times[base]))
         tick()
     ratios = sorted(a / b for a, b in pairs)
     quarter = statistics.quantiles(ratios, n=4)
@@ -179,37 +176,32 @@ def paired(ours: Callable[[], float], base: Callable[[], float], rounds: int, ti
 
 @torch.inference_mode()
 def measure(rounds: int, progress: Progress) -> list[dict]:
-    """Every case, as rows of the record."""
-    rows, arms = (
-        [],
-        {slots: BenchCase(build(slots), slots) for slots in {slots for slots, _ in CASES}},
-    )
+    """Measure every case; return the rows of the record."""
+    rows = []
+    cases = {slots: BenchCase(build(slots), slots) for slots in {slots for slots, _ in CASES}}
     bar = progress.add_task("bench", total=rounds * (2 * len(CASES) + 1))
     shape = DecoderShape(256, 256, 256, 688, 128)
-
-    def tick() -> None:
-        progress.advance(bar)
+    tick = partial(progress.advance, bar)
 
     def compare(
-        case: str, arm: BenchCase, dropper: TokenDropper, base: Callable[[], float], **about
+        name: str, case: BenchCase, dropper: TokenDropper, base: Callable[[], float], **about
     ) -> None:
-        result = paired(lambda: arm.dropping(dropper)[0], base, rounds, tick)
-        rows.append({"case": case, **about, **result})
+        result = paired(lambda: case.dropping(dropper)[0], base, rounds, tick)
+        rows.append({"case": name, **about, **result})
 
-    compare("hooks, nothing dropped / plain", arms[576], TokenDropper(), arms[576].plain)
+    compare("hooks, nothing dropped / plain", cases[576], TokenDropper(), cases[576].plain)
     for slots, target in CASES:
-        arm = arms[slots]
-        strategy = calibrate(arm, target)
+        case = cases[slots]
+        strategy = calibrate(case, target)
         dropper = TokenDropper(prefill=strategy, decode=OutputAware(from_layer=2))
-        _, ledger = arm.dropping(dropper)
+        _, ledger = case.dropping(dropper)
         about = {
             "executed": ledger.counts().executed_average, "slots": slots, "gamma": strategy.gamma,
             "scoring_share": scoring_macs(ledger, shape) / prefill_macs(ledger, shape),
         }  # fmt: skip
         name = f"{slots} -> {target} executed"
-        floor = partial(arm.floor, ledger)
-        compare(f"{name} / floor", arm, dropper, floor, **about)
-        compare(f"{name} / plain", arm, dropper, arm.plain, **about)
+        compare(f"{name} / floor", case, dropper, partial(case.reference, ledger), **about)
+        compare(f"{name} / plain", case, dropper, case.plain, **about)
     return rows
 
 
@@ -224,16 +216,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with Progress() as progress:
         rows = measure(options.rounds, progress)
-    table = Table(
-        "case",
-        "executed",
-        "median",
-        "q1 - q3",
-        "ms",
-        "base ms",
-        "scoring",
-        title="CPU time, paired",
-    )
+    columns = ("case", "executed", "median", "q1 - q3", "ms", "base ms", "scoring")
+    table = Table(*columns, title="CPU time, paired")
     for row in rows:
         executed, share = row.get("executed"), row.get("scoring_share")
         table.add_row(
@@ -253,7 +237,7 @@ def main() -> None:
 
 
 def cpu_name() -> str:
-    """The processor's own name, where the system tells it."""
+    """Return the model name of the processor, or its architecture where the name is unknown."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Passes over a calibration split: its questions as a model takes them, and a line that moves."""
+"""Passes over a calibration split: input batches of its questions, and a progress bar."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,34 +12,35 @@ from mustdrop.evaluation.chat import document_name, prompt_inputs, read_document
 
 
 def batches(
-    model: Any, processor: Any, task: Any, asked: Sequence[int], batch_size: int
+    model: Any, processor: Any, task: Any, indices: Sequence[int], batch_size: int
 ) -> list[Any]:
-    """Inputs of ``generate``, batch by batch.
+    """Prepare questions as batches of inputs of ``generate``.
 
     Args:
         model: The model.
-        processor: Its processor.
-        task: The lmms-eval task of the split.
-        asked: Indices of the questions in it.
-        batch_size: Questions at a time.
+        processor: Processor of the model.
+        task: lmms-eval task of the split.
+        indices: Indices of the questions in the split.
+        batch_size: Number of questions in a batch.
     """
     name, docs = task.config.task, task.eval_docs
-    chats = [read_document(name, docs, index, task.doc_to_messages)[1] for index in asked]
-    names = [document_name(name, index) for index in asked]
+    chats = [read_document(name, docs, index, task.doc_to_messages)[1] for index in indices]
+    names = [document_name(name, index) for index in indices]
+    starts = range(0, len(chats), batch_size)
     return [
-        prompt_inputs(model, processor, chats[at : at + batch_size], names[at : at + batch_size])
-        for at in range(0, len(chats), batch_size)
+        prompt_inputs(model, processor, chats[i : i + batch_size], names[i : i + batch_size])
+        for i in starts
     ]
 
 
 @contextmanager
-def moving(told: str, total: int) -> Iterator[Callable[[], None]]:
-    """A line that moves, step by step; it is gone when the pass is over."""
+def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar while the context is open; the yielded function advances it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     console = Console(file=sys.stderr)
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     ) as bar:  # fmt: skip
-        task = bar.add_task(told, total=total)
+        task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)

@@ -1,7 +1,7 @@
-"""MustDrop beside its controls at matched executed averages, on the embedded model.
+"""MustDrop and its controls at equal executed averages, on the embedded model.
 
-Prints a table, draws a trade-off plot and overlays of what each stage dropped. Stopped anywhere,
-the same command goes on.
+Prints a table, draws a trade-off plot and overlays of what each stage dropped. After a stop, the
+same command resumes.
 
 python experiments/demo.py
 python experiments/demo.py benchmark.limit=70 output_root=quick
@@ -25,7 +25,7 @@ DRAWN = ("mustdrop", "t128")
 
 
 def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
-    """One picture for each question whose ledger was kept: what left where."""
+    """Draw the dropped patches of each stage, one picture for each sample with a kept ledger."""
     from analysis.figures.overlays import draw
     from mustdrop.ledger import TokenLedger
     from mustdrop.pocket import sample
@@ -37,29 +37,29 @@ def overlays(record: dict[str, Any], folder: Path) -> list[Path]:
         trace = trace_path(run_at, line["doc_id"])
         if not trace.exists():
             continue
-        asked = sample(record["config"]["benchmark"]["task"]["split"], line["doc_id"])
+        question = sample(record["config"]["benchmark"]["task"]["split"], line["doc_id"])
         drawn.append(
             draw(
-                asked.image,
+                question.image,
                 TokenLedger.load(trace),
                 folder / f"{record['method']}_{record['budget']}_{line['doc_id']}.png",
                 title=f"{record['method']} at {record['budget'].removeprefix('t')}",
                 question=line["question"],
                 answer=line["answer"],
                 target=line["target"],
-                region=asked.target_patches,
+                region=question.target_patches,
             )
         )
     return drawn
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Run what is not run yet, then show all of it."""
-    # a table cut to 80 columns helps nobody who reads it in a file
+    """Run the unfinished cells, then show all results."""
+    # in a file, a table must not be cut to 80 columns
     console = Console(width=None if sys.stdout.isatty() else 140)
     start = time.monotonic()
-    asked = [composed(*cell.overrides) for cell in plan("demo", overrides)]
-    records = list(run_all(asked, console))
+    configs = [composed(*cell.overrides) for cell in plan("demo", overrides)]
+    records = list(run_all(configs, console))
     root = Path(records[0]["config"]["output_root"], "demo")
 
     from analysis.figures.tradeoff import tradeoff

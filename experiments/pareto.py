@@ -1,11 +1,11 @@
-"""The front of accuracy against executed tokens: thresholds drawn by Optuna, each a run of its own.
+"""Pareto front of accuracy against executed tokens; Optuna draws the thresholds of each run.
 
 python experiments/pareto.py                               # MustDrop on PocketLLaVA, 24 trials
 python experiments/pareto.py pareto.trials=60 pareto.workers=2 threads=1
 python experiments/pareto.py pareto.validate=true           # the front's settings on test questions
 
-Stopped anywhere, the same command goes on; started twice, two share the work. Every trial is an
-ordinary run on questions of the calibration split, under <output_root>/front/<name>/.
+After a stop, the same command resumes; two processes of the same command share the work. Every
+trial is an ordinary run on the calibration split, under <output_root>/pareto/<name>/.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -33,15 +33,15 @@ METHODS = ("method", "budget", "vision", "key_tokens", "prefill", "decode", "dro
 
 
 def space(cfg: DictConfig) -> dict[str, FloatDistribution]:
-    """What is drawn, by stage and field.
+    """Return the distribution of each field that is drawn.
 
     Raises:
-        ValueError: If a field is none of a stage in use, or nothing is drawn.
+        ValueError: If a field belongs to no stage in use, or no field is drawn.
     """
     out = {}
     for stage, fields in (cfg.pareto.space or {}).items():
         for name, ends in (fields or {}).items():
-            # a field without a value is one too
+            # the list also holds fields without a value
             if cfg.get(stage) is None or name not in list(cfg[stage]):
                 raise ValueError(
                     f"pareto.space: {stage}.{name} is no field of a stage in use; leave it out "
@@ -53,51 +53,52 @@ def space(cfg: DictConfig) -> dict[str, FloatDistribution]:
                 )
             out[f"{stage}.{name}"] = FloatDistribution(ends.low, ends.high, log=ends.log)
     if not out:
-        raise ValueError("pareto.space names no field to draw")
+        raise ValueError("pareto.space must name a field to draw, got none")
     return out
 
 
 def questions(cfg: DictConfig, validate: bool = False) -> DictConfig:
-    """A run's config of the study's: on calibration questions, or to validate on test questions."""
-    own = cfg.copy()
+    """Make a run's config from the study's: on calibration questions, or validated on test ones."""
+    config = cfg.copy()
     task = OmegaConf.to_container(cfg.benchmark.calibration, resolve=True)
     assert isinstance(task, dict)
-    with open_dict(own):
-        own.output_root, own.experiment = str(Path(cfg.output_root, "pareto")), cfg.pareto.name
-        own.benchmark.calibration = task
+    with open_dict(config):
+        config.output_root = str(Path(cfg.output_root, "pareto"))
+        config.experiment = cfg.pareto.name
+        config.benchmark.calibration = task
         if not validate:
-            own.benchmark.task, own.benchmark.name = task, task["name"]
-        del own["pareto"]
-    return own
+            config.benchmark.task, config.benchmark.name = task, task["name"]
+        del config["pareto"]
+    return config
 
 
 def setting(cfg: DictConfig, values: Mapping[str, float], validate: bool = False) -> DictConfig:
-    """The run of one trial; four digits, so that its record can be read and repeated."""
-    own = questions(cfg, validate)
-    for place, value in values.items():
-        OmegaConf.update(own, place, float(f"{value:.4g}"))
-    return own
+    """Make the config of one trial; values get four digits, so that they can be typed again."""
+    config = questions(cfg, validate)
+    for field, value in values.items():
+        OmegaConf.update(config, field, float(f"{value:.4g}"))
+    return config
 
 
 def shared(cfg: DictConfig) -> SharedStudy:
-    """The study of a config, begun or gone on with."""
+    """Create or open the study of a config."""
     drawn = space(cfg)
-    # whatever decides what a trial comes to, but for what is drawn
-    own = setting(cfg, {place: ends.low for place, ends in drawn.items()})
-    fixed = OmegaConf.to_container(own)
+    # all settings that affect a trial's result, except those that are drawn
+    config = setting(cfg, {field: ends.low for field, ends in drawn.items()})
+    fixed = OmegaConf.to_container(config)
     assert isinstance(fixed, dict)
     kept = ("model", "benchmark", "vision", "key_tokens", "prefill", "decode", "seed")
-    asked = {
+    settings = {
         **{str(name): fixed[name] for name in kept},
-        "space": {place: [ends.low, ends.high, ends.log] for place, ends in drawn.items()},
-        "code": run_fingerprint(resolved(own)).id,
+        "space": {field: [ends.low, ends.high, ends.log] for field, ends in drawn.items()},
+        "code": run_fingerprint(resolved(config)).id,
     }
     folder = Path(cfg.output_root, "pareto", cfg.pareto.name)
-    return SharedStudy(folder, drawn, asked, cfg.pareto.seed)
+    return SharedStudy(folder, drawn, settings, cfg.pareto.seed)
 
 
 def work(cfg: DictConfig, study: SharedStudy) -> None:
-    """Ask, run, tell, until as many trials as wanted are finished or in other workers' hands."""
+    """Request and run trials until enough are finished or running in other workers."""
     with study.at_work():
         while (trial := study.ask(cfg.pareto.trials)) is not None:
             print(f"trial {trial.number}, {study.count(TrialState.COMPLETE)} done")
@@ -108,15 +109,15 @@ def work(cfg: DictConfig, study: SharedStudy) -> None:
 
 
 def _worker(config: str, log: Path) -> None:
-    """A further process; what it says goes to a file of its own."""
+    """Work in another process, with its output in ``log``."""
     cfg = OmegaConf.create(config)
     assert isinstance(cfg, DictConfig)
-    with log.open("a", buffering=1) as told, redirect_stdout(told), redirect_stderr(told):
+    with log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         work(cfg, shared(cfg))
 
 
 def team(cfg: DictConfig, folder: Path) -> list[BaseProcess]:
-    """The other workers of this start."""
+    """Start the other workers."""
     context = get_context("spawn")
     out = []
     for number in range(1, cfg.pareto.workers):
@@ -127,20 +128,22 @@ def team(cfg: DictConfig, folder: Path) -> list[BaseProcess]:
 
 
 def controls(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """The methods beside the trials, on the same questions; nothing of the method is theirs."""
-    theirs = [
-        told for told in overrides if told.lstrip("+~").split("=")[0].split(".")[0] not in METHODS
+    """Compose the control methods on the same questions, without the method's own overrides."""
+    kept = [
+        override
+        for override in overrides
+        if override.lstrip("+~").split("=")[0].split(".")[0] not in METHODS
     ]
     name = f"pareto.name={cfg.pareto.name}"
     for method in cfg.pareto.controls:
         for budget in ["none"] if method == "vanilla" else cfg.pareto.budgets:
             yield questions(
-                composed(*theirs, f"method={method}", f"budget={budget}", name, name="pareto")
+                composed(*kept, f"method={method}", f"budget={budget}", name, name="pareto")
             )
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Go on with the study, then show what is there."""
+    """Continue the study, then show its results."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     require_names(overrides)
     require_fields(overrides, lambda groups: composed(*groups, name="pareto"))
@@ -163,25 +166,25 @@ def main(overrides: Sequence[str]) -> None:
     names = cfg.benchmark.calibration.name, cfg.method.name
     if cfg.pareto.validate:
         best = read(root, *names).front
-        asked = [setting(cfg, _values(point["config"], study.space), True) for point in best]
-        list(run_all(asked, console, "held out "))
-    found = read(root, *names)
+        tested = [setting(cfg, _values(point["config"], study.space), True) for point in best]
+        list(run_all(tested, console, "held out "))
+    front = read(root, *names)
     console.print()
-    console.print(table(found, list(study.space)))
+    console.print(table(front, list(study.space)))
     for ending in ("svg", "png"):
         console.print(
-            f"drawn: {draw(found, root / f'pareto.{ending}')}", soft_wrap=True, markup=False
+            f"drawn: {draw(front, root / f'pareto.{ending}')}", soft_wrap=True, markup=False
         )
     left = study.count(TrialState.RUNNING)
     if left:
-        console.print(f"{left} trials are still at work elsewhere; the same command shows them too")
+        console.print(f"{left} trials still run in other processes; call again to show them too")
     lost = [process.exitcode for process in others if process.exitcode]
     if lost:
         raise SystemExit(f"{len(lost)} workers failed; see {root}/worker-*.log")
 
 
-def _values(config: Mapping[str, Any], places: Mapping[str, Any]) -> dict[str, float]:
-    return {place: config[place.split(".")[0]][place.split(".")[1]] for place in places}
+def _values(config: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, float]:
+    return {field: config[field.split(".")[0]][field.split(".")[1]] for field in fields}
 
 
 if __name__ == "__main__":

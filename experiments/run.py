@@ -1,8 +1,8 @@
-"""Run a model on a benchmark under a method at a budget; again, and it goes on or says it is done.
+"""Run a model on a benchmark with a method at a budget; a second call resumes or reports the run.
 
 python experiments/run.py                      # PocketLLaVA x PocketVQA x MustDrop at t192
 python experiments/run.py method=fastv budget=t128 benchmark.limit=50
-python experiments/run.py method=mustdrop controls=standard      # five seeds of random beside it
+python experiments/run.py method=mustdrop controls=standard      # with five seeds of random
 python experiments/run.py method=vanilla image=wrong             # another question's picture
 python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   # ends in a table
 python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
@@ -25,7 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import typed
-from experiments.checks.run_checks import checked, chosen_traces, require_places, require_ready
+from experiments.checks.run_checks import checked, chosen_traces, require_folders, require_ready
 from experiments.checks.thresholds import differing
 from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, ending, message
 from experiments.cli.run_summary import summary
@@ -48,130 +48,123 @@ if TYPE_CHECKING:
     from mustdrop.checkpoint import Checkpoint
     from mustdrop.evaluation.job import EvalJob
 
+Config = Mapping[str, Any]
+
 
 def run(cfg: DictConfig, overrides: Sequence[str] | None = None) -> dict[str, Any]:
-    """One cell: what it asks for, done before or done now.
+    """Evaluate one cell, or return its record if it is finished already.
 
     Args:
-        cfg: As composed.
-        overrides: What was typed, for the commands that messages hold; None: what Hydra was given.
-
-    Returns:
-        Its record.
+        cfg: Composed config.
+        overrides: Command-line overrides, quoted in messages; None takes those of Hydra.
 
     Raises:
-        Busy: If another process is at work on it.
-        ValueError: If the config cannot work (or TypeError, OSError, and Hydra's own); nothing was
-            asked of the model then, and the run's status says it.
+        Busy: If another process is writing the run.
+        ValueError: If the config cannot work (or TypeError, OSError, and Hydra's own errors). The
+            model has answered nothing then, and the run's status holds the reason.
     """
     config = checked(cfg, typed() if overrides is None else overrides)
     folder = run_folder(config)
-    turn = next_rank_group(str(folder))
+    group = next_rank_group(str(folder))
     try:
-        if turn.rank:
-            return _follow(cfg, config, folder, turn)
-        with turn.publishing("end"), refused_by_name():
-            return _lead(cfg, config, folder, turn)
+        if group.rank:
+            return _follow(cfg, config, folder, group)
+        with group.publishing("end"), torn_files_explained():
+            return _lead(cfg, config, folder, group)
     except Busy:
         raise
     except Exception as error:
-        if not turn.rank:
+        if not group.rank:
             with suppress(OSError, Unwritable):
                 note_failure(folder, error, message(error))
         raise
 
 
 @contextmanager
-def refused_by_name() -> Iterator[None]:
-    """A context in which a torn file that nobody can mend is refused, with the way out."""
+def torn_files_explained() -> Iterator[None]:
+    """Add the command that starts again to the error about a file that cannot be repaired."""
     try:
         yield
     except TornFile as error:
-        command = "the same command"
-        if given := typed():
-            command = f"python experiments/run.py {shlex.join(given)}"
+        given = typed()
+        command = f"python experiments/run.py {shlex.join(given)}" if given else "the same command"
         raise ValueError(
-            f"{error}: {command} force=true starts anew, and keeps the old files aside"
+            f"{error}: {command} force=true starts again and keeps the old files aside"
         ) from error
 
 
-def _lead(
-    cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: RankGroup
-) -> dict[str, Any]:
-    """The cell in the one process there is, or the first of several."""
+def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> dict[str, Any]:
+    """Evaluate a cell as the only process, or as the first of several."""
     limit, traces = config["benchmark"]["limit"], chosen_traces(config)
     torn = [] if config["force"] else damage(folder, traces)
     for error in torn:
         print(f"damaged: {error}", file=sys.stderr)
     done = None if config["force"] or torn else finished(folder, limit, traces)
     if done is not None:
-        told = "done before"
+        outcome = "done before"
         if run_fingerprint(config).differs(done["fingerprint"]):
-            told += " by other code, weights or rows; force=true measures anew"
-        print(summary(done, folder, told))
+            outcome += " by other code, weights or rows; force=true measures again"
+        print(summary(done, folder, outcome))
         catch_up(config["tracker"], folder)
         return done
     notes = differing(cfg, config)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    told = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+    text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
         watched(config["tracker"], folder) as tracker,
-        RunWriter(folder, run_fingerprint(config, fetch=True), told, config["force"]) as ours,
+        RunWriter(folder, run_fingerprint(config, fetch=True), text, config["force"]) as writer,
     ):
         tracker.start()
         floor = budget_floor(config)
         if floor is None:
             if config["force"]:
-                put_aside(shards_folder(folder, ours.mark.id))
-            require_places(config)
-            ours.ranks = turn.world
-            turn.publish("start")
-            record = built(cfg, config).run(ours, turn)
+                put_aside(shards_folder(folder, writer.mark.id))
+            require_folders(config)
+            writer.ranks = group.world
+            group.publish("start")
+            record = built(cfg, config).run(writer, group)
         else:
-            record = floor_record(config, ours, floor)
+            record = floor_record(config, writer, floor)
         if notes:
             record["thresholds"] = notes
-        ours.finish(record)
+        writer.finish(record)
     print(summary(record, folder, "done"))
     return record
 
 
-def _follow(
-    cfg: DictConfig, config: Mapping[str, Any], folder: Path, turn: RankGroup
-) -> dict[str, Any]:
-    """A rank's share of a cell that the first one leads."""
-    heard, _ = turn.wait_for("start", "end")
-    if heard == "start":
-        with turn.publishing(f"share {turn.rank}"):
-            built(cfg, config).share(folder, run_fingerprint(config, fetch=True).id, turn)
-    _, told = turn.wait_for("end")
+def _follow(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> dict[str, Any]:
+    """Evaluate this rank's share of a cell that rank 0 leads."""
+    event, _ = group.wait_for("start", "end")
+    if event == "start":
+        with group.publishing(f"share {group.rank}"):
+            built(cfg, config).share(folder, run_fingerprint(config, fetch=True).id, group)
+    _, outcome = group.wait_for("end")
     record = read_record(folder)
-    if told != OK or record is None:
-        raise ValueError(f"rank 0 ended without a record: {told}")
+    if outcome != OK or record is None:
+        raise ValueError(f"rank 0 ended without a record: {outcome}")
     return record
 
 
 def run_all(
-    cells: Sequence[DictConfig], console: "Console", what: str = ""
+    cells: Sequence[DictConfig], console: "Console", label: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """One cell after the other, each announced by its number; see :func:`run`.
+    """Run one cell after the other and print the number of each; see :func:`run`.
 
     Raises:
-        ValueError: If one of them cannot work; then none is run.
+        ValueError: If the config of a cell cannot work; no cell is run then.
     """
     for cfg in cells:
         config = checked(cfg)
         if config["force"] or finished(run_folder(config), config["benchmark"]["limit"]) is None:
             require_ready(config)
     for number, cfg in enumerate(cells, 1):
-        place = f"{what}{number}/{len(cells)}"
-        console.print(f"[bold]{place}[/] {cfg.method.name}", highlight=False)
+        console.print(f"[bold]{label}{number}/{len(cells)}[/] {cfg.method.name}", highlight=False)
         yield run(cfg)
 
 
-def built(cfg: DictConfig, config: Mapping[str, Any]) -> "EvalJob":
-    """What the config names. A finished run needs none of these imports."""
+def built(cfg: DictConfig, config: Config) -> "EvalJob":
+    """Build the evaluation job of a config; a finished run needs none of these imports."""
     import torch
 
     from mustdrop.checkpoint import Checkpoint
@@ -196,32 +189,31 @@ def built(cfg: DictConfig, config: Mapping[str, Any]) -> "EvalJob":
 
 @lru_cache(maxsize=1)
 def _loaded(checkpoint: "Checkpoint", device: str, weights: tuple[tuple[str, str], ...]) -> Any:
-    """The model of the last cell serves the next one too, unless its files were changed since."""
+    """Load a model, or reuse that of the last cell if its files have not changed since."""
     return checkpoint.load(device)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")
 def job(cfg: DictConfig) -> None:
-    """One cell of the command line; in a sweep one that fails stops no other."""
+    """Run one cell of the command line; in a sweep, a failed cell does not stop the others."""
     adopt(cfg, HydraConfig.get().runtime.choices)
-    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    if sweep:
-        place = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
-        print(f"cell {place}: {cfg.method.name}", file=sys.stderr)
-    code = attempt(cfg) if sweep else run_one(cfg)
-    if code and not sweep:
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        position = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
+        print(f"cell {position}: {cfg.method.name}", file=sys.stderr)
+        attempt(cfg)
+    elif code := run_one(cfg):
         raise SystemExit(code)
 
 
 def main() -> None:
-    """The command line, its names checked before anything is composed."""
+    """Run the command line and exit with its code."""
     code = ending(command_line)
     if code:
         raise SystemExit(code)
 
 
 def command_line() -> None:
-    """Hydra's program, after the names that it was given."""
+    """Check the names of the overrides, then start Hydra."""
     require_names(sys.argv[1:])
     if not {"-m", "--multirun"} & {*sys.argv}:  # a sweep checks its runs one by one
         require_fields(sys.argv[1:])
@@ -229,7 +221,7 @@ def command_line() -> None:
 
 
 def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
-    """A cell that stands for itself; its exit code. What we did not foresee is raised."""
+    """Run a single cell and return its exit code; unexpected errors are raised."""
     try:
         run(cfg, overrides)
     except KNOWN as error:
@@ -239,11 +231,7 @@ def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
 
 
 def attempt(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
-    """A cell among others: whatever happens to it stands in its status and its log.
-
-    Returns:
-        0 if it is done.
-    """
+    """Run one cell of several; its status and log hold any error. Returns 0 if it is done."""
     try:
         return run_one(cfg, overrides)
     except Exception as error:
@@ -252,12 +240,12 @@ def attempt(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
 
 
 def terminate(number: int, frame: Any) -> None:
-    """Stop as by ctrl-C: the run says in its status that it was stopped."""
+    """Stop as with ctrl-C, so that the run's status becomes ``stopped``."""
     raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":
-    from experiments.run import main  # under its own name, by which other processes can find it
+    from experiments.run import main  # by its module name, so that other processes can import it
 
     signal.signal(signal.SIGTERM, terminate)
     main()

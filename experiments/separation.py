@@ -1,9 +1,9 @@
-"""Does the embedded default tell methods apart? Every bar it has to clear, on crowded_test.
+"""Whether the embedded model tells methods apart: bars that it has to reach, on crowded_test.
 
 The bars: it answers by looking; it still needs its tokens at half the depth; it needs objects and
 no background; random, [CLS] and text-guided selection differ by more than chance at 50, 25 and 11 %
-of the tokens. Beside them stand the bounds of any selection: the question's own patches kept first
-(oracle) and dropped first (anti-oracle). Stopped anywhere, the same command goes on.
+of the tokens. The run also measures the bounds of any selection: the question's own patches kept
+first (oracle) and dropped first (anti-oracle). After a stop, the same command resumes.
 
 python experiments/separation.py
 python experiments/separation.py benchmark.limit=160 output_root=quick
@@ -29,28 +29,28 @@ from experiments.sweeps.cells import plan
 from mustdrop.presets.compose import composed
 
 BUDGETS = {"t288": 288, "t144": 144, "t64": 64}
-RANKING = ("random", "cls_topk", "text_topk")  # each is to beat those before
+RANKING = ("random", "cls_topk", "text_topk")  # each must beat those before it
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure that the model has to reach.
+    """A number that the model has to reach.
 
     Attributes:
-        name: What it is.
-        asked: The figure, as a sentence.
-        found: What was measured, a share or a difference of two.
-        reached: Whether it was reached.
+        name: Name of the bar.
+        requirement: Number to reach, as text.
+        measured: Measured share, or difference of two shares.
+        reached: Whether the bar is reached.
     """
 
     name: str
-    asked: str
-    found: Interval
+    requirement: str
+    measured: Interval
     reached: bool
 
 
 def bars(root: Path) -> list[Bar]:
-    """The bars, from the records of the cells.
+    """Compute the bars from the records of the cells.
 
     Raises:
         FileNotFoundError: If the folder is missing.
@@ -58,7 +58,7 @@ def bars(root: Path) -> list[Bar]:
     """
     done = load(root)
 
-    def one(method: str, budget: str = "none", image: str | None = None, **fields: object):
+    def cell_of(method: str, budget: str = "none", image: str | None = None, **fields: object):
         for cell in done:
             stages = {**(cell["config"]["vision"] or {}), **(cell["config"]["prefill"] or {})}
             named = (cell["method"], cell["budget"], cell.image)
@@ -67,11 +67,11 @@ def bars(root: Path) -> list[Bar]:
         shown = f" with image {image}" if image else ""
         raise ValueError(f"no finished cell under {root}: {method} at {budget}{shown}")
 
-    whole = one("vanilla")
-    seen = mean_interval(whole.samples["score"])
-    blind = mean_interval(one("vanilla", image="wrong").samples["score"])
-    half = difference(whole, one("random", layer=5))
-    background = difference(whole, one("oracle", mark="object_patches"))
+    vanilla = cell_of("vanilla")
+    seen = mean_interval(vanilla.samples["score"])
+    blind = mean_interval(cell_of("vanilla", image="wrong").samples["score"])
+    half = difference(vanilla, cell_of("random", layer=5))
+    background = difference(vanilla, cell_of("oracle", mark="object_patches"))
     made = [
         Bar("all tokens", ">= 90 %", seen, seen.value >= 0.90),
         Bar("blind: another question's image", "<= 35 %", blind, blind.value <= 0.35),
@@ -79,8 +79,8 @@ def bars(root: Path) -> list[Bar]:
         Bar("background dropped, objects kept", "costs <= 3", background, background.value <= 0.03),
     ]
     for budget, tokens in BUDGETS.items():
-        arms = {method: [one(method, budget)] for method in RANKING}
-        arms["text_topk"].append(one("text_topk", keep=tokens))
+        arms = {method: [cell_of(method, budget)] for method in RANKING}
+        arms["text_topk"].append(cell_of("text_topk", keep=tokens))
         for worse, better in combinations(RANKING, 2):
             for arm in arms[better]:
                 gain = difference(arm, arms[worse][0])
@@ -91,33 +91,38 @@ def bars(root: Path) -> list[Bar]:
 
 
 def difference(first: RunResult, second: RunResult) -> Interval:
-    """Mean of the first minus mean of the second, over the samples that both answered."""
+    """Subtract the mean of the second from that of the first, over the samples of both."""
     shared = first.samples.index.intersection(second.samples.index)
     return paired_interval(first.samples.loc[shared, "score"], second.samples.loc[shared, "score"])
 
 
 def table(made: Sequence[Bar]) -> Table:
-    """The bars as people read them, in percent and points."""
-    out = Table("bar", "asked", "measured [95 %]", "n", "", box=None, padding=(0, 2, 0, 0))
+    """Format the bars, in percent and points."""
+    columns = ("bar", "required", "measured [95 %]", "n", "reached")
+    out = Table(*columns, box=None, padding=(0, 2, 0, 0))
     for bar in made:
-        value, low, high = (100 * x for x in (bar.found.value, bar.found.low, bar.found.high))
-        told = f"{value:.1f} [{low:.1f}, {high:.1f}]"
-        out.add_row(bar.name, bar.asked, told, str(bar.found.n), "yes" if bar.reached else "NO")
+        measured, reached = bar.measured, "yes" if bar.reached else "NO"
+        value, low, high = (100 * x for x in (measured.value, measured.low, measured.high))
+        interval = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+        out.add_row(bar.name, bar.requirement, interval, str(measured.n), reached)
     return out
 
 
 def main(overrides: Sequence[str]) -> None:
-    """Run what is not run yet, then show all of it."""
+    """Run the unfinished cells, then show all results."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    asked = [composed(*cell.overrides) for cell in plan("separation", overrides)]
-    records = list(run_all(asked, console))
+    configs = [composed(*cell.overrides) for cell in plan("separation", overrides)]
+    records = list(run_all(configs, console))
     root = Path(records[0]["config"]["output_root"], "separation")
     console.print()
     show(summary(root), console)
     show(by_type(root), console)
     made = bars(root)
-    rows = [{**vars(bar), **vars(bar.found)} for bar in made]
-    pd.DataFrame(rows).drop(columns="found").to_csv(root / "bars.csv", index=False)
+    rows = [
+        {"name": bar.name, "asked": bar.requirement, "reached": bar.reached, **vars(bar.measured)}
+        for bar in made
+    ]
+    pd.DataFrame(rows).to_csv(root / "bars.csv", index=False)
     console.print(table(made))
     console.print(f"samples and records: {root}; the bars: {root / 'bars.csv'}", markup=False)
 

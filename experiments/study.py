@@ -1,8 +1,8 @@
 """An Optuna study that several processes share, and that loses nothing when one is killed.
 
-A trial belongs to the worker that asked for it, which holds a lock on a file of its own while it
-lives; the system lets go of it however the worker ends. Whoever asks next fails the trials of
-workers that are gone and asks for the same values again, so that their runs are gone on with.
+A trial belongs to the worker that requested it. A worker holds a lock on its lock file while it
+lives; the system releases the lock however the worker ends. The next request marks the trials of
+dead workers as failed and enqueues the same values again, so that their runs are resumed.
 Knows nothing about models.
 """
 
@@ -24,29 +24,29 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 WAIT = 60  # seconds that a worker waits for another one's write
-OURS = (TrialState.COMPLETE, TrialState.RUNNING)
+COUNTED = (TrialState.COMPLETE, TrialState.RUNNING)
 
 
 class SharedStudy:
-    """A worker's hold on a study.
+    """A study as one of its workers sees it.
 
     Attributes:
-        folder: Holds study.db and the workers' locks.
-        space: What is drawn.
+        folder: Folder of study.db and the workers' locks.
+        space: Distribution of each field that is drawn.
 
     Raises:
-        ValueError: If the study in the folder was begun with other questions asked.
+        ValueError: If the study in the folder was started with other settings.
     """
 
     def __init__(
         self,
         folder: Path,
         space: Mapping[str, BaseDistribution],
-        asked: Mapping[str, Any],
+        settings: Mapping[str, Any],
         seed: int,
     ) -> None:
         self.folder, self.space = folder, dict(space)
-        # a process number alone may come back, in a container even at the next start
+        # a process number alone may be used again, in a container even at the next start
         self.worker = f"{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}"
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -60,17 +60,17 @@ class SharedStudy:
                 directions=[StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
                 load_if_exists=True,
             )
-            self._refuse_other(json.loads(json.dumps(dict(asked))))
+            self._require_same(json.loads(json.dumps(dict(settings))))
             # two workers that draw the same numbers would do the same work
-            place = self.study.user_attrs.get("workers", 0)
-            self.study.set_user_attr("workers", place + 1)
+            worker = self.study.user_attrs.get("workers", 0)
+            self.study.set_user_attr("workers", worker + 1)
         self.study.sampler = TPESampler(
-            n_startup_trials=10, multivariate=True, constant_liar=True, seed=seed + 1000 * place
+            n_startup_trials=10, multivariate=True, constant_liar=True, seed=seed + 1000 * worker
         )
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While this is open, this worker's trials are its own."""
+        """Hold this worker's lock while the context is open, so that its trials stay its own."""
         path = self._lock_of(self.worker)
         path.parent.mkdir(exist_ok=True)
         with path.open("w") as held:
@@ -81,22 +81,22 @@ class SharedStudy:
                 path.unlink(missing_ok=True)
 
     def ask(self, wanted: int) -> Trial | None:
-        """The next trial; None where as many as wanted are finished or at work."""
+        """Request a trial; None if ``wanted`` trials are finished or running."""
         with self._locked():
             self._recover()
-            if len(self.study.get_trials(deepcopy=False, states=OURS)) >= wanted:
+            if len(self.study.get_trials(deepcopy=False, states=COUNTED)) >= wanted:
                 return None
             trial = self.study.ask(self.space)
             trial.set_user_attr("worker", self.worker)
             return trial
 
     def tell(self, trial: Trial, accuracy: float, executed: float) -> None:
-        """What a trial came to."""
+        """Record the result of a trial."""
         with self._locked():
             self.study.tell(trial, (accuracy, executed))
 
     def count(self, state: TrialState) -> int:
-        """Trials in a state."""
+        """Count the trials in a state."""
         return len(self.study.get_trials(deepcopy=False, states=(state,)))
 
     def _recover(self) -> None:
@@ -122,22 +122,23 @@ class SharedStudy:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One worker at a time: asking is several writes."""
+        """Admit one worker at a time, since a request makes several writes."""
         with (self.folder / "study.lock").open("a") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
             yield
 
-    def _refuse_other(self, asked: dict[str, Any]) -> None:
-        begun = self.study.user_attrs.get("asked")
-        if begun is None:
-            self.study.set_user_attr("asked", asked)
+    def _require_same(self, now: dict[str, Any]) -> None:
+        then = self.study.user_attrs.get("asked")
+        if then is None:
+            self.study.set_user_attr("asked", now)
             return
-        other = [name for name in sorted({*begun, *asked}) if begun.get(name) != asked.get(name)]
-        if other:
-            told = ", ".join(
-                f"{name} {begun.get(name)} then, {asked.get(name)} now" for name in other
-            )
+        changed = ", ".join(
+            f"{name} was {then.get(name)}, is {now.get(name)} now"
+            for name in sorted({*then, *now})
+            if then.get(name) != now.get(name)
+        )
+        if changed:
             raise ValueError(
-                f"the study in {self.folder} was begun with other settings ({told}): its trials do "
-                "not compare with new ones; pareto.name=<another> begins anew"
+                f"the study in {self.folder} was started with other settings ({changed}), so its "
+                "trials do not compare with new ones; pareto.name=<another> starts a new study"
             )

@@ -1,14 +1,14 @@
-"""An experiment as a whole: what it consists of, how far it is, what failed, by its run folders.
+"""Plan, watch, tabulate, retry or submit the cells of an experiment, by its run folders.
 
-python experiments/sweep.py plan table4            # cells, what is missing, how long it will take
-python experiments/sweep.py status table4          # a live table; --once prints it and leaves
-python experiments/sweep.py table table4           # what is done, as one table
-python experiments/sweep.py retry table4           # failed, stopped and stale cells again, here
+python experiments/sweep.py plan table4            # cells, their states and the time left
+python experiments/sweep.py status table4          # a live table; --once prints it once
+python experiments/sweep.py table table4           # one table of the finished cells
+python experiments/sweep.py retry table4           # run failed, stopped and stale cells again, here
 python experiments/sweep.py submit table4          # unfinished cells as one SLURM array
-python experiments/run.py -m experiment=table4     # all of it, here or by launcher=joblib, slurm
+python experiments/run.py -m experiment=table4     # run all, here or by launcher=joblib, slurm
 
-What follows the name are overrides, as experiments/run.py takes them: model=pocket budget=t192,t64.
-A sweep without a preset is called none: plan none method=fastv,random. status takes a folder too.
+The overrides after the name are those of experiments/run.py: model=pocket budget=t192,t64. A sweep
+without a preset has the name none: plan none method=fastv,random. status also takes a folder.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from experiments.sweeps.cells import SweepCell, found, plan
+from experiments.sweeps.cells import SweepCell, cells_under, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from experiments.sweeps.launch import require_start, tabulate
 from experiments.sweeps.ready import UNREADY
@@ -37,11 +37,11 @@ COLOURS = {
     "stopped": "yellow", "unready": "red", "failed": "red",
 }  # fmt: skip
 WRONG = ("unready", "failed")
-EVERY = 2.0  # seconds between two looks
+EVERY = 2.0  # seconds between two updates of the live table
 
 
 def show_plan(cells: Sequence[SweepCell], console: Console) -> int:
-    """Every cell with what is left of it, and for how long that would keep one process busy."""
+    """Print every cell with its samples, and the time that one process would need for the rest."""
     forecast = Forecast.of(Path(cells[0].config["output_root"]) if cells[0].config else Path())
     table = Table("cell", "state", "samples", "time left", box=None)
     total, unknown = 0.0, 0
@@ -53,19 +53,19 @@ def show_plan(cells: Sequence[SweepCell], console: Console) -> int:
     console.print(table)
     states = Counter(cell.status.state for cell in cells)
     missing = sum(count for state, count in states.items() if state not in SETTLED)
-    told = f"{len(cells)} cells, {missing} unfinished"
+    line = f"{len(cells)} cells, {missing} unfinished"
     if missing:
-        told += f": {spoken(total)} on one process" if total else ": no record to go by yet"
-        told += f", {unknown} cells of unknown length" if unknown and total else ""
-    console.print(told)
+        line += f": {spoken(total)} on one process" if total else ": no record yet for a forecast"
+        line += f", {unknown} cells of unknown length" if unknown and total else ""
+    console.print(line)
     return 0
 
 
 def show_status(cells: Sequence[SweepCell], console: Console, once: bool) -> int:
-    """A table that follows the folders until nothing is left to run, or ^C.
+    """Show a live table of the cells until nothing is left to run, or ^C.
 
     Returns:
-        1 if some cell failed or cannot start, else 0.
+        1 if a cell failed or cannot start, else 0.
     """
     if once or not console.is_terminal:
         console.print(_status(cells))
@@ -80,16 +80,16 @@ def show_status(cells: Sequence[SweepCell], console: Console, once: bool) -> int
 
 
 def retry(cells: Sequence[SweepCell], console: Console) -> int:
-    """What failed, was stopped or was left behind, once more, in this process.
+    """Run the failed, stopped and stale cells again, in this process.
 
     Returns:
-        1 if some of it is still not done.
+        1 if one of them is still not done, else 0.
     """
     from experiments.run import attempt
     from mustdrop.presets.compose import composed
 
     again = [c for c in cells if c.config and c.status.state in ("failed", "stopped", "stale")]
-    console.print(f"{len(again)} of {len(cells)} cells again")
+    console.print(f"running {len(again)} of {len(cells)} cells again")
     codes = []
     for number, cell in enumerate(again, 1):
         console.print(f"[bold]{number}/{len(again)}[/] {escape(cell.name)}", highlight=False)
@@ -100,7 +100,7 @@ def retry(cells: Sequence[SweepCell], console: Console) -> int:
 def submit(
     cells: Sequence[SweepCell], site: Path | None, dry_run: bool, console: Console, if_unready: str
 ) -> int:
-    """The unfinished cells that nobody works on, as one array of SLURM, after a check of all."""
+    """Check all unfinished cells, then submit those that are not running as one SLURM array."""
     from experiments.cluster.job import submit as to_slurm
     from experiments.cluster.site_file import load_site
 
@@ -110,40 +110,40 @@ def submit(
     if not work:
         console.print("nothing to do: every cell is done or running")
         return 0
-    told = to_slurm(work, load_site(site), dry_run)
-    told = told if dry_run else f"{len(work)} of {len(cells)} cells are job {told}"
-    console.print(told, soft_wrap=True, markup=False, highlight=False)
+    text = to_slurm(work, load_site(site), dry_run)
+    text = text if dry_run else f"{len(work)} of {len(cells)} cells are submitted as job {text}"
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
     return 0
 
 
 def _status(cells: Sequence[SweepCell]) -> Group:
     table = Table("cell", "state", "samples", "a second", "time left", "where", box=None)
-    seen = [(cell, cell.status) for cell in cells]
-    for cell, now in seen:
+    statuses = [(cell, cell.status) for cell in cells]
+    for cell, now in statuses:
         rate = "" if now.rate is None else f"{now.rate:.2f}"
         left = "" if now.left is None else spoken(now.left)
         table.add_row(cell.name, _state(now), _samples(now), rate, left, now.where)
-    states = Counter(now.state for _, now in seen)
-    told = Text(" · ".join(f"{count} {state}" for state, count in states.most_common()))
-    told.append(_together([now for _, now in seen]))
+    states = Counter(now.state for _, now in statuses)
+    line = Text(" · ".join(f"{count} {state}" for state, count in states.most_common()))
+    line.append(_totals([now for _, now in statuses]))
     errors = [
         Text(f"{cell.name}: {now.error.splitlines()[0]}", style="red")
-        for cell, now in seen
+        for cell, now in statuses
         if now.state in WRONG and now.error
     ]
-    return Group(table, told, *errors)
+    return Group(table, line, *errors)
 
 
-def _together(seen: Sequence[RunStatus]) -> str:
-    """All samples, and how long those at work will need for them at the pace they have."""
-    n, wanted = sum(now.n for now in seen), [now.wanted for now in seen]
-    pace = sum(now.rate for now in seen if now.rate is not None and now.state == "running")
-    told = f" · {n} samples"
+def _totals(statuses: Sequence[RunStatus]) -> str:
+    """Describe the samples of all cells, and the time left at the running cells' rate."""
+    n, wanted = sum(now.n for now in statuses), [now.wanted for now in statuses]
+    rate = sum(now.rate for now in statuses if now.rate is not None and now.state == "running")
+    text = f" · {n} samples"
     if None in wanted:
-        return told
-    whole = sum(count for count in wanted if count is not None)
-    told += f" of {whole}"
-    return f"{told} · {pace:.1f} a second · {spoken((whole - n) / pace)} left" if pace else told
+        return text
+    total = sum(count for count in wanted if count is not None)
+    text += f" of {total}"
+    return f"{text} · {rate:.1f} a second · {spoken((total - n) / rate)} left" if rate else text
 
 
 def _state(now: RunStatus) -> str:
@@ -155,7 +155,7 @@ def _samples(now: RunStatus) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """One of the five commands."""
+    """Run one of the five commands and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="sweep.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -163,24 +163,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("plan", "status", "table", "retry", "submit"):
         command = commands.add_parser(name)
         command.add_argument("experiment", help="a preset of conf/experiment/")
-        command.add_argument(
-            "overrides", nargs="*", help="name=value[,value], as run.py takes them"
-        )
+        command.add_argument("overrides", nargs="*", help="name=value[,value], as for run.py")
         if name == "status":
-            command.add_argument("--once", action="store_true", help="print it and leave")
+            command.add_argument("--once", action="store_true", help="print the table once")
         if name == "submit":
             command.add_argument("--site", type=Path, help="site file (slurm/README.md)")
             command.add_argument(
-                "--unready", choices=UNREADY, default=UNREADY[0], help="cells that cannot start"
+                "--unready",
+                choices=UNREADY,
+                default=UNREADY[0],
+                help="what to do if some cells cannot start",
             )
             command.add_argument("--dry-run", action="store_true", help="print the script only")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        given = Path(options.experiment)
-        told = options.command == "status" and given.is_dir()
-        cells = found(given) if told else plan(options.experiment, options.overrides)
-        for cell in cells if options.command != "submit" else ():  # it says so itself
+        folder = Path(options.experiment)
+        is_folder = options.command == "status" and folder.is_dir()
+        cells = cells_under(folder) if is_folder else plan(options.experiment, options.overrides)
+        for cell in cells if options.command != "submit" else ():  # submit reports them itself
             if cell.config is None:
                 console.print(f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}")
         match options.command:

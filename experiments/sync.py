@@ -1,11 +1,11 @@
-"""Upload the runs that their tracker's service does not hold whole: made offline, or cut off.
+"""Upload runs that their tracker's service lacks or holds in part, such as offline runs.
 
-Each is told from its folder, from the first sample that the service lacks: nothing twice, no gap.
-Run it where the service can be reached, such as a cluster's login node.
+A run is uploaded from its folder, from the first sample that the service lacks: nothing is sent
+twice and nothing is left out. Run it where the service can be reached, as on a login node.
 
 python experiments/sync.py                         # all runs under outputs/
-python experiments/sync.py outputs/demo --dry-run  # only say what would be done
-python experiments/sync.py outputs --tracker wandb # those made with tracker=none too
+python experiments/sync.py outputs/demo --dry-run  # only print what would be done
+python experiments/sync.py outputs --tracker wandb # runs made with tracker=none too
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.errors import leave
-from experiments.tracking.follow import told_whole, watched
+from experiments.tracking.follow import fully_tracked, watched
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.runs.folder import TornFile
 from mustdrop.runs.repair import read_config
@@ -25,34 +25,34 @@ from mustdrop.tracking.service import read
 
 
 def folders(roots: Sequence[Path]) -> list[Path]:
-    """The runs under some folders, those with a sample or a record.
+    """Find the runs with a sample or a record under some folders.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no such run.
     """
-    found = {
+    runs = {
         path.parent
         for root in roots
         for name in ("samples.jsonl", "record.json")
         for path in root.rglob(name)
         if (path.parent / "config.yaml").exists() and "wandb" not in path.parts
     }
-    if not found:
+    if not runs:
         raise FileNotFoundError(f"no run under {', '.join(map(str, roots))}")
-    return sorted(found)
+    return sorted(runs)
 
 
 def uploaded(folder: Path) -> bool:
-    """Whether the service holds all that the folder does."""
-    told = read(folder)
-    if told.get("mode") == "offline":
-        # by hand, with wandb sync: that leaves a mark
-        return told_whole(folder) and any(Path(told["where"]).glob("*.synced"))
-    return told_whole(folder)
+    """Whether the service holds everything that the folder holds."""
+    state = read(folder)
+    if state.get("mode") == "offline":
+        # an offline log was uploaded by hand if wandb sync left its mark
+        return fully_tracked(folder) and any(Path(state["where"]).glob("*.synced"))
+    return fully_tracked(folder)
 
 
 def running(folder: Path) -> bool:
-    """Whether a process writes to it, or a tracker reads it."""
+    """Whether a process writes the run, or a tracker reads it."""
     for name in ("run.log", "track.log"):
         path = folder / name
         if path.exists():
@@ -65,7 +65,7 @@ def running(folder: Path) -> bool:
 
 
 def node_of(folder: Path, tracker: str | None) -> dict[str, Any] | None:
-    """The tracker of a run; of one made without, that of ``conf/tracker``, if one is named."""
+    """Return the tracker config of a run; a run without one gets that of ``tracker``, if given."""
     node: Mapping[str, Any] | None = read_config(folder)["tracker"]
     if node is None and tracker is not None:
         node = resolved(composed(f"tracker={tracker}"))["tracker"]
@@ -73,33 +73,33 @@ def node_of(folder: Path, tracker: str | None) -> dict[str, Any] | None:
 
 
 def upload(folder: Path, node: dict[str, Any], seconds: float) -> str | None:
-    """Tell one run; what went wrong, if anything did."""
+    """Upload one run; return the error, or None."""
     if "mode" in node:
         node["mode"] = "online"
     node["finish_seconds"] = seconds
     with watched(node, folder, live=False, say=lambda line: None) as tracker:
         tracker.start()
-    told = read(folder)
-    if told.get("complete"):
-        print(f"uploaded {told['rows']} samples: {told['where']}")
+    state = read(folder)
+    if state.get("complete"):
+        print(f"uploaded {state['rows']} samples: {state['where']}")
         return None
-    return told.get("warning") or f"ended early, see {folder / 'track.log'}"
+    return state.get("warning") or f"the tracker ended early, see {folder / 'track.log'}"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if everything is uploaded, 1 if something failed, 2 for bad input."""
+    """Upload; return exit code 0 if all is uploaded, 1 if something failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("roots", nargs="*", type=Path, default=[Path("outputs")], metavar="folder")
-    parser.add_argument("--tracker", help="for runs made with tracker=none: wandb")
-    parser.add_argument("--seconds", type=float, default=600.0, help="at most, for each run")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    asked = parser.parse_args(arguments)
+    parser.add_argument("--tracker", help="tracker of runs made with tracker=none: wandb")
+    parser.add_argument("--seconds", type=float, default=600.0, help="time limit of each run")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    options = parser.parse_args(arguments)
     failed = 0
-    for folder in folders(asked.roots):
+    for folder in folders(options.roots):
         try:
-            node = node_of(folder, asked.tracker)
+            node = node_of(folder, options.tracker)
         except TornFile as error:
             failed += 1
             print(f"failed: {error}", file=sys.stderr)
@@ -110,13 +110,13 @@ def main(arguments: Sequence[str]) -> int:
             print(f"up to date: {folder}")
         elif running(folder):
             print(f"still running: {folder}")
-        elif asked.dry_run:
+        elif options.dry_run:
             print(f"to upload: {folder}")
-        elif (trouble := upload(folder, node, asked.seconds)) is not None:
+        elif (error := upload(folder, node, options.seconds)) is not None:
             failed += 1
-            print(f"failed: {folder}: {trouble}", file=sys.stderr)
-            if trouble.startswith(ConnectionError.__name__):
-                break  # the next one would not be reached either
+            print(f"failed: {folder}: {error}", file=sys.stderr)
+            if error.startswith(ConnectionError.__name__):
+                break  # the service would not be reached for the next run either
     return 1 if failed else 0
 
 

@@ -1,12 +1,12 @@
-"""Answer chosen samples of finished runs again and keep how: what figures and the page draw from.
+"""Answer chosen samples of finished runs again and keep traces, which figures and the page need.
 
 python experiments/trace.py outputs/demo                            # the first twelve samples
 python experiments/trace.py outputs/demo --samples 0-49,117
 python experiments/trace.py outputs/run --methods vanilla,mustdrop --disagree 20
 
-Writes ``traces/<doc_id>.npz`` into each run's folder. Stopped anywhere, the same command goes on. A
-sample that is answered otherwise than its record says (other code, other arithmetic) gets no trace
-and is told of.
+Writes ``traces/<doc_id>.npz`` into each run's folder. After a stop, the same command resumes. A
+sample whose answer differs from its record (other code, other arithmetic) gets no trace and is
+reported.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -35,13 +35,13 @@ FIRST = "0-11"
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What is to be traced of one run.
+    """Samples of one run that are to be traced.
 
     Attributes:
-        folder: The run's.
-        record: Its record.
-        lines: The samples to trace, by doc_id, as they were answered.
-        had: How many others were traced before.
+        folder: Folder of the run.
+        record: Record of the run.
+        lines: Recorded samples to trace, by doc_id.
+        had: Number of chosen samples that have a trace already.
     """
 
     folder: Path
@@ -55,38 +55,38 @@ class Work:
 
 
 def runs(roots: Sequence[Path], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """The records of the finished runs under some folders, those of one model side by side.
+    """Read the records of the finished runs under some folders, sorted by model and benchmark.
 
     Raises:
         FileNotFoundError: If a folder is missing.
-        ValueError: If no run is finished, or none of these methods.
+        ValueError: If no run is finished, or no finished run has one of these methods.
     """
     for root in roots:
         if not root.is_dir():
             raise FileNotFoundError(
                 f"no results folder {root}: give the folder that a run wrote to"
             )
-    found = [record for root in roots for record in read_records(root)]
-    found = [record for record in found if record["floor"] is None]
-    if not found:
+    records = [record for root in roots for record in read_records(root)]
+    records = [record for record in records if record["floor"] is None]
+    if not records:
         raise ValueError(f"no finished run (record.json) under {', '.join(map(str, roots))}")
-    known = sorted({record["method"] for record in found})
+    known = sorted({record["method"] for record in records})
     for method in methods:
         if not any(fnmatch(name, method) for name in known):
             raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
     chosen = [
         record
-        for record in found
+        for record in records
         if not methods or any(fnmatch(record["method"], method) for method in methods)
     ]
     return sorted(chosen, key=lambda record: (record["model"], record["benchmark"]))
 
 
 def parsed(text: str) -> list[int]:
-    """``0-11,40`` as the numbers that it stands for.
+    """Parse numbers and ranges like ``0-11,40``.
 
     Raises:
-        ValueError: If it is no list of numbers and ranges.
+        ValueError: If the text is no list of numbers and ranges.
     """
     out: list[int] = []
     for part in text.split(","):
@@ -98,20 +98,20 @@ def parsed(text: str) -> list[int]:
 
 
 def disagreed(records: Sequence[Mapping[str, Any]], count: int) -> dict[str, list[int]]:
-    """Per benchmark the samples on which runs are most evenly split into right and wrong.
+    """Choose, for each benchmark, the samples on which the runs disagree most evenly.
 
     Raises:
-        ValueError: If ``count`` is no count, or no sample splits the runs.
+        ValueError: If ``count`` is less than 1, or the runs agree on every sample.
     """
     if count < 1:
         raise ValueError(f"disagree must be a count of samples, 1 or more, got {count}")
-    right: dict[str, dict[int, list[float]]] = {}
+    scores_by_benchmark: dict[str, dict[int, list[float]]] = {}
     for record in records:
-        of = right.setdefault(record["benchmark"], {})
+        scores_of = scores_by_benchmark.setdefault(record["benchmark"], {})
         for line in read_samples(Path(record["folder"])):
-            of.setdefault(line["doc_id"], []).append(line["scores"][record["metric"]])
+            scores_of.setdefault(line["doc_id"], []).append(line["scores"][record["metric"]])
     chosen: dict[str, list[int]] = {}
-    for benchmark, docs in right.items():
+    for benchmark, docs in scores_by_benchmark.items():
         spread = {doc: abs(sum(s) / len(s) - (max(s) + min(s)) / 2) for doc, s in docs.items()}
         split = [doc for doc, scores in docs.items() if max(scores) > min(scores)]
         chosen[benchmark] = sorted(sorted(split, key=lambda doc: (spread[doc], doc))[:count])
@@ -121,7 +121,7 @@ def disagreed(records: Sequence[Mapping[str, Any]], count: int) -> dict[str, lis
 
 
 def work(record: Mapping[str, Any], samples: Sequence[int]) -> Work:
-    """What is left to trace of a run, among those of these samples that it has."""
+    """Find which of these samples a run has answered and still needs a trace of."""
     folder = Path(record["folder"])
     answered = {line["doc_id"]: line for line in read_samples(folder)}
     lines = {doc: answered[doc] for doc in samples if doc in answered}
@@ -130,10 +130,10 @@ def work(record: Mapping[str, Any], samples: Sequence[int]) -> Work:
 
 
 def traced(folder: Path, doc: int) -> bool:
-    """Whether a sample has a trace.
+    """Whether a sample has a complete trace.
 
-    A ledger alone, as ``traces=N`` leaves it, is none, nor is a file that is torn or of older code:
-    both are made anew.
+    A ledger alone, as ``traces=N`` writes it, does not count, nor does a file that is torn or was
+    written by older code: these are replaced.
     """
     try:
         return Trace.load(trace_path(folder, doc)).answer is not None
@@ -142,10 +142,10 @@ def traced(folder: Path, doc: int) -> bool:
 
 
 def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
-    """Trace what is left of a run; tells of each sample, and what is wrong with it.
+    """Trace the remaining samples of a run; yield each doc_id and how its answer differs, or None.
 
     Args:
-        run: What is left.
+        run: Samples to trace.
         keep: Whether traces are written.
     """
     from mustdrop.evaluation.trace import trace
@@ -153,46 +153,48 @@ def follow(run: Work, keep: bool = True) -> Iterator[tuple[int, str | None]]:
     cfg = OmegaConf.create(read_config(run.folder))
     assert isinstance(cfg, DictConfig)
     for doc, made in trace(built(cfg, resolved(cfg)), list(run.lines)):
-        told = other(made, run.lines[doc])
-        if told is None and keep:
+        difference = other(made, run.lines[doc])
+        if difference is None and keep:
             path = trace_path(run.folder, doc)
             with writing(run.folder):
                 path.parent.mkdir(exist_ok=True)
                 made.save(path)
-        yield doc, told
+        yield doc, difference
 
 
 def other(made: Trace, line: Mapping[str, Any]) -> str | None:
-    """In what a trace differs from the recorded sample; None if in nothing that counts."""
+    """Describe how a trace differs from the recorded sample; None if it does not."""
     if made.answer != line["answer"]:
-        return f"answered {made.answer!r}, on record is {line['answer']!r}"
+        return f"answered {made.answer!r}, but the record has {line['answer']!r}"
     for name, now in (
         ("vision_tokens", made.ledger.vision_per_layer()),
         ("resident_tokens", made.ledger.resident_per_layer()),
     ):
         if now != line[name]:
-            return f"{name} {now}, on record are {line[name]}"
+            return f"{name} is {now}, but the record has {line[name]}"
     return None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code: 0 if all is traced, 1 if samples were answered otherwise, 2 for bad input."""
+    """Trace; return exit code 0 if all is traced, 1 if answers differ, 2 for bad input."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("roots", nargs="+", type=Path, metavar="folder")
-    parser.add_argument("--samples", help=f"doc_ids and ranges of them (default: {FIRST})")
-    parser.add_argument("--disagree", type=int, help="as many samples on which the runs differ")
-    parser.add_argument("--methods", default="", help="names or globs, with commas (default: all)")
-    asked = parser.parse_args(arguments)
-    if asked.samples is not None and asked.disagree is not None:
+    parser.add_argument("--samples", help=f"doc_ids and ranges (default: {FIRST})")
+    parser.add_argument("--disagree", type=int, help="number of samples on which the runs differ")
+    parser.add_argument(
+        "--methods", default="", help="comma-separated names or globs (default: all)"
+    )
+    options = parser.parse_args(arguments)
+    if options.samples is not None and options.disagree is not None:
         raise ValueError("give --samples or --disagree, not both")
-    records = runs(asked.roots, [name for name in asked.methods.split(",") if name])
-    if asked.disagree is None:
-        listed = parsed(asked.samples or FIRST)
+    records = runs(options.roots, [name for name in options.methods.split(",") if name])
+    if options.disagree is None:
+        listed = parsed(options.samples or FIRST)
         samples = {record["benchmark"]: listed for record in records}
     else:
-        samples = disagreed(records, asked.disagree)
+        samples = disagreed(records, options.disagree)
     todo = [work(record, samples[record["benchmark"]]) for record in records]
     total, had = sum(len(run.lines) for run in todo), sum(run.had for run in todo)
     lacking = sum(len(samples[record["benchmark"]]) for record in records) - total - had
@@ -207,17 +209,17 @@ def main(arguments: Sequence[str]) -> int:
         bar = progress.add_task("traces", total=total, rate="starting")
         for run in todo:
             progress.update(bar, description=run.name)
-            for doc, told in follow(run) if run.lines else ():
+            for doc, difference in follow(run) if run.lines else ():
                 speed = progress.tasks[bar].speed
                 progress.update(bar, advance=1, rate=f"{speed:.1f}/s" if speed else "")
-                if told is not None:
-                    wrong.append(f"{run.folder}: sample {doc}: {told}")
+                if difference is not None:
+                    wrong.append(f"{run.folder}: sample {doc}: {difference}")
     for line in wrong:
         print(f"not traced: {line}", file=sys.stderr)
-    unasked = f", {lacking} were never asked" if lacking else ""
+    unanswered = f", {lacking} were never asked" if lacking else ""
     print(
         f"{total - len(wrong)} samples traced in {len(records)} runs, {had} were there before"
-        + unasked
+        + unanswered
     )
     return 1 if wrong else 0
 

@@ -1,12 +1,11 @@
-"""Train PocketLLaVA and export it; stopped anywhere, the same command goes on where it was.
+"""Train PocketLLaVA and export it; after a stop, the same command resumes the training.
 
 python experiments/train_pocket.py
 python experiments/train_pocket.py smoke=true
 python experiments/train_pocket.py recipe.architecture.layers=12 recipe.probe_layer=10 output=...
 
-The state, curve.csv, scores.json and the exported model (export/, which may replace
-mustdrop/pocket/checkpoint/, and which ``mustdrop.pocket.load(folder=...)`` reads) lie under
-``output``.
+The folder ``output`` holds the state, curve.csv, scores.json and the exported model in export/.
+``mustdrop.pocket.load(folder=...)`` reads that model; it may replace mustdrop/pocket/checkpoint/.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -31,7 +30,7 @@ from mustdrop.pocket.training.trainer import Training
 
 @hydra.main(version_base=None, config_path="../conf", config_name="train_pocket")
 def main(cfg: DictConfig) -> None:
-    """Compose the recipe, train, export, measure on the calibration splits."""
+    """Compose the recipe, train, export, and measure on the calibration splits."""
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     console = Console()
     recipe = instantiate(cfg.recipe)
@@ -56,16 +55,16 @@ def main(cfg: DictConfig) -> None:
     console.print(_table("exported model", scores))
 
 
-def _help(recipe: Recipe, folder: Path, workers: int, precision: str, one: Team) -> None:
-    """What every process but the first does."""
+def _help(recipe: Recipe, folder: Path, workers: int, precision: str, member: Team) -> None:
+    """Train as one of the processes after the first."""
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision(precision)
-    for _ in Training(recipe, folder, "cpu", workers, one).run():
+    for _ in Training(recipe, folder, "cpu", workers, member).run():
         pass
 
 
 def _run(training: Training, console: Console, curve: Curve, validate_every: int) -> None:
-    """Train to the end under a bar; every so often, say what the model can do."""
+    """Train to the end with a progress bar; validate every ``validate_every`` steps."""
     names = list(training.recipe.stages)
     with Progress(
         TextColumn("{task.fields[stage]}"),
@@ -108,7 +107,7 @@ def _run(training: Training, console: Console, curve: Curve, validate_every: int
 
 
 def _measure(folder: Path, n: int) -> dict[str, Score]:
-    """The calibration splits, answered by plain ``generate``: the test splits stay unseen."""
+    """Score the calibration splits with plain ``generate``; the test splits stay unseen."""
     model, processor = load(folder=folder)
     scores = {}
     for name in SPLITS:

@@ -1,10 +1,10 @@
-"""Find the layer at which vision tokens can leave for good: VTW's own choice of its layer.
+"""Find the layer after which all vision tokens can be dropped, by VTW's own rule.
 
 python experiments/vtw_layer.py model=pocket n=20 eta=0.003
 python experiments/vtw_layer.py model=llava15_7b benchmark=textvqa write=true
 
-Tells KL(withdrawn || full) of the next token for each K, the number of layers that see vision
-tokens, and writes K - 1 into the output folder; ``write=true``: where prefill=vtw_kl finds it.
+Prints KL(withdrawn || full) of the next token for each K, the number of layers that see vision
+tokens, and writes K - 1 into the output folder; ``write=true`` also writes it for prefill=vtw_kl.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from analysis.statistics.intervals import Interval, mean_interval
-from experiments.calibration_batches import batches, moving
+from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import weights
 from experiments.cli.errors import BAD_INPUT, KNOWN, ending, message
 from experiments.tuned_table import body, command, measured_on
@@ -34,10 +34,10 @@ FILE = "vtw_kl.yaml"
 
 
 def search(cfg: DictConfig) -> list[Interval]:
-    """The mean divergence of each K from ``first`` on, over the first ``n`` questions.
+    """Measure the mean divergence of each K from ``first`` on, over the first ``n`` questions.
 
     Raises:
-        ValueError: If there are no such questions, or K, or eta cannot be.
+        ValueError: If the benchmark has no calibration split, or n, first or eta is out of range.
     """
     if cfg.benchmark.calibration is None:
         raise ValueError(f"benchmark {cfg.benchmark.name} has no split to choose a layer on")
@@ -53,38 +53,38 @@ def search(cfg: DictConfig) -> list[Interval]:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     model, processor = checkpoint.load(cfg.device)
-    asked = batches(model, processor, task, range(cfg.n), cfg.batch_size)
-    with moving("prefills", len(asked) * (depth - cfg.first + 1)) as tick:
-        found = divergences(model, asked, depth, cfg.first, tick)
-    return [mean_interval(row.tolist()) for row in found.cpu()]
+    prompts = batches(model, processor, task, range(cfg.n), cfg.batch_size)
+    with progress_bar("prefills", len(prompts) * (depth - cfg.first + 1)) as tick:
+        measured = divergences(model, prompts, depth, cfg.first, tick)
+    return [mean_interval(row.tolist()) for row in measured.cpu()]
 
 
-def table(cfg: DictConfig, found: list[Interval]) -> list[str]:
-    """A line for each K."""
+def table(cfg: DictConfig, measured: list[Interval]) -> list[str]:
+    """Format the divergences, one line for each K."""
     return [
-        f"K {cfg.first + at:>2}: {kl.value:.2e} nats (95 % interval {kl.low:.2e} to {kl.high:.2e})"
-        for at, kl in enumerate(found)
+        f"K {k:>2}: {kl.value:.2e} nats (95 % interval {kl.low:.2e} to {kl.high:.2e})"
+        for k, kl in enumerate(measured, cfg.first)
     ]
 
 
-def choose(cfg: DictConfig, found: list[Interval]) -> int:
-    """K.
+def choose(cfg: DictConfig, measured: list[Interval]) -> int:
+    """Return the first K with a divergence of at most eta.
 
     Raises:
-        ValueError: If no divergence is as small as eta.
+        ValueError: If every divergence is larger than eta.
     """
-    chosen = first_within([kl.value for kl in found], cfg.eta, cfg.first)
+    chosen = first_within([kl.value for kl in measured], cfg.eta, cfg.first)
     if chosen is None:
-        least = min(range(len(found)), key=lambda at: found[at].value)
+        least = min(range(len(measured)), key=lambda index: measured[index].value)
         raise ValueError(
             f"no K from {cfg.first} on has a divergence of at most eta={cfg.eta:g}: the least is "
-            f"{found[least].value:.2e} at K={cfg.first + least}"
+            f"{measured[least].value:.2e} at K={cfg.first + least}"
         )
     return chosen
 
 
 def tuned_path(cfg: DictConfig) -> Path:
-    """Where prefill=vtw_kl finds the layer of this model."""
+    """Return the path from which prefill=vtw_kl reads the layer of this model."""
     return conf_dir() / "tuned" / cfg.model.name / "layers" / FILE
 
 
@@ -92,21 +92,22 @@ def require_free(cfg: DictConfig) -> None:
     """Make sure that the layer of other weights is not overwritten.
 
     Raises:
-        ValueError: If there is one, and ``force=true`` was not said.
+        ValueError: If the file holds the layer of other weights, and ``force`` is false.
     """
     path = tuned_path(cfg)
     made = read_yaml(path)["prefill"].get(CALIBRATED) if path.is_file() else None
     if cfg.write and made and not cfg.force and not same_weights(made.model, cfg.model):
         raise ValueError(
-            f"{path} holds the layer of {made.model.pretrained}: write=false finds a value to give "
-            "by hand, a preset of your own under conf/model keeps both, force=true replaces it"
+            f"{path} holds the layer of {made.model.pretrained}: use write=false to get a value to "
+            "give by hand, a new preset under conf/model to keep both, or force=true to replace "
+            "the file"
         )
 
 
-def write(cfg: DictConfig, found: list[Interval], chosen: int) -> list[Path]:
-    """The yaml in the output folder, and where it was asked for, among the tuned ones."""
+def write(cfg: DictConfig, measured: list[Interval], chosen: int) -> list[Path]:
+    """Write the yaml to the output folder and, with ``write=true``, to the tuned files."""
     split = cfg.benchmark.calibration.split
-    lines = "".join(f"#   {line}\n" for line in table(cfg, found))
+    lines = "".join(f"#   {line}\n" for line in table(cfg, measured))
     text = (
         f"# The first K at which KL(withdrawn || full) of the next token is at most {cfg.eta:g}: "
         f"{chosen}; layer is K - 1.\n# Mean over the first {cfg.n} questions of {split}:\n{lines}"
@@ -124,16 +125,16 @@ def write(cfg: DictConfig, found: list[Interval], chosen: int) -> list[Path]:
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="vtw_layer")
 def job(cfg: DictConfig) -> None:
-    """Measure, tell, write."""
+    """Measure the divergences, print them and write the layer."""
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         require_free(cfg)
-        found = search(cfg)
-        for line in table(cfg, found):
+        measured = search(cfg)
+        for line in table(cfg, measured):
             console.print(line)
-        chosen = choose(cfg, found)
+        chosen = choose(cfg, measured)
         console.print(f"{cfg.model.name}: K = {chosen}, layer = {chosen - 1} (eta {cfg.eta:g})")
-        for path in write(cfg, found, chosen):
+        for path in write(cfg, measured, chosen):
             console.print(f"written: {path}", soft_wrap=True, markup=False)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
@@ -141,14 +142,14 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """The command line, its names checked before anything is composed."""
+    """Run the command line and exit with its code."""
     code = ending(command_line)
     if code:
         raise SystemExit(code)
 
 
 def command_line() -> None:
-    """Hydra's program, after the names that it was given."""
+    """Check the names of the overrides, then start Hydra."""
     require_names(sys.argv[1:])
     require_fields(sys.argv[1:], lambda groups: composed(*groups, name="vtw_layer"))
     job()

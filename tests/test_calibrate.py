@@ -169,7 +169,7 @@ def measured(monkeypatch):
 def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured):
     cfg = configured("method=mustdrop", "budget=t128", "prefill.alpha=1e-2")
     done = script.calibrate(cfg, Silent())
-    found, held_out = done.found, done.held_out
+    found, held_out = done.result, done.held_out
     assert isinstance(found, SearchResult) and held_out is not None
     assert abs(found.measured / 128 - 1) <= 0.01
     assert measured[-2][0].prefill.gamma == measured[-1][0].prefill.gamma == found.value
@@ -182,7 +182,7 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
     again = script.calibrate(
         configured("method=mustdrop", "budget=t192", "prefill.alpha=2e-2"), Silent()
     )
-    assert again.passes == again.found.steps + 1
+    assert again.passes == again.result.steps + 1
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
 )  # fmt: skip
 def test_what_a_replay_knows_is_met_without_a_pass(measured, asked):
     done = script.calibrate(configured("calibration.tolerance=0.05", *asked), Silent())
-    assert isinstance(done.found, SearchResult) and done.found.steps == 0
-    assert abs(done.found.measured / done.found.target - 1) <= 0.05
+    assert isinstance(done.result, SearchResult) and done.result.steps == 0
+    assert abs(done.result.measured / done.result.target - 1) <= 0.05
     assert len(measured) == 1
     # and what is foretold of the first questions is what the model does with them
     cfg = configured()
     node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
     same = script.questions(instantiate(cfg.model), "auto", node, 8, 8)
     again = executed(same.model, measured[0][0], same.prompts(0))
-    assert fmean(again) == pytest.approx(done.found.measured)
+    assert fmean(again) == pytest.approx(done.result.measured)
 
 
 def test_merging_that_another_stage_follows_is_scanned(measured):
@@ -215,10 +215,10 @@ def test_merging_that_another_stage_follows_is_scanned(measured):
         "prefill.gamma=3.2e-3", "prefill.alpha=1e-2", "calibration.tolerance=0.05",
     )  # fmt: skip
     done = script.calibrate(cfg, Silent())
-    assert isinstance(done.found, SearchResult) and abs(done.found.measured / 128 - 1) <= 0.05
+    assert isinstance(done.result, SearchResult) and abs(done.result.measured / 128 - 1) <= 0.05
     asked = [dropper.vision.tau for dropper, _ in measured[:-1]]
     # from the least merging on, evenly, until one meets it or two enclose it
-    assert asked[0] == 72.0 and len(asked) == done.found.steps
+    assert asked[0] == 72.0 and len(asked) == done.result.steps
     averages = [average for _, average in measured[:-1]]
     assert averages[0] > averages[1] < averages[2], "a bisection would do: this proves nothing"
 
@@ -227,12 +227,12 @@ def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
     asked = ("method=mustdrop", "budget=t64", "prefill.alpha=1e-2")
     # every token whose attention is not wholly its own is protected: no need to run the model
     done = script.calibrate(configured(*asked, "key_tokens.mu=-9.0"), Silent())
-    assert isinstance(done.found, OutOfReach) and done.held_out is None
-    assert done.found.nearest > 64 and not measured
+    assert isinstance(done.result, OutOfReach) and done.held_out is None
+    assert done.result.nearest > 64 and not measured
     # some are: what the later layers leave has to be measured, once
     done = script.calibrate(configured(*asked, "key_tokens.mu=0.5"), Silent())
-    assert isinstance(done.found, OutOfReach) and done.found.nearest > 64
-    assert [average for _, average in measured] == [done.found.nearest]
+    assert isinstance(done.result, OutOfReach) and done.result.nearest > 64
+    assert [average for _, average in measured] == [done.result.nearest]
 
 
 def test_without_a_replay_it_is_scanned():
@@ -270,7 +270,7 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     ):  # fmt: skip
         assert told in path.read_text()
     assert "/somewhere" not in path.read_text()
-    done = replace(done, found=OutOfReach(140.25, 128.0), held_out=None)
+    done = replace(done, result=OutOfReach(140.25, 128.0), held_out=None)
     path = tuned.write(cfg, done)
     assert path.name == "mustdrop_t128_floor.yaml"
     assert OmegaConf.load(path).floor == 140.2

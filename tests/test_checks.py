@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from experiments.checks import run_checks as checks
-from experiments.checks.run_checks import require_places, require_ready
+from experiments.checks.run_checks import require_folders, require_ready
 from experiments.sweeps import launch
 from experiments.sweeps.cells import plan
 from experiments.sweeps.ready import unready
@@ -96,7 +96,7 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoint_that_is_none_is_known_before_it_is_loaded(checkpoint, tmp_path):
     named = f"model.pretrained={checkpoint}"
-    require_places(config(named))
+    require_folders(config(named))
     require_ready(config(named, "model.layers=8"))
     assert f"model.layers is 12, but {checkpoint} has 8" in refused(require_ready, config(named))
     silent = {**TINY_LLAVA, "text_config": {"model_type": "llama"}}
@@ -106,35 +106,35 @@ def test_a_checkpoint_that_is_none_is_known_before_it_is_loaded(checkpoint, tmp_
         ("model.safetensors", "holds no weights"), ("config.json", "no config.json"),
     ):  # fmt: skip
         (checkpoint / name).rename(tmp_path / name)
-        assert told in refused(require_places, config(named))
+        assert told in refused(require_folders, config(named))
         (tmp_path / name).rename(checkpoint / name)
     (checkpoint / "config.json").write_text("{")
-    assert "config.json is no JSON" in refused(require_places, config(named))
+    assert "config.json is no JSON" in refused(require_folders, config(named))
     for name in ("/no/such", "some/where/deep", "nowhere"):
-        told = refused(require_places, config(f"model.pretrained={name}"))
+        told = refused(require_folders, config(f"model.pretrained={name}"))
         assert told == f"model.pretrained: there is no folder {name}"
 
 
 def test_data_that_is_not_there_is_known_before_a_row_is_read(tmp_path, monkeypatch):
     llava = ("model=llava15_7b", "benchmark=textvqa", "model.pretrained=packaged")
     data = f"benchmark.data={tmp_path}"
-    assert "no parquet file of split validation" in refused(require_places, config(*llava, data))
+    assert "no parquet file of split validation" in refused(require_folders, config(*llava, data))
     for name in ("test-0.parquet", "validation.txt", "validations.parquet"):
         (tmp_path / name).touch()
-    assert "no parquet file of split validation" in refused(require_places, config(*llava, data))
+    assert "no parquet file of split validation" in refused(require_folders, config(*llava, data))
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "validation-00000-of-1.parquet").touch()
-    require_places(config(*llava, data))
-    told = refused(require_places, config(*llava, "benchmark.data=/nowhere"))
+    require_folders(config(*llava, data))
+    told = refused(require_folders, config(*llava, "benchmark.data=/nowhere"))
     assert told == "benchmark.data: there is no folder /nowhere"
     # what the hub has is asked of its cache where there is no network, and else left to the run
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    told = refused(require_places, config(*llava))
+    told = refused(require_folders, config(*llava))
     assert told.startswith("benchmark.data: lmms-lab-encoder/textvqa is no folder, and HF_HUB_OFF")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    require_places(config(*llava))
+    require_folders(config(*llava))
 
 
 def test_a_device_that_is_not_there_is_known_where_the_run_will_be(monkeypatch):
@@ -143,7 +143,7 @@ def test_a_device_that_is_not_there_is_known_where_the_run_will_be(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     for device in ("cpu", "auto", "cuda", "cuda:0"):
         require_ready(config(f"device={device}"))
-    assert "this machine has 1 GPUs" in refused(require_ready, config("device=cuda:1"))
+    assert "torch sees 1 GPUs" in refused(require_ready, config("device=cuda:1"))
     assert "device=nowhere cannot be used" in refused(require_ready, config("device=nowhere"))
     require_ready(config("device=cuda:1"), False)
     monkeypatch.setattr(checks, "find_spec", lambda name: None)

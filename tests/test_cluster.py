@@ -211,18 +211,18 @@ def test_a_task_becomes_the_run_of_its_line(place, monkeypatch, capfd):
     run = str(ROOT / "experiments" / "run.py")
     assert became == [(sys.executable, [sys.executable, run, "seed=1", "method=a b"])]
     assert capfd.readouterr().out == "outputs/it's 1\nseed=1 'method=a b'\n"
-    with pytest.raises(ValueError, match="has 3 cells, and none number 3"):
+    with pytest.raises(ValueError, match="has 3 cells, but no cell 3"):
         task(manifest, 3)
 
 
 BAD = {
-    "partion: gpu": "unknown partion; known are partition, account",
+    "partion: gpu": "unknown partion; known keys are partition, account",
     "time: 4:00:00": "time must be a whole number, got '4:00:00'",
     "time: true": "time must be a whole number, got True",
     "cpus_per_task: 0": "cpus_per_task must be 1 or more, got 0",
     "max_restarts: -1": "max_restarts must be 0 or more, got -1",
     "mem: 32": "mem must be text or null, got 32",
-    "{time: 2, signal_seconds: 120}": "signal_seconds must leave some of the 2 minutes",
+    "{time: 2, signal_seconds: 120}": "signal_seconds must be less than the 2 minutes of time",
     "partition: ''": "partition must be one line of text, got ''",
     'account: "a\\n#SBATCH --x"': "account must be one line of text",
     'options: {comment: "a\\nb"}': "comment must be one line of text",
@@ -230,8 +230,8 @@ BAD = {
     "options: [exclusive]": "options must be keys and values, got ['exclusive']",
     "options: {--exclusive: true}": "options: '--exclusive' is no long name",
     "options: {exclusive: false}": "options.exclusive must be text, a number or true, got False",
-    "options: {cpus-per-task: 3}": "options.cpus-per-task: cpus_per_task is a key of its own",
-    "options: {array: 0-3}": "options.array: array is set by what submits",
+    "options: {cpus-per-task: 3}": "options.cpus-per-task: set cpus_per_task as a key of the site",
+    "options: {array: 0-3}": "options.array: mustdrop sets array",
     "- partition": "must hold keys and values, got list",
     "": "must hold keys and values, got NoneType",
     "partition: [": "is not YAML",
@@ -285,7 +285,7 @@ def test_submitit_is_asked_for_the_same(place, monkeypatch):
     asked = params["additional_parameters"]
     assert asked.pop("signal") == "URG@77"
     assert asked.pop("requeue") is True
-    assert asked == {name.replace("-", "_"): value for name, value in site.asked().items()}
+    assert asked == {name.replace("-", "_"): value for name, value in site.sbatch_options().items()}
     names = ("timeout_min", "cpus_per_task", "array_parallelism", "max_num_timeout")
     assert [params[name] for name in names] == [123, 7, 5, 4]
     assert params["submitit_folder"] == "the logs/submitit/%j"

@@ -17,7 +17,7 @@ from experiments.gpu.reference import Lengths, Reference
 from experiments.gpu.runner import rows_of
 from experiments.gpu.shapes import SHAPES, build, questions
 from experiments.gpu.timing import Bench
-from experiments.gpu.waits import counted_waits, places
+from experiments.gpu.waits import counted_waits, decision_points
 from mustdrop import TokenDropper
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
@@ -239,6 +239,6 @@ def test_waits_are_counted_with_the_line_of_ours_that_waits(monkeypatch):
 
 
 def test_places_are_where_a_method_decides():
-    assert places(None) == places(TokenDropper()) == 0
-    assert places(small_methods(36)["mustdrop"]) == 1 + 1 + 2 + 1
-    assert places(small_methods(36)["tome"]) == 3
+    assert decision_points(None) == decision_points(TokenDropper()) == 0
+    assert decision_points(small_methods(36)["mustdrop"]) == 1 + 1 + 2 + 1
+    assert decision_points(small_methods(36)["tome"]) == 3

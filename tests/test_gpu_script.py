@@ -71,7 +71,7 @@ def test_the_time_limit_cuts_the_list_and_the_table_names_what_was_not_reached()
     assert "- second: three; four" in table(record)
     late, _ = run_cells([first, GpuCell("never", lambda: [lasting("six", 1)])], 4)
     assert late["cells"][1] == {"cell": "never", "state": "not reached"}
-    assert "- never: not begun" in table(late)
+    assert "- never: not started" in table(late)
     assert all(json.loads(text)["cells"] for text in saved) and len(saved) > 4
 
 
@@ -107,15 +107,15 @@ def test_a_number_that_is_none_stays_readable_and_is_a_failure():
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from experiments.gpu.runner import Cell, Runner, Step, dumps, write
+from experiments.gpu.runner import GpuCell, GpuStep, Runner, dumps, write
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 path = Path(sys.argv[1])
-steps = [Step("one", lambda: {"value": 1}), Step("two", die)]
+steps = [GpuStep("one", lambda: {"value": 1}), GpuStep("two", die)]
 runner = Runner({}, 60, lambda record: write(path, dumps(record)), lambda position: None)
-runner.run([Cell("first", lambda: steps), Cell("second", lambda: [])])
+runner.run([GpuCell("first", lambda: steps), GpuCell("second", lambda: [])])
 """
 
 
@@ -172,7 +172,7 @@ def test_without_a_device_it_says_so_in_one_sentence(tmp_path, capsys):
         "error: torch sees no CUDA device; --dry-run runs at tiny size on a CPU\n"
     )
     assert main(["--dry-run", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert "fits no cell; there are 'dropping = masking, float32" in capsys.readouterr().err
+    assert "matches no cell; the cells are 'dropping = masking, float32" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

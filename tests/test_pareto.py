@@ -78,7 +78,7 @@ def test_a_killed_workers_trial_is_failed_and_asked_again(tmp_path):
 def test_a_study_begun_with_other_settings_is_refused(tmp_path):
     study(tmp_path / "s", limit=4, code="a")
     study(tmp_path / "s", limit=4, code="a")
-    with pytest.raises(ValueError, match=r"limit 4 then, 5 now.*pareto.name="):
+    with pytest.raises(ValueError, match=r"limit was 4, is 5 now.*pareto.name="):
         study(tmp_path / "s", limit=5, code="a")
 
 
@@ -139,7 +139,7 @@ def test_bad_input_is_told_before_anything_runs(tmp_path):
         (["pareto.workers=0"], "pareto.workers must be a count"),
         (["pareto.trials=0"], "pareto.trials must be a count"),
         (["pareto.space.prefill.gamma=3"], "prefill.gamma needs low, high and log"),
-        (["pareto.space=null"], "names no field"),
+        (["pareto.space=null"], "must name a field"),
     ):
         with pytest.raises(ValueError, match=expected):
             script.main([f"output_root={tmp_path}", *asked])

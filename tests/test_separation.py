@@ -58,12 +58,12 @@ def make(root: Path, **changed: float) -> Path:
 def test_every_bar_is_read_from_its_cell(tmp_path):
     made = {bar.name: bar for bar in bars(make(tmp_path))}
     assert all(bar.reached for bar in made.values())
-    values = {name: round(bar.found.value, 3) for name, bar in made.items()}
+    values = {name: round(bar.measured.value, 3) for name, bar in made.items()}
     assert list(values.values())[:4] == [0.97, 0.25, 0.57, 0.01]
     assert len(values) == 4 + 3 * (1 + 2 + 2)
     assert values["cls_topk (64 on average) over random (64)"] == 0.2
     assert values["text_topk (300 on average) over cls_topk (288)"] == 0.15
-    assert all(bar.found.n == N for bar in made.values())
+    assert all(bar.measured.n == N for bar in made.values())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from experiments import sweep as script
 from experiments.run import main as run_main
 from experiments.run import run, run_one
 from experiments.sweeps import launch
-from experiments.sweeps.cells import SweepCell, distinct, expand, found, plan
+from experiments.sweeps.cells import SweepCell, cells_under, distinct, expand, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.runs.fingerprint import Fingerprint
@@ -125,7 +125,9 @@ def test_a_sweep_does_what_is_unfinished_and_no_more(tmp_path, monkeypatch, caps
     for module in (run_module, launch):
         monkeypatch.setattr(module, "run_fingerprint", lambda *args, **more: later)
     assert sweeps(monkeypatch, *FOUR, root) == []
-    assert "(4 by other code, weights or rows; force=true measures anew)" in capsys.readouterr().err
+    assert (
+        "(4 by other code, weights or rows; force=true measures again)" in capsys.readouterr().err
+    )
 
 
 def table(text):
@@ -242,7 +244,7 @@ def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
     asked = ["none", "method=fastv,random", "budget=t64", "benchmark.limit=2", "batch_size=2"]
     asked.append(f"output_root={tmp_path}")
     assert script.main(["plan", *asked]) == 0
-    assert "2 cells, 2 unfinished: no record to go by yet" in capsys.readouterr().out
+    assert "2 cells, 2 unfinished: no record yet for a forecast" in capsys.readouterr().out
     cells = plan(asked[0], asked[1:])
     run(composed(*cells[0].overrides))
     with pytest.raises(RuntimeError), RunWriter(cells[1].folder, Fingerprint({}, {}), "") as ours:
@@ -257,7 +259,7 @@ def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
     assert "1 of 2 cells again" in capsys.readouterr().out
     assert script.main(["status", str(tmp_path)]) == 0
     assert "2 done" in capsys.readouterr().out
-    assert {cell.folder for cell in found(tmp_path)} == {cell.folder for cell in cells}
+    assert {cell.folder for cell in cells_under(tmp_path)} == {cell.folder for cell in cells}
     assert script.main(["retry", *asked]) == 0
     assert "0 of 2 cells again" in capsys.readouterr().out
 

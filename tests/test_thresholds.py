@@ -123,7 +123,9 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
         "model=pocket", "method=mustdrop_individual", "benchmark=pocket_pope", "budget=t192",
         "vision.tau=60.0", "calibration.field=prefill.alpha",
     }  # fmt: skip
-    assert "prefill.gamma has no value (nor has prefill.alpha)" in refused("budget=t144")
+    assert "prefill.gamma has no value and prefill.alpha has no value for " in refused(
+        "budget=t144"
+    )
     told = refused("method=sparsevlm", "budget=t144", "benchmark.limit=7", "traces=3", "seed=2")
     assert {"calibration.field=prefill.scale", "prefill.bias=0", "seed=2"} <= {*command_in(told)}
     assert not {"benchmark.limit=7", "traces=3"} & {*command_in(told)}

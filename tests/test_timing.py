@@ -180,13 +180,13 @@ def test_every_table_marks_seconds_and_says_what_the_marks_mean():
     ("changes", "expected"),
     [
         ({}, ""),
-        ({"overlapped": True}, " (another run was at work on this machine: no time to compare)"),
-        ({"ranks": 2}, " (2 processes at work: no time to compare)"),
+        ({"overlapped": True}, " (another run used this machine: do not compare this time)"),
+        ({"ranks": 2}, " (2 processes shared the work: do not compare this time)"),
         ({"cpu_seconds": 1.0, "waited_seconds": 3.0},
-         " (it got 25% of the CPU it wanted: no time to compare)"),
+         " (the run got 25% of the CPU it needed: do not compare this time)"),
         ({"waited_seconds": None, "load_end": 9.0},
-         " (the machine was loaded: no time to compare)"),
-        ({"samples": 0}, " (what shared the machine is not known)"),
+         " (the machine was loaded: do not compare this time)"),
+        ({"samples": 0}, " (other load on the machine is unknown)"),
     ],
 )  # fmt: skip
 def test_the_last_line_of_a_run_says_what_shared_its_machine(changes, expected):

@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import run as script
 from experiments.run import run, run_one
 from experiments.sweeps import launch
-from experiments.sweeps.cells import SweepCell, found
+from experiments.sweeps.cells import SweepCell, cells_under
 from experiments.sweeps.forecast import Forecast
 from experiments.sweeps.ready import unready
 from mustdrop.presets.compose import composed, resolved
@@ -151,7 +151,7 @@ def test_a_torn_file_names_itself_and_stops_no_other(tmp_path):
     assert {each.path.name for each in damage(tmp_path)} == {
         "record.json", "status.json", "config.yaml",
     }  # fmt: skip
-    (cell,) = found(tmp_path)
+    (cell,) = cells_under(tmp_path)
     assert cell.config is None and "config.yaml, line" in cell.error
     (tmp_path / "config.yaml").write_text("ben")
     with pytest.raises(TornFile, match="torn: it has no benchmark"):
@@ -220,7 +220,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     assert run_one(cfg) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"error: {samples}, line 2: torn: not a sample")
-    assert told.endswith("the same command force=true starts anew, and keeps the old files aside")
+    assert told.endswith("the same command force=true starts again and keeps the old files aside")
     assert samples.read_bytes() == spoilt
     # a sweep refuses it before it starts, and calls it done by no means
     overrides = (*TINY, f"output_root={cfg.output_root}", "traces=[1]")
@@ -246,7 +246,7 @@ def test_ctrl_c_ends_a_run_in_one_sentence(tmp_path, monkeypatch, capsys):
         script.main()
     told = capsys.readouterr().err
     assert left.value.code == 130
-    assert told == "stopped: what was done is kept, and the same command goes on\n"
+    assert told == "stopped: finished work is kept, and the same command resumes\n"
     (status,) = tmp_path.rglob("status.json")
     assert json.loads(status.read_text())["state"] == "stopped"
     # in a sweep no other cell follows
@@ -275,7 +275,7 @@ def test_ctrl_c_in_mid_run_keeps_what_was_answered(tmp_path):
     assert process.returncode == 130, told
     assert "Traceback" not in told
     assert told.rstrip().splitlines()[-1] == (
-        "stopped: what was done is kept, and the same command goes on"
+        "stopped: finished work is kept, and the same command resumes"
     )
     (folder,) = {path.parent for path in tmp_path.rglob("samples.jsonl")}
     assert read_status(folder)["state"] == "stopped" and len(read_samples(folder)) == 1

@@ -268,7 +268,7 @@ def test_a_sample_that_is_answered_otherwise_gets_no_trace(outputs, capsys):
     assert script.main([str(root), "--samples", "3-5", "--methods", "van*"]) == 1
     told = capsys.readouterr()
     assert "1 samples traced in 1 runs" in told.out
-    assert "on record is 'something else'" in told.err and "vision_tokens" in told.err
+    assert "the record has 'something else'" in told.err and "vision_tokens" in told.err
     assert trace_path(folders["vanilla"], 3).exists()
     assert not trace_path(folders["vanilla"], 4).exists()
     assert not trace_path(folders["vanilla"], 5).exists()

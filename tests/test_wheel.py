@@ -93,7 +93,11 @@ def test_the_command_and_its_lists(call):
     out, _ = call("mustdrop", "list", "methods")
     assert {line.split()[0] for line in out.splitlines()} >= {"mustdrop", "fastv", "tome"}
     _, err = call("mustdrop", "run", "method=mustdorp", code=2)
-    assert err.strip().splitlines()[-1].startswith("error: no method 'mustdorp'; did you mean mustdrop?")
+    assert (
+        err.strip()
+        .splitlines()[-1]
+        .startswith("error: no method 'mustdorp'; did you mean mustdrop?")
+    )
 
 
 def test_a_run_a_sweep_tables_figures_and_a_page(call, empty):
@@ -155,5 +159,7 @@ def test_what_the_wheel_holds(tmp_path):
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {
         "mustdrop", "experiments", "analysis", "hydra_plugins",
     }  # fmt: skip
-    assert {"mustdrop/conf/run.yaml", "mustdrop/slurm/array.sbatch", "mustdrop/py.typed"} <= {*names}
+    assert {"mustdrop/conf/run.yaml", "mustdrop/slurm/array.sbatch", "mustdrop/py.typed"} <= {
+        *names
+    }
     assert not [name for name in names if "records/" in name and name.startswith("experiments")]

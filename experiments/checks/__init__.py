@@ -1,1 +1,1 @@
-"""Checks of a run before any work: its values, thresholds, and what this machine has."""
+"""Checks of a run before any work: its values, its thresholds, and this machine."""

@@ -1,4 +1,4 @@
-"""What to do where a run has no thresholds of its own: the command that finds them, filled in."""
+"""Advice for a run without thresholds: the complete command that finds them."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from mustdrop.runs.folder import UNKEYED
 
 CALIBRATE = "python experiments/calibrate.py"
 WITHDRAW = "python experiments/vtw_layer.py write=true"
-# Entries of a command line that a calibration gets by a preset's name, or has no use for.
+# overrides that the calibration command names by preset, and overrides that it does not need
 NAMED = ("model", "method", "benchmark", "benchmark.limit", "benchmark.metric", "batch_size")
 UNUSED = ("budget", "controls", "image", "hydra", "tuned", *UNKEYED)
 
@@ -20,25 +20,25 @@ UNUSED = ("budget", "controls", "image", "hydra", "tuned", *UNKEYED)
 def remedy(
     cfg: DictConfig,
     config: Mapping[str, Any],
-    places: Sequence[str],
+    fields: Sequence[str],
     made: Mapping[str, Any] | None,
     overrides: Sequence[str] = (),
 ) -> str:
-    """How a run gets thresholds of its own, as the end of a sentence: the command, or the values.
+    """Advise how a run gets its thresholds, as the end of a sentence: a command, or the values.
 
     Args:
-        cfg: As composed.
-        config: The same, resolved as far as model, method, benchmark and budget.
-        places: Fields that lack a value of their own.
-        made: What the values that are there were made for; None where there are none.
-        overrides: What was typed.
+        cfg: Composed config.
+        config: Model, method, benchmark and budget of the config, resolved.
+        fields: Fields that lack a value for this run.
+        made: Provenance of the present values; None if there are none.
+        overrides: Overrides as typed.
     """
-    given = " ".join(f"{place}=<value>" for place in places)
-    if places == ["prefill.layer"]:
+    values = " ".join(f"{field}=<value>" for field in fields)
+    if fields == ["prefill.layer"]:
         model = shlex.join([f"model={config['model']['name']}", *_chosen(overrides)])
-        return f"find it with {WITHDRAW} {model}, or give {given}"
+        return f"find it with {WITHDRAW} {model}, or give {values}"
     if config["budget"] is None or (made is not None and "tokens" not in made):
-        return f"give {given}"
+        return f"give {values}"
     benchmark, chosen = config["benchmark"], _chosen(overrides)
     names = {group: config[group]["name"] for group in ("model", "method", "benchmark")}
     if benchmark["calibration"] is None:
@@ -46,40 +46,39 @@ def remedy(
         names["benchmark"] = _with_split(benchmark)
     words = [f"{group}={name}" for group, name in names.items()] + _budget(config) + chosen
     words += [
-        word for word in _fixed(cfg, places, made) if word.partition("=")[0] not in given_by(chosen)
+        word for word in _fixed(cfg, fields, made) if word.partition("=")[0] not in given_by(chosen)
     ]
     command = f"{CALIBRATE} {shlex.join(words)}"
     if benchmark["calibration"] is None:
         return (
             f"{benchmark['name']} has no split to choose thresholds on, so calibrate on another "
-            f"benchmark ({command}) and give its values to this run, {given}"
+            f"benchmark ({command}) and give its values to this run, {values}"
         )
-    return f"calibrate first ({command}), or give {given}"
+    return f"calibrate first ({command}), or give {values}"
 
 
 def given_by(overrides: Sequence[str]) -> list[str]:
-    """The names that overrides give a value to."""
+    """List the names that overrides set."""
     return [text.partition("=")[0].lstrip("+~") for text in overrides]
 
 
 def missing(cfg: DictConfig, key: str, overrides: Sequence[str] = ()) -> str:
-    """What to do about a value that has to be given, as a sentence."""
+    """Explain in a sentence how to give a missing value."""
     stage = key.removeprefix("dropper.").partition(".")[0]
     if stage not in NODES:
-        return f"{key} has no value: give it"
+        return f"{key} has no value: give {key}=<value>"
     node = cfg[stage]
-    places = [f"{stage}.{name}" for name in node if OmegaConf.is_missing(node, name)]
+    fields = [f"{stage}.{name}" for name in node if OmegaConf.is_missing(node, name)]
     named = OmegaConf.masked_copy(cfg, ["model", "method", "benchmark", "budget"])
     config: Any = OmegaConf.to_container(named, resolve=True)
     budget = f"at {config['budget']['name']}" if config["budget"] else "without a budget"
-    where = f"{config['model']['name']} x {config['benchmark']['name']} {budget}"
-    more = f" (nor has {' nor '.join(places[1:])})" if places[1:] else ""
-    end = remedy(cfg, config, places, None, overrides)
-    return f"{places[0]} has no value{more} for {where}: {end}"
+    run = f"{config['model']['name']} x {config['benchmark']['name']} {budget}"
+    lacking = " and ".join(f"{field} has no value" for field in fields)
+    return f"{lacking} for {run}: {remedy(cfg, config, fields, None, overrides)}"
 
 
 def typed() -> list[str]:
-    """What was typed, in a process that Hydra runs; empty elsewhere."""
+    """Return the overrides as typed, in a process that Hydra runs; empty elsewhere."""
     if not HydraConfig.initialized():
         return []
     return list(HydraConfig.get().overrides.task)
@@ -94,7 +93,7 @@ def _budget(config: Mapping[str, Any]) -> list[str]:
 
 
 def _chosen(overrides: Sequence[str]) -> list[str]:
-    """What was typed and may change a threshold."""
+    """Keep the overrides that may change a threshold."""
     kept = []
     for text in overrides:
         (name,) = given_by([text])
@@ -104,29 +103,29 @@ def _chosen(overrides: Sequence[str]) -> list[str]:
     return kept
 
 
-def _fixed(cfg: DictConfig, places: Sequence[str], made: Mapping[str, Any] | None) -> Iterator[str]:
-    """The field that is searched, where it is not gamma, and what the other ones are fixed at."""
-    from analysis.tables.layouts import threshold  # pandas: only where there is something to say
+def _fixed(cfg: DictConfig, fields: Sequence[str], made: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield overrides: the searched field, unless it is gamma, and the values of the others."""
+    from analysis.tables.layouts import threshold  # imports pandas, which other runs do not need
 
     known = threshold(cfg.method.name)
     order = ("prefill.gamma", "prefill.scale", "vision.tau", "prefill.alpha")
-    field = known[0] if known else next((name for name in order if name in places), places[0])
-    if field != "prefill.gamma":
-        yield f"calibration.field={field}"
-    for place in places:
-        if place == field:
+    searched = known[0] if known else next((name for name in order if name in fields), fields[0])
+    if searched != "prefill.gamma":
+        yield f"calibration.field={searched}"
+    for field in fields:
+        if field == searched:
             continue
-        name = place.partition(".")[2]
+        name = field.partition(".")[2]
         if made is not None and name in made:
-            yield f"{place}={made[name]:g}"
-        elif known and known[1] and known[1].startswith(place):
+            yield f"{field}={made[name]:g}"
+        elif known and known[1] and known[1].startswith(field):
             yield known[1]
         else:
-            yield f"{place}={'0.0' if name == 'bias' else '1.0e-2'}"
+            yield f"{field}={'0.0' if name == 'bias' else '1.0e-2'}"
 
 
 def _with_split(benchmark: Mapping[str, Any]) -> str:
-    """A benchmark of the same kind that has a split to choose thresholds on."""
+    """Name a benchmark of the same kind that has a calibration split."""
     kind = "stock" in benchmark["task"]
     for path in sorted((conf_dir() / "benchmark").glob("*.yaml")):
         other = read_yaml(path)

@@ -1,6 +1,6 @@
-"""What is checked of a run before any work: its values, and what it needs on this machine.
+"""Checks of a run before any work: its values, and the files and devices that it needs.
 
-Loads no model and reads no question; a sweep asks it of all its runs before the first one starts.
+Loads no model and reads no question; a sweep checks all its runs before the first one starts.
 """
 
 import json
@@ -23,17 +23,17 @@ from mustdrop.provenance.checkpoint_files import PACKAGED
 
 
 def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Every value of a run in place, its counts, its budget and its thresholds checked.
+    """Resolve the config of a run, and check its counts, its budget and its thresholds.
 
     Args:
-        cfg: As composed.
-        overrides: What was typed, for the commands that messages hold.
+        cfg: Composed config.
+        overrides: Overrides as typed, for the commands in messages.
 
     Raises:
-        ValueError: If a value is missing or cannot be meant, or a threshold is another run's.
+        ValueError: If a value is missing or wrong, or a threshold was made for another run.
     """
     if cfg.budget is not None and any(cfg[stage] is not None for stage in STAGES):
-        require_budget(cfg)  # first: closed forms would say less of it
+        require_budget(cfg)  # first, since an error of a closed form would be less clear
     try:
         config = resolved(cfg)
     except MissingMandatoryValue as error:
@@ -45,10 +45,10 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def require_counts(config: Mapping[str, Any]) -> None:
-    """Check what is counted; a wrong count must not become another run.
+    """Check all counts, so that a wrong one does not become another run.
 
     Raises:
-        ValueError: With the place, what it must be, and what it is.
+        ValueError: If a count is wrong; names the field, the expected and the given value.
     """
     require_count("benchmark.limit", config["benchmark"]["limit"], none=True)
     chosen_traces(config)
@@ -57,10 +57,10 @@ def require_counts(config: Mapping[str, Any]) -> None:
 
 
 def require_budget(cfg: DictConfig) -> None:
-    """Check that the budget is a count of tokens, that there are as many, and its name.
+    """Check that the budget is a count of tokens, that a prompt has as many, and its name.
 
     Raises:
-        ValueError: With the place, what it must be, and what it is.
+        ValueError: If one is wrong; names the field, the expected and the given value.
     """
     tokens, name, most = cfg.budget.tokens, str(cfg.budget.name), cfg.model.vision_tokens
     number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
@@ -68,22 +68,22 @@ def require_budget(cfg: DictConfig) -> None:
         raise ValueError(f"budget.tokens must be a count, 0 or more, got {tokens!r}")
     if tokens > most:
         raise ValueError(
-            f"budget.tokens must be at most {most}, the vision tokens of one prompt of "
+            f"budget.tokens must be at most {most}, the number of vision tokens of a prompt of "
             f"{cfg.model.name}, got {tokens:g}"
         )
     named = re.fullmatch(r"t(\d+(?:\.\d+)?)", name)
     if named and float(named[1]) != tokens:
         raise ValueError(
             f"budget.name must not name another budget: it is {name}, but budget.tokens is "
-            f"{tokens:g}; leave budget.name out, or choose the budget of that name"
+            f"{tokens:g}; leave out budget.name, or choose the budget of that name"
         )
 
 
 def require_count(name: str, value: Any, none: bool = False) -> Any:
-    """The value, if it is a count.
+    """Return the value if it is a count, or None if ``none`` allows that.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the value is no count.
     """
     if (value is None and none) or (
         isinstance(value, int) and not isinstance(value, bool) and value >= 1
@@ -95,42 +95,42 @@ def require_count(name: str, value: Any, none: bool = False) -> Any:
 
 
 def chosen_traces(config: Mapping[str, Any]) -> Sequence[int]:
-    """The samples whose ledger is kept.
+    """Return the doc_ids of the samples whose ledger is kept.
 
     Raises:
-        ValueError: If that is neither a count nor a list of doc_ids.
+        ValueError: If ``traces`` is neither a count nor a list of doc_ids.
     """
-    asked = config["traces"]
-    plain = isinstance(asked, int) and not isinstance(asked, bool)
-    if plain and asked >= 0:
-        return range(asked)
-    if isinstance(asked, list) and all(type(doc) is int and doc >= 0 for doc in asked):
-        return asked
-    raise ValueError(f"traces must be how many samples, or a list of doc_ids, got {asked!r}")
+    traces = config["traces"]
+    plain = isinstance(traces, int) and not isinstance(traces, bool)
+    if plain and traces >= 0:
+        return range(traces)
+    if isinstance(traces, list) and all(type(doc) is int and doc >= 0 for doc in traces):
+        return traces
+    raise ValueError(f"traces must be a number of samples or a list of doc_ids, got {traces!r}")
 
 
 def require_ready(config: Mapping[str, Any], here: bool = True) -> None:
     """Check that a run can start: its folders, its method, its device. Loads no weights.
 
     Args:
-        config: Resolved.
-        here: Whether the run will be on this machine, so that its devices count.
+        config: Resolved config.
+        here: Whether the run will use this machine, so that its devices are checked.
 
     Raises:
-        ValueError: If it cannot (or TypeError, OSError, Hydra's own error).
+        ValueError: If the run cannot start (or TypeError, OSError, Hydra's own error).
     """
-    if budget_floor(config) is None:  # else there is nothing to run
-        require_places(config)
+    if budget_floor(config) is None:  # a budget out of reach needs no run
+        require_folders(config)
         require_buildable(config, here)
 
 
-def require_places(config: Mapping[str, Any]) -> None:
-    """Check that the folders of the checkpoint and of the data are there. Imports nothing heavy.
+def require_folders(config: Mapping[str, Any]) -> None:
+    """Check that the folders of the checkpoint and of the data exist. Imports nothing heavy.
 
-    What has to come from the hub is checked where there is no network to fetch it by.
+    Names of the hub are checked only if HF_HUB_OFFLINE is set, against the hub's cache.
 
     Raises:
-        FileNotFoundError: If one is missing, or holds nothing of what it must.
+        FileNotFoundError: If a folder is missing, or lacks the files that it must hold.
     """
     name = config["model"]["pretrained"]
     if name != PACKAGED:
@@ -162,14 +162,10 @@ def require_places(config: Mapping[str, Any]) -> None:
 
 
 def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
-    """Check that the method can be built for this model, and that the device is there.
-
-    Args:
-        config: Resolved.
-        here: Whether the run will be on this machine, so that its devices count.
+    """Check that the method can be built for this model and, with ``here``, that the device exists.
 
     Raises:
-        ValueError: If one of it cannot be (or TypeError, or Hydra's own error).
+        ValueError: If a check fails (or TypeError, or Hydra's own error).
     """
     from hydra.utils import instantiate
 
@@ -190,7 +186,7 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
 
 
 def _require_layers(model: Mapping[str, Any]) -> None:
-    """Check the layers that a checkpoint's own config states; some leave them to a default."""
+    """Check ``model.layers`` against the checkpoint's config, if that states a number."""
     path = Path(model["pretrained"]).expanduser() / "config.json"
     if model["pretrained"] == PACKAGED or not path.is_file():
         return
@@ -205,36 +201,35 @@ def _require_layers(model: Mapping[str, Any]) -> None:
 def _require_device(config: Mapping[str, Any]) -> None:
     import torch
 
-    asked = config["device"]
+    name = config["device"]
     if config["model"]["attention"] == "flash_attention_2" and find_spec("flash_attn") is None:
         raise ValueError("model.attention=flash_attention_2: flash_attn is not installed")
-    if asked == "auto":
+    if name == "auto":
         return
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device={asked} cannot be used: {reason}") from error
-    # asked of the counts alone: a tensor on it would take memory that the runs need
+        raise ValueError(f"device={name} cannot be used: {reason}") from error
+    # only the number of devices is read: a tensor on one would take memory that the runs need
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device={asked} cannot be used: this machine has {torch.cuda.device_count()} GPUs "
-            "that torch sees"
+            f"device={name} cannot be used: torch sees {torch.cuda.device_count()} GPUs"
         )
 
 
-def _folder(place: str, name: str) -> Path | None:
-    """The folder that is meant; None where it is a name of the hub."""
+def _folder(field: str, name: str) -> Path | None:
+    """Return the folder of that name; None if the name is one of the hub."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    # a hub name is owner/name; anything else with a slash can only be meant as a folder
+    # a hub name is owner/name; any other name with a slash must be a folder
     if folder.is_absolute() or len(folder.parts) != 2:
-        raise FileNotFoundError(f"{place}: there is no folder {name}")
+        raise FileNotFoundError(f"{field}: there is no folder {name}")
     return None
 
 
-def _require_cached(place: str, name: str, revision: str | None, kind: str) -> None:
+def _require_cached(field: str, name: str, revision: str | None, kind: str) -> None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -244,8 +239,8 @@ def _require_cached(place: str, name: str, revision: str | None, kind: str) -> N
         snapshot_download(name, revision=revision, repo_type=kind, local_files_only=True)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         raise FileNotFoundError(
-            f"{place}: {name} is no folder, and HF_HUB_OFFLINE is set, but the hub's cache does "
-            f"not hold it: fetch it where there is a network, or give {place}=/path/to/folder"
+            f"{field}: {name} is no folder, and HF_HUB_OFFLINE is set, but the hub's cache does "
+            f"not hold {name}: download it with a network, or give {field}=/path/to/folder"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Thresholds that a calibration found: whose they are, and that no other run takes them.
+"""Provenance of tuned thresholds, and checks that only the runs they were made for use them.
 
-A file under conf/tuned/ says what its values were made for, under ``calibrated`` beside them, and
-the fields refer to that entry. So a field that somebody sets by hand is no tuned one.
+A file under conf/tuned/ states under ``calibrated`` what its values were made for, and its fields
+refer to that entry. So a field that is set by hand does not count as tuned.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ from experiments.checks.remedies import remedy
 from mustdrop.presets.compose import CALIBRATED, NODES
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 
-# What of a benchmark's task does not change how many tokens stay.
+# fields of a benchmark's task that do not change how many tokens are kept
 ASIDE = ("_target_", "name", "data", "max_new_tokens")
 SPLIT = ("split", "subset")
 
 
 def made_for(cfg: DictConfig) -> dict[str, Any]:
-    """What a calibration under this config is made for, as its file says it."""
+    """Describe what a calibration with this config is made for, as its file states it."""
     return {
         "tokens": float(cfg.budget.tokens),
         "model": weights(cfg),
@@ -30,13 +30,13 @@ def made_for(cfg: DictConfig) -> dict[str, Any]:
 
 
 def weights(cfg: DictConfig) -> dict[str, Any]:
-    """The model of a config, by its name and by the mark of its weights."""
+    """Identify the model of a config by its name and the mark of its weights."""
     name = cfg.model.pretrained
     return {"pretrained": name, "weights": weights_mark(name, cfg.model.revision)}
 
 
 def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a method that decide how many tokens stay; what acts on the cache does not."""
+    """Collect the fields that decide how many tokens are kept; the cache stage does not."""
     kept: dict[str, Any] = {}
     for stage in ("vision", "key_tokens", "prefill"):
         node = plain(cfg[stage])
@@ -47,7 +47,7 @@ def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tuned_fields(node: Any) -> list[str]:
-    """The fields of a stage, or of the budget, that have their value from a tuned file."""
+    """List the fields of a stage, or of the budget, whose values come from a tuned file."""
     if not isinstance(node, DictConfig) or CALIBRATED not in node:
         return []
     made = node[CALIBRATED]
@@ -58,12 +58,12 @@ def require_own(cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[
     """Make sure that tuned thresholds were made for the tokens, model and benchmark of the run.
 
     Args:
-        cfg: As composed.
-        config: The same, resolved.
-        overrides: What was typed, for the command that the message holds.
+        cfg: Composed config.
+        config: Resolved config.
+        overrides: Overrides as typed, for the command in the message.
 
     Raises:
-        ValueError: If they were not.
+        ValueError: If a threshold was made for something else.
     """
     for name in NODES:
         fields = tuned_fields(cfg.get(name))
@@ -71,61 +71,59 @@ def require_own(cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[
         wrong = list(_others(made, config)) if fields else []
         if wrong:
             values = " and ".join(f"{name}.{field} {made[field]:g}" for field in fields)
-            places = [f"{name}.{field}" for field in fields]
+            lacking = [f"{name}.{field}" for field in fields]
             raise ValueError(
                 f"{values} of conf/tuned {'were' if fields[1:] else 'was'} made for "
-                f"{' and for '.join(wrong)}: " + remedy(cfg, config, places, made, overrides)
+                f"{' and for '.join(wrong)}: " + remedy(cfg, config, lacking, made, overrides)
             )
 
 
 def require_own_model(cfg: DictConfig) -> None:
-    """Make sure that a calibration rests on no threshold of another model.
+    """Make sure that a calibration uses no threshold of another model.
 
     Raises:
-        ValueError: If one that it does not search was made for other weights.
+        ValueError: If a threshold that is not searched was made for other weights.
     """
     for name in NODES:
         for field in tuned_fields(cfg.get(name)):
             model = plain(cfg[name][CALIBRATED].model)
             if not same_weights(model, plain(cfg.model)):
-                place = f"{name}.{field}"
+                path = f"{name}.{field}"
                 raise ValueError(
-                    f"{place} {cfg[name][field]:g} of conf/tuned was made for "
-                    f"{_weights(model)}, not for {cfg.model.pretrained}: give {place}=<value>"
+                    f"{path} {cfg[name][field]:g} of conf/tuned was made for "
+                    f"{_weights(model)}, not for {cfg.model.pretrained}: give {path}=<value>"
                 )
 
 
 def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
-    """In what a run's method differs from the one whose thresholds it takes, a sentence each."""
-    found: dict[str, None] = {}
+    """List how a run's method differs from that of its tuned thresholds, in one sentence each."""
+    sentences: dict[str, None] = {}
     for name in NODES:
         fields = [f"{name}.{field}" for field in tuned_fields(cfg.get(name))]
         made = plain(cfg[name][CALIBRATED]).get("stages") if fields else None
         if made is None:
             continue
         then, now = {**made, "image": None}, {**stages(config), "image": _image(config)}
-        for place, old, new in changes(then, now):
-            if place not in fields:
-                text = f"{place} is {_short(new)}, and was {_short(old)} when "
-                found[f"{text}{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"] = (
-                    None
-                )
-    return list(found)
+        chosen = f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"
+        for path, old, new in changes(then, now):
+            if path not in fields:
+                sentences[f"{path} is {_short(new)}, and was {_short(old)} when {chosen}"] = None
+    return list(sentences)
 
 
 def _others(made: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    """What thresholds were made for where the run has something else."""
+    """Yield what thresholds were made for, for each way in which the run differs."""
     budget, model, task = config["budget"], config["model"], config["benchmark"]["task"]
     if budget is not None and made.get("tokens") not in (None, budget["tokens"]):
         yield f"{made['tokens']:g} tokens, not for the {budget['tokens']:g} of this run"
     if not same_weights(made["model"], model):
         yield f"the model {_weights(made['model'])}, not for {model['pretrained']}"
     if "task" in made:
-        ours, splits = _task(task), (_split(made["task"]), made["split"])
-        asked = {name: value for name, value in made["task"].items() if name not in SPLIT}
-        same = {name: value for name, value in ours.items() if name not in SPLIT} == asked
-        if not same or _split(ours) not in splits:
-            yield f"the questions of {_short(made['task'])}, not for those of {_short(ours)}"
+        now, splits = _task(task), (_split(made["task"]), made["split"])
+        made_task = {name: value for name, value in made["task"].items() if name not in SPLIT}
+        same = {name: value for name, value in now.items() if name not in SPLIT} == made_task
+        if not same or _split(now) not in splits:
+            yield f"the questions of {_short(made['task'])}, not for those of {_short(now)}"
 
 
 def _task(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,18 +134,18 @@ def _split(task: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return None if task is None else {name: task[name] for name in SPLIT if name in task}
 
 
-def changes(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The places of the first tree of values in which the second differs, with both values."""
+def changes(then: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the paths of the first tree at which the second differs, with both values."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         for name, value in then.items():
-            inner = f"{place}.{name}" if place else str(name)
+            inner = f"{path}.{name}" if path else str(name)
             yield from changes(value, now.get(name), inner)
     elif then != now:
-        yield place, then, now
+        yield path, then, now
 
 
 def plain(node: Any) -> Any:
-    """A node of a config as plain data, every value in place."""
+    """Convert a config node to plain, resolved data."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 

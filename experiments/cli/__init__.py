@@ -1,1 +1,1 @@
-"""What every command shares: errors in one sentence, and the summary of a run."""
+"""Parts that all commands share: one-sentence errors, and the summary of a run."""

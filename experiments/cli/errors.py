@@ -1,4 +1,4 @@
-"""What went wrong, as a sentence for whoever typed the command. Knows no run."""
+"""Errors as one sentence for the user, and the exit codes of the commands. Knows no run."""
 
 import sys
 from collections.abc import Callable
@@ -8,37 +8,37 @@ from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 BAD_INPUT = 2
-STOPPED = 130  # as shells have it: 128 and the number of SIGINT
-BUSY = 75  # as sysexits.h has it: a temporary failure, try again later
+STOPPED = 130  # the convention of shells: 128 plus the number of SIGINT
+BUSY = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
 KNOWN = (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException)
 
 
 def message(error: BaseException) -> str:
-    """What went wrong, in a sentence or two, and where in the config."""
+    """Describe an error in a sentence or two, with its key in the config."""
     if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} has no value: give it"
+        return f"{error.full_key} has no value: give {error.full_key}=<value>"
     if isinstance(error, InstantiationException):
-        where = str(error).rpartition("full_key: ")[2].strip()
-        return f"{where}: {error.__cause__ or error}"
+        key = str(error).rpartition("full_key: ")[2].strip()
+        return f"{key}: {error.__cause__ or error}"
     if isinstance(error, OmegaConfBaseException):
-        # what a resolver raised stands in the first line, behind what OmegaConf says of it
+        # the resolver's own error is in the first line, after a prefix of OmegaConf
         reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
         return f"{error.full_key}: {reason}"
     return str(error)
 
 
 def ending(program: Callable[[], int | None]) -> int:
-    """The exit code of a program that runs now; bad input and ctrl-C are a line each."""
+    """Run a program and return its exit code; bad input and ctrl-C print one line each."""
     try:
         return program() or 0
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped: what was done is kept, and the same command goes on", file=sys.stderr)
+        print("stopped: finished work is kept, and the same command resumes", file=sys.stderr)
         return STOPPED
 
 
 def leave(program: Callable[[], int | None]) -> NoReturn:
-    """Run a program and leave with its exit code."""
+    """Run a program and exit with its code."""
     raise SystemExit(ending(program))

@@ -1,4 +1,4 @@
-"""The outcome of a run, in a few lines, for whoever typed the command."""
+"""Terminal summary of a finished run, in a few lines."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,30 +8,31 @@ from typing import Any
 from mustdrop.runs.folder import agree, cpu_share, shared_machine
 
 
-def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
-    """A run in three lines, and a line for each way in which its thresholds are not its own."""
+def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
+    """Summarise a run in three lines, with a line for each note about its thresholds."""
     name = f"{record['model']} x {record['benchmark']} x {record['method']} at {record['budget']}"
     if record["config"].get("image"):
         name += f", image {record['config']['image']['name']}"
     if record["floor"] is not None:
         return (
-            f"{told}: {name}: floor {record['floor']:g}, the budget cannot be reached\n  {folder}"
+            f"{outcome}: {name}: floor {record['floor']:g}, the budget cannot be reached\n"
+            f"  {folder}"
         )
     score = record["metric"]
-    found = record["metrics"].get(score)  # none where it is a file for a server
+    value = record["metrics"].get(score)  # None if the metric is a file for a server
     counts = " · ".join(
-        f"{name.replace('_', ' ')} {'-' if value is None else f'{value:.1f}'}"
+        f"{name.replace('_', ' ')} {'-' if count is None else f'{count:.1f}'}"
         + (off_budget(record) if name == "executed_average" else "")
-        for name, value in record["counts"].items()
+        for name, count in record["counts"].items()
     )
-    beside = "".join(
-        f" · {kind.replace('_', ' ')} {fmean(one['scores'][score] for one in arms):.3f}"
+    controls = "".join(
+        f" · {kind.replace('_', ' ')} {fmean(arm['scores'][score] for arm in arms):.3f}"
         for kind, arms in record.get("controls", {}).items()
-        if all(score in one["scores"] for one in arms)
+        if all(score in arm["scores"] for arm in arms)
     )
     lines = [
-        f"{told}: {name}: {score} {'-' if found is None else f'{found:.3f}'} of {record['n']}"
-        f"{beside}",
+        f"{outcome}: {name}: {score} {'-' if value is None else f'{value:.3f}'} of {record['n']}"
+        f"{controls}",
         f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
         f" · KV {record['kv_bytes'] / 2**20:.2f} MiB"
         f" · {record['seconds'] / record['n']:.3g} s a sample{machine(record)}",
@@ -42,7 +43,7 @@ def summary(record: Mapping[str, Any], folder: Path, told: str) -> str:
 
 
 def off_budget(record: Mapping[str, Any]) -> str:
-    """How far a run is off its budget; empty where it meets it, or has none."""
+    """Describe how far a run is off its budget; empty if it meets the budget or has none."""
     budget, executed = record["config"]["budget"], record["counts"]["executed_average"]
     if not budget or agree(executed, float(budget["tokens"])):
         return ""
@@ -52,17 +53,19 @@ def off_budget(record: Mapping[str, Any]) -> str:
 
 
 def machine(record: Mapping[str, Any]) -> str:
-    """What shared the machine while a run was timed, as an end of its seconds; empty if nothing."""
+    """Describe, after the seconds of a run, why they do not compare; empty if they do."""
     shared = shared_machine(record)
     if shared is None:
-        return " (what shared the machine is not known)"
+        return " (other load on the machine is unknown)"
     if not shared:
         return ""
-    timing = record["timing"]
+    timing, share = record["timing"], cpu_share(record["timing"])
     if timing["overlapped"]:
-        return " (another run was at work on this machine: no time to compare)"
-    if timing["ranks"] > 1:
-        return f" ({timing['ranks']} processes at work: no time to compare)"
-    share = cpu_share(timing)
-    got = "the machine was loaded" if share is None else f"it got {share:.0%} of the CPU it wanted"
-    return f" ({got}: no time to compare)"
+        reason = "another run used this machine"
+    elif timing["ranks"] > 1:
+        reason = f"{timing['ranks']} processes shared the work"
+    elif share is None:
+        reason = "the machine was loaded"
+    else:
+        reason = f"the run got {share:.0%} of the CPU it needed"
+    return f" ({reason}: do not compare this time)"

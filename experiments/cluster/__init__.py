@@ -1,1 +1,1 @@
-"""SLURM: a site, an array of cells. Knows nothing of what a cell measures."""
+"""SLURM: a cluster's site file, and cells as a job array. Knows nothing about measurements."""

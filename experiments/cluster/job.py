@@ -1,7 +1,6 @@
-"""A sweep's cells as one SLURM array: a manifest, a script, sbatch; and what a task of it does.
+"""A sweep's cells as one SLURM array: its manifest, its script, and the run of one task.
 
-Which cells there are, and which are unfinished, is told by whoever calls. Where a cell stands is
-told by its folder, never by SLURM.
+The caller chooses the cells. The status of a cell is read from its folder, never from SLURM.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -22,7 +21,7 @@ SCRIPT = ROOT / "experiments" / "run.py"
 
 
 class ArrayCell(Protocol):
-    """What is submitted: what ``experiments/run.py`` takes to run it, and the folder it fills."""
+    """A cell to submit: its arguments of ``experiments/run.py`` and its folder."""
 
     @property
     def overrides(self) -> tuple[str, ...]: ...
@@ -32,28 +31,30 @@ class ArrayCell(Protocol):
 
 
 def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str:
-    """One array, a task a cell.
+    """Submit cells as one array, with one task for each cell.
 
     Args:
-        cells: Those to run.
-        site: Where.
-        dry_run: Write and submit nothing.
+        cells: Cells to run.
+        site: Site of the cluster.
+        dry_run: Whether to write and submit nothing.
 
     Returns:
-        The array's job id; the script where it is a dry run.
+        Job id of the array; the script in a dry run.
 
     Raises:
-        ValueError: If there is no cell, no sbatch, bash cannot read the script or sbatch refuses.
+        ValueError: If there is no cell or no sbatch, bash cannot read the script, or sbatch fails.
     """
     if not cells:
         raise ValueError("there is no cell to submit")
     folder = Path(site.logs)
     text = script(site, _free(folder), len(cells))
-    read = subprocess.run(
+    check = subprocess.run(
         ["/bin/bash", "-n"], input=text, capture_output=True, text=True, check=False
     )
-    if read.returncode != 0:
-        raise ValueError(f"environment or run of the site file is no shell: {read.stderr.strip()}")
+    if check.returncode != 0:
+        raise ValueError(
+            f"bash cannot read environment or run of the site file: {check.stderr.strip()}"
+        )
     if dry_run:
         return text
     manifest = write_manifest(cells, folder)
@@ -65,20 +66,16 @@ def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str
         )
     except FileNotFoundError:
         raise ValueError(
-            "there is no sbatch on this machine: submit from a login node, or look at the script "
+            "there is no sbatch on this machine: submit from a login node, or print the script "
             "with --dry-run"
         ) from None
     if done.returncode != 0:
         raise ValueError(f"sbatch refuses {file}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout.strip().partition(";")[0]  # the cluster's name follows where there are some
+    return done.stdout.strip().partition(";")[0]  # with several clusters, a name follows the id
 
 
 def write_manifest(cells: Sequence[ArrayCell], folder: Path) -> Path:
-    """One line a cell, in a file of its own: an array that waits must find what it was sent with.
-
-    Returns:
-        The file.
-    """
+    """Write one line for each cell to a new file, which stays unchanged while the array waits."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"overrides": list(cell.overrides), "folder": str(cell.folder)})
@@ -89,25 +86,25 @@ def write_manifest(cells: Sequence[ArrayCell], folder: Path) -> Path:
         try:
             with path.open("x") as file:
                 file.write("\n".join(lines) + "\n")
-        except FileExistsError:  # another submission took the name just now
+        except FileExistsError:  # another submission has just taken the name
             continue
         return path
 
 
 def script(site: Site, manifest: Path, cells: int, python: str = sys.executable) -> str:
-    """What sbatch is given.
+    """Fill in the script for sbatch.
 
     Args:
-        site: Where it runs.
-        manifest: Its cells, a task a line.
-        cells: How many.
-        python: What runs a task where the site names nothing.
+        site: Site of the cluster.
+        manifest: File of the cells, one task a line.
+        cells: Number of cells.
+        python: Python that runs a task if the site names no command.
     """
     manifest = manifest.absolute()
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "job-name": "mustdrop",
         "array": f"0-{cells - 1}%{site.array_limit}",
-        **site.asked(),
+        **site.sbatch_options(),
         "requeue": True,
         "open-mode": "append",
         "signal": f"B:USR2@{site.signal_seconds}",
@@ -116,10 +113,10 @@ def script(site: Site, manifest: Path, cells: int, python: str = sys.executable)
     }
     flags = [
         f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
-        for name, value in asked.items()
+        for name, value in options.items()
     ]
     run = site.run or shlex.quote(python)
-    told = {
+    values = {
         "what": f"{cells} cells of {manifest}",
         "options": "\n".join(flags),
         "max_restarts": str(site.max_restarts),
@@ -127,25 +124,25 @@ def script(site: Site, manifest: Path, cells: int, python: str = sys.executable)
         "threads": str(site.cpus_per_task),
         "command": f"{run} {shlex.quote(str(Path(__file__)))} task {shlex.quote(str(manifest))}",
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: told[found[1]], TEMPLATE.read_text())
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], TEMPLATE.read_text())
 
 
 def task(manifest: Path, index: int) -> None:
-    """Become the run of one cell.
+    """Replace this process by the run of one cell.
 
     Raises:
-        ValueError: If the manifest has no such line.
+        ValueError: If the manifest has no line of that index.
     """
     lines = manifest.read_text().splitlines()
     if not 0 <= index < len(lines):
-        raise ValueError(f"{manifest} has {len(lines)} cells, and none number {index}")
+        raise ValueError(f"{manifest} has {len(lines)} cells, but no cell {index}")
     cell = json.loads(lines[index])
     print(f"{cell['folder']}\n{shlex.join(cell['overrides'])}", flush=True)
     os.execv(sys.executable, [sys.executable, str(SCRIPT), *cell["overrides"]])
 
 
 def _free(folder: Path) -> Path:
-    """The first name of a manifest that no submission has."""
+    """Find the first manifest name that no submission uses."""
     number = 1
     while (folder / f"cells-{number:03}.jsonl").exists():
         number += 1

@@ -1,4 +1,4 @@
-"""What one cluster wants of a job, from one file; both ways of submitting read it.
+"""Settings of the jobs on one cluster, from one file; both ways of submitting read it.
 
 Knows nothing about sweeps, cells or Hydra.
 """
@@ -16,37 +16,37 @@ import yaml
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "slurm" / "site.yaml"
 VARIABLE = "MUSTDROP_SITE"
-# What submitit's tasks are warned with: nobody dies of it who does not listen yet. USR2 kills them.
+# signal that warns submitit's tasks; USR2 would kill a Python that is still importing
 WARNING = "URG"
-# what the two ways set by themselves
-OURS = ("array", "chdir", "error", "open_mode", "output", "requeue", "signal", "wait")
+# sbatch options that mustdrop sets
+RESERVED = ("array", "chdir", "error", "open_mode", "output", "requeue", "signal", "wait")
 
 
 @final
 @dataclass(frozen=True)
 class Site:
-    """A cluster, as a job of one cell sees it. What is null is left to the cluster.
+    """Settings of a job on a cluster; null leaves a setting to the cluster.
 
     Attributes:
-        partition: Where jobs queue.
-        account: Who pays.
+        partition: Queue of the jobs.
+        account: Account that is charged.
         qos: Quality of service.
-        constraint: Features a node must have.
+        constraint: Features that a node must have.
         gres: Devices of a task, like ``gpu:1``.
-        cpus_per_task: CPUs of a task; the threads of its torch too.
+        cpus_per_task: Number of CPUs, and of torch threads, of a task.
         mem: Memory of a task, like ``32G``.
-        time: Minutes until a task is stopped; it goes on in a new turn.
-        array_limit: Tasks at once.
-        signal_seconds: How long before ``time`` runs out a task is warned.
-        max_restarts: Turns a task may be given after its first.
-        logs: The folder of logs, manifests and scripts; relative to where one submits.
+        time: Minutes until a task is stopped; it is then requeued and resumes.
+        array_limit: Number of tasks that run at once.
+        signal_seconds: Seconds between the warning of a task and the end of ``time``.
+        max_restarts: Number of times that a task may be requeued.
+        logs: Folder of logs, manifests and scripts; relative to the folder of the submission.
         environment: Shell lines before the task: modules, conda, variables.
-        run: The command instead of the Python that submits: ``python`` of the environment above, or
+        run: Command that replaces the submitting Python: ``python`` of the environment above, or
             ``apptainer exec --nv image.sif python``.
-        options: More of sbatch, by its own long names: ``{exclude: node7}``; true for a bare one.
+        options: Other sbatch options by their long names: ``{exclude: node7}``; true for a flag.
 
     Raises:
-        ValueError: If a value cannot be meant (TypeError: or is of another type).
+        ValueError: If a value is out of range (or TypeError, if its type is wrong).
     """
 
     partition: str | None = None
@@ -75,83 +75,86 @@ class Site:
             raise ValueError(f"max_restarts must be 0 or more, got {self.max_restarts}")
         if self.signal_seconds >= 60 * self.time:
             raise ValueError(
-                f"signal_seconds must leave some of the {self.time} minutes of time, got "
+                f"signal_seconds must be less than the {self.time} minutes of time, got "
                 f"{self.signal_seconds}"
             )
         _check_options(self.options)
-        for name, value in {**self.asked(), "logs": self.logs, "run": self.run}.items():
+        for name, value in {**self.sbatch_options(), "logs": self.logs, "run": self.run}.items():
             if isinstance(value, str) and ("\n" in value or not value.strip()):
                 raise ValueError(f"{name} must be one line of text, got {value!r}")
 
-    def asked(self) -> dict[str, Any]:
-        """What sbatch is asked for, by its own option names; true for a bare option."""
+    def sbatch_options(self) -> dict[str, Any]:
+        """Options of sbatch by their long names; true for a flag."""
         names = (
             "partition", "account", "qos", "constraint", "gres", "cpus_per_task", "mem", "time",
         )  # fmt: skip
-        ours = {name.replace("_", "-"): getattr(self, name) for name in names}
+        keys = {name.replace("_", "-"): getattr(self, name) for name in names}
         more = {name.replace("_", "-"): value for name, value in self.options.items()}
-        return {name: value for name, value in {**ours, **more}.items() if value is not None}
+        return {name: value for name, value in {**keys, **more}.items() if value is not None}
 
 
 def load_site(path: Path | None = None) -> Site:
-    """The site in a file; else in the one that MUSTDROP_SITE names, or in slurm/site.yaml.
+    """Read the site from a file, by default from that of MUSTDROP_SITE or slurm/site.yaml.
 
-    Without any file it asks for an hour of one CPU.
+    Without any file, a job requests one CPU for an hour.
 
     Raises:
-        ValueError: If a named file does not exist, or the file says what cannot be meant (or
-            TypeError).
+        ValueError: If a named file does not exist, or a value in it is wrong (or TypeError).
     """
     named = path or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
-    place = named or FILE
-    if not place.is_file():
+    file = named or FILE
+    if not file.is_file():
         if named:
-            raise ValueError(f"there is no site file {place}; slurm/site.example.yaml is a start")
+            raise ValueError(
+                f"there is no site file {file}; copy slurm/site.example.yaml to begin with"
+            )
         return Site()
     try:
-        told = yaml.safe_load(place.read_text())
-        plain = yaml.load(place.read_text(), yaml.BaseLoader)
+        values = yaml.safe_load(file.read_text())
+        texts = yaml.load(file.read_text(), yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{place} is not YAML: {error}") from error
-    if not isinstance(told, dict):
-        raise TypeError(f"{place} must hold keys and values, got {type(told).__name__}")
-    known = [each.name for each in fields(Site)]
-    unknown = [str(name) for name in told if name not in known]
+        raise ValueError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise TypeError(f"{file} must hold keys and values, got {type(values).__name__}")
+    known = [key.name for key in fields(Site)]
+    unknown = [str(name) for name in values if name not in known]
     if unknown:
         raise ValueError(
-            f"{place}: unknown {', '.join(unknown)}; known are {', '.join(known)}, and options for "
-            "whatever else sbatch takes"
+            f"{file}: unknown {', '.join(unknown)}; known keys are {', '.join(known)}; all other "
+            "sbatch options belong under options"
         )
-    for name in told:
-        # to YAML 4:00:00 is the number 14400
-        if isinstance(told[name], int) and ":" in plain[name]:
-            told[name] = plain[name]
+    for name in values:
+        # YAML reads 4:00:00 as the number 14400
+        if isinstance(values[name], int) and ":" in texts[name]:
+            values[name] = texts[name]
     try:
-        return Site(**told)
+        return Site(**values)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"{place}: {error}") from error
+        raise type(error)(f"{file}: {error}") from error
 
 
 def for_submitit(name: str) -> Any:
-    """A value of conf/launcher/slurm.yaml, as ``${site:name}``: a key of the site, or one of two.
+    """Resolve ``${site:name}`` of conf/launcher/slurm.yaml.
 
-    ``setup`` is what comes before the task, ``additional_parameters`` what has no place of its own.
+    Args:
+        name: Key of the site; or ``setup``, the shell lines before the task; or
+            ``additional_parameters``, the options that submitit has no parameter for.
 
     Raises:
-        ValueError: If the site cannot be had that way, or there is no such value.
+        ValueError: If submitit cannot use the site, or the site has no such key.
     """
     site = load_site()
     if site.run is not None:
         raise ValueError(
             f"run is {site.run!r} in the site file, but submitit starts the Python that submits: "
-            "python experiments/sweep.py submit takes the site's own"
+            "use python experiments/sweep.py submit, which respects run"
         )
     if name == "setup":
         lines = [
             *site.environment.splitlines(),
             f"export OMP_NUM_THREADS={site.cpus_per_task} PYTHONUNBUFFERED=1",
             "export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}",
-            # since 22.05 srun no longer takes it from what sbatch was asked for
+            # since 22.05 srun no longer takes the number from sbatch's options
             f"export SRUN_CPUS_PER_TASK={site.cpus_per_task}",
             "export WANDB_MODE=${WANDB_MODE:-offline}",
             f"export SUBMITIT_PREEMPT_SIGNAL={WARNING}",
@@ -159,27 +162,29 @@ def for_submitit(name: str) -> Any:
         return [_literal(_literal(line)) for line in lines]
     if name == "additional_parameters":
         warning = {"requeue": True, "signal": f"{WARNING}@{site.signal_seconds}"}
-        return {key.replace("-", "_"): value for key, value in {**site.asked(), **warning}.items()}
+        options = {**site.sbatch_options(), **warning}
+        return {key.replace("-", "_"): value for key, value in options.items()}
     if name not in site.__dataclass_fields__:
-        raise ValueError(f"a site has no {name!r}")
+        raise ValueError(f"a site has no key {name!r}")
     return getattr(site, name)
 
 
 def _literal(line: str) -> str:
-    """What OmegaConf reads as this line; on its way to submitit a line is read twice."""
-    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", line)
+    """Escape a line for OmegaConf, which reads it twice on its way to submitit."""
+    return re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", line)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    keys = {each.name for each in fields(Site)} - {"run", "options"}
+    keys = {key.name for key in fields(Site)} - {"run", "options"}
     for name, value in options.items():
         word = name.replace("-", "_") if isinstance(name, str) else ""
         if not re.fullmatch(r"[a-z][a-z0-9_]*", word):
             raise ValueError(f"options: {name!r} is no long name of an sbatch option")
-        if word in keys or word in OURS:
-            kind = "a key of its own" if word in keys else "set by what submits"
-            raise ValueError(f"options.{name}: {word} is {kind}")
-        # true is a bare option; false would be one too
+        if word in keys:
+            raise ValueError(f"options.{name}: set {word} as a key of the site, not in options")
+        if word in RESERVED:
+            raise ValueError(f"options.{name}: mustdrop sets {word}, so the site cannot")
+        # true stands for a flag; false has no meaning
         if value is False or not isinstance(value, str | int | float):
             raise TypeError(f"options.{name} must be text, a number or true, got {value!r}")
 
@@ -189,7 +194,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
         kinds: tuple[type, ...] = (Mapping,)
     else:
         kinds = get_args(hint) or (hint,)
-    # true is an int to Python, and no count to anybody
+    # true is an int in Python, but it is no count
     if not isinstance(value, kinds) or isinstance(value, bool):
         words = {str: "text", int: "a whole number", Mapping: "keys and values", NoneType: "null"}
         expected = " or ".join(words[kind] for kind in kinds)

@@ -1,1 +1,1 @@
-"""`make gpu`: what has to be measured on a GPU, in one command with a time limit (README.md)."""
+"""`make gpu`: all measurements that need a GPU, in one command with a time limit (README.md)."""

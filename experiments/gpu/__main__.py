@@ -1,11 +1,11 @@
-"""What has to be measured on a GPU, in one command with a time limit.
+"""Take all measurements that need a GPU, in one command with a time limit.
 
     make gpu                        # on the machine with the GPU; at most 5 minutes
     make gpu ARGS=--dry-run         # the same cells at tiny size on the CPU; seconds
     python -m experiments.gpu --show outputs/gpu/<card>.json
 
-It writes one JSON, anew after every step, and one table, anew after every cell, so that a run that
-is killed leaves what it measured. See experiments/gpu/README.md.
+It writes one JSON after every step and one table after every cell, so that a killed run keeps its
+measurements. See experiments/gpu/README.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of the command."""
+    """Parse the options of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.gpu", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -54,7 +54,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Measure and print; 0 where all went well, 1 where a step failed, 2 where nothing can run."""
+    """Measure and print; return 0 if all went well, 1 if a step failed, 2 if nothing can run."""
     started = time.monotonic()  # the limit counts the imports too
     options = arguments(given)
     if options.show is not None:
@@ -67,7 +67,7 @@ def main(given: Sequence[str] | None = None) -> int:
     wanted = [cell for cell in cells(setting) if options.only in cell.name]
     if not wanted:
         names = ", ".join(repr(cell.name) for cell in cells(setting))
-        sys.stderr.write(f"error: --only {options.only!r} fits no cell; there are {names}\n")
+        sys.stderr.write(f"error: --only {options.only!r} matches no cell; the cells are {names}\n")
         return 2
     record = start(options, sys.argv[1:] if given is None else given)
     path = options.out / f"{slug(record)}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
@@ -98,8 +98,8 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 def start(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:
-    """The record before anything is measured."""
-    found = environment.versions()
+    """Make the record before anything is measured."""
+    versions = environment.versions()
     schedule = json.loads((Path(__file__).parent / "schedules.json").read_text(encoding="utf-8"))
     record = {
         "what": "dropping against masking, device waits, and times against the reference time",
@@ -109,20 +109,20 @@ def start(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:
         },
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": environment.code(ROOT),
-        "versions": found, "misfits": environment.misfits(found),
+        "versions": versions, "misfits": environment.misfits(versions),
         "machine": environment.machine(), "schedules": schedule, "definitions": DEFINITIONS,
     }  # fmt: skip
     try:
         from experiments.gpu.device import Device
 
         record["device"] = Device(options.device).describe()
-    except Exception as error:  # an installation that does not fit: every cell records it
+    except Exception as error:  # a wrong installation, which every cell records as its error
         record["device"] = {"name": "unknown", "error": f"{type(error).__name__}: {error}"}
     return record
 
 
 def slug(record: dict[str, Any]) -> str:
-    """The card's name as a file name."""
+    """Turn the card's name into a file name."""
     return re.sub(r"[^a-z0-9]+", "-", record["device"]["name"].lower()).strip("-")
 
 

@@ -13,17 +13,17 @@ from experiments.gpu.runner import GpuCell, GpuStep
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """Sizes of the measurements.
 
     Attributes:
         device: ``cuda`` or ``cpu``.
-        small: Shape of the model on which dropping is held against masking.
+        small: Shape of the model on which dropping is compared with masking.
         full: Shape of the model that is timed.
         batches: Batch sizes that are timed.
         rounds: Rounds of prefills; a quarter as many, at least one, of whole answers.
         warm_ups: Prefills of each arm before the first round; at most one of whole answers.
         new_tokens: Length of a timed answer.
-        check_tokens: Length of an answer that is held against masking.
+        check_tokens: Length of an answer that is compared with masking.
     """
 
     device: str
@@ -49,11 +49,11 @@ SIZES = {
 
 
 def cells(setting: Setting) -> list[GpuCell]:
-    """All cells, the most important first."""
+    """List all cells, the most important first."""
 
     @cache
     def full_model() -> Any:
-        """The model that all timed cells share."""
+        """Build the model that all timed cells share."""
         import torch
 
         from experiments.gpu.shapes import SHAPES, build
@@ -89,8 +89,8 @@ def cells(setting: Setting) -> list[GpuCell]:
                 rounds, warm_ups = max(1, rounds // 4), min(1, warm_ups)
             return Bench(*given).steps(measure, rounds, warm_ups)
 
-        what = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
-        return GpuCell(f"{what}, {setting.full}, batch {batch}", steps)
+        name = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
+        return GpuCell(f"{name}, {setting.full}, batch {batch}", steps)
 
     return [
         equality("float32", "sdpa"),

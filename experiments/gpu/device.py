@@ -29,7 +29,7 @@ class Device:
         return self.name.startswith("cuda")
 
     def mark(self) -> Mark:
-        """The present moment in the device's own order of work."""
+        """Mark the present moment in the device's order of work."""
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -87,9 +87,9 @@ class Device:
 
 
 def exact_float32() -> None:
-    """Switch TF32 off: float32 products are then float32, which the bar of the oracle needs.
+    """Switch TF32 off, so that float32 products are exact enough for the bar.
 
-    It is off for matrix products by default, but on for cuDNN's convolutions, and the encoder's
+    TF32 is off for matrix products by default, but on for cuDNN's convolutions, and the encoder's
     patch embedding is one.
     """
     torch.set_float32_matmul_precision("highest")

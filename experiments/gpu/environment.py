@@ -1,6 +1,6 @@
-"""What the machine has: versions, device and settings, and sentences about what does not fit.
+"""Versions, device and settings of the machine, and sentences about what does not fit.
 
-Reads versions without importing the packages, so that it works where an import fails.
+Reads versions without importing the packages, so that it works even if an import fails.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "transformers", "numpy", *NEEDS, "flash-attn", "accelerate"
 
 
 def versions() -> dict[str, str | None]:
-    """Installed versions of the packages that matter; None where one is missing."""
+    """Read the installed versions of the relevant packages; None for a missing one."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
@@ -35,17 +35,17 @@ def _version(package: str) -> str | None:
         return "unknown" if importlib.util.find_spec(module) else None
 
 
-def misfits(found: Mapping[str, str | None]) -> list[str]:
-    """A sentence for everything that does not fit; cells run all the same and say how they fail.
+def misfits(installed: Mapping[str, str | None]) -> list[str]:
+    """Write a sentence for every version that does not fit; the cells run anyway and may fail.
 
     Args:
-        found: Package -> version, as from :func:`versions`.
+        installed: Package -> version, as from :func:`versions`.
     """
     sentences = []
-    if _numbers(found["python"]) < (3, 11):
-        sentences.append(f"Python 3.11 or later is needed; this is {found['python']}.")
+    if _numbers(installed["python"]) < (3, 11):
+        sentences.append(f"Python 3.11 or later is needed; this is {installed['python']}.")
     for package, least in (("torch", (2, 6)), ("transformers", (5,))):
-        version = found[package]
+        version = installed[package]
         needed = f"{package} {'.'.join(map(str, least))}{'.x' if least == (5,) else ' or later'}"
         if version is None:
             sentences.append(f"{needed} is needed; it is not installed.")
@@ -54,25 +54,25 @@ def misfits(found: Mapping[str, str | None]) -> list[str]:
         elif _numbers(version)[:2] != _numbers(TESTED[package]):
             sentences.append(
                 f"mustdrop is tested with {package} {TESTED[package]}; {version} is installed. "
-                "A cell that does not fit says so."
+                "A cell that does not work with it reports an error."
             )
-    missing = [package for package in (*NEEDS, "numpy") if found[package] is None]
+    missing = [package for package in (*NEEDS, "numpy") if installed[package] is None]
     if missing:
         sentences.append(
-            f"{', '.join(missing)} missing: run `make gpu-needs` where there is a network, copy "
+            f"{', '.join(missing)} missing: run `make gpu-needs` on a machine with a network, copy "
             "the folder .gpu-needs with the checkout, and start with `make gpu`."
         )
     return sentences
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:
-    """(2, 11) of 2.11.0+cu130; an unknown version passes for a new one."""
+    """Parse 2.11.0+cu130 as (2, 11); an unknown version counts as a new one."""
     numbers = re.findall(r"\d+", (version or "").split("+")[0])
     return tuple(map(int, numbers[:2])) or (sys.maxsize,)
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system and, where nvidia-smi is there, the driver's view of the cards."""
+    """Describe processor, cores, system and, if nvidia-smi exists, the cards."""
     return {
         "processor": _processor(), "cores": os.cpu_count(), "system": platform.system(),
         "kernel": platform.release(), "nvidia_smi": nvidia_smi(),
@@ -87,7 +87,7 @@ def _processor() -> str:
 
 
 def nvidia_smi() -> list[str]:
-    """One line per card: name, driver, clocks in MHz, temperature, power in W; only read."""
+    """Read one line per card: name, driver, clocks in MHz, temperature, power in W, memory."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
@@ -101,7 +101,7 @@ def nvidia_smi() -> list[str]:
 
 
 def code(root: Path) -> dict[str, str | None]:
-    """Hash of the sources that run, and the commit; None where there is no git."""
+    """Hash the sources that run, and read the commit; None without git."""
     sources = hashlib.sha256()
     for folder in ("mustdrop", "experiments/gpu"):
         for path in sorted((root / folder).rglob("*.py")):
@@ -114,19 +114,19 @@ def code(root: Path) -> dict[str, str | None]:
 
 
 def has_cuda() -> bool:
-    """Whether torch sees a CUDA device; True where torch fails, so that the cells tell why."""
+    """Whether torch sees a CUDA device; True if torch fails, so that the cells record why."""
     try:
         import torch
-    except Exception:  # whatever a broken installation raises: every cell records it
+    except Exception:  # any error of a broken installation, which every cell records
         return True
     return torch.cuda.is_available()
 
 
 def describe(record: Mapping[str, Any]) -> Sequence[str]:
-    """Lines on what was measured where."""
-    found, device = record["versions"], record.get("device", {})
+    """Describe a record's device, versions and command in a few lines."""
+    installed, device = record["versions"], record.get("device", {})
     name = device.get("name", record["options"]["device"])
-    packages = ", ".join(f"{key} {found[key]}" for key in ("python", "torch", "transformers"))
+    packages = ", ".join(f"{key} {installed[key]}" for key in ("python", "torch", "transformers"))
     smi = record["machine"]["nvidia_smi"]
     return [
         f"{name} · {packages}",

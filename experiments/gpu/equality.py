@@ -28,7 +28,7 @@ NOT_WITH_FLASH = "tome"  # it adds sizes to attention scores, which flash attent
 
 
 class Equality:
-    """Droppers on one small model, against masks.
+    """Comparison of droppers with masks on one small model.
 
     Args:
         device: Device to measure on.
@@ -45,7 +45,7 @@ class Equality:
         self.attention, self.new_tokens = attention, new_tokens
 
     def steps(self) -> list[GpuStep]:
-        """Build, then each method on each batch: all in float32 with sdpa, else the main ones."""
+        """List the steps: build, then each method (only the main ones outside float32 and sdpa)."""
         flash = self.attention.startswith("flash")
         if flash and not self._has_flash():
             return [GpuStep("flash attention", lambda: {"kind": "note", "note": "not installed"})]
@@ -65,7 +65,7 @@ class Equality:
         return self.device.cuda and importlib.util.find_spec("flash_attn") is not None
 
     def build(self) -> Row:
-        """Model, its float32 twin for bfloat16, and prompts."""
+        """Build the model, its float32 twin for bfloat16, and the prompts."""
         exact_float32()
         self.model = build(self.shape, self.device.name, self.dtype, self.attention)
         self.twin = None
@@ -79,23 +79,23 @@ class Equality:
         return {"kind": "model", "tf32": False, "dtype": str(self.dtype).removeprefix("torch.")}
 
     def check(self, name: str, dropper: TokenDropper, batch_kind: str) -> Row:
-        """Largest errors of a method over the prompts of a batch and all new tokens.
+        """Measure a method's largest errors over the prompts of a batch and all new tokens.
 
-        The effect is how far dropping moves the first token's logits at all: far more than the
-        error, or the check would show nothing.
+        The effect is the distance by which dropping moves the first token's logits. It must be far
+        larger than the error; otherwise the check shows nothing.
         """
         given = self.inputs[batch_kind]
         with dropper.attach(self.model) as run:
             tokens, logits = greedy(self.model, given, self.new_tokens)
         masked = partial(masked_logits, run=run, new_tokens=tokens)
         rows: list[Mapping[str, float]] = []
-        for number, found in enumerate(logits):
+        for number, dropped in enumerate(logits):
             expected = masked(self.model, inputs=given, number=number)
-            row = {"error": relative_error(found.float(), expected.float())}
+            row = {"error": relative_error(dropped.float(), expected.float())}
             if self.twin is not None:
                 exact = masked(self.twin, inputs=as_float32(given), number=number)
                 row["noise"] = relative_error(expected.float(), exact)
-                row["error_to_float32"] = relative_error(found.float(), exact)
+                row["error_to_float32"] = relative_error(dropped.float(), exact)
             rows.append(row)
         counts = [ledger.counts().executed_average for ledger in run.ledgers]
         errors = {key: largest(row[key] for row in rows) for key in rows[0]}
@@ -109,12 +109,12 @@ class Equality:
 
 
 def largest(values: Iterable[float]) -> float:
-    """The largest value; NaN where one is NaN, which ``max`` can hide."""
+    """Return the largest value, or NaN if there is one, which ``max`` can hide."""
     return max(values, key=lambda value: math.inf if math.isnan(value) else value)
 
 
 def inputs(shape: Shape, model: Any) -> dict[str, dict[str, Tensor]]:
-    """One prompt, and a batch whose prompts differ in length and number of images."""
+    """Make one prompt, and a batch whose prompts differ in length and number of images."""
     first = prompt(shape, model, text=(3, 7))
     return {
         "one prompt": first,
@@ -123,7 +123,7 @@ def inputs(shape: Shape, model: Any) -> dict[str, dict[str, Tensor]]:
 
 
 def as_float32(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Inputs for the float32 twin."""
+    """Convert inputs for the float32 twin."""
     return {
         name: value.float() if value.is_floating_point() else value for name, value in given.items()
     }

@@ -1,7 +1,7 @@
-"""The methods that are tried: for the oracle with small counts, for timing with a schedule's.
+"""The measured methods: with small counts for equality, with scheduled counts for timing.
 
-Where random weights make a method's thresholds meaningless, its counts come from schedules.json and
-everything else stays its own: scores, selection, waits for the device.
+Random weights make a method's thresholds meaningless. Its counts then come from schedules.json;
+scores, selection and waits for the device remain those of the method.
 """
 
 import json
@@ -37,7 +37,7 @@ SCHEDULES = Path(__file__).parent / "schedules.json"
 
 
 def small_methods(slots: int) -> dict[str, TokenDropper]:
-    """Every kind of dropping at about a quarter of the tokens, for six decoder layers or more.
+    """Make every kind of dropper at about a quarter of the tokens, for six or more layers.
 
     Args:
         slots: Vision tokens of one image.
@@ -77,11 +77,11 @@ def small_methods(slots: int) -> dict[str, TokenDropper]:
 @final
 @dataclass(frozen=True)
 class Counted(PrefillStrategy):
-    """A prefill strategy with its own scores, of which a given number of the best are kept.
+    """A prefill strategy that keeps a given number of tokens with the best scores of a method.
 
-    The strategy makes its whole decision, thresholds and waits for the device included; then the
-    number of survivors is replaced. The sort that this takes comes on top of the method's own time,
-    so that a time measured with it is an upper bound.
+    The method makes its whole decision, including its thresholds and its waits for the device;
+    then the number of kept tokens is replaced. This needs another sort, so that a time measured
+    with it is an upper bound of the method's time.
 
     Attributes:
         method: Strategy that hands its score to the view's ``log_score``.
@@ -102,37 +102,37 @@ class Counted(PrefillStrategy):
 
 
 def schedules(model: str) -> dict[str, Any]:
-    """Counts of each method at each budget, for a model shape of schedules.json."""
+    """Read the counts of each method at each budget, for a model shape of schedules.json."""
     return json.loads(SCHEDULES.read_text(encoding="utf-8"))[model]
 
 
 def scheduled_methods(
     counts: Mapping[str, Any], model: Any, pixels: Tensor
 ) -> dict[str, TokenDropper]:
-    """Name and budget -> dropper.
+    """Make the droppers with scheduled counts: method and budget -> dropper.
 
     Args:
-        counts: What :func:`schedules` returns.
-        model: Model that they run on; the windows to merge depend on its weights.
-        pixels: Pictures of the prompts, all the same one.
+        counts: Counts as :func:`schedules` returns them.
+        model: Model to run on; the threshold of merging depends on its weights.
+        pixels: Pictures of the prompts, which are all the same.
     """
     made = {}
-    for budget, own in counts["mustdrop"].items():
+    for budget, values in counts["mustdrop"].items():
         made[f"mustdrop {budget}"] = TokenDropper(
-            vision=LocalMerge(merge_threshold(model, pixels, own["merged_windows"])),
-            key_tokens=ClsAttention("ratio", ratio=own["key_ratio"]),
-            prefill=Counted(DualAttention(1e-3, 1e-3, own["layers"]), own["after"]),
-            decode=OutputAware(from_layer=own["decode_from_layer"]),
+            vision=LocalMerge(merge_threshold(model, pixels, values["merged_windows"])),
+            key_tokens=ClsAttention("ratio", ratio=values["key_ratio"]),
+            prefill=Counted(DualAttention(1e-3, 1e-3, values["layers"]), values["after"]),
+            decode=OutputAware(from_layer=values["decode_from_layer"]),
             vision_positions="compact",
         )
-    for budget, own in counts["fastv"].items():
-        made[f"fastv {budget}"] = TokenDropper(prefill=FastV(own["keep"], own["layer"]))
+    for budget, values in counts["fastv"].items():
+        made[f"fastv {budget}"] = TokenDropper(prefill=FastV(values["keep"], values["layer"]))
     return made
 
 
 @torch.inference_mode()
 def merge_threshold(model: Any, pixels: Tensor, merged: int) -> float:
-    """The tau at which LocalMerge merges ``merged`` windows of these pictures after block 0."""
+    """Find the tau at which LocalMerge merges ``merged`` windows of the pictures after block 0."""
     adapter = adapter_for(model)
     encoder = adapter.encoders[0]
     hidden = adapter.blocks(encoder)[0](adapter.embed(encoder, pixels), None)

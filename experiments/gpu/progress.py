@@ -1,4 +1,4 @@
-"""One line on how far a run is and how much time is left."""
+"""One progress line: the present cell and step, and the time left."""
 
 import time
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from typing import TextIO
 
 from experiments.gpu.runner import Position
 
-SECONDS = 5.0  # between two lines, where the output is no terminal
+SECONDS = 5.0  # between two lines, if the output is no terminal
 
 
 @dataclass
 class ProgressLine:
-    """Draws the position over and over on a terminal; elsewhere a line now and then.
+    """Line that is redrawn on a terminal; elsewhere a new line is written every few seconds.
 
     Attributes:
-        stream: Where to draw.
+        stream: Stream to write to.
     """
 
     stream: TextIO
@@ -50,6 +50,6 @@ class ProgressLine:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds."""
+    """Format minutes and seconds."""
     whole = max(0, int(seconds))
     return f"{whole // 60}:{whole % 60:02}"

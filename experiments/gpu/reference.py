@@ -1,7 +1,7 @@
 """The reference time: the model's own layers on sequences that are simply cut to given lengths.
 
 No hooks, no scores, no selection and no gather: a perfect implementation of a method would take
-this time. What the tokens hold is meaningless; only the lengths are a method's.
+this time. The contents of the tokens are meaningless; only their number is that of the method.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mustdrop.models import adapter_for
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of a run; the longest of its prompts where they differ.
+    """Lengths of a run; where its prompts differ, the longest one.
 
     Attributes:
         encoder: Patch tokens at the input of each encoder block, then at the projector's.
@@ -37,7 +37,7 @@ class Lengths:
 
     @classmethod
     def of(cls, ledgers: Sequence[TokenLedger], patches: int, blocks: int) -> "Lengths":
-        """The lengths that ledgers recorded."""
+        """Read the lengths from ledgers."""
         images = [image for ledger in ledgers for image in ledger.encoder]
         encoder = [[image.get(b, patches) for image in images] for b in range(blocks + 1)]
         depth = ledgers[0].depth
@@ -57,7 +57,7 @@ class Lengths:
         return sum(length - self.text for length in self.layers) / len(self.layers)
 
     def describe(self) -> dict[str, Any]:
-        """The lengths as numbers of vision tokens."""
+        """Describe the lengths as numbers of vision tokens."""
         return {
             "encoder": list(self.encoder),
             "vision_tokens": [length - self.text for length in self.layers],
@@ -70,10 +70,10 @@ class Reference:
     """A model's own blocks and layers, called one after the other on cut sequences.
 
     Args:
-        model: The model, no dropper attached.
+        model: Model without a dropper.
         inputs: input_ids and pixel_values of prompts with one image each, without padding.
         lengths: Lengths to cut to.
-        device: Device that the time is taken on.
+        device: Device to measure on.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Reference:
 
     @torch.inference_mode()
     def prefill(self) -> tuple[Tensor, DynamicCache, dict[str, Mark]]:
-        """First tokens, the cache, and marks at the start, behind each part and at the end."""
+        """Return first tokens, cache, and marks at the start, after each part and at the end."""
         marks = {"start": self.device.mark()}
         embed = self.model.get_input_embeddings()
         features = self._encode()
@@ -113,7 +113,7 @@ class Reference:
 
     @torch.inference_mode()
     def generate(self, steps: int) -> dict[str, Mark]:
-        """Marks at the start and at the end of ``steps`` new tokens."""
+        """Generate ``steps`` new tokens; return marks at the start and at the end."""
         token, cache, marks = self.prefill()
         layers: list[Any] = cache.layers
         for layer, length in zip(layers, self.lengths.cached, strict=True):
@@ -130,7 +130,7 @@ class Reference:
         return {"start": marks["start"], "end": self.device.mark()}
 
     def _encode(self) -> Tensor:
-        """Projected features: all blocks run, as in the model, on sequences that get shorter."""
+        """Compute projected features with all blocks of the encoder, on shorter sequences."""
         hidden = self.adapter.embed(self.adapter.encoders[0], self.inputs["pixel_values"])
         features = hidden
         for index, (block, length) in enumerate(

@@ -1,4 +1,4 @@
-"""The table of a record: what was measured, what failed and what was not reached."""
+"""The table of a record: measurements, errors, and steps that were not reached."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ DEFINITIONS = {
     "lengths, without hooks, scores and selection; an answer is a bare loop without generate()",
     "batch": "the prompts of a timed batch have one length, one picture and equal counts; batches "
     "whose prompts keep different numbers of tokens need masks and are not timed",
-    "counts": "MustDrop merges the scheduled number of windows, by a threshold found on the "
+    "counts": "MustDrop merges the scheduled number of windows, by a threshold chosen on the "
     "picture; its filter decides by its own thresholds, then the scheduled number of its best "
-    "scores is kept instead, so that its time is an upper bound. FastV's count is its own",
+    "scores is kept instead, so that its time is an upper bound. FastV needs no such change",
     "noise": "distance of the masked model in bfloat16 from the same masked model in float32",
     "effect": "distance of the first token's logits from those of the model that drops nothing",
     "weights": "random, drawn on the device from the shapes alone",
@@ -28,7 +28,7 @@ DEFINITIONS = {
 
 
 def table(record: Record) -> str:
-    """The whole table as text."""
+    """Format the whole table as text."""
     parts = [
         "\n".join(describe(record)), cell_table(record), *equality_tables(record),
         *waits_tables(record), *time_tables(record), *errors(record), *not_reached(record),
@@ -37,7 +37,7 @@ def table(record: Record) -> str:
 
 
 def aligned(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns under each other, the first on the left and the others on the right."""
+    """Align columns: the first on the left, the others on the right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     shown = [
@@ -51,7 +51,7 @@ def aligned(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def cell_table(record: Record) -> str:
-    """State of each cell."""
+    """Tabulate the state of each cell."""
     rows = [
         (
             entry["cell"], entry["state"],
@@ -67,19 +67,19 @@ def cell_table(record: Record) -> str:
 
 
 def equality_tables(record: Record) -> list[str]:
-    """Largest relative error of a logit, per method; one table for float32, one for bfloat16."""
-    rows = list(rows_of(record, "equality"))
+    """Tabulate the largest relative error of a logit, per method; one table for each dtype."""
+    all_rows = list(rows_of(record, "equality"))
     tables = []
-    for dtype in dict.fromkeys(row["dtype"] for row in rows):
-        own = [row for row in rows if row["dtype"] == dtype]
-        columns = list(dict.fromkeys((row["attention"], row["batch"]) for row in own))
-        found = {(row["method"], row["attention"], row["batch"]): row for row in own}
+    for dtype in dict.fromkeys(row["dtype"] for row in all_rows):
+        rows = [row for row in all_rows if row["dtype"] == dtype]
+        columns = list(dict.fromkeys((row["attention"], row["batch"]) for row in rows))
+        by_key = {(row["method"], row["attention"], row["batch"]): row for row in rows}
         lines = [
-            [method, *(_errors(found.get((method, *column))) for column in columns)]
-            for method in dict.fromkeys(row["method"] for row in own)
+            [method, *(_errors(by_key.get((method, *column))) for column in columns)]
+            for method in dict.fromkeys(row["method"] for row in rows)
         ]
         header = ["method", *(f"{attention}, {batch}" for attention, batch in columns)]
-        tables.append(aligned(_equality_title(dtype, own), header, lines))
+        tables.append(aligned(_equality_title(dtype, rows), header, lines))
     return tables
 
 
@@ -104,7 +104,7 @@ def _errors(row: Record | None) -> str:
 
 
 def waits_tables(record: Record) -> list[str]:
-    """Waits of a prefill, per method and batch, and the lines that they come from."""
+    """Tabulate the waits of a prefill, per method and batch, and the lines that cause them."""
     rows = list(rows_of(record, "waits"))
     if not rows:
         notes = [row for row in rows_of(record, "note") if row["cell"] == "device waits"]
@@ -113,13 +113,13 @@ def waits_tables(record: Record) -> list[str]:
     lines: dict[str, int] = {}
     shown = []
     for row in rows:
-        batch, places = row["batch"], row["places"]
-        own = row["waits"] - plain[batch] if batch in plain else None
-        per_place = "" if own is None or not places else f"{own / places / batch:.2f}"
+        batch, decisions = row["batch"], row["places"]
+        extra = row["waits"] - plain[batch] if batch in plain else None
+        share = "" if extra is None or not decisions else f"{extra / decisions / batch:.2f}"
         shown.append(
             (
-                row["method"], str(batch), str(row["waits"]), "?" if own is None else str(own),
-                str(places), per_place,
+                row["method"], str(batch), str(row["waits"]), "?" if extra is None else str(extra),
+                str(decisions), share,
             )
         )  # fmt: skip
         if row["method"] != "vanilla":
@@ -134,15 +134,15 @@ def waits_tables(record: Record) -> list[str]:
 
 
 def time_tables(record: Record) -> list[str]:
-    """Medians, peak memory, and ratios within a round with their spread; one table per cell."""
-    rows = list(rows_of(record, "time"))
+    """Tabulate medians, peak memory, and ratios within a round; one table for each cell."""
+    all_rows = list(rows_of(record, "time"))
     lengths = {(row["cell"], row["arm"]): row for row in rows_of(record, "lengths")}
     tables = []
-    for cell in dict.fromkeys(row["cell"] for row in rows):
-        own = [row for row in rows if row["cell"] == cell]
-        arms = dict.fromkeys(row["arm"] for row in own)
-        lines = [_time_line(own, arm, lengths.get((cell, arm))) for arm in arms]
-        rounds = max(row["round"] for row in own)
+    for cell in dict.fromkeys(row["cell"] for row in all_rows):
+        rows = [row for row in all_rows if row["cell"] == cell]
+        arms = dict.fromkeys(row["arm"] for row in rows)
+        lines = [_time_line(rows, arm, lengths.get((cell, arm))) for arm in arms]
+        rounds = max(row["round"] for row in rows)
         title = f"{cell}: milliseconds (medians of up to {rounds} rounds), ratios median [min, max]"
         header = (
             "arm", "executed", "encoder", "prefill", "total", "reference", "total/reference",
@@ -153,29 +153,29 @@ def time_tables(record: Record) -> list[str]:
 
 
 def _time_line(rows: Sequence[Record], arm: str, lengths: Record | None) -> Sequence[str]:
-    mine = [row for row in rows if row["arm"] == arm and row["way"] == "method"]
+    method = [row for row in rows if row["arm"] == arm and row["way"] == "method"]
     reference = [row for row in rows if row["arm"] == arm and row["way"] == "reference"]
     vanilla = [row for row in rows if row["arm"] == "vanilla" and row["way"] == "method"]
-    peaks = [row for row in mine if row["peak_bytes"] is not None]
+    peaks = [row for row in method if row["peak_bytes"] is not None]
     peak = max((row["peak_bytes"] for row in peaks), default=0)
     over = max((row["peak_bytes"] - row["bytes_before"] for row in peaks), default=0)
     return (
         arm, f"{lengths['executed_average']:.1f}" if lengths else "?",
-        median(mine, "encoder_ms"), median(mine, "prefill_ms"), median(mine, "total_ms"),
-        median(reference, "total_ms"), ratio(mine, reference, "total_ms"),
-        ratio(mine, reference, "prefill_ms"), ratio(vanilla, mine, "total_ms"),
+        median(method, "encoder_ms"), median(method, "prefill_ms"), median(method, "total_ms"),
+        median(reference, "total_ms"), ratio(method, reference, "total_ms"),
+        ratio(method, reference, "prefill_ms"), ratio(vanilla, method, "total_ms"),
         f"{peak / GIB:.2f}" if peaks else "-", f"{over / GIB:.2f}" if peaks else "-",
     )  # fmt: skip
 
 
 def median(rows: Sequence[Record], key: str) -> str:
-    """Median of a time; a dash where it was not measured."""
+    """Format the median of a time; a dash if it was not measured."""
     values = [row[key] for row in rows if key in row]
     return f"{statistics.median(values):.2f}" if values else "-"
 
 
 def ratio(above: Sequence[Record], below: Sequence[Record], key: str) -> str:
-    """Ratio within a round: median, smallest and largest."""
+    """Format the ratios within a round: median, smallest and largest."""
     under = {row["round"]: row[key] for row in below if key in row}
     values = [row[key] / under[row["round"]] for row in above if row["round"] in under]
     if not values:
@@ -184,14 +184,14 @@ def ratio(above: Sequence[Record], below: Sequence[Record], key: str) -> str:
 
 
 def errors(record: Record) -> list[str]:
-    """Every error with its steps and the line of ours that led to it."""
+    """List every error with its steps and the line of mustdrop that led to it."""
     steps: dict[tuple[str, str], list[str]] = {}
     for entry in record["cells"]:
         for error in entry.get("errors", ()):
-            own = [
+            lines_of_ours = [
                 line for line in error["where"] if line.startswith(("mustdrop/", "experiments/"))
             ]
-            line = (own or error["where"])[-1]
+            line = (lines_of_ours or error["where"])[-1]
             steps.setdefault((entry["cell"], f"{error['error']} ({line})"), []).append(
                 error["step"]
             )
@@ -203,12 +203,12 @@ def errors(record: Record) -> list[str]:
 
 
 def not_reached(record: Record) -> list[str]:
-    """Cells and steps that the time limit or the end of the process left out."""
+    """List the cells and steps that the time limit or the end of the process left out."""
     lines = []
     for entry in record["cells"]:
         steps = entry.get("not_reached", [])
         if entry["state"] == "not reached":
-            lines.append(f"- {entry['cell']}: not begun")
+            lines.append(f"- {entry['cell']}: not started")
         elif steps:
             more = f" and {len(steps) - 3} more" if len(steps) > 3 else ""
             lines.append(f"- {entry['cell']}: {'; '.join(steps[:3])}{more}")
@@ -216,6 +216,6 @@ def not_reached(record: Record) -> list[str]:
 
 
 def failures(record: Record) -> int:
-    """Number of steps that raised an error or missed the bar of float32."""
+    """Count the steps that raised an error or missed the bar of float32."""
     raised = sum(len(entry.get("errors", ())) for entry in record["cells"])
     return raised + sum(row["passed"] is False for row in rows_of(record, "equality"))

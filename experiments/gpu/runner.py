@@ -1,7 +1,7 @@
 """Runs cells in a fixed order until a time limit, and saves the record after every step.
 
-Knows nothing about models or devices, and imports the standard library alone, so that an
-installation that does not fit is an error of a cell and not of the script.
+Knows nothing about models or devices, and imports only the standard library, so that a wrong
+installation is an error of a cell and not of the script.
 """
 
 import json
@@ -24,7 +24,7 @@ class GpuStep:
     Attributes:
         name: Name of the step, unique within its cell.
         run: Takes the measurement and returns a row of the record.
-        needs: Names of earlier steps of the cell; the step is skipped where one of them failed.
+        needs: Names of earlier steps of the cell; the step is skipped if one of them failed.
     """
 
     name: str
@@ -38,8 +38,8 @@ class GpuCell:
 
     Attributes:
         name: Name of the cell.
-        steps: Returns the steps in their order. The modules that a cell needs are imported in
-            here, so that a failing import is recorded as the cell's error.
+        steps: Returns the steps in their order. It imports the modules that the cell needs, so
+            that a failing import is recorded as the cell's error.
     """
 
     name: str
@@ -48,7 +48,7 @@ class GpuCell:
 
 @dataclass(frozen=True)
 class Position:
-    """Position of a run: which step comes next.
+    """Position of a run: its next step, and the time left.
 
     Attributes:
         cell: Number of the cell, from 1.
@@ -157,7 +157,7 @@ class Runner:
 
 
 def described(error: Exception) -> dict[str, Any]:
-    """Type and text of an error, and the lines of code that led to it, without machine paths."""
+    """Describe an error by type, text and the lines that led to it, without machine paths."""
     frames = traceback.extract_tb(error.__traceback__)
     return {
         "error": f"{type(error).__name__}: {error}",
@@ -166,7 +166,7 @@ def described(error: Exception) -> dict[str, Any]:
 
 
 def short_path(path: str) -> str:
-    """A source file's path from its package on; it names no folder of the machine."""
+    """Shorten a source file's path to its package, so that it names no folder of the machine."""
     parts = Path(path).parts
     for marker in ("site-packages", "dist-packages"):
         if marker in parts:
@@ -177,7 +177,7 @@ def short_path(path: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file so that it is whole at any moment, also where the process is killed."""
+    """Write a file so that it is complete at any moment, even if the process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")
@@ -185,7 +185,7 @@ def write(path: Path, text: str) -> None:
 
 
 def dumps(record: Mapping[str, Any]) -> str:
-    """The record as JSON; numbers that JSON does not have become their names."""
+    """Format the record as JSON; NaN and infinity become text."""
     options: dict[str, Any] = {"indent": 1, "ensure_ascii": False, "allow_nan": False}
     try:
         return json.dumps(record, **options) + "\n"
@@ -204,7 +204,7 @@ def _plain(value: Any) -> Any:
 
 
 def rows_of(record: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-    """All rows of a kind, each with its cell's name."""
+    """Yield all rows of a kind, with the name of their cell."""
     for entry in record.get("cells", ()):
         for row in entry.get("rows", ()):
             if row.get("kind") == kind:

@@ -1,7 +1,7 @@
 """Models with random weights, built on the device that they run on, and prompts for them.
 
 Weights are drawn so that queries times keys have about unit variance: attention then differs by
-token, and a token that is wrongly gone is noticed.
+token, and a wrongly dropped token changes the result.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ SHAPES = {
 
 
 def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa") -> Any:
-    """A LLaVA with random weights; no weight is ever on the host unless the device is the host."""
+    """Build a LLaVA with random weights directly on the device."""
     vision, text = shape.vision, shape.text
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -74,7 +74,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
         ),
         image_token_index=IMAGE, image_seq_length=shape.slots, vision_feature_layer=-2,
     )  # fmt: skip
-    torch.manual_seed(0)  # for what the loop below leaves as it is
+    torch.manual_seed(0)  # for the weights that the loop below does not set
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(
             config, dtype=dtype, attn_implementation=attention
@@ -82,7 +82,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
     generator = torch.Generator(device).manual_seed(1)
     for name, weight in model.named_parameters():
         if weight.dtype != dtype:
-            raise ValueError(f"{name} was to be {dtype}, got {weight.dtype}")
+            raise ValueError(f"{name} must be {dtype}, got {weight.dtype}")
         if weight.dim() < 2:
             continue
         gain = 1.5 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.0
@@ -100,7 +100,7 @@ def prompt(
     images: int = 1,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """One prompt: text, images, text. The upper half of each picture has one colour.
+    """Make one prompt: text, images, text. The upper half of each picture has one colour.
 
     Args:
         shape: Sizes of the model.
@@ -125,31 +125,31 @@ def prompt(
 
 
 def batch(*prompts: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Several prompts as one batch, padded on the left."""
-    longest = max(one["input_ids"].shape[1] for one in prompts)
+    """Combine prompts into one batch, padded on the left."""
+    longest = max(item["input_ids"].shape[1] for item in prompts)
 
     def pad(values: Int[Tensor, "1 tokens"]) -> Int[Tensor, "1 longest"]:
         return torch.nn.functional.pad(values, (longest - values.shape[1], 0))
 
     return {
-        "input_ids": torch.cat([pad(one["input_ids"]) for one in prompts]),
-        "attention_mask": torch.cat([pad(one["attention_mask"]) for one in prompts]),
-        "pixel_values": torch.cat([one["pixel_values"] for one in prompts]),
+        "input_ids": torch.cat([pad(item["input_ids"]) for item in prompts]),
+        "attention_mask": torch.cat([pad(item["attention_mask"]) for item in prompts]),
+        "pixel_values": torch.cat([item["pixel_values"] for item in prompts]),
     }
 
 
 def questions(shape: Shape, model: Any, count: int) -> dict[str, Tensor]:
-    """A batch of questions of one length, all about the same picture."""
+    """Make a batch of questions of one length, all about the same picture."""
     prompts = [prompt(shape, model, seed=seed) for seed in range(count)]
     picture = prompts[0]["pixel_values"]
-    return batch(*({**one, "pixel_values": picture} for one in prompts))
+    return batch(*({**item, "pixel_values": picture} for item in prompts))
 
 
 @torch.inference_mode()
 def greedy(
     model: Any, inputs: dict[str, Tensor], steps: int
 ) -> tuple[Int[Tensor, "batch steps"], Float[Tensor, "batch steps vocab"]]:
-    """Tokens and logits of greedy decoding."""
+    """Decode greedily; return tokens and logits."""
     out = model.generate(
         **inputs, max_new_tokens=steps, do_sample=False, output_logits=True,
         return_dict_in_generate=True,

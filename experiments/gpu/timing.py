@@ -1,7 +1,7 @@
-"""Prefill, first token, new tokens and peak memory of each method, each with its reference time.
+"""Prefill, first token, new tokens and peak memory of each method, with its reference time.
 
-Arms take turns within a round, in a changing order, so that a slow moment of the machine does not
-fall on one arm alone; ratios are taken within a round.
+The arms of a round run one after the other, in an order that changes by round, so that a slow
+moment of the machine does not affect one arm alone; ratios are taken within a round.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ class Bench:
         self.references: dict[str, Reference] = {}
 
     def steps(self, measure: str, rounds: int, warm_ups: int) -> list[GpuStep]:
-        """Build, warm up, then rounds.
+        """List the steps: build, warm-ups, then rounds.
 
         Args:
             measure: ``prefill``, or ``generate`` for whole answers.
@@ -76,7 +76,7 @@ class Bench:
         return steps
 
     def build(self) -> Row:
-        """Model, prompts and droppers."""
+        """Build the model, the prompts and the droppers."""
         start = self.device.mark()
         self.model = self.get_model()
         self.adapter = adapter_for(self.model)
@@ -94,8 +94,8 @@ class Bench:
         }  # fmt: skip
 
     def warm_up(self, arm: str, run: Callable[[str, str], Row], times: int) -> Row:
-        """Run an arm without timing it, and learn the lengths that its reference needs."""
-        dropper = self.droppers.get(arm, TokenDropper())  # without stages: the ledger alone
+        """Run an arm without timing it, and record the lengths that its reference needs."""
+        dropper = self.droppers.get(arm, TokenDropper())  # vanilla: no stages, only a ledger
         with dropper.attach(self.model) as record, torch.inference_mode():
             self.model(**self.inputs, logits_to_keep=1)
         facts = self.adapter.facts
@@ -110,14 +110,14 @@ class Bench:
         }  # fmt: skip
 
     def measured(self, run: Callable[[str, str], Row], arm: str, way: str, number: int) -> Row:
-        """A row of a round."""
+        """Measure one arm of a round."""
         return {
             "kind": "time", "arm": arm, "way": way, "batch": self.batch, "round": number,
             **run(arm, way),
         }  # fmt: skip
 
     def prefill(self, arm: str, way: str) -> Row:
-        """From pixels and ids on the device to the first token: times of the parts, and memory."""
+        """Time the parts from pixels and ids on the device to the first token; measure memory."""
         if way == "reference":
             return self._timed(lambda: self.references[arm].prefill()[2])
         with ExitStack() as stack:
@@ -131,7 +131,7 @@ class Bench:
                 return hook
 
             decoder = self.adapter.language_model
-            # in front of the dropper's hooks and behind them: its decisions are timed too
+            # before and after the dropper's hooks, so that its decisions are timed too
             begin = decoder.register_forward_pre_hook(mark("decoder"), prepend=True)
             stack.callback(begin.remove)
             stack.callback(decoder.register_forward_hook(mark("head")).remove)
@@ -146,7 +146,7 @@ class Bench:
             return self._timed(forward)
 
     def generate(self, arm: str, way: str) -> Row:
-        """From pixels and ids on the device to the last token of an answer."""
+        """Time from pixels and ids on the device to the last token of an answer."""
         if way == "reference":
             return self._timed(lambda: self.references[arm].generate(self.new_tokens))
 
@@ -165,16 +165,16 @@ class Bench:
     def _check(self, tokens: Tensor) -> None:
         new = tokens.shape[1] - self.inputs["input_ids"].shape[1]
         if new != self.new_tokens:
-            raise ValueError(f"an answer was to have {self.new_tokens} tokens, got {new}")
+            raise ValueError(f"an answer must have {self.new_tokens} tokens, got {new}")
 
     def _attached(self, arm: str) -> Any:
-        """The arm's dropper on the model; nothing at all for vanilla."""
+        """Attach the arm's dropper to the model; do nothing for vanilla."""
         if arm == VANILLA:
             return nullcontext()
         return self.droppers[arm].attach(self.model)
 
     def _timed(self, work: Callable[[], dict[str, Mark]]) -> Row:
-        """Run ``work`` on an idle device; the device is waited for before and after, not within."""
+        """Run ``work`` on an idle device; the host waits for it before and after, not within."""
         self.device.wait()
         before = self.device.start_memory()
         with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""How often a prefill makes the host wait for the device, and in which lines of code.
+"""Number of times that a prefill makes the host wait for the device, by line of code.
 
-torch.cuda.set_sync_debug_mode warns of every operation that waits; the warnings are counted and
-each one is put down to the line of mustdrop, or else of transformers, that it comes from.
+torch.cuda.set_sync_debug_mode warns of every operation that waits. The warnings are counted for
+the line of mustdrop, or else of transformers, that causes them.
 """
 
 import sys
@@ -28,7 +28,7 @@ BATCHES = (1, 4)
 
 
 class Waits:
-    """Waits of each method on one small model, against the plain model's own.
+    """Waits of each method on one small model, compared with the plain model.
 
     Args:
         device: Device to measure on.
@@ -39,7 +39,7 @@ class Waits:
         self.device, self.shape = device, SHAPES[shape]
 
     def steps(self) -> list[GpuStep]:
-        """Build, then each method on a batch of one and of several prompts."""
+        """List the steps: build, then each method on a batch of one and of several prompts."""
         if not self.device.cuda:
             note = {"kind": "note", "note": "not measurable on the CPU"}
             return [GpuStep("device waits", lambda: note)]
@@ -55,13 +55,13 @@ class Waits:
         ]
 
     def build(self) -> Row:
-        """Model and prompts."""
+        """Build the model and the prompts."""
         self.model = build(self.shape, self.device.name, torch.bfloat16)
         self.inputs = {count: questions(self.shape, self.model, count) for count in BATCHES}
         return {"kind": "model", "dtype": "bfloat16"}
 
     def count(self, name: str, dropper: TokenDropper | None, count: int) -> Row:
-        """The waits of one prefill that has been run once before."""
+        """Count the waits of one prefill, after another one as a warm-up."""
         with dropper.attach(self.model) if dropper is not None else nullcontext():
             self._prefill(count)
             self.device.wait()
@@ -69,7 +69,7 @@ class Waits:
                 self._prefill(count)
         return {
             "kind": "waits", "method": name, "batch": count, "waits": len(lines),
-            "places": places(dropper), "lines": dict(Counter(lines).most_common()),
+            "places": decision_points(dropper), "lines": dict(Counter(lines).most_common()),
         }  # fmt: skip
 
     @torch.inference_mode()
@@ -77,8 +77,8 @@ class Waits:
         self.model(**self.inputs[count], logits_to_keep=1)
 
 
-def places(dropper: TokenDropper | None) -> int:
-    """Number of places where a method decides: encoder blocks, key tokens, layers, the cache."""
+def decision_points(dropper: TokenDropper | None) -> int:
+    """Count the points where a method decides: encoder blocks, key tokens, layers, the cache."""
     if dropper is None:
         return 0
     vision = len(dropper.vision.places) if dropper.vision is not None else 0
@@ -89,7 +89,7 @@ def places(dropper: TokenDropper | None) -> int:
 
 @contextmanager
 def counted_waits() -> Iterator[list[str]]:
-    """The source lines of the waits while the context is open, one entry for each wait."""
+    """Collect the source lines of the waits while the context is open, one for each wait."""
     lines: list[str] = []
 
     def collect(message: Any, *_: Any) -> None:
@@ -107,7 +107,7 @@ def counted_waits() -> Iterator[list[str]]:
 
 
 def source_line(frame: FrameType | None) -> str:
-    """The innermost line on the stack of mustdrop, or else of transformers, or else of all."""
+    """Find the innermost stack line of mustdrop, or else of transformers, or else of any file."""
     stack = traceback.extract_stack(frame)
     named = [(short_path(entry.filename), entry) for entry in reversed(stack)]
     for package in ("mustdrop/", "transformers/", ""):

@@ -1,1 +1,1 @@
-"""Experiments of many runs: which cells, launched how, for how long."""
+"""Experiments of many runs: their cells, their launch and a forecast of their time."""

@@ -1,7 +1,7 @@
-"""The cells of an experiment: which runs it is made of, and where each of them stands.
+"""The cells of an experiment: its runs, and the status of each.
 
-A preset under conf/experiment/ lists them under ``hydra.sweeper.cells``; what the command line says
-of a name replaces what the preset says. Launches nothing.
+A preset under conf/experiment/ lists them under ``hydra.sweeper.cells``. A name on the command line
+replaces the same name in the preset. Launches nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +29,7 @@ from mustdrop.runs.status import SETTLED, RunStatus, run_status
 
 Overrides = tuple[str, ...]
 
-
-# What a cell's name need not repeat: it stands in its folder, or holds for the whole experiment.
+# overrides that a cell's name leaves out: its folder shows them, or all cells share them
 PLAIN = ("experiment", "model", "method", "budget", "benchmark", "benchmark.limit", *UNKEYED)
 
 
@@ -39,10 +38,10 @@ class SweepCell:
     """One run of an experiment.
 
     Attributes:
-        overrides: ``python experiments/run.py`` with these runs it.
-        config: Resolved; None where it cannot be composed.
-        folder: Where it lives; None where it has no config.
-        error: Why it cannot be composed.
+        overrides: Arguments of ``experiments/run.py`` for this run.
+        config: Resolved config; None if it cannot be composed.
+        folder: Folder of the run; None without a config.
+        error: Reason why the config cannot be composed.
     """
 
     overrides: Overrides
@@ -52,7 +51,7 @@ class SweepCell:
 
     @classmethod
     def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "SweepCell":
-        """Composed now; a config that cannot work is told, not raised, for the sake of others."""
+        """Compose a cell; the error of a config that cannot work is stored, not raised."""
         try:
             require_names(overrides)
             cfg = compose(overrides)
@@ -65,20 +64,20 @@ class SweepCell:
 
     @property
     def name(self) -> str:
-        """Method, budget, benchmark, and what else was chosen for it."""
+        """Method, budget, benchmark and the other overrides of the cell."""
         if self.config is None:
             return " ".join(self.overrides)
         budget = self.config["budget"]
-        called = [self.config[name]["name"] for name in ("method", "benchmark")]
-        called.insert(1, budget["name"] if budget else "none")
+        words = [self.config[name]["name"] for name in ("method", "benchmark")]
+        words.insert(1, budget["name"] if budget else "none")
         if not self.overrides and self.folder is not None:
-            called[-1] = self.folder.name
+            words[-1] = self.folder.name
         chosen = [text for text in self.overrides if text.partition("=")[0] not in PLAIN]
-        return " ".join([*called, *chosen])
+        return " ".join([*words, *chosen])
 
     @property
     def status(self) -> RunStatus:
-        """Where it stands now, by its folder."""
+        """Present status of the run, read from its folder."""
         if self.config is None or self.folder is None:
             return RunStatus("unready", error=self.error)
         traces = self.config["traces"]
@@ -90,7 +89,7 @@ class SweepCell:
 
     @property
     def torn(self) -> list[TornFile]:
-        """What of its files cannot be read."""
+        """Errors of the run's files that cannot be read."""
         if self.config is None or self.folder is None:
             return []
         traces = self.config["traces"]
@@ -98,7 +97,7 @@ class SweepCell:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is work left, asked for anew, or lost in a torn file."""
+        """Whether samples are left to answer, because they are missing, torn or forced again."""
         if self.config is not None and self.config["force"]:
             return True
         return self.status.state not in SETTLED or bool(self.torn)
@@ -107,37 +106,37 @@ class SweepCell:
 def expand(
     entries: Sequence[Mapping[str, Any]], arguments: Sequence[str], loader: ConfigLoader
 ) -> list[Overrides]:
-    """The overrides of every cell: each entry's product, with the command line's own.
+    """Expand entries and arguments into the overrides of every cell, by the product of values.
 
     Args:
-        entries: Of a preset; none: what the command line varies is all.
-        arguments: Of the command line, such as ``budget=t192,t64``.
-        loader: Tells which options ``glob(*)`` means.
+        entries: Entries of a preset; without any, the arguments alone are expanded.
+        arguments: Overrides of the command line, such as ``budget=t192,t64``.
+        loader: Loader that lists the options of ``glob(*)``.
 
     Raises:
-        ValueError: If an argument varies over a range that has no list.
+        ValueError: If an argument varies over a range without listing its values.
     """
     given = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
     named = {override.get_key_element().lstrip("+~") for override in given}
-    # of a name given twice the last one counts, as for Hydra
+    # if a name is given twice, the last value counts, as in Hydra
     varied = {override.get_key_element(): _choices(override) for override in given}.values()
     cells: dict[Overrides, None] = {}
     for entry in entries or [{}]:
-        own = [
+        options = [
             [f"{name}={_text(value)}" for value in (values if _is_list(values) else [values])]
             for name, values in entry.items()
             if name not in named
         ]
-        cells |= dict.fromkeys(product(*varied, *own))
+        cells |= dict.fromkeys(product(*varied, *options))
     return list(cells)
 
 
 def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
-    """The cells of a preset, one a run.
+    """List the cells of a preset, one for each run.
 
     Raises:
-        ValueError: If there is no such preset, or the command line chooses what is not there.
-        HydraException: If it names what is not there.
+        ValueError: If there is no such preset, or an argument chooses an option that is missing.
+        HydraException: If an argument names a field that is missing.
     """
     known = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
     if experiment not in known:
@@ -149,20 +148,20 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
         def compose(overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
             return loader.load_configuration("run", list(overrides), mode)
 
-        asked = [f"experiment={experiment}", *arguments]
-        entries = _entries(asked, compose)
-        return distinct([SweepCell.of(cell, compose) for cell in expand(entries, asked, loader)])
+        given = [f"experiment={experiment}", *arguments]
+        entries = _entries(given, compose)
+        return distinct([SweepCell.of(cell, compose) for cell in expand(entries, given, loader)])
 
 
-def _entries(asked: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
+def _entries(overrides: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
     try:
-        return compose(asked, RunMode.MULTIRUN).hydra.sweeper.cells
+        return compose(overrides, RunMode.MULTIRUN).hydra.sweeper.cells
     except HydraException as error:
-        raise ValueError(_reason(error, asked, compose)) from error
+        raise ValueError(_reason(error, overrides, compose)) from error
 
 
-def found(root: Path) -> list[SweepCell]:
-    """The runs under a folder of results, whoever asked for them."""
+def cells_under(root: Path) -> list[SweepCell]:
+    """List all runs under a folder of results as cells."""
     cells = []
     for path in sorted(Path(root).rglob("config.yaml")):
         try:
@@ -173,17 +172,17 @@ def found(root: Path) -> list[SweepCell]:
 
 
 def distinct(cells: Sequence[SweepCell]) -> list[SweepCell]:
-    """One cell a folder: vanilla is one run, whatever its budget. Those without config are kept."""
+    """Keep one cell for each folder, as vanilla's at all budgets, and all without a config."""
     return list({cell.folder or cell.overrides: cell for cell in cells}.values())
 
 
 def _reason(error: Exception, overrides: Sequence[str], compose: Callable[..., DictConfig]) -> str:
-    """Why a run cannot be composed, in one line where a name is all that is wrong."""
+    """Explain why a run cannot be composed; a misspelt name gives a one-line reason."""
     if isinstance(error, HydraException):
         try:
             require_fields(overrides, lambda groups: compose(tuple(groups)))
-        except ValueError as closer:
-            return str(closer)
+        except ValueError as reason:
+            return str(reason)
     return message(error)
 
 
@@ -191,7 +190,7 @@ def _choices(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
     if not override.is_discrete_sweep():
-        raise ValueError(f"{override.input_line}: name the values, as in tau=62,64,66")
+        raise ValueError(f"{override.input_line} has no list: name the values, as in tau=62,64,66")
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
 
 
@@ -200,7 +199,7 @@ def _is_list(values: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A value as the command line writes it."""
+    """Format a value as the command line writes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"[{','.join(map(_text, value))}]" if _is_list(value) else str(value)

@@ -1,4 +1,4 @@
-"""How long a cell will take, by the records of cells like it. Knows no model and no machine."""
+"""Forecast of a cell's time from the records of similar cells. Knows no model and no machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from experiments.sweeps.cells import SweepCell
 from mustdrop.runs.folder import TornFile, read_record
 from mustdrop.runs.status import RunStatus
 
-# From the most alike to the least: what has to agree for a record to be gone by.
-LIKE = (
+# keys in which a record must equal the cell; the most similar records come first
+KEYS = (
     ("model", "benchmark", "method", "budget"),
     ("model", "method", "budget"),
     ("model", "method"),
@@ -21,48 +21,48 @@ LIKE = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """Seconds a sample, by what is known of a cell.
+    """Seconds per sample of past records.
 
     Attributes:
-        seconds: Of past records, by the values of one of :data:`LIKE`.
+        seconds: Median seconds per sample, by the values of each entry of :data:`KEYS`.
     """
 
     seconds: Mapping[tuple[Any, ...], float]
 
     @classmethod
     def of(cls, root: Path) -> "Forecast":
-        """From all records under a folder of results."""
-        seen: dict[tuple[Any, ...], list[float]] = {}
+        """Read all records under a folder of results."""
+        seconds: dict[tuple[Any, ...], list[float]] = {}
         for path in sorted(root.rglob("record.json")):
             try:
                 record = read_record(path.parent)
-            except TornFile:  # a forecast goes by the others
+            except TornFile:  # the other records are enough for a forecast
                 continue
             if record is not None and record["n"]:
-                for names in LIKE:
-                    known = tuple(record[name] for name in names)
+                for names in KEYS:
+                    key = tuple(record[name] for name in names)
                     spent = record["seconds"] + record.get("controls_seconds", 0.0)
-                    seen.setdefault(known, []).append(spent / record["n"])
-        return cls({known: median(values) for known, values in seen.items()})
+                    seconds.setdefault(key, []).append(spent / record["n"])
+        return cls({key: median(values) for key, values in seconds.items()})
 
     def left(self, cell: SweepCell, now: RunStatus) -> float | None:
-        """Seconds of work left in a cell; None where nothing like it is on record."""
+        """Estimate the seconds of work left in a cell; None without a record of a similar cell."""
         if now.wanted is None or cell.config is None:
             return None
         budget = cell.config["budget"]
-        about = {
+        values = {
             **{name: cell.config[name]["name"] for name in ("model", "benchmark", "method")},
             "budget": budget["name"] if budget else "none",
         }
-        for names in LIKE:
-            known = self.seconds.get(tuple(about[name] for name in names))
-            if known is not None:
-                return known * max(now.wanted - now.n, 0)
+        for names in KEYS:
+            seconds = self.seconds.get(tuple(values[name] for name in names))
+            if seconds is not None:
+                return seconds * max(now.wanted - now.n, 0)
         return None
 
 
 def spoken(seconds: float | None) -> str:
-    """A time as one says it: 40 s, 12 min, 3.5 h."""
+    """Format a time in a readable unit: 40 s, 12 min, 3.5 h."""
     if seconds is None:
         return "?"
     if seconds < 90:

@@ -1,6 +1,6 @@
-"""A sweep: cells that are done are left alone, the others launched, all of them accounted for.
+"""Launch the unfinished cells of a sweep, and report the state of all its cells.
 
-What became of a cell is read from its folder, whatever a launcher or a scheduler says of it.
+The state of a cell is read from its folder, never from a launcher or a scheduler.
 """
 
 import os
@@ -22,38 +22,38 @@ from mustdrop.runs.folder import read_record
 from mustdrop.runs.status import SETTLED
 
 WIDTH = 200  # of a table that goes to a file
-# Of this process's sweep: how many cells it launched, and what its exit code tells.
+# number of cells that this process launched, and the failures that decide its exit code
 launched = 0
 failures: list[str] = []
 
 
 def sweep(
-    asked: Sequence[Overrides],
+    runs: Sequence[Overrides],
     compose: Callable[[Overrides], DictConfig],
     launcher: Launcher,
     if_unready: str = UNREADY[0],
 ) -> list[JobReturn]:
-    """Launch what is unfinished, then say what is done, failed, and elsewhere, and show a table.
+    """Launch the unfinished runs, then report failed and running ones and show a table.
 
     All runs are checked before the first one starts.
 
     Args:
-        asked: Overrides of each run.
-        compose: Gives the config of overrides.
-        launcher: Starts the runs.
-        if_unready: What to do where some cannot start: ``refuse`` all of them, ``skip`` those, or
-            ``launch`` them all the same, as where only the machines of a cluster have the data.
+        runs: Overrides of each run.
+        compose: Composes the config of overrides.
+        launcher: Launcher that starts the runs.
+        if_unready: Action when some runs cannot start: ``refuse`` all runs, ``skip`` these, or
+            ``launch`` them anyway, for instance when only the cluster's machines have the data.
 
     Returns:
-        What the launcher brought back.
+        Results of the launcher.
 
     Raises:
-        SystemExit: If some cannot start, and that is refused.
+        SystemExit: If some runs cannot start and ``if_unready`` is ``refuse``.
     """
-    # standard error: a launcher's own output, and lmms-eval's, may fill the other one
+    # standard error: the launcher and lmms-eval may fill standard output
     console = Console(stderr=True, highlight=False)
-    cells = distinct([SweepCell.of(overrides, compose) for overrides in asked])
-    # what a scheduler runs elsewhere has other devices than this machine
+    cells = distinct([SweepCell.of(overrides, compose) for overrides in runs])
+    # a scheduler's machines have other devices than this one
     here = not any(name in type(launcher).__module__ for name in ("slurm", "submitit"))
     work = [cell for cell in cells if cell.config is None or cell.unfinished]
     unfit = require_start(work, console, if_unready, here)
@@ -64,7 +64,7 @@ def sweep(
         if cell.config and cell.folder and cell not in work and cell not in unfit:
             try:
                 catch_up(cell.config["tracker"], cell.folder)
-            except KNOWN as error:  # no package, a wrong field: the cells to run will say it too
+            except KNOWN as error:  # a missing package or wrong field concerns all cells alike
                 failures.append(message(error))
                 console.print(f"[red]error[/]: {escape(message(error))}", soft_wrap=True)
                 break
@@ -80,20 +80,20 @@ def sweep(
 def require_start(
     cells: Sequence[SweepCell], console: Console, if_unready: str, here: bool = True
 ) -> Mapping[SweepCell, str]:
-    """Say which runs cannot start, and why.
+    """Report which runs cannot start, and why.
 
     Args:
-        cells: Runs with work left, and those that could not be composed.
-        console: Where it is said.
+        cells: Unfinished runs, and runs that could not be composed.
+        console: Console for the report.
         if_unready: One of :data:`~experiments.sweeps.ready.UNREADY`.
-        here: Whether they will run on this machine.
+        here: Whether the runs will use this machine.
 
     Returns:
-        Those to leave out, with the reason of each.
+        Runs to leave out, with the reason of each.
 
     Raises:
-        ValueError: If there is no such choice.
-        SystemExit: If some cannot start, and that is refused.
+        ValueError: If ``if_unready`` is none of the choices.
+        SystemExit: If some runs cannot start and ``if_unready`` is ``refuse``.
     """
     if if_unready not in UNREADY:
         raise ValueError(f"unready must be one of {', '.join(UNREADY)}, got {if_unready!r}")
@@ -107,8 +107,9 @@ def require_start(
             soft_wrap=True,
         )
         raise SystemExit(BAD_INPUT)
-    composed = if_unready == "launch"  # what has no config cannot even be tried
-    return {cell: why for cell, why in unfit.items() if cell.config is None or not composed}
+    if if_unready == "launch":  # runs without a config cannot be launched at all
+        return {cell: reason for cell, reason in unfit.items() if cell.config is None}
+    return unfit
 
 
 def account(
@@ -117,13 +118,13 @@ def account(
     left_out: Mapping[SweepCell, str],
     tried: Sequence[SweepCell],
 ) -> None:
-    """Say where unfinished cells stand; remember why they failed, for the exit code.
+    """Report the state of unfinished cells; add failures to the list that the exit code needs.
 
     Args:
         cells: All runs.
-        console: Where it is said.
-        left_out: Those that were not tried, with the reason of each.
-        tried: Those that were launched; one that left torn files is not done, whatever it says.
+        console: Console for the report.
+        left_out: Runs that were not launched, with the reason of each.
+        tried: Runs that were launched; one with torn files is not done, whatever its status.
     """
     for cell in cells:
         now = cell.status
@@ -133,14 +134,14 @@ def account(
         if now.state == "running":
             console.print(f"[yellow]elsewhere[/]: {escape(cell.name)}: running on {now.where}")
             continue
-        why = left_out.get(cell) or now.error or (str(torn[0]) if torn else "")
-        why = why or f"{now.state} after {now.n} samples; the same command goes on"
-        failures.append(f"{cell.name}: {why}")
+        reason = left_out.get(cell) or now.error or (str(torn[0]) if torn else "")
+        reason = reason or f"{now.state} after {now.n} samples; the same command resumes"
+        failures.append(f"{cell.name}: {reason}")
         console.print(f"[red]{now.state}[/]: {escape(failures[-1])}", soft_wrap=True)
 
 
 def tabulate(cells: Sequence[SweepCell], console: Console) -> None:
-    """One table of those of these cells that are done, on standard output; one of several ranks."""
+    """Print one table of the finished cells on standard output; of several ranks, only rank 0."""
     if int(os.environ.get("RANK", 0)):
         return
     try:
@@ -153,13 +154,13 @@ def tabulate(cells: Sequence[SweepCell], console: Console) -> None:
             show(frame, Console(width=None if sys.stdout.isatty() else WIDTH))
         else:
             console.print("no table: none of these cells is done")
-    except (ValueError, OSError) as error:  # torn records: what ran must not be lost over a table
-        told = f"{type(error).__name__}: {error}".splitlines()[0]
-        console.print(f"[red]no table[/]: {escape(told)}", soft_wrap=True)
+    except (ValueError, OSError) as error:  # a torn record must not make the sweep fail
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        console.print(f"[red]no table[/]: {escape(reason)}", soft_wrap=True)
 
 
 def _done_before(cells: Sequence[SweepCell], work: Sequence[SweepCell]) -> str:
-    """How many are done, and how many of these by other code than today's."""
+    """Describe how many cells are done, and how many of these by other code."""
     left = {cell.folder for cell in work}
     before = [
         (cell.folder, cell.config)
@@ -170,5 +171,5 @@ def _done_before(cells: Sequence[SweepCell], work: Sequence[SweepCell]) -> str:
         run_fingerprint(config).differs((read_record(folder) or {}).get("fingerprint"))
         for folder, config in before
     )
-    told = f" ({other} by other code, weights or rows; force=true measures anew)" if other else ""
-    return f"{len(before)} done before{told}"
+    note = f" ({other} by other code, weights or rows; force=true measures again)" if other else ""
+    return f"{len(before)} done before{note}"

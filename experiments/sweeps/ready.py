@@ -1,4 +1,4 @@
-"""Which runs of a sweep cannot start, and why: asked of all of them before the first one starts."""
+"""Check which runs of a sweep cannot start, and why, before the first one starts."""
 
 import json
 from collections.abc import Sequence
@@ -8,37 +8,37 @@ from experiments.cli.errors import KNOWN, message
 from experiments.sweeps.cells import SweepCell
 from mustdrop.runs.repair import broken_sample
 
-# What a sweep does where some of its runs cannot start.
+# actions of a sweep when some of its runs cannot start
 UNREADY = ("refuse", "skip", "launch")
 
 
 def unready(cells: Sequence[SweepCell], here: bool = True) -> dict[SweepCell, str]:
-    """Those of some runs that cannot start, with the reason of each.
+    """Find the runs that cannot start, with the reason of each.
 
     Args:
-        cells: Runs with work left, and those that could not be composed.
-        here: Whether they will run on this machine, so that its devices count.
+        cells: Unfinished runs, and runs that could not be composed.
+        here: Whether the runs will use this machine, so that its devices are checked.
     """
-    found: dict[SweepCell, str] = {}
-    known: dict[str, str] = {}
+    reasons: dict[SweepCell, str] = {}
+    checked: dict[str, str] = {}
     for cell in cells:
         if cell.config is None:
-            found[cell] = cell.error
+            reasons[cell] = cell.error
             continue
         if cell.status.state == "running":
             continue
         broken = broken_sample(cell.folder) if cell.folder and not cell.config["force"] else None
         if broken is not None:
-            found[cell] = f"{broken}: force=true starts anew, and keeps the old files aside"
+            reasons[cell] = f"{broken}: force=true starts again and keeps the old files aside"
             continue
         names = ("model", "benchmark", "dropper", "image", "controls", "tracker", "device")
-        what = json.dumps([*(cell.config[name] for name in names), cell.config["budget"]])
-        if what not in known:
+        key = json.dumps([*(cell.config[name] for name in names), cell.config["budget"]])
+        if key not in checked:
             try:
                 require_ready(cell.config, here)
-                known[what] = ""
+                checked[key] = ""
             except KNOWN as error:
-                known[what] = message(error)
-        if known[what]:
-            found[cell] = known[what]
-    return found
+                checked[key] = message(error)
+        if checked[key]:
+            reasons[cell] = checked[key]
+    return reasons

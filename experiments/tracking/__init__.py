@@ -1,1 +1,1 @@
-"""The process that tells a run to a tracker: what it reads and what it says in the end."""
+"""The tracker's process: it reads a run's folder and sends its samples and final results."""

@@ -1,7 +1,7 @@
-"""What a tracker shows of a run that is over: its numbers, a table of samples, overlays.
+"""Final report of a run for a tracker: its numbers, a table of samples, overlays.
 
-Pictures come from the benchmark's own documents, those few that are shown; where they cannot be
-had, the rest is told without them. Knows no tracker.
+Pictures are read from the benchmark's documents, only those that are shown; if they cannot be
+read, the report is made without them. Knows no tracker.
 """
 
 import json
@@ -26,46 +26,46 @@ COLUMNS = (
 
 
 class RunDocuments:
-    """The benchmark of a resolved config, built when its first picture is asked for."""
+    """Documents of a run's benchmark; the task is built when its first picture is needed."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        # of a control on the image nobody kept what was shown
-        self.config, self.had = config, not config.get("image")
+        # with an image control, the pictures that were shown are not stored
+        self.config, self.readable = config, not config.get("image")
 
     @cached_property
     def task(self) -> Any:
         return instantiate(self.config["benchmark"]["task"])
 
     def picture(self, doc_id: int) -> Image.Image | None:
-        """The first picture of a document; None from the first that cannot be had."""
+        """Read the first picture of a document; None from the first error on."""
         from mustdrop.evaluation.chat import pictures, read_document
 
-        if not self.had:
+        if not self.readable:
             return None
         try:
             name, docs = self.task.config.task, self.task.eval_docs
-            found = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
-            return found[0].convert("RGB") if found else None
-        except Exception:  # the tracker's boundary: a data set that is not here, or has no images
-            print("pictures are left out:")
+            images = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
+            return images[0].convert("RGB") if images else None
+        except Exception:  # the tracker's boundary: the data set is missing, or has no images
+            print("pictures cannot be read and are left out:")
             traceback.print_exc()
-            self.had = False
+            self.readable = False
             return None
 
     def region(self, doc_id: int) -> Any:
-        """The patches that a question is about, where its benchmark knows them."""
+        """Patches that a question is about; None if its benchmark does not know them."""
         return self.task.eval_docs[doc_id].get("target_patches")
 
 
 def closing(
     folder: Path, config: Mapping[str, Any], status: Mapping[str, Any], tracker: Tracker
 ) -> Closing:
-    """All of it; of a run that was cut off only where it stands."""
+    """Make the final report; for an unfinished run, only its state and sample count."""
     state = status.get("state", "running")
     record = read_record(folder) if state in SETTLED else None
     if record is None:
-        told = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
-        return Closing(state, told, {}, ())
+        known = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
+        return Closing(state, known, {}, ())
     samples, documents = read_samples(folder), RunDocuments(config)
     tables: dict[str, Any] = {}
     if samples:
@@ -80,20 +80,20 @@ def closing(
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's numbers by name, those that there are."""
+    """Collect a record's numbers by name, without those that are None."""
     names = ("n", "available", "floor", "flops_ratio", "kv_bytes", "target_recall", "seconds")
-    told = {
+    numbers = {
         **{f"final/{name}": value for name, value in record["metrics"].items()},
         **{f"final/{name}": value for name, value in (record["counts"] or {}).items()},
         **{f"final/{name}": record.get(name) for name in names},
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in numbers.items() if value is not None}
 
 
 def rows(
     samples: Sequence[Mapping[str, Any]], metric: str, documents: RunDocuments
 ) -> list[list[Any]]:
-    """The table of samples."""
+    """Make the rows of the table of samples, in the order of :data:`COLUMNS`."""
     out = []
     for line in samples:
         image = documents.picture(line["doc_id"])
@@ -117,7 +117,7 @@ def rows(
 
 
 def layers(record: Mapping[str, Any]) -> list[list[float]]:
-    """Mean vision tokens that enter each layer, and that stay in its cache."""
+    """List, for each layer, the mean numbers of vision tokens that enter and that stay cached."""
     both = zip(record["vision_tokens"], record["resident_tokens"], strict=True)
     return [[layer, entering, resident] for layer, (entering, resident) in enumerate(both)]
 
@@ -129,7 +129,7 @@ def overlays(
     documents: RunDocuments,
     most: int,
 ) -> list[list[Any]]:
-    """A picture of what was dropped for each sample whose ledger was kept, the first ones."""
+    """Draw what was dropped, for the first ``most`` samples whose ledger was kept."""
     traced = [line for line in samples if trace_path(folder, line["doc_id"]).exists()][:most]
     if not traced:
         return []
@@ -154,7 +154,7 @@ def overlays(
                 target=str(line["target"]),
                 region=documents.region(doc),
             )
-        except Exception:  # the tracker's boundary: one that cannot be drawn hides no other
+        except Exception:  # the tracker's boundary: a failed overlay must not prevent the others
             traceback.print_exc()
             continue
         drawn.append([doc, line["question"], path])
