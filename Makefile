@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@touch $@
 
 demo: setup  ## run MustDrop and its comparisons on the embedded model, print the table (minutes, CPU)
-	$(BIN)/python experiments/demo.py $(ARGS)
+	$(BIN)/mustdrop demo $(ARGS)
 
 notebooks: setup  ## run the notebooks, write them with what they showed into outputs/notebooks
 	$(BIN)/python notebooks/build.py $(ARGS)
@@ -83,7 +83,7 @@ format: setup  ## rewrite the sources the way `check` wants them
 	$(BIN)/ruff format .
 
 bench: setup  ## measure the engine's overhead over its reference time
-	$(BIN)/python experiments/bench.py $(ARGS)
+	$(BIN)/mustdrop bench $(ARGS)
 
 # The machine with the GPU has its own Python, torch and transformers, and perhaps no network: nothing here uses $(VENV).
 gpu-needs:  ## put the pure Python that `make gpu` needs into .gpu-needs, which is copied to the GPU machine with the checkout

@@ -4,8 +4,8 @@ The reference time of a run is that of the same stock layers, with sdpa, on sequ
 run's counts: no scoring, selection, gather or compaction. A perfect implementation has ratio 1.
 Both are timed in turn, in one process on one thread; each ratio is that of one pair of CPU times.
 
-    python experiments/bench.py                      # about 4 minutes on one core
-    python experiments/bench.py --rounds 40 --out experiments/records/bench.json
+    mustdrop bench                      # about 4 minutes on one core
+    mustdrop bench --rounds 40 --out experiments/records/bench.json
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -14,7 +14,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -205,14 +205,14 @@ def measure(rounds: int, progress: Progress) -> list[dict]:
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the record."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--out", type=Path, help="write the record here (json)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with Progress() as progress:
         rows = measure(options.rounds, progress)

@@ -1,8 +1,8 @@
 """Find the threshold at which a method meets a budget, and write it under conf/tuned/.
 
-python experiments/calibrate.py -m budget=t192,t128 prefill.alpha=1e-2
-python experiments/calibrate.py method=mustdrop_individual calibration.field=prefill.alpha
-python experiments/calibrate.py method=mustdrop_merge budget=t288 calibration.field=vision.tau
+mustdrop calibrate -m budget=t192,t128 prefill.alpha=1e-2
+mustdrop calibrate method=mustdrop_individual calibration.field=prefill.alpha
+mustdrop calibrate method=mustdrop_merge budget=t288 calibration.field=vision.tau
 
 A budget that the method cannot meet is written too: its cell then reads ``floor <n>`` and is not
 run.
@@ -11,6 +11,7 @@ run.
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -25,7 +26,8 @@ from rich.console import Console
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import require_own_model
-from experiments.cli.errors import BAD_INPUT, KNOWN, ending, message
+from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import Calibrated, require_free, tuned_path, write
 from mustdrop.calibration.observe import observe, unset
 from mustdrop.calibration.replay import Replay
@@ -34,7 +36,6 @@ from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
 from mustdrop.presets.compose import CLOSED_FORMS, adopt, composed, conf_dir
-from mustdrop.presets.names import require_fields, require_names
 
 failures: list[str] = []
 
@@ -201,22 +202,18 @@ def job(cfg: DictConfig) -> None:
         console.print(f"written: {write(cfg, done)}", soft_wrap=True, markup=False)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
-    code = ending(command_line)
-    if code:
-        raise SystemExit(code)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what cannot work ends it with an exit code."""
+    run_hydra(job, arguments, __doc__, lambda groups: composed(*groups, name="calibrate"))
 
 
-def command_line() -> None:
-    """Check the names of the overrides, then start Hydra."""
-    require_names(sys.argv[1:])
-    if not {"-m", "--multirun"} & {*sys.argv}:
-        require_fields(sys.argv[1:], lambda groups: composed(*groups, name="calibrate"))
-    job()
+def program(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code: 1 if a budget failed."""
+    main(arguments)
+    if failures:
+        print(f"{len(failures)} budgets failed:\n  " + "\n  ".join(failures), file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    main()
-    if failures:
-        raise SystemExit(f"{len(failures)} budgets failed:\n  " + "\n  ".join(failures))
+    sys.exit(program(sys.argv[1:]))

@@ -3,8 +3,8 @@
 Prints a table, draws a trade-off plot and overlays of what each stage dropped. After a stop, the
 same command resumes.
 
-python experiments/demo.py
-python experiments/demo.py benchmark.limit=70 output_root=quick
+mustdrop demo
+mustdrop demo benchmark.limit=70 output_root=quick
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads

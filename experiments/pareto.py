@@ -1,8 +1,8 @@
 """Pareto front of accuracy against executed tokens; Optuna draws the thresholds of each run.
 
-python experiments/pareto.py                               # MustDrop on PocketLLaVA, 24 trials
-python experiments/pareto.py pareto.trials=60 pareto.workers=2 threads=1
-python experiments/pareto.py pareto.validate=true           # the front's settings on test questions
+mustdrop pareto                               # MustDrop on PocketLLaVA, 24 trials
+mustdrop pareto pareto.trials=60 pareto.workers=2 threads=1
+mustdrop pareto pareto.validate=true           # the front's settings on test questions
 
 After a stop, the same command resumes; two processes of the same command share the work. Every
 trial is an ordinary run on the calibration split, under <output_root>/pareto/<name>/.

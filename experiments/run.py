@@ -1,11 +1,11 @@
 """Run a model on a benchmark with a method at a budget; a second call resumes or reports the run.
 
-python experiments/run.py                      # PocketLLaVA x PocketVQA x MustDrop at t192
-python experiments/run.py method=fastv budget=t128 benchmark.limit=50
-python experiments/run.py method=mustdrop controls=standard      # with five seeds of random
-python experiments/run.py method=vanilla image=wrong             # another question's picture
-python experiments/run.py -m method=vanilla,random,mustdrop budget=t192,t128   # ends in a table
-python experiments/run.py -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
+mustdrop run                      # PocketLLaVA x PocketVQA x MustDrop at t192
+mustdrop run method=fastv budget=t128 benchmark.limit=50
+mustdrop run method=mustdrop controls=standard      # with five seeds of random
+mustdrop run method=vanilla image=wrong             # another question's picture
+mustdrop run -m method=vanilla,random,mustdrop budget=t192,t128   # ends in a table
+mustdrop run -m budget=none prefill.alpha=1e-2 prefill.gamma=1e-3,3e-3 vision.tau=62,66
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -27,14 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.checks.remedies import typed
 from experiments.checks.run_checks import checked, chosen_traces, require_folders, require_ready
 from experiments.checks.thresholds import differing
-from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, ending, message
+from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, message
+from experiments.cli.hydra_program import run_hydra
 from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.budgets.closed_form import budget_floor
 from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
 from mustdrop.presets.compose import adopt, conf_dir
-from mustdrop.presets.names import require_fields, require_names
 from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
 from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
 from mustdrop.runs.repair import damage
@@ -87,7 +87,7 @@ def torn_files_explained() -> Iterator[None]:
         yield
     except TornFile as error:
         given = typed()
-        command = f"python experiments/run.py {shlex.join(given)}" if given else "the same command"
+        command = f"mustdrop run {shlex.join(given)}" if given else "the same command"
         raise ValueError(
             f"{error}: {command} force=true starts again and keeps the old files aside"
         ) from error
@@ -205,19 +205,16 @@ def job(cfg: DictConfig) -> None:
         raise SystemExit(code)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
-    code = ending(command_line)
-    if code:
-        raise SystemExit(code)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what cannot work ends it with an exit code."""
+    run_hydra(job, arguments, __doc__)
 
 
-def command_line() -> None:
-    """Check the names of the overrides, then start Hydra."""
-    require_names(sys.argv[1:])
-    if not {"-m", "--multirun"} & {*sys.argv}:  # a sweep checks its runs one by one
-        require_fields(sys.argv[1:])
-    job()
+def program(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code: 1 if runs of a sweep failed."""
+    signal.signal(signal.SIGTERM, terminate)
+    main(arguments)
+    return 1 if launch.failures else 0
 
 
 def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
@@ -245,9 +242,6 @@ def terminate(number: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    from experiments.run import main  # by its module name, so that other processes can import it
+    from experiments.run import program  # by its module, so that other processes can import it
 
-    signal.signal(signal.SIGTERM, terminate)
-    main()
-    if launch.failures:
-        raise SystemExit(1)
+    sys.exit(program(sys.argv[1:]))

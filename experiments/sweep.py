@@ -1,13 +1,13 @@
 """Plan, watch, tabulate, retry or submit the cells of an experiment, by its run folders.
 
-python experiments/sweep.py plan table4            # cells, their states and the time left
-python experiments/sweep.py status table4          # a live table; --once prints it once
-python experiments/sweep.py table table4           # one table of the finished cells
-python experiments/sweep.py retry table4           # run failed, stopped and stale cells again, here
-python experiments/sweep.py submit table4          # unfinished cells as one SLURM array
-python experiments/run.py -m experiment=table4     # run all, here or by launcher=joblib, slurm
+mustdrop sweep plan table4            # cells, their states and the time left
+mustdrop sweep status table4          # a live table; --once prints it once
+mustdrop sweep table table4           # one table of the finished cells
+mustdrop sweep retry table4           # run failed, stopped and stale cells again, here
+mustdrop sweep submit table4          # unfinished cells as one SLURM array
+mustdrop run -m experiment=table4     # run all, here or by launcher=joblib, slurm
 
-The overrides after the name are those of experiments/run.py: model=pocket budget=t192,t64. A sweep
+The overrides after the name are those of mustdrop run: model=pocket budget=t192,t64. A sweep
 without a preset has the name none: plan none method=fastv,random. status also takes a folder.
 """
 
@@ -157,7 +157,7 @@ def _samples(now: RunStatus) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the five commands and return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="sweep.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="mustdrop sweep", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("plan", "status", "table", "retry", "submit"):

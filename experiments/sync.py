@@ -3,9 +3,9 @@
 A run is uploaded from its folder, from the first sample that the service lacks: nothing is sent
 twice and nothing is left out. Run it where the service can be reached, as on a login node.
 
-python experiments/sync.py                         # all runs under outputs/
-python experiments/sync.py outputs/demo --dry-run  # only print what would be done
-python experiments/sync.py outputs --tracker wandb # runs made with tracker=none too
+mustdrop sync                         # all runs under outputs/
+mustdrop sync outputs/demo --dry-run  # only print what would be done
+mustdrop sync outputs --tracker wandb # runs made with tracker=none too
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads

@@ -1,8 +1,8 @@
 """Answer chosen samples of finished runs again and keep traces, which figures and the page need.
 
-python experiments/trace.py outputs/demo                            # the first twelve samples
-python experiments/trace.py outputs/demo --samples 0-49,117
-python experiments/trace.py outputs/run --methods vanilla,mustdrop --disagree 20
+mustdrop trace outputs/demo                            # the first twelve samples
+mustdrop trace outputs/demo --samples 0-49,117
+mustdrop trace outputs/run --methods vanilla,mustdrop --disagree 20
 
 Writes ``traces/<doc_id>.npz`` into each run's folder. After a stop, the same command resumes. A
 sample whose answer differs from its record (other code, other arithmetic) gets no trace and is

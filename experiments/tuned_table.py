@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from analysis.statistics.intervals import Interval
 from experiments.checks.thresholds import changes, made_for, plain
 from mustdrop.calibration.search import OutOfReach, SearchResult
-from mustdrop.presets.compose import CALIBRATED, conf_dir, read_yaml
+from mustdrop.presets.compose import CALIBRATED, conf_dir, preset_file, read_yaml, tuned_dir
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.fingerprint import CHECKPOINT, library_versions
 from mustdrop.runs.folder import UNKEYED
@@ -43,7 +43,7 @@ def tuned_path(cfg: DictConfig, out_of_reach: bool = False) -> Path:
     stage = cfg.calibration.field.partition(".")[0]
     option = HydraConfig.get().runtime.choices[stage]
     names = (cfg.method.name, "_floor") if out_of_reach else (option, "")
-    folder = conf_dir() / "tuned" / cfg.model.name / cfg.benchmark.name
+    folder = tuned_dir() / cfg.model.name / cfg.benchmark.name
     return folder / f"{names[0]}_{cfg.budget.name}{names[1]}.yaml"
 
 
@@ -53,6 +53,12 @@ def require_free(cfg: DictConfig, path: Path) -> None:
     Raises:
         ValueError: If the file holds such thresholds, and ``force`` is false.
     """
+    packaged = conf_dir() / "tuned" / path.relative_to(tuned_dir())
+    if packaged != path and packaged.is_file():
+        raise ValueError(
+            f"the installed package has thresholds for this model, benchmark and budget already: "
+            f"give the budget another name, as in budget.name={cfg.budget.name}b"
+        )
     made = dict(read_yaml(path).get(CALIBRATED, {})) if path.is_file() else {}
     if not made or cfg.force:
         return
@@ -79,7 +85,7 @@ def write(cfg: DictConfig, done: Calibrated) -> Path:
     stage, _, name = cfg.calibration.field.partition(".")
     option = HydraConfig.get().runtime.choices[stage]
     # fields without a value in the strategy's yaml belong to the thresholds; others are not copied
-    bare = read_yaml(conf_dir() / stage / f"{option}.yaml")
+    bare = read_yaml(preset_file(stage, f"{option}.yaml"))
     fixed = {
         str(key): cfg[stage][key] for key in bare if OmegaConf.is_missing(bare, key) and key != name
     }
@@ -129,7 +135,7 @@ def command(script: str) -> str:
     """Return the command as it was typed, without overrides that do not affect the result."""
     overrides = HydraConfig.get().overrides.task
     kept = [override for override in overrides if override.split("=")[0] not in UNKEYED]
-    return f"python experiments/{script}.py {' '.join(kept)}".rstrip()
+    return f"mustdrop {script} {' '.join(kept)}".rstrip()
 
 
 def _others(cfg: DictConfig) -> str:

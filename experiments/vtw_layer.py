@@ -1,7 +1,7 @@
 """Find the layer after which all vision tokens can be dropped, by VTW's own rule.
 
-python experiments/vtw_layer.py model=pocket n=20 eta=0.003
-python experiments/vtw_layer.py model=llava15_7b benchmark=textvqa write=true
+mustdrop vtw model=pocket n=20 eta=0.003
+mustdrop vtw model=llava15_7b benchmark=textvqa write=true
 
 Prints KL(withdrawn || full) of the next token for each K, the number of layers that see vision
 tokens, and writes K - 1 into the output folder; ``write=true`` also writes it for prefill=vtw_kl.
@@ -10,6 +10,7 @@ tokens, and writes K - 1 into the output folder; ``write=true`` also writes it f
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import indent
 
@@ -22,12 +23,12 @@ from rich.console import Console
 from analysis.statistics.intervals import Interval, mean_interval
 from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import weights
-from experiments.cli.errors import BAD_INPUT, KNOWN, ending, message
+from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import body, command, measured_on
 from mustdrop.calibration.vtw import divergences, first_within
 from mustdrop.checkpoint import Checkpoint
-from mustdrop.presets.compose import CALIBRATED, composed, conf_dir, read_yaml
-from mustdrop.presets.names import require_fields, require_names
+from mustdrop.presets.compose import CALIBRATED, composed, conf_dir, read_yaml, tuned_dir
 from mustdrop.provenance.weights_mark import same_weights
 
 FILE = "vtw_kl.yaml"
@@ -85,7 +86,7 @@ def choose(cfg: DictConfig, measured: list[Interval]) -> int:
 
 def tuned_path(cfg: DictConfig) -> Path:
     """Return the path from which prefill=vtw_kl reads the layer of this model."""
-    return conf_dir() / "tuned" / cfg.model.name / "layers" / FILE
+    return tuned_dir() / cfg.model.name / "layers" / FILE
 
 
 def require_free(cfg: DictConfig) -> None:
@@ -111,7 +112,7 @@ def write(cfg: DictConfig, measured: list[Interval], chosen: int) -> list[Path]:
     text = (
         f"# The first K at which KL(withdrawn || full) of the next token is at most {cfg.eta:g}: "
         f"{chosen}; layer is K - 1.\n# Mean over the first {cfg.n} questions of {split}:\n{lines}"
-        f"# Source: {command('vtw_layer')}\n# Measured on {measured_on(cfg)}.\n"
+        f"# Source: {command('vtw')}\n# Measured on {measured_on(cfg)}.\n"
         f"prefill:\n{indent(body({'layer': chosen - 1}, {'model': weights(cfg)}), '  ')}"
     )
     paths = [Path(cfg.output_root) / cfg.experiment / cfg.model.name / cfg.benchmark.name / FILE]
@@ -141,18 +142,9 @@ def job(cfg: DictConfig) -> None:
         raise SystemExit(BAD_INPUT) from None
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
-    code = ending(command_line)
-    if code:
-        raise SystemExit(code)
-
-
-def command_line() -> None:
-    """Check the names of the overrides, then start Hydra."""
-    require_names(sys.argv[1:])
-    require_fields(sys.argv[1:], lambda groups: composed(*groups, name="vtw_layer"))
-    job()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what cannot work ends it with an exit code."""
+    run_hydra(job, arguments, __doc__, lambda groups: composed(*groups, name="vtw_layer"))
 
 
 if __name__ == "__main__":

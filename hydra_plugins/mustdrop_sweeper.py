@@ -1,4 +1,4 @@
-"""Sweeper of ``experiments/run.py -m``; Hydra loads plugins only from this package."""
+"""Sweeper of ``mustdrop run -m``; Hydra loads plugins only from this package."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

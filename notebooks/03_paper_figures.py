@@ -10,7 +10,7 @@
 #
 # No cell loads a model. `RUNS` is a small committed sweep of the embedded model; replace it by
 # your own `outputs/<experiment>`. The same from the command line: `python -m
-# analysis.tables table1 --runs RUNS` and `python -m analysis.figures --runs RUNS`.
+# analysis.tables table1 --runs RUNS` and `mustdrop figures --runs RUNS`.
 
 # %%
 from pathlib import Path

@@ -266,7 +266,7 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     for told in (
         "127.3 on the", "first 8 questions of crowded_calibration", "+1.6% off",
         "130.1 (95 % interval 127.0 to 133.2", "vision.tau 66", "prefill.alpha 0.01", "seed 0",
-        "experiments/calibrate.py budget=t128 prefill.alpha=1e-2\n# Measured", "weights ", "torch ",
+        "mustdrop calibrate budget=t128 prefill.alpha=1e-2\n# Measured", "weights ", "torch ",
     ):  # fmt: skip
         assert told in path.read_text()
     assert "/somewhere" not in path.read_text()

@@ -353,9 +353,7 @@ def test_the_committed_claims_name_what_exists_and_their_margins():
         asked = dict(word.split("=") for word in shlex.split(claim.run) if "=" in word)
         assert asked.get("experiment", "none") in experiments
         assert set(asked.get("method", "vanilla").split(",")) <= methods
-        assert asked.get("budget", "none") in budgets and claim.run.startswith(
-            "python experiments/"
-        )
+        assert asked.get("budget", "none") in budgets and claim.run.startswith("mustdrop ")
     assert "{" not in "".join(c.says + c.run for c in every)
     assert all(entry["source"] for entry in yaml.safe_load(HYPOTHESES.read_text()))
 

@@ -53,7 +53,7 @@ def test_what_cannot_be_drawn_says_why_and_what_makes_it(tmp_path, capsys, quick
         "stages_mustdrop_t192_mean.png",
     ]
     told = capsys.readouterr().err.splitlines()
-    command = f"python experiments/trace.py {root} --methods mustdrop"
+    command = f"mustdrop trace {root} --methods mustdrop"
     assert told == [f"{name}: no trace: {command} makes them" for name in names[1:]]
 
 
@@ -64,7 +64,7 @@ def test_a_gaze_without_vanilla_names_the_command_that_traces_it(tmp_path, capsy
     assert run(root, tmp_path / "out", "gaze") == 1
     assert capsys.readouterr().err == (
         "gaze: no trace of the vanilla run for sample 4: "
-        f"python experiments/trace.py {root} --methods vanilla --samples 4 makes it\n"
+        f"mustdrop trace {root} --methods vanilla --samples 4 makes it\n"
     )
 
 

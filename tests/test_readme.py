@@ -22,7 +22,7 @@ def test_the_example_runs_as_printed(capsys):
 
 
 def test_every_experiment_command_composes():
-    commands = re.findall(r"^python experiments/run\.py(.*?)(?:#.*)?$", README, re.MULTILINE)
+    commands = re.findall(r"^mustdrop run(.*?)(?:#.*)?$", README, re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         overrides = [part for part in shlex.split(command) if part != "-m"]

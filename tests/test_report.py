@@ -386,7 +386,7 @@ def test_old_and_bare_runs_need_no_traces(tmp_path):
     write(tmp_path, "vanilla", "none", 576.0, draws(0))
     found = told(page(gather(tmp_path)))
     assert found["arms"][0]["traces"] == {}
-    assert dict(found["about"])["Traced"].startswith("nothing: experiments/trace.py")
+    assert dict(found["about"])["Traced"].startswith("nothing: mustdrop trace")
 
 
 def test_a_ledger_alone_has_fates_and_no_picture(tmp_path):

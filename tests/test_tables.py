@@ -202,7 +202,7 @@ def test_a_missing_cell_names_a_command_that_composes(table):
     part = fill(table, [])[0]
     cells = part.cells[part.cells["benchmark"] != RELATIVE].to_dict("records")
     for cell in cells[:: max(1, len(cells) // 3)]:
-        start = f"python experiments/run.py -m experiment={table} "
+        start = f"mustdrop run -m experiment={table} "
         assert cell["command"].startswith(start)
         (planned,) = plan(table, cell["command"].removeprefix(start).split())
         if planned.config is None:
@@ -221,7 +221,7 @@ def test_calibration_lines_compose_too():
     lines = calibration("llava15_7b", [(method, "t64", where) for method, where in asked])
     assert len(lines) == 2 and not any("mme" in line for line in lines)
     for line in lines:
-        words = line.removeprefix("python experiments/calibrate.py -m ").split()
+        words = line.removeprefix("mustdrop calibrate -m ").split()
         config = composed(*words, name="calibrate")
         assert config.benchmark.calibration is not None
         lacking = [
@@ -267,7 +267,7 @@ def test_products_hold_every_cell_once():
     assert len(products(grid)) == 1
     told = command("table1", "pocket", grid, {"x": 40})
     assert told == [
-        "python experiments/run.py -m experiment=table1 model=pocket method=a,b,c budget=t1,t2 "
+        "mustdrop run -m experiment=table1 model=pocket method=a,b,c budget=t1,t2 "
         "benchmark=x,y,z benchmark.limit=40"
     ]
 
@@ -276,7 +276,7 @@ def test_a_table_nobody_ran_is_one_command_and_video_is_none(tmp_path, capsys):
     assert main(["table1", "--runs", str(tmp_path)]) == 0
     told = capsys.readouterr()
     assert "no finished run" in told.err
-    assert "\npython experiments/run.py -m experiment=table1\n" in told.out
+    assert "\nmustdrop run -m experiment=table1\n" in told.out
     assert main(["table2", "--runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "no command fills this table" in out and "python experiments" not in out
@@ -354,7 +354,7 @@ def test_an_ablation_is_paired_with_its_reference(tmp_path):
     }
     assert set(missing) == {"table4", "ablate_positions", "ablate_fidelity"}
     for experiment, line in missing.items():
-        start = f"python experiments/run.py -m experiment={experiment}"
+        start = f"mustdrop run -m experiment={experiment}"
         assert line.startswith(start)
         # one cell stands for all
         asked = ["method=mustdrop", "budget=t64", *line.removeprefix(start).split()]
@@ -458,7 +458,7 @@ def test_markdown_and_files(tmp_path, capsys):
     text = target.read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) <= 2  # two widths: NeXT, LLaVA
-    assert "- `python experiments/run.py" in text and "<br>64.0 tokens" in text
+    assert "- `mustdrop run" in text and "<br>64.0 tokens" in text
     text_file = tmp_path / "table1.txt"
     assert main(["table1", "--runs", str(tmp_path), "--out", str(text_file)]) == 0
     assert "64.0 tokens" in text_file.read_text()

@@ -31,7 +31,7 @@ def refused(*overrides):
 
 def command_in(told):
     """The overrides of the command that a message holds."""
-    words = told.partition("(python experiments/calibrate.py ")[2].partition(")")[0]
+    words = told.partition("(mustdrop calibrate ")[2].partition(")")[0]
     return words.split()
 
 
@@ -137,7 +137,7 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
         assert cfg.benchmark.calibration is not None and cfg.model.name == "llava15_7b"
     assert refused("budget=none").endswith("give prefill.gamma=<value> prefill.alpha=<value>")
     told = refused("model=llava15_7b", "benchmark=gqa", "method=vtw", "prefill=vtw_kl")
-    assert "find it with python experiments/vtw_layer.py write=true model=llava15_7b" in told
+    assert "find it with mustdrop vtw write=true model=llava15_7b" in told
 
 
 @pytest.mark.parametrize(

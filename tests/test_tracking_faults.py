@@ -58,7 +58,7 @@ def test_a_server_that_cannot_be_had_means_offline_and_one_warning(
     folder = Folder(tmp_path)
     (said,) = folder.run(4)
     assert said.startswith(f"warning: wandb: offline: {told}")
-    assert said.endswith(f"python experiments/sync.py {folder.path}")
+    assert said.endswith(f"mustdrop sync {folder.path}")
     assert [row["_step"] for row in wandb_log.read(*logs(folder.path)).history] == list(range(4))
     if trouble == "no key":
         assert server.runs == {}

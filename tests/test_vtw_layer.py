@@ -96,7 +96,7 @@ def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, m
     assert 7 <= layer <= 10 and f"K = {layer + 1}, layer = {layer} (eta 0.5)" in told
     assert all(f"K {k:>2}: " in told and f"K {k:>2}: " in tuned.read_text() for k in range(8, 12))
     for mark in (
-        "experiments/vtw_layer.py n=4 eta=0.5",
+        "mustdrop vtw n=4 eta=0.5",
         "first 4 questions of crowded_calibration",
     ):
         assert mark in tuned.read_text()

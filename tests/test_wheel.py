@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -9,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from tests.standins import write_benchmark
 
 ROOT = Path(__file__).parents[1]
@@ -131,25 +133,29 @@ def test_what_a_user_calibrates_lies_in_the_users_folder_and_is_found_again(call
 
 
 def test_lmms_evals_command_line(call, empty, tmp_path):
-    data = write_benchmark("pope", tmp_path / "rows", "", "test")
+    (rows,) = write_benchmark("pope", tmp_path, None, "test").rglob("*.parquet")
+    stock = Path(lmms_eval.tasks.__file__).parent / "pope" / "pope.yaml"
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     (tasks / "pairs.yaml").write_text(
-        f"task: pairs\ndataset_path: parquet\ndataset_kwargs: {{data_files: {{test: "
-        f"'{next(Path(data).rglob('*.parquet'))}'}}}}\ntest_split: test\noutput_type: generate_until\n"
-        "doc_to_visual: !function utils.visual\ndoc_to_text: question\ndoc_to_target: answer\n"
-        "generation_kwargs: {max_new_tokens: 2}\nmetric_list: [{metric: exact_match, "
-        "aggregation: mean, higher_is_better: true}]\n"
+        f"task: pairs\ninclude: {stock}\ndataset_path: parquet\ndataset_name: null\n"
+        f"dataset_kwargs: {{data_files: {{test: {rows}}}}}\n"
     )
-    (tasks / "utils.py").write_text("def visual(doc):\n    return [doc['image'].convert('RGB')]\n")
+    folder, _ = call("mustdrop", "list", "lmms-eval")
     common = (
-        "python", "-m", "lmms_eval", "--model", "mustdrop", "--tasks", "pairs", "--include_path",
-        str(tasks), "--batch_size", "2", "--output_path", "logs",
+        "python", "-m", "lmms_eval", "--model", "mustdrop", "--batch_size", "2", "--limit", "2",
+        "--process_docs_parallel", "1", "--output_path", "logs", "--model_args",
     )  # fmt: skip
-    arguments = "pretrained=packaged,method=fastv,budget=t64"
-    call(*common, "--model_args", arguments)
-    assert list((empty / "logs").rglob("*results.json"))
-    call(*common, "--model_args", "pretrained=packaged,method=fastw", code=2)
+    model = "pretrained=packaged,method=fastv,budget=t64"
+    settings = {"ACCELERATE_USE_CPU": "true", "HF_DATASETS_CACHE": str(tmp_path / "hf")}
+    for task, where in (("pairs", tasks), ("pocket_vqa", folder.strip())):
+        call(*common, model, "--tasks", task, "--include_path", str(where), **settings)
+        assert list((empty / "logs").rglob("*results.json"))
+        shutil.rmtree(empty / "logs")
+    wrong = model.replace("fastv", "fastw")
+    _, error = call(*common, wrong, "--tasks", "pocket_vqa", "--include_path", folder.strip(),
+                    code=2, **settings)  # fmt: skip
+    assert "no method 'fastw'; did you mean fastv?" in error
 
 
 def test_what_the_wheel_holds(tmp_path):

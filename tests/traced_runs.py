@@ -1,4 +1,4 @@
-"""Traces of made-up runs, as experiments/trace.py writes them."""
+"""Traces of made-up runs, as mustdrop trace writes them."""
 
 import io
 import json

@@ -1,7 +1,7 @@
 """Judge the claims of the paper and of this project on given runs.
 
-python -m analysis.claims --runs outputs/demo outputs/table5
-python -m analysis.claims --runs outputs/table1 --format csv
+mustdrop claims --runs outputs/demo outputs/table5
+mustdrop claims --runs outputs/table1 --format csv
 """
 
 import argparse
@@ -24,7 +24,7 @@ from analysis.statistics.noninferiority import check_margin
 @in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge the claims on the finished runs under some folders."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.claims", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="mustdrop claims", description=main.__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, action="extend")
     parser.add_argument("--format", choices=("text", "md", "csv"), default="text")
     parser.add_argument(

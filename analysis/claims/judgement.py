@@ -62,7 +62,7 @@ class Judgement:
             # budgets differ: run the second arm at the executed average of the first
             arm, tokens = self.theirs.arm, round(self.ours.executed)
             budget = f"budget=t{arm.budget:g} budget.tokens={tokens} budget.name=t{tokens}"
-            return f"python experiments/run.py method={arm.method} {budget}{options}"
+            return f"mustdrop run method={arm.method} {budget}{options}"
         return f"{self.claim.run}{options}"
 
 

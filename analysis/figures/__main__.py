@@ -1,8 +1,8 @@
 """Draw the figures that a results folder allows, as pdf and png.
 
-python -m analysis.figures --runs outputs/demo
-python -m analysis.figures stages attention --runs outputs/demo --methods mustdrop --sample 3 5
-python -m analysis.figures tradeoff --runs outputs/table1 --against tokens
+mustdrop figures --runs outputs/demo
+mustdrop figures stages attention --runs outputs/demo --methods mustdrop --sample 3 5
+mustdrop figures tradeoff --runs outputs/table1 --against tokens
 """
 
 import argparse
@@ -24,7 +24,7 @@ ENDINGS = (".pdf", ".png")
 @in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw figures of a results folder; print the reason for each that cannot be drawn."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.figures", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="mustdrop figures", description=main.__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="FIGURE", help=f"{', '.join(FIGURES)} (default: all)"
     )

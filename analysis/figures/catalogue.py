@@ -103,7 +103,7 @@ class FigureRequest:
 
     def hint(self, methods: Sequence[str]) -> str:
         """Command that writes the traces."""
-        return f"python experiments/trace.py {self.root} --methods {','.join(methods)}"
+        return f"mustdrop trace {self.root} --methods {','.join(methods)}"
 
 
 def _rank(cell: RunResult, methods: Sequence[str]) -> tuple[int, str]:

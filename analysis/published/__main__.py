@@ -1,7 +1,7 @@
 """Check and summarise published numbers, or check the paper's claims against its own tables.
 
-python -m analysis.published                 # check the schema, show where sources disagree most
-python -m analysis.published claims          # show which printed numbers follow from the tables
+mustdrop published                 # check the schema, show where sources disagree most
+mustdrop published claims          # show which printed numbers follow from the tables
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _numbers(values: Sequence[float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the published numbers, or judge the printed claims."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.published",
+        prog="mustdrop published",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """Write a page about a folder of runs: sort, filter, open a sample, follow every token.
 
-python -m analysis.report outputs/demo
-python -m analysis.report outputs/demo --samples 200 --out demo.html
+mustdrop report outputs/demo
+mustdrop report outputs/demo --samples 200 --out demo.html
 """
 
 import argparse
@@ -17,7 +17,7 @@ from analysis.report.page_data import gather
 @in_words()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write one self-contained HTML file about a results folder."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="mustdrop report", description=main.__doc__)
     parser.add_argument("root", type=Path, help="results folder, such as outputs/demo")
     parser.add_argument(
         "--out", type=Path, help="file to write (default: report.html in the results folder)"

@@ -74,7 +74,7 @@ def about(
     if traced and not traces.pictures:
         coverage += "; ledgers only, with no pictures and no reasons of drops"
     if not traced:
-        coverage = "nothing: experiments/trace.py writes traces"
+        coverage = "nothing: mustdrop trace writes traces"
     if traces.torn:
         coverage += f"; {traces.torn} left out, because their files are torn"
     if traces.gridless:

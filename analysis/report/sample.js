@@ -50,7 +50,7 @@ function showUntraced(data, index, letters, panels) {
   const arms = untraced.map(([letter, key]) => `${letter} (${data.arm.get(key).name})`).join(" and ");
   document.getElementById("untraced").textContent = !untraced.length ? ""
     : `This sample has no trace in ${arms}. ` + (others.length ? `Arms with a trace: ${others.join(", ")}.`
-      : "No arm has one; experiments/trace.py writes traces.");
+      : "No arm has one; mustdrop trace writes traces.");
 }
 
 // First step of the slider: after the layer where arm A first drops tokens in the prefill.

@@ -1,10 +1,10 @@
 """Print or write the tables of the paper and of any folder of runs.
 
-python -m analysis.tables summary --runs outputs/demo          # one row per run, with controls
-python -m analysis.tables types --runs outputs/demo            # accuracy per question type
-python -m analysis.tables table1 --runs outputs/table1      # table1 to table6, as in the paper
-python -m analysis.tables ablations --runs outputs/table4 outputs/ablate_positions
-python -m analysis.tables table1 --runs outputs/table1 --format latex --out table1.tex
+mustdrop tables summary --runs outputs/demo          # one row per run, with controls
+mustdrop tables types --runs outputs/demo            # accuracy per question type
+mustdrop tables table1 --runs outputs/table1      # table1 to table6, as in the paper
+mustdrop tables ablations --runs outputs/table4 outputs/ablate_positions
+mustdrop tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
 
 import argparse
@@ -85,7 +85,7 @@ def make_sheets(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table of runs or write it to a file."""
     parser = argparse.ArgumentParser(
-        prog="python -m analysis.tables",
+        prog="mustdrop tables",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )

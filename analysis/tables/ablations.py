@@ -74,7 +74,7 @@ def _names(ablation: Ablation) -> dict[str, Any]:
 
 def _command(experiment: str) -> str:
     """Command that runs an ablation's experiment."""
-    line = f"python experiments/run.py -m experiment={experiment}"
+    line = f"mustdrop run -m experiment={experiment}"
     if experiment in layouts():
         line += " model=pocket benchmark=pocket_vqa benchmark.limit=320"
     return line

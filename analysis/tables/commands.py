@@ -1,6 +1,6 @@
 """Command lines that fill missing cells, as few as possible.
 
-They call ``experiments/run.py`` and ``experiments/calibrate.py``. Knows nothing about results.
+They call ``mustdrop run`` and ``mustdrop calibrate``. Knows nothing about results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def command(
         chosen = [f"model={model}"]
         for name, values in (("method", methods), ("budget", budgets), ("benchmark", benchmarks)):
             chosen.append(f"{name}={','.join(values)}")
-        run = [f"python experiments/run.py -m experiment={table}", *chosen]
+        run = [f"mustdrop run -m experiment={table}", *chosen]
         limit = limits.get(benchmarks[0])
         lines.append(" ".join([*run, *([f"benchmark.limit={limit}"] if limit else [])]))
     return lines
@@ -40,7 +40,7 @@ def calibration(model: str, cells: Iterable[Cell]) -> list[str]:
         if searched is not None and budget != "none" and benchmark not in uncalibrated():
             by_threshold.setdefault(searched, []).append((method, budget, benchmark))
     return [
-        f"python experiments/calibrate.py -m model={model} method={','.join(methods)} "
+        f"mustdrop calibrate -m model={model} method={','.join(methods)} "
         f"budget={','.join(budgets)} benchmark={','.join(benchmarks)} calibration.field={field}"
         + (f" {fixed}" if fixed else "")
         for (field, fixed), wanted in by_threshold.items()

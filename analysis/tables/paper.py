@@ -169,7 +169,7 @@ def missing(layout: Layout, filled: Filled) -> Iterator[str]:
     parts = [part for part in layout.parts if part.model == model]
     listed = {(row.method, row.budget) for part in parts for row in part.lines}
     if parts and len(missing_cells) == len(rows) and {row[:2] for row in missing_cells} == listed:
-        yield f"python experiments/run.py -m experiment={layout.name}"
+        yield f"mustdrop run -m experiment={layout.name}"
     else:
         yield from command(layout.name, model, missing_cells, filled.limits)
 

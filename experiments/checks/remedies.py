@@ -7,11 +7,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.presets.compose import NODES, conf_dir, read_yaml
+from mustdrop.presets.compose import NODES, conf_dir, preset_file, read_yaml
 from mustdrop.runs.folder import UNKEYED
 
-CALIBRATE = "python experiments/calibrate.py"
-WITHDRAW = "python experiments/vtw_layer.py write=true"
+CALIBRATE = "mustdrop calibrate"
+WITHDRAW = "mustdrop vtw write=true"
 # overrides that the calibration command names by preset, and overrides that it does not need
 NAMED = ("model", "method", "benchmark", "benchmark.limit", "benchmark.metric", "batch_size")
 UNUSED = ("budget", "controls", "image", "hydra", "tuned", *UNKEYED)
@@ -86,7 +86,7 @@ def typed() -> list[str]:
 
 def _budget(config: Mapping[str, Any]) -> list[str]:
     budget = config["budget"]
-    preset = conf_dir() / "budget" / f"{budget['name']}.yaml"
+    preset = preset_file("budget", f"{budget['name']}.yaml")
     if preset.is_file() and read_yaml(preset)["tokens"] == budget["tokens"]:
         return [f"budget={budget['name']}"]
     return [f"budget.tokens={budget['tokens']:g}", f"budget.name={budget['name']}"]

@@ -21,7 +21,7 @@ SCRIPT = ROOT / "experiments" / "run.py"
 
 
 class ArrayCell(Protocol):
-    """A cell to submit: its arguments of ``experiments/run.py`` and its folder."""
+    """A cell to submit: its arguments of ``mustdrop run`` and its folder."""
 
     @property
     def overrides(self) -> tuple[str, ...]: ...

@@ -147,7 +147,7 @@ def for_submitit(name: str) -> Any:
     if site.run is not None:
         raise ValueError(
             f"run is {site.run!r} in the site file, but submitit starts the Python that submits: "
-            "use python experiments/sweep.py submit, which respects run"
+            "use mustdrop sweep submit, which respects run"
         )
     if name == "setup":
         lines = [

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
-from mustdrop.presets.compose import adopt, conf_dir
+from mustdrop.presets.compose import adopt, conf_dir, preset_names, user_configs
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.runs.folder import UNKEYED, TornFile, run_folder
 from mustdrop.runs.repair import damage, read_config
@@ -38,7 +38,7 @@ class SweepCell:
     """One run of an experiment.
 
     Attributes:
-        overrides: Arguments of ``experiments/run.py`` for this run.
+        overrides: Arguments of ``mustdrop run`` for this run.
         config: Resolved config; None if it cannot be composed.
         folder: Folder of the run; None without a config.
         error: Reason why the config cannot be composed.
@@ -138,7 +138,7 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
         ValueError: If there is no such preset, or an argument chooses an option that is missing.
         HydraException: If an argument names a field that is missing.
     """
-    known = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+    known = preset_names("experiment")
     if experiment not in known:
         raise ValueError(f"experiment must be one of {', '.join(known)}, got {experiment!r}")
     require_names(arguments)
@@ -146,7 +146,7 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
         loader = GlobalHydra.instance().config_loader()
 
         def compose(overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
-            return loader.load_configuration("run", list(overrides), mode)
+            return loader.load_configuration("run", [*overrides, *user_configs()], mode)
 
         given = [f"experiment={experiment}", *arguments]
         entries = _entries(given, compose)

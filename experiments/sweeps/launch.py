@@ -103,7 +103,7 @@ def require_start(
     if unfit and if_unready == "refuse":
         console.print(
             f"{len(unfit)} of {len(cells)} runs cannot start, so none was started; "
-            "hydra.sweeper.unready=skip (sweep.py submit: --unready skip) runs the others",
+            "hydra.sweeper.unready=skip (mustdrop sweep submit: --unready skip) runs the others",
             soft_wrap=True,
         )
         raise SystemExit(BAD_INPUT)

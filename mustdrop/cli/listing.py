@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from mustdrop.presets.compose import conf_dir
+from mustdrop.evaluation import tasks
+from mustdrop.presets.compose import preset_file, preset_names
 
 BAD_INPUT = 2
 GROUPS = {
@@ -16,7 +17,11 @@ GROUPS = {
 USAGE = f"""usage: mustdrop list GROUP
 
 GROUP is one of {", ".join(GROUPS)}. Each name is a file of the folder of that group under conf/;
-choose it by `mustdrop run GROUP=NAME`, as in `mustdrop run method=fastv`."""
+choose it by `mustdrop run GROUP=NAME`, as in `mustdrop run method=fastv`.
+
+`mustdrop list lmms-eval` prints the folder of the tasks for lmms-eval's own command line:
+  python -m lmms_eval --model mustdrop --model_args method=fastv,budget=t128 \\
+    --include_path "$(mustdrop list lmms-eval)" --tasks pocket_vqa"""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,6 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         return 0
+    if [*arguments] == ["lmms-eval"]:
+        print(Path(tasks.__file__).parent / "lmms_eval")
+        return 0
     group = GROUPS.get(arguments[0], arguments[0])
     if group not in GROUPS.values() or len(arguments) > 1:
         name = " ".join(arguments)
@@ -35,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         end = f"did you mean {close[0]}?" if close else f"there are {', '.join(GROUPS)}"
         print(f"error: no group {name!r}; {end}", file=sys.stderr)
         return BAD_INPUT
-    files = sorted(Path(conf_dir(), group).glob("*.yaml"))
+    files = [preset_file(group, f"{name}.yaml") for name in preset_names(group)]
     width = max(len(file.stem) for file in files)
     for file in files:
         print(f"{file.stem:{width}}  {description(file)}".rstrip())

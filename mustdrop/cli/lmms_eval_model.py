@@ -3,7 +3,7 @@
 python -m lmms_eval --model mustdrop --model_args pretrained=packaged,method=fastv,budget=t128 \
     --tasks pope --batch_size 8 --limit 100 --output_path results
 
-model_args are those of experiments/run.py: names of presets (model, method, budget, benchmark; the
+model_args are those of mustdrop run: names of presets (model, method, budget, benchmark; the
 benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
 ``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 after every
 error and leaves other ranks waiting; so an error here ends the process with code 1 or 2.
@@ -124,7 +124,7 @@ class Leaving(AbstractContextManager):
 
 
 def overrides(args: dict[str, Any]) -> list[str]:
-    """Command-line overrides of experiments/run.py that equal the model_args.
+    """Command-line overrides of mustdrop run that equal the model_args.
 
     Raises:
         ValueError: If the name of an argument is unknown, or no preset has the weights.

@@ -6,26 +6,27 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from experiments.cli.errors import ending
 from mustdrop import __version__
 
 BAD_INPUT = 2
-# Subcommand -> module whose ``main`` takes its arguments and returns an exit code, and one line.
+# Subcommand -> function that takes its arguments and returns an exit code or None, and one line.
 COMMANDS = {
-    "run": ("experiments.run", "run a method on a benchmark; with -m several of them"),
-    "demo": ("experiments.demo", "compare methods on the embedded model in five minutes"),
-    "sweep": ("experiments.sweep", "plan, watch, retry or submit a sweep"),
-    "calibrate": ("experiments.calibrate", "find the threshold that meets a budget"),
-    "trace": ("experiments.trace", "answer single samples again and record every decision"),
-    "pareto": ("experiments.pareto", "search thresholds on the front of accuracy and tokens"),
-    "vtw": ("experiments.vtw_layer", "find the layer after which VTW drops all tokens"),
-    "bench": ("experiments.bench", "measure the engine's time against a lower bound"),
-    "tables": ("analysis.tables.__main__", "print or write tables of runs"),
-    "claims": ("analysis.claims.__main__", "judge claims on finished runs"),
-    "figures": ("analysis.figures.__main__", "draw figures of runs"),
-    "report": ("analysis.report.__main__", "write one HTML page about a folder of runs"),
-    "published": ("analysis.published.__main__", "check published numbers against each other"),
-    "sync": ("experiments.sync", "upload runs that were made offline"),
-    "list": ("mustdrop.cli.listing", "list presets: methods, models, benchmarks, ..."),
+    "run": ("experiments.run:program", "run a method on a benchmark; with -m several of them"),
+    "demo": ("experiments.demo:main", "compare methods on the embedded model in five minutes"),
+    "sweep": ("experiments.sweep:main", "plan, watch, retry or submit a sweep"),
+    "calibrate": ("experiments.calibrate:program", "find the threshold that meets a budget"),
+    "trace": ("experiments.trace:main", "answer single samples again and record every decision"),
+    "pareto": ("experiments.pareto:main", "search thresholds on the front of accuracy and tokens"),
+    "vtw": ("experiments.vtw_layer:main", "find the layer after which VTW drops all tokens"),
+    "bench": ("experiments.bench:main", "measure the engine's time against a lower bound"),
+    "tables": ("analysis.tables.__main__:main", "print or write tables of runs"),
+    "claims": ("analysis.claims.__main__:main", "judge claims on finished runs"),
+    "figures": ("analysis.figures.__main__:main", "draw figures of runs"),
+    "report": ("analysis.report.__main__:main", "write one HTML page about a folder of runs"),
+    "published": ("analysis.published.__main__:main", "check published numbers against each other"),
+    "sync": ("experiments.sync:main", "upload runs that were made offline"),
+    "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),
 }
 EXAMPLES = """\
 examples:
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {unknown(name)}", file=sys.stderr)
         return BAD_INPUT
     sys.argv = [f"mustdrop {name}", *rest]
-    return import_module(COMMANDS[name][0]).main(rest)
+    module, _, function = COMMANDS[name][0].partition(":")
+    return ending(lambda: getattr(import_module(module), function)(rest))
 
 
 def usage() -> str:

@@ -63,6 +63,45 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def user_dir() -> Path | None:
+    """The user's own configs: ``conf`` in the working folder; None if that is missing or packaged.
+
+    Hydra looks there for names that the packaged configs do not have.
+    """
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
+
+
+def user_configs() -> list[str]:
+    """Overrides that add the user's own configs to Hydra's search path."""
+    folder = user_dir()
+    if folder is None:
+        return []
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['file://{quoted}']"]
+
+
+def preset_file(*parts: str) -> Path:
+    """Path of a config file: the packaged one, else the user's own, whether it exists or not."""
+    packaged, folder = conf_dir().joinpath(*parts), user_dir()
+    if packaged.is_file() or folder is None:
+        return packaged
+    return folder.joinpath(*parts)
+
+
+def preset_names(group: str) -> list[str]:
+    """Names of the presets of a group, those of the user's own configs included."""
+    folders = [folder for folder in (conf_dir(), user_dir()) if folder is not None]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def tuned_dir() -> Path:
+    """Folder for new thresholds: conf/tuned of a checkout, or of the working folder."""
+    packaged = conf_dir()
+    in_checkout = (packaged.parent / "pyproject.toml").is_file()
+    return (packaged if in_checkout else Path.cwd() / "conf") / "tuned"
+
+
 def read_yaml(path: Path) -> DictConfig:
     """Content of a yaml file of conf/, not composed."""
     node = OmegaConf.load(path)
@@ -73,7 +112,7 @@ def read_yaml(path: Path) -> DictConfig:
 def composed(*overrides: str, name: str = "run") -> DictConfig:
     """Config of a command line with these overrides."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(name, list(overrides), return_hydra_config=True)
+        cfg = compose(name, [*overrides, *user_configs()], return_hydra_config=True)
     adopt(cfg, cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
@@ -92,12 +131,13 @@ def adopt(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     budget = cfg.get("budget")
     if budget is None or budget.name == choices.get("budget"):
         return
-    folder = conf_dir() / "tuned" / str(choices.get("model")) / str(choices.get("benchmark"))
+    folder = ("tuned", str(choices.get("model")), str(choices.get("benchmark")))
     for stage in ("vision", "prefill", "budget"):
         option, suffix = choices.get(stage), ""
         if stage == "budget":
             option, suffix = cfg.method.name, "_floor"
-        path, node = folder / f"{option}_{budget.name}{suffix}.yaml", cfg.get(stage)
+        path = preset_file(*folder, f"{option}_{budget.name}{suffix}.yaml")
+        node = cfg.get(stage)
         if node is None or not path.is_file():
             continue
         tuned = read_yaml(path)
@@ -112,7 +152,7 @@ def _untouched(node: DictConfig, name: str, stage: str, option: str) -> bool:
     """Whether a field has the value of its preset, so that no user changed it."""
     if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
         return True
-    preset = read_yaml(conf_dir() / stage / f"{option}.yaml")
+    preset = read_yaml(preset_file(stage, f"{option}.yaml"))
     return node[name] == preset.get(name)
 
 

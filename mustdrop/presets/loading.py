@@ -1,13 +1,11 @@
 """Load a method preset of conf/ as a dropper, from Python."""
 
-from pathlib import Path
-
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.presets.compose import composed, preset_names, resolved
 from mustdrop.presets.names import require_fields, require_names
 
 
@@ -61,7 +59,7 @@ def load(
 
 def names(group: str) -> list[str]:
     """Names of the presets of a group, such as ``method`` or ``model``."""
-    return sorted(path.stem for path in Path(conf_dir(), group).glob("*.yaml"))
+    return preset_names(group)
 
 
 def _budget(tokens: int | None) -> list[str]:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from mustdrop.presets.compose import NODES, composed, conf_dir
+from mustdrop.presets.compose import NODES, composed, conf_dir, preset_names
 
 CLOSE = 0.6  # least similarity of a suggestion, in [0, 1]
 
@@ -28,7 +28,7 @@ def require_names(arguments: Sequence[str]) -> None:
         folder = conf_dir() / group
         if group.startswith(("hydra", "tuned")) or not folder.is_dir():
             continue
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
+        known = preset_names(group)
         for value in _values(override):
             if value not in known:
                 raise ValueError(f"no {group} {value!r}{_hint(group, value, known)}")
@@ -41,7 +41,7 @@ def require_fields(
 
     Args:
         arguments: Arguments of a command line that :func:`require_names` has checked.
-        compose: Composes a config from overrides; None for the config of experiments/run.py.
+        compose: Composes a config from overrides; None for the config of mustdrop run.
 
     Raises:
         ValueError: If a field does not exist; the message suggests the closest name.

@@ -5,7 +5,7 @@
       status.json    the state of the run, and the fingerprint of the code that made its samples
       samples.jsonl  one line per sample, written as soon as it is answered
       record.json    the summary, written when the run is done
-      traces/        ledgers of single samples, or the full traces of experiments/trace.py (opt-in)
+      traces/        ledgers of single samples, or the full traces of mustdrop trace (opt-in)
       run.log        messages and tracebacks
 
 The disk is the truth: a killed run continues at its next sample, and a finished run is not run

@@ -1,7 +1,7 @@
 """Trace of one sample: its ledger, attention and images, token by token, for the figures.
 
 A run's folder holds one file per traced sample, ``traces/<doc_id>.npz``, with the ledger. A file
-that ``experiments/trace.py`` wrote also holds attention and the images as the encoder saw them.
+that ``mustdrop trace`` wrote also holds attention and the images as the encoder saw them.
 Knows no model; imports neither lmms-eval nor transformers.
 """
 
@@ -124,7 +124,7 @@ class Trace:
             ValueError: If the file is torn, or in an older format.
         """
         if not path.exists():
-            raise FileNotFoundError(f"there is no trace {path}; experiments/trace.py writes traces")
+            raise FileNotFoundError(f"there is no trace {path}; mustdrop trace writes traces")
         try:
             with np.load(path) as stored:
                 arrays = {name: stored[name] for name in stored.files}

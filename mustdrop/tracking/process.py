@@ -121,7 +121,7 @@ class Watched:
         assert self.tracker is not None
         self.say(
             f"warning: {self.tracker.name}: {reason}. The run's folder holds everything; "
-            f"to upload it: python experiments/sync.py {self.folder}"
+            f"to upload it: mustdrop sync {self.folder}"
         )
 
 
