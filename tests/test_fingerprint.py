@@ -99,7 +99,10 @@ def test_libraries_that_make_pixels_and_tokens_are_in_it():
         ((), ("prefill/dual_attention", "vision/local_merge", "key_tokens/cls_attention")),
         (("method=fastv", "budget=t128"), ("prefill/fastv",)),
         (("method=vanilla", "image=wrong"), ("evaluation/image_controls",)),
-        (("benchmark=pocket_pope",), ("evaluation/tasks/pocket_pope", "pocket/questions")),
+        (
+            ("benchmark=pocket_pope", "method=vanilla"),
+            ("evaluation/tasks/pocket_pope", "pocket/questions"),
+        ),
     ],
 )
 def test_the_code_of_a_run_is_what_it_imports(overrides, modules):

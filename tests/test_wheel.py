@@ -9,6 +9,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import lmms_eval.tasks
 import pytest
 
 from tests.standins import write_benchmark
