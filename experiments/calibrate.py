@@ -25,7 +25,7 @@ from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
-from experiments.checks.thresholds import require_own_model
+from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import Calibrated, require_free, tuned_path, write
@@ -181,7 +181,7 @@ def job(cfg: DictConfig) -> None:
     # in a file, a line must not be cut to 80 columns
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
-        require_own_model(cfg)
+        require_matching_model(cfg)
         if cfg.calibration.write and cfg["budget"] is not None:
             require_free(cfg, tuned_path(cfg))
         done = calibrate(cfg, console)

@@ -201,7 +201,7 @@ def job(cfg: DictConfig) -> None:
         position = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
         print(f"cell {position}: {cfg.method.name}", file=sys.stderr)
         attempt(cfg)
-    elif code := run_one(cfg):
+    elif code := run_cell(cfg):
         raise SystemExit(code)
 
 
@@ -217,7 +217,7 @@ def program(arguments: Sequence[str]) -> int:
     return 1 if launch.failures else 0
 
 
-def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
+def run_cell(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
     """Run a single cell and return its exit code; unexpected errors are raised."""
     try:
         run(cfg, overrides)
@@ -230,7 +230,7 @@ def run_one(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
 def attempt(cfg: DictConfig, overrides: Sequence[str] | None = None) -> int:
     """Run one cell of several; its status and log hold any error. Returns 0 if it is done."""
     try:
-        return run_one(cfg, overrides)
+        return run_cell(cfg, overrides)
     except Exception as error:
         print(f"failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1

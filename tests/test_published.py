@@ -19,7 +19,7 @@ from analysis.published.__main__ import _counted, main
 from analysis.published.bands import band, bands, cell, index
 from analysis.published.claims import PrintedClaim, agrees
 from analysis.published.formulas import SHAPE, macs_two_matrices
-from analysis.published.matching import measures, names, told
+from analysis.published.matching import measures, names, shown_measure
 from analysis.published.numbers import COLUMNS, NUMBERS
 from analysis.tables import summary
 from mustdrop.cost import sparsevlm_macs
@@ -250,8 +250,14 @@ def test_splits_are_those_of_conf():
     assert comparable == {
         ("VizWiz", "accuracy", "test"): False, ("VizWiz", "accuracy", "val"): True,
     }  # fmt: skip
-    assert told("vqav2").comparable is False and told("mmbench").metric == "gpt_eval_score"
-    assert told("pope").published[1] == "F1" and told("mme").published[1] == "score_sum"
+    assert (
+        shown_measure("vqav2").comparable is False
+        and shown_measure("mmbench").metric == "gpt_eval_score"
+    )
+    assert (
+        shown_measure("pope").published[1] == "F1"
+        and shown_measure("mme").published[1] == "score_sum"
+    )
 
 
 def test_the_claims_are_judged_by_arithmetic_done_here_by_hand():

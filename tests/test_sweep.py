@@ -15,7 +15,7 @@ from rich.console import Console
 from experiments import run as run_module
 from experiments import sweep as script
 from experiments.run import main as run_main
-from experiments.run import run, run_one
+from experiments.run import run, run_cell
 from experiments.sweeps import launch
 from experiments.sweeps.cells import SweepCell, cells_under, distinct, expand, plan
 from experiments.sweeps.forecast import Forecast, spoken
@@ -232,7 +232,7 @@ def test_a_sweep_in_which_one_run_cannot_start_starts_none(tmp_path):
 
 def test_a_run_refused_before_work_says_so_in_its_folder(tmp_path, capsys):
     cfg = composed("method=fastv", "+benchmark.data=/nowhere", f"output_root={tmp_path}")
-    assert run_one(cfg) == 2
+    assert run_cell(cfg) == 2
     assert "error: benchmark.data: there is no folder /nowhere" in capsys.readouterr().err
     (status,) = tmp_path.rglob("status.json")
     told = json.loads(status.read_text())

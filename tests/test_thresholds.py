@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments.checks.run_checks import checked
-from experiments.checks.thresholds import differing, require_own, stages
+from experiments.checks.thresholds import differing, require_matching_thresholds, stages
 from experiments.cli.run_summary import off_budget
 from mustdrop.presets import compose
 from mustdrop.presets.compose import composed, conf_dir, resolved
@@ -205,7 +205,7 @@ def test_a_calibration_at_a_count_of_its_own_is_found_by_the_next_run(tmp_path, 
     monkeypatch.setattr(compose, "conf_dir", lambda: tmp_path)
     compose.adopt(cfg, choices)
     assert (cfg.prefill.gamma, cfg.prefill.alpha) == (0.5, 1e-2)
-    require_own(cfg, resolved(cfg))
+    require_matching_thresholds(cfg, resolved(cfg))
 
 
 def test_weights_are_told_apart_by_what_they_hold(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from experiments import run as script
-from experiments.run import run, run_one
+from experiments.run import run, run_cell
 from experiments.sweeps import launch
 from experiments.sweeps.cells import SweepCell, cells_under
 from experiments.sweeps.forecast import Forecast
@@ -185,13 +185,13 @@ def test_a_finished_run_is_answered_again_where_its_last_line_is_torn(done, caps
     samples = folder / "samples.jsonl"
     samples.write_bytes(samples.read_bytes()[:-40])
     (folder / "record.json").write_text((folder / "record.json").read_text()[:77])
-    assert run_one(cfg) == 0
+    assert run_cell(cfg) == 0
     told = capsys.readouterr()
     assert f"damaged: {folder / 'record.json'}: torn" in told.err and "\ndone: " in f"\n{told.out}"
     assert answers(folder) == before
     assert same(record, read_record(folder))
     assert "cut a torn line" in (folder / "run.log").read_text()
-    assert run_one(cfg) == 0 and "done before" in capsys.readouterr().out
+    assert run_cell(cfg) == 0 and "done before" in capsys.readouterr().out
 
 
 def test_a_finished_run_makes_anew_whatever_follows_from_its_samples(done, capsys):
@@ -202,7 +202,7 @@ def test_a_finished_run_makes_anew_whatever_follows_from_its_samples(done, capsy
     assert not has_trace(folder, 1)
     (folder / "status.json").write_text("{")
     (folder / "config.yaml").write_text("a: [")
-    assert run_one(cfg) == 0
+    assert run_cell(cfg) == 0
     told = capsys.readouterr().err
     assert [name in told for name in ("status.json", "config.yaml", "1.npz")] == [True] * 3
     assert has_trace(folder, 1) and not damage(folder, [1])
@@ -217,7 +217,7 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     samples = folder / "samples.jsonl"
     spoilt = samples.read_bytes().replace(b'\n{"doc_id": 1,', b'\n{"doc_id": 1', 1)
     samples.write_bytes(spoilt)
-    assert run_one(cfg) == 2
+    assert run_cell(cfg) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith(f"error: {samples}, line 2: torn: not a sample")
     assert told.endswith("the same command force=true starts again and keeps the old files aside")

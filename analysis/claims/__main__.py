@@ -17,7 +17,7 @@ from analysis.claims.judging import judge
 from analysis.claims.table import show, to_csv, to_markdown
 from analysis.records.cells import MATCH
 from analysis.records.left_out import in_words
-from analysis.records.roots import load_each
+from analysis.records.roots import load_folders
 from analysis.statistics.noninferiority import check_margin
 
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = {_family(claim.id) for claim in claims}
         if unknown := {*(options.only or ())} - known:
             raise ValueError(f"expected claims of {sorted(known)}, got {sorted(unknown)}")
-        cells = load_each(options.runs, options.metric)
+        cells = load_folders(options.runs, options.metric)
         # judge all claims, so that --only does not change the correction for their number
         judged = [
             judgement

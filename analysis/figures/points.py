@@ -34,7 +34,7 @@ class Point:
         low: Lower end of the 95 % interval.
         high: Upper end of the 95 % interval.
         met: Whether the run met its budget within 1 % or had no budget.
-        asked: Whether the run had a budget.
+        has_budget: Whether the run had a budget.
     """
 
     x: float
@@ -42,7 +42,7 @@ class Point:
     low: float
     high: float
     met: bool
-    asked: bool = True
+    has_budget: bool = True
 
 
 def points(cells: Sequence[RunResult], against: Cost) -> dict[str, list[Point]]:

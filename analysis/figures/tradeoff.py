@@ -131,7 +131,7 @@ def _lines(ax: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> lis
     ends = []
     for number, (name, runs) in enumerate(sorted(lines.items())):
         style = look(name)
-        line = [point for point in runs if point.asked] or list(runs)
+        line = [point for point in runs if point.has_budget] or list(runs)
         for point in runs:
             if point not in line:
                 ax.plot(
@@ -140,7 +140,7 @@ def _lines(ax: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> lis
         x = np.array([point.x for point in line])
         y = np.array([point.y for point in line])
         errors = np.array([[p.y - p.low for p in line], [p.high - p.y for p in line]])
-        joined = all(point.asked for point in line) and len(set(x)) == len(x)
+        joined = all(point.has_budget for point in line) and len(set(x)) == len(x)
         # intervals at equal budgets overlap: caps of different widths show their ends
         ax.errorbar(
             x, y, np.nan_to_num(errors), color=style["color"], capsize=1.2 + 0.6 * (number % 6),
@@ -193,7 +193,7 @@ def _ticks(values: Sequence[float], low: float, high: float) -> list[float]:
 
 def _mixed(line: Sequence[Point]) -> bool:
     """Whether some runs of a method had a budget and some had none."""
-    return len({point.asked for point in line}) > 1
+    return len({point.has_budget for point in line}) > 1
 
 
 def _notes(

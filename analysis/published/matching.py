@@ -55,7 +55,7 @@ def measures() -> tuple[Measure, ...]:
     )
 
 
-def told(benchmark: str) -> Measure | None:
+def shown_measure(benchmark: str) -> Measure | None:
     """Measure that the paper's tables show for a benchmark; None if the benchmark is not listed.
 
     It is the first line of the benchmark.
@@ -63,7 +63,7 @@ def told(benchmark: str) -> Measure | None:
     return next((measure for measure in measures() if measure.benchmark == benchmark), None)
 
 
-def of(benchmark: str, metric: str) -> list[Measure]:
+def measures_of(benchmark: str, metric: str) -> list[Measure]:
     """Measures of a metric of this project, comparable or not."""
     return [m for m in measures() if (m.benchmark, m.metric) == (benchmark, metric)]
 
@@ -98,7 +98,7 @@ def match_published(measured: pd.DataFrame, numbers: pd.DataFrame | None = None)
 
 def _matched(row: Row, numbers: Index) -> dict[str, Any]:
     best, paper, verdict = NOTHING, nan, "not published"
-    candidates = of(row["benchmark"], row["metric"])
+    candidates = measures_of(row["benchmark"], row["metric"])
     scale = candidates[0].factor if candidates else (100.0 if 0 <= row["accuracy"] <= 1 else 1.0)
     value, low, high = (row[name] * scale for name in ("accuracy", "low", "high"))
     for measure in candidates:

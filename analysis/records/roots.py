@@ -10,7 +10,7 @@ from analysis.records.cells import NothingLeft, RunResult, load
 from analysis.records.left_out import leave_out
 
 
-def load_each(roots: Sequence[Path], metric: str | None = None) -> list[RunResult]:
+def load_folders(roots: Sequence[Path], metric: str | None = None) -> list[RunResult]:
     """Read the finished runs under these folders, each run once.
 
     Args:

@@ -62,7 +62,7 @@ def plot(lines: Mapping[str, Sequence[Point]], metric: str, title: str) -> Marku
     labels = [
         (panel.y(end.y), panel.x(end.x), name)
         for name, line in methods.items()
-        for end in [next((point for point in line if point.asked), line[0])]
+        for end in [next((point for point in line if point.has_budget), line[0])]
     ]
     labels += [(panel.y(point.y), panel.end, "vanilla") for point in vanilla[:1]]
     parts.append(_names(panel, sorted(labels)))
@@ -113,13 +113,13 @@ def _vanilla(panel: PlotPanel, point: Point) -> Markup:
 def _line(panel: PlotPanel, name: str, line: Sequence[Point]) -> Markup:
     """Marks of one method; runs with a budget are joined, other runs are pale."""
     look, parts = look_of(name), []
-    budgeted = [point for point in line if point.asked]
+    budgeted = [point for point in line if point.has_budget]
     if len(budgeted) > 1 and len({point.x for point in budgeted}) == len(budgeted):
         path = " ".join(f"{panel.x(p.x):.1f},{panel.y(p.y):.1f}" for p in budgeted)
         broken = {"stroke-dasharray": "5 4"} if look.grey or "," in name else {}
         parts.append(_tag("polyline", {"points": path, "stroke": look.color, **broken}))
     for point in line:
-        x, pale = f"{panel.x(point.x):.1f}", not point.asked and bool(budgeted)
+        x, pale = f"{panel.x(point.x):.1f}", not point.has_budget and bool(budgeted)
         if point.low == point.low and not pale:
             ends = {"y1": f"{panel.y(point.high):.1f}", "y2": f"{panel.y(point.low):.1f}"}
             bar = {"x1": x, "x2": x, "class": "bar", "stroke": look.color}

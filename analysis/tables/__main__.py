@@ -18,7 +18,7 @@ from rich.console import Console
 
 from analysis.records.cells import RunResult
 from analysis.records.left_out import in_words
-from analysis.records.roots import load_each
+from analysis.records.roots import load_folders
 from analysis.tables.ablations import ablation_sheets, ablations
 from analysis.tables.costs import COST_COLUMNS, costs
 from analysis.tables.grid import fill
@@ -51,7 +51,7 @@ def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[RunResu
             print(f"no finished run (record.json) under {root}", file=sys.stderr)
             continue
         with_runs.append(root)
-    return load_each(with_runs, metric)
+    return load_folders(with_runs, metric)
 
 
 def make_sheets(

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.published.bands import NOTHING, Band, Index, index
-from analysis.published.matching import located, names, of, told
+from analysis.published.matching import located, measures_of, names, shown_measure
 from analysis.published.numbers import published
 from analysis.records.cells import RunResult, agree
 from analysis.statistics.intervals import Interval, mean_interval
@@ -189,7 +189,7 @@ def measured(cell: RunResult) -> tuple[str, float, Interval]:
     or from the record, without an interval. A run on fewer samples has no such total in its record;
     the score of its samples is used instead.
     """
-    wanted = told(cell["benchmark"])
+    wanted = shown_measure(cell["benchmark"])
     assert cell.metric is not None
     if wanted is not None and wanted.metric != cell.metric:
         whole = cell.record.get("available") == cell["n"]
@@ -197,7 +197,7 @@ def measured(cell: RunResult) -> tuple[str, float, Interval]:
             value = float(cell["metrics"][wanted.metric])
             return wanted.metric, wanted.factor, Interval(value, nan, nan, "none", cell["n"])
     score = mean_interval(cell.samples["score"], cell.samples["image"])
-    known = of(cell["benchmark"], cell.metric)
+    known = measures_of(cell["benchmark"], cell.metric)
     scale = known[0].factor if known else (100.0 if 0 <= score.value <= 1 else 1.0)
     return cell.metric, scale, score
 
@@ -210,7 +210,7 @@ def _published(
     model, method = part.published_model, line.published
     band, paper = located(numbers, model, method, line.tokens, column.published)
     comparable = metric is None or column.benchmark is None
-    for measure in of(column.benchmark or "", metric or ""):
+    for measure in measures_of(column.benchmark or "", metric or ""):
         other, _ = located(numbers, model, method, line.tokens, measure.published)
         if measure.comparable and other.values:
             return other, paper, True

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from analysis.published.matching import told
+from analysis.published.matching import shown_measure
 from analysis.published.numbers import REFERENCE
 
 LAYOUTS = REFERENCE / "tables.yaml"
@@ -155,5 +155,5 @@ def _part(part: Mapping[str, Any]) -> TablePart:
 
 
 def _column(benchmark: str) -> Column:
-    measure = told(benchmark)
+    measure = shown_measure(benchmark)
     return Column(benchmark, benchmark, measure.published if measure else None)

@@ -165,8 +165,8 @@ def _arms(cell: RunResult, members: Sequence[RunResult], control: str) -> list[R
     ]
     same_budget = [other for other in matches if other["budget"] == cell["budget"]]
     arms = same_budget or matches
-    one_setting = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
-    return arms if one_setting else []
+    same_setting = all(alike(arms[0]["config"], arm["config"], but=("seed",)) for arm in arms)
+    return arms if same_setting else []
 
 
 def _control_difference(cell: RunResult, name: str) -> Interval:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
 from experiments.checks.remedies import missing
-from experiments.checks.thresholds import require_own
+from experiments.checks.thresholds import require_matching_thresholds
 from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.budgets.planned import require_planned
 from mustdrop.presets.compose import resolved
@@ -40,7 +40,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ValueError(missing(cfg, str(error.full_key), overrides)) from error
     require_counts(config)
     require_planned(config)
-    require_own(cfg, config, overrides)
+    require_matching_thresholds(cfg, config, overrides)
     return config
 
 

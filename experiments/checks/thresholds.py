@@ -54,7 +54,9 @@ def tuned_fields(node: Any) -> list[str]:
     return [str(name) for name in made if name in node and OmegaConf.is_interpolation(node, name)]
 
 
-def require_own(cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> None:
+def require_matching_thresholds(
+    cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[str] = ()
+) -> None:
     """Make sure that tuned thresholds were made for the tokens, model and benchmark of the run.
 
     Args:
@@ -78,7 +80,7 @@ def require_own(cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[
             )
 
 
-def require_own_model(cfg: DictConfig) -> None:
+def require_matching_model(cfg: DictConfig) -> None:
     """Make sure that a calibration uses no threshold of another model.
 
     Raises:
