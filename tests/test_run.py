@@ -12,6 +12,7 @@ from statistics import fmean
 
 import pytest
 
+from analysis.records.cells import load
 from experiments import run as script
 from experiments.run import main, run
 from experiments.sweeps import launch
@@ -208,6 +209,8 @@ def test_a_budget_out_of_reach_is_a_finished_cell_without_samples(tmp_path, caps
     cfg = config(tmp_path, "budget=t64", "prefill.layer=2")
     record = run(cfg)
     assert (record["floor"], record["n"], record["counts"]) == (144, 0, None)
+    (result,) = load(tmp_path)  # the analysis shows it as a row of its own
+    assert result["floor"] == 144 and result.samples.empty
     assert run(cfg) == record
     assert capsys.readouterr().out.count("floor 144") == 2
     assert read_samples(folder_of(cfg)) == []

@@ -9,6 +9,12 @@ from typing import Any
 from mustdrop.runs.folder import RECALL, SCHEMA, now
 from mustdrop.runs.writer import RunWriter
 
+# Entries of a record that need samples; None in the record of a run that has none.
+MEASURED = (
+    "counts", "vision_tokens", "resident_tokens", "flops_ratio", "kv_bytes", "vanilla_kv_bytes",
+    "hardware",
+)  # fmt: skip
+
 
 def record_of(
     config: Mapping[str, Any],
@@ -57,7 +63,7 @@ def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dic
         "n": 0,
         "available": None,
         "metrics": {},
-        **dict.fromkeys(("counts", "vision_tokens", "resident_tokens", "flops_ratio", "hardware")),
+        **dict.fromkeys(MEASURED),
         **dict.fromkeys(RECALL),
         "seconds": 0.0,
         "timing": None,
