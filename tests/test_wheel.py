@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,25 +18,13 @@ from tests.standins import write_benchmark
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(1200)]
 
-LIBRARY = """
-from mustdrop import TokenDropper, presets
-from mustdrop.key_tokens import ClsAttention
-from mustdrop.pocket import load, prompt, sample
-from mustdrop.prefill import DualAttention, FastV
-from mustdrop.vision import LocalMerge
+(LIBRARY,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+CHECK = """
 import mustdrop
+from mustdrop.prefill import FastV
 
+assert fastv.prefill == FastV(98, 1)
 print(mustdrop.__file__)
-model, processor = load()
-inputs = prompt(processor, [sample("crowded_test", 3)])
-for dropper in (
-    TokenDropper(LocalMerge(66.0), ClsAttention(), DualAttention(0.003, 0.01, layers=[0, 2, 3, 5])),
-    presets.load("fastv", budget=128, model="pocket"),
-):
-    with dropper.attach(model) as run:
-        model.generate(**inputs, max_new_tokens=2)
-    print(run.ledgers[0].counts().executed_average)
-assert presets.load("fastv", budget=128).prefill == FastV(98, 1)
 """
 
 
@@ -84,10 +73,9 @@ def clean():
 
 
 def test_the_library_and_presets(call, installed):
-    out, _ = call("python", "-c", LIBRARY)
-    where, *averages = out.splitlines()
-    assert Path(where).is_relative_to(installed)
-    assert len(averages) == 2 and float(averages[1]) == pytest.approx(128, abs=1)
+    out, _ = call("python", "-c", LIBRARY + CHECK)
+    assert "executed_average" in out
+    assert Path(out.splitlines()[-1]).is_relative_to(installed)
 
 
 def test_the_command_and_its_lists(call):
