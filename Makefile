@@ -10,8 +10,9 @@ ARGS    ?=
 NEEDS   := .gpu-needs
 WORKERS ?= 2
 VERSIONS ?= 5.0.0 5.17.0 5.24.0
-CORE_TESTS := $(addprefix tests/test_,$(addsuffix .py,core refusals calls positions threads fields adapters))
-VERSION_TESTS := $(addprefix tests/test_,$(addsuffix .py,core oracle selection parity refusals calls threads positions finite))
+CORE_TESTS := tests/core $(addprefix tests/engine/test_,$(addsuffix .py,refusals calls positions threads))
+VERSION_TESTS := tests/core/test_core.py $(addprefix tests/engine/test_,$(addsuffix .py,masked refusals calls threads positions finite)) \
+  $(addprefix tests/strategies/test_,$(addsuffix .py,selection parity))
 HERE    := not gpu and not slurm and not network and not browser and not wheel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -58,18 +59,18 @@ test-all: setup  ## run the slow tests too: every model family, every strategy
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(HERE)" $(ARGS)
 
 test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start (slurm/README.md); skipped without one
-	$(BIN)/python -m pytest -m slurm -rs tests/test_slurm.py $(ARGS)
+	$(BIN)/python -m pytest -m slurm -rs tests/experiments/test_slurm.py $(ARGS)
 
 test-browser: setup  ## the page of analysis.report in a headless Chromium; skipped without one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
 test-wheel: setup  ## build the wheel, install it in a fresh environment and use it from an empty folder
-	$(BIN)/python -m pytest -m wheel tests/test_wheel.py $(ARGS)
+	$(BIN)/python -m pytest -m wheel tests/project/test_wheel.py $(ARGS)
 
 # Each version gets an environment of its own on top of $(VENV), which lends it torch and the rest.
 test-versions: setup  ## run the core's tests on the oldest, a middle and the newest transformers (VERSIONS="...")
 	@for version in $(VERSIONS); do \
-	  bash tests/versions.sh $(BIN) $$version $(VERSION_TESTS) $(ARGS) || exit 1; \
+	  bash tests/helpers/versions.sh $(BIN) $$version $(VERSION_TESTS) $(ARGS) || exit 1; \
 	done
 
 check: setup  ## formatting, lint, types and the order of the packages

@@ -1,0 +1,107 @@
+"""No tensor of ours is left on the host: everything runs on a device that refuses to mix."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BEGIN = """
+import json
+import torch
+
+torch.set_num_threads(1)
+torch.inference_mode = torch.no_grad  # wrapped tensors have no inference mode
+from pretend_device import Pretend, PretendDevice, moved
+"""
+EVERY_DROPPER = """
+from droppers import DROPPERS
+from models import batch, greedy, prompt, tiny_llava
+from mustdrop.masked import masked_logits, relative_error
+
+model = tiny_llava()
+inputs = batch(prompt(model, flat=0.5), prompt(model, images=2, seed=3))
+
+def dropped(inputs):
+    outputs = {}
+    for name, dropper in DROPPERS.items():
+        with dropper.attach(model) as run:
+            outputs[name] = (*greedy(model, inputs, 2), run)
+    return outputs
+
+expected, errors = dropped(inputs), {}
+moved(model)
+inputs = moved(inputs)
+with PretendDevice():
+    for name, (tokens, logits, run) in dropped(inputs).items():
+        errors[name] = [relative_error(logits.inner, expected[name][1])]
+        for number in range(2):
+            masked = masked_logits(model, run, inputs, tokens, number)
+            errors[name].append(relative_error(logits[number], masked))
+print(json.dumps(errors))
+"""
+SCRIPT = """
+from experiments.gpu.device import Device
+from experiments.gpu.shapes import SHAPES, build
+from experiments.gpu.timing import Bench
+
+model = moved(build(SHAPES["tiny"], "cpu", torch.bfloat16))
+with PretendDevice():
+    rows = [
+        step.run()
+        for measure in ("prefill", "generate")
+        for step in Bench(Device("pretend"), "tiny", 2, 3, lambda: model).steps(measure, 1, 0)
+    ]
+print(json.dumps(sorted({(row["arm"], row["way"]) for row in rows if row["kind"] == "time"})))
+"""
+MIXED = """
+messages = []
+with PretendDevice() as device:
+    there, here = torch.ones(3, device="pretend"), torch.ones(3)
+    for mix in (lambda: there + here, lambda: torch.cat([here, there]), lambda: here @ there):
+        try:
+            mix()
+        except RuntimeError as error:
+            messages.append(str(error).split(":")[0])
+    assert not device.waits
+    assert (there + 1).cpu().tolist() == [2.0] * 3 and bool(there.sum() == 3)
+    assert torch.tensor([1], device="pretend").device.type == "pretend"
+print(json.dumps([messages, sum(device.waits.values())]))
+"""
+
+
+def alone(code: str):
+    """What code prints as JSON in a process of its own."""
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers"))),
+    }  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(BEGIN + code)], cwd=ROOT, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_a_pretend_device_refuses_to_mix_and_counts_waits():
+    messages, waits = alone(MIXED)
+    assert messages == ["Expected all tensors to be on the same device"] * 3
+    assert waits == 3
+
+
+@pytest.mark.slow
+def test_every_dropper_and_the_oracle_run_on_one_device():
+    for name, errors in alone(EVERY_DROPPER).items():
+        assert max(errors) <= 1e-5, (name, errors)
+
+
+@pytest.mark.slow
+def test_the_timed_arms_of_the_gpu_script_run_on_one_device():
+    arms = {"vanilla", "mustdrop t12", "mustdrop t8", "fastv t12", "fastv t8"}
+    assert {arm for arm, _ in alone(SCRIPT)} == arms

@@ -1,0 +1,78 @@
+"""The README is true: its example runs, its commands and links work, its numbers are records."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mustdrop.cli.main import COMMANDS
+from mustdrop.presets.compose import composed, conf_dir
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs_as_printed(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "executed_average" in out and "ASSISTANT" in out
+
+
+def test_every_command_exists_and_every_run_composes():
+    commands = re.findall(r"^mustdrop (\w+)(.*?)(?:#.*)?$", README, re.MULTILINE)
+    assert len(commands) >= 6
+    for name, arguments in commands:
+        assert name in COMMANDS
+        if name == "run":
+            overrides = [part for part in shlex.split(arguments) if part != "-m"]
+            single = [part.split(",")[0] for part in overrides]
+            assert composed(*single).dropper
+
+
+def test_it_is_short_and_names_the_models_on_its_first_screen():
+    lines = README.splitlines()
+    assert len(lines) <= 160
+    first = "\n".join(lines[:40])
+    assert "LLaVA-1.5" in first and "no real checkpoint has been evaluated" in first
+
+
+def test_it_counts_the_presets_and_the_rows_of_the_record():
+    presets = len(list((conf_dir() / "method").glob("*.yaml")))
+    record = pd.read_csv(ROOT / "experiments/records/rivals.csv")
+    assert f"{presets} presets" in README
+    assert f"All {len(record)} runs of the {record.method.nunique()} presets" in README
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_to_files(link):
+    assert (ROOT / link).exists()
+
+
+def test_every_path_of_the_layout_exists():
+    (tree,) = re.findall(r"## Project layout\n```\n(.*?)```", README, re.DOTALL)
+    for line in tree.splitlines():
+        folder = ROOT / "mustdrop" if line.startswith("  ") else ROOT
+        paths = re.match(r" *((?:\S+(?:/|\.py) ?)+)", line).group(1).split()
+        assert paths and all((folder / path).exists() for path in paths), line
+
+
+def test_demo_numbers_are_those_of_the_record():
+    record = pd.read_csv(ROOT / "experiments/records/demo.csv")
+    record = record[record.variant.isna()].set_index(["method", "budget"])
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", README, re.MULTILINE)
+    assert len(rows) == 8
+    for method, cells in rows:
+        *scores, flops = cells.split(" | ")
+        for budget, score in zip(("t192", "t128", "t64"), scores, strict=True):
+            assert score == text(record.loc[(method, budget)])
+        assert flops == f"{record.loc[(method, 't64')].flops_ratio:.3f}"
+    assert f"Vanilla answers {text(record.loc[('vanilla', 'none')])}." in README
+
+
+def text(cell) -> str:
+    """Accuracy with its interval, in percent."""
+    value, low, high = (f"{100 * cell[name]:.1f}" for name in ("accuracy", "low", "high"))
+    return f"{value} [{low}, {high}]"
