@@ -317,7 +317,7 @@ def test_a_claim_of_parts_needs_each(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kind: superiority", "kind: non-inferiority", "beforehand"),
+        ("kind: superiority", "kind: non-inferiority", "fixed in advance"),
         ("kind: superiority", "kind: non-inferiority, margin: -1.0", "above 0"),
         ("kind: superiority", "kind: superiority, margin: 1.0", "has no margin"),
         ("kind: superiority", "kind: better", "kind must be"),
@@ -371,7 +371,7 @@ def test_tables_tell_the_same_in_every_form(tmp_path):
     text = to_markdown(found)
     row = next(line for line in text.splitlines() if line.startswith("| a above b"))
     assert "holds" in row and "+20.0 [+1" in row and "192.0 / 192.0" in row and "[1] - [2]" in row
-    assert text.count("Measure: `python") == sum(one.verdict == "not measured" for one in found)
+    assert text.count("Measure: `mustdrop") == sum(one.verdict == "not measured" for one in found)
     for width in (80, 200):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
         show(found, console)
@@ -392,7 +392,7 @@ def test_what_is_not_measured_is_counted_and_listed_where_it_is_asked_for(tmp_pa
         assert main([*runs, "--format", form, "--missing"]) == 0
         listed = capsys.readouterr().out
         assert (
-            " ".join(listed.split()).count("Measure: `python") == lacking
+            " ".join(listed.split()).count("Measure: `mustdrop") == lacking
             and "--missing" not in listed
         )
     full = judge(claims(tmp_path, SUPERIOR), load(tmp_path))

@@ -245,6 +245,7 @@ def test_without_a_replay_it_is_scanned():
 
 def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     monkeypatch.setattr(tuned, "conf_dir", lambda: tmp_path)
+    monkeypatch.setattr(tuned, "tuned_dir", lambda: tmp_path / "tuned")
     (tmp_path / "prefill").symlink_to(conf_dir() / "prefill")
     task = ["budget=t128", "prefill.alpha=1e-2", "output_root=/somewhere"]
     hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}, "overrides": {"task": task}}

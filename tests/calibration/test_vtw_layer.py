@@ -77,10 +77,10 @@ def run(monkeypatch, *asked: str) -> None:
 
 
 def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr(script, "tuned_dir", lambda: tmp_path / "conf" / "tuned")
     asked = [f"output_root={tmp_path}/out", "n=4", "eta=0.5", "batch_size=4", "first=8"]
     run(monkeypatch, *asked)
-    out = tmp_path / "out" / "withdraw" / "pocket" / "pocket_vqa" / "vtw_kl.yaml"
+    out = tmp_path / "out" / "vtw_layer" / "pocket" / "pocket_vqa" / "vtw_kl.yaml"
     tuned = tmp_path / "conf" / "tuned" / "pocket" / "layers" / "vtw_kl.yaml"
     assert out.exists() and not tuned.exists()
     run(monkeypatch, *asked, "write=true")

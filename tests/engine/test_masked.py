@@ -149,8 +149,8 @@ def test_merging_between_layers_equals_masking(model, ragged):
 class MergeInside(VisionStrategy):
     """Averages neighbours between attention and MLP, up to the last block of the features."""
 
-    at, inside_block, proportional = (0, 2), True, True
-    query_key_blocks = at
+    places, inside_block, proportional_attention = (0, 2), True, True
+    query_key_blocks = places
 
     def reduce(self, view) -> Reduction:
         query, key = view.queries_keys(view.block)
@@ -173,7 +173,7 @@ class MergeInside(VisionStrategy):
 class CarriesCls(VisionStrategy):
     """Lets [CLS] ride in a dropped token's place, and adds a token that is no average."""
 
-    at, normalised = ("features",), False
+    places, normalised = ("features",), False
 
     def reduce(self, view) -> Reduction:
         keep = torch.tensor([4, 9, 11, 2])

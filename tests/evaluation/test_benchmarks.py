@@ -250,7 +250,7 @@ def test_thresholds_are_chosen_on_other_rows_or_not_here(data, name):
     cfg = composed(f"benchmark={name}", *chosen, name="calibrate")
     half = len(task.eval_docs) // 2
     with pytest.raises(
-        ValueError, match=f"must be in .1, {half}., half of what {name}_calibration"
+        ValueError, match=f"must be in .1, {half}., half of the questions of {name}_calibration"
     ):
         calibrate(cfg, None)
 
