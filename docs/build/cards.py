@@ -144,7 +144,10 @@ def acts(dropper: TokenDropper) -> str:
     parts = []
     if dropper.vision is not None:
         verb = "inside" if dropper.vision.inside_block else "after"
-        words = {"features": "after the encoder, before the projector", "projected": "behind the projector"}
+        words = {
+            "features": "after the encoder, before the projector",
+            "projected": "behind the projector",
+        }
         places = dropper.vision.places
         blocks = [str(place) for place in places if isinstance(place, int)]
         parts += [words[place] for place in places if isinstance(place, str)]
@@ -180,14 +183,16 @@ def positions(dropper: TokenDropper) -> str:
 def _counts(item: Method, picture: Kept) -> str:
     entered = picture.entered
     runs = [0, *(i for i in range(1, len(entered)) if entered[i] != entered[i - 1])]
-    counts = ", ".join(f"{entered[i]} from layer {i} on" if i else str(entered[i]) for i in runs)
+    first = "every layer" if len(runs) == 1 else "layer 0"
+    later = "".join(f", {entered[i]} from layer {i} on" for i in runs[1:])
+    counts = f"{entered[0]} tokens in {first}{later}"
     text = f"{counts}; executed average {picture.average:.1f} at a budget of {BUDGET}"
     if item.floor is not None:
         return (
             f"**this method cannot reach {BUDGET} tokens on this model**; at its floor of "
             f"{item.floor:g} it keeps {counts}"
         )
-    return text if item.options else f"all {entered[0]} tokens in every layer"
+    return text if item.options else counts
 
 
 def _strategy(stage: str, option: str, strategy: object) -> list[str]:
@@ -204,7 +209,9 @@ def _strategy(stage: str, option: str, strategy: object) -> list[str]:
     for field in fields(strategy):  # type: ignore[arg-type]
         here = getattr(strategy, field.name)
         meaning = parts.attributes.get(field.name, "").replace("|", "\\|")
-        lines.append(f"| `{field.name}` | {_written(raw.get(field.name))} | {_value(here)} | {meaning} |")
+        lines.append(
+            f"| `{field.name}` | {_written(raw.get(field.name))} | {_value(here)} | {meaning} |"
+        )
     return lines
 
 

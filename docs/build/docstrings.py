@@ -56,7 +56,7 @@ def explanation(cls: type) -> Explanation:
 def plain(text: str) -> str:
     """Text without the roles of reStructuredText, and with single backticks for code."""
     text = ROLE.sub(lambda match: f"`{match[1].lstrip('~').rpartition('.')[2]}`", text)
-    return text.replace("``", "`")
+    return re.sub(r"(?<!`)``(?!`)", "`", text)
 
 
 def _joined(lines: list[str]) -> str:

@@ -20,6 +20,7 @@ from mustdrop.pocket import load, prompt, sample
 
 SPLIT, INDEX = "crowded_test", 3
 MOST_OUTLINES = 80  # beyond this number of merged groups, outlines would cover the image
+MIXED = 0.5  # brightness of a patch that tokens in other places share, where tokens share patches
 SIZE, DPI = 1.9, 120  # inches, dots per inch
 
 
@@ -70,9 +71,11 @@ def _draw(ledger: TokenLedger) -> bytes:
     height, width = picture.shape[:2]
     shown = blend(picture, GONE, np.round(0.88 * (1 - shares), 3))
     ax.imshow(shown, interpolation="nearest", extent=(0, width, height, 0))
-    groups = [mask_of(group, life.grid) for group in life.merged]
+    groups = [] if overlapping(ledger) else [mask_of(group, life.grid) for group in life.merged]
+    if len(groups) > MOST_OUTLINES:
+        groups = []
     target = np.asarray(question.target_patches, dtype=bool).reshape(life.grid)
-    for masks, colour in ((groups if len(groups) <= MOST_OUTLINES else [], BLUE), ([target], BLACK)):
+    for masks, colour in ((groups, BLUE), ([target], BLACK)):
         for mask in masks:
             edges = outline(mask) * (width / mask.shape[1], height / mask.shape[0])
             ax.add_collection(LineCollection(list(edges), colors="white", linewidths=1.6))
@@ -84,11 +87,24 @@ def _draw(ledger: TokenLedger) -> bytes:
     return buffer.getvalue()
 
 
+def overlapping(ledger: TokenLedger) -> bool:
+    """Whether some patch is mixed into several tokens."""
+    return bool((ledger.image_tokens()[2].sum(0) > 1).any())
+
+
 def presence(ledger: TokenLedger) -> np.ndarray:
-    """Share of the decoder layers in which some token carries each patch, [rows, columns]."""
+    """Share of the decoder layers in which some token carries each patch, [rows, columns].
+
+    Where tokens share patches, a patch without a token in its place counts ``MIXED``.
+    """
     (rows, columns), slots, carries = ledger.image_tokens()
+    weights = carries.double()
+    if overlapping(ledger):
+        (source,) = ledger.sources
+        weights *= MIXED
+        weights[torch.arange(len(source.cells)), source.cells] = 1.0
     total = np.zeros(rows * columns)
     for layer in range(ledger.depth):
-        present = torch.isin(slots, ledger.alive[layer])
-        total += carries[present].any(0).numpy()
+        present = weights[torch.isin(slots, ledger.alive[layer])]
+        total += present.amax(0).numpy() if len(present) else 0.0
     return (total / ledger.depth).reshape(rows, columns)
