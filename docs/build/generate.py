@@ -1,9 +1,9 @@
 """Fill the markers of the documentation pages: method cards, tables of records, figures.
 
 mkdocs runs this script at the start of a build (mkdocs-gen-files). A marker is a line such as
-``<!-- generate: table demo -->``; a value inside a sentence is written ``{{ demo fastv t64 }}``. The
-pages under docs/ keep their markers; only the built site has the result. The same checkout gives
-the same pages. Knows nothing about the layout of the site.
+``<!-- generate: table demo -->``; a value inside a sentence is ``{{ demo fastv t64 }}``. The pages
+under docs/ keep their markers; only the built site has the result. The same checkout gives the same
+pages. Knows nothing about the layout of the site.
 """
 
 import re
@@ -22,7 +22,7 @@ import records  # noqa: E402
 MARKER = re.compile(r"^<!-- generate: (\S+)(.*?) -->$", re.MULTILINE)
 VALUE = re.compile(r"\{\{ (.*?) \}\}")
 IMAGE = re.compile(r"^!\[(.*?)\]\(records/(.*?)\)$", re.MULTILINE)
-COMMANDS = {"cards": cards.page, "table": records.table, "file": records.markdown}
+COMMANDS = {"cards": cards.page, "table": records.table}
 
 
 def filled(text: str) -> str:

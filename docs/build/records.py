@@ -22,15 +22,20 @@ def percent(row: Row, name: str = "accuracy", low: str = "low", high: str = "hig
     """A share of the row in per cent, with its interval."""
     if missing(row, name):
         return "–"
-    return f"{100 * row[name]:.1f} [{100 * row[low]:.1f}, {100 * row[high]:.1f}]"
+    return interval(*(f"{100 * row[column]:.1f}" for column in (name, low, high)))
 
 
 def points(row: Row, name: str) -> str:
     """A difference of the row in points, with its interval."""
     if missing(row, name):
         return "–"
-    values = (100 * row[column] for column in (name, f"{name}_low", f"{name}_high"))
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*values)
+    columns = (name, f"{name}_low", f"{name}_high")
+    return interval(*(f"{100 * row[column]:+.1f}" for column in columns))
+
+
+def interval(value: str, low: str, high: str) -> str:
+    """A value with its interval; no line breaks inside."""
+    return f"{value} [{low}, {high}]".replace(" ", "&nbsp;")
 
 
 def number(row: Row, name: str, form: str = ".1f", factor: float = 1.0) -> str:
@@ -125,12 +130,6 @@ def value(name: str, method: str, budget: str, field: str = "accuracy") -> str:
     return number(row, field, ".1f", 100.0 if field in ("accuracy", "target_recall") else 1.0)
 
 
-def markdown(name: str) -> str:
-    """A markdown file of the records, as it is."""
-    content = (RECORDS / name).read_text(encoding="utf-8").strip()
-    return f"{content}\n\nRecord: `experiments/records/{name}`."
-
-
 def _markdown(columns: list[Column], rows: list[Row]) -> str:
     # A column that is empty in every row is left out.
     cells = [[function(row) for row in rows] for _, function in columns]
@@ -179,16 +178,15 @@ def _cell(row: Row | None) -> str:
 def _claim(row: Row) -> str:
     if missing(row, "difference"):
         return text(row, "reason")
-    return f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+    return interval(*(f"{row[column]:+.1f}" for column in ("difference", "low", "high")))
 
 
 def _bench() -> str:
     record = json.loads((RECORDS / "bench.json").read_text(encoding="utf-8"))
     lines = ["| case | median | quartiles | rounds |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {row['case']} | {row['median']:.3f} | {row['q1']:.3f}, {row['q3']:.3f} | {row['rounds']} |"
-        for row in record["rows"]
-    ]
+    for row in record["rows"]:
+        quartiles = f"{row['q1']:.3f}, {row['q3']:.3f}"
+        lines.append(f"| {row['case']} | {row['median']:.3f} | {quartiles} | {row['rounds']} |")
     return "\n".join(lines) + (
         f"\n\nRecord: `experiments/records/bench.json`; torch {record['torch']}, transformers "
         f"{record['transformers']}, {record['threads']} thread, {record['cpu']}."

@@ -1,5 +1,7 @@
 """Extension of mkdocstrings: turns the roles of docstrings, as in ``:class:`Random```, into code.
 
+It also shows a section ``Example`` as code, which mkdocstrings does for ``Examples`` only.
+
 Knows nothing about pages.
 """
 
@@ -15,6 +17,7 @@ class Roles(Extension):
     """Rewrites each docstring when its object is loaded."""
 
     def on_instance(self, *, obj: Object, **options: Any) -> None:
-        """Replace each role by its target in backticks."""
+        """Rewrite the docstring of an object."""
         if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(r"`\1`", obj.docstring.value)
+            text = ROLE.sub(r"`\1`", obj.docstring.value)
+            obj.docstring.value = text.replace("\nExample:\n", "\nExamples:\n")
