@@ -84,7 +84,7 @@ TABLES: dict[str, list[Column]] = {
     "presets": [
         column("experiment", text, "experiment"), METHOD, BUDGET, VARIANT, ACCURACY, EXECUTED,
     ],
-    "pareto": [VARIANT, column("n", number, "n", ".0f"), ACCURACY, EXECUTED, FLOPS],
+    "pareto": [METHOD, VARIANT, column("n", number, "n", ".0f"), ACCURACY, EXECUTED, FLOPS],
     "separation": [
         METHOD, BUDGET, VARIANT, column("image", text, "image"), ACCURACY, EXECUTED,
         column("target recall, %", number, "target_recall", ".1f", 100.0),
@@ -96,7 +96,7 @@ TABLES: dict[str, list[Column]] = {
     "claims": [
         column("claim", text, "says"), column("verdict", text, "verdict"),
         column("difference, points", lambda row: _claim(row)),
-        column("Holm's p", number, "p_holm", ".3f"), column("n", number, "n", ".0f"),
+        column("Holm's p", lambda row: _p_value(row)), column("n", number, "n", ".0f"),
     ],
 }  # fmt: skip
 
@@ -179,6 +179,10 @@ def _claim(row: Row) -> str:
     if missing(row, "difference"):
         return text(row, "reason")
     return interval(*(f"{row[column]:+.1f}" for column in ("difference", "low", "high")))
+
+
+def _p_value(row: Row) -> str:
+    return number(row, "p_holm", ".3f").replace("0.000", "< 0.001")
 
 
 def _bench() -> str:
