@@ -107,13 +107,14 @@ def _single(overrides: list[str]) -> list[str]:
 
 
 def test_every_preset_that_the_documentation_names_exists():
-    pattern = re.compile(rf"(?<![\w.])({'|'.join(GROUPS)})=([a-z]\w*(?:[,|][a-z]\w*)*)(?![\w(])")
+    name = r"[a-z]\w*(?![\w(=])"
+    pattern = re.compile(rf"(?<![\w.])({'|'.join(GROUPS)})=({name}(?:[,|]{name})*)")
     found = 0
     for page in PAGES:
         for group, names in pattern.findall(page.read_text()):
-            for name in re.split(r"[,|]", names):
+            for option in re.split(r"[,|]", names):
                 found += 1
-                assert name in {*preset_names(group), "keep_first"}, (page.name, group, name)
+                assert option in {*preset_names(group), "keep_first"}, (page.name, group, option)
     assert found > 40
 
 
