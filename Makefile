@@ -21,7 +21,7 @@ test test-fast test-all test-slurm test-browser test-wheel test-versions bench g
 test test-fast test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks test test-fast test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
+.PHONY: help setup demo notebooks docs test test-fast test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 	@echo 'installing into $(VENV); the first time this takes some minutes'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable '.[lean,track,dev]'
+	$(PIP) --editable '.[lean,track,dev,docs]'
 	$(PIP) --no-deps lmms-eval
 	@touch $@
 
@@ -48,6 +48,11 @@ demo: setup  ## run MustDrop and its comparisons on the embedded model, print th
 
 notebooks: setup  ## run the notebooks, write them with what they showed into outputs/notebooks
 	$(BIN)/python notebooks/build.py $(ARGS)
+
+# The variables switch off notices of the generators about their own future.
+docs: export OMP_NUM_THREADS := 1
+docs: setup  ## build the documentation into outputs/site (a minute, CPU, no network)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs --quiet build $(ARGS)
 
 test: setup  ## run the tests (minutes, CPU, no network)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
