@@ -292,7 +292,7 @@ def test_submitit_is_asked_for_the_same(place, monkeypatch):
 
 
 def test_submitit_does_not_ignore_what_it_cannot_do(place, monkeypatch):
-    with pytest.raises(Exception, match=r"run is .apptainer .*sweep\.py submit"):
+    with pytest.raises(Exception, match=r"run is .apptainer .*mustdrop sweep submit"):
         launcher(monkeypatch, place, SITE)
 
 
