@@ -208,7 +208,7 @@ def test_a_ledger_alone_loads_as_a_trace_without_more(outputs, tmp_path):
 
 
 def test_a_missing_and_a_torn_trace_are_told_apart(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"experiments/trace\.py writes traces"):
+    with pytest.raises(FileNotFoundError, match=r"mustdrop trace writes traces"):
         Trace.load(tmp_path / "0.npz")
     (tmp_path / "0.npz").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(ValueError, match="is not a trace"):
