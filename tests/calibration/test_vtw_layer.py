@@ -92,7 +92,7 @@ def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, m
     assert model["pretrained"] == "packaged" and len(model["weights"]) == 12
     with pytest.raises(SystemExit):  # the layer of other weights stays
         run(monkeypatch, *asked, "write=true", "model.pretrained=owner/x")
-    assert "holds the layer of packaged: write=false finds" in capsys.readouterr().err
+    assert "holds the layer of packaged: use write=false" in capsys.readouterr().err
     assert 7 <= layer <= 10 and f"K = {layer + 1}, layer = {layer} (eta 0.5)" in told
     assert all(f"K {k:>2}: " in told and f"K {k:>2}: " in tuned.read_text() for k in range(8, 12))
     for mark in (

@@ -18,6 +18,7 @@ from standins import write_benchmark
 
 from mustdrop.cli.lmms_eval_model import MustDropVLM, overrides
 from mustdrop.evaluation import plugin
+from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.presets.compose import composed
 
 ROOT = Path(__file__).parents[2]
@@ -106,11 +107,16 @@ def test_bad_model_args_end_the_process_without_a_traceback(args, told, capsys):
     assert not any("Traceback" in hint for hint in hints)
 
 
-def test_an_error_while_answering_ends_the_process_too(capsys):
+def test_an_error_while_answering_ends_the_process_too(capsys, monkeypatch):
     """lmms-eval's command line would print it, and report success."""
+
+    def broken(self, requests):
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(DroppedVLM, "generate_until", broken)
     adapter = MustDropVLM(pretrained="packaged", method="vanilla")
     with pytest.raises(SystemExit) as left:
-        adapter.generate_until(None)
+        adapter.generate_until([])
     assert left.value.code == 1
     assert "Traceback" in capsys.readouterr().err
 

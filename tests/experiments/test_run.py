@@ -231,7 +231,7 @@ def command(monkeypatch, *arguments):
         (["method=fastv", "prefill.keep=3", "prefill.layer=11"], "acts after layer 11"),
         (["method=fastv", "prefill.keep=-1"], "keep must be a count of tokens, 0 or more, got -1"),
         (["method=fastv", "prefill.keep=9"], "prefill.keep=9, prefill.layer=0 make it 56.2: do"),
-        (["method=fastv", "budget=none"], "prefill.keep: no budget to compute it from"),
+        (["method=fastv", "budget=none"], "prefill.keep: there is no budget to compute it from"),
         (["budget=none"], "prefill.gamma has no value"),
         (
             ["method=fastv", "model.pretrained=/no/such/folder"],
@@ -259,7 +259,7 @@ def command(monkeypatch, *arguments):
         (["benchmark.task.split=hard", "method=fastv"], "split must be one of crowded_test"),
         (
             ["method=oracle", "image=wrong"],
-            "KnownPatches has to be told target_patches of every picture, which are those of the",
+            "KnownPatches needs target_patches of every image, which are known only for a",
         ),
         (["method=oracle", "vision.mark=bus"], "KnownPatches needs bus of every document"),
         (
