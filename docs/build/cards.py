@@ -149,8 +149,8 @@ def acts(dropper: TokenDropper) -> str:
             "projected": "behind the projector",
         }
         places = dropper.vision.places
-        blocks = [str(place) for place in places if isinstance(place, int)]
-        parts += [words[place] for place in places if isinstance(place, str)]
+        blocks = [str(item) for item in places if isinstance(item, int)]
+        parts += [words[item] for item in places if isinstance(item, str)]
         if blocks:
             plural = "s" if len(blocks) > 1 else ""
             parts.append(f"{verb} encoder block{plural} {', '.join(blocks)}")

@@ -77,13 +77,13 @@ def _equations(body: str) -> str:
 
 
 def _attributes(lines: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name = ""
     for line in lines[1:]:
         match = ATTRIBUTE.match(line)
         if match:
             name = match[1]
-            found[name] = match[2]
+            texts[name] = match[2]
         elif name and line.strip():
-            found[name] += " " + line.strip()
-    return {name: plain(text) for name, text in found.items()}
+            texts[name] += " " + line.strip()
+    return {name: plain(text) for name, text in texts.items()}
