@@ -1,4 +1,4 @@
-"""Rotary positions: counted anew where that is asked for, and right however a caller counts."""
+"""Rotary positions: renumbered where the dropper says so, and right however a caller counts."""
 
 import pytest
 import torch

@@ -38,7 +38,7 @@ def mustdrop(merge: dict | None = None, **options) -> TokenDropper:
 
 
 def encoder_side(vision: VisionStrategy, **options) -> TokenDropper:
-    """What survives the encoder is counted anew."""
+    """What survives the encoder is renumbered."""
     return TokenDropper(vision=vision, vision_positions="compact", **options)
 
 

@@ -91,7 +91,7 @@ class Batches(Dataset[Batch]):
         questions: Number of questions per image; 0 leaves the fields of questions empty.
         objects: Least and largest number of objects per scene.
         tokens: Numbers of vision tokens kept; each batch draws one of them.
-        compact: Share of the batches in which the kept tokens are numbered anew.
+        compact: Share of the batches in which the kept tokens are renumbered.
         question_weights: Relative frequency of each question type.
         team: Process whose share of a step's images a batch holds.
     """

@@ -4,7 +4,7 @@
 
 Each question attends only to the image and itself, and its positions start at the image's end, so
 its hidden states are the same as in a separate prompt. Vision tokens may be left out; the kept
-ones have their original positions or are numbered anew.
+ones have their original positions or are renumbered.
 The Hugging Face modules compute everything except the attention. The attention is computed only
 where it is not masked: within the image, from questions to the image, within each question.
 """

@@ -27,7 +27,7 @@ class Stage:
         dense: Weight of the loss of the encoder's labels.
         early: Weight of the loss of the answer read at the probe layer.
         grounding: Weight of the loss of a noun's object position read at the probe layer.
-        compact: Share of the steps in which the kept tokens are numbered anew, as behind an encoder
+        compact: Share of the steps in which the kept tokens are renumbered, as behind an encoder
             that dropped the others; in the other steps they have their original positions.
         closed: Decoder layers in which the questions do not attend to the image. With early layers
             closed, the model learns to read the image in later layers, and still does so when the
