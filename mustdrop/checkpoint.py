@@ -25,7 +25,7 @@ class Checkpoint:
         name: Name of the model in tables and folders.
         pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA.
         layers: Number of decoder layers.
-        vision_tokens: Number of vision tokens of one prompt, where it is a constant.
+        vision_tokens: Number of vision tokens of one image; None: it depends on the image.
         merging_blocks: Number of encoder blocks up to and including the one the projector reads.
         revision: Revision of the hub name; None: the newest.
         dtype: Dtype of the weights in memory.
@@ -36,7 +36,7 @@ class Checkpoint:
     name: str
     pretrained: str
     layers: int
-    vision_tokens: int
+    vision_tokens: int | None
     merging_blocks: int
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -140,7 +140,7 @@ class Checkpoint:
         adapter = adapter_for(model)
         for name, expected, actual in (
             ("layers", self.layers, adapter.facts.depth),
-            ("vision_tokens", self.vision_tokens, adapter.slots_per_image),
+            ("vision_tokens", self.vision_tokens, adapter.image_tokens),
             ("merging_blocks", self.merging_blocks, adapter.facts.feature_block + 1),
         ):
             if expected != actual:

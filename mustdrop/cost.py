@@ -60,7 +60,6 @@ class EncoderShape:
         hidden: Width of the encoder.
         ffn: Inner width of its MLP.
         blocks: Number of blocks; all run, whichever block's features are read.
-        patches: Number of patches per image.
         extra: Number of tokens in addition to the patches: 1 for a [CLS].
         patch_values: Number of values in one patch, channels included.
         projected: Width after the projector.
@@ -73,7 +72,6 @@ class EncoderShape:
     hidden: int
     ffn: int
     blocks: int
-    patches: int
     extra: int
     patch_values: int
     projected: int
@@ -90,23 +88,27 @@ class EncoderShape:
         attention = 2 * (tokens + 1) * self.hidden**2 + 2 * tokens * self.hidden
         return attention + 2 * self.hidden * self.ffn
 
-    def image_macs(self, seen: Mapping[int, int], inside: bool = False) -> int:
+    def image_macs(
+        self, cells: int, seen: Mapping[int, int] | None = None, inside: bool = False
+    ) -> int:
         """Multiply-accumulates of patch embedding, blocks, head and projector for one image.
 
         Args:
-            seen: Block -> number of patch tokens at its input; the number of blocks is the key of
-                the projector. A missing key stands for all patches.
+            cells: Number of cells of the image.
+            seen: Block -> number of cells at its input; the number of blocks is the key of the
+                projector. A missing key stands for all cells.
             inside: Whether the blocks dropped tokens between attention and MLP, not after.
         """
-        total = self.patches * self.patch_values * self.hidden
-        tokens = self.patches
+        seen = seen or {}
+        total = cells * self.patch_values * self.hidden
+        tokens = cells
         for block in range(self.blocks):
-            tokens = seen.get(block, self.patches)
+            tokens = seen.get(block, cells)
             left = seen.get(block + 1, tokens) if inside else tokens
             total += self.block_macs(tokens + self.extra, left + self.extra)
         if self.pooled:
             total += self.head_macs(tokens + self.extra)
-        left = seen.get(self.blocks, self.patches) + self.extra_projected
+        left = seen.get(self.blocks, cells) + self.extra_projected
         return total + left * (self.hidden * self.projected + self.projected**2)
 
 
@@ -129,22 +131,22 @@ def vanilla_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
     return ledger.depth * shape.layer_macs(ledger.seq_len) + shape.hidden * shape.vocab
 
 
-def encoder_macs(ledger: TokenLedger, shape: EncoderShape, images: int) -> int:
+def encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     """Multiply-accumulates of the encoder, its projector and its decisions for one prompt.
 
-    Args:
-        ledger: Record of the prompt; an image without a record ran with all patches.
-        shape: Sizes of the encoder.
-        images: Number of images of the prompt.
+    An image without a record in the ledger ran with all cells.
     """
-    seen = [*ledger.encoder, *({} for _ in range(images - len(ledger.encoder)))]
-    blocks = sum(shape.image_macs(image, ledger.merged_inside_blocks) for image in seen)
+    seen = ledger.encoder or [{} for _ in ledger.grids]
+    blocks = sum(
+        shape.image_macs(rows * columns, image, ledger.merged_inside_blocks)
+        for (rows, columns), image in zip(ledger.grids, seen, strict=True)
+    )
     return blocks + ledger.encoder_decision_macs
 
 
-def vanilla_encoder_macs(shape: EncoderShape, images: int) -> int:
+def vanilla_encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     """Multiply-accumulates of encoder and projector when nothing is dropped in them."""
-    return images * shape.image_macs({})
+    return sum(shape.image_macs(rows * columns) for rows, columns in ledger.grids)
 
 
 def flops(macs: int) -> int:

@@ -1,8 +1,7 @@
 """TokenLedger: the tokens alive in each layer, by original position. Knows nothing about models."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch import Tensor
 
 # Prefixes of the array names of a stored ledger.
 NAMES = (
-    "vision", "protected", "depth", "spent", "encoder", "inside", "scored", "alive/", "cached/",
-    "scores/", "source/",
+    "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "inside", "scored",
+    "alive/", "cached/", "scores/", "source/",
 )  # fmt: skip
+OFF_GRID = -1  # cell of a vision slot that shows none, such as a newline or a frame's [CLS]
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,18 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class TokenSources:
-    """Patches that the vision tokens of one image stand for at the language model's input.
+    """Cells that the vision tokens of one image stand for at the language model's input.
 
     Attributes:
-        patches: Patch grid of the image as (rows, columns).
         slots: Original position of each token, in the order in which they entered.
-        mix: Weight of every patch in every token; None: token i is patch ``cells[i]``.
+        mix: Weight of every cell in every token; None: token i is cell ``cells[i]``.
         cls: Weight of the encoder's [CLS] in every token, if it takes part.
-        cells: Raster index of the patch in whose place each token stands.
+        cells: Raster index of the cell in whose place each token stands.
     """
 
-    patches: tuple[int, int]
     slots: Int[Tensor, " tokens"]
     cells: Int[Tensor, " tokens"]
-    mix: Float[Tensor, "tokens patches"] | None = None
+    mix: Float[Tensor, "tokens cells"] | None = None
     cls: Float[Tensor, " tokens"] | None = None
 
 
@@ -66,11 +64,14 @@ class TokenLedger:
         seq_len: Number of tokens of the prompt as the processor built it, without padding.
         vision: Whether each slot holds image content.
         protected: Whether each slot holds a key token.
+        grids: Cells of each encoded image (crop, frame) of the prompt as (rows, columns).
+        cells: Flat cell that each vision slot shows, counted through ``grids``; ``OFF_GRID`` for a
+            newline and the like.
         alive: Layer -> original positions of the tokens at its input, in sequence order.
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
-        encoder: Block -> number of patch tokens at its input, one mapping per image (crop, frame);
-            the number of blocks is the key of the projector.
-        sources: Patches in the tokens of each image; empty without stages 1 and 1b.
+        encoder: Block -> number of cells at its input, one mapping per image (crop, frame); the
+            number of blocks is the key of the projector.
+        sources: Cells in the tokens of each image; empty without stages 1 and 1b.
         scores: Layer -> score of each vision token alive there (opt-in).
         scored_rows: Layer -> number of attention rows computed in addition to the model's own.
         decision_macs: Multiply-accumulates of the prefill's decisions, mixing included, without
@@ -83,6 +84,8 @@ class TokenLedger:
     seq_len: int
     vision: Bool[Tensor, " seq"]
     protected: Bool[Tensor, " seq"]
+    grids: Sequence[tuple[int, int]]
+    cells: Int[Tensor, " slots"]
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
@@ -128,42 +131,34 @@ class TokenLedger:
         return Counts(nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth)
 
     def image_tokens(
-        self, image: int = 0, grid: tuple[int, int] | None = None
-    ) -> tuple[tuple[int, int], Int[Tensor, " image_tokens"], Bool[Tensor, "tokens patches"]]:
+        self, image: int = 0
+    ) -> tuple[tuple[int, int], Int[Tensor, " image_tokens"], Bool[Tensor, "tokens cells"]]:
         """Tokens of one image that the encoder passed on.
 
         Args:
             image: Index of the image (crop, frame) in the prompt.
-            grid: Rows and columns of the image's patches, for a ledger without sources whose slots
-                are the raster grids of the images in turn; by default one square grid.
 
         Returns:
-            The image's grid, the slot of each token, and whether each token holds each patch.
+            The image's grid, the slot of each token, and whether each token holds each cell.
 
         Raises:
-            ValueError: If there is no such image, or the slots do not form whole grids.
+            ValueError: If there is no such image.
         """
+        if not 0 <= image < len(self.grids):
+            raise ValueError(f"image must be in [0, {len(self.grids)}), got {image}")
+        grid = self.grids[image]
+        size = grid[0] * grid[1]
         if self.sources:
-            if not 0 <= image < len(self.sources):
-                raise ValueError(f"image must be in [0, {len(self.sources)}), got {image}")
             source = self.sources[image]
             if source.mix is not None:
-                return source.patches, source.slots, source.mix != 0
-            patches = torch.arange(source.patches[0] * source.patches[1])
-            carries = source.cells[:, None] == patches.to(source.cells.device)
-            return source.patches, source.slots, carries
-        slots = self.vision.nonzero().flatten()
-        rows, columns = grid or (isqrt(len(slots)), isqrt(len(slots)))
-        size = rows * columns
-        if not size or len(slots) % size or (grid is None and size != len(slots)):
-            expected = "a square grid" if grid is None else f"grids of {rows} x {columns}"
-            raise ValueError(
-                f"expected {expected}, got {len(slots)} vision slots: give the grid of one image"
-            )
-        if not 0 <= image < len(slots) // size:
-            raise ValueError(f"image must be in [0, {len(slots) // size}), got {image}")
-        slots = slots[image * size : (image + 1) * size]
-        return (rows, columns), slots, torch.eye(size, dtype=torch.bool, device=slots.device)
+                return grid, source.slots, source.mix != 0
+            slots, cells = source.slots, source.cells
+        else:
+            first = sum(rows * columns for rows, columns in self.grids[:image])
+            in_image = (self.cells >= first) & (self.cells < first + size)
+            slots = self.vision.nonzero().flatten()[in_image]
+            cells = self.cells[in_image] - first
+        return grid, slots, cells[:, None] == torch.arange(size, device=cells.device)
 
     def dropped_after(self) -> dict[int, Int[Tensor, " dropped"]]:
         """Layer -> original positions of the vision slots dropped after it; -1: at the input."""
@@ -191,13 +186,14 @@ class TokenLedger:
         arrays = {
             "vision": self.vision,
             "protected": self.protected,
+            "grids": torch.tensor(self.grids).view(-1, 2),
+            "cells": self.cells.int(),
             "depth": torch.tensor([len(self.alive), len(self.cached)]),
             **{f"alive/{layer}": index for layer, index in _changes(self.alive)},
             **{f"cached/{layer}": index for layer, index in _changes(self.cached)},
             **{f"scores/{layer}": score.float() for layer, score in self.scores.items()},
         }
         for image, source in enumerate(self.sources):
-            arrays[f"source/{image}/patches"] = torch.tensor(source.patches)
             arrays[f"source/{image}/slots"] = source.slots
             arrays[f"source/{image}/cells"] = source.cells
             if source.mix is not None:
@@ -215,10 +211,13 @@ class TokenLedger:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, np.ndarray], path: str = "this") -> "TokenLedger":
         """Build a ledger from :meth:`arrays`; ignores other names; ``path`` is for errors."""
-        if "depth" not in arrays:
+        if "grids" not in arrays:
             raise ValueError(f"{path} was written by older code: delete it and trace again")
         data = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith(NAMES)}
-        ledger = cls(len(data["vision"]), data["vision"], data["protected"])
+        grids = [(int(rows), int(columns)) for rows, columns in data["grids"].tolist()]
+        ledger = cls(
+            len(data["vision"]), data["vision"], data["protected"], grids, data["cells"].long()
+        )
         ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.decision_macs = int(data["spent"])
         ledger.encoder_decision_macs = int(data["encoder_spent"])
@@ -228,12 +227,11 @@ class TokenLedger:
             {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}
             for image in range(images)
         ]
-        for image in range(sum(key.endswith("/patches") for key in data)):
+        for image in range(sum(key.endswith("/slots") for key in data)):
             prefix = f"source/{image}/"
-            rows, columns = data[prefix + "patches"].tolist()
             slots, cells = data[prefix + "slots"], data[prefix + "cells"]
             mix, cls_weights = data.get(prefix + "mix"), data.get(prefix + "cls")
-            ledger.sources.append(TokenSources((rows, columns), slots, cells, mix, cls_weights))
+            ledger.sources.append(TokenSources(slots, cells, mix, cls_weights))
         kept = {
             name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
             for name in ("alive", "cached", "scores")

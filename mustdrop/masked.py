@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.run import DropRun
 from mustdrop.ledger import TokenLedger
-from mustdrop.models import ModelAdapter, adapter_for
+from mustdrop.models import EncoderPart, ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Place, VisionStrategy
 
@@ -45,48 +45,99 @@ def masked_logits(
     """
     adapter = adapter_for(model)
     ledger = run.ledgers[number]
-    ids = inputs["input_ids"][number, -ledger.seq_len :]
-    new = new_tokens[number, :-1]
-    embed = model.get_input_embeddings()
-    prompt = embed(ids)
-    first = sum(_images(adapter, run.ledgers[:number]))
-    for image in range(_images(adapter, [ledger])[0]):
-        encoded = run.images[first + image] if run.images else None
-        pixels = inputs["pixel_values"][first + image]
-        cls, features = _encode(adapter, pixels, encoded, run.stages.vision)
-        start = image * adapter.slots_per_image
-        slots = ledger.vision.nonzero().flatten()[start : start + adapter.slots_per_image]
-        prompt[slots[: len(cls)]] = cls.to(prompt)
-        slots = slots[len(cls) :]
-        if encoded is not None:
-            source = ledger.sources[image]
-            slots, features = source.slots, features[source.cells]
-        prompt[slots] = features.to(prompt)
-    hidden = _decode(adapter, run, number, torch.cat([prompt, embed(new)])[None])
+    given = _plain_inputs(model, adapter, inputs)
+    pad = given["inputs_embeds"].shape[1] - ledger.seq_len
+    prompt = given["inputs_embeds"][number, pad:].clone()
+    if run.images:
+        _enter(adapter, run, number, prompt, given)
+    new = model.get_input_embeddings()(new_tokens[number, :-1])
+    positions = given.get("position_ids")
+    if positions is not None:
+        positions = positions[..., min(number, positions.shape[-2] - 1), pad:]
+    hidden = _decode(adapter, run, number, torch.cat([prompt, new])[None], positions)
     assert adapter.final_norm is not None  # a dropper refuses models without it
     rows = model.lm_head(adapter.final_norm(hidden))[0]
     return rows[ledger.seq_len - 1 :]
 
 
-def _images(adapter: ModelAdapter, ledgers: Sequence[TokenLedger]) -> list[int]:
-    return adapter.images_per_prompt([int(ledger.vision.sum()) for ledger in ledgers])
+class _Caught(Exception):
+    """Ends the plain model's call as soon as its language model was called."""
+
+
+def _plain_inputs(
+    model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Arguments that the plain model hands to its language model, and the calls of its encoders."""
+    given: dict[str, Any] = {"encoded": []}
+
+    def text(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        given.update(kwargs)
+        raise _Caught
+
+    def encode(encoder: EncoderPart) -> Any:
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            given["encoded"] += [(encoder, pixels) for pixels in encoder.pixels(args, kwargs)]
+
+        return hook
+
+    hooks = [adapter.language_model.register_forward_pre_hook(text, with_kwargs=True)]
+    for encoder in adapter.encoders:
+        hook = encode(encoder)
+        hooks.append(encoder.module.register_forward_pre_hook(hook, with_kwargs=True))
+    try:
+        model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
+    except _Caught:
+        return given
+    finally:
+        for hook in hooks:
+            hook.remove()
+    raise AssertionError("the plain model did not call its language model")
+
+
+def _enter(
+    adapter: ModelAdapter,
+    run: DropRun,
+    number: int,
+    prompt: Float[Tensor, "prompt dim"],
+    given: Mapping[str, Any],
+) -> None:
+    """Write what stage 1 made of each image into the vision slots of a prompt's embeddings."""
+    ledger = run.ledgers[number]
+    slots = ledger.vision.nonzero().flatten()
+    images = [image for image in run.images if image.image.prompt == number]
+    first = 0
+    for image in sorted(images, key=lambda image: image.image.order):
+        shown = ((ledger.cells >= first) & (ledger.cells < first + image.total)).nonzero().flatten()
+        position = torch.full((image.total,), -1, device=slots.device)
+        position[ledger.cells[shown] - first] = slots[shown]
+        first += image.total
+        alive = torch.arange(image.total, device=slots.device)
+        if image.steps.keys() - {"projected"}:
+            encoder, pixels = given["encoded"][image.image.encoded]
+            cls, features, alive = _encode(adapter, encoder, pixels, image, run.stages.vision)
+            seen = position >= 0
+            prompt[position[seen]] = features[seen].to(prompt)
+            if len(cls):  # [CLS] stands in the slot before the image
+                prompt[slots[shown[:1] - 1]] = cls.to(prompt)
+        if "projected" in image.steps:
+            alive = alive[position[alive] >= 0]
+            _replace(prompt, position[alive], image.steps["projected"])
 
 
 def _encode(
     adapter: ModelAdapter,
-    pixels: Float[Tensor, "c h w"],
-    image: EncodedImage | None,
+    encoder: EncoderPart,
+    pixels: Tensor,
+    image: EncodedImage,
     vision: VisionStrategy | None,
-) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "patches dim"]]:
-    """Encode one image: ([CLS] if the model keeps it, features on the full grid at their cells)."""
-    encoder = adapter.encoders[0]
-    facts = adapter.facts
-    cls, patches = int(facts.has_cls), adapter.patches
-    hidden = adapter.embed(encoder, pixels[None])
-    steps: Mapping[Place, Reduction] = image.steps if image is not None else {}
+) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "cells dim"], Int[Tensor, " alive"]]:
+    """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive)."""
+    facts, steps = adapter.facts, image.steps
+    cls, cells = int(encoder.has_cls), image.total
+    hidden = encoder.embed(pixels)
     inside = vision is not None and vision.inside_block
-    alive = torch.arange(patches, device=pixels.device)
-    sizes = torch.ones(cls + patches, device=pixels.device)
+    alive = torch.arange(cells, device=hidden.device)
+    sizes = torch.ones(cls + cells, device=hidden.device)
 
     def replace(states: Tensor, location: Place, token: Tensor | None) -> Tensor:
         step = steps[location]
@@ -95,28 +146,24 @@ def _encode(
             sizes[cls + kept] = step.sizes.to(sizes)
         return kept
 
-    for index, block in enumerate(adapter.blocks(encoder)[: facts.feature_block + 1]):
+    for index, block in enumerate(encoder.blocks[: facts.feature_block + 1]):
         if not inside and index - 1 in steps:
             alive = replace(hidden[0, cls:], index - 1, hidden[0, 0] if cls else None)
-        seen = torch.ones(cls + patches, dtype=torch.bool, device=pixels.device)
+        seen = torch.ones(cls + cells, dtype=torch.bool, device=hidden.device)
         seen[cls:] = False
         seen[cls + alive] = True
-        mask = _additive(seen.expand(cls + patches, -1), hidden) + sizes.log().to(hidden)
+        mask = _additive(seen.expand(cls + cells, -1), hidden) + sizes.log().to(hidden)
+        hidden = encoder.attend(block, hidden, mask)
         if inside and index in steps:
-            hidden = adapter.attend(block, hidden, mask)
             alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
-            norm, mlp = adapter.mlp(block)
-            hidden = hidden + mlp(norm(hidden))
-        else:
-            hidden = block(hidden, mask)
-    kept = int(adapter.keeps_cls)
+        norm, mlp = encoder.mlp(block)
+        hidden = hidden + mlp(norm(hidden))
+    kept = int(adapter.keeps_cls(encoder))
     features = hidden[0, cls - kept :]
     if "features" in steps:
         alive = replace(features[kept:], "features", hidden[0, 0] if cls else None)
     features = adapter.projector(features[None])[0]
-    if "projected" in steps:
-        replace(features[kept:], "projected", features[0] if kept else None)
-    return features[:kept], features[kept:]
+    return features[:kept], features[kept:], alive
 
 
 def _decode(
@@ -124,13 +171,15 @@ def _decode(
     run: DropRun,
     number: int,
     hidden: Float[Tensor, "1 tokens dim"],
+    positions: Int[Tensor, "*axes seq"] | None,
 ) -> Float[Tensor, "1 tokens dim"]:
     """Run all decoder layers over prompt and new tokens, at full length."""
-    ledger, model = run.ledgers[number], adapter.language_model
+    ledger, stages = run.ledgers[number], run.stages
     length, total = ledger.seq_len, hidden.shape[1]
     new = torch.arange(total - length, device=hidden.device)
-    position = torch.arange(length, device=hidden.device)
-    before = position
+    before = torch.arange(length, device=hidden.device)
+    position = before if positions is None else positions.to(hidden.device)
+    first = position[..., :1]
     for layer, module in enumerate(adapter.layers):
         alive = ledger.alive[layer]
         moved = not torch.equal(alive, before)
@@ -138,19 +187,20 @@ def _decode(
             moved |= run.mixed[layer - 1][number].mix is not None
             vision = before[ledger.vision[before]] if layer else _entered(ledger)
             _replace(hidden[0], vision, run.mixed[layer - 1][number])
-        rule = run.stages.vision_positions if layer == 0 else run.stages.positions
-        if rule == "compact" and moved:
+        rule = stages.vision_positions if layer == 0 else stages.positions
+        if rule == "compact" and moved and not adapter.facts.coordinates:
             position = position.clone()
-            position[alive] = torch.arange(len(alive), device=alive.device)
-        follow = position[alive[-1]] + 1
-        if run.stages.decode_positions == "cache_length" and _changed(ledger):
-            follow = torch.tensor(len(ledger.cached[layer]), device=hidden.device)
-        position_ids = torch.cat([position, follow + new])[None]
-        rotary = model.rotary_emb(hidden, position_ids=position_ids)
+            position[alive] = first + torch.arange(len(alive), device=alive.device)
+        follow = position[..., alive[-1:]] + 1
+        if stages.decode_positions == "cache_length" and _changed(ledger):
+            follow = first + len(ledger.cached[layer])
+        ids = torch.cat([position, follow + new], -1)[..., None, :]
         mask = _additive(_seen(ledger, layer, total), hidden)
+        text = ids if ids.dim() == 2 else ids[0]
         hidden = module(
-            hidden, attention_mask=mask, position_embeddings=rotary, position_ids=position_ids
-        )
+            hidden, attention_mask=mask, position_embeddings=adapter.rotary(hidden, ids),
+            position_ids=text,
+        )  # fmt: skip
         before = alive
     return hidden
 

@@ -25,16 +25,21 @@ class ModelFacts:
     Attributes:
         depth: Number of decoder layers.
         blocks: Number of encoder blocks.
-        grid: Patch grid of an image as (rows, columns).
+        grid: Cells of every encoded image as (rows, columns); None: images differ in size.
         has_cls: Whether the encoder has a [CLS] token.
         feature_block: Index of the block whose output the projector reads.
+        unit: Number of patches along each side of a cell, which one vision token shows.
+        coordinates: Whether rotary positions are coordinates of the image, which a rule that
+            renumbers positions leaves as they are.
     """
 
     depth: int
     blocks: int
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     has_cls: bool
     feature_block: int
+    unit: int = 1
+    coordinates: bool = False
 
     def block(self, block: int) -> int:
         """Index of ``block`` counted from the front.

@@ -84,7 +84,7 @@ def fates(
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
-    shape, *tensors = ledger.image_tokens(image, grid)
+    shape, *tensors = ledger.image_tokens(image)
     slots, carries = map(_array, tensors)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:

@@ -90,7 +90,7 @@ def patch_fates(trace: Trace, image: int = 0, grid: tuple[int, int] | None = Non
     ledger = trace.ledger
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
-    shape, *tensors = ledger.image_tokens(image, grid)
+    shape, *tensors = ledger.image_tokens(image)
     slots, carries = map(_array, tensors)
     depth = ledger.depth
     entered = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(depth)]

@@ -120,11 +120,10 @@ class DecodePass:
     def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> _Rotary:
         """Positions of the new tokens, and their rotary embeddings."""
         position_ids = ids[:, None].to(hidden.device)
-        rotary_emb = self.adapter.language_model.rotary_emb
-        return position_ids, rotary_emb(hidden, position_ids=position_ids)
+        return position_ids, self.adapter.rotary(hidden, position_ids)
 
-    def next_positions(self) -> Tensor:
-        """Original position of the token now being decoded, for callers that pass none."""
+    def next_slots(self) -> Tensor:
+        """Position in its text of the token now being decoded."""
         cached = self.layers[0]
         new = cached.get_seq_length() - self.lengths[0]
         return (self.last + 1 + new)[:, None]

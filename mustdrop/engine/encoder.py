@@ -1,20 +1,21 @@
 """Stages 1 and 1b: images lose tokens inside the encoder, and the rest is put back on its slots.
 
-Expand, then drop: after the projector every token is put back in the slot of the patch in whose
+Expand, then drop: after the projector every token is put back in the slot of the cell in whose
 place it stands, and the other slots are left empty. The model's own packing, placeholder check and
-scatter run unchanged; the language model's first pre-hook drops the empty slots.
+scatter run unchanged; the language model's first pre-hook lets the strategy decide at ``projected``
+and drops the empty slots (:mod:`mustdrop.engine.entering`).
 
 A decision between attention and MLP (ToMe) takes three hooks: the MLP's norm receives M x, the
 MLP's output for a survivor is copied to all tokens that it stands for, and the next block (or the
 projector) receives M of the block's output. M maps a copy to what was copied: nothing is lost.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from mustdrop.engine.exclusive import Only
@@ -23,6 +24,7 @@ from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.vision_view import EncoderState, view_of
 from mustdrop.functional import attention_rows
+from mustdrop.models import EncoderPart
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
@@ -34,33 +36,49 @@ class EncoderStage(EncoderState):
     Attributes:
         vision: Strategy of stage 1.
         key_tokens: Strategy of stage 1b.
-        tags: Patch in each vision slot after the model's packing, per prompt.
     """
 
     vision: VisionStrategy | None
     key_tokens: KeyTokenStrategy | None
-    tags: list[Int[Tensor, " slots"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.facts = self.adapter.facts
         places = self.vision.places if self.vision is not None else ()
         self.decision_blocks = {self.facts.block(p) for p in places if isinstance(p, int)}
-        self.later_places = [name for name in ("features", "projected") if name in places]
+        self.at_features, self.at_input = "features" in places, "projected" in places
         blocks = [*(self.vision.cls_attention_blocks if self.vision else ())]
         blocks += self.key_tokens.cls_attention_blocks if self.key_tokens else ()
         self.cls_attention_blocks = {self.facts.block(block) for block in blocks}
         blocks = self.vision.query_key_blocks if self.vision else ()
         self.query_key_blocks = {self.facts.block(block) for block in blocks}
         self.inside = self.vision is not None and self.vision.inside_block
-        self.begin(0, torch.device("cpu"))
+        self.begin([])
 
     def forget(self) -> None:
         """Discard the state of an earlier prompt."""
-        self.encoded, self.tags, self.batch = [], [], []
+        self.encoded, self.batch = [], []
 
-    def begin(self, images: int, device: torch.device) -> None:
-        """Start a new encoder call."""
-        self.batch = [EncodedImage.whole(self.adapter.patches, device) for _ in range(images)]
+    def begin(self, pixels: Sequence[Tensor], keeps_cls: bool = False) -> None:
+        """Start a new encoder call.
+
+        Args:
+            pixels: Pixels of each image of the call.
+            keeps_cls: Whether the language model gets this encoder's [CLS].
+
+        Raises:
+            ValueError: If the prompts have no slots for an image.
+        """
+        arrived = self.arrived() if len(pixels) else []
+        first = len(self.encoded)
+        if first + len(pixels) > len(arrived):
+            raise ValueError(
+                f"{first + len(pixels)} images for {len(arrived)} image placeholders in the prompts"
+            )
+        images = arrived[first : first + len(pixels)]
+        self.batch = [
+            EncodedImage.whole(image, part.device) for image, part in zip(images, pixels, strict=True)
+        ]
+        self.keeps_cls = keeps_cls
         self.mask: Tensor | None = None
         self.steps: dict[int, Step] = {}  # decided inside a block, not yet applied to its output
         self.cls: Tensor | None = None
@@ -81,27 +99,29 @@ class EncoderStage(EncoderState):
 
             probes = {}
             for encoder in self.adapter.encoders:
-                blocks = self.adapter.blocks(encoder)
-                before(encoder, self._begin, named=True)
-                for index, block in enumerate(blocks):
+                before(encoder.module, self._begin(encoder), named=True)
+                for index, block in enumerate(encoder.blocks):
                     before(block, self._before(index), named=True)
                     if index in self.cls_attention_blocks | self.query_key_blocks:
-                        probes[block.self_attn] = self._probe(index)
+                        probes[encoder.attention(block)] = self._probe(index)
                     if self.inside and index in self.decision_blocks:
-                        norm, mlp = self.adapter.mlp(block)
+                        norm, mlp = encoder.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
                 if self.facts.has_cls:
-                    after(blocks[self.facts.feature_block], self._feature)
+                    after(encoder.blocks[self.facts.feature_block], self._feature)
             before(self.adapter.projector, self._features)
             after(self.adapter.projector, self._projected)
-            stack.enter_context(self.adapter.trace_packing(self.tags.append))
             stack.enter_context(attention_tap(probes))
             yield
 
-    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        pixels = args[0] if args else kwargs["pixel_values"]
-        self.begin(len(pixels), pixels.device)
+    def _begin(self, encoder: EncoderPart) -> Callable:
+        keeps_cls = self.adapter.keeps_cls(encoder)
+
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            self.begin(encoder.pixels(args, kwargs), keeps_cls)
+
+        return hook
 
     def _before(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
@@ -180,72 +200,76 @@ class EncoderStage(EncoderState):
 
     def _decide(self, location: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
         """Let the strategy decide for each image; ``hidden`` starts with [CLS], if it is there."""
-        assert self.vision is not None
-        extra = self.facts.has_cls if isinstance(location, int) else self.adapter.keeps_cls
+        extra = self.facts.has_cls if isinstance(location, int) else self.keeps_cls
         tokens = hidden[:, extra:]
         lengths = [len(image) for image in self.batch]
         before = [states[:length] for states, length in zip(tokens, lengths, strict=True)]
-        views = [view_of(self, number, location, before) for number in range(len(before))]
-        decisions = [self.vision.reduce(view) for view in views]
-        if isinstance(location, int) and not extra and not all(len(part) for part in decisions):
+        changes = self.decide(location, before)
+        if isinstance(location, int) and not extra and not all(map(len, self.batch)):
             raise ValueError(
                 f"{type(self.vision).__name__} left no token of an image after block {location}, "
                 "and this encoder has no [CLS]: its next block would have no input"
             )
+        return None if all(c is None for c in changes) else Step(self.batch, lengths, changes)
+
+    def decide(
+        self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]
+    ) -> list[Reduction | None]:
+        """Let the strategy decide for each image of the batch, and apply it to the images' state.
+
+        Args:
+            location: Place of the decision.
+            hidden: States of each image's tokens there.
+
+        Returns:
+            The decision on each image; None: its tokens stay as they are.
+        """
+        assert self.vision is not None
+        views = [view_of(self, number, location, hidden) for number in range(len(hidden))]
+        decisions = [self.vision.reduce(view) for view in views]
         changes: list[Reduction | None] = []
         for image, decision in zip(self.batch, decisions, strict=True):
             if decision.mix is None and len(decision) == len(image):
-                stay = torch.arange(len(image), device=tokens.device)
+                stay = torch.arange(len(image), device=decision.keep.device)
                 if torch.equal(decision.keep, stay):
                     changes.append(None)
                     continue
             changes.append(decision)
-            image.apply(location, decision, self.adapter.patches)
+            image.apply(location, decision)
             self.weighted |= self.vision.proportional_attention and decision.sizes is not None
-        return None if all(c is None for c in changes) else Step(self.batch, lengths, changes)
+        return changes
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
-        features = args[0]
-        extra = self.adapter.keeps_cls
+        features, extra = args[0], self.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
         if inside is not None:  # the features are that block's output, still with all tokens
             short = inside.shorten(features[:, extra:], self.cls)
             features = torch.cat([features[:, :extra], short], 1)
-        features = self._drop_at("features", features, self.cls)
-        if "projected" not in self.later_places:
-            self._mark("features", features[:, extra:])
+        step = self._decide("features", features) if self.at_features else None
+        if step is not None:
+            short = step.shorten(features[:, extra:], self.cls)
+            features = torch.cat([features[:, :extra], short], 1)
+        if not self.at_input:
+            tokens = features[:, extra:]
+            self.mark("features", [t[: len(i)] for t, i in zip(tokens, self.batch, strict=True)])
         for image in self.batch:
             image.blocks[self.facts.blocks] = len(image)
         return (features, *args[1:])
 
-    def _mark(self, location: Place, tokens: Float[Tensor, "b n c"]) -> None:
+    def mark(self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]) -> None:
         """Mark the key tokens among the tokens that all of stage 1 has kept."""
         if self.key_tokens is None:
             return
-        hidden = [t[: len(image)] for image, t in zip(self.batch, tokens, strict=True)]
         for number, image in enumerate(self.batch):
             if len(image):  # otherwise stage 1 has kept nothing to mark
                 image.protected = self.key_tokens.protect(view_of(self, number, location, hidden))
 
-    def _drop_at(
-        self, location: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
-    ) -> Float[Tensor, "b m c"]:
-        """Drop at a location after the encoder, if the strategy acts there."""
-        step = self._decide(location, states) if location in self.later_places else None
-        if step is None:
-            return states
-        extra = self.adapter.keeps_cls
-        return torch.cat([states[:, :extra], step.shorten(states[:, extra:], cls)], 1)
-
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        extra = self.adapter.keeps_cls
-        output = self._drop_at("projected", output, output[:, 0] if extra else None)
-        if "projected" in self.later_places:
-            self._mark("projected", output[:, extra:])
+        extra = self.keeps_cls
         self.encoded.extend(self.batch)
         if all(image.reduction is None for image in self.batch):
             return output
-        empty = output.new_zeros(self.adapter.patches, output.shape[-1])
+        empty = output.new_zeros(self.batch[0].total, output.shape[-1])
         # ``index_copy`` is not in place, so that gradients pass
         rows = [
             empty.index_copy(0, image.cells, states[: len(image)])

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from mustdrop.engine.exclusive import Only
-from mustdrop.models import ModelAdapter
+from mustdrop.models import EncoderPart, ModelAdapter
 
 PIXELS = "the pixels"
 
@@ -82,8 +82,8 @@ class FiniteNotes:
         """Add hooks to encoders, projector and model; remove them on exit."""
         with ExitStack() as stack:
             for encoder in adapter.encoders:
-                hook = Only(encoder, self._pixels)
-                handle = encoder.register_forward_pre_hook(hook, with_kwargs=True)
+                hook = Only(encoder.module, self._pixels(encoder))
+                handle = encoder.module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
             hook = Only(adapter.projector, self._features)
             stack.callback(adapter.projector.register_forward_pre_hook(hook).remove)
@@ -113,16 +113,15 @@ class FiniteNotes:
         self.pending, self.images, self.batch = [], 0, 0
 
     def begin(
-        self, images: Sequence[int], inputs: Float[Tensor, "batch seq dim"], pads: Sequence[int]
+        self, owners: Sequence[int], inputs: Float[Tensor, "batch seq dim"], pads: Sequence[int]
     ) -> None:
         """Start the notes of a prefill with those on its images and on the input of layer 0.
 
         Args:
-            images: Number of images of each prompt.
+            owners: Index of the prompt of each image, in the order of the encoders' calls.
             inputs: Input embeddings of the language model.
             pads: Padding in front of each prompt.
         """
-        owners = [prompt for prompt, count in enumerate(images) for _ in range(count)]
         self.notes = [
             replace(note, owner=owners[note.owner])
             for note in self.pending
@@ -139,10 +138,10 @@ class FiniteNotes:
             self.notes.append(Note(name, prompt, torch.linalg.vector_norm(values, math.inf)))
 
     def note_image(self, name: str, image: int, values: Float[Tensor, "*shape"]) -> None:
-        """Note numbers of one image of the last encoder call."""
+        """Note numbers of one image, by its index among all images of the batch."""
         if values.numel():
             peak = torch.linalg.vector_norm(values, math.inf)
-            self.pending.append(Note(name, self.images + image, peak))
+            self.pending.append(Note(name, image, peak))
 
     def flags(self) -> Bool[Tensor, " notes"]:
         """Whether each note has a number that is not finite; does not wait for the device."""
@@ -179,18 +178,21 @@ class FiniteNotes:
             *(Note("the logits of later tokens", prompt, p) for prompt, p in enumerate(later)),
         ]
 
-    def _pixels(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        pixels = args[0] if args else kwargs["pixel_values"]
-        self.images, self.batch = self.images + self.batch, len(pixels)
-        self._note_images(PIXELS, pixels)
+    def _pixels(self, encoder: EncoderPart) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            pixels = encoder.pixels(args, kwargs)
+            self.images, self.batch = self.images + self.batch, len(pixels)
+            self._note_images(PIXELS, pixels)
+
+        return hook
 
     def _features(self, module: nn.Module, args: tuple) -> None:
         if args:
             self._note_images("the features of the vision encoder", args[0])
 
-    def _note_images(self, name: str, values: Float[Tensor, "images ..."]) -> None:
+    def _note_images(self, name: str, values: Sequence[Tensor] | Tensor) -> None:
         for image, image_values in enumerate(values):
-            self.note_image(name, image, image_values)
+            self.note_image(name, self.images + image, image_values)
 
     def _logits(self, module: nn.Module, args: tuple, output: Any) -> None:
         logits = output[0] if isinstance(output, tuple) else output.logits

@@ -29,6 +29,11 @@ def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
         stages.decode_positions != "continue"
     ):
         _moving_frequencies(adapter)
+    if adapter.facts.coordinates and stages.decode_positions != "continue":
+        raise ValueError(
+            "decode_positions='cache_length' counts tokens, but the positions of "
+            f"{type(adapter.language_model).__name__} are coordinates: use 'continue'"
+        )
     _unfit_stages(adapter, stages)
 
 
@@ -58,7 +63,7 @@ def unfit_module(model: object) -> None:
 
 
 def _unfit_attention(adapter: ModelAdapter) -> None:
-    for part in (adapter.language_model, *adapter.encoders):
+    for part in (adapter.language_model, *(encoder.module for encoder in adapter.encoders)):
         implementation = part.config._attn_implementation
         if implementation not in IMPLEMENTATIONS:
             raise ValueError(
@@ -156,7 +161,7 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
             raise ValueError(
                 f"{type(vision).__name__} acts inside blocks, where mixes must be averages"
             )
-        attentions = [adapter.blocks(encoder)[0].self_attn for encoder in adapter.encoders]
+        attentions = [encoder.attention(encoder.blocks[0]) for encoder in adapter.encoders]
         if vision.proportional_attention and any(is_flash(attention) for attention in attentions):
             raise ValueError(
                 f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
@@ -169,10 +174,9 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
                     f"are read at block {facts.feature_block}: act earlier, or at 'features'"
                 )
     if prefill is not None:
-        first, last = adapter.first_drop_layer, facts.depth - 2
         for layer in prefill.layers:
-            if not first <= layer <= last:
+            if not -1 <= layer <= facts.depth - 2:
                 raise ValueError(
                     f"{type(prefill).__name__} acts after layer {layer}; this model can drop after "
-                    f"layers {first} to {last} (it has {facts.depth})"
+                    f"layers -1 to {facts.depth - 2} (it has {facts.depth})"
                 )

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from mustdrop.engine.prompts import ArrivedImage
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Place
 
@@ -16,19 +17,21 @@ class EncodedImage:
     """Tokens of one image (crop, frame), and the decisions on them.
 
     Attributes:
-        cells: Raster index of the patch in whose place each token stands, in the order of the
+        image: Grid, pixels and prompt of the image.
+        cells: Raster index of the cell in whose place each token stands, in the order of the
             tokens.
-        sizes: Number of patches that each token stands for.
+        sizes: Number of cells that each token stands for.
         protected: Whether each token is a key token.
-        reduction: Reduction of all patches to these tokens; None: nothing was dropped or merged.
+        reduction: Reduction of all cells to these tokens; None: no strategy dropped or merged any.
         steps: Reduction at each location where something was decided.
-        blocks: Block -> number of patch tokens at its input; the number of blocks is the key of
+        blocks: Block -> number of tokens at its input; the number of blocks is the key of
             the projector.
         cls_attention: Block -> attention of [CLS] to these tokens, if a strategy reads it.
         queries_keys: Block -> queries and keys of [CLS] and these tokens, if a strategy reads them.
         decision_macs: Multiply-accumulates of the decisions.
     """
 
+    image: ArrivedImage
     cells: Int[Tensor, " tokens"]
     sizes: Float[Tensor, " tokens"]
     protected: Bool[Tensor, " tokens"]
@@ -40,29 +43,60 @@ class EncodedImage:
     decision_macs: int = 0
 
     @classmethod
-    def whole(cls, patches: int, device: torch.device) -> "EncodedImage":
+    def whole(cls, image: ArrivedImage, device: torch.device) -> "EncodedImage":
         """Make the state of an image before any decision."""
+        total = image.grid[0] * image.grid[1]
         return cls(
-            torch.arange(patches, device=device),
-            torch.ones(patches, device=device),
-            torch.zeros(patches, dtype=torch.bool, device=device),
+            image,
+            torch.arange(total, device=device),
+            torch.ones(total, device=device),
+            torch.zeros(total, dtype=torch.bool, device=device),
         )
 
     def __len__(self) -> int:
         return len(self.cells)
 
-    def apply(self, location: Place, reduction: Reduction, patches: int) -> None:
+    @property
+    def total(self) -> int:
+        """Number of cells of the image."""
+        return self.image.grid[0] * self.image.grid[1]
+
+    def apply(self, location: Place, reduction: Reduction) -> None:
         """Apply a decision to the state."""
         self.steps[location] = reduction
         whole = self.reduction
         if whole is not None and whole.mix is not None:
-            self.decision_macs += reduction.macs(patches) if whole.group is None else 0
-        self.reduction = reduction if whole is None else whole.then(reduction, patches)
+            self.decision_macs += reduction.macs(self.total) if whole.group is None else 0
+        if whole is None and len(self) < self.total:  # the model's packing cut cells away
+            whole = Reduction(self.cells)
+        self.reduction = reduction if whole is None else whole.then(reduction, self.total)
         keep = reduction.keep
         self.cells, self.protected = self.cells[keep], self.protected[keep]
         self.sizes = self.sizes[keep] if reduction.sizes is None else reduction.sizes.to(self.sizes)
         self.cls_attention = {block: rows[:, keep] for block, rows in self.cls_attention.items()}
         self.queries_keys = {}  # they belong to the tokens before the decision
+
+    def cut(self, left: Int[Tensor, " left"]) -> None:
+        """Remove the tokens for which the model's packing has no slot, all but ``left``."""
+        parts = (self.cells, self.protected, self.sizes)
+        self.cells, self.protected, self.sizes = (part[left] for part in parts)
+        self.cls_attention = {block: rows[:, left] for block, rows in self.cls_attention.items()}
+        whole = self.reduction
+        if whole is not None:
+            parts = (whole.mix, whole.sizes, whole.cls)
+            mix, sizes, cls = (None if part is None else part[left] for part in parts)
+            self.reduction = Reduction(whole.keep[left], mix, sizes, cls)
+
+    def move(self, device: torch.device) -> None:
+        """Move the state from the encoder's device to another one."""
+        if self.cells.device == device:
+            return
+        self.cells, self.sizes = self.cells.to(device), self.sizes.to(device)
+        self.protected = self.protected.to(device)
+        if (whole := self.reduction) is not None:
+            parts = (whole.mix, whole.sizes, whole.cls)
+            mix, sizes, cls = (None if part is None else part.to(device) for part in parts)
+            self.reduction = Reduction(whole.keep.to(device), mix, sizes, cls)
 
     def log_sizes(self, extra: int) -> Float[Tensor, " all"]:
         """Numbers that proportional attention adds to the scores of ``extra`` [CLS] and tokens."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mustdrop.engine.prompt_vision import PromptVision
 from mustdrop.ledger import TokenLedger
 from mustdrop.reduction import Reduction
 
@@ -26,12 +27,12 @@ class Prompt:
         vision: Indices into ``alive`` of the vision tokens, ascending: a slice if they form one
             unbroken segment.
         segment: Number of the unbroken segment of vision slots of each vision token, ascending.
-        tags: Patch that each vision token stands for, see :class:`mustdrop.models.ModelAdapter`.
-        sizes: Number of patches that each vision token stands for.
+        cells: Flat cell in whose place each vision token stands, see ``shown``.
+        sizes: Number of cells that each vision token stands for.
         protected: Whether each vision token is a key token.
         other_count: Number of tokens that are not vision tokens; they are never dropped.
         trailing_text: Number of text tokens after the last vision slot.
-        images: Number of images.
+        shown: Images and videos of the prompt.
         first: Rotary position of the prompt's first token before any drop.
         last: Rotary position of the prompt's last token before any drop.
         recounted: Whether rotary positions were renumbered. The positions do not show it: where
@@ -44,12 +45,12 @@ class Prompt:
     position: Int[Tensor, " alive"]
     vision: slice | Int[Tensor, " vision"]
     segment: Int[Tensor, " vision"]
-    tags: Int[Tensor, " vision"]
+    cells: Int[Tensor, " vision"]
     sizes: Float[Tensor, " vision"]
     protected: Bool[Tensor, " vision"]
     other_count: int
     trailing_text: int
-    images: int
+    shown: PromptVision
     first: Int[Tensor, ""]
     last: Int[Tensor, ""]
     recounted: bool = False
@@ -101,7 +102,7 @@ class Prompt:
             keep = keep[by_segment]
             sizes = None if sizes is None else sizes[by_segment]
             gather = self._merge_segments(self.vision, keep)
-        self.segment, self.tags = self.segment[keep], self.tags[keep]
+        self.segment, self.cells = self.segment[keep], self.cells[keep]
         self.protected = self.protected[keep]
         self.sizes = self.sizes[keep] if sizes is None else sizes.to(self.sizes)
         self.alive = self.alive[gather]
@@ -162,12 +163,13 @@ def padding(lengths: Sequence[int]) -> list[int]:
 
 
 def take(
-    states: Float[Tensor, "batch before dim"], index: Int[Tensor, "batch after"]
-) -> Float[Tensor, "batch after dim"]:
+    states: Float[Tensor, "*axes batch before dim"], index: Int[Tensor, "batch after"]
+) -> Float[Tensor, "*axes batch after dim"]:
     """Select tokens of each prompt by index; a batch of one prompt takes a faster path."""
-    if len(states) == 1:
-        return states.index_select(1, index[0])
-    return states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
+    if len(index) == 1:
+        return states.index_select(-2, index[0])
+    wide = index[..., None].expand(*states.shape[:-2], -1, states.shape[-1])
+    return states.expand(*wide.shape[:-2], -1, -1).gather(-2, wide)
 
 
 def valid(pads: Sequence[int], length: int, device: torch.device) -> Bool[Tensor, "batch seq"]:

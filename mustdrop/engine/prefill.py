@@ -147,12 +147,11 @@ class PrefillPass(PrefillState):
         self.position_ids = positions.to(hidden.device)
         if any(prompt.recounted for prompt in self.prompts):
             self.shifts = torch.stack([p.last - p.position[-1] for p in self.prompts])
-            rotary_emb = self.adapter.language_model.rotary_emb
-            self.rotary = rotary_emb(hidden, position_ids=self.position_ids)
+            self.rotary = self.adapter.rotary(hidden, self.position_ids)
             return
         index = align([prompt.alive for prompt in self.prompts], self.input_pads)
         cos, sin = (
-            take(part.expand(len(self.prompts), -1, -1), index.to(part.device))
+            take(part.expand(*part.shape[:-3], len(self.prompts), -1, -1), index.to(part.device))
             for part in kwargs["position_embeddings"]
         )
         self.rotary = (cos, sin)

@@ -104,19 +104,21 @@ def unfit_cache(cache: Cache | None) -> Cache:
     return cache
 
 
-def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any]) -> None:
+def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any], coordinates: bool) -> None:
     """Raise if prompts have a form that dropping does not support.
 
     Args:
         input_ids: Tokens of the prompts.
         arguments: Arguments of the call, by name.
+        coordinates: Whether positions may be coordinates, [axes, batch, tokens].
 
     Raises:
         ValueError: With the expected and the given form.
     """
     for name in ("attention_mask", "position_ids"):
         value = arguments.get(name)
-        if value is not None and not (isinstance(value, torch.Tensor) and value.dim() == 2):
+        allowed = (2, 3) if coordinates and name == "position_ids" else (2,)
+        if value is not None and not (isinstance(value, torch.Tensor) and value.dim() in allowed):
             shape = getattr(value, "shape", type(value).__name__)
             raise ValueError(f"{name} must be [batch, tokens] or None, got {shape}")
     mask = arguments.get("attention_mask")

@@ -12,11 +12,12 @@ from transformers import DynamicCache
 from mustdrop.engine import exclusive, refuse
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.cache import DecodePass
-from mustdrop.engine.draws import image_key, prompt_keys
+from mustdrop.engine.draws import prompt_keys
 from mustdrop.engine.encoder import EncoderStage
+from mustdrop.engine.entering import entering
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
-from mustdrop.engine.prompts import Arrival, arrange, entering
+from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import cache_in, with_cache
@@ -30,16 +31,15 @@ class Session:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = exclusive.OneCall()
         self.ids: Tensor | None = None
+        self.inputs: Mapping[str, Any] = {}
         self.arrival: Arrival | None = None
-        self.pixels: Tensor | None = None
         self.prefill: PrefillPass | None = None
         self.decode: DecodePass | None = None
         self.encoder: EncoderStage | None = None
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
-                owners=self._owners, keys=lambda image: image_key(self.pixels, image),
-                annotations=annotations, finite=self.run.finite,
+                arrived=self._arrived, annotations=annotations, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
@@ -103,10 +103,10 @@ class Session:
         """Read a new batch; a faulty one is refused before its images are encoded."""
         self._forget()
         self.decode, self.run.ledgers, self.run.images = None, [], []
-        self.ids, self.pixels = ids, options.get("pixel_values")
-        refuse.unfit_inputs(ids, options)
+        refuse.unfit_inputs(ids, options, self.adapter.facts.coordinates)
         assert ids is not None
-        self.arrival = Arrival.of(self.adapter, ids, options.get("attention_mask"))
+        self.ids, self.inputs = ids, options
+        self.arrival = Arrival.of(self.adapter, ids, options)
         if self.stages.drop:
             self.arrival.require_text_at_the_end()
 
@@ -124,15 +124,15 @@ class Session:
             self._forget()
             self.call.leave()
 
-    def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
         if _decoding(kwargs):
-            return
+            return args, self._placed(kwargs)
         ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
         elif ids is not None and not self.arrival.masked and mask is not None:
             # ``generate`` made a mask from padding
-            self.arrival = Arrival.of(self.adapter, ids, mask)
+            self.arrival = Arrival.of(self.adapter, ids, {**self.inputs, "attention_mask": mask})
         cache, text = cache_in(kwargs), self.adapter.language_model
         use_cache = kwargs.get("use_cache")
         if cache is None and (text.config.use_cache if use_cache is None else use_cache):
@@ -149,30 +149,42 @@ class Session:
                 "whole model, so that the prompt's vision tokens are known"
             )
         assert self.ids is not None
-        inputs = kwargs["inputs_embeds"]
-        prompts = arrange(self.adapter, self.arrival, kwargs.get("position_ids"))
+        inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
+        prompts = arrange(self.arrival, kwargs.get("position_ids"))
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
-            enter = entering(self.adapter, prompts, images, encoder.tags)
+            inputs, enter = entering(encoder, prompts, inputs, pads)
             encoder.forget()
             for prompt in prompts:
                 prompt.ledger.merged_inside_blocks = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
-        stages = self.stages
+        stages, movable = self.stages, not self.adapter.facts.coordinates
         self.prefill = PrefillPass(
-            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=self.arrival.pads,
-            keys=prompt_keys(prompts, self.arrival.pads, self.ids, self.pixels),
-            log_scores=stages.log_scores, strategy=stages.prefill, entering=enter, masks=masks,
-            compact=stages.positions == "compact", finite=self.run.finite,
-            compact_vision=stages.vision_positions == "compact",
+            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=pads,
+            keys=prompt_keys(prompts, pads, self.ids), log_scores=stages.log_scores,
+            strategy=stages.prefill, entering=enter, masks=masks, finite=self.run.finite,
+            compact=movable and stages.positions == "compact",
+            compact_vision=movable and stages.vision_positions == "compact",
         )  # fmt: skip
-        self.run.finite.begin(self.arrival.images, inputs, self.arrival.pads)
+        owners = [image.prompt for image in self.arrival.images]
+        self.run.finite.begin(owners, inputs, pads)
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
-        return args, with_cache(module, kwargs, self.cache)
+        return args, with_cache(module, {**kwargs, "inputs_embeds": inputs}, self.cache)
+
+    def _placed(self, kwargs: dict) -> dict:
+        """Arguments of a decoding step with the new token's position, if the caller gave none.
+
+        The model itself would count the tokens that a cut cache holds.
+        """
+        decode = self.decode
+        known = decode is not None and cache_in(kwargs) is decode.cache
+        if not known or kwargs.get("position_ids") is not None:
+            return kwargs
+        return {**kwargs, "position_ids": self.adapter.next_positions(decode.next_slots())}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """Check and prepare a decoding step."""
@@ -189,8 +201,6 @@ class Session:
                 "cache and speculative decoding are not supported; decode one token at a time"
             )
         decode.step()
-        if kwargs.get("position_ids") is None:
-            kwargs = {**kwargs, "position_ids": decode.next_positions()}
         return args, kwargs
 
     def _on_layer(self, index: int) -> Callable:
@@ -237,16 +247,13 @@ class Session:
                 f"not {sorted(set(strategy.layers))}"
             )
 
-    def _owners(self, images: int) -> list[int]:
-        """Index of the prompt of each image of an encoder call."""
+    def _arrived(self) -> list[ArrivedImage]:
+        """Images of the batch in the order in which the encoders get them."""
         if self.arrival is None:
             raise ValueError(
                 "images are encoded before their prompt is known; call generate or forward"
             )
-        owners = self.arrival.owners
-        if len(owners) != images:
-            raise ValueError(f"{images} images for {len(owners)} image placeholders in the prompts")
-        return owners
+        return self.arrival.images
 
 
 def _decoding(options: Mapping[str, Any]) -> bool:

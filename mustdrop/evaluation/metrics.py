@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from mustdrop import cost
 from mustdrop.ledger import TokenLedger
-from mustdrop.models import ModelAdapter, adapter_for
+from mustdrop.models import adapter_for
 from mustdrop.models.shapes import decoder_shape, encoder_shape
 from mustdrop.reduction import Reduction
 
@@ -45,7 +45,7 @@ def target_recall(
     names = {"target_recall_input": 0, "target_recall": ledger.depth - 1}
     if not target.any():
         return dict.fromkeys(names)
-    slots, shares = _entering(ledger, (target.shape[0], target.shape[1]))
+    slots, shares = _entering(ledger)
     target_mask = torch.from_numpy(target).flatten().to(shares.device)
     done, recall = -2, {}
     for name, layer in names.items():
@@ -62,13 +62,13 @@ def target_recall(
 
 
 def _entering(
-    ledger: TokenLedger, grid: tuple[int, int]
+    ledger: TokenLedger,
 ) -> tuple[Int[Tensor, " tokens"], Float[Tensor, "seq patches"]]:
     """Slots of the tokens that leave the encoder, and the share of each patch in each slot.
 
     Slots without such a token have zero shares.
     """
-    _, slots, carries = ledger.image_tokens(grid=grid)
+    _, slots, carries = ledger.image_tokens()
     source = ledger.sources[0] if ledger.sources else None
     if source is None or source.mix is None:
         rows = carries.float()
@@ -103,12 +103,10 @@ class CostMeter:
     """Computes counts and costs from ledgers of one model.
 
     Attributes:
-        adapter: Adapter of the model; gives the number of images of a prompt.
         decoder: Sizes of the decoder.
         encoder: Sizes of the encoder and the projector.
     """
 
-    adapter: ModelAdapter
     decoder: cost.DecoderShape
     encoder: cost.EncoderShape
 
@@ -120,7 +118,7 @@ class CostMeter:
             ValueError: If the costs of a part of the model have no closed form.
         """
         adapter = adapter_for(model)
-        return cls(adapter, decoder_shape(adapter), encoder_shape(adapter))
+        return cls(decoder_shape(adapter), encoder_shape(adapter))
 
     def measure(self, ledger: TokenLedger, nominal: float | None) -> dict[str, Any]:
         """Counts, multiply-accumulates and bytes; ``vanilla_`` means the prompt without dropping.
@@ -129,15 +127,14 @@ class CostMeter:
             ledger: Ledger of one prompt.
             nominal: Token count of the budget; None without a budget.
         """
-        images = self.adapter.images_per_prompt([int(ledger.vision.sum())])[0]
         return {
             "vision_tokens": ledger.vision_per_layer(),
             "resident_tokens": ledger.resident_per_layer(),
             "counts": ledger.counts(nominal).as_dict(),
             "prefill_macs": cost.prefill_macs(ledger, self.decoder),
             "vanilla_macs": cost.vanilla_macs(ledger, self.decoder),
-            "encoder_macs": cost.encoder_macs(ledger, self.encoder, images),
-            "vanilla_encoder_macs": cost.vanilla_encoder_macs(self.encoder, images),
+            "encoder_macs": cost.encoder_macs(ledger, self.encoder),
+            "vanilla_encoder_macs": cost.vanilla_encoder_macs(ledger, self.encoder),
             "scoring_macs": cost.scoring_macs(ledger, self.decoder),
             "kv_bytes": cost.kv_bytes(ledger, self.decoder),
             "vanilla_kv_bytes": cost.vanilla_kv_bytes(ledger, self.decoder),

@@ -4,12 +4,16 @@ from importlib import import_module
 
 from torch import nn
 
-from mustdrop.models.base import OFF_GRID, ModelAdapter, Part
+from mustdrop.models.base import ModelAdapter, VisualInput
+from mustdrop.models.encoders import EncoderPart, Part
 
 # Name of a model class of transformers -> module and name of its adapter.
-ADAPTERS = {"LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter")}
+ADAPTERS = {
+    "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
+    "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
+}
 
-__all__ = ["ADAPTERS", "OFF_GRID", "ModelAdapter", "Part", "adapter_for"]
+__all__ = ["ADAPTERS", "EncoderPart", "ModelAdapter", "Part", "VisualInput", "adapter_for"]
 
 
 def adapter_for(model: nn.Module) -> ModelAdapter:

@@ -1,85 +1,78 @@
-"""ModelAdapter: where a model family keeps its modules and vision tokens. Does no maths."""
+"""ModelAdapter: where a model family keeps its modules, and what its vision tokens show."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from mustdrop.ledger import OFF_GRID
+from mustdrop.models.encoders import EncoderPart
+from mustdrop.models.encoders.base import Part
 from mustdrop.strategy import ModelFacts
 
-# The attributes of transformers' modules are known at run time only, so parts of models are Any.
-Part = Any
+Inputs = Mapping[str, Any]  # what a processor returns
 
-OFF_GRID = -1  # tag of a slot that holds no patch, such as a newline or a frame's [CLS]
+
+@dataclass(frozen=True, eq=False)
+class VisualInput:
+    """One image or one video of a prompt.
+
+    Attributes:
+        grids: (rows, columns) of the cells of each of its encoded images: the whole image, its
+            crops, or its frames, in the order in which the encoder gets them.
+        cells: Flat cell that each of its vision tokens shows, counted through ``grids``;
+            ``OFF_GRID`` for a newline or a frame's [CLS].
+        pixels: What the encoder gets of each encoded image; random draws depend on it.
+        is_video: Whether its encoded images are frames.
+    """
+
+    grids: Sequence[tuple[int, int]]
+    cells: Int[Tensor, " slots"]
+    pixels: Sequence[Tensor]
+    is_video: bool = False
+
+    @classmethod
+    def raster(
+        cls,
+        pixels: Sequence[Tensor],
+        grid: tuple[int, int],
+        with_cls: bool = False,
+        is_video: bool = False,
+    ) -> Self:
+        """Make an input whose vision tokens are all cells of each encoded image in raster order.
+
+        Args:
+            pixels: Pixels of each encoded image.
+            grid: Cells of an encoded image as (rows, columns).
+            with_cls: Whether an off-grid token stands before each encoded image.
+            is_video: Whether the encoded images are frames.
+        """
+        cells = torch.arange(len(pixels) * grid[0] * grid[1]).view(len(pixels), -1)
+        if with_cls:
+            cells = torch.cat([torch.full((len(pixels), 1), OFF_GRID), cells], 1)
+        return cls([grid] * len(pixels), cells.flatten(), pixels, is_video)
 
 
 @dataclass(frozen=True, eq=False)
 class ModelAdapter(ABC):
-    """Access to the parts of one model family.
-
-    The vision tokens of a prompt are described by *tags*: for each vision slot, in prompt order,
-    the flat patch id ``image * patches + patch``, or ``OFF_GRID``. A family whose slots are the
-    encoder's patches in raster order (LLaVA-1.5) uses the default :meth:`tags`. A family that keeps
-    each frame's [CLS] (Video-LLaVA) sets ``keeps_cls``. A family that rearranges patches after the
-    projector (LLaVA-NeXT) reports the new order through :meth:`trace_packing`.
-    """
+    """Access to the parts of one model family."""
 
     model: Any
-    keeps_cls = False
 
     @property
-    @abstractmethod
     def base(self) -> Part:
         """Module that receives ``input_ids`` and calls all other parts."""
+        return self.model.model
 
     @property
-    @abstractmethod
     def language_model(self) -> Part:
         """Decoder without its head."""
-
-    @property
-    @abstractmethod
-    def encoders(self) -> Sequence[Part]:
-        """Vision encoders; each call encodes a batch of images."""
-
-    @property
-    @abstractmethod
-    def projector(self) -> Part:
-        """Module that maps encoder features to the language model's width."""
-
-    @abstractmethod
-    def blocks(self, encoder: Part) -> Sequence[Part]:
-        """Blocks of an encoder; each has ``self_attn``."""
-
-    def embed(self, encoder: Part, pixels: Tensor) -> Tensor:
-        """Compute the input of the encoder's first block."""
-        embedded = encoder.embeddings(pixels)
-        return encoder.pre_layrnorm(embedded) if self.facts.has_cls else embedded
-
-    def mlp(self, block: Part) -> tuple[Part, Part]:
-        """Second half of an encoder block: the norm before its MLP, and the MLP."""
-        return block.layer_norm2, block.mlp  # names of CLIP and SigLIP
-
-    def attend(self, block: Part, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Run the first half of an encoder block: attention and its residual connection."""
-        normed = block.layer_norm1(hidden)
-        return hidden + block.self_attn(hidden_states=normed, attention_mask=mask)[0]
-
-    @cached_property
-    @abstractmethod
-    def facts(self) -> ModelFacts:
-        """Facts about the model that strategies may use."""
-
-    @property
-    @abstractmethod
-    def vision_token_ids(self) -> Sequence[int]:
-        """Token ids of vision slots."""
+        return self.base.language_model
 
     @cached_property
     def layers(self) -> Sequence[Part]:
@@ -92,48 +85,45 @@ class ModelAdapter(ABC):
         text = self.language_model
         return getattr(text, "norm", None) or getattr(text, "final_layernorm", None)
 
+    @cached_property
+    @abstractmethod
+    def encoders(self) -> Sequence[EncoderPart]:
+        """Vision encoders; a call of one encodes a batch of images."""
+
     @property
-    def first_drop_layer(self) -> int:
-        """First layer after which tokens may be dropped (-1: at the input)."""
-        return -1
+    def projector(self) -> Part:
+        """Module that maps the features of cells to the language model's width."""
+        return self.base.multi_modal_projector
 
     @cached_property
-    def patches(self) -> int:
-        """Number of patches of one encoded image."""
-        rows, columns = self.facts.grid
-        return rows * columns
+    @abstractmethod
+    def facts(self) -> ModelFacts:
+        """Facts about the model that strategies may use."""
 
-    @property
-    def slots_per_image(self) -> int:
-        """Number of vision slots of one encoded image, where it is constant."""
-        return self.patches + self.keeps_cls
+    @abstractmethod
+    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+        """Images and videos of a batch, in the order of the prompts, by the id of their slots.
 
-    def vision_mask(self, input_ids: Int[Tensor, "batch seq"]) -> Bool[Tensor, "batch seq"]:
-        """Whether each slot holds image content."""
-        masks = [input_ids == token for token in self.vision_token_ids]
-        return torch.stack(masks).any(0) if len(masks) > 1 else masks[0]
-
-    def images_per_prompt(self, slots: Sequence[int]) -> list[int]:
-        """Number of encoded images of each prompt, from its number of vision slots.
+        The ids stand in the order in which the model encodes them. This is a pure function of what
+        the processor returned.
 
         Raises:
-            ValueError: If a prompt's slots are no whole number of images.
+            ValueError: If the inputs lack what the model needs to place its vision tokens.
         """
-        for count in slots:
-            if count % self.slots_per_image:
-                raise ValueError(
-                    f"a prompt has {count} vision tokens, no multiple of {self.slots_per_image}"
-                )
-        return [count // self.slots_per_image for count in slots]
 
-    def tags(self, images: int) -> Int[Tensor, " slots"]:
-        """Tag of each vision slot of a prompt with ``images`` images."""
-        tags = torch.arange(images * self.patches).view(images, self.patches)
-        if self.keeps_cls:
-            tags = torch.cat([torch.full((images, 1), OFF_GRID), tags], 1)
-        return tags.flatten()
+    @property
+    def image_tokens(self) -> int | None:
+        """Number of vision tokens of an image, where it is the same for all images."""
+        return None
 
-    @contextmanager
-    def trace_packing(self, report: Callable[[Int[Tensor, " slots"]], None]) -> Iterator[None]:
-        """Context in which ``report`` gets each prompt's tags when the model packs its features."""
-        yield
+    def keeps_cls(self, encoder: EncoderPart) -> bool:
+        """Whether the language model gets this encoder's [CLS], in an off-grid slot."""
+        return False
+
+    def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
+        """Rotary embeddings (cos, sin) that the decoder's layers get for these positions."""
+        return self.language_model.rotary_emb(hidden, position_ids=positions)
+
+    def next_positions(self, slot: Int[Tensor, "batch 1"]) -> Tensor:
+        """``position_ids`` of a new token at an original slot of its prompt."""
+        return slot

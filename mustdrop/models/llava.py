@@ -1,60 +1,43 @@
-"""LLaVA-1.5 (arXiv:2310.03744): CLIP with [CLS], a two-layer projector, a Llama decoder."""
+"""LLaVA-1.5 (arXiv:2310.03744): CLIP or SigLIP, a two-layer projector, a text decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
 
-from mustdrop.models.base import ModelAdapter, Part
+from mustdrop.models.base import Inputs, ModelAdapter, VisualInput
+from mustdrop.models.encoders import EncoderPart, encoder_for
 from mustdrop.strategy import ModelFacts
 
-ENCODERS = ("clip_vision_model", "siglip_vision_model")
 
-
-@final
 @dataclass(frozen=True, eq=False)
 class LlavaAdapter(ModelAdapter):
     """Adapter of ``LlavaForConditionalGeneration``: an image is its patches in raster order."""
 
-    @property
-    def base(self) -> Part:
-        return self.model.model
+    @cached_property
+    def encoders(self) -> Sequence[EncoderPart]:
+        kind = self.model.config.vision_config.model_type
+        return [encoder_for(self.base.vision_tower, kind)]
 
     @property
-    def language_model(self) -> Part:
-        return self.base.language_model
+    def image_tokens(self) -> int | None:
+        rows, columns = self.facts.grid or (0, 0)
+        return rows * columns + self.keeps_cls(self.encoders[0])
 
-    @property
-    def encoders(self) -> Sequence[Part]:
-        tower = self.base.vision_tower
-        # before transformers 5.6 the tower wraps the module that has embeddings and blocks
-        return [getattr(tower, "vision_model", tower)]
+    def keeps_cls(self, encoder: EncoderPart) -> bool:
+        return self.model.config.vision_feature_select_strategy == "full" and encoder.has_cls
 
-    @property
-    def projector(self) -> Part:
-        return self.base.multi_modal_projector
-
-    def blocks(self, encoder: Part) -> Sequence[Part]:
-        return list(encoder.encoder.layers)
-
-    @property
-    def vision_token_ids(self) -> Sequence[int]:
-        return [self.model.config.image_token_id]
-
-    @property
-    def keeps_cls(self) -> bool:
-        """Whether the checkpoint feeds the encoder's [CLS] to the language model as well."""
-        return self.model.config.vision_feature_select_strategy == "full" and self.has_cls
-
-    @property
-    def has_cls(self) -> bool:
-        """Whether the encoder has a [CLS] token; CLIP has one, SigLIP has none."""
-        return self.model.config.vision_config.model_type.startswith("clip")
+    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+        grid, with_cls = self.facts.grid, self.keeps_cls(self.encoders[0])
+        assert grid is not None
+        pixels = inputs.get("pixel_values")
+        images = () if pixels is None else pixels.split(1)
+        images = [VisualInput.raster(image, grid, with_cls) for image in images]
+        return {self.model.config.image_token_id: images}
 
     @cached_property
     def facts(self) -> ModelFacts:
         config = self.model.config
-        vision = config.vision_config
+        vision, (encoder,) = config.vision_config, self.encoders
         side = vision.image_size // vision.patch_size
         hidden_state = config.vision_feature_layer
         if not isinstance(hidden_state, int):
@@ -62,16 +45,12 @@ class LlavaAdapter(ModelAdapter):
                 f"vision_feature_layer must be one layer, got {hidden_state}; the outputs of "
                 "several layers differ in length once tokens are dropped"
             )
-        # hidden_states[0] is the input of block 0, so hidden_states[i] is what block i - 1 returns.
+        # hidden_states[0] is the input of block 0, so hidden_states[i] is what block i - 1 returns
         states = vision.num_hidden_layers + 1
-        if vision.model_type not in ENCODERS:
-            raise ValueError(
-                f"the vision encoder must be one of {', '.join(ENCODERS)}, got {vision.model_type}"
-            )
         return ModelFacts(
             depth=config.text_config.num_hidden_layers,
             blocks=vision.num_hidden_layers,
             grid=(side, side),
-            has_cls=self.has_cls,
+            has_cls=encoder.has_cls,
             feature_block=hidden_state % states - 1,
         )

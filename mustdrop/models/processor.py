@@ -41,10 +41,11 @@ def _check_vocabulary(adapter: ModelAdapter, processor: Any) -> None:
     ids = tokenizer.encode(token, add_special_tokens=False)
     if token not in tokenizer.get_vocab():
         raise ValueError(f"image_token: the tokenizer has no token {token!r}")
-    if ids != list(adapter.vision_token_ids):
+    expected = adapter.model.config.image_token_id
+    if ids != [expected]:
         raise ValueError(
             f"image_token: {token!r} is token {ids[0]} of the tokenizer, but the model's "
-            f"image_token_index is {adapter.vision_token_ids[0]}"
+            f"image_token_index is {expected}"
         )
     rows = adapter.model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
@@ -77,8 +78,10 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
             f"encoder needs {vision.image_size} x {vision.image_size} (see size, crop_size, "
             "do_resize and do_center_crop)"
         )
-    slots = int(adapter.vision_mask(inputs["input_ids"]).sum())
-    if slots != adapter.slots_per_image:
+    token = config.image_token_id
+    slots = int((inputs["input_ids"] == token).sum())
+    cells = sum(len(image.cells) for image in adapter.visual_inputs(inputs)[token])
+    if slots != cells:
         wrong = [
             f"{name} must be {expected[name]!r}, got {value!r}"
             for name, value in given.items()
@@ -87,7 +90,7 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
         fields = f"{'; '.join(wrong)}: " if wrong else ""
         raise ValueError(
             f"{fields}the processor makes {slots} slots per image, but the model has "
-            f"{adapter.slots_per_image} vision tokens per image"
+            f"{cells} vision tokens per image"
         )
 
 

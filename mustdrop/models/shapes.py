@@ -58,10 +58,11 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
     Raises:
         ValueError: If a part of them is not covered.
     """
-    (tower,), config = adapter.encoders, adapter.model.config
+    (encoder,), config = adapter.encoders, adapter.model.config
+    tower = encoder.module
     width, projected = config.vision_config.hidden_size, config.text_config.hidden_size
     try:
-        blocks = adapter.blocks(tower)
+        blocks = encoder.blocks
     except AttributeError as error:
         _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
     counted: list[nn.Module] = []
@@ -88,11 +89,10 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
         hidden=width,
         ffn=ffn,
         blocks=len(blocks),
-        patches=adapter.patches,
-        extra=int(adapter.facts.has_cls),
+        extra=int(encoder.has_cls),
         patch_values=patches[0].weight[0].numel(),
         projected=projected,
-        extra_projected=int(adapter.keeps_cls),
+        extra_projected=int(adapter.keeps_cls(encoder)),
         pooled=bool(pooling),
     )
 

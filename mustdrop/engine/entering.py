@@ -1,0 +1,129 @@
+"""The language model's input: decisions at ``projected``, and the slots that the encoder emptied."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mustdrop.engine.encoder import EncoderStage
+from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.layout import Prompt
+from mustdrop.ledger import OFF_GRID, TokenSources
+from mustdrop.reduction import Reduction
+
+
+def entering(
+    stage: EncoderStage,
+    prompts: Sequence[Prompt],
+    inputs: Float[Tensor, "batch seq dim"],
+    pads: Sequence[int],
+) -> tuple[Float[Tensor, "batch seq dim"], list[Reduction] | None]:
+    """Let the strategy decide at ``projected``, and collect what stage 1 left. Fills the ledgers.
+
+    Returns:
+        The input embeddings, in which mixed tokens stand in the slots that they take, and the
+        reduction of each prompt's vision slots; None: no slot is empty.
+
+    Raises:
+        ValueError: If the prompts' images are not those that were encoded.
+    """
+    expected = sum(len(prompt.shown.grids) for prompt in prompts)
+    if expected != len(stage.encoded):
+        raise ValueError(
+            f"the prompts have {expected} images, but {len(stage.encoded)} were encoded"
+        )
+    reductions, mixed = [], []
+    for number, prompt in enumerate(prompts):
+        stage.batch = [stage.encoded[image] for image in prompt.shown.encoded]
+        slots = _slots(prompt)
+        _cut(stage.batch, slots)
+        if stage.at_input and stage.batch:
+            rows = inputs[number, pads[number] :]
+            mixed += [(number, *part) for part in _decide(stage, prompt, slots, rows)]
+        reductions.append(_record(stage.batch, prompt, slots))
+    if all(image.reduction is None for image in stage.encoded):
+        return inputs, None
+    if mixed:
+        inputs = inputs.clone()
+        for number, position, rows in mixed:
+            inputs[number] = inputs[number].index_copy(0, position + pads[number], rows)
+    return inputs, reductions
+
+
+def _slots(prompt: Prompt) -> list[Int[Tensor, " cells"]]:
+    """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cut it away."""
+    starts, cells = prompt.shown.starts, prompt.shown.cells
+    slot = torch.full((starts[-1],), OFF_GRID)
+    on_grid = (cells != OFF_GRID).nonzero().flatten()
+    slot[cells[on_grid]] = on_grid
+    sizes = [rows * columns for rows, columns in prompt.shown.grids]
+    return list(slot.split(sizes)) if sizes else []
+
+
+def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " cells"]]) -> None:
+    """Remove tokens whose cells have no slot; waits for the device once if there are such cells."""
+    holed = [pair for pair in zip(images, slots, strict=True) if (pair[1] == OFF_GRID).any()]
+    if not holed:
+        return
+    cells = torch.cat([image.cells for image, _ in holed]).cpu()
+    parts = cells.split([len(image) for image, _ in holed])
+    for (image, slot), part in zip(holed, parts, strict=True):
+        left = (slot[part] != OFF_GRID).nonzero().flatten()
+        if len(left) < len(image):
+            image.cut(left.to(image.cells.device))
+
+
+def _decide(
+    stage: EncoderStage,
+    prompt: Prompt,
+    slots: Sequence[Int[Tensor, " cells"]],
+    rows: Float[Tensor, "prompt dim"],
+) -> list[tuple[Int[Tensor, " mixed"], Float[Tensor, "mixed dim"]]]:
+    """Decide on a prompt's images; return the positions and rows of mixed tokens."""
+    vision = prompt.vision_index()
+    positions = [
+        vision[slot.to(vision)[image.cells.to(vision)]]
+        for image, slot in zip(stage.batch, slots, strict=True)
+    ]
+    hidden = [rows[position] for position in positions]
+    decisions = stage.decide("projected", hidden)
+    mixed = []
+    for number, decision in enumerate(decisions):
+        if decision is not None:
+            stage.batch[number].count_macs(decision.macs(rows.shape[-1]))
+            hidden[number] = decision(hidden[number])
+            if decision.mix is not None:
+                mixed.append((positions[number][decision.keep], hidden[number]))
+    stage.mark("projected", hidden)
+    return mixed
+
+
+def _record(
+    images: Sequence[EncodedImage], prompt: Prompt, slots: Sequence[Int[Tensor, " cells"]]
+) -> Reduction:
+    """Record a prompt's key tokens and sources; return the reduction to the slots in use."""
+    vision = prompt.vision_index()
+    if not images:
+        return Reduction(vision)
+    protected = torch.zeros(len(vision), dtype=torch.bool, device=vision.device)
+    kept, sizes = [], []
+    for image, slot in zip(images, slots, strict=True):
+        image.move(vision.device)
+        kept.append(slot.to(vision)[image.cells])
+        sizes.append(image.sizes)
+        protected[kept[-1]] = image.protected
+        whole = image.reduction
+        mix, cls = (None, None) if whole is None else (whole.mix, whole.cls)
+        prompt.ledger.encoder.append(dict(image.blocks))
+        prompt.ledger.encoder_decision_macs += image.decision_macs
+        prompt.ledger.sources.append(TokenSources(vision[kept[-1]], image.cells, mix, cls))
+    prompt.protected = protected
+    prompt.ledger.protected[vision] = protected
+    keep, size = torch.cat(kept), torch.cat(sizes)
+    off_grid = (prompt.shown.cells == OFF_GRID).nonzero().flatten().to(keep)
+    if len(off_grid):  # the encoder never drops these
+        keep = torch.cat([keep, off_grid])
+        order = keep.argsort()
+        keep, size = keep[order], torch.cat([size, size.new_ones(len(off_grid))])[order]
+    return Reduction(keep, None, size)

@@ -1,0 +1,32 @@
+"""Vision encoders: the names of their parts, one file per kind, chosen by the config's model type."""
+
+from importlib import import_module
+
+from mustdrop.models.encoders.base import EncoderPart, Part
+
+# Model type of a vision config -> module and class.
+ENCODERS = {
+    "clip_vision_model": ("mustdrop.models.encoders.clip", "ClipEncoder"),
+    "siglip_vision_model": ("mustdrop.models.encoders.siglip", "SiglipEncoder"),
+}
+
+__all__ = ["ENCODERS", "EncoderPart", "encoder_for"]
+
+
+def encoder_for(tower: Part, model_type: str) -> EncoderPart:
+    """Describe a vision encoder.
+
+    Args:
+        tower: Module of the encoder.
+        model_type: ``model_type`` of its config.
+
+    Raises:
+        ValueError: If this kind of encoder is not known.
+    """
+    if model_type not in ENCODERS:
+        raise ValueError(
+            f"the vision encoder must be one of {', '.join(sorted(ENCODERS))}, got {model_type}"
+        )
+    module, name = ENCODERS[model_type]
+    # before transformers 5.6 the tower of LLaVA wraps the module that has embeddings and blocks
+    return getattr(import_module(module), name)(getattr(tower, "vision_model", tower))

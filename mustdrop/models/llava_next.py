@@ -1,0 +1,58 @@
+"""LLaVA-NeXT (LLaVA-1.6): a small copy and crops, padding cut away, a newline after each row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from mustdrop.ledger import OFF_GRID
+from mustdrop.models.base import Inputs, VisualInput
+from mustdrop.models.llava import LlavaAdapter
+from mustdrop.strategy import ModelFacts
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class LlavaNextAdapter(LlavaAdapter):
+    """Adapter of ``LlavaNextForConditionalGeneration``: an image is its small copy and its crops.
+
+    The model's own packing, applied to the numbers of the cells, tells which slot shows which cell.
+    """
+
+    @property
+    def image_tokens(self) -> int | None:
+        return None
+
+    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+        config, (rows, columns) = self.model.config, self.facts.grid or (0, 0)
+        pixels, sizes = inputs.get("pixel_values"), inputs.get("image_sizes")
+        if pixels is not None and (sizes is None or len(sizes) != len(pixels)):
+            given = "none" if sizes is None else len(sizes)
+            raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
+        images = []
+        for crops, size in [] if pixels is None else zip(pixels, sizes, strict=True):
+            count = image_size_to_num_patches(
+                size, config.image_grid_pinpoints, config.vision_config.image_size
+            )
+            numbers = torch.arange(count * rows * columns, dtype=torch.float64)
+            packed, _ = self.base.pack_image_features(
+                [numbers.view(count, rows * columns, 1)], size[None],
+                vision_feature_select_strategy="default",
+                image_newline=torch.tensor([float(OFF_GRID)], dtype=torch.float64),
+            )  # fmt: skip
+            grids = [(rows, columns)] * count
+            images.append(VisualInput(grids, packed[0][:, 0].long(), crops[:count]))
+        return {config.image_token_id: images}
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        strategy = self.model.config.vision_feature_select_strategy
+        if strategy == "full" and self.encoders[0].has_cls:
+            raise ValueError(
+                "vision_feature_select_strategy='full' keeps the encoder's [CLS], which the packing "
+                "of LLaVA-NeXT cannot place: set it to 'default'"
+            )
+        return super().facts
