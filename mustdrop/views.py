@@ -1,10 +1,10 @@
 """Views: the data that each kind of strategy may read; a value is computed when it is first read.
 
-Knows nothing about models; the engine fills the views.
+Knows nothing about models; the engine implements the views.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,8 +18,7 @@ Rows = Literal["text", "last"] | Int[Tensor, " rows"]
 Place = int | Literal["features", "projected"]  # a block, or after the encoder
 
 
-@dataclass(frozen=True, eq=False)
-class VisionView:
+class VisionView(ABC):
     """View of one image inside the encoder, without [CLS].
 
     Attributes:
@@ -36,24 +35,18 @@ class VisionView:
     has_cls: bool
     patch_index: Int[Tensor, " tokens"]
     sizes: Float[Tensor, " tokens"]
-    get_hidden: Callable[[], Float[Tensor, "tokens dim"]]
-    get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
-    get_cls_attention: Callable[[int], Float[Tensor, "heads tokens"]]
-    get_queries_keys: Callable[[int], tuple[Tensor, Tensor]]
-    get_generator: Callable[[int], torch.Generator]
-    get_known: Callable[[str], Bool[Tensor, " patches"]]
-    count_macs: Callable[[int], None]
 
     @property
+    @abstractmethod
     def hidden(self) -> Float[Tensor, "tokens dim"]:
         """Hidden states of the image's tokens."""
-        return self.get_hidden()
 
     @property
+    @abstractmethod
     def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
         """Hidden states of all images (crops) of the same prompt, this one included."""
-        return self.get_crops()
 
+    @abstractmethod
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
         """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.
 
@@ -61,8 +54,8 @@ class VisionView:
             ValueError: If the encoder has no [CLS], or the strategy did not list the block in
                 ``cls_attention_blocks``.
         """
-        return self.get_cls_attention(block)
 
+    @abstractmethod
     def queries_keys(
         self, block: int
     ) -> tuple[Float[Tensor, "heads all dim"], Float[Tensor, "heads all dim"]]:
@@ -71,11 +64,22 @@ class VisionView:
         Raises:
             ValueError: If the strategy did not list the block in ``query_key_blocks``.
         """
-        return self.get_queries_keys(block)
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, image and ``block`` only."""
-        return self.get_generator(seed)
+
+    @abstractmethod
+    def annotation(self, name: str) -> Bool[Tensor, " patches"]:
+        """Whether the annotation marks each patch of the image, in raster order.
+
+        Raises:
+            ValueError: If the image has no annotation of that name.
+        """
+
+    @abstractmethod
+    def count_macs(self, macs: int) -> None:
+        """Add the multiply-accumulates of a decision to the image's cost."""
 
     def annotated(self, name: str) -> Bool[Tensor, " tokens"]:
         """Whether each token stands in the place of a patch that the annotation marks.
@@ -83,11 +87,10 @@ class VisionView:
         Raises:
             ValueError: If the image has no annotation of that name.
         """
-        return self.get_known(name)[self.patch_index]
+        return self.annotation(name)[self.patch_index]
 
 
-@dataclass(frozen=True, eq=False)
-class PrefillView:
+class PrefillView(ABC):
     """View of one prompt's vision tokens between two decoder layers; ``len`` is their number.
 
     Attributes:
@@ -103,7 +106,6 @@ class PrefillView:
         sizes: Number of patches that each vision token stands for.
         text: Original positions of the text tokens after the last vision token.
         inputs: Input embeddings of the whole prompt at the language model.
-        count_macs: Function that adds multiply-accumulates of a decision, without attention rows.
     """
 
     layer: int
@@ -117,40 +119,31 @@ class PrefillView:
     sizes: Float[Tensor, " vision"]
     text: Int[Tensor, " text"]
     inputs: Float[Tensor, "prompt dim"]
-    get_positions: Callable[[], Int[Tensor, " vision"]]
-    get_entered_positions: Callable[[], Int[Tensor, " entered"]]
-    get_cells: Callable[[], Int[Tensor, "vision 3"]]
-    get_hidden: Callable[[], Float[Tensor, "vision dim"]]
-    get_attention: Callable[[Rows, str], Float[Tensor, "heads rows vision"]]
-    get_received: Callable[[], Float[Tensor, " vision"]]
-    get_generator: Callable[[int], torch.Generator]
-    get_once: Callable[[str, Callable[[], Tensor]], Tensor]
-    log_score: Callable[[Float[Tensor, " vision"]], None]
-    count_macs: Callable[[int], None]
 
     def __len__(self) -> int:
         return len(self.protected)
 
     @property
+    @abstractmethod
     def positions(self) -> Int[Tensor, " vision"]:
         """Original position of each vision token."""
-        return self.get_positions()
 
     @property
+    @abstractmethod
     def entered_positions(self) -> Int[Tensor, " entered"]:
         """Original positions of the vision tokens that entered layer 0."""
-        return self.get_entered_positions()
 
     @property
+    @abstractmethod
     def patch_coordinates(self) -> Int[Tensor, "vision 3"]:
         """(image, row, column) of each vision token; -1 for newlines and the like."""
-        return self.get_cells()
 
     @property
+    @abstractmethod
     def hidden(self) -> Float[Tensor, "vision dim"]:
         """Hidden states of the vision tokens."""
-        return self.get_hidden()
 
+    @abstractmethod
     def attention(
         self, rows: Rows = "text", of: Literal["this", "next"] = "this"
     ) -> Float[Tensor, "heads rows vision"]:
@@ -161,22 +154,29 @@ class PrefillView:
                 indices into it.
             of: Layer that has just run, or the next one on this layer's output (a look-ahead).
         """
-        return self.get_attention(rows, of)
 
+    @abstractmethod
     def received_attention(self) -> Float[Tensor, " vision"]:
         """Attention that each vision token received from all tokens of the prompt in this layer.
 
         Mean over heads and rows, in float32; a few rows are computed at a time.
         """
-        return self.get_received()
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
-        return self.get_generator(seed)
 
+    @abstractmethod
     def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """Value that is the same for all layers: computed at the first, then reused."""
-        return self.get_once(name, compute)
+
+    @abstractmethod
+    def log_score(self, score: Float[Tensor, " vision"]) -> None:
+        """Give the ledger the score by which the tokens are ranked; it may keep it."""
+
+    @abstractmethod
+    def count_macs(self, macs: int) -> None:
+        """Add the multiply-accumulates of a decision, without attention rows, to its cost."""
 
     def top(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
         """Keep the ``keep`` tokens of highest score, in sequence order; key tokens rank first.
@@ -187,8 +187,7 @@ class PrefillView:
         return Reduction(top_keep(score, kept, self.protected))
 
 
-@dataclass(frozen=True, eq=False)
-class CacheView:
+class CacheView(ABC):
     """View of one prompt's KV cache in one layer, after the prefill.
 
     Attributes:
@@ -208,8 +207,7 @@ class CacheView:
     survives: Bool[Tensor, " vision"]
     survivors: int
     protected: Bool[Tensor, " vision"]
-    get_generator: Callable[[int], torch.Generator]
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
-        return self.get_generator(seed)

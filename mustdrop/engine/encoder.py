@@ -21,7 +21,7 @@ from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage, Step, key_mask
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.vision_view import EncoderState, view_of
+from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.functional import attention_rows
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
@@ -185,7 +185,7 @@ class EncoderStage(EncoderState):
         tokens = hidden[:, extra:]
         lengths = [len(image) for image in self.batch]
         before = [states[:length] for states, length in zip(tokens, lengths, strict=True)]
-        views = [view_of(self, number, location, before) for number in range(len(before))]
+        views = [ImageView(self, number, location, before) for number in range(len(before))]
         decisions = [self.vision.reduce(view) for view in views]
         if isinstance(location, int) and not extra and not all(len(part) for part in decisions):
             raise ValueError(
@@ -225,7 +225,7 @@ class EncoderStage(EncoderState):
         hidden = [t[: len(image)] for image, t in zip(self.batch, tokens, strict=True)]
         for number, image in enumerate(self.batch):
             if len(image):  # otherwise stage 1 has kept nothing to mark
-                image.protected = self.key_tokens.protect(view_of(self, number, location, hidden))
+                image.protected = self.key_tokens.protect(ImageView(self, number, location, hidden))
 
     def _drop_at(
         self, location: Place, states: Float[Tensor, "b n c"], cls: Float[Tensor, "b c"] | None
