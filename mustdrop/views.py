@@ -1,10 +1,10 @@
 """Views: the data that each kind of strategy may read; a value is computed when it is first read.
 
-Knows nothing about models; the engine fills the views.
+Knows nothing about models; the engine implements the views.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,42 +18,36 @@ Rows = Literal["text", "last"] | Int[Tensor, " rows"]
 Place = int | Literal["features", "projected"]  # a block, or after the encoder
 
 
-@dataclass(frozen=True, eq=False)
-class VisionView:
+class VisionView(ABC):
     """View of one image inside the encoder, without [CLS].
 
     Attributes:
         block: Block that has just run (for a strategy ``inside_block``, only its attention has),
             or ``features`` or ``projected`` after the encoder.
-        grid: Full patch grid of the image as (rows, columns).
+        grid: Cells of the image as (rows, columns).
         has_cls: Whether a [CLS] comes before the tokens.
-        patch_index: Raster index of the patch in whose place each token stands.
-        sizes: Number of patches that each token stands for.
+        cells: Raster index of the cell in whose place each token stands. After the model's packing
+            (``projected``), cells that it cut away are missing.
+        sizes: Number of cells that each token stands for.
     """
 
     block: Place
     grid: tuple[int, int]
     has_cls: bool
-    patch_index: Int[Tensor, " tokens"]
+    cells: Int[Tensor, " tokens"]
     sizes: Float[Tensor, " tokens"]
-    get_hidden: Callable[[], Float[Tensor, "tokens dim"]]
-    get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
-    get_cls_attention: Callable[[int], Float[Tensor, "heads tokens"]]
-    get_queries_keys: Callable[[int], tuple[Tensor, Tensor]]
-    get_generator: Callable[[int], torch.Generator]
-    get_known: Callable[[str], Bool[Tensor, " patches"]]
-    count_macs: Callable[[int], None]
 
     @property
+    @abstractmethod
     def hidden(self) -> Float[Tensor, "tokens dim"]:
         """Hidden states of the image's tokens."""
-        return self.get_hidden()
 
     @property
+    @abstractmethod
     def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
         """Hidden states of all images (crops) of the same prompt, this one included."""
-        return self.get_crops()
 
+    @abstractmethod
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
         """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.
 
@@ -61,8 +55,8 @@ class VisionView:
             ValueError: If the encoder has no [CLS], or the strategy did not list the block in
                 ``cls_attention_blocks``.
         """
-        return self.get_cls_attention(block)
 
+    @abstractmethod
     def queries_keys(
         self, block: int
     ) -> tuple[Float[Tensor, "heads all dim"], Float[Tensor, "heads all dim"]]:
@@ -71,86 +65,87 @@ class VisionView:
         Raises:
             ValueError: If the strategy did not list the block in ``query_key_blocks``.
         """
-        return self.get_queries_keys(block)
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, image and ``block`` only."""
-        return self.get_generator(seed)
 
-    def annotated(self, name: str) -> Bool[Tensor, " tokens"]:
-        """Whether each token stands in the place of a patch that the annotation marks.
+    @abstractmethod
+    def annotation(self, name: str) -> Bool[Tensor, " cells"]:
+        """Whether the annotation marks each cell of the image, in raster order.
 
         Raises:
             ValueError: If the image has no annotation of that name.
         """
-        return self.get_known(name)[self.patch_index]
+
+    @abstractmethod
+    def count_macs(self, macs: int) -> None:
+        """Add the multiply-accumulates of a decision to the image's cost."""
+
+    def annotated(self, name: str) -> Bool[Tensor, " tokens"]:
+        """Whether each token stands in the place of a cell that the annotation marks.
+
+        Raises:
+            ValueError: If the image has no annotation of that name.
+        """
+        return self.annotation(name)[self.cells]
 
 
-@dataclass(frozen=True, eq=False)
-class PrefillView:
+class PrefillView(ABC):
     """View of one prompt's vision tokens between two decoder layers; ``len`` is their number.
 
     Attributes:
         layer: Layer that has just run; -1 at the language model's input.
         depth: Number of decoder layers.
         prompt_index: Index of the prompt in the batch.
-        grid: Patch grid of an image as (rows, columns).
-        image_count: Number of images of the prompt.
+        grids: Cells of each encoded image (crop, frame) of the prompt as (rows, columns).
+        visual_inputs: Range of the encoded images of each image or video of the prompt, and whether
+            it is a video.
         entered: Number of vision tokens that entered layer 0; at the language model's input, the
             number present there.
         protected: Whether each vision token is a key token, which must stay.
         protected_count: Number of key tokens.
-        sizes: Number of patches that each vision token stands for.
+        sizes: Number of cells that each vision token stands for.
         text: Original positions of the text tokens after the last vision token.
         inputs: Input embeddings of the whole prompt at the language model.
-        count_macs: Function that adds multiply-accumulates of a decision, without attention rows.
     """
 
     layer: int
     depth: int
     prompt_index: int
-    grid: tuple[int, int]
-    image_count: int
+    grids: Sequence[tuple[int, int]]
+    visual_inputs: Sequence[tuple[range, bool]]
     entered: int
     protected: Bool[Tensor, " vision"]
     protected_count: int
     sizes: Float[Tensor, " vision"]
     text: Int[Tensor, " text"]
     inputs: Float[Tensor, "prompt dim"]
-    get_positions: Callable[[], Int[Tensor, " vision"]]
-    get_entered_positions: Callable[[], Int[Tensor, " entered"]]
-    get_cells: Callable[[], Int[Tensor, "vision 3"]]
-    get_hidden: Callable[[], Float[Tensor, "vision dim"]]
-    get_attention: Callable[[Rows, str], Float[Tensor, "heads rows vision"]]
-    get_received: Callable[[], Float[Tensor, " vision"]]
-    get_generator: Callable[[int], torch.Generator]
-    get_once: Callable[[str, Callable[[], Tensor]], Tensor]
-    log_score: Callable[[Float[Tensor, " vision"]], None]
-    count_macs: Callable[[int], None]
 
     def __len__(self) -> int:
         return len(self.protected)
 
     @property
+    @abstractmethod
     def positions(self) -> Int[Tensor, " vision"]:
         """Original position of each vision token."""
-        return self.get_positions()
 
     @property
+    @abstractmethod
     def entered_positions(self) -> Int[Tensor, " entered"]:
         """Original positions of the vision tokens that entered layer 0."""
-        return self.get_entered_positions()
 
     @property
-    def patch_coordinates(self) -> Int[Tensor, "vision 3"]:
-        """(image, row, column) of each vision token; -1 for newlines and the like."""
-        return self.get_cells()
+    @abstractmethod
+    def cell_coordinates(self) -> Int[Tensor, "vision 3"]:
+        """(encoded image, row, column) of each vision token; -1 for newlines and the like."""
 
     @property
+    @abstractmethod
     def hidden(self) -> Float[Tensor, "vision dim"]:
         """Hidden states of the vision tokens."""
-        return self.get_hidden()
 
+    @abstractmethod
     def attention(
         self, rows: Rows = "text", of: Literal["this", "next"] = "this"
     ) -> Float[Tensor, "heads rows vision"]:
@@ -161,22 +156,29 @@ class PrefillView:
                 indices into it.
             of: Layer that has just run, or the next one on this layer's output (a look-ahead).
         """
-        return self.get_attention(rows, of)
 
+    @abstractmethod
     def received_attention(self) -> Float[Tensor, " vision"]:
         """Attention that each vision token received from all tokens of the prompt in this layer.
 
         Mean over heads and rows, in float32; a few rows are computed at a time.
         """
-        return self.get_received()
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
-        return self.get_generator(seed)
 
+    @abstractmethod
     def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """Value that is the same for all layers: computed at the first, then reused."""
-        return self.get_once(name, compute)
+
+    @abstractmethod
+    def log_score(self, score: Float[Tensor, " vision"]) -> None:
+        """Give the ledger the score by which the tokens are ranked; it may keep it."""
+
+    @abstractmethod
+    def count_macs(self, macs: int) -> None:
+        """Add the multiply-accumulates of a decision, without attention rows, to its cost."""
 
     def top(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
         """Keep the ``keep`` tokens of highest score, in sequence order; key tokens rank first.
@@ -187,8 +189,7 @@ class PrefillView:
         return Reduction(top_keep(score, kept, self.protected))
 
 
-@dataclass(frozen=True, eq=False)
-class CacheView:
+class CacheView(ABC):
     """View of one prompt's KV cache in one layer, after the prefill.
 
     Attributes:
@@ -208,8 +209,7 @@ class CacheView:
     survives: Bool[Tensor, " vision"]
     survivors: int
     protected: Bool[Tensor, " vision"]
-    get_generator: Callable[[int], torch.Generator]
 
+    @abstractmethod
     def generator(self, seed: int) -> torch.Generator:
         """Random generator that depends on seed, prompt (ids, pixels) and layer only."""
-        return self.get_generator(seed)

@@ -77,18 +77,18 @@ def small_methods(slots: int) -> dict[str, TokenDropper]:
 @final
 @dataclass(frozen=True)
 class Counted(PrefillStrategy):
-    """A prefill strategy that keeps a given number of tokens with the best scores of a method.
+    """DualAttention that keeps a given number of tokens, those of the highest scores.
 
     The method makes its whole decision, including its thresholds and its waits for the device;
     then the number of kept tokens is replaced. This needs another sort, so that a time measured
     with it is an upper bound of the method's time.
 
     Attributes:
-        method: Strategy that hands its score to the view's ``log_score``.
+        method: Strategy that decides.
         after: Number of vision tokens left after each of the method's layers.
     """
 
-    method: PrefillStrategy
+    method: DualAttention
     after: Sequence[int]
 
     @property
@@ -96,9 +96,8 @@ class Counted(PrefillStrategy):
         return tuple(self.method.layers)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        scores: list[Tensor] = []
-        self.method.reduce(replace(view, log_score=scores.append))
-        return view.top(scores[-1], self.after[self.layers.index(view.layer)])
+        _, score = self.method.decide(view)
+        return view.top(score, self.after[self.layers.index(view.layer)])
 
 
 def schedules(model: str) -> dict[str, Any]:

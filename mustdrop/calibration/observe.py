@@ -203,6 +203,6 @@ class _ObservedWindows(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         crops = [view.hidden] if self.strategy.crops == "own" else view.prompt_images
-        index = windows(*view.grid, self.strategy.window).to(view.patch_index.device)
+        index = windows(*view.grid, self.strategy.window).to(view.cells.device)
         self.seen.append([window_similarity(crop, index, self.strategy.score) for crop in crops])
-        return Reduction(torch.arange(len(view.patch_index), device=view.patch_index.device))
+        return Reduction(torch.arange(len(view.cells), device=view.cells.device))

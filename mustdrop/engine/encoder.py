@@ -22,7 +22,7 @@ from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage, Step, key_mask
 from mustdrop.engine.refuse import is_eager, is_flash
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.vision_view import EncoderState, view_of
+from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.functional import attention_rows
 from mustdrop.models import EncoderPart
 from mustdrop.reduction import Reduction
@@ -225,7 +225,7 @@ class EncoderStage(EncoderState):
             The decision on each image; None: its tokens stay as they are.
         """
         assert self.vision is not None
-        views = [view_of(self, number, location, hidden) for number in range(len(hidden))]
+        views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
         decisions = [self.vision.reduce(view) for view in views]
         changes: list[Reduction | None] = []
         for image, decision in zip(self.batch, decisions, strict=True):
@@ -262,7 +262,7 @@ class EncoderStage(EncoderState):
             return
         for number, image in enumerate(self.batch):
             if len(image):  # otherwise stage 1 has kept nothing to mark
-                image.protected = self.key_tokens.protect(view_of(self, number, location, hidden))
+                image.protected = self.key_tokens.protect(ImageView(self, number, location, hidden))
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         extra = self.keeps_cls

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mustdrop.engine.checks import DeferredChecks
 from mustdrop.engine.layout import Masks, align, padding, take
-from mustdrop.engine.prefill_view import PrefillState, view_of
+from mustdrop.engine.prefill_view import PrefillState, PromptView
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy
 
@@ -80,7 +80,7 @@ class PrefillPass(PrefillState):
                     f"the hidden states after layer {layer - 1}", number, hidden[number, pad:]
                 )
             decisions = [
-                self.strategy.reduce(view_of(self, number, layer - 1, hidden, kwargs))
+                self.strategy.reduce(PromptView(self, number, layer - 1, hidden, kwargs))
                 if prompt.vision_count
                 else Reduction(prompt.vision_index())
                 for number, prompt in enumerate(self.prompts)

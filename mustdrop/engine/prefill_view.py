@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.layout import Prompt
-from mustdrop.engine.prompts import cells
+from mustdrop.engine.prompt_vision import coordinates
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
 from mustdrop.models import ModelAdapter
@@ -32,7 +33,6 @@ class PrefillState:
         log_scores: Whether the strategies' scores go to the ledger.
         heads: Queries, keys and scaling of the layer that has just run, if the strategy acts there.
         rotary: Rotary embeddings of the tokens that remain; None: those of the model.
-        protected_counts: Prompt -> number of its key tokens, once counted.
         finite: Notes on whether all numbers are finite.
     """
 
@@ -44,141 +44,163 @@ class PrefillState:
     log_scores: bool = False
     heads: tuple[Tensor, Tensor, float] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
-    protected_counts: dict[int, int] = field(default_factory=dict)
     finite: FiniteNotes = field(default_factory=FiniteNotes)
 
     def __post_init__(self) -> None:
         self.input_pads = self.pads
+
+    @cached_property
+    def protected_counts(self) -> list[int]:
+        """Number of key tokens of each prompt, which is the same in all layers."""
+        return [
+            int(prompt.protected.sum()) if prompt.ledger.encoder and prompt.vision_count else 0
+            for prompt in self.prompts
+        ]
 
 
 class _Caught(Exception):
     """Ends a look-ahead as soon as queries and keys are known."""
 
 
-def view_of(
-    stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
-) -> PrefillView:
-    """View of a prompt after ``layer``; the next layer will receive ``hidden`` and ``kwargs``."""
-    prompt, pad = stage.prompts[number], stage.pads[number]
-    if number not in stage.protected_counts:
-        marked = bool(prompt.ledger.encoder)
-        stage.protected_counts[number] = int(prompt.protected.sum()) if marked else 0
+class PromptView(PrefillView):
+    """View of a prompt between two decoder layers."""
 
-    def attention(rows: Rows, of: str) -> Tensor:
-        if of == "this" and layer < 0:
+    def __init__(
+        self,
+        state: PrefillState,
+        number: int,
+        layer: int,
+        hidden: Float[Tensor, "batch seq dim"],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Make the view after ``layer``; the next layer will receive ``hidden`` and ``kwargs``."""
+        prompt = state.prompts[number]
+        self._state, self._prompt, self._hidden, self._kwargs = state, prompt, hidden, kwargs
+        self._pad, self._first_text = state.pads[number], len(prompt) - prompt.trailing_text
+        self.layer, self.depth, self.prompt_index = layer, state.adapter.facts.depth, number
+        self.grids, self.visual_inputs = prompt.shown.grids, prompt.shown.spans
+        first = prompt.alive if layer < 0 else prompt.ledger.alive[0]
+        self.entered = len(first) - prompt.other_count
+        self.protected, self.protected_count = prompt.protected, state.protected_counts[number]
+        self.sizes, self.text = prompt.sizes, prompt.alive[self._first_text :]
+        self.inputs = state.inputs[number, state.input_pads[number] :]
+
+    @property
+    def positions(self) -> Int[Tensor, " vision"]:
+        return self._prompt.alive[self._prompt.vision]
+
+    @property
+    def entered_positions(self) -> Int[Tensor, " entered"]:
+        if self.layer < 0:
+            return self.positions
+        first = self._prompt.ledger.alive[0]
+        return first[self._prompt.vision_in(first)]
+
+    @property
+    def cell_coordinates(self) -> Int[Tensor, "vision 3"]:
+        return coordinates(self._prompt.shown.grids, self._prompt.cells)
+
+    @property
+    def hidden(self) -> Float[Tensor, "vision dim"]:
+        return self._hidden[self.prompt_index, self._pad :][self._prompt.vision]
+
+    def attention(
+        self, rows: Rows = "text", of: Literal["this", "next"] = "this"
+    ) -> Float[Tensor, "heads rows vision"]:
+        if of == "this" and self.layer < 0:
             raise ValueError("no layer has run yet at the language model's input; use of='next'")
-        query, key, scaling = (
-            _look_ahead(stage, number, layer + 1, hidden, kwargs)
-            if of == "next"
-            else _this_layer(stage, number)
-        )
-        first = len(prompt) - prompt.trailing_text
+        query, key, scaling = self._next_layer() if of == "next" else self._this_layer()
+        first = self._first_text
         query, seen_from = query[:, first:], first
         if rows == "last":
-            query, seen_from = query[:, -1:], len(prompt) - 1
+            query, seen_from = query[:, -1:], len(self._prompt) - 1
         elif isinstance(rows, Tensor):
             query = query.index_select(1, rows.to(query.device))
         where = rows + first if isinstance(rows, Tensor) else None
         if of == "next":  # counted here: the ledger lists the tokens of the next layer after a drop
-            prompt.ledger.decision_macs += (
-                query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2]
-            )
+            self.count_macs(query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2])
         else:
-            prompt.ledger.scored_rows[layer] = (
-                prompt.ledger.scored_rows.get(layer, 0) + query.shape[1]
-            )
+            self._count_rows(query.shape[1])
         weights = attention_rows(query, key, scaling, seen_from, where)
-        stage.finite.note(
-            f"the attention scores of layer {layer + (of == 'next')}", number, weights
-        )
-        return weights.to(prompt.alive.device)[..., prompt.vision]
+        self._note_scores(self.layer + (of == "next"), weights)
+        return weights.to(self._prompt.alive.device)[..., self._prompt.vision]
 
-    def received() -> Tensor:
-        if layer < 0:
+    def received_attention(self) -> Float[Tensor, " vision"]:
+        if self.layer < 0:
             raise ValueError("no layer has run yet at the language model's input")
-        query, key, scaling = _this_layer(stage, number)
-        prompt.ledger.scored_rows[layer] = prompt.ledger.scored_rows.get(layer, 0) + len(prompt)
-        total = torch.zeros(prompt.vision_count, device=query.device)
+        query, key, scaling = self._this_layer()
+        prompt = self._prompt
+        self._count_rows(len(prompt))
+        total = torch.zeros(len(self), device=query.device)
         for first in range(0, len(prompt), ROWS):
             rows = query[:, first : first + ROWS]
             weights = attention_rows(rows, key, scaling, first)
             total += weights[..., prompt.vision].float().sum((0, 1)) / len(weights)
-        stage.finite.note(f"the attention scores of layer {layer}", number, total)
+        self._note_scores(self.layer, total)
         return (total / len(prompt)).to(prompt.alive.device)
 
-    def entered_positions() -> Tensor:
-        if layer < 0:
-            return prompt.alive[prompt.vision]
-        first = prompt.ledger.alive[0]
-        return first[prompt.vision_in(first)]
+    def generator(self, seed: int) -> torch.Generator:
+        key = self._state.keys(self.prompt_index)
+        return torch.Generator().manual_seed(stable_seed(seed, key, self.layer))
 
-    def once(name: str, compute: Callable[[], Tensor]) -> Tensor:
-        if name not in prompt.memo:
-            prompt.memo[name] = compute()
-        return prompt.memo[name]
+    def cached(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        if name not in self._prompt.memo:
+            self._prompt.memo[name] = compute()
+        return self._prompt.memo[name]
 
-    def count_macs(macs: int) -> None:
-        prompt.ledger.decision_macs += macs
+    def log_score(self, score: Float[Tensor, " vision"]) -> None:
+        if self._state.log_scores:
+            self._prompt.ledger.scores[self.layer] = score
 
-    def generator(seed: int) -> torch.Generator:
-        return torch.Generator().manual_seed(stable_seed(seed, stage.keys(number), layer))
+    def count_macs(self, macs: int) -> None:
+        self._prompt.ledger.decision_macs += macs
 
-    def log_score(score: Tensor) -> None:
-        if stage.log_scores:
-            prompt.ledger.scores[layer] = score
+    def _count_rows(self, rows: int) -> None:
+        """Count attention rows that are computed in addition to the model's own."""
+        scored = self._prompt.ledger.scored_rows
+        scored[self.layer] = scored.get(self.layer, 0) + rows
 
-    entered_count = len(prompt.ledger.alive[0]) - prompt.other_count if layer >= 0 else 0
-    return PrefillView(
-        layer=layer, depth=stage.adapter.facts.depth, prompt_index=number,
-        grid=stage.adapter.facts.grid, image_count=prompt.images,
-        entered=prompt.vision_count if layer < 0 else entered_count,
-        protected=prompt.protected, protected_count=stage.protected_counts[number],
-        sizes=prompt.sizes, text=prompt.alive[len(prompt) - prompt.trailing_text :],
-        inputs=stage.inputs[number, stage.input_pads[number] :],
-        get_positions=lambda: prompt.alive[prompt.vision],
-        get_entered_positions=entered_positions,
-        get_cells=lambda: cells(stage.adapter, prompt.tags),
-        get_hidden=lambda: hidden[number, pad:][prompt.vision],
-        get_attention=attention, get_received=received, get_generator=generator,
-        get_once=once, log_score=log_score, count_macs=count_macs,
-    )  # fmt: skip
+    def _note_scores(self, layer: int, scores: Tensor) -> None:
+        name = f"the attention scores of layer {layer}"
+        self._state.finite.note(name, self.prompt_index, scores)
 
+    def _this_layer(self) -> tuple[Tensor, Tensor, float]:
+        """Queries, keys and scaling of the prompt in the layer that has just run."""
+        if self._state.heads is None:
+            raise ValueError(
+                "the queries and keys of a layer were not captured: the attention implementation "
+                "was changed while a dropper is attached; leave its context first"
+            )
+        query, key, scaling = self._state.heads
+        number, pad = self.prompt_index, self._pad
+        return query[number, :, pad:], key[number, :, pad:], scaling
 
-def _this_layer(stage: PrefillState, number: int) -> tuple[Tensor, Tensor, float]:
-    """Queries, keys and scaling of a prompt in the layer that has just run."""
-    if stage.heads is None:
-        raise ValueError(
-            "the queries and keys of a layer were not captured: the attention implementation was "
-            "changed while a dropper is attached; leave its context first"
+    def _next_layer(self) -> tuple[Tensor, Tensor, float]:
+        """Queries, keys and scaling of the next layer on the input it is about to receive."""
+        state, hidden = self._state, self._hidden
+        module = state.adapter.layers[self.layer + 1]
+        row = slice(self.prompt_index, self.prompt_index + 1)
+        rotary = state.rotary or self._kwargs["position_embeddings"]
+        cos, sin = (
+            part.expand(*part.shape[:-3], len(hidden), -1, -1)[..., row, self._pad :, :]
+            for part in rotary
         )
-    query, key, scaling = stage.heads
-    return query[number, :, stage.pads[number] :], key[number, :, stage.pads[number] :], scaling
+        caught: list[tuple[Tensor, Tensor, float]] = []
 
+        def catch(query: Tensor, key: Tensor, scaling: float) -> None:
+            caught.append((query[0], key[0], scaling))
+            raise _Caught
 
-def _look_ahead(
-    stage: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
-) -> tuple[Tensor, Tensor, float]:
-    """Queries, keys and scaling that ``layer`` would use on the input it is about to receive."""
-    module = stage.adapter.layers[layer]
-    row = slice(number, number + 1)
-    rotary = stage.rotary or kwargs["position_embeddings"]
-    cos, sin = (part.expand(len(hidden), -1, -1)[row, stage.pads[number] :] for part in rotary)
-    caught: list[tuple[Tensor, Tensor, float]] = []
-
-    def catch(query: Tensor, key: Tensor, scaling: float) -> None:
-        caught.append((query[0], key[0], scaling))
-        raise _Caught
-
-    states = module.input_layernorm(hidden[row, stage.pads[number] :])
-    try:
-        with attention_tap({module.self_attn: catch}):
-            module.self_attn(
-                states, position_embeddings=(cos, sin), attention_mask=None,
-                position_ids=stage.prompts[number].position[None].to(states.device),
-            )  # fmt: skip
-    except _Caught:
-        pass
-    query, key, _ = caught[0]
-    projected = query.shape[0] * query.shape[2] + 2 * key.shape[0] * key.shape[2]
-    stage.prompts[number].ledger.decision_macs += states[0].numel() * projected
-    return caught[0]
+        states = module.input_layernorm(hidden[row, self._pad :])
+        try:
+            with attention_tap({module.self_attn: catch}):
+                module.self_attn(
+                    states, position_embeddings=(cos, sin), attention_mask=None,
+                    position_ids=self._prompt.position[None].to(states.device),
+                )  # fmt: skip
+        except _Caught:
+            pass
+        query, key, _ = caught[0]
+        projected = query.shape[0] * query.shape[2] + 2 * key.shape[0] * key.shape[2]
+        self.count_macs(states[0].numel() * projected)
+        return caught[0]

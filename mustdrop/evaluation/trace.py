@@ -25,7 +25,7 @@ from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
-from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView, Rows
+from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView
 
 SIDE = 336  # longest side of an image in a trace, in pixels
 QUALITY = 80  # WebP quality of an image in a trace
@@ -95,7 +95,7 @@ class _TextAttentionRecorder(PrefillStrategy):
 
     strategy: PrefillStrategy
     recorded: dict[int, TextAttention] = field(default_factory=dict)
-    extra: dict[int, int] = field(default_factory=dict)  # rows that only the recorder requested
+    rows: dict[int, int] = field(default_factory=dict)  # layer -> attention rows read here
 
     @property
     def layers(self) -> Sequence[int]:
@@ -105,30 +105,21 @@ class _TextAttentionRecorder(PrefillStrategy):
         self.strategy.check(facts)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        if view.layer < 0 or not len(view):
-            return self.strategy.reduce(view)
-        text_rows = view.attention(rows="text")
-        self.extra[view.layer] = text_rows.shape[1]
-
-        def attention(rows: Rows, of: str) -> Tensor:
-            if of != "this" or isinstance(rows, Tensor) or rows != "text":
-                return view.get_attention(rows, of)
-            self.extra[view.layer] = 0  # the strategy uses these rows too
-            return text_rows
-
-        weights = text_rows.float().mean(0)
-        share, largest = weights.sum(0), weights.max(0)
-        self.recorded[view.layer] = TextAttention(
-            view.positions.cpu().numpy(),
-            (share / share.sum()).cpu().numpy(),
-            largest.values.cpu().numpy(),
-            largest.indices.cpu().numpy(),
-        )
-        return self.strategy.reduce(replace(view, get_attention=attention))
+        if view.layer >= 0 and len(view):
+            weights = view.attention(rows="text").float().mean(0)
+            share, largest = weights.sum(0), weights.max(0)
+            self.rows[view.layer] = len(weights)
+            self.recorded[view.layer] = TextAttention(
+                view.positions.cpu().numpy(),
+                (share / share.sum()).cpu().numpy(),
+                largest.values.cpu().numpy(),
+                largest.indices.cpu().numpy(),
+            )
+        return self.strategy.reduce(view)
 
     def remove_extra_rows(self, ledger: TokenLedger) -> None:
-        """Subtract the attention rows that only the recorder requested from the ledger."""
-        for layer, rows in self.extra.items():
+        """Subtract the attention rows that only the recorder read from the ledger."""
+        for layer, rows in self.rows.items():
             ledger.scored_rows[layer] = ledger.scored_rows.get(layer, 0) - rows
             if not ledger.scored_rows[layer]:
                 del ledger.scored_rows[layer]

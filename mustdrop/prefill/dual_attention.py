@@ -61,10 +61,14 @@ class DualAttention(PrefillStrategy):
             )
 
     def reduce(self, view: PrefillView) -> Reduction:
+        return Reduction(self.decide(view)[0])
+
+    def decide(self, view: PrefillView) -> tuple[Int[Tensor, " kept"], Float[Tensor, " vision"]]:
+        """Indices of the tokens that stay, and V_j of all tokens."""
         attention = view.attention(rows="text").float().mean(0)
         share = attention.sum(0)
         view.log_score(share)
-        return Reduction(self.survivors(attention, share, view.protected))
+        return self.survivors(attention, share, view.protected), share
 
     def survivors(
         self,

@@ -8,6 +8,8 @@ import torch
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
+FARTHEST = 2**31  # distance of a slot off the grid
+
 
 @final
 @dataclass(frozen=True)
@@ -36,15 +38,17 @@ class KeepCentre(PrefillStrategy):
 
     def reduce(self, view: PrefillView) -> Reduction:
         keep = min(self.keep, len(view))
-        rows, columns = view.grid
-        image, row, column = view.patch_coordinates.T
+        image, row, column = view.cell_coordinates.T
+        grids = torch.tensor([*view.grids, (1, 1)], device=image.device)  # the last: off the grid
+        rows, columns = grids[image].T
         # Twice the offset from the centre is a whole number, so that equal distances compare equal.
         far = (2 * row - rows + 1).square() + (2 * column - columns + 1).square()
-        far = far.masked_fill(image < 0, rows**2 + columns**2)
+        far = far.masked_fill(image < 0, FARTHEST)
         nearest = far.argsort(stable=True)
         chosen = torch.zeros_like(view.protected)
-        for index in range(view.image_count):
-            share = keep * (index + 1) // view.image_count - keep * index // view.image_count
+        images = len(view.grids)
+        for index in range(images):
+            share = keep * (index + 1) // images - keep * index // images
             of_image = (image == index)[nearest]
             chosen[nearest] |= of_image & (of_image.cumsum(0) <= share)
         return view.top(torch.where(chosen, 1.0, -far.float()), keep)

@@ -39,14 +39,19 @@ class UniformGrid(PrefillStrategy):
 def spread(view: PrefillView, keep: int) -> Reduction:
     """Keep ``keep`` vision tokens of a prompt, spread evenly over its images and their grids."""
     keep = min(keep, len(view))
-    rows, columns = view.grid
-    images = view.image_count
-    wanted = torch.zeros(images, rows * columns)
-    for image in range(images):
+    images = len(view.grids)
+    wanted, starts = [], [0]
+    for image, (rows, columns) in enumerate(view.grids):
         share = keep * (image + 1) // images - keep * image // images
-        wanted[image, even_cells(rows, columns, min(share, rows * columns))] = 1.0
-    image, row, column = view.patch_coordinates.T
-    score = wanted.to(view.patch_coordinates.device)[image, row * columns + column]
+        of_image = torch.zeros(rows * columns)
+        of_image[even_cells(rows, columns, min(share, rows * columns))] = 1.0
+        wanted.append(of_image)
+        starts.append(starts[-1] + rows * columns)
+    coordinates = view.cell_coordinates
+    image, row, column = coordinates.T
+    columns = torch.tensor([columns for _, columns in view.grids] or [1])
+    cell = torch.tensor(starts).to(image)[image] + row * columns.to(image)[image] + column
+    score = torch.cat([*wanted, torch.zeros(1)]).to(coordinates.device)[cell]
     # Off-grid slots (newlines) rank last. Where a wanted cell is gone already, the earliest other
     # cell replaces it, because ties go to the earlier token.
     return view.top(score.masked_fill(image < 0, -1.0), keep)

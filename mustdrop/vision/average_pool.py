@@ -15,12 +15,13 @@ from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 class AveragePool(VisionStrategy):
     """Replace each of ``keep`` even regions of an image by the mean of its vision tokens.
 
-    It acts behind the projector. With as many tokens as patches it changes nothing.
+    It acts behind the projector. With as many regions as tokens it changes nothing. A region whose
+    cells the model's packing cut away has no token.
 
     Source: control, ours; every merging method should beat it.
 
     Attributes:
-        keep: Number of tokens kept per image; a number above the patches keeps all.
+        keep: Number of tokens kept per image; a number above the cells keeps all.
     """
 
     keep: Count
@@ -30,20 +31,17 @@ class AveragePool(VisionStrategy):
         require_fields(self)
 
     def reduce(self, view: VisionView) -> Reduction:
-        (height, width), cells = view.grid, view.patch_index
-        if len(cells) != height * width:
-            raise ValueError(
-                f"AveragePool needs a full grid of {height} x {width}, got {len(cells)} tokens; "
-                "it must act before any other reduction"
-            )
-        if self.keep == 0:
+        (height, width), cells = view.grid, view.cells
+        keep = min(self.keep, height * width)
+        if keep == 0:
             return Reduction(cells[:0])
-        keep = min(self.keep, len(cells))
         regions = even_regions(height, width, keep).flatten()
-        sizes = regions.bincount(minlength=keep)
-        order = regions.argsort(stable=True)  # cells by region
+        if len(cells) < len(regions):  # the model's packing cut cells away, and perhaps regions
+            _, regions = regions[cells.cpu()].unique(return_inverse=True)
+        sizes = regions.bincount()
+        order = regions.argsort(stable=True)  # tokens by region
         middle = order[sizes.cumsum(0) - sizes + (sizes - 1) // 2].to(cells.device)
-        if keep == len(cells):
+        if len(middle) == len(cells):
             return Reduction(middle)
         sizes, regions = sizes.to(view.sizes), regions.to(cells.device)
         return Reduction.averages(middle, regions, torch.ones_like(view.sizes), sizes)

@@ -62,7 +62,8 @@ class LocalMerge(VisionStrategy):
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
-        windows(*facts.grid, self.window)
+        if facts.grid is not None:
+            windows(*facts.grid, self.window)
 
     def reduce(self, view: VisionView) -> Reduction:
         hidden = view.hidden

@@ -150,7 +150,7 @@ def test_crops_in_step_break_ties_by_index():
     for window in windows(12, 12, 2)[[1, 4, 11, 17, 20]]:
         other[window] = 1.0
     strategy = LocalMerge(11.9, window=2, crops="fewest")
-    keep = strategy.reduce(vision_view(same, get_crops=lambda: [same, other])).keep
+    keep = strategy.reduce(vision_view(same, prompt_images=[same, other])).keep
     gone = {int(cell) for window in windows(12, 12, 2)[:5] for cell in window[:-1]}
     assert keep.tolist() == [cell for cell in range(144) if cell not in gone]
 
@@ -323,7 +323,7 @@ def test_a_cache_view_draws_by_its_own_generator():
     for key in range(8):
         view = cache_view(
             10, survives, depth=4,
-            get_generator=lambda seed, key=key: torch.Generator().manual_seed(100 * seed + key),
+            generator=lambda seed, key=key: torch.Generator().manual_seed(100 * seed + key),
         )  # fmt: skip
         drawn.add(tuple(strategy.keep(view).tolist()))
     assert len(drawn) > 4

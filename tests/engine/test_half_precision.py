@@ -80,26 +80,26 @@ class Numbers:
 
         hidden = give(self.hidden)
         return {
-            "hidden": hidden, "get_crops": lambda: [hidden, hidden.flip(0)],
-            "get_cls_attention": lambda block: give(self.cls),
-            "get_queries_keys": lambda block: (give(self.query), give(self.key)),
-            "get_known": lambda name: torch.arange(144) % 7 == 0,
+            "hidden": hidden, "prompt_images": [hidden, hidden.flip(0)],
+            "cls_attention": lambda block: give(self.cls),
+            "queries_keys": lambda block: (give(self.query), give(self.key)),
+            "annotation": lambda name: torch.arange(144) % 7 == 0,
         }  # fmt: skip
 
     def prefill(self, wide: bool) -> dict[str, Any]:
         def give(values: torch.Tensor) -> torch.Tensor:
             return values.float() if wide else values
 
-        def attention(rows: Any, of: str) -> torch.Tensor:
+        def attention(rows: Any, of: str = "this") -> torch.Tensor:
             picked = [-1] if isinstance(rows, str) and rows == "last" else rows
             return give(self.text if isinstance(picked, str) else self.text[:, picked])
 
         cells = torch.arange(144)
         return {
             "grid": (12, 12), "inputs": give(self.inputs),
-            "get_hidden": lambda: give(self.hidden), "get_received": lambda: self.received,
-            "get_cells": lambda: torch.stack([0 * cells, cells // 12, cells % 12], 1),
-            "get_attention": attention,
+            "hidden": give(self.hidden), "received_attention": lambda: self.received,
+            "cell_coordinates": torch.stack([0 * cells, cells // 12, cells % 12], 1),
+            "attention": attention,
         }  # fmt: skip
 
 

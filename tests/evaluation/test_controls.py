@@ -233,9 +233,9 @@ def reductions(strategy, vision, layers, **given):
     for layer in layers:
         view = prefill_view(
             len(left), layer=layer, depth=4, inputs=torch.zeros(vision + 45, 1),
-            get_positions=lambda alive=left: 35 + alive,
-            get_once=once,
-            get_generator=lambda seed, at=layer: torch.Generator().manual_seed(100 * seed + at),
+            positions=35 + left,
+            cached=once,
+            generator=lambda seed, at=layer: torch.Generator().manual_seed(100 * seed + at),
             **given,
         )  # fmt: skip
         left = left[strategy.reduce(view).keep]
@@ -269,7 +269,7 @@ def test_a_grid_at_a_count_a_prompt_is_the_uniform_grid_at_each():
     cells = torch.stack(
         [torch.zeros(16, dtype=torch.long), torch.arange(16) // 4, torch.arange(16) % 4], 1
     )
-    given = {"grid": (4, 4), "get_cells": lambda: cells}
+    given = {"grid": (4, 4), "cell_coordinates": cells}
     for number, keep in enumerate((3, 7, 20)):
         strategy = ScheduledGrid((3, 7, 20))
         expected = reductions(UniformGrid(keep), 16, [-1], **given)

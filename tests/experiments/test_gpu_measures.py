@@ -145,7 +145,7 @@ def test_a_scheduled_filter_keeps_the_best_of_its_own_scores_and_every_key_token
     logged: list[torch.Tensor] = []
     view = prefill_view(
         20, layer=6, protected=protected, protected_count=1, log_score=logged.append,
-        get_attention=lambda rows, of: attention,
+        attention=lambda rows, of="this": attention,
     )  # fmt: skip
     strategy = Counted(DualAttention(0.001, 0.001, [2, 6]), [9, 7])
     kept = strategy.reduce(view).keep.tolist()
@@ -227,7 +227,7 @@ def test_waits_are_counted_with_the_line_of_ours_that_waits(monkeypatch):
         warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
 
     attention = torch.rand(2, 1, 20)
-    view = prefill_view(20, get_attention=lambda rows, of: attention, log_score=log_score)
+    view = prefill_view(20, attention=lambda rows, of="this": attention, log_score=log_score)
     with counted_waits() as lines:
         FastV(keep=4).reduce(view)
         FastV(keep=4).reduce(view)

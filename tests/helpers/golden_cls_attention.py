@@ -36,5 +36,5 @@ def _mask(strategy: VisionStrategy, heads: np.ndarray, feat: np.ndarray | None =
     attention = torch.from_numpy(heads)
     tokens = attention.shape[1]
     hidden = torch.zeros(tokens, 1) if feat is None else torch.from_numpy(feat)
-    view = vision_view(hidden, get_cls_attention=lambda block: attention)
+    view = vision_view(hidden, cls_attention=lambda block: attention)
     return torch.zeros(tokens).bool().index_fill(0, strategy.reduce(view).keep, True)

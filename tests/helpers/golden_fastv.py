@@ -20,7 +20,7 @@ def replay_fastv(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     view = prefill_view(
         vision, start, row.shape[1] - start - vision,
-        get_attention=lambda rows, of: attention, log_score=lambda s: seen.update(score=s),
+        attention=lambda rows, of="this": attention, log_score=lambda s: seen.update(score=s),
     )  # fmt: skip
     kept = FastV(keep=_count(data, row.shape[1] - vision), layer=1).reduce(view).keep
     sequence = torch.arange(row.shape[1])

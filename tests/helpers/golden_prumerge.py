@@ -41,7 +41,7 @@ def _images(stem: str, held: dict[str, Tensor]) -> dict[str, Tensor]:
     for hidden, query, key in zip(held["hidden"], held["query"], held["key"], strict=True):
         view = vision_view(
             hidden[1:],
-            get_queries_keys=lambda block, query=query, key=key: (query[None], key[None]),
+            queries_keys=lambda block, query=query, key=key: (query[None], key[None]),
         )
         score, _ = score_and_keys(view, LAST, "code")
         ours["cls_attn"].append(score)

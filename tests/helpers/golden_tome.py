@@ -52,7 +52,7 @@ def _schedules() -> dict[str, Tensor]:
 def _decide(metric: Tensor, sizes: Tensor, r: int, cls: bool) -> Reduction:
     view = vision_view(
         metric[int(cls) :], block=0, has_cls=cls, sizes=sizes,
-        get_queries_keys=lambda block: (metric[None], metric[None]),
+        queries_keys=lambda block: (metric[None], metric[None]),
     )  # fmt: skip
     return ToMe([r]).reduce(view)
 

@@ -25,8 +25,8 @@ def replay_visionzip(stem: str, data: dict[str, np.ndarray]) -> dict[str, Tensor
     for heads, hidden, metric in zip(*arrays, strict=True):
         view = vision_view(
             hidden[1:],
-            get_cls_attention=lambda block, heads=heads: heads[:, 1:],
-            get_queries_keys=lambda block, metric=metric: (metric[None], metric[None]),
+            cls_attention=lambda block, heads=heads: heads[:, 1:],
+            queries_keys=lambda block, metric=metric: (metric[None], metric[None]),
         )
         decision = strategy.reduce(view)
         out.append(decision(hidden[1:], hidden[0]))

@@ -174,7 +174,7 @@ def test_a_wrong_hyper_parameter_fails_parity(case):
 )
 def test_a_wrong_field_fails_parity(case, runner, strategy, wrong, monkeypatch):
     right = getattr(runner, strategy)
-    changed = {"get_cls_attention": lambda block: torch.rand(1, 576)}  # the paper's reading asks
+    changed = {"cls_attention": lambda block: torch.rand(1, 576)}  # the paper's reading asks
     plain = runner.vision_view
     monkeypatch.setattr(runner, "vision_view", lambda *a, **k: plain(*a, **{**changed, **k}))
     monkeypatch.setattr(runner, strategy, lambda *args, **kw: right(*args, **{**kw, **wrong}))

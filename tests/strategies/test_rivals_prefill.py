@@ -100,7 +100,7 @@ def test_the_centre_is_shared_among_images(model):
 
 def test_slots_off_the_grid_and_cells_that_are_gone_give_their_share_away():
     cells = torch.tensor([[0, 0, 0], [0, 1, 1], [-1, -1, -1], [1, 0, 0], [1, 1, 1], [1, 2, 2]])
-    view = prefill_view(6, layer=-1, grid=(3, 3), image_count=3, get_cells=lambda: cells)
+    view = prefill_view(6, layer=-1, grids=[(3, 3)] * 3, cell_coordinates=cells)
     # one each for three images, of which the third has no token; then the next nearest of all
     assert KeepCentre(3).reduce(view).keep.tolist() == [0, 1, 4]
     assert KeepCentre(5).reduce(view).keep.tolist() == [0, 1, 3, 4, 5]
@@ -193,10 +193,10 @@ def test_duplicated_tokens_leave_by_their_place(model, name):
 def test_equal_scores_go_to_the_earlier_token():
     flat = torch.full((2, 4, 20), 0.05)
     given = {
-        "layer": 1, "inputs": torch.ones(59, 4), "get_received": lambda: flat[0, 0],
-        "get_attention": lambda rows, of: flat[:, : 1 if rows == "last" else 4],
+        "layer": 1, "inputs": torch.ones(59, 4), "received_attention": lambda: flat[0, 0],
+        "attention": lambda rows, of="this": flat[:, : 1 if rows == "last" else 4],
         "text": 4,
-        "get_hidden": lambda: torch.zeros(20, 8),
+        "hidden": torch.zeros(20, 8),
     }  # fmt: skip
     view = prefill_view(20, **given)
     assert FastV(3, 1, "all").reduce(view).keep.tolist() == [0, 1, 2]

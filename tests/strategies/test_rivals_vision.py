@@ -43,8 +43,8 @@ def made_up(seed: int = 0, cls: bool = True, copies: int = 1, scale: float = 1.0
     )
     attention = (scale * draw(1, TOKENS, HEADS)[0].T).softmax(-1)
     view = vision_view(
-        hidden, has_cls=cls, get_queries_keys=lambda block: (query, key),
-        get_cls_attention=lambda block: attention, **given,
+        hidden, has_cls=cls, queries_keys=lambda block: (query, key),
+        cls_attention=lambda block: attention, **given,
     )  # fmt: skip
     return view, hidden, query, key, attention
 
@@ -193,8 +193,8 @@ def cls_attention_of(score: Tensor):
     keys = torch.randn(1, tokens + 1, 4, generator=torch.Generator().manual_seed(0))
     return vision_view(
         torch.rand(tokens, 2),
-        get_queries_keys=lambda block: (keys, keys),
-        get_cls_attention=lambda block: score[None],
+        queries_keys=lambda block: (keys, keys),
+        cls_attention=lambda block: score[None],
     )
 
 

@@ -176,7 +176,7 @@ def test_the_sizes_of_merged_tokens_add_up():
     sizes = torch.arange(1.0, 37.0)
     view = prefill_view(
         36, layer=2, sizes=sizes, inputs=torch.randn(81, 4),
-        get_hidden=lambda: hidden, get_attention=lambda rows, of: attention[:, : len(rows)],
+        hidden=hidden, attention=lambda rows, of="this": attention[:, : len(rows)],
     )  # fmt: skip
     decision = SparseVLM(keep=[6], layers=[2], recycle=1.0).reduce(view)
     assert decision.mix is not None and decision.sizes is not None
@@ -210,8 +210,8 @@ def test_a_decision_tells_what_it_costs():
     attention = torch.rand(2, 3, 36)
     view = prefill_view(
         36, layer=2, text=7, inputs=torch.randn(78, 4), count_macs=spent.append,
-        get_hidden=lambda: torch.randn(36, 8), get_attention=lambda rows, of: attention,
-        get_once=lambda name, compute: compute()[:1].repeat(3),
+        hidden=torch.randn(36, 8), attention=lambda rows, of="this": attention,
+        cached=lambda name, compute: compute()[:1].repeat(3),
     )  # fmt: skip
     SparseVLM(scale=2.0, bias=0.0, layers=[2]).reduce(view)
     recycled = int(0.3 * 30) + 1
@@ -221,13 +221,13 @@ def test_a_decision_tells_what_it_costs():
 def test_where_rank_fills_the_tokens_nothing_leaves():
     attention = torch.eye(3)[None]
     view = prefill_view(
-        3, layer=1, text=3, inputs=torch.ones(41, 4), get_attention=lambda rows, of: attention
+        3, layer=1, text=3, inputs=torch.ones(41, 4), attention=lambda rows, of="this": attention
     )
     decision = SparseVLM(scale=0.1, bias=0.0, layers=[1]).reduce(view)
     assert decision.keep.tolist() == [0, 1, 2] and decision.mix is None
     view = prefill_view(
-        3, layer=1, text=3, inputs=torch.ones(41, 4), get_hidden=lambda: torch.randn(3, 4),
-        get_attention=lambda rows, of: torch.ones(1, 3, 3),
+        3, layer=1, text=3, inputs=torch.ones(41, 4), hidden=torch.randn(3, 4),
+        attention=lambda rows, of="this": torch.ones(1, 3, 3),
     )  # fmt: skip
     decision = SparseVLM(scale=0.1, bias=-9.0, layers=[1]).reduce(view)
     assert decision.keep.tolist() == [0] and decision.mix is not None  # one merged token is left
