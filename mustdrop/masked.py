@@ -6,7 +6,7 @@ correct only if its logits equal these. *Which* tokens stay is taken from the ru
 is verified, not the selection.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -133,7 +133,7 @@ def _encode(
 ) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "cells dim"], Int[Tensor, " alive"]]:
     """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive)."""
     facts, steps = adapter.facts, image.steps
-    cls, cells = int(encoder.has_cls), image.total
+    cls, cells, unit = int(encoder.has_cls), image.total, encoder.unit**2
     hidden = encoder.embed(pixels)
     inside = vision is not None and vision.inside_block
     alive = torch.arange(cells, device=hidden.device)
@@ -141,7 +141,7 @@ def _encode(
 
     def replace(states: Tensor, location: Place, token: Tensor | None) -> Tensor:
         step = steps[location]
-        kept = _replace(states, alive, step, token)
+        kept = _replace(states.view(cells, -1), alive, step, token)
         if step.sizes is not None and vision is not None and vision.proportional_attention:
             sizes[cls + kept] = step.sizes.to(sizes)
         return kept
@@ -152,17 +152,19 @@ def _encode(
         seen = torch.ones(cls + cells, dtype=torch.bool, device=hidden.device)
         seen[cls:] = False
         seen[cls + alive] = True
-        mask = _additive(seen.expand(cls + cells, -1), hidden) + sizes.log().to(hidden)
-        hidden = encoder.attend(block, hidden, mask)
+        repeats = torch.tensor(cls * [1] + cells * [unit], device=hidden.device)
+        seen, weight = (part.repeat_interleave(repeats) for part in (seen, sizes.log()))
+        mask = _additive(seen.expand(len(seen), -1), hidden) + weight.to(hidden)
+        hidden = encoder.attend(index, hidden, mask, image.image.grid)
         if inside and index in steps:
             alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
         norm, mlp = encoder.mlp(block)
         hidden = hidden + mlp(norm(hidden))
     kept = int(adapter.keeps_cls(encoder))
-    features = hidden[0, cls - kept :]
+    features = hidden[:, cls - kept :].contiguous()
     if "features" in steps:
-        alive = replace(features[kept:], "features", hidden[0, 0] if cls else None)
-    features = adapter.projector(features[None])[0]
+        alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)
+    features = adapter.project(features)
     return features[:kept], features[kept:], alive
 
 

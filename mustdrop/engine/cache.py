@@ -33,7 +33,8 @@ class DecodePass:
             token as positioned in that layer. ``cache_length``: it is the layer's own cache length
             (the authors' code).
         first: Rotary position of each prompt's first token before any drop.
-        last: Rotary position of each prompt's last token before any drop.
+        last: Rotary position of each prompt's last token before any drop; of coordinates, with all
+            axes that the model hands on.
     """
 
     adapter: ModelAdapter
@@ -45,7 +46,7 @@ class DecodePass:
     changed: bool
     positions: Literal["continue", "cache_length"]
     first: Int[Tensor, " batch"]
-    last: Int[Tensor, " batch"]
+    last: Int[Tensor, "*axes batch"]
 
     def __post_init__(self) -> None:
         self.rotary: dict[tuple | int, _Rotary] = {}
@@ -123,11 +124,11 @@ class DecodePass:
         position_ids = ids[:, None].to(hidden.device)
         return position_ids, self.adapter.rotary(hidden, position_ids)
 
-    def next_slots(self) -> Tensor:
-        """Position in its text of the token now being decoded."""
+    def next_positions(self) -> Int[Tensor, "*axes batch 1"]:
+        """Position of the token now being decoded, for callers that pass none."""
         cached = self.layers[0]
         new = cached.get_seq_length() - self.lengths[0]
-        return (self.last + 1 + new)[:, None]
+        return (self.last + 1 + new)[..., None]
 
     def step(self) -> None:
         """Clear what only the last decoding step needed."""

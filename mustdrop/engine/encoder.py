@@ -13,17 +13,19 @@ projector) receives M of the block's output. M maps a copy to what was copied: n
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mustdrop.engine.encoder_attention import EncoderAttention
+from mustdrop.engine.encoder_layout import layout_of
+from mustdrop.engine.encoder_step import Step
 from mustdrop.engine.exclusive import Only
-from mustdrop.engine.image import EncodedImage, Step, key_mask
-from mustdrop.engine.refuse import is_eager, is_flash
+from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.vision_view import EncoderState, ImageView
-from mustdrop.functional import attention_rows
 from mustdrop.models import EncoderPart
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
@@ -36,10 +38,12 @@ class EncoderStage(EncoderState):
     Attributes:
         vision: Strategy of stage 1.
         key_tokens: Strategy of stage 1b.
+        received: Whether the attention that a patch receives stands for the attention of [CLS].
     """
 
     vision: VisionStrategy | None
     key_tokens: KeyTokenStrategy | None
+    received: bool = False
 
     def __post_init__(self) -> None:
         self.facts = self.adapter.facts
@@ -48,41 +52,41 @@ class EncoderStage(EncoderState):
         self.at_features, self.at_input = "features" in places, "projected" in places
         blocks = [*(self.vision.cls_attention_blocks if self.vision else ())]
         blocks += self.key_tokens.cls_attention_blocks if self.key_tokens else ()
-        self.cls_attention_blocks = {self.facts.block(block) for block in blocks}
-        blocks = self.vision.query_key_blocks if self.vision else ()
-        self.query_key_blocks = {self.facts.block(block) for block in blocks}
+        keys = self.vision.query_key_blocks if self.vision else ()
+        self.attention = EncoderAttention(
+            {self.facts.block(block) for block in blocks},
+            {self.facts.block(block) for block in keys},
+            self.received,
+        )
         self.inside = self.vision is not None and self.vision.inside_block
-        self.begin([])
 
     def forget(self) -> None:
         """Discard the state of an earlier prompt."""
         self.encoded, self.batch = [], []
 
-    def begin(self, pixels: Sequence[Tensor], keeps_cls: bool = False) -> None:
+    def begin(self, encoder: EncoderPart, pixels: Sequence[Tensor]) -> None:
         """Start a new encoder call.
 
         Args:
+            encoder: Encoder that is called.
             pixels: Pixels of each image of the call.
-            keeps_cls: Whether the language model gets this encoder's [CLS].
 
         Raises:
             ValueError: If the prompts have no slots for an image.
         """
-        arrived = self.arrived() if len(pixels) else []
-        first = len(self.encoded)
+        arrived, first = self.arrived(), len(self.encoded)
         if first + len(pixels) > len(arrived):
             raise ValueError(
                 f"{first + len(pixels)} images for {len(arrived)} image placeholders in the prompts"
             )
-        images = arrived[first : first + len(pixels)]
-        self.batch = [
-            EncodedImage.whole(image, part.device) for image, part in zip(images, pixels, strict=True)
-        ]
-        self.keeps_cls = keeps_cls
-        self.mask: Tensor | None = None
+        images = zip(arrived[first : first + len(pixels)], pixels, strict=True)
+        self.batch = [EncodedImage.whole(image, part.device) for image, part in images]
+        self.part, self.keeps_cls = encoder, int(self.adapter.keeps_cls(encoder))
+        self.front = int(encoder.has_cls)
         self.steps: dict[int, Step] = {}  # decided inside a block, not yet applied to its output
         self.cls: Tensor | None = None
         self.weighted = False
+        self.layout = layout_of(encoder, self.batch)
 
     @contextmanager
     def attach(self) -> Iterator[None]:
@@ -94,21 +98,24 @@ class EncoderStage(EncoderState):
                 handle = module.register_forward_pre_hook(hook, with_kwargs=named)
                 stack.callback(handle.remove)
 
-            def after(module: nn.Module, function: Callable) -> None:
-                stack.callback(module.register_forward_hook(Only(module, function)).remove)
+            def after(module: nn.Module, function: Callable, named: bool = False) -> None:
+                hook = Only(module, function)
+                handle = module.register_forward_hook(hook, with_kwargs=named)
+                stack.callback(handle.remove)
 
             probes = {}
             for encoder in self.adapter.encoders:
                 before(encoder.module, self._begin(encoder), named=True)
                 for index, block in enumerate(encoder.blocks):
                     before(block, self._before(index), named=True)
-                    if index in self.cls_attention_blocks | self.query_key_blocks:
-                        probes[encoder.attention(block)] = self._probe(index)
+                    if index in self.attention.blocks:
+                        probes[encoder.attention(block)] = self.attention.probe
+                        after(encoder.attention(block), self._attended(index), named=True)
                     if self.inside and index in self.decision_blocks:
                         norm, mlp = encoder.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
-                if self.facts.has_cls:
+                if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
             before(self.adapter.projector, self._features)
             after(self.adapter.projector, self._projected)
@@ -116,46 +123,42 @@ class EncoderStage(EncoderState):
             yield
 
     def _begin(self, encoder: EncoderPart) -> Callable:
-        keeps_cls = self.adapter.keeps_cls(encoder)
-
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self.begin(encoder.pixels(args, kwargs), keeps_cls)
+            self.begin(encoder, encoder.pixels(args, kwargs))
 
         return hook
 
     def _before(self, index: int) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
-            hidden, step = args[0], None
-            tokens = hidden[:, self.facts.has_cls :]
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple:
+            states = args[0]
             if self.inside:
                 step = self.steps.get(index - 1)
+                states = states if step is None else self._shorten(step, states)
             elif index - 1 in self.decision_blocks:
-                step = self._decide(index - 1, hidden)
-            if step is not None:
-                cls = hidden[:, : self.facts.has_cls]
-                short = step.shorten(tokens, cls[:, 0] if self.facts.has_cls else None)
-                hidden = torch.cat([cls, short], 1)
+                states = self._drop_at(index - 1, states, self.front)
             for image in self.batch:
                 image.blocks[index] = len(image)
-            ragged = len({len(image) for image in self.batch}) > 1
-            if not ragged and not self.weighted:
-                return None if step is None else ((hidden, *args[1:]), kwargs)
-            return (hidden, self._mask(module, hidden, step is not None), *args[2:]), kwargs
+            return self.layout.fit(module, states, args, kwargs)
+
+        return hook
+
+    def _attended(self, index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            self.attention.record(index, self.layout, kwargs.get("cu_seqlens"))
 
         return hook
 
     def _before_mlp(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple) -> tuple | None:
-            hidden = args[0]
-            cls, tokens = hidden[:, : self.facts.has_cls], hidden[:, self.facts.has_cls :]
-            step = self._decide(index, hidden)
+            front, tokens = self.layout.split(args[0], self.front)
+            step = self._decide(index, tokens, front)
             for image in self.batch:
                 image.queries_keys.pop(index, None)
             if step is None:
                 return None
             self.steps[index] = step
-            short = step.shorten(tokens, cls[:, 0] if self.facts.has_cls else None)
-            return (torch.cat([cls, short], 1), *args[1:])
+            short = step.shorten(tokens, front[:, 0] if self.front else None)
+            return (step.after.join(front, short), *args[1:])
 
         return hook
 
@@ -164,53 +167,42 @@ class EncoderStage(EncoderState):
             step = self.steps.get(index)
             if step is None:
                 return None
-            cls, short = output[:, : self.facts.has_cls], output[:, self.facts.has_cls :]
-            return torch.cat([cls, step.lengthen(short, max(step.lengths))], 1)
+            front, short = step.after.split(output, self.front)
+            return step.before.join(front, step.lengthen(short))
 
         return hook
 
     def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.cls = output[:, 0]
 
-    def _mask(self, module: nn.Module, hidden: Float[Tensor, "b n c"], stale: bool) -> Tensor:
-        """Key-padding mask of a ragged batch, with the tokens' log sizes if they are weights."""
-        if stale or self.mask is None:
-            attention = module.self_attn
-            mask = key_mask(
-                self.batch, int(self.facts.has_cls), hidden,
-                added=is_eager(attention) or self.weighted, weighted=self.weighted,
-            )  # fmt: skip
-            self.mask = mask if is_flash(attention) else mask[:, None, None, :]
-        return self.mask
-
-    def _probe(self, index: int) -> Callable:
-        def probe(query: Tensor, key: Tensor, scaling: float) -> None:
-            cls = self.facts.has_cls
-            for image, q, k in zip(self.batch, query, key, strict=True):
-                tokens = cls + len(image)
-                if index in self.cls_attention_blocks:
-                    bias = image.log_sizes(int(cls)) if self.weighted else None
-                    row = attention_rows(q[:, :1], k[:, :tokens], scaling, bias=bias)
-                    image.cls_attention[index] = row[:, 0, cls:]
-                    image.count_macs(tokens * q.shape[0] * q.shape[2])
-                if index in self.query_key_blocks:
-                    image.queries_keys[index] = q[:, :tokens], k[:, :tokens]
-
-        return probe
-
-    def _decide(self, location: Place, hidden: Float[Tensor, "b n c"]) -> Step | None:
-        """Let the strategy decide for each image; ``hidden`` starts with [CLS], if it is there."""
-        extra = self.facts.has_cls if isinstance(location, int) else self.keeps_cls
-        tokens = hidden[:, extra:]
-        lengths = [len(image) for image in self.batch]
-        before = [states[:length] for states, length in zip(tokens, lengths, strict=True)]
-        changes = self.decide(location, before)
-        if isinstance(location, int) and not extra and not all(map(len, self.batch)):
+    def _decide(self, location: Place, tokens: Tensor, front: Tensor) -> Step | None:
+        """Let the strategy decide for each image of the call; None: all tokens stay as they are."""
+        before = self.layout
+        rows = [row[:length] for row, length in zip(tokens, before.lengths, strict=True)]
+        changes = self.decide(location, rows)
+        if isinstance(location, int) and not self.front and not all(map(len, self.batch)):
             raise ValueError(
                 f"{type(self.vision).__name__} left no token of an image after block {location}, "
                 "and this encoder has no [CLS]: its next block would have no input"
             )
-        return None if all(c is None for c in changes) else Step(self.batch, lengths, changes)
+        if all(change is None for change in changes):
+            return None
+        self.layout = layout_of(self.part, self.batch, self.weighted)
+        return Step(before, self.layout, changes)
+
+    def _shorten(self, step: Step, states: Tensor) -> Tensor:
+        """Apply a decision to all states of its block."""
+        front, tokens = step.before.split(states, self.front)
+        return step.after.join(front, step.shorten(tokens, front[:, 0] if self.front else None))
+
+    def _drop_at(self, location: Place, states: Tensor, front: int) -> Tensor:
+        """Decide at a location, and apply the decision to the states there."""
+        ahead, tokens = self.layout.split(states, front)
+        step = self._decide(location, tokens, ahead)
+        if step is None:
+            return states
+        cls = self.cls if location == "features" else ahead[:, 0] if front else None
+        return step.after.join(ahead, step.shorten(tokens, cls))
 
     def decide(
         self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]
@@ -240,18 +232,17 @@ class EncoderStage(EncoderState):
         return changes
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
-        features, extra = args[0], self.keeps_cls
+        features, front = args[0], self.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
         if inside is not None:  # the features are that block's output, still with all tokens
-            short = inside.shorten(features[:, extra:], self.cls)
-            features = torch.cat([features[:, :extra], short], 1)
-        step = self._decide("features", features) if self.at_features else None
-        if step is not None:
-            short = step.shorten(features[:, extra:], self.cls)
-            features = torch.cat([features[:, :extra], short], 1)
-        if not self.at_input:
-            tokens = features[:, extra:]
-            self.mark("features", [t[: len(i)] for t, i in zip(tokens, self.batch, strict=True)])
+            ahead, tokens = inside.before.split(features, front)
+            features = inside.after.join(ahead, inside.shorten(tokens, self.cls))
+        if self.at_features:
+            features = self._drop_at("features", features, front)
+        if not self.at_input and self.key_tokens is not None:
+            _, tokens = self.layout.split(features, front)
+            lengths = self.layout.lengths
+            self.mark("features", [row[:n] for row, n in zip(tokens, lengths, strict=True)])
         for image in self.batch:
             image.blocks[self.facts.blocks] = len(image)
         return (features, *args[1:])
@@ -265,15 +256,7 @@ class EncoderStage(EncoderState):
                 image.protected = self.key_tokens.protect(ImageView(self, number, location, hidden))
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        extra = self.keeps_cls
         self.encoded.extend(self.batch)
         if all(image.reduction is None for image in self.batch):
             return output
-        empty = output.new_zeros(self.batch[0].total, output.shape[-1])
-        # ``index_copy`` is not in place, so that gradients pass
-        rows = [
-            empty.index_copy(0, image.cells, states[: len(image)])
-            for states, image in zip(output[:, extra:], self.batch, strict=True)
-        ]
-        full = torch.stack(rows)
-        return torch.cat([output[:, :extra], full], 1) if extra else full
+        return self.layout.expand(self.keeps_cls, output)

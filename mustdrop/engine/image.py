@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from mustdrop.engine.prompts import ArrivedImage
 from mustdrop.reduction import Reduction
@@ -134,48 +134,3 @@ def key_mask(
         for row, image in zip(numbers, images, strict=True):
             row[: len(image) + extra] = image.log_sizes(extra)
     return numbers.masked_fill(~seen, torch.finfo(hidden.dtype).min)
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Decisions on a batch of images at one location, to be applied to their states.
-
-    Attributes:
-        images: Images of the batch.
-        lengths: Number of tokens of each image before the decision.
-        decisions: Decision on each image; None: its tokens stay as they are.
-    """
-
-    images: Sequence[EncodedImage]
-    lengths: Sequence[int]
-    decisions: Sequence[Reduction | None]
-
-    def shorten(
-        self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b c"] | None
-    ) -> Float[Tensor, "b after c"]:
-        """Survivors of the patch tokens, padded on the right where images differ in length."""
-        rows = []
-        for number, (length, decision) in enumerate(zip(self.lengths, self.decisions, strict=True)):
-            tokens = hidden[number, :length]
-            if decision is not None:
-                self.images[number].count_macs(decision.macs(tokens.shape[1]))
-                tokens = decision(tokens, None if cls is None else cls[number])
-            rows.append(tokens)
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-    def lengthen(self, short: Float[Tensor, "b after c"], longest: int) -> Tensor:
-        """States of the survivors, copied to all tokens that they stand for; zeros elsewhere."""
-        batch, after, dim = short.shape
-        back = torch.full((batch, longest), after, device=short.device)
-        for row, length, decision in zip(back, self.lengths, self.decisions, strict=True):
-            if decision is None:
-                row[:length] = torch.arange(length, device=short.device)
-            elif decision.mix is None:
-                row[decision.keep] = torch.arange(len(decision), device=short.device)
-            elif decision.group is not None:
-                row[:length] = decision.group
-            else:
-                weight, survivor = decision.mix.max(0)
-                row[:length] = survivor.masked_fill(weight == 0, after)
-        padded = torch.cat([short, short.new_zeros(batch, 1, dim)], 1)
-        return padded.gather(1, back[..., None].expand(-1, -1, dim))

@@ -122,9 +122,7 @@ def _take(
     )
 
 
-def coordinates(
-    grids: Sequence[tuple[int, int]], cells: Int[Tensor, " n"]
-) -> Int[Tensor, "n 3"]:
+def coordinates(grids: Sequence[tuple[int, int]], cells: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
     """(image, row, column) of flat cells that are counted through grids; -1 off the grid."""
     device = cells.device
     sizes = torch.tensor([rows * columns for rows, columns in grids] or [1], device=device)

@@ -70,7 +70,9 @@ class Arrival:
         host, here = torch.stack([ids, present]).cpu()
         slots = host.masked_fill(~torch.isin(host, tokens), NO_SLOT)
         where, pads = [], []
-        for number, (is_vision, is_present) in enumerate(zip(slots != NO_SLOT, here.bool(), strict=True)):
+        for number, (is_vision, is_present) in enumerate(
+            zip(slots != NO_SLOT, here.bool(), strict=True)
+        ):
             length = int(is_present.sum())
             pad = len(is_present) - length
             if length == 0 or not bool(is_present[pad:].all()):
@@ -111,21 +113,27 @@ class Arrival:
                 )
 
 
-def arrange(arrival: Arrival, position_ids: Int[Tensor, "*axes _ seq"] | None) -> list[Prompt]:
+def rotary_positions(
+    arrival: Arrival, position_ids: Int[Tensor, "*axes _ seq"] | None
+) -> Int[Tensor, "*axes batch seq"]:
+    """Rotary positions that the language model got; None: it counts all slots of the batch."""
+    batch, length = arrival.vision.shape
+    device = arrival.vision.device
+    if position_ids is None:
+        return torch.arange(length, device=device).expand(batch, -1)
+    return position_ids.to(device).expand(*position_ids.shape[:-2], batch, -1)
+
+
+def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list[Prompt]:
     """Make the prompts of a batch, before any drop.
 
     Args:
         arrival: Batch as it was read.
-        position_ids: Rotary positions that the language model got; None: it counts the slots of the
-            batch, padding included. Of coordinates with several axes, the first one is used.
+        positions: Rotary positions; of coordinates with several axes, the first one is used.
     """
     vision = arrival.vision
     device = vision.device
-    if position_ids is None:
-        position_ids = torch.arange(vision.shape[1], device=device)[None]
-    if position_ids.dim() == 3:
-        position_ids = position_ids[0]
-    positions = position_ids.to(device).expand(len(vision), -1)
+    positions = positions[0] if positions.dim() == 3 else positions
     prompts = []
     batch = zip(arrival.where, arrival.pads, arrival.shown, strict=True)
     for number, (where, pad, shown) in enumerate(batch):

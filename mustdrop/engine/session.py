@@ -17,7 +17,7 @@ from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.entering import entering
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
-from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange
+from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_positions
 from mustdrop.engine.run import DropRun, Stages
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import cache_in, with_cache
@@ -150,7 +150,9 @@ class Session:
             )
         assert self.ids is not None
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
-        prompts = arrange(self.arrival, kwargs.get("position_ids"))
+        positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
+        prompts = arrange(self.arrival, positions)
+        self.last_positions = positions[..., -1]
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
@@ -184,7 +186,8 @@ class Session:
         known = decode is not None and cache_in(kwargs) is decode.cache
         if not known or kwargs.get("position_ids") is not None:
             return kwargs
-        return {**kwargs, "position_ids": self.adapter.next_positions(decode.next_slots())}
+        assert decode is not None
+        return {**kwargs, "position_ids": decode.next_positions()}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """Check and prepare a decoding step."""
@@ -222,8 +225,7 @@ class Session:
         self.decode = DecodePass(
             self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths,
             done.layer_shifts, done.dropped, self.stages.decode_positions,
-            torch.stack([prompt.first for prompt in done.prompts]),
-            torch.stack([prompt.last for prompt in done.prompts]),
+            torch.stack([prompt.first for prompt in done.prompts]), self.last_positions,
         )  # fmt: skip
         self._check(done)
         done.checks.require()

@@ -11,6 +11,8 @@ from mustdrop.models.encoders import EncoderPart, Part
 ADAPTERS = {
     "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
+    "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
+    "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
 }
 
 __all__ = ["ADAPTERS", "EncoderPart", "ModelAdapter", "Part", "VisualInput", "adapter_for"]

@@ -95,6 +95,10 @@ class ModelAdapter(ABC):
         """Module that maps the features of cells to the language model's width."""
         return self.base.multi_modal_projector
 
+    def project(self, features: Tensor) -> Tensor:
+        """Map the features of one image [1, tokens, dim] to [tokens, width], as the model does."""
+        return self.projector(features)[0]
+
     @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:
@@ -123,7 +127,3 @@ class ModelAdapter(ABC):
     def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
         """Rotary embeddings (cos, sin) that the decoder's layers get for these positions."""
         return self.language_model.rotary_emb(hidden, position_ids=positions)
-
-    def next_positions(self, slot: Int[Tensor, "batch 1"]) -> Tensor:
-        """``position_ids`` of a new token at an original slot of its prompt."""
-        return slot

@@ -7,6 +7,8 @@ from mustdrop.models.encoders.base import EncoderPart, Part
 # Model type of a vision config -> module and class.
 ENCODERS = {
     "clip_vision_model": ("mustdrop.models.encoders.clip", "ClipEncoder"),
+    "qwen2_5_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
+    "qwen2_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "siglip_vision_model": ("mustdrop.models.encoders.siglip", "SiglipEncoder"),
 }
 

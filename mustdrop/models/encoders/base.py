@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
 # The attributes of transformers' modules are known at run time only, so parts of models are Any.
@@ -20,11 +22,13 @@ class EncoderPart(ABC):
         module: Module of the encoder.
         has_cls: Whether a [CLS] token stands before the patches.
         unit: Number of patches along each side of a cell, which one vision token shows.
+        packed: Whether states hold the patches of all images in one sequence, without a mask.
     """
 
     module: Part
     has_cls: ClassVar[bool] = False
     unit: ClassVar[int] = 1
+    packed: ClassVar[bool] = False
 
     @cached_property
     @abstractmethod
@@ -43,10 +47,21 @@ class EncoderPart(ABC):
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         """Pixels of each image of a call of ``module``."""
 
-    @abstractmethod
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Compute the input of the first block for one image, as [1, tokens, dim]."""
+    def order(self, grid: tuple[int, int]) -> Int[Tensor, " cells"]:
+        """Raster index of the cells of an image in the order in which packed states hold them."""
+        return torch.arange(grid[0] * grid[1])
 
     @abstractmethod
-    def attend(self, block: Part, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Run the first half of a block: attention with an additive mask, and the residual."""
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Compute the input of the first block for one image, as [1, tokens, dim]; cells in turn."""
+
+    @abstractmethod
+    def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Run the first half of a block on one image: attention and its residual connection.
+
+        Args:
+            index: Index of the block.
+            hidden: States [1, tokens, dim]; cells in raster order.
+            mask: Numbers that are added to the attention scores.
+            grid: Cells of the image as (rows, columns).
+        """

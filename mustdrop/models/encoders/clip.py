@@ -32,6 +32,7 @@ class ClipEncoder(EncoderPart):
     def embed(self, pixels: Tensor) -> Tensor:
         return self.module.pre_layrnorm(self.module.embeddings(pixels[None]))
 
-    def attend(self, block: Part, hidden: Tensor, mask: Tensor) -> Tensor:
+    def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+        block = self.blocks[index]
         normed = block.layer_norm1(hidden)
         return hidden + block.self_attn(hidden_states=normed, attention_mask=mask)[0]

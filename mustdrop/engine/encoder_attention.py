@@ -1,0 +1,126 @@
+"""Attention inside the encoder that vision strategies read: [CLS] or received, queries and keys."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mustdrop.engine.encoder_layout import EncoderLayout
+from mustdrop.functional import attention_rows
+
+ROWS = 128  # rows of attention in memory at a time, where all of them are read
+
+
+@dataclass(eq=False)
+class EncoderAttention:
+    """Records what strategies read of some blocks in the state of the images.
+
+    Attributes:
+        scores: Blocks whose attention to the patches is read.
+        queries_keys: Blocks whose queries and keys are read.
+        received: Whether the attention that a patch receives from all patches stands for the
+            attention of [CLS].
+    """
+
+    scores: Collection[int]
+    queries_keys: Collection[int]
+    received: bool
+    segments: list[tuple[Tensor, Tensor, float]] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> set[int]:
+        """All blocks that are read."""
+        return {*self.scores, *self.queries_keys}
+
+    def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
+        """Store the queries and keys of one call of the attention function."""
+        self.segments.append((query, key, scaling))
+
+    def record(self, index: int, layout: EncoderLayout, ends: Tensor | None) -> None:
+        """Record what is read of a block whose attention has just run.
+
+        Args:
+            index: Index of the block.
+            layout: Layout of its images.
+            ends: Ends of the attention segments of packed states, in patches.
+        """
+        calls, self.segments = self.segments, []
+        if ends is None:
+            (query, key, scaling), *_ = calls
+            self._padded(index, layout, query, key, scaling)
+        else:
+            query = torch.cat([query[0] for query, _, _ in calls], 1)
+            key = torch.cat([key[0] for _, key, _ in calls], 1)
+            self._packed(index, layout, query, key, calls[0][2], ends.diff().tolist())
+
+    def _padded(
+        self, index: int, layout: EncoderLayout, query: Tensor, key: Tensor, scaling: float
+    ) -> None:
+        cls = int(layout.part.has_cls)
+        for image, q, k in zip(layout.images, query, key, strict=True):
+            tokens = cls + len(image)
+            q, k = q[:, :tokens], k[:, :tokens]
+            if index in self.scores:
+                bias = image.log_sizes(cls) if layout.weighted else None
+                rows = q[:, cls:] if self.received else q[:, :1]
+                scores = _received(rows, k, scaling, bias)
+                image.cls_attention[index] = scores[:, cls:]
+                image.count_macs(rows.shape[1] * tokens * q.shape[0] * q.shape[2])
+            if index in self.queries_keys:
+                image.queries_keys[index] = q, k
+
+    def _packed(
+        self,
+        index: int,
+        layout: EncoderLayout,
+        query: Float[Tensor, "heads patches dim"],
+        key: Float[Tensor, "heads patches dim"],
+        scaling: float,
+        lengths: list[int],
+    ) -> None:
+        heads, _, dim = query.shape
+        if index in self.scores:
+            parts = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
+            received = torch.cat([_received(q, k, scaling) * q.shape[1] for q, k in parts], 1)
+            _, tokens = layout.split(received.T.reshape(-1, heads), 0)
+            macs = sum(length**2 for length in lengths) * heads * dim
+            for image, row in zip(layout.images, tokens, strict=True):
+                unit = layout.part.unit**2
+                cells = row[: len(image)].view(len(image), unit, heads)
+                # the mean over all patches of the image; those of other windows give nothing
+                image.cls_attention[index] = cells.mean(1).T / (len(image) * unit)
+            layout.images[0].count_macs(macs)
+        if index in self.queries_keys:
+            pair = [self._cells(layout, states) for states in (query, key)]
+            for image, q, k in zip(layout.images, *pair, strict=True):
+                image.queries_keys[index] = q, k
+
+    @staticmethod
+    def _cells(
+        layout: EncoderLayout, states: Float[Tensor, "heads patches dim"]
+    ) -> list[Float[Tensor, "heads cells wide"]]:
+        """Queries or keys of the cells of each image: those of its patches side by side."""
+        heads, patches, dim = states.shape
+        _, tokens = layout.split(states.transpose(0, 1).reshape(patches, heads * dim), 0)
+        unit = layout.part.unit**2
+        return [
+            row[: len(image)].view(len(image), unit, heads, dim).permute(2, 0, 1, 3).flatten(2)
+            for image, row in zip(layout.images, tokens, strict=True)
+        ]
+
+
+def _received(
+    query: Float[Tensor, "heads rows dim"],
+    key: Float[Tensor, "heads tokens dim"],
+    scaling: float,
+    bias: Tensor | None = None,
+) -> Float[Tensor, "heads tokens"]:
+    """Mean attention that each token receives from some rows, a few rows at a time."""
+    if query.shape[1] == 1:
+        return attention_rows(query, key, scaling, bias=bias)[:, 0]
+    total = torch.zeros(query.shape[0], key.shape[1], device=query.device)
+    for part in query.split(ROWS, 1):
+        total += attention_rows(part, key, scaling, bias=bias).float().sum(1)
+    return total / query.shape[1]

@@ -1,0 +1,190 @@
+"""How the tokens of several images lie in the states of an encoder, and how blocks get fewer.
+
+A layout turns a module's states into one row of tokens per image, ``[images, most tokens, dim]``
+padded on the right, and back. A token is a cell: its patches side by side.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from mustdrop.engine.image import EncodedImage, key_mask
+from mustdrop.engine.refuse import is_eager, is_flash
+from mustdrop.models import EncoderPart
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderLayout(ABC):
+    """Layout of the images of an encoder call after the decisions so far.
+
+    Attributes:
+        part: Parts of the encoder.
+        images: State of each image.
+        cells: Cells in whose place the tokens of each image stand.
+        weighted: Whether later blocks add the log sizes of tokens to their attention scores.
+    """
+
+    part: EncoderPart
+    images: Sequence[EncodedImage]
+    cells: Sequence[Int[Tensor, " tokens"]]
+    weighted: bool = False
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each image."""
+        return [len(cells) for cells in self.cells]
+
+    @abstractmethod
+    def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
+        """Split states into ``front`` tokens in front of each image, such as [CLS], and tokens."""
+
+    @abstractmethod
+    def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:
+        """Join what :meth:`split` returns."""
+
+    @abstractmethod
+    def fit(
+        self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Arguments of a block that fit the tokens that are left."""
+
+    @abstractmethod
+    def expand(self, front: int, projected: Tensor) -> Tensor:
+        """Put projected tokens into the places of their cells, and leave the others empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedLayout(EncoderLayout):
+    """States [images, front + most tokens, dim], as in CLIP and SigLIP."""
+
+    def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
+        return states[:, :front], states[:, front:]
+
+    def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:
+        return torch.cat([front, tokens], 1)
+
+    def fit(
+        self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        if len({*self.lengths}) > 1 or self.weighted:
+            return (states, self._mask(block, states), *args[2:]), kwargs
+        return (states, *args[1:]), kwargs
+
+    def _mask(self, block: nn.Module, states: Float[Tensor, "images n dim"]) -> Tensor:
+        """Key-padding mask of a ragged batch, with the tokens' log sizes if they are weights."""
+        if "mask" not in self.__dict__:  # the same in all blocks up to the next decision
+            attention = self.part.attention(block)
+            mask = key_mask(
+                self.images, int(self.part.has_cls), states,
+                added=is_eager(attention) or self.weighted, weighted=self.weighted,
+            )  # fmt: skip
+            self.__dict__["mask"] = mask if is_flash(attention) else mask[:, None, None, :]
+        return self.__dict__["mask"]
+
+    def expand(self, front: int, projected: Tensor) -> Tensor:
+        empty = projected.new_zeros(self.images[0].total, projected.shape[-1])
+        # ``index_copy`` is not in place, so that gradients pass
+        rows = [
+            empty.index_copy(0, cells, states[: len(cells)])
+            for states, cells in zip(projected[:, front:], self.cells, strict=True)
+        ]
+        full = torch.stack(rows)
+        return torch.cat([projected[:, :front], full], 1) if front else full
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLayout(EncoderLayout):
+    """States [patches of all images, dim], as in Qwen's encoders; attention stays in segments.
+
+    The encoder holds the cells of an image in an order of its own (by attention window), and the
+    patches of a cell one after the other. Survivors keep that order, so a segment stays unbroken.
+    """
+
+    @property
+    def unit(self) -> int:
+        """Number of patches of a cell."""
+        return self.part.unit**2
+
+    @cached_property
+    def ranks(self) -> list[Int[Tensor, " tokens"]]:
+        """Place of each token among all cells of the batch in the encoder's order."""
+        ranks, start = [], 0
+        for image, cells in zip(self.images, self.cells, strict=True):
+            order = self.part.order(image.image.grid).to(cells.device)
+            ranks.append(start + order.argsort()[cells])
+            start += image.total
+        return ranks
+
+    @cached_property
+    def places(self) -> list[Int[Tensor, " tokens"]]:
+        """Place of each token among the tokens that are left, in the encoder's order."""
+        places, start = [], 0
+        for ranks in self.ranks:
+            places.append(start + ranks.argsort().argsort())
+            start += len(ranks)
+        return places
+
+    def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
+        rows = states.reshape(-1, self.unit * states.shape[-1])
+        tokens = [rows[place] for place in self.places]
+        return states[:0], nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+
+    def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:
+        rows = [row[:length] for row, length in zip(tokens, self.lengths, strict=True)]
+        order = torch.cat(self.places).argsort()
+        return torch.cat(rows)[order].reshape(len(order) * self.unit, -1)
+
+    def fit(
+        self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        if sum(self.lengths) == sum(image.total for image in self.images):
+            return (states, *args[1:]), kwargs
+        fitting = {
+            "cu_seqlens": self.segments(kwargs["cu_seqlens"]),
+            "position_embeddings": tuple(
+                part[self._patches] for part in kwargs["position_embeddings"]
+            ),
+        }
+        return (states, *args[1:]), {**kwargs, **fitting}
+
+    def segments(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " fewer"]:
+        """Ends of the attention segments that are left, in patches, from those of all patches."""
+        before = nn.functional.pad(self._left.long().cumsum(0), (1, 0)) * self.unit
+        return before[(ends // self.unit).long()].unique_consecutive().to(ends.dtype)
+
+    def expand(self, front: int, projected: Tensor) -> Tensor:
+        total = sum(image.total for image in self.images)
+        empty = projected.new_zeros(total, projected.shape[-1])
+        return empty.index_copy(0, self._in_order, projected)
+
+    @cached_property
+    def _in_order(self) -> Int[Tensor, " tokens"]:
+        """Rank of each token that is left, in the encoder's order."""
+        return torch.cat(self.ranks).sort().values
+
+    @cached_property
+    def _left(self) -> Bool[Tensor, " cells"]:
+        """Whether each cell of the batch, in the encoder's order, is left."""
+        total = sum(image.total for image in self.images)
+        left = torch.zeros(total, dtype=torch.bool, device=self._in_order.device)
+        return left.index_fill_(0, self._in_order, True)
+
+    @cached_property
+    def _patches(self) -> Int[Tensor, " patches"]:
+        """Rank of each patch that is left, in the encoder's order."""
+        within = torch.arange(self.unit, device=self._in_order.device)
+        return (self._in_order[:, None] * self.unit + within).flatten()
+
+
+def layout_of(
+    part: EncoderPart, images: Sequence[EncodedImage], weighted: bool = False
+) -> EncoderLayout:
+    """Layout of images as they are now."""
+    kind = PackedLayout if part.packed else PaddedLayout
+    return kind(part, images, [image.cells for image in images], weighted)
