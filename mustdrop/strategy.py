@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.fields import Count, Layers, Positive, Share, Weight, Within, require_fields
@@ -13,8 +13,8 @@ from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
     "CacheView", "Count", "DecodeStrategy", "KeyTokenStrategy", "Layers", "ModelFacts", "Place",
-    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView",
-    "Weight", "Within", "require_choices", "require_fields",
+    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "TopK", "VisionStrategy",
+    "VisionView", "Weight", "Within", "require_choices", "require_fields",
 ]  # fmt: skip
 
 
@@ -97,8 +97,13 @@ class VisionStrategy(ABC):
     def annotations(self) -> Sequence[str]:
         return ()
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts.
+
+        By default, each block whose [CLS] attention is read must have one.
+        """
+        for block in self.cls_attention_blocks:
+            facts.require_cls(block)
 
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
@@ -110,8 +115,13 @@ class KeyTokenStrategy(ABC):
 
     cls_attention_blocks: Sequence[int] = ()
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts.
+
+        By default, each block whose [CLS] attention is read must have one.
+        """
+        for block in self.cls_attention_blocks:
+            facts.require_cls(block)
 
     @abstractmethod
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
@@ -127,12 +137,39 @@ class PrefillStrategy(ABC):
 
     layers: Sequence[int]
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
+    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
+
+
+@dataclass(frozen=True)
+class TopK(PrefillStrategy):
+    """Base of the prefill strategies that keep the tokens of highest score, after one layer.
+
+    Attributes:
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped; -1: before the language model.
+    """
+
+    keep: Count
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        return view.top(self.score(view), self.keep)
+
+    @abstractmethod
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
+        """Score of each vision token of one prompt."""
 
 
 class DecodeStrategy(ABC):

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
-from mustdrop.engine.run import Stages
 from mustdrop.engine.transformers_api import file_names
 from mustdrop.models import ModelAdapter
+from mustdrop.stages import Stages
 
 
 def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:

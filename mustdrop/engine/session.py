@@ -17,10 +17,11 @@ from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, arrange, entering
-from mustdrop.engine.run import DropRun, Stages
+from mustdrop.engine.run import DropRun
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import cache_in, with_cache
 from mustdrop.models import ModelAdapter, Part
+from mustdrop.stages import Stages
 
 
 class Session:
@@ -107,7 +108,7 @@ class Session:
         refuse.unfit_inputs(ids, options)
         assert ids is not None
         self.arrival = Arrival.of(self.adapter, ids, options.get("attention_mask"))
-        if self.stages.drop:
+        if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -160,13 +161,10 @@ class Session:
                 prompt.ledger.merged_inside_blocks = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
-        stages = self.stages
         self.prefill = PrefillPass(
-            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=self.arrival.pads,
+            adapter=self.adapter, stages=self.stages, prompts=prompts, inputs=inputs,
+            pads=self.arrival.pads, entering=enter, masks=masks, finite=self.run.finite,
             keys=prompt_keys(prompts, self.arrival.pads, self.ids, self.pixels),
-            log_scores=stages.log_scores, strategy=stages.prefill, entering=enter, masks=masks,
-            compact=stages.positions == "compact", finite=self.run.finite,
-            compact_vision=stages.vision_positions == "compact",
         )  # fmt: skip
         self.run.finite.begin(self.arrival.images, inputs, self.arrival.pads)
         self.arrival = None

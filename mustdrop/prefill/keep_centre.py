@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import PrefillView, TopK
 
 
 @final
 @dataclass(frozen=True)
-class KeepCentre(PrefillStrategy):
+class KeepCentre(TopK):
     """Keep the vision tokens nearest to the centre of their image's grid.
 
     Ties go to the earlier token. Slots off the grid (newlines) are kept last. If an image has fewer
@@ -24,17 +25,7 @@ class KeepCentre(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
-    layer: int = -1
-
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         keep = min(self.keep, len(view))
         rows, columns = view.grid
         image, row, column = view.patch_coordinates.T
@@ -47,4 +38,4 @@ class KeepCentre(PrefillStrategy):
             share = keep * (index + 1) // view.image_count - keep * index // view.image_count
             of_image = (image == index)[nearest]
             chosen[nearest] |= of_image & (of_image.cumsum(0) <= share)
-        return view.top(torch.where(chosen, 1.0, -far.float()), keep)
+        return torch.where(chosen, 1.0, -far.float())
