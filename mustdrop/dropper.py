@@ -3,31 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
-from mustdrop.engine import refuse
 from mustdrop.engine.annotations import Annotations, require_annotations
 from mustdrop.engine.fit import unfit_model, unfit_module
-from mustdrop.engine.run import DropRun, Stages
+from mustdrop.engine.run import DropRun
 from mustdrop.engine.session import Session
 from mustdrop.engine.transformers_api import require_version
-from mustdrop.fields import plain
 from mustdrop.models import adapter_for
-from mustdrop.strategy import (
-    DecodeStrategy,
-    KeyTokenStrategy,
-    PrefillStrategy,
-    VisionStrategy,
-    require_choices,
-)
+from mustdrop.stages import Stages
 
 __all__ = ["DropRun", "TokenDropper"]
 
 
 @dataclass(frozen=True)
-class TokenDropper:
+class TokenDropper(Stages):
     """Drops vision tokens of a multimodal language model at the stages that are given.
 
     Attributes:
@@ -43,6 +34,9 @@ class TokenDropper:
         decode_positions: Rule for the position of a new token. ``continue``: it follows the
             prompt's last token. ``cache_length``: it is each layer's own cache length, which is
             wrong where caches were cut; kept for parity with the authors' code.
+        cls_attention: Encoder attention that ranks patches where a strategy asks for that of [CLS].
+            ``cls``: attention of [CLS]. ``received``: mean attention that a patch receives from all
+            patches of its image, also for encoders without [CLS].
         log_scores: Whether the ledger keeps the strategies' scores.
 
     Example:
@@ -55,27 +49,6 @@ class TokenDropper:
         TypeError: If a stage is not a strategy of its kind.
         ValueError: If a position rule is unknown, or ``log_scores`` is not a boolean.
     """
-
-    vision: VisionStrategy | None = None
-    key_tokens: KeyTokenStrategy | None = None
-    prefill: PrefillStrategy | None = None
-    decode: DecodeStrategy | None = None
-    positions: Literal["original", "compact"] = "original"
-    vision_positions: Literal["original", "compact"] = "original"
-    decode_positions: Literal["continue", "cache_length"] = "continue"
-    log_scores: bool = False
-
-    def __post_init__(self) -> None:
-        refuse.not_a_stage("vision", self.vision, VisionStrategy)
-        refuse.not_a_stage("key_tokens", self.key_tokens, KeyTokenStrategy)
-        refuse.not_a_stage("prefill", self.prefill, PrefillStrategy)
-        refuse.not_a_stage("decode", self.decode, DecodeStrategy)
-        require_choices(
-            positions=(self.positions, ("original", "compact")),
-            vision_positions=(self.vision_positions, ("original", "compact")),
-            decode_positions=(self.decode_positions, ("continue", "cache_length")),
-        )
-        plain("TokenDropper.log_scores", self.log_scores, bool)
 
     @contextmanager
     def attach(self, model: nn.Module, annotations: Annotations | None = None) -> Iterator[DropRun]:
@@ -98,11 +71,7 @@ class TokenDropper:
         require_version()
         unfit_module(model)
         adapter = adapter_for(model)
-        stages = Stages(
-            self.vision, self.key_tokens, self.prefill, self.decode, self.positions,
-            self.vision_positions, self.decode_positions, self.log_scores,
-        )  # fmt: skip
-        unfit_model(adapter, stages)
+        unfit_model(adapter, self)
         require_annotations(self.vision, annotations)
-        with Session(adapter, stages, annotations or ()).attach() as run:
+        with Session(adapter, self, annotations or ()).attach() as run:
             yield run

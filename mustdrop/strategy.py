@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.fields import Count, Layers, Positive, Share, Weight, Within, require_fields
@@ -13,8 +13,8 @@ from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
     "CacheView", "Count", "DecodeStrategy", "KeyTokenStrategy", "Layers", "ModelFacts", "Place",
-    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView",
-    "Weight", "Within", "require_choices", "require_fields",
+    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "TopK", "VisionStrategy",
+    "VisionView", "Weight", "Within", "require_choices", "require_fields",
 ]  # fmt: skip
 
 
@@ -31,6 +31,7 @@ class ModelFacts:
         unit: Number of patches along each side of a cell, which one vision token shows.
         coordinates: Whether rotary positions are coordinates of the image, which a rule that
             renumbers positions leaves as they are.
+        received: Whether the attention that a patch receives stands for that of [CLS].
     """
 
     depth: int
@@ -40,6 +41,7 @@ class ModelFacts:
     feature_block: int
     unit: int = 1
     coordinates: bool = False
+    received: bool = False
 
     def block(self, block: int) -> int:
         """Index of ``block`` counted from the front.
@@ -52,14 +54,18 @@ class ModelFacts:
         return block % self.blocks
 
     def require_cls(self, block: int) -> None:
-        """Check that ``block`` has [CLS] attention to read.
+        """Check that ``block`` has [CLS] attention to read, or attention that stands for it.
 
         Raises:
             ValueError: If the encoder has no such block, or no [CLS] token.
         """
         self.block(block)
-        if not self.has_cls:
-            raise ValueError("[CLS] attention is required, but this encoder has no [CLS] token")
+        if not self.has_cls and not self.received:
+            raise ValueError(
+                "[CLS] attention is required, but this encoder has no [CLS] token; "
+                "TokenDropper(cls_attention='received') takes the attention that each patch "
+                "receives from all patches instead"
+            )
 
 
 def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
@@ -102,8 +108,13 @@ class VisionStrategy(ABC):
     def annotations(self) -> Sequence[str]:
         return ()
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts.
+
+        By default, each block whose [CLS] attention is read must have one.
+        """
+        for block in self.cls_attention_blocks:
+            facts.require_cls(block)
 
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
@@ -115,8 +126,13 @@ class KeyTokenStrategy(ABC):
 
     cls_attention_blocks: Sequence[int] = ()
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts.
+
+        By default, each block whose [CLS] attention is read must have one.
+        """
+        for block in self.cls_attention_blocks:
+            facts.require_cls(block)
 
     @abstractmethod
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
@@ -132,12 +148,39 @@ class PrefillStrategy(ABC):
 
     layers: Sequence[int]
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
+    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
+
+
+@dataclass(frozen=True)
+class TopK(PrefillStrategy):
+    """Base of the prefill strategies that keep the tokens of highest score, after one layer.
+
+    Attributes:
+        keep: Number of vision tokens kept per prompt.
+        layer: Layer after which tokens are dropped; -1: before the language model.
+    """
+
+    keep: Count
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        require_fields(self)
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        return view.top(self.score(view), self.keep)
+
+    @abstractmethod
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
+        """Score of each vision token of one prompt."""
 
 
 class DecodeStrategy(ABC):

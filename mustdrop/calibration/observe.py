@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mustdrop.calibration.replay import ObservedLayer, ObservedPrompt, Replay
 from mustdrop.dropper import TokenDropper
-from mustdrop.functional import window_similarity, windows
+from mustdrop.functional import window_similarity
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention
@@ -203,6 +203,6 @@ class _ObservedWindows(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         crops = [view.hidden] if self.strategy.crops == "own" else view.prompt_images
-        index = windows(*view.grid, self.strategy.window).to(view.cells.device)
+        index = self.strategy.windows(view.grid).to(view.cells.device)
         self.seen.append([window_similarity(crop, index, self.strategy.score) for crop in crops])
         return Reduction(torch.arange(len(view.cells), device=view.cells.device))

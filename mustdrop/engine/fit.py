@@ -5,15 +5,16 @@ the engine passes on, is refused with one sentence before any work starts.
 """
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
-from mustdrop.engine.run import Stages
 from mustdrop.engine.transformers_api import file_names
 from mustdrop.models import ModelAdapter
+from mustdrop.stages import Stages
 
 
 def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
@@ -151,7 +152,8 @@ def _moving_frequencies(adapter: ModelAdapter) -> None:
 
 def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
-    facts, vision, prefill = adapter.facts, stages.vision, stages.prefill
+    facts = replace(adapter.facts, received=stages.cls_attention == "received")
+    vision, prefill = stages.vision, stages.prefill
     for stage in (vision, stages.key_tokens, prefill, stages.decode):
         if stage is not None:
             stage.check(facts)
@@ -166,6 +168,11 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
             raise ValueError(
                 f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, "
                 "which flash attention does not support; load the encoder with sdpa or eager"
+            )
+        if vision.proportional_attention and any(part.packed for part in adapter.encoders):
+            raise ValueError(
+                f"{type(vision).__name__} adds the sizes of tokens to the encoder's attention, but "
+                "the blocks of this encoder take no mask: set proportional_attention=False"
             )
         for location in vision.places:
             if isinstance(location, int) and facts.block(location) > last:

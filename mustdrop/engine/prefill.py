@@ -24,11 +24,8 @@ class PrefillPass(PrefillState):
     """One prefill of a batch.
 
     Attributes:
-        strategy: Strategy of stage 2.
         entering: Reduction of each prompt's vision slots by the encoder; None: nothing was dropped.
         masks: Attention masks.
-        compact_vision: Whether rotary positions are renumbered after a drop at the input.
-        compact: Whether rotary positions are renumbered after a drop between layers.
         layer_pads: Padding in front of each prompt at the input of each layer.
         layer_shifts: Distance by which each prompt's last token moved forward in rotary position,
             per layer; None where no positions were renumbered.
@@ -38,11 +35,8 @@ class PrefillPass(PrefillState):
         checks: Checks of the strategy's decisions and of the model.
     """
 
-    strategy: PrefillStrategy | None
     entering: Sequence[Reduction] | None
     masks: Masks
-    compact_vision: bool
-    compact: bool
     layer_pads: list[list[int]] = field(default_factory=list)
     layer_shifts: list[Int[Tensor, " batch"] | None] = field(default_factory=list)
     layer_lengths: list[int] = field(default_factory=list)
@@ -72,26 +66,11 @@ class PrefillPass(PrefillState):
             )
             self.checks.equal(message, hidden, self.inputs.to(hidden.device))
         if layer == 0 and self.entering is not None:
-            hidden = self._drop(self.entering, hidden, kwargs, self.compact_vision, None)
-        if self.strategy is not None and layer - 1 in self.strategy.layers:
-            self.called.add(layer - 1)
-            for number, pad in enumerate(self.pads if layer else ()):
-                self.finite.note(
-                    f"the hidden states after layer {layer - 1}", number, hidden[number, pad:]
-                )
-            decisions = [
-                self.strategy.reduce(PromptView(self, number, layer - 1, hidden, kwargs))
-                if prompt.vision_count
-                else Reduction(prompt.vision_index())
-                for number, prompt in enumerate(self.prompts)
-            ]
-            self.heads = None
-            for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
-                name = type(self.strategy).__name__
-                where = f"{name}, after layer {layer - 1} of prompt {number},"
-                self.checks.decision(where, decision.keep, prompt.protected)
-            compact = self.compact if layer else self.compact_vision
-            hidden = self._drop(decisions, hidden, kwargs, compact, layer - 1)
+            hidden = self._drop(self.entering, hidden, kwargs, None)
+        strategy = self.stages.prefill
+        if strategy is not None and layer - 1 in strategy.layers:
+            decisions = self._decide(strategy, layer - 1, hidden, kwargs)
+            hidden = self._drop(decisions, hidden, kwargs, layer - 1)
         self.layer_pads.append(self.pads)
         self.layer_lengths.append(self.length)
         self.layer_shifts.append(self.shifts)
@@ -106,15 +85,36 @@ class PrefillPass(PrefillState):
         }
         return (hidden, *args[1:]), {**kwargs, **fitting}
 
+    def _decide(
+        self, strategy: PrefillStrategy, layer: int, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> list[Reduction]:
+        """Let the strategy decide for each prompt after ``layer``."""
+        self.called.add(layer)
+        for number, pad in enumerate(self.pads if layer >= 0 else ()):
+            self.finite.note(f"the hidden states after layer {layer}", number, hidden[number, pad:])
+        decisions = [
+            strategy.reduce(PromptView(self, number, layer, hidden, kwargs))
+            if prompt.vision_count
+            else Reduction(prompt.vision_index())
+            for number, prompt in enumerate(self.prompts)
+        ]
+        self.heads = None
+        for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
+            where = f"{type(strategy).__name__}, after layer {layer} of prompt {number},"
+            self.checks.decision(where, decision.keep, prompt.protected)
+        return decisions
+
     def _drop(
         self,
         decisions: Sequence[Reduction],
         hidden: Float[Tensor, "batch before dim"],
         kwargs: dict[str, Any],
-        compact: bool,
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
         """Apply decisions to the hidden states; ``layer`` None: slots that the encoder emptied."""
+        between_layers = layer is not None and layer >= 0
+        rule = self.stages.positions if between_layers else self.stages.vision_positions
+        compact = rule == "compact" and not self.adapter.facts.coordinates
         moved = [p.changes(d) for p, d in zip(self.prompts, decisions, strict=True)]
         if not any(moved):
             return hidden

@@ -15,6 +15,7 @@ from mustdrop.engine.prompt_vision import coordinates
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, stable_seed
 from mustdrop.models import ModelAdapter
+from mustdrop.stages import Stages
 from mustdrop.strategy import PrefillView, Rows
 
 ROWS = 128  # rows of attention in memory at a time, where all of them are read
@@ -26,22 +27,22 @@ class PrefillState:
 
     Attributes:
         adapter: Facts about the model.
+        stages: Stages of the dropper.
         prompts: State of each prompt.
         inputs: Input embeddings of the language model.
         pads: Padding in front of each prompt now; at first, at the language model's input.
         keys: Function from the index of a prompt to its key for random draws.
-        log_scores: Whether the strategies' scores go to the ledger.
         heads: Queries, keys and scaling of the layer that has just run, if the strategy acts there.
         rotary: Rotary embeddings of the tokens that remain; None: those of the model.
         finite: Notes on whether all numbers are finite.
     """
 
     adapter: ModelAdapter
+    stages: Stages
     prompts: Sequence[Prompt]
     inputs: Float[Tensor, "batch seq dim"]
     pads: list[int]
     keys: Callable[[int], int]
-    log_scores: bool = False
     heads: tuple[Tensor, Tensor, float] | None = None
     rotary: tuple[Tensor, Tensor] | None = None
     finite: FiniteNotes = field(default_factory=FiniteNotes)
@@ -149,7 +150,7 @@ class PromptView(PrefillView):
         return self._prompt.memo[name]
 
     def log_score(self, score: Float[Tensor, " vision"]) -> None:
-        if self._state.log_scores:
+        if self._state.stages.log_scores:
             self._prompt.ledger.scores[self.layer] = score
 
     def count_macs(self, macs: int) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
-from mustdrop.engine.run import Stages
 from mustdrop.engine.transformers_api import cache_in, unfit_layers
+from mustdrop.stages import Stages
 
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
 # generate() options that would bypass or corrupt dropping, with the values that are harmless
@@ -76,7 +76,7 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
         raise ValueError("labels are not supported: dropped tokens have no logits to compare with")
     if isinstance(arguments.get("logits_to_keep"), torch.Tensor):
         raise ValueError("logits_to_keep must be a number of last tokens; a drop changes positions")
-    for name in FACTS if stages.drop or stages.key_tokens is not None else ():
+    for name in FACTS if stages.may_drop or stages.key_tokens is not None else ():
         value, configured = arguments.get(name), getattr(config, name, None)
         if value is not None and value != configured:
             raise ValueError(
@@ -142,21 +142,6 @@ def checkpointing(model: PreTrainedModel) -> None:
             "gradient checkpointing keeps no KV cache and computes layers twice, which dropping "
             "does not support: call model.gradient_checkpointing_disable() or model.eval()"
         )
-
-
-def not_a_stage(name: str, value: object, kind: type) -> None:
-    """Raise if a stage is not a strategy.
-
-    Raises:
-        TypeError: With the expected and the given class.
-    """
-    if value is not None and not isinstance(value, kind):
-        hint, given = "", type(value).__name__
-        if given in ("DictConfig", "dict"):
-            hint = "; build it first with hydra.utils.instantiate"
-        elif isinstance(value, type):
-            hint, given = "; pass an instance, not the class", f"the class {value.__name__}"
-        raise TypeError(f"{name} must be a {kind.__name__} or None, got {given}{hint}")
 
 
 def is_flash(module: Any) -> bool:

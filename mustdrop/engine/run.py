@@ -1,32 +1,12 @@
-"""Settings of an attached dropper, and the record of its last prefill."""
+"""Record of the last prefill under an attached dropper."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.image import EncodedImage
 from mustdrop.ledger import TokenLedger
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Strategy of each stage, and the rules for positions."""
-
-    vision: VisionStrategy | None
-    key_tokens: KeyTokenStrategy | None
-    prefill: PrefillStrategy | None
-    decode: DecodeStrategy | None
-    positions: Literal["original", "compact"]
-    vision_positions: Literal["original", "compact"]
-    decode_positions: Literal["continue", "cache_length"]
-    log_scores: bool
-
-    @property
-    def drop(self) -> bool:
-        """Whether any stage may drop tokens."""
-        return any(stage is not None for stage in (self.vision, self.prefill, self.decode))
+from mustdrop.stages import Stages
 
 
 @dataclass(eq=False)
@@ -34,7 +14,7 @@ class DropRun:
     """Record of the last prefill.
 
     Attributes:
-        stages: Settings of the dropper.
+        stages: Stages of the dropper.
         ledgers: Ledger of each prompt.
         images: State of each encoded image, in the order of the prompts; empty without stages 1
             and 1b.

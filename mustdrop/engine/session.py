@@ -18,10 +18,11 @@ from mustdrop.engine.entering import entering
 from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_positions
-from mustdrop.engine.run import DropRun, Stages
+from mustdrop.engine.run import DropRun
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import cache_in, with_cache
 from mustdrop.models import ModelAdapter, Part
+from mustdrop.stages import Stages
 
 
 class Session:
@@ -39,7 +40,8 @@ class Session:
         if stages.vision is not None or stages.key_tokens is not None:
             self.encoder = EncoderStage(
                 adapter=adapter, vision=stages.vision, key_tokens=stages.key_tokens,
-                arrived=self._arrived, annotations=annotations, finite=self.run.finite,
+                received=stages.cls_attention == "received", arrived=self._arrived,
+                annotations=annotations, finite=self.run.finite,
             )  # fmt: skip
 
     @contextmanager
@@ -107,7 +109,7 @@ class Session:
         assert ids is not None
         self.ids, self.inputs = ids, options
         self.arrival = Arrival.of(self.adapter, ids, options)
-        if self.stages.drop:
+        if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -162,13 +164,10 @@ class Session:
                 prompt.ledger.merged_inside_blocks = encoder.inside
         attention = self.adapter.layers[0].self_attn
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
-        stages, movable = self.stages, not self.adapter.facts.coordinates
         self.prefill = PrefillPass(
-            adapter=self.adapter, prompts=prompts, inputs=inputs, pads=pads,
-            keys=prompt_keys(prompts, pads, self.ids), log_scores=stages.log_scores,
-            strategy=stages.prefill, entering=enter, masks=masks, finite=self.run.finite,
-            compact=movable and stages.positions == "compact",
-            compact_vision=movable and stages.vision_positions == "compact",
+            adapter=self.adapter, stages=self.stages, prompts=prompts, inputs=inputs, pads=pads,
+            entering=enter, masks=masks, finite=self.run.finite,
+            keys=prompt_keys(prompts, pads, self.ids),
         )  # fmt: skip
         owners = [image.prompt for image in self.arrival.images]
         self.run.finite.begin(owners, inputs, pads)

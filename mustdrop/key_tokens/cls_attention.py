@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import outliers, top_keep
-from mustdrop.strategy import KeyTokenStrategy, ModelFacts, Share, VisionView, require_fields
+from mustdrop.strategy import KeyTokenStrategy, Share, VisionView, require_fields
 
 
 @final
@@ -47,9 +47,6 @@ class ClsAttention(KeyTokenStrategy):
     @property
     def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
-
-    def check(self, facts: ModelFacts) -> None:
-        facts.require_cls(self.block)
 
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
         return self.outstanding(self.joined(view))

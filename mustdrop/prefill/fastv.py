@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal, final
 
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from jaxtyping import Float
+from torch import Tensor
+
+from mustdrop.strategy import PrefillView, TopK
 
 
 @final
 @dataclass(frozen=True)
-class FastV(PrefillStrategy):
+class FastV(TopK):
     """After one early layer, keep the vision tokens that receive the most attention in it.
 
     The attention is averaged over heads. It comes from the prompt's last token, as in the authors'
@@ -26,21 +28,13 @@ class FastV(PrefillStrategy):
         rows: Tokens whose attention counts, ``last`` or ``all``.
     """
 
-    keep: Count
     layer: int = 1
     rows: Literal["last", "all"] = "last"
 
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         if self.rows == "all":
             score = view.received_attention()
         else:
             score = view.attention(rows="last").float().mean(0).squeeze(0)
         view.log_score(score)
-        return view.top(score, self.keep)
+        return score

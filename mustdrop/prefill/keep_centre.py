@@ -4,16 +4,17 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import PrefillView, TopK
 
 FARTHEST = 2**31  # distance of a slot off the grid
 
 
 @final
 @dataclass(frozen=True)
-class KeepCentre(PrefillStrategy):
+class KeepCentre(TopK):
     """Keep the vision tokens nearest to the centre of their image's grid.
 
     Ties go to the earlier token. Slots off the grid (newlines) are kept last. If an image has fewer
@@ -26,17 +27,7 @@ class KeepCentre(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
-    layer: int = -1
-
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         keep = min(self.keep, len(view))
         image, row, column = view.cell_coordinates.T
         grids = torch.tensor([*view.grids, (1, 1)], device=image.device)  # the last: off the grid
@@ -51,4 +42,4 @@ class KeepCentre(PrefillStrategy):
             share = keep * (index + 1) // images - keep * index // images
             of_image = (image == index)[nearest]
             chosen[nearest] |= of_image & (of_image.cumsum(0) <= share)
-        return view.top(torch.where(chosen, 1.0, -far.float()), keep)
+        return torch.where(chosen, 1.0, -far.float())

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import PrefillView, TopK
 
 
 @final
 @dataclass(frozen=True)
-class Random(PrefillStrategy):
+class Random(TopK):
     """Keep vision tokens drawn uniformly at random, the same in every run and batch of a sample.
 
     The draw depends only on seed, prompt, image and layer. The image enters by its pixels rounded
@@ -26,17 +27,8 @@ class Random(PrefillStrategy):
         seed: Seed of the draw.
     """
 
-    keep: Count
-    layer: int = -1
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
-        score = torch.rand(len(view), generator=view.generator(self.seed)).to(view.protected.device)
-        return view.top(score, self.keep)
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
+        drawn = torch.rand(len(view), generator=view.generator(self.seed))
+        return drawn.to(view.protected.device)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from mustdrop.prefill.uniform_grid import spread
+from mustdrop.prefill.uniform_grid import evenness
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
 
@@ -34,4 +34,5 @@ class ScheduledGrid(PrefillStrategy):
                 f"keep_counts has counts for {len(self.keep_counts)} prompts, but the batch has "
                 f"a prompt of index {view.prompt_index}"
             )
-        return spread(view, self.keep_counts[view.prompt_index])
+        keep = self.keep_counts[view.prompt_index]
+        return view.top(evenness(view, keep), keep)

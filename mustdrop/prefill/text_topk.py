@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import final
 
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from jaxtyping import Float
+from torch import Tensor
+
+from mustdrop.strategy import PrefillView, TopK
 
 
 @final
 @dataclass(frozen=True)
-class TextTopK(PrefillStrategy):
+class TextTopK(TopK):
     """Keep the vision tokens that the text behind the image attends to most, averaged over heads.
 
     It is the text-guided counterpart of ``ClsTopK``: V_j of MustDrop's Eq. 8 is ranked instead of
@@ -22,17 +24,9 @@ class TextTopK(PrefillStrategy):
         layer: Layer after which tokens are dropped, by its attention.
     """
 
-    keep: Count
     layer: int = 0
 
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         score = view.attention(rows="text").float().mean(0).sum(0)
         view.log_score(score)
-        return view.top(score, self.keep)
+        return score

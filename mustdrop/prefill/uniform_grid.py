@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mustdrop.functional import even_cells
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import PrefillView, TopK
 
 
 @final
 @dataclass(frozen=True)
-class UniformGrid(PrefillStrategy):
+class UniformGrid(TopK):
     """Keep ``keep`` vision tokens spread evenly over the images and over each image's grid.
 
     Source: control, ours.
@@ -22,22 +23,16 @@ class UniformGrid(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
-    layer: int = -1
-
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
-        return spread(view, self.keep)
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
+        return evenness(view, self.keep)
 
 
-def spread(view: PrefillView, keep: int) -> Reduction:
-    """Keep ``keep`` vision tokens of a prompt, spread evenly over its images and their grids."""
+def evenness(view: PrefillView, keep: int) -> Float[Tensor, " vision"]:
+    """Score that is highest at ``keep`` cells, spread evenly over the images and their grids.
+
+    Off-grid slots (newlines) rank last. Where a wanted cell is gone already, the earliest other
+    cell replaces it, because ties go to the earlier token.
+    """
     keep = min(keep, len(view))
     images = len(view.grids)
     wanted, starts = [], [0]
@@ -52,6 +47,4 @@ def spread(view: PrefillView, keep: int) -> Reduction:
     columns = torch.tensor([columns for _, columns in view.grids] or [1])
     cell = torch.tensor(starts).to(image)[image] + row * columns.to(image)[image] + column
     score = torch.cat([*wanted, torch.zeros(1)]).to(coordinates.device)[cell]
-    # Off-grid slots (newlines) rank last. Where a wanted cell is gone already, the earliest other
-    # cell replaces it, because ties go to the earlier token.
-    return view.top(score.masked_fill(image < 0, -1.0), keep)
+    return score.masked_fill(image < 0, -1.0)

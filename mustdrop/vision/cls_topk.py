@@ -5,7 +5,7 @@ from typing import final
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
 
 
 @final
@@ -40,9 +40,6 @@ class ClsTopK(VisionStrategy):
     @property
     def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
-
-    def check(self, facts: ModelFacts) -> None:
-        facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().mean(0)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.functional import ranked, window_similarity, windows
@@ -34,6 +34,8 @@ class LocalMerge(VisionStrategy):
         crops: ``own``: each image merges all windows above tau. ``fewest``: each image merges only
             its r most similar windows, where r is the smallest number of windows above tau among
             the crops of the same prompt.
+        edges: ``refuse``: a grid that the windows do not fill is an error. ``keep``: the cells at the
+            right and bottom that fill no window stay as they are.
         order: ``raster``: a merged token takes the position of its window's last patch.
             ``similarity``: merged tokens come first, sorted by falling similarity.
     """
@@ -45,6 +47,7 @@ class LocalMerge(VisionStrategy):
     strict: bool = True
     crops: Literal["own", "fewest"] = "own"
     order: Literal["raster", "similarity"] = "raster"
+    edges: Literal["refuse", "keep"] = "refuse"
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -62,8 +65,14 @@ class LocalMerge(VisionStrategy):
         return (self.block,)
 
     def check(self, facts: ModelFacts) -> None:
-        if facts.grid is not None:
-            windows(*facts.grid, self.window)
+        if self.edges == "keep":
+            return
+        if facts.grid is None:
+            raise ValueError(
+                "images of this model differ in size, so windows may not fill their grids: set "
+                "LocalMerge.edges to keep"
+            )
+        windows(*facts.grid, self.window)
 
     def reduce(self, view: VisionView) -> Reduction:
         hidden = view.hidden
@@ -72,13 +81,18 @@ class LocalMerge(VisionStrategy):
                 f"LocalMerge needs the full grid of {view.grid[0]} x {view.grid[1]}, got "
                 f"{len(hidden)} tokens; it must act before any other reduction"
             )
-        index = windows(*view.grid, self.window).to(hidden.device)
+        index = self.windows(view.grid).to(hidden.device)
         similarity = window_similarity(hidden, index, self.score)
         comparisons = 1 if self.crops == "own" else 1 + len(view.prompt_images)
         view.count_macs(comparisons * index.numel() * index.shape[1] * hidden.shape[1])
         if self.crops == "own":
             chosen = self.alike(similarity).nonzero().flatten()
         else:
+            if len({len(crop) for crop in view.prompt_images}) > 1:
+                raise ValueError(
+                    "LocalMerge.crops=fewest compares crops of one size, but the images of this "
+                    "prompt differ in size: use crops=own"
+                )
             alike = [
                 self.alike(window_similarity(crop, index, self.score))
                 for crop in view.prompt_images
@@ -88,6 +102,15 @@ class LocalMerge(VisionStrategy):
         if self.order == "similarity":
             chosen = chosen[ranked(similarity[chosen])]
         return self._merge(index[chosen], hidden)
+
+    def windows(self, grid: tuple[int, int]) -> Int[Tensor, "windows cells"]:
+        """Raster indices of the cells of each window of a grid."""
+        if self.edges == "refuse":
+            return windows(*grid, self.window)
+        rows, columns = (side - side % self.window for side in grid)
+        index = windows(rows, columns, self.window)
+        row, column = index // max(columns, 1), index % max(columns, 1)
+        return row * grid[1] + column
 
     def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:
         """Whether each window is similar enough to be merged."""

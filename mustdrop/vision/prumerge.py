@@ -1,5 +1,9 @@
-"""PruMerge: keep tokens of outstanding [CLS] attention and merge their neighbours into them."""
+"""PruMerge: keep tokens of outstanding [CLS] attention and merge their neighbours into them.
 
+PruMerge+ is PruMerge with the tokens of an even grid as additional centres.
+"""
+
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
@@ -85,29 +89,18 @@ def merged(
     return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
 
 
-@final
-@dataclass(frozen=True)
-class PruMerge(VisionStrategy):
-    """Keep the tokens that stand out in [CLS] attention and merge similar tokens into them.
+def grid_step(standing_out: int, tokens: int) -> int:
+    """Step of the even grid, a third of one over the share of tokens that stand out.
 
-    S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  the k tokens of nearest keys are merged into each i in S,
-    weighted by their attention a; one more token, the remainder, is the weighted sum of all tokens
-    outside S. It acts before the projector.
-
-    Source: LLaVA-PruMerge, arXiv:2403.15388.
-    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``variant="code"``,
-        only in the quartiles, which are those of the image, where the code pools its whole batch.
-
-    Attributes:
-        keep: Number of tokens kept per image, remainder included; None keeps all that stand out and
-            the remainder. A number of at least the patches keeps all, without a remainder.
-        block: Encoder block whose keys and attention are read.
-        neighbours: Number of tokens merged into each kept token, k.
-        variant: ``paper``: weights are normalised to an average that includes the token itself, and
-            attention is the mean of the model's heads. ``code``: weights are not normalised, the
-            weight of the token itself is one, and attention is softmax(q k^T / sqrt(C)) over all C
-            channels, as of a single head.
+    The step would be 0, which is not valid, if more than a third stood out; by the quartile rule at
+    most a quarter can.
     """
+    return tokens // max(standing_out, 1) // 3
+
+
+@dataclass(frozen=True)
+class _Merging(VisionStrategy):
+    """Base of the two methods, which differ in the tokens that others are merged into."""
 
     keep: Kept | None = None
     block: int = -1
@@ -135,9 +128,87 @@ class PruMerge(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         score, keys = score_and_keys(view, self.block, self.variant)
+        return merged(view, score, keys, self.centres(score), self.neighbours, self.variant)
+
+    @abstractmethod
+    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
+        """Indices of the tokens that others are merged into, given the attention of [CLS]."""
+
+    def fixed_count(self, tokens: int) -> int | None:
+        """Number of centres; None: as many as stand out."""
         if self.keep is None:
-            centres = int(outliers(score).sum())
-        else:
-            centres = len(score) if self.keep >= len(score) else self.keep - 1
-        order = ranked(score)
-        return merged(view, score, keys, order[:centres], self.neighbours, self.variant)
+            return None
+        return tokens if self.keep >= tokens else self.keep - 1
+
+
+@final
+@dataclass(frozen=True)
+class PruMerge(_Merging):
+    """Keep the tokens that stand out in [CLS] attention and merge similar tokens into them.
+
+    S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  the k tokens of nearest keys are merged into each i in S,
+    weighted by their attention a; one more token, the remainder, is the weighted sum of all tokens
+    outside S. It acts before the projector.
+
+    Source: LLaVA-PruMerge, arXiv:2403.15388.
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411): with ``variant="code"``,
+        only in the quartiles, which are those of the image, where the code pools its whole batch.
+
+    Attributes:
+        keep: Number of tokens kept per image, remainder included; None keeps all that stand out and
+            the remainder. A number of at least the patches keeps all, without a remainder.
+        block: Encoder block whose keys and attention are read.
+        neighbours: Number of tokens merged into each kept token, k.
+        variant: ``paper``: weights are normalised to an average that includes the token itself, and
+            attention is the mean of the model's heads. ``code``: weights are not normalised, the
+            weight of the token itself is one, and attention is softmax(q k^T / sqrt(C)) over all C
+            channels, as of a single head.
+    """
+
+    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
+        count = self.fixed_count(len(score))
+        return ranked(score)[: int(outliers(score).sum()) if count is None else count]
+
+
+@final
+@dataclass(frozen=True)
+class PruMergePlus(_Merging):
+    """Keep tokens that stand out in [CLS] attention and an even grid; merge similar ones into them.
+
+    Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
+    Differs from the authors' code (42Shawn/LLaVA-PruMerge at 097c0411), with ``variant="code"``:
+        nothing where ``keep`` is None and the code runs, for one image; the last token is never in
+        the grid, as in the code. Where no token stands out, the code divides by zero; here the step
+        is that of one token. Where all are kept, the code adds a token of zeros; here there is
+        none. Where more than a third stand out, the code's step is 0 and it fails; here it is 1,
+        but by the quartile rule at most a quarter stand out. A fixed ``keep`` is ours: the code's,
+        for training, lists patches twice.
+
+    Attributes:
+        keep: Number of tokens kept per image, remainder included: half of the others by attention,
+            half evenly spaced among the rest. None keeps all that stand out and every n-th token,
+            n = floor(1 / their share) / 3; this keeps all where more than a sixth stand out.
+        block: Encoder block whose keys and attention are read.
+        neighbours: Number of tokens merged into each kept token.
+        variant: Weights and attention; see :class:`PruMerge`.
+    """
+
+    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
+        count = self.fixed_count(len(score))
+        return self._adaptive(score) if count is None else self._spaced(score, count)
+
+    def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
+        tokens = len(score)
+        standing_out = int(outliers(score).sum())
+        chosen = ranked(score)[:standing_out]
+        rest = complement(chosen, tokens)
+        step = max(grid_step(standing_out, tokens), 1)
+        on_grid = (rest % step == 0) & (rest < tokens - 1)
+        return torch.cat([chosen, rest[on_grid]])
+
+    def _spaced(self, score: Float[Tensor, " tokens"], count: int) -> Int[Tensor, " centres"]:
+        spaced = count // 2
+        chosen = ranked(score)[: count - spaced]
+        rest = complement(chosen, len(score))
+        index = (2 * torch.arange(spaced, device=rest.device) + 1) * len(rest) // (2 * spaced or 1)
+        return torch.cat([chosen, rest[index]])

@@ -12,7 +12,6 @@ from mustdrop.functional import complement, ranked, top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Count,
-    ModelFacts,
     VisionStrategy,
     VisionView,
     Within,
@@ -78,9 +77,6 @@ class VisionZip(VisionStrategy):
     @property
     def query_key_blocks(self) -> tuple[int]:
         return (self.block,)
-
-    def check(self, facts: ModelFacts) -> None:
-        facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().sum(0)

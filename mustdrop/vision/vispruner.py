@@ -12,7 +12,6 @@ from mustdrop.functional import ranked
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Count,
-    ModelFacts,
     Share,
     VisionStrategy,
     VisionView,
@@ -67,9 +66,6 @@ class VisPruner(VisionStrategy):
     @property
     def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
-
-    def check(self, facts: ModelFacts) -> None:
-        facts.require_cls(self.block)
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().mean(0)

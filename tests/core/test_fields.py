@@ -22,8 +22,7 @@ from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.prefill.vtw import VTW
 from mustdrop.vision.local_merge import LocalMerge
-from mustdrop.vision.prumerge import PruMerge
-from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.visionzip import VisionZip
 from mustdrop.vision.vispruner import VisPruner
 

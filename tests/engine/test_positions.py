@@ -9,8 +9,7 @@ from mustdrop.decode.output_aware import OutputAware
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.vision.prumerge import PruMerge
-from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 
 TOLERANCE = 1e-5
 

@@ -212,15 +212,15 @@ def test_numbers_out_of_range(build, message):
 def test_a_stage_that_is_no_strategy(stage):
     from omegaconf import OmegaConf
 
-    from mustdrop.engine.refuse import not_a_stage
+    from mustdrop.stages import require_strategy
 
     config = OmegaConf.create({"_target_": "mustdrop.prefill.fastv.FastV", "keep": 3})
     with pytest.raises(TypeError, match=r"got DictConfig; build it first with .*instantiate"):
-        not_a_stage(stage, config, PrefillStrategy)
+        require_strategy(stage, config, PrefillStrategy)
     with pytest.raises(TypeError, match="got the class FastV; pass an instance"):
-        not_a_stage(stage, FastV, PrefillStrategy)
+        require_strategy(stage, FastV, PrefillStrategy)
     with pytest.raises(TypeError, match="must be a PrefillStrategy or None, got str"):
-        not_a_stage(stage, "fastv", PrefillStrategy)
+        require_strategy(stage, "fastv", PrefillStrategy)
 
 
 @pytest.mark.parametrize(
@@ -337,11 +337,12 @@ def test_a_stage_that_was_never_called_is_an_error(model, inputs, monkeypatch):
 
 def _skips(before):
     def broken(self, layer, args, kwargs):
-        self.strategy, kept = (None if layer == 2 else self.strategy), self.strategy
+        kept = self.stages
+        self.stages = replace(kept, prefill=None) if layer == 2 else kept
         try:
             return before(self, layer, args, kwargs)
         finally:
-            self.strategy = kept
+            self.stages = kept
 
     return broken
 

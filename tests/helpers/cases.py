@@ -27,8 +27,7 @@ from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
-from mustdrop.vision.prumerge import PruMerge
-from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.tome import ToMe
 from mustdrop.vision.visionzip import VisionZip
 from mustdrop.vision.vispruner import VisPruner

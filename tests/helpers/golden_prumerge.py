@@ -7,8 +7,7 @@ from torch import Tensor
 
 from mustdrop.functional import complement, outliers
 from mustdrop.strategy import VisionStrategy, VisionView
-from mustdrop.vision.prumerge import PruMerge, merged, score_and_keys
-from mustdrop.vision.prumerge_plus import PruMergePlus, grid_step
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus, grid_step, merged, score_and_keys
 
 GIVEN = {"hidden", "key", "query", "attn", "idx", "dim"}
 LAST = -1  # the block of the recorded keys

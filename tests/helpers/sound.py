@@ -2,6 +2,7 @@
 
 import pkgutil
 from importlib import import_module
+from inspect import isabstract
 from typing import Any
 
 from droppers import DROPPERS
@@ -33,6 +34,7 @@ def strategies() -> list[type]:
                 if isinstance(kind, type)
                 and issubclass(kind, KINDS)
                 and kind.__module__ == module.name
+                and not isabstract(kind)
             }
     return sorted(found, key=lambda kind: kind.__name__)
 

@@ -16,8 +16,7 @@ from mustdrop.strategy import ModelFacts, VisionStrategy
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune, cosine_distance, farthest
-from mustdrop.vision.prumerge import PruMerge
-from mustdrop.vision.prumerge_plus import PruMergePlus
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.tome import ToMe, merge_schedule
 from mustdrop.vision.visionzip import VisionZip
 from mustdrop.vision.vispruner import VisPruner

@@ -251,7 +251,7 @@ class LookAhead(PrefillStrategy):
 
     def reduce(self, view) -> Reduction:
         attention = view.attention(rows="text", of="this" if view.layer == 3 else "next")
-        self.seen[view.layer, view.image_count] = attention
+        self.seen[view.layer, len(view.grids)] = attention
         keep = len(view) - (9 if view.layer < 0 else 0)
         return Reduction(top_keep(attention.mean(0)[-1], keep))
 
