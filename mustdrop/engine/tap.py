@@ -92,12 +92,11 @@ class _Tapped:
         self.attend = attend
 
     def __call__(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
-        *args: Any, **kwargs: Any,
-    ) -> Any:  # fmt: skip
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
         for probe in reversed(_PROBES.get(module, ())):
             probe(query, key, kwargs["scaling"])
-        return self.attend(module, query, key, value, mask, *args, **kwargs)
+        return self.attend(module, query, key, value, *args, **kwargs)
 
 
 def _eager(module: Any, *args: Any, **kwargs: Any) -> Any:

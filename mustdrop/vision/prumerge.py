@@ -34,7 +34,7 @@ def score_and_keys(
         scaling = key.shape[-1] ** -0.5
         score = attention_rows(query[:, :1].float(), key.float(), scaling)[0, 0, 1:]
         view.count_macs(key.shape[1] * key.shape[2])
-    return score, key[0, 1:].float()
+    return score, key[0, int(view.has_cls) :].float()
 
 
 def cluster_mix(
@@ -125,6 +125,11 @@ class _Merging(VisionStrategy):
 
     def check(self, facts: ModelFacts) -> None:
         facts.require_cls(self.block)
+        if self.variant == "code" and not facts.has_cls:
+            raise ValueError(
+                f"{type(self).__name__}.variant=code attends with the query of [CLS], which this "
+                "encoder lacks: use variant=paper"
+            )
 
     def reduce(self, view: VisionView) -> Reduction:
         score, keys = score_and_keys(view, self.block, self.variant)

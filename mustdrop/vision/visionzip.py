@@ -53,7 +53,8 @@ class VisionZip(VisionStrategy):
         similarity and attention are summed in float32. As in the code, a target is added to the
         mean of its tokens, so a row of the mix sums to two. [CLS] takes the slot of the patch of
         highest attention among those that are neither dominant nor a target; where D + C exceeds
-        the patches there is no such slot, and all patches are kept, without [CLS].
+        the patches there is no such slot, and all patches are kept, without [CLS]. An encoder
+        without [CLS] has D dominant patches.
 
     Attributes:
         dominant: Number of dominant tokens D, [CLS] included.
@@ -84,17 +85,20 @@ class VisionZip(VisionStrategy):
         if self.dominant + count > tokens:
             return Reduction(torch.arange(tokens, device=score.device))
         keys = view.queries_keys(self.block)[1]
-        dominant = top_keep(score, self.dominant - 1)
+        cls_token = int(view.has_cls)
+        dominant = top_keep(score, self.dominant - cls_token)
         rest = complement(dominant, tokens)
         view.count_macs(len(rest) * count * keys.shape[-1])
-        targets, merged = contextual(keys.float().mean(0)[1:][rest], count)
-        patches = torch.cat([dominant, rest[targets]])
-        unplaced = complement(patches, tokens)
-        slot = unplaced[ranked(score[unplaced])[:1]]
-        keep = torch.cat([slot, patches])
+        targets, merged = contextual(keys.float().mean(0)[cls_token:][rest], count)
+        keep = torch.cat([dominant, rest[targets]])
         mix = torch.zeros(len(keep), tokens, device=score.device)
-        mix[1 : len(dominant) + 1].scatter_(1, dominant[:, None], 1.0)
-        mix[len(dominant) + 1 :].index_copy_(1, rest, merged)
+        mix[: len(dominant)].scatter_(1, dominant[:, None], 1.0)
+        mix[len(dominant) :].index_copy_(1, rest, merged)
+        if not cls_token:
+            return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
+        unplaced = complement(keep, tokens)
+        slot = unplaced[ranked(score[unplaced])[:1]]
+        keep, mix = torch.cat([slot, keep]), torch.cat([mix.new_zeros(1, tokens), mix])
         cls = torch.zeros_like(mix[:, 0])
         cls[:1] = 1.0
         sizes = (mix > 0).to(view.sizes) @ view.sizes + cls

@@ -21,7 +21,7 @@ from mustdrop.strategy import PrefillStrategy, PrefillView
 
 SHAPE = cost.DecoderShape(hidden=32, query=32, kv=16, ffn=64, vocab=97, bytes_per_value=4)
 ENCODER = cost.EncoderShape(
-    hidden=24, ffn=48, blocks=4, patches=36, extra=1, patch_values=48, projected=32
+    hidden=24, ffn=48, blocks=4, extra=1, patch_values=48, projected=32
 )
 
 
@@ -79,7 +79,7 @@ def test_closed_forms_equal_the_counter_to_the_integer(name, untouched):
         vision, decoder = counted(model, inputs)
     ledger = run.ledgers[0]
     prefill = cost.flops(cost.prefill_macs(ledger, SHAPE))
-    ours = cost.flops(cost.encoder_macs(ledger, ENCODER, images=1))
+    ours = cost.flops(cost.encoder_macs(ledger, ENCODER))
     assert vision + decoder == ours + prefill
     if dropper.vision is None or "projected" not in dropper.vision.places:
         assert vision == ours  # behind the projector, the counter takes it for the decoder's
@@ -121,7 +121,7 @@ def test_a_layer_that_is_read_more_than_once_costs_each_time():
 def test_a_pooling_head_looks_at_the_cls_as_well():
     pooled = replace(ENCODER, pooled=True)
     seen = {3: 10, 4: 5}
-    head = pooled.image_macs(seen) - ENCODER.image_macs(seen)
+    head = pooled.image_macs(36, seen) - ENCODER.image_macs(36, seen)
     assert head == ENCODER.head_macs(10 + 1)
 
 

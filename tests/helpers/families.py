@@ -134,7 +134,8 @@ def qwen_input(prompt: Prompts, part: Image | Video) -> None:
     grid = torch.tensor([frames, height, width])
     if isinstance(part, Video):
         prompt.add(pixel_values_videos=drawn, video_grid_thw=grid)
-        prompt.add(second_per_grid_ts=torch.tensor(1.0))
+        if isinstance(prompt.model, transformers.Qwen2_5_VLForConditionalGeneration):
+            prompt.add(second_per_grid_ts=torch.tensor(1.0))
     else:
         prompt.add(pixel_values=drawn, image_grid_thw=grid)
     token = VIDEO_TOKEN if isinstance(part, Video) else IMAGE_TOKEN
