@@ -84,8 +84,8 @@ class TokenLedger:
     seq_len: int
     vision: Bool[Tensor, " seq"]
     protected: Bool[Tensor, " seq"]
-    grids: Sequence[tuple[int, int]]
-    cells: Int[Tensor, " slots"]
+    grids: Sequence[tuple[int, int]] = ()
+    cells: Int[Tensor, " slots"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)

@@ -45,7 +45,7 @@ def masked_logits(
     """
     adapter = adapter_for(model)
     ledger = run.ledgers[number]
-    given = _plain_inputs(model, adapter, inputs)
+    given = plain_inputs(model, adapter, inputs)
     pad = given["inputs_embeds"].shape[1] - ledger.seq_len
     prompt = given["inputs_embeds"][number, pad:].clone()
     if run.images:
@@ -64,9 +64,7 @@ class _Caught(Exception):
     """Ends the plain model's call as soon as its language model was called."""
 
 
-def _plain_inputs(
-    model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def plain_inputs(model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """Arguments that the plain model hands to its language model, and the calls of its encoders."""
     given: dict[str, Any] = {"encoded": []}
 

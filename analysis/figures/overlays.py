@@ -77,7 +77,6 @@ def draw(
     target: str = "",
     number: int = 0,
     region: Mask | None = None,
-    grid: tuple[int, int] | None = None,
 ) -> Path:
     """Draw the fates of the patches of an image into a file.
 
@@ -91,9 +90,8 @@ def draw(
         target: Expected answer; decides whether the answer is right.
         number: Index of the image in the prompt.
         region: Mask of the patches that hold the answer, outlined in every panel; None if unknown.
-        grid: See :func:`analysis.records.fates.fates`.
     """
-    shown = panels(image, fates(ledger, number, grid))
+    shown = panels(image, fates(ledger, number))
     return save(figure(shown, _lines(title, question, answer, target), region), Path(path))
 
 

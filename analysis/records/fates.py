@@ -64,7 +64,6 @@ class Fates:
 def fates(
     ledger: TokenLedger,
     image: int = 0,
-    grid: tuple[int, int] | None = None,
     most_drops: int = 8,
 ) -> Fates:
     """Follow the patches of one image of a prompt.
@@ -72,13 +71,10 @@ def fates(
     Args:
         ledger: Ledger of the prompt.
         image: Index of the image (crop, frame) in the prompt.
-        grid: Rows and columns of the patches, needed if the ledger has no sources and the slots
-            are the raster grids of the images one after the other; by default one square grid.
         most_drops: Largest number of drops in the result; neighbouring drops are joined.
 
     Raises:
-        ValueError: If the ledger has no prefill or no such image, or if its slots do not form
-            whole grids.
+        ValueError: If the ledger has no prefill or no such image.
     """
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")

@@ -73,17 +73,15 @@ class PatchFates:
     resident: Int[np.ndarray, " patches"]
 
 
-def patch_fates(trace: Trace, image: int = 0, grid: tuple[int, int] | None = None) -> PatchFates:
+def patch_fates(trace: Trace, image: int = 0) -> PatchFates:
     """Follow each patch of one image of a traced prompt.
 
     Args:
         trace: Trace of the sample; a ledger alone says when a patch was dropped, but not why.
         image: Index of the image (crop, frame) in the prompt.
-        grid: See :meth:`mustdrop.ledger.TokenLedger.tokens`.
 
     Raises:
-        ValueError: If the ledger has no prefill or no such image, or if its slots do not form
-            whole grids.
+        ValueError: If the ledger has no prefill or no such image.
 
     Source: the tests are MustDrop's, arXiv:2411.10803, Eq. 8-10.
     """

@@ -77,8 +77,8 @@ def about(
         coverage = "nothing: mustdrop trace writes traces"
     if traces.torn:
         coverage += f"; {traces.torn} left out, because their files are torn"
-    if traces.gridless:
-        coverage += f"; {traces.gridless} left out, because their patches have no grid"
+    if traces.imageless:
+        coverage += f"; {traces.imageless} left out, because their prompts have no image"
     first, last = min(distinct_values(cells, "started")), max(distinct_values(cells, "finished"))
     setups = dict.fromkeys(cell.setup for cell in cells)
     return [

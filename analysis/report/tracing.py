@@ -8,7 +8,7 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
-from math import isnan, isqrt
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,14 @@ class Traces:
         pictures: Unique image files, in Base64.
         words: Unique lists of words.
         fates: Planes of all images, one after the other.
-        gridless: Number of traces left out, because the patches of a picture have no grid.
+        imageless: Number of traces left out, because their prompt has no image.
         torn: Number of traces left out, because they cannot be read.
     """
 
     pictures: list[str] = field(default_factory=list)
     words: list[list[str]] = field(default_factory=list)
     fates: bytearray = field(default_factory=bytearray)
-    gridless: int = 0
+    imageless: int = 0
     torn: int = 0
     _indices: dict[Any, int] = field(default_factory=dict)
 
@@ -63,22 +63,21 @@ class Traces:
         return shown
 
     def _shown(self, trace: Trace) -> dict[str, Any] | None:
-        """Entry of a trace on the page; None if its patches have no grid."""
-        images = max(len(trace.ledger.sources), len(trace.pictures), 1)
-        grid = _grid(trace, images)
-        if not trace.ledger.sources and grid is None:
-            self.gridless += 1
+        """Entry of a trace on the page; None if its prompt has no image."""
+        images = len(trace.ledger.grids)
+        if not images:
+            self.imageless += 1
             return None
         return {
             "gamma": None if isnan(trace.gamma) else trace.gamma,
             "alpha": None if isnan(trace.alpha) else trace.alpha,
             "words": self._index(self.words, list(trace.words), tuple(trace.words)),
-            "images": [self._image(trace, number, grid) for number in range(images)],
+            "images": [self._image(trace, number) for number in range(images)],
         }
 
-    def _image(self, trace: Trace, number: int, grid: tuple[int, int] | None) -> dict[str, Any]:
+    def _image(self, trace: Trace, number: int) -> dict[str, Any]:
         """Entry of one image of a trace."""
-        fates = patch_fates(trace, number, grid)
+        fates = patch_fates(trace, number)
         planes, sizes = packed(fates)
         picture = None
         if number < len(trace.pictures):
@@ -119,14 +118,3 @@ def light(encoded: bytes) -> bytes:
     out = io.BytesIO()
     picture.save(out, "WEBP", quality=QUALITY, method=6)
     return min(out.getvalue(), encoded, key=len)
-
-
-def _grid(trace: Trace, images: int) -> tuple[int, int] | None:
-    """Grid of one image if the ledger has no sources: that of the answer region, or a square."""
-    if trace.ledger.sources:
-        return None
-    size, rest = divmod(int(trace.ledger.vision.sum()), images)
-    if trace.region is not None and not rest and trace.region.size == size:
-        return trace.region.shape[0], trace.region.shape[1]
-    side = isqrt(size)
-    return (side, side) if size and not rest and side * side == size else None

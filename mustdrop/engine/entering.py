@@ -1,4 +1,4 @@
-"""The language model's input: decisions at ``projected``, and the slots that the encoder emptied."""
+"""The language model's input: decisions at ``projected``, and slots that stage 1 emptied."""
 
 from collections.abc import Sequence
 

@@ -52,7 +52,7 @@ class LlavaNextAdapter(LlavaAdapter):
         strategy = self.model.config.vision_feature_select_strategy
         if strategy == "full" and self.encoders[0].has_cls:
             raise ValueError(
-                "vision_feature_select_strategy='full' keeps the encoder's [CLS], which the packing "
-                "of LLaVA-NeXT cannot place: set it to 'default'"
+                "vision_feature_select_strategy='full' keeps the encoder's [CLS], which LLaVA-NeXT "
+                "cannot place among the crops: set it to 'default'"
             )
         return super().facts

@@ -1,4 +1,4 @@
-"""Qwen2-VL and Qwen2.5-VL (arXiv:2409.12191, 2502.13923): images of any size, 2 x 2 patches a token."""
+"""Qwen2-VL and Qwen2.5-VL (arXiv:2409.12191, 2502.13923): images of any size, cells of 2 x 2."""
 
 import inspect
 from collections.abc import Mapping, Sequence

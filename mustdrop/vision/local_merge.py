@@ -34,8 +34,8 @@ class LocalMerge(VisionStrategy):
         crops: ``own``: each image merges all windows above tau. ``fewest``: each image merges only
             its r most similar windows, where r is the smallest number of windows above tau among
             the crops of the same prompt.
-        edges: ``refuse``: a grid that the windows do not fill is an error. ``keep``: the cells at the
-            right and bottom that fill no window stay as they are.
+        edges: ``refuse``: a grid that the windows do not fill is an error. ``keep``: the cells at
+            the right and bottom that fill no window stay as they are.
         order: ``raster``: a merged token takes the position of its window's last patch.
             ``similarity``: merged tokens come first, sorted by falling similarity.
     """

@@ -179,7 +179,8 @@ def test_patches_and_the_figures_fates_agree():
 
 def test_the_second_image_has_its_own_patches():
     book = ledger(4, [ALL, [0, 15]])
-    told = patch_fates(Trace(book), 1, (2, 4))
+    book.grids = [(2, 4), (2, 4)]
+    told = patch_fates(Trace(book), 1)
     assert told.left.tolist() == [0] * 7 + [2]
     assert BEFORE + 15 in book.alive[1].tolist()
 

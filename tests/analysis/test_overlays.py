@@ -28,7 +28,7 @@ def ledger(*kept, cached=None, images=1, sources=(), key=()):
     protected = torch.zeros_like(vision)
     protected[torch.as_tensor(key, dtype=torch.long) + BEFORE] = True
     return TokenLedger(
-        len(vision), vision, protected,
+        len(vision), vision, protected, [(SIDE, SIDE)] * images, torch.arange(images * SIDE**2),
         alive={layer: positions(places) for layer, places in enumerate(kept)},
         cached={layer: positions(places) for layer, places in enumerate(cached or kept)},
         sources=list(sources),
@@ -41,7 +41,7 @@ def source(*groups):
     mix = torch.zeros(len(groups), SIDE**2)
     for token, group in enumerate(groups):
         mix[token, list(group)] = 1 / len(group)
-    return TokenSources((SIDE, SIDE), cells + BEFORE, cells, mix)
+    return TokenSources(cells + BEFORE, cells, mix)
 
 
 def where(mask):
@@ -91,7 +91,7 @@ def test_a_patch_lives_as_long_as_one_of_its_tokens():
 
 def test_patches_that_no_token_carries_were_dropped_by_the_encoder():
     kept = torch.tensor([2, 9])
-    tokens = TokenSources((SIDE, SIDE), kept + BEFORE, kept)
+    tokens = TokenSources(kept + BEFORE, kept)
     life = fates(ledger([2, 9], [2, 9], sources=[tokens]))
     assert where(life.arrived) == [2, 9] and not life.drops and not life.merged
 
@@ -121,14 +121,10 @@ def test_many_drops_are_joined_and_lose_no_patch():
 def test_the_images_of_a_prompt_are_told_apart():
     second = [16 + place for place in (1, 2)]
     record = ledger([*ALL, *range(16, 32)], [0, *second], images=2)
-    assert where(fates(record, 0, (4, 4)).drops[0].alive) == [0]
-    assert where(fates(record, 1, (4, 4)).drops[0].alive) == [1, 2]
-    with pytest.raises(ValueError, match="expected a square grid, got 32"):
-        fates(record)
+    assert where(fates(record, 0).drops[0].alive) == [0]
+    assert where(fates(record, 1).drops[0].alive) == [1, 2]
     with pytest.raises(ValueError, match=r"image must be in \[0, 2\), got 2"):
-        fates(record, 2, (4, 4))
-    with pytest.raises(ValueError, match=r"grids of 5 x 5, got 32"):
-        fates(record, 0, (5, 5))
+        fates(record, 2)
 
 
 def test_an_empty_ledger_and_a_missing_image_are_refused():

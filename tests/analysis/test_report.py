@@ -311,15 +311,15 @@ def test_groups_are_numbered_as_one_reads_them():
     assert sizes == [2, 4, 3]
 
 
-def test_a_region_tells_the_grid_of_slots_that_are_no_square(tmp_path):
+def test_a_grid_that_is_no_square_and_a_prompt_without_an_image(tmp_path):
     (tmp_path / "traces").mkdir()
-    for doc, region in enumerate((np.eye(2, 4, dtype=bool), np.eye(3, 4, dtype=bool))):
+    for doc, grids in enumerate(([(2, 8)], [])):
         book = ledger(4, [range(16)] * 2)
-        book.vision[3 + 8 :] = False  # eight slots
-        Trace(book, region=region).save(trace_path(tmp_path, doc))
+        book.grids = grids
+        Trace(book).save(trace_path(tmp_path, doc))
     traces = Traces()
-    assert traces.add(tmp_path, 0)["images"][0]["grid"] == (2, 4)
-    assert traces.add(tmp_path, 1) is None and traces.gridless == 1
+    assert traces.add(tmp_path, 0)["images"][0]["grid"] == (2, 8)
+    assert traces.add(tmp_path, 1) is None and traces.imageless == 1
 
 
 def test_a_picture_is_kept_once_for_all_arms_and_samples(root):

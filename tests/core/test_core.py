@@ -12,6 +12,7 @@ from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenLedger
 from mustdrop.engine.layout import Masks, Prompt
+from mustdrop.engine.prompt_vision import PromptVision
 from mustdrop.functional import (
     attention_rows,
     even_cells,
@@ -120,12 +121,12 @@ def make_prompt(runs: list[tuple[int, int]], length: int) -> Prompt:
         position=torch.arange(length),
         vision=slice(runs[0][0], runs[0][0] + runs[0][1]) if single else where,
         segment=torch.tensor(label),
-        tags=torch.arange(len(where)),
+        cells=torch.arange(len(where)),
         sizes=torch.ones(len(where)),
         protected=torch.zeros(len(where), dtype=torch.bool),
         other_count=length - len(where),
         trailing_text=length - 1 - int(where[-1]),
-        images=len(runs),
+        shown=PromptVision([], [], [], torch.arange(len(where))),
         first=torch.tensor(0),
         last=torch.tensor(length - 1),
     )
@@ -137,7 +138,7 @@ def test_survivors_close_ranks_within_their_run_in_the_given_order():
     assert gather.tolist() == [0, 1, 4, 2, 5, 9, 6, 10, 11]
     assert prompt.alive.tolist() == gather.tolist()
     assert prompt.vision.tolist() == [2, 3, 5, 6]
-    assert prompt.tags.tolist() == [2, 0, 6, 3]
+    assert prompt.cells.tolist() == [2, 0, 6, 3]
     gather = prompt.reduce(Reduction(torch.tensor([3])), compact=True)
     assert prompt.alive.tolist() == [0, 1, 5, 6, 10, 11]
     assert prompt.position.tolist() == [0, 1, 2, 3, 4, 5]
@@ -158,7 +159,7 @@ def test_one_run_is_no_special_case(before, count, after, data):
         assert torch.equal(
             short.reduce(Reduction(keep), compact), long.reduce(Reduction(keep), compact)
         )
-        for name in ("alive", "position", "tags", "protected"):
+        for name in ("alive", "position", "cells", "protected"):
             assert torch.equal(getattr(short, name), getattr(long, name))
         assert torch.equal(short.vision_index(), long.vision)
         assert torch.equal(
@@ -178,11 +179,11 @@ def test_a_ledger_survives_the_disk(tmp_path):
         assert read.counts() == ledger.counts()
         assert read.encoder == ledger.encoder and read.scored_rows == ledger.scored_rows
         assert torch.equal(read.protected, ledger.protected)
+        assert read.grids == ledger.grids and torch.equal(read.cells, ledger.cells)
         for layer, alive in ledger.alive.items():
             assert torch.equal(read.alive[layer], alive)
             assert torch.equal(read.cached[layer], ledger.cached[layer])
         for mine, theirs in zip(read.sources, ledger.sources, strict=True):
-            assert mine.patches == theirs.patches
             assert torch.equal(mine.slots, theirs.slots) and torch.equal(mine.cells, theirs.cells)
             assert (mine.mix is None) == (theirs.mix is None)
             assert mine.mix is None or torch.equal(mine.mix, theirs.mix)

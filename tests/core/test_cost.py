@@ -20,9 +20,7 @@ from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy, PrefillView
 
 SHAPE = cost.DecoderShape(hidden=32, query=32, kv=16, ffn=64, vocab=97, bytes_per_value=4)
-ENCODER = cost.EncoderShape(
-    hidden=24, ffn=48, blocks=4, extra=1, patch_values=48, projected=32
-)
+ENCODER = cost.EncoderShape(hidden=24, ffn=48, blocks=4, extra=1, patch_values=48, projected=32)
 
 
 def distances(points, others, *args, out_shape=None, **kwargs) -> int:

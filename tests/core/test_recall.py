@@ -137,7 +137,7 @@ def test_merged_tokens_of_a_prefill_count_for_their_patches(model):
 
 def test_what_is_mixed_at_each_place_is_mixed_there_and_once():
     """Four tokens become two before layer 0, the last patch a twentieth of its token, then one."""
-    ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
+    ledger = TokenLedger(4, torch.ones(4) > 0, torch.zeros(4) > 0, [(2, 2)], torch.arange(4))
     two, one = torch.tensor([1, 2]), torch.tensor([1])
     ledger.alive = {0: two, 1: one, 2: one}
     mixed = {
@@ -156,13 +156,13 @@ def test_the_last_layer_counts_and_not_the_one_before_it(model):
 
 
 def test_cls_takes_its_share_of_a_token():
-    ledger = TokenLedger(4, torch.ones(4, dtype=torch.bool), torch.zeros(4, dtype=torch.bool))
+    ledger = TokenLedger(4, torch.ones(4) > 0, torch.zeros(4) > 0, [(2, 2)], torch.arange(4))
     slots = torch.arange(3)
     ledger.alive = {0: slots}
     # [CLS] alone, [CLS] and three patches, nothing at all
     mix = torch.tensor([[0.0] * 4, [2.0, 0.1, 0.0, 0.4], [0.0] * 4])
     cls = torch.tensor([1.0, 1.5, 0.0])
-    ledger.sources = [TokenSources((2, 2), slots, slots, mix, cls)]
+    ledger.sources = [TokenSources(slots, slots, mix, cls)]
     for patch, expected in enumerate((1.0, 10 * 0.1 / 4, 0.0, 1.0)):
         target = np.zeros(4, dtype=bool)
         target[patch] = True

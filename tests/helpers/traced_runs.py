@@ -31,7 +31,7 @@ def ledger(side, kept, *, cached=None, groups=None, key=()):
     protected = torch.zeros_like(vision)
     protected[torch.as_tensor(key, dtype=torch.long) + BEFORE] = True
     made = TokenLedger(
-        seq, vision, protected,
+        seq, vision, protected, [(side, side)], torch.arange(side**2),
         alive={layer: positions(places) for layer, places in enumerate(kept)},
         cached={layer: positions(places) for layer, places in enumerate(cached or kept)},
     )  # fmt: skip
@@ -40,7 +40,7 @@ def ledger(side, kept, *, cached=None, groups=None, key=()):
         mix = torch.zeros(len(groups), side**2)
         for token, group in enumerate(groups):
             mix[token, list(group)] = 1 / len(group)
-        made.sources.append(TokenSources((side, side), cells + BEFORE, cells, mix))
+        made.sources.append(TokenSources(cells + BEFORE, cells, mix))
     return made
 
 

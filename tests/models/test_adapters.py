@@ -1,16 +1,16 @@
-"""What the adapter interface must carry: frames that keep [CLS], packing that moves patches."""
+"""What adapters say of the slots of a prompt: [CLS], newlines, crops that are cut, packed cells."""
 
 import pytest
 import torch
 from droppers import DROPPERS
+from families import FAMILIES, Image
 from models import batch, greedy, prompt, tiny_llava
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PixtralVisionConfig
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
-from mustdrop.engine.image import EncodedImage
-from mustdrop.engine.prompts import Arrival, arrange, entering
+from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
-from mustdrop.models import OFF_GRID, adapter_for
-from mustdrop.models.llava import LlavaAdapter
+from mustdrop.models import adapter_for
 
 
 @pytest.fixture
@@ -25,18 +25,18 @@ def keeps_cls():
 def test_facts_of_llava():
     adapter = adapter_for(tiny_llava(grid=6, layers=6, blocks=4))
     assert adapter.facts.depth == 6 and adapter.facts.blocks == 4
-    assert adapter.facts.grid == (6, 6) and adapter.patches == 36
-    assert adapter.facts.has_cls and not adapter.keeps_cls
+    assert adapter.facts.grid == (6, 6) and adapter.image_tokens == 36
+    assert adapter.facts.has_cls and not adapter.keeps_cls(adapter.encoders[0])
     assert adapter.facts.feature_block == 2  # hidden_states[-2] of 4 blocks: the output of block 2
-    assert adapter.tags(2).tolist() == list(range(72))
-    with pytest.raises(ValueError, match="37 vision tokens, no multiple of 36"):
-        adapter.images_per_prompt([36, 37])
+    (images,) = adapter.visual_inputs({"pixel_values": torch.zeros(2, 3, 24, 24)}).values()
+    assert [image.cells.tolist() for image in images] == [list(range(36))] * 2
 
 
 @pytest.mark.parametrize("name", ["fastv", "cls_topk", "local_merge", "mustdrop", "uniform_grid"])
 def test_frames_that_keep_their_cls(keeps_cls, name):
-    model = keeps_cls
-    assert adapter_for(model).tags(1)[0] == OFF_GRID
+    model, pixels = keeps_cls, torch.zeros(1, 3, 24, 24)
+    (images,) = adapter_for(model).visual_inputs({"pixel_values": pixels}).values()
+    assert images[0].cells[0] == OFF_GRID
     inputs = batch(prompt(model, flat=0.5), prompt(model, before=1, images=2, seed=3, flat=0.2))
     dropper = DROPPERS[name]
     with dropper.attach(model) as run:
@@ -76,53 +76,86 @@ def test_dropping_behind_the_projector():
         assert relative_error(logits[number], expected) <= 1e-5
 
 
-def test_packing_that_moves_cuts_and_separates_patches():
-    """A packed prompt as LLaVA-NeXT makes it: tiles reordered, rows cut away, newlines between."""
-    model = tiny_llava(grid=6)
-    adapter = LlavaAdapter(model)
-    rows = torch.arange(36, 72).view(6, 6)[1:5]  # first and last row cut away
-    newline = torch.full((4, 1), OFF_GRID)
-    packed = torch.cat([torch.arange(36), torch.cat([rows, newline], 1).flatten()])
-    slots = torch.full((1, len(packed)), model.config.image_token_id)
-    ids = torch.cat([torch.full((1, 2), 7), slots, torch.full((1, 3), 8)], 1)
-    mixed = torch.eye(36)[[0, 9, 30, 14, 35]]
-    images = [
-        EncodedImage(torch.arange(36), torch.ones(36), torch.zeros(36, dtype=torch.bool)),
-        EncodedImage(
-            torch.tensor([0, 9, 30, 14, 35]),
-            torch.tensor([1.0, 4.0, 1.0, 9.0, 1.0]),
-            torch.tensor([True, True, False, False, False]),
-            Reduction(torch.tensor([0, 9, 30, 14, 35]), mixed),
-        ),
-    ]
+class SomeCells(VisionStrategy):
+    """Keeps five cells of every crop before the projector, and mixes two of them."""
 
-    class Packed(LlavaAdapter.__mro__[1]):
-        base = language_model = encoders = projector = vision_token_ids = None
-        facts, patches = adapter.facts, 36
+    places = ("features",)
 
-        def blocks(self, encoder):
-            return []
+    def reduce(self, view) -> Reduction:
+        keep = torch.tensor([0, 9, 30, 14, 35])
+        mix = torch.eye(36)[keep]
+        mix[1] = torch.eye(36)[[9, 10, 15, 16]].mean(0)
+        return Reduction(keep, mix, torch.tensor([1.0, 4.0, 1.0, 1.0, 1.0]))
 
-        def vision_mask(self, input_ids):
-            return adapter.vision_mask(input_ids)
 
-        def images_per_prompt(self, counts):
-            return [2 for _ in counts]
+def test_packing_that_moves_cuts_and_separates_cells():
+    """22 x 40 pixels on 24 x 48: five cells a side of each crop stay, a newline ends a row."""
+    family = FAMILIES["llava_next"]
+    model = family.model()
+    inputs = family.inputs(model, (2, Image(40, 22), 3))
+    (images,) = adapter_for(model).visual_inputs(inputs).values()
+    cells = images[0].cells
+    assert len(images[0].grids) == 3 and cells[:36].tolist() == list(range(36))
+    packed = cells[36:].view(-1, images[0].cells[36:].eq(OFF_GRID).nonzero()[0] + 1)
+    assert (packed[:, -1] == OFF_GRID).all()
+    shown = set(packed[:, :-1].flatten().tolist())
+    assert len(shown) < 72  # the packing cut padding away
+    with TokenDropper(vision=SomeCells()).attach(model) as run:
+        greedy(model, inputs)
+    ledger, wanted = run.ledgers[0], {0, 9, 30, 14, 35}
+    assert ledger.grids == [(6, 6)] * 3
+    for image, source in enumerate(ledger.sources):
+        first = 36 * image
+        left = {cell for cell in wanted if image == 0 or first + cell in shown}
+        assert set(source.cells.tolist()) == left
+        assert source.mix is not None and source.mix[source.cells == 9, 9] == 0.25
+        slots = ledger.vision.nonzero().flatten()[torch.isin(cells, source.cells + first)]
+        assert sorted(source.slots.tolist()) == slots.tolist()
+    entered = ledger.vision_per_layer()[0]
+    assert entered == sum(len(s.cells) for s in ledger.sources) + int((cells == OFF_GRID).sum())
 
-        def tags(self, images):
-            return packed
 
-    arrival = Arrival.of(Packed(model), ids, None)
-    prompts = arrange(Packed(model), arrival, None)
-    reductions = entering(Packed(model), prompts, images, [packed])
-    assert reductions is not None
-    tags = packed[reductions[0].keep]
-    # cells 9 and 14 of the second image are left; 0, 30 and 35 had been cut away; newlines stay
-    second = [int(tag) for tag in tags[36:]]
-    assert sorted(tag for tag in second if tag != OFF_GRID) == [36 + 9, 36 + 14]
-    assert second.count(OFF_GRID) == 4
-    assert second == [45, OFF_GRID, 50, OFF_GRID, OFF_GRID, OFF_GRID]
-    ledger = prompts[0].ledger
-    assert ledger.protected.nonzero().flatten().tolist() == [2 + 36 + 3]
-    assert ledger.sources[1].cells.tolist() == [9, 14]
-    assert reductions[0].sizes[36:].tolist() == [4, 1, 9, 1, 1, 1]
+@pytest.mark.parametrize(
+    ("family", "change", "message"),
+    [
+        ("qwen2_5_vl", {"mm_token_type_ids": None}, "mm_token_type_ids must be given with images"),
+        ("qwen2_5_vl", {"image_grid_thw": None}, "image_grid_thw must describe the 96 rows"),
+        ("llava_next", {"image_sizes": None}, "image_sizes must have one row per image: 1, got"),
+    ],
+)
+def test_inputs_that_are_missing_are_refused(family, change, message):
+    made = FAMILIES[family]
+    model = made.model()
+    inputs = {**made.inputs(model, made.prompts[0]), **change}
+    with (
+        TokenDropper().attach(model),
+        pytest.raises(ValueError, match=message),
+    ):
+        model.generate(**{k: v for k, v in inputs.items() if v is not None}, max_new_tokens=1)
+
+
+def test_an_unknown_encoder_in_a_known_class_is_refused():
+    """Pixtral's checkpoints come under the class of LLaVA."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 4}  # fmt: skip
+    config = LlavaConfig(vision_config=PixtralVisionConfig(**small, image_size=32, patch_size=8))
+    config.text_config.update({**small, "vocab_size": 97, "num_key_value_heads": 4})
+    model = LlavaForConditionalGeneration(config)
+    with pytest.raises(ValueError, match="the vision encoder must be one of .*, got pixtral"):
+        TokenDropper().attach(model).__enter__()
+
+
+def test_slots_and_images_that_do_not_match_are_refused():
+    model = tiny_llava()
+    inputs = prompt(model, images=2)
+    fewer = {**inputs, "pixel_values": inputs["pixel_values"][:1]}
+    more = {**inputs, "pixel_values": torch.cat([inputs["pixel_values"]] * 2)}
+    short = {**inputs, "input_ids": inputs["input_ids"].clone()}
+    short["input_ids"][0, 3] = 9
+    for given, message in (
+        (fewer, "prompt 0 has 72 vision slots, but its images fill 36"),
+        (more, "2 of 4 images have no vision slots in the prompts"),
+        (short, "prompt 0 has 35 vision slots for an image that fills 36"),
+    ):
+        with TokenDropper().attach(model), pytest.raises(ValueError, match=message):
+            model.generate(**given, max_new_tokens=1)

@@ -1,4 +1,4 @@
-"""Vision encoders: the names of their parts, one file per kind, chosen by the config's model type."""
+"""Vision encoders: where their parts are; one file per kind, chosen by the model type."""
 
 from importlib import import_module
 

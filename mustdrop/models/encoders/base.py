@@ -53,7 +53,7 @@ class EncoderPart(ABC):
 
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
-        """Compute the input of the first block for one image, as [1, tokens, dim]; cells in turn."""
+        """Compute the input of the first block for one image: [1, tokens, dim], cell by cell."""
 
     @abstractmethod
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -87,7 +87,7 @@ def _coordinates(grid: tuple[int, int], unit: int) -> tuple[Tensor, Tensor]:
 
 
 def _rotary(row: Tensor, column: Tensor, dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotary embeddings [patches, 1, dim]: a quarter of the frequencies turns by the row, and so on."""
+    """Rotary embeddings [patches, 1, dim]; half of the frequencies turn by row, half by column."""
     frequencies = 1.0 / 10000.0 ** (torch.arange(0, dim // 2, 2) / (dim // 2))
     angles = torch.cat([axis[:, None] * frequencies for axis in (row, column)], 1).repeat(1, 2)
     return angles.cos()[:, None].to(like), angles.sin()[:, None].to(like)

@@ -1,4 +1,4 @@
-"""SigLIP's vision encoder (arXiv:2303.15343): CLIP's names, without [CLS] and without a first norm."""
+"""SigLIP's vision encoder (arXiv:2303.15343): CLIP's names, without [CLS] or a first norm."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,160 @@
+"""Dropping equals masking for every family, strategy, attention and batch; with controls.
+
+The default tests take a few strategies; ``make test-all`` takes all of them.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from families import FAMILIES
+from family_droppers import FEW, FITTING
+from models import greedy
+
+from mustdrop import TokenDropper
+from mustdrop.masked import masked_logits, relative_error
+
+MATRIX = [
+    pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
+    for family in FAMILIES
+    for name in FITTING
+    for attention in ("sdpa", "eager")
+    if (few := name in FEW and (attention == "sdpa" or name == "mustdrop")) or True
+]
+
+KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
+
+
+@cache
+def model_of(family: str, attention: str = "sdpa"):
+    return FAMILIES[family].model(attention)
+
+
+def errors(model, run, inputs, tokens, logits) -> list[float]:
+    """Error of each prompt against the masked model, which must choose the same tokens."""
+    found = []
+    for number in range(len(tokens)):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert torch.equal(tokens[number], expected.argmax(-1))
+        found.append(relative_error(logits[number], expected))
+    return found
+
+
+@pytest.mark.parametrize(("family", "name", "attention"), MATRIX)
+def test_dropping_equals_masking(family, name, attention):
+    model, made = model_of(family, attention), FAMILIES[family]
+    for prompts in (made.prompts[:1], made.prompts):
+        inputs = made.inputs(model, *prompts)
+        with FITTING[name].attach(model) as run:
+            tokens, logits = greedy(model, inputs, steps=4)
+        assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
+        counts = [(ledger.counts(), int(ledger.vision.sum())) for ledger in run.ledgers]
+        assert name in KEEPS_ALL or any(count.resident < total for count, total in counts)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_changes_without_stages(family):
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, *made.prompts)
+    plain = greedy(model, inputs)
+    with TokenDropper().attach(model):
+        held = greedy(model, inputs)
+    assert torch.equal(plain[0], held[0]) and torch.equal(plain[1], held[1])
+
+
+@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "mustdrop", "visionzip"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_neighbours_do_not_matter(family, name):
+    """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
+    model, made = model_of(family), FAMILIES[family]
+    with FITTING[name].attach(model) as run:
+        _, together = greedy(model, made.inputs(model, *made.prompts))
+        ledgers = run.ledgers
+        for number, parts in enumerate(made.prompts):
+            _, alone = greedy(model, made.inputs(model, parts, seed=number))
+            assert relative_error(together[number], alone[0]) <= 1e-5
+            for layer, alive in run.ledgers[0].alive.items():
+                assert torch.equal(alive, ledgers[number].alive[layer])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_beside_images(family):
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, made.prompts[0], (6, 5))
+    with FITTING["mustdrop"].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
+    assert run.ledgers[1].vision_per_layer() == [0] * 6
+
+
+@pytest.mark.parametrize("name", ["mustdrop", "fastv", "sink_recent", "pyramiddrop"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loop_without_positions(family, name):
+    """A caller that hands over no position_ids gets those that ``generate`` would make."""
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING[name].attach(model), torch.inference_mode():
+        tokens, logits = greedy(model, inputs, steps=4)
+        out = model(**inputs, use_cache=True)
+        mask = inputs["attention_mask"]
+        for step in range(3):
+            assert relative_error(out.logits[:, -1], logits[:, step]) <= 1e-5
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], 1)
+            out = model(
+                input_ids=tokens[:, step : step + 1], attention_mask=mask,
+                past_key_values=out.past_key_values,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forgotten_drop_is_noticed(family):
+    """Control: the masked model with one token less, and with one image in another's place."""
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING["mustdrop"].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    ledger = run.ledgers[0]
+    last = ledger.depth - 1
+    vision = ledger.vision[ledger.alive[last]].nonzero().flatten()
+    kept = ledger.alive[last]
+    ledger.alive[last] = torch.cat([kept[: vision[0]], kept[vision[0] + 1 :]])
+    assert relative_error(logits[0], masked_logits(model, run, inputs, tokens, 0)) > 1e-4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_wrong_cell_is_noticed(family):
+    """Control: two cells of an image change places in the ledger's map of slots."""
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING["local_merge"].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    ledger = run.ledgers[1]
+    cells = ledger.cells.clone()
+    ends = (cells >= 0).nonzero().flatten()[[0, -1]]
+    cells[ends] = cells[ends.flip(0)]
+    ledger.cells = cells
+    assert relative_error(logits[1], masked_logits(model, run, inputs, tokens, 1)) > 1e-3
+
+
+def test_positions_of_qwen_that_are_counted_are_noticed():
+    """Control: the masked model with one-dimensional positions."""
+    model, made = model_of("qwen2_5_vl"), FAMILIES["qwen2_5_vl"]
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING["fastv"].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    flat = {k: v for k, v in inputs.items() if k != "mm_token_type_ids"}
+    assert relative_error(logits[0], masked_logits(model, run, flat, tokens, 0)) > 1e-3
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+def test_coordinates_are_kept_whatever_the_rule(family):
+    model, made = model_of(family), FAMILIES[family]
+    inputs, results = made.inputs(model, *made.prompts), []
+    for rule in ("original", "compact"):
+        dropper = replace(FITTING["mustdrop"], positions=rule, vision_positions=rule)
+        with dropper.attach(model):
+            results.append(greedy(model, inputs)[1])
+    assert torch.equal(*results)
+    with pytest.raises(ValueError, match="positions of .* are coordinates: use 'continue'"):
+        replace(FITTING["mustdrop"], decode_positions="cache_length").attach(model).__enter__()
