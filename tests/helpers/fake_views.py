@@ -45,7 +45,8 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
     positions = torch.arange(start, start + vision)
     memo: dict[str, Tensor] = {}
     values: dict[str, Any] = {
-        "layer": 1, "depth": 32, "prompt_index": 0, "grids": [(24, 24)], "visual_inputs": [(range(1), False)],
+        "layer": 1, "depth": 32, "prompt_index": 0, "grids": [(24, 24)],
+        "visual_inputs": [(range(1), False)],
         "entered": vision, "protected": torch.zeros(vision, dtype=torch.bool),
         "protected_count": 0, "sizes": torch.ones(vision),
         "text": torch.arange(start + vision, start + vision + text),
