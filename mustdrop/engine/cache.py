@@ -137,13 +137,7 @@ class DecodePass:
 
 
 class LayerCacheView(CacheView):
-    """View of a prompt's cache in one layer.
-
-    Attributes:
-        index: Indices of the vision tokens among all cached tokens.
-    """
-
-    index: slice | Int[Tensor, " vision"]
+    """View of a prompt's cache in one layer."""
 
     def __init__(
         self, prompt: Prompt, number: int, layer: int, depth: int, keys: Callable[[int], int]
@@ -151,7 +145,7 @@ class LayerCacheView(CacheView):
         ledger = prompt.ledger
         cached, last = ledger.alive[layer], ledger.alive[depth - 1]
         self.layer, self.depth, self.prompt_index, self._keys = layer, depth, number, keys
-        self.index = prompt.vision_in(cached)
+        self.index = prompt.vision_in(cached)  # of the vision tokens among all cached tokens
         self.positions = cached[self.index]
         self.survives = torch.zeros_like(ledger.vision).index_fill_(0, last, True)[self.positions]
         self.survivors = len(last) - prompt.other_count

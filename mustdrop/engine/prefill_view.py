@@ -67,12 +67,7 @@ class PromptView(PrefillView):
     """View of a prompt between two decoder layers."""
 
     def __init__(
-        self,
-        state: PrefillState,
-        number: int,
-        layer: int,
-        hidden: Float[Tensor, "batch seq dim"],
-        kwargs: dict[str, Any],
+        self, state: PrefillState, number: int, layer: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> None:
         """Make the view after ``layer``; the next layer will receive ``hidden`` and ``kwargs``."""
         prompt = state.prompts[number]
