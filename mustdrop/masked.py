@@ -132,7 +132,7 @@ def _encode(
     """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive)."""
     facts, steps = adapter.facts, image.steps
     cls, cells, unit = int(encoder.has_cls), image.total, encoder.unit**2
-    hidden = encoder.embed(pixels)
+    hidden = encoder.embed(pixels[None])
     inside = vision is not None and vision.inside_block
     alive = torch.arange(cells, device=hidden.device)
     sizes = torch.ones(cls + cells, device=hidden.device)

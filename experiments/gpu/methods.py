@@ -133,9 +133,10 @@ def scheduled_methods(
 def merge_threshold(model: Any, pixels: Tensor, merged: int) -> float:
     """Find the tau at which LocalMerge merges ``merged`` windows of the pictures after block 0."""
     adapter = adapter_for(model)
-    encoder = adapter.encoders[0]
-    hidden = adapter.blocks(encoder)[0](adapter.embed(encoder, pixels), None)
-    index = windows(*adapter.facts.grid, 3).to(pixels.device)
-    similarity = window_similarity(hidden[0, adapter.facts.has_cls :], index, "sum")
+    encoder, grid = adapter.encoders[0], adapter.facts.grid
+    assert grid is not None
+    hidden = encoder.blocks[0](encoder.embed(pixels), None)
+    index = windows(*grid, 3).to(pixels.device)
+    similarity = window_similarity(hidden[0, encoder.has_cls :], index, "sum")
     ranked = similarity.double().sort(descending=True).values
     return float(ranked[merged - 1 : merged + 1].mean())

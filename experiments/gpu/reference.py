@@ -36,8 +36,10 @@ class Lengths:
     ragged: bool
 
     @classmethod
-    def of(cls, ledgers: Sequence[TokenLedger], patches: int, blocks: int) -> "Lengths":
-        """Read the lengths from ledgers."""
+    def of(cls, ledgers: Sequence[TokenLedger], blocks: int) -> "Lengths":
+        """Read the lengths from ledgers of prompts with images of one size."""
+        rows, columns = ledgers[0].grids[0]
+        patches = rows * columns
         images = [image for ledger in ledgers for image in ledger.encoder]
         encoder = [[image.get(b, patches) for image in images] for b in range(blocks + 1)]
         depth = ledgers[0].depth
@@ -81,13 +83,13 @@ class Reference:
     ) -> None:
         self.model, self.adapter = model, adapter_for(model)
         self.inputs, self.lengths, self.device = inputs, lengths, device
-        is_vision = self.adapter.vision_mask(inputs["input_ids"])[0]
+        is_vision = inputs["input_ids"][0] == model.config.image_token_id
         first = int(is_vision.nonzero()[0])
         self.before = inputs["input_ids"][:, :first]
         self.after = inputs["input_ids"][:, first + int(is_vision.sum()) :]
         self.decoder = self.adapter.language_model
-        self.blocks = self.adapter.blocks(self.adapter.encoders[0])
-        self.cls = int(self.adapter.facts.has_cls)
+        (self.encoder,) = self.adapter.encoders
+        self.cls = int(self.encoder.has_cls)
 
     @torch.inference_mode()
     def prefill(self) -> tuple[Tensor, DynamicCache, dict[str, Mark]]:
@@ -131,10 +133,10 @@ class Reference:
 
     def _encode(self) -> Tensor:
         """Compute projected features with all blocks of the encoder, on shorter sequences."""
-        hidden = self.adapter.embed(self.adapter.encoders[0], self.inputs["pixel_values"])
+        hidden = self.encoder.embed(self.inputs["pixel_values"])
         features = hidden
         for index, (block, length) in enumerate(
-            zip(self.blocks, self.lengths.encoder[:-1], strict=True)
+            zip(self.encoder.blocks, self.lengths.encoder[:-1], strict=True)
         ):
             if self.cls + length != hidden.shape[1]:
                 hidden = hidden[:, : self.cls + length].contiguous()

@@ -99,7 +99,7 @@ class Bench:
         with dropper.attach(self.model) as record, torch.inference_mode():
             self.model(**self.inputs, logits_to_keep=1)
         facts = self.adapter.facts
-        lengths = Lengths.of(record.ledgers, self.adapter.patches, facts.blocks)
+        lengths = Lengths.of(record.ledgers, facts.blocks)
         self.references[arm] = Reference(self.model, self.inputs, lengths, self.device)
         for way in ("method", "reference") * times:
             run(arm, way)

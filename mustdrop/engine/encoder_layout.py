@@ -6,7 +6,7 @@ padded on the right, and back. A token is a cell: its patches side by side.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -61,7 +61,13 @@ class EncoderLayout(ABC):
 
 @dataclass(frozen=True, eq=False)
 class PaddedLayout(EncoderLayout):
-    """States [images, front + most tokens, dim], as in CLIP and SigLIP."""
+    """States [images, front + most tokens, dim], as in CLIP and SigLIP.
+
+    Attributes:
+        masks: Mask of these images, once it was made.
+    """
+
+    masks: list[Tensor] = field(default_factory=list)
 
     def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
         return states[:, :front], states[:, front:]
@@ -72,20 +78,19 @@ class PaddedLayout(EncoderLayout):
     def fit(
         self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]]:
-        if len({*self.lengths}) > 1 or self.weighted:
-            return (states, self._mask(block, states), *args[2:]), kwargs
-        return (states, *args[1:]), kwargs
+        if len({*self.lengths}) == 1 and not self.weighted:
+            return (states, *args[1:]), kwargs
+        if not self.masks:  # the same in all blocks up to the next decision
+            self.masks.append(self._mask(self.part.attention(block), states))
+        return (states, self.masks[0], *args[2:]), kwargs
 
-    def _mask(self, block: nn.Module, states: Float[Tensor, "images n dim"]) -> Tensor:
+    def _mask(self, attention: nn.Module, states: Float[Tensor, "images n dim"]) -> Tensor:
         """Key-padding mask of a ragged batch, with the tokens' log sizes if they are weights."""
-        if "mask" not in self.__dict__:  # the same in all blocks up to the next decision
-            attention = self.part.attention(block)
-            mask = key_mask(
-                self.images, int(self.part.has_cls), states,
-                added=is_eager(attention) or self.weighted, weighted=self.weighted,
-            )  # fmt: skip
-            self.__dict__["mask"] = mask if is_flash(attention) else mask[:, None, None, :]
-        return self.__dict__["mask"]
+        mask = key_mask(
+            self.images, int(self.part.has_cls), states,
+            added=is_eager(attention) or self.weighted, weighted=self.weighted,
+        )  # fmt: skip
+        return mask if is_flash(attention) else mask[:, None, None, :]
 
     def expand(self, front: int, projected: Tensor) -> Tensor:
         empty = projected.new_zeros(self.images[0].total, projected.shape[-1])

@@ -33,7 +33,8 @@ class LlavaNextAdapter(LlavaAdapter):
             given = "none" if sizes is None else len(sizes)
             raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
         images = []
-        for crops, size in [] if pixels is None else zip(pixels, sizes, strict=True):
+        pairs = () if pixels is None or sizes is None else zip(pixels, sizes, strict=True)
+        for crops, size in pairs:
             count = image_size_to_num_patches(
                 size, config.image_grid_pinpoints, config.vision_config.image_size
             )

@@ -53,7 +53,7 @@ class EncoderPart(ABC):
 
     @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
-        """Compute the input of the first block for one image: [1, tokens, dim], cell by cell."""
+        """Compute the input of the first block, [images, tokens, dim], for images of one size."""
 
     @abstractmethod
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -30,7 +30,7 @@ class ClipEncoder(EncoderPart):
         return list(args[0] if args else kwargs["pixel_values"])
 
     def embed(self, pixels: Tensor) -> Tensor:
-        return self.module.pre_layrnorm(self.module.embeddings(pixels[None]))
+        return self.module.pre_layrnorm(self.module.embeddings(pixels))
 
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         block = self.blocks[index]

@@ -54,7 +54,7 @@ class QwenEncoder(EncoderPart):
         return None if size is None else size // self.unit // self.module.config.patch_size
 
     def embed(self, pixels: Tensor) -> Tensor:
-        return self.module.patch_embed(pixels)[None]
+        return self.module.patch_embed(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1)
 
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         block = self.blocks[index]

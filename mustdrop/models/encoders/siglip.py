@@ -14,4 +14,4 @@ class SiglipEncoder(ClipEncoder):
     has_cls = False
 
     def embed(self, pixels: Tensor) -> Tensor:
-        return self.module.embeddings(pixels[None])
+        return self.module.embeddings(pixels)
