@@ -54,7 +54,7 @@ class DecoderShape:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Sizes of a ViT encoder with a two-matrix MLP, and of the two-layer projector after it.
+    """Sizes of a ViT encoder, and of the projector after it.
 
     Attributes:
         hidden: Width of the encoder.
@@ -62,11 +62,15 @@ class EncoderShape:
         blocks: Number of blocks; all run, whichever block's features are read.
         extra: Number of tokens in addition to the patches: 1 for a [CLS].
         patch_values: Number of values in one patch, channels included.
-        projected: Width after the projector.
-        extra_projected: Number of tokens in addition to the patches that reach the projector: 1
+        projection: Multiply-accumulates of the projector for one token.
+        extra_projected: Number of tokens in addition to the cells that reach the projector: 1
             where the language model receives the [CLS].
         pooled: Whether an attention-pooling head runs after the blocks, as SigLIP's does by
             default. Its output is not used, but it is computed.
+        mlp_matrices: Number of hidden x ffn matrices in the MLP: 3 with a gate (SwiGLU), 2 without.
+        unit: Number of patches along each side of a cell.
+        window: Side of an attention window in cells; None: all blocks attend to the whole image.
+        full_blocks: Blocks that attend to the whole image although there are windows.
     """
 
     hidden: int
@@ -74,42 +78,76 @@ class EncoderShape:
     blocks: int
     extra: int
     patch_values: int
-    projected: int
+    projection: int
     extra_projected: int = 0
     pooled: bool = False
+    mlp_matrices: int = 2
+    unit: int = 1
+    window: int | None = None
+    full_blocks: Sequence[int] = ()
 
-    def block_macs(self, tokens: int, left: int) -> int:
-        """Multiply-accumulates of a block: attention over ``tokens``, MLP over ``left`` of them."""
-        attention = 4 * tokens * self.hidden**2 + 2 * tokens**2 * self.hidden
-        return attention + 2 * left * self.hidden * self.ffn
+    def block_macs(self, tokens: int, left: int, pairs: int | None = None) -> int:
+        """Multiply-accumulates of a block.
+
+        Args:
+            tokens: Number of tokens that attend.
+            left: Number of tokens that go through the MLP.
+            pairs: Number of pairs of tokens that attend to one another; None: all pairs.
+        """
+        pairs = tokens**2 if pairs is None else pairs
+        attention = 4 * tokens * self.hidden**2 + 2 * pairs * self.hidden
+        return attention + self.mlp_matrices * left * self.hidden * self.ffn
 
     def head_macs(self, tokens: int) -> int:
         """Multiply-accumulates of the pooling head: a query attends to ``tokens``, then an MLP."""
         attention = 2 * (tokens + 1) * self.hidden**2 + 2 * tokens * self.hidden
         return attention + 2 * self.hidden * self.ffn
 
+    def window_pairs(self, grid: tuple[int, int], block: int) -> int | None:
+        """Number of pairs that attend to one another in a block of a whole image; None: all."""
+        if self.window is None or block in self.full_blocks:
+            return None
+        rows, columns = (_parts(side, self.window) for side in grid)
+        return sum((row * column * self.unit**2) ** 2 for row in rows for column in columns)
+
     def image_macs(
-        self, cells: int, seen: Mapping[int, int] | None = None, inside: bool = False
+        self,
+        grid: tuple[int, int],
+        seen: Mapping[int, int] | None = None,
+        inside: bool = False,
+        pairs: Mapping[int, int] | None = None,
     ) -> int:
         """Multiply-accumulates of patch embedding, blocks, head and projector for one image.
 
         Args:
-            cells: Number of cells of the image.
+            grid: Cells of the image as (rows, columns).
             seen: Block -> number of cells at its input; the number of blocks is the key of the
                 projector. A missing key stands for all cells.
             inside: Whether the blocks dropped tokens between attention and MLP, not after.
+            pairs: Block -> number of pairs that attend to one another, where attention stays in
+                windows. A missing key stands for those of the whole image.
         """
-        seen = seen or {}
-        total = cells * self.patch_values * self.hidden
+        seen, pairs, patches = seen or {}, pairs or {}, self.unit**2
+        cells = grid[0] * grid[1]
+        total = cells * patches * self.patch_values * self.hidden
         tokens = cells
         for block in range(self.blocks):
             tokens = seen.get(block, cells)
             left = seen.get(block + 1, tokens) if inside else tokens
-            total += self.block_macs(tokens + self.extra, left + self.extra)
+            total += self.block_macs(
+                tokens * patches + self.extra,
+                left * patches + self.extra,
+                pairs.get(block, self.window_pairs(grid, block)),
+            )
         if self.pooled:
             total += self.head_macs(tokens + self.extra)
         left = seen.get(self.blocks, cells) + self.extra_projected
-        return total + left * (self.hidden * self.projected + self.projected**2)
+        return total + left * self.projection
+
+
+def _parts(side: int, window: int) -> list[int]:
+    """Sides of the windows along an axis; the last one may be smaller."""
+    return [min(window, side - start) for start in range(0, side, window)]
 
 
 def scoring_macs(ledger: TokenLedger, shape: DecoderShape) -> int:
@@ -136,17 +174,18 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
 
     An image without a record in the ledger ran with all cells.
     """
-    seen = ledger.encoder or [{} for _ in ledger.grids]
+    images = len(ledger.grids)
+    seen, pairs = ledger.encoder or [{}] * images, ledger.encoder_pairs or [{}] * images
     blocks = sum(
-        shape.image_macs(rows * columns, image, ledger.merged_inside_blocks)
-        for (rows, columns), image in zip(ledger.grids, seen, strict=True)
+        shape.image_macs(grid, image, ledger.merged_inside_blocks, windows)
+        for grid, image, windows in zip(ledger.grids, seen, pairs, strict=True)
     )
     return blocks + ledger.encoder_decision_macs
 
 
 def vanilla_encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     """Multiply-accumulates of encoder and projector when nothing is dropped in them."""
-    return sum(shape.image_macs(rows * columns) for rows, columns in ledger.grids)
+    return sum(map(shape.image_macs, ledger.grids))
 
 
 def flops(macs: int) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 # Prefixes of the array names of a stored ledger.
 NAMES = (
-    "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "inside", "scored",
-    "alive/", "cached/", "scores/", "source/",
+    "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "pairs", "inside",
+    "scored", "alive/", "cached/", "scores/", "source/",
 )  # fmt: skip
 OFF_GRID = -1  # cell of a vision slot that shows none, such as a newline or a frame's [CLS]
 
@@ -71,6 +71,8 @@ class TokenLedger:
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of cells at its input, one mapping per image (crop, frame); the
             number of blocks is the key of the projector.
+        encoder_pairs: Block -> number of pairs of patches that attend to one another, one mapping
+            per image; only for encoders whose attention stays in windows.
         sources: Cells in the tokens of each image; empty without stages 1 and 1b.
         scores: Layer -> score of each vision token alive there (opt-in).
         scored_rows: Layer -> number of attention rows computed in addition to the model's own.
@@ -89,6 +91,7 @@ class TokenLedger:
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
+    encoder_pairs: list[dict[int, int]] = field(default_factory=list)
     sources: list[TokenSources] = field(default_factory=list)
     scores: dict[int, Float[Tensor, " scored_rows"]] = field(default_factory=dict)
     scored_rows: dict[int, int] = field(default_factory=dict)
@@ -204,8 +207,9 @@ class TokenLedger:
         arrays["encoder_spent"] = torch.tensor(self.encoder_decision_macs)
         arrays["inside"] = torch.tensor(self.merged_inside_blocks)
         arrays["scored"] = torch.tensor(sorted(self.scored_rows.items())).view(-1, 2)
-        for image, blocks in enumerate(self.encoder):
-            arrays[f"encoder/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
+        for name, images in (("encoder", self.encoder), ("pairs", self.encoder_pairs)):
+            for image, blocks in enumerate(images):
+                arrays[f"{name}/{image}"] = torch.tensor(sorted(blocks.items())).view(-1, 2)
         return {name: array.detach().cpu().numpy() for name, array in arrays.items()}
 
     @classmethod
@@ -222,11 +226,8 @@ class TokenLedger:
         ledger.decision_macs = int(data["spent"])
         ledger.encoder_decision_macs = int(data["encoder_spent"])
         ledger.merged_inside_blocks = bool(data["inside"])
-        images = sum(key.startswith("encoder/") for key in data)
-        ledger.encoder = [
-            {int(block): int(tokens) for block, tokens in data[f"encoder/{image}"].tolist()}
-            for image in range(images)
-        ]
+        ledger.encoder = _by_block(data, "encoder")
+        ledger.encoder_pairs = _by_block(data, "pairs")
         for image in range(sum(key.endswith("/slots") for key in data)):
             prefix = f"source/{image}/"
             slots, cells = data[prefix + "slots"], data[prefix + "cells"]
@@ -242,6 +243,12 @@ class TokenLedger:
             for layer in range(depth):
                 last = layers[layer] = kept[name].get(layer, last).long()
         return ledger
+
+
+def _by_block(data: Mapping[str, Tensor], name: str) -> list[dict[int, int]]:
+    """Numbers by block, one mapping per image."""
+    images = sum(key.startswith(f"{name}/") for key in data)
+    return [dict(data[f"{name}/{image}"].tolist()) for image in range(images)]
 
 
 def _changes(layers: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor]]:

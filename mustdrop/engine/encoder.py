@@ -136,9 +136,13 @@ class EncoderStage(EncoderState):
                 states = states if step is None else self._shorten(step, states)
             elif index - 1 in self.decision_blocks:
                 states = self._drop_at(index - 1, states, self.front)
-            for image in self.batch:
+            args, kwargs = self.layout.fit(module, states, args, kwargs)
+            pairs = self.layout.pairs(kwargs)
+            for number, image in enumerate(self.batch):
                 image.blocks[index] = len(image)
-            return self.layout.fit(module, states, args, kwargs)
+                if pairs is not None:
+                    image.pairs[index] = pairs[number]
+            return args, kwargs
 
         return hook
 

@@ -100,7 +100,7 @@ class EncoderAttention:
     @staticmethod
     def _cells(
         layout: EncoderLayout, states: Float[Tensor, "heads patches dim"]
-    ) -> list[Float[Tensor, "heads cells wide"]]:
+    ) -> list[Float[Tensor, "heads _ wide"]]:
         """Queries or keys of the cells of each image: those of its patches side by side."""
         heads, patches, dim = states.shape
         _, tokens = layout.split(states.transpose(0, 1).reshape(patches, heads * dim), 0)

@@ -5,7 +5,7 @@ padded on the right, and back. A token is a cell: its patches side by side.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -32,7 +32,7 @@ class EncoderLayout(ABC):
 
     part: EncoderPart
     images: Sequence[EncodedImage]
-    cells: Sequence[Int[Tensor, " tokens"]]
+    cells: Sequence[Int[Tensor, " _"]]
     weighted: bool = False
 
     @property
@@ -53,6 +53,10 @@ class EncoderLayout(ABC):
         self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]]:
         """Arguments of a block that fit the tokens that are left."""
+
+    def pairs(self, arguments: Mapping[str, Any]) -> Int[Tensor, " images"] | None:
+        """Pairs of patches that attend to one another, per image; None: all pairs of an image."""
+        return None
 
     @abstractmethod
     def expand(self, front: int, projected: Tensor) -> Tensor:
@@ -117,7 +121,7 @@ class PackedLayout(EncoderLayout):
         return self.part.unit**2
 
     @cached_property
-    def ranks(self) -> list[Int[Tensor, " tokens"]]:
+    def ranks(self) -> list[Int[Tensor, " _"]]:
         """Place of each token among all cells of the batch in the encoder's order."""
         ranks, start = [], 0
         for image, cells in zip(self.images, self.cells, strict=True):
@@ -127,7 +131,7 @@ class PackedLayout(EncoderLayout):
         return ranks
 
     @cached_property
-    def places(self) -> list[Int[Tensor, " tokens"]]:
+    def places(self) -> list[Int[Tensor, " _"]]:
         """Place of each token among the tokens that are left, in the encoder's order."""
         places, start = [], 0
         for ranks in self.ranks:
@@ -157,6 +161,14 @@ class PackedLayout(EncoderLayout):
             ),
         }
         return (states, *args[1:]), {**kwargs, **fitting}
+
+    def pairs(self, arguments: Mapping[str, Any]) -> Int[Tensor, " images"] | None:
+        if self.part.window is None:
+            return None
+        ends = arguments["cu_seqlens"].long()
+        lengths = torch.tensor(self.lengths, device=ends.device) * self.unit
+        owner = torch.searchsorted(lengths.cumsum(0), ends[1:])
+        return torch.zeros_like(lengths).index_add_(0, owner, ends.diff() ** 2)
 
     def segments(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " fewer"]:
         """Ends of the attention segments that are left, in patches, from those of all patches."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
+from mustdrop.engine.prompt_vision import host_indices
 from mustdrop.ledger import OFF_GRID, TokenSources
 from mustdrop.reduction import Reduction
 
@@ -51,17 +52,17 @@ def entering(
     return inputs, reductions
 
 
-def _slots(prompt: Prompt) -> list[Int[Tensor, " cells"]]:
+def _slots(prompt: Prompt) -> list[Int[Tensor, " _"]]:
     """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cut it away."""
     starts, cells = prompt.shown.starts, prompt.shown.cells
     slot = torch.full((starts[-1],), OFF_GRID)
-    on_grid = (cells != OFF_GRID).nonzero().flatten()
+    on_grid = host_indices(cells != OFF_GRID)
     slot[cells[on_grid]] = on_grid
     sizes = [rows * columns for rows, columns in prompt.shown.grids]
     return list(slot.split(sizes)) if sizes else []
 
 
-def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " cells"]]) -> None:
+def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " _"]]) -> None:
     """Remove tokens whose cells have no slot; waits for the device once if there are such cells."""
     holed = [pair for pair in zip(images, slots, strict=True) if (pair[1] == OFF_GRID).any()]
     if not holed:
@@ -69,7 +70,7 @@ def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " cells"]])
     cells = torch.cat([image.cells for image, _ in holed]).cpu()
     parts = cells.split([len(image) for image, _ in holed])
     for (image, slot), part in zip(holed, parts, strict=True):
-        left = (slot[part] != OFF_GRID).nonzero().flatten()
+        left = host_indices(slot[part] != OFF_GRID)
         if len(left) < len(image):
             image.cut(left.to(image.cells.device))
 
@@ -77,9 +78,9 @@ def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " cells"]])
 def _decide(
     stage: EncoderStage,
     prompt: Prompt,
-    slots: Sequence[Int[Tensor, " cells"]],
+    slots: Sequence[Int[Tensor, " _"]],
     rows: Float[Tensor, "prompt dim"],
-) -> list[tuple[Int[Tensor, " mixed"], Float[Tensor, "mixed dim"]]]:
+) -> list[tuple[Int[Tensor, " _"], Float[Tensor, "_ dim"]]]:
     """Decide on a prompt's images; return the positions and rows of mixed tokens."""
     vision = prompt.vision_index()
     positions = [
@@ -100,7 +101,7 @@ def _decide(
 
 
 def _record(
-    images: Sequence[EncodedImage], prompt: Prompt, slots: Sequence[Int[Tensor, " cells"]]
+    images: Sequence[EncodedImage], prompt: Prompt, slots: Sequence[Int[Tensor, " _"]]
 ) -> Reduction:
     """Record a prompt's key tokens and sources; return the reduction to the slots in use."""
     vision = prompt.vision_index()
@@ -117,11 +118,14 @@ def _record(
         mix, cls = (None, None) if whole is None else (whole.mix, whole.cls)
         prompt.ledger.encoder.append(dict(image.blocks))
         prompt.ledger.encoder_decision_macs += image.decision_macs
+        if image.pairs:  # one wait for the device, for all blocks
+            numbers = torch.stack([*image.pairs.values()]).tolist()
+            prompt.ledger.encoder_pairs.append(dict(zip(image.pairs, numbers, strict=True)))
         prompt.ledger.sources.append(TokenSources(vision[kept[-1]], image.cells, mix, cls))
     prompt.protected = protected
     prompt.ledger.protected[vision] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)
-    off_grid = (prompt.shown.cells == OFF_GRID).nonzero().flatten().to(keep)
+    off_grid = host_indices(prompt.shown.cells == OFF_GRID).to(keep)
     if len(off_grid):  # the encoder never drops these
         keep = torch.cat([keep, off_grid])
         order = keep.argsort()

@@ -26,6 +26,8 @@ class EncodedImage:
         steps: Reduction at each location where something was decided.
         blocks: Block -> number of tokens at its input; the number of blocks is the key of
             the projector.
+        pairs: Block -> number of pairs of patches that attend to one another, where attention stays
+            in windows.
         cls_attention: Block -> attention of [CLS] to these tokens, if a strategy reads it.
         queries_keys: Block -> queries and keys of [CLS] and these tokens, if a strategy reads them.
         decision_macs: Multiply-accumulates of the decisions.
@@ -38,6 +40,7 @@ class EncodedImage:
     reduction: Reduction | None = None
     steps: dict[Place, Reduction] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)
+    pairs: dict[int, Tensor] = field(default_factory=dict)
     cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
     queries_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     decision_macs: int = 0

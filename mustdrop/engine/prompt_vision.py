@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mustdrop.ledger import OFF_GRID
@@ -84,13 +85,18 @@ def assign(
     return prompts
 
 
+def host_indices(mask: Bool[Tensor, " n"]) -> Int[Tensor, " true"]:
+    """Indices where a mask on the host is true; by numpy, which never waits for a device."""
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
 def _take(
     number: int, row: Int[Tensor, " seq"], waiting: Mapping[int, list[tuple[VisualInput, int]]]
 ) -> PromptVision:
     """Take the visual inputs of one prompt from those that wait."""
     taken: list[tuple[Tensor, VisualInput, int]] = []
     for token, queue in waiting.items():
-        where = (row == token).nonzero().flatten()
+        where = host_indices(row == token)
         start = 0
         while start < len(where):
             if not queue:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mustdrop.engine.layout import Prompt
-from mustdrop.engine.prompt_vision import NO_SLOT, PromptVision, assign
+from mustdrop.engine.prompt_vision import NO_SLOT, PromptVision, assign, host_indices
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter
 
@@ -80,7 +79,7 @@ class Arrival:
                     f"prompt {number}: attention_mask is empty, has holes or ends in padding; pad "
                     "on the left (processor.tokenizer.padding_side = 'left')"
                 )
-            where.append(torch.from_numpy(np.flatnonzero(is_vision[pad:].numpy())))
+            where.append(host_indices(is_vision[pad:]))
             pads.append(pad)
         vision = torch.isin(ids, tokens.to(ids))
         return cls(vision, where, pads, assign(list(slots), visual), mask is not None)

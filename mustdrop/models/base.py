@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -43,7 +43,7 @@ class VisualInput:
         grid: tuple[int, int],
         with_cls: bool = False,
         is_video: bool = False,
-    ) -> Self:
+    ) -> "VisualInput":
         """Make an input whose vision tokens are all cells of each encoded image in raster order.
 
         Args:

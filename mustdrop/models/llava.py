@@ -30,8 +30,8 @@ class LlavaAdapter(ModelAdapter):
         grid, with_cls = self.facts.grid, self.keeps_cls(self.encoders[0])
         assert grid is not None
         pixels = inputs.get("pixel_values")
-        images = () if pixels is None else pixels.split(1)
-        images = [VisualInput.raster(image, grid, with_cls) for image in images]
+        images = () if pixels is None else pixels
+        images = [VisualInput.raster([image], grid, with_cls) for image in images]
         return {self.model.config.image_token_id: images}
 
     @cached_property

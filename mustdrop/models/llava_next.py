@@ -45,7 +45,7 @@ class LlavaNextAdapter(LlavaAdapter):
                 image_newline=torch.tensor([float(OFF_GRID)], dtype=torch.float64),
             )  # fmt: skip
             grids = [(rows, columns)] * count
-            images.append(VisualInput(grids, packed[0][:, 0].long(), crops[:count]))
+            images.append(VisualInput(grids, packed[0][:, 0].long(), list(crops[:count])))
         return {config.image_token_id: images}
 
     @cached_property

@@ -59,42 +59,54 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
         ValueError: If a part of them is not covered.
     """
     (encoder,), config = adapter.encoders, adapter.model.config
-    tower = encoder.module
-    width, projected = config.vision_config.hidden_size, config.text_config.hidden_size
+    tower, projector = encoder.module, _linears(adapter.projector)
     try:
         blocks = encoder.blocks
+        names = {_child_name(block, encoder.attention(block)) for block in blocks}
     except AttributeError as error:
         _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
-    counted: list[nn.Module] = []
-    inner = set()
+    counted: list[nn.Module] = [*projector]
+    sizes = set()
     for block in blocks:
-        attention, projections, mlp = _attention_and_mlp(block)
+        attention, projections, mlp = _attention_and_mlp(block, *names)
+        width = projections[0].in_features
         if _macs(projections) != 4 * width**2:
             _refuse(attention, "an encoder's attention must have exactly four square matrices")
-        inner.add(_mlp(mlp, width, block))
+        sizes.add((width, *_mlp(mlp, width, block)))
         counted += [*projections, *mlp]
-    ffn, matrices = inner.pop()
-    if inner or matrices != 2:
-        _refuse(blocks[0], "all blocks of an encoder must have the same two matrices in their MLP")
-    patches = [part for part in tower.modules() if isinstance(part, nn.Conv2d)]
+    width, ffn, matrices = sizes.pop()
+    if sizes:
+        _refuse(blocks[0], "all blocks of an encoder must have the same sizes")
+    kinds = (nn.Conv2d, nn.Conv3d)
+    patches = [part for part in tower.modules() if isinstance(part, kinds)]
     if len(patches) != 1 or patches[0].kernel_size != patches[0].stride:
         _refuse(tower, "the patch embedding must be one convolution whose stride is its size")
     pooling = _pooling(tower, width, ffn)
     _require_counted(tower, [*counted, *patches, *pooling])
-    maps = _linears(adapter.projector)
-    if [(m.in_features, m.out_features) for m in maps] != [(width, projected), (projected,) * 2]:
-        _refuse(adapter.projector, "the projector must have two matrices")
-    _require_counted(adapter.projector, maps)
+    _require_counted(adapter.projector, projector)
+    chain = [width * encoder.unit**2, *(matrix.out_features for matrix in projector)]
+    if chain[:-1] != [matrix.in_features for matrix in projector] or (
+        chain[-1] != config.text_config.hidden_size
+    ):
+        _refuse(adapter.projector, "the projector must apply one matrix after the other")
     return EncoderShape(
         hidden=width,
         ffn=ffn,
         blocks=len(blocks),
         extra=int(encoder.has_cls),
         patch_values=patches[0].weight[0].numel(),
-        projected=projected,
+        projection=_macs(projector),
         extra_projected=int(adapter.keeps_cls(encoder)),
         pooled=bool(pooling),
+        mlp_matrices=matrices,
+        unit=encoder.unit,
+        window=encoder.window,
+        full_blocks=encoder.full_blocks,
     )
+
+
+def _child_name(owner: nn.Module, child: nn.Module) -> str:
+    return next(name for name, module in owner.named_children() if module is child)
 
 
 def _linears(part: nn.Module) -> list[nn.Linear]:
@@ -106,17 +118,20 @@ def _macs(matrices: Sequence[nn.Linear]) -> int:
     return sum(matrix.in_features * matrix.out_features for matrix in matrices)
 
 
-def _attention_and_mlp(layer: nn.Module) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
+def _attention_and_mlp(
+    layer: nn.Module, name: str = "self_attn"
+) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
     """A layer's attention module, the attention's matrices, and the MLP's matrices.
 
     Raises:
-        ValueError: If the layer has no ``self_attn``, or weights in other parts, such as experts.
+        ValueError: If the layer has no attention of this name, or weights in other parts, such as
+            experts.
     """
     parts = dict(layer.named_children())
-    if "self_attn" not in parts:
-        _refuse(layer, "a layer must have an attention module called self_attn")
+    if name not in parts:
+        _refuse(layer, f"a layer must have an attention module called {name}")
     _require_counted(layer, _linears(layer))
-    attention = parts.pop("self_attn")
+    attention = parts.pop(name)
     projections = _linears(attention)
     mlp = [matrix for part in parts.values() for matrix in _linears(part)]
     for matrices in (projections, mlp):

@@ -96,7 +96,7 @@ class Numbers:
 
         cells = torch.arange(144)
         return {
-            "grid": (12, 12), "inputs": give(self.inputs),
+            "grids": [(12, 12)], "inputs": give(self.inputs),
             "hidden": give(self.hidden), "received_attention": lambda: self.received,
             "cell_coordinates": torch.stack([0 * cells, cells // 12, cells % 12], 1),
             "attention": attention,

@@ -24,5 +24,7 @@ def fitting(dropper: TokenDropper) -> TokenDropper:
 
 FITTING = {name: fitting(dropper) for name, dropper in DROPPERS.items()}
 # One strategy of each stage, for the default tests.
-FEW = ("fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
-       "cls_topk", "visionzip", "mustdrop", "sink_recent")  # fmt: skip
+FEW = (
+    "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
+    "cls_topk", "visionzip", "mustdrop", "sink_recent",
+)  # fmt: skip

@@ -141,7 +141,7 @@ def test_an_unknown_encoder_in_a_known_class_is_refused():
     config = LlavaConfig(vision_config=PixtralVisionConfig(**small, image_size=32, patch_size=8))
     config.text_config.update({**small, "vocab_size": 97, "num_key_value_heads": 4})
     model = LlavaForConditionalGeneration(config)
-    with pytest.raises(ValueError, match="the vision encoder must be one of .*, got pixtral"):
+    with pytest.raises(ValueError, match=r"the vision encoder must be one of .*, got pixtral"):
         TokenDropper().attach(model).__enter__()
 
 

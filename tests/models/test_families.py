@@ -156,5 +156,5 @@ def test_coordinates_are_kept_whatever_the_rule(family):
         with dropper.attach(model):
             results.append(greedy(model, inputs)[1])
     assert torch.equal(*results)
-    with pytest.raises(ValueError, match="positions of .* are coordinates: use 'continue'"):
+    with pytest.raises(ValueError, match=r"positions of .* are coordinates: use 'continue'"):
         replace(FITTING["mustdrop"], decode_positions="cache_length").attach(model).__enter__()

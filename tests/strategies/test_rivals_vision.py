@@ -353,10 +353,15 @@ def test_pooling_to_all_patches_changes_nothing(keep):
     assert len(AveragePool(0).reduce(made_up()[0])) == 0
 
 
-def test_pooling_a_torn_grid_is_refused():
-    view = vision_view(torch.rand(5, 2), grid=(6, 6))
-    with pytest.raises(ValueError, match="a full grid of 6 x 6, got 5 tokens"):
-        AveragePool(3).reduce(view)
+def test_pooling_a_grid_that_was_cut():
+    """Rows 0 and 5 were cut away: of nine regions each loses cells, of 36 some have none left."""
+    cells = torch.arange(6, 30)
+    view = vision_view(torch.rand(24, 2), grid=(6, 6), cells=cells, sizes=torch.ones(24))
+    decision = AveragePool(9).reduce(view)
+    assert decision.sizes is not None and decision.mix is not None
+    assert decision.sizes.tolist() == [2, 2, 2, 4, 4, 4, 2, 2, 2]
+    torch.testing.assert_close(decision.mix.sum(1), torch.ones(9))
+    assert AveragePool(36).reduce(view).keep.tolist() == list(range(24))
 
 
 def test_one_images_outliers_are_its_own():

@@ -30,6 +30,16 @@ class EncoderPart(ABC):
     unit: ClassVar[int] = 1
     packed: ClassVar[bool] = False
 
+    @property
+    def window(self) -> int | None:
+        """Side of an attention window in cells; None: all blocks attend to the whole image."""
+        return None
+
+    @property
+    def full_blocks(self) -> Sequence[int]:
+        """Blocks that attend to the whole image although there are windows."""
+        return ()
+
     @cached_property
     @abstractmethod
     def blocks(self) -> Sequence[Part]:

@@ -47,11 +47,14 @@ class QwenEncoder(EncoderPart):
             order = order[key[order].argsort(stable=True)]
         return order
 
-    @cached_property
+    @property
     def window(self) -> int | None:
-        """Side of an attention window in cells; None: all blocks attend to the whole image."""
         size = getattr(self.module.config, "window_size", None)
         return None if size is None else size // self.unit // self.module.config.patch_size
+
+    @property
+    def full_blocks(self) -> Sequence[int]:
+        return getattr(self.module.config, "fullatt_block_indexes", ())
 
     def embed(self, pixels: Tensor) -> Tensor:
         return self.module.patch_embed(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1)
@@ -60,7 +63,7 @@ class QwenEncoder(EncoderPart):
         block = self.blocks[index]
         attention, states = block.attn, block.norm1(hidden[0])
         row, column = _coordinates(grid, self.unit)
-        if self.window and index not in self.module.config.fullatt_block_indexes:
+        if self.window and index not in self.full_blocks:
             side = self.window * self.unit
             window = torch.stack([row // side, column // side], 1)
             apart = (window[:, None] != window[None]).any(-1).to(mask.device)

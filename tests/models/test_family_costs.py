@@ -1,0 +1,38 @@
+"""FLOPs in closed form equal torch's counter to the integer, for every family and stage."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from families import FAMILIES
+from family_droppers import FEW, FITTING
+from torch.utils.flop_counter import FlopCounterMode
+from uncounted import UNSEEN
+
+from mustdrop import TokenDropper, cost
+from mustdrop.evaluation.metrics import CostMeter
+from mustdrop.vision.local_merge import LocalMerge
+
+
+@pytest.mark.parametrize("name", [None, *FEW])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_closed_forms_equal_the_counter(family, name):
+    made = FAMILIES[family]
+    model = made.model("eager")
+    meter = CostMeter.from_model(model)
+    for parts in made.prompts:
+        inputs = made.inputs(model, parts)
+        dropper = TokenDropper() if name is None else FITTING[name]
+        if isinstance(dropper.vision, LocalMerge) and not model.config.model_type.startswith(
+            "qwen"
+        ):
+            # crops of unlike lengths are padded in one batch, and the counter counts the padding
+            dropper = replace(dropper, vision=replace(dropper.vision, crops="fewest"))
+        counter = FlopCounterMode(display=False, custom_mapping=UNSEEN)
+        with dropper.attach(model) as run, torch.no_grad(), counter:
+            model(**inputs, logits_to_keep=1)
+        line = meter.measure(run.ledgers[0], None)
+        assert counter.get_total_flops() == cost.flops(line["prefill_macs"] + line["encoder_macs"])
+        if name is None:
+            assert line["encoder_macs"] == line["vanilla_encoder_macs"]
+            assert line["prefill_macs"] == line["vanilla_macs"]
