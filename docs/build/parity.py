@@ -38,7 +38,7 @@ def line(strategies: Sequence[object]) -> str:
     if equal:
         return ". ".join(map(_comparison, equal))
     if entries:
-        entry = entries[0]
+        entry = min(entries, key=lambda entry: len(_differences(entry, rules)))
         others = ", ".join(f"`{rule}`" for rule in _differences(entry, rules))
         return f"no authors' arrays of this variant; those of {entry['code']} have {others}"
     return "no authors' arrays"
