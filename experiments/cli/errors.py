@@ -10,7 +10,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 BAD_INPUT = 2
 STOPPED = 130  # the convention of shells: 128 plus the number of SIGINT
 SAMPLES_KEPT = "finished samples are kept, and the same command continues from there"
-FILES_KEPT = "files that were written are kept, and the same command does the rest again"
+FILES_KEPT = "files that were written are kept, and the same command starts again"
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
 KNOWN = (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException)
 
