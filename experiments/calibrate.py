@@ -26,7 +26,7 @@ from rich.console import Console
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import require_matching_model
-from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import Calibrated, require_free, tuned_path, write
 from mustdrop.calibration.observe import observe, unset
@@ -204,7 +204,9 @@ def job(cfg: DictConfig) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot work ends it with an exit code."""
-    run_hydra(job, arguments, __doc__, lambda groups: composed(*groups, name="calibrate"))
+    run_hydra(
+        job, arguments, __doc__, lambda groups: composed(*groups, name="calibrate"), FILES_KEPT
+    )
 
 
 def program(arguments: Sequence[str]) -> int:

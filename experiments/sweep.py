@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from experiments.cli.errors import BAD_INPUT, KNOWN, STOPPED, leave, message
 from experiments.sweeps.cells import SweepCell, cells_under, plan
 from experiments.sweeps.forecast import Forecast, spoken
 from experiments.sweeps.launch import require_start, tabulate
@@ -200,8 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        if options.command == "retry":
+            raise
+        return STOPPED  # nothing was running here
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

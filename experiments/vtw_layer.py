@@ -23,7 +23,7 @@ from rich.console import Console
 from analysis.statistics.intervals import Interval, mean_interval
 from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import weights
-from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import body, command, measured_on
 from mustdrop.calibration.vtw import divergences, first_within
@@ -144,7 +144,9 @@ def job(cfg: DictConfig) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what cannot work ends it with an exit code."""
-    run_hydra(job, arguments, __doc__, lambda groups: composed(*groups, name="vtw_layer"))
+    run_hydra(
+        job, arguments, __doc__, lambda groups: composed(*groups, name="vtw_layer"), FILES_KEPT
+    )
 
 
 if __name__ == "__main__":

@@ -81,13 +81,13 @@ def fates(
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
     shape, *tensors = ledger.image_tokens(image)
-    slots, carries = map(_array, tensors)
+    slots, carries = map(to_numpy, tensors)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
         return np.asarray(carries[tokens].any(0)).reshape(shape)
 
-    present = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(ledger.depth)]
-    cached = [np.isin(slots, _array(ledger.cached[layer])) for layer in sorted(ledger.cached)]
+    present = [np.isin(slots, to_numpy(ledger.alive[layer])) for layer in range(ledger.depth)]
+    cached = [np.isin(slots, to_numpy(ledger.cached[layer])) for layer in sorted(ledger.cached)]
     states = [np.ones(len(slots), dtype=bool), *present]
     leaving = [
         layer - 1
@@ -118,7 +118,7 @@ def fates(
         merged=tuple(
             tuple(int(patch) for patch in np.flatnonzero(row)) for row in carries if row.sum() > 1
         ),
-        key=patches(_array(ledger.protected)[slots]),
+        key=patches(to_numpy(ledger.protected)[slots]),
         drops=tuple(drops),
         resident=sum((patches(tokens).astype(float) for tokens in cached), none)
         / max(len(cached), 1),
@@ -127,6 +127,6 @@ def fates(
     )
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
     """NumPy copy of a tensor from any device."""
     return tensor.detach().cpu().numpy()

@@ -11,8 +11,8 @@ from math import isnan, nan
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
+from analysis.records.fates import to_numpy
 from mustdrop.runs.trace import TextAttention, Trace
 
 ENCODER = -2  # dropped in the vision encoder: no token carries the patch
@@ -89,13 +89,13 @@ def patch_fates(trace: Trace, image: int = 0) -> PatchFates:
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     shape, *tensors = ledger.image_tokens(image)
-    slots, carries = map(_array, tensors)
+    slots, carries = map(to_numpy, tensors)
     depth = ledger.depth
-    entered = [np.isin(slots, _array(ledger.alive[layer])) for layer in range(depth)]
+    entered = [np.isin(slots, to_numpy(ledger.alive[layer])) for layer in range(depth)]
     # A dropped token never returns, so the count of layers that it entered gives its last layer.
     left = sum((present.astype(np.int64) for present in entered), np.full(len(slots), -1))
     left[left == depth - 1] = depth
-    protected = _array(ledger.protected)[slots]
+    protected = to_numpy(ledger.protected)[slots]
     reason, share, largest, word = _decisions(trace, slots, left, protected)
     arrived = carries.any(0)
     # argmax gives the first of equals; it is meaningless where no token carries the patch, and such
@@ -103,7 +103,7 @@ def patch_fates(trace: Trace, image: int = 0) -> PatchFates:
     token = np.where(carries, left[:, None], ENCODER).argmax(0)
     resident = np.zeros(carries.shape[1], dtype=np.int64)
     for cached in ledger.cached.values():
-        resident += np.asarray(carries[np.isin(slots, _array(cached))].any(0))
+        resident += np.asarray(carries[np.isin(slots, to_numpy(cached))].any(0))
 
     def of_token(values: np.ndarray, none: float) -> np.ndarray:
         return np.where(arrived, values[token], none).astype(values.dtype)
@@ -172,8 +172,3 @@ def _reasons(
     # A token that was dropped although it passed a test was dropped by another rule.
     dropped = np.where(kept == Reason.FEWEST, failed, Reason.UNKNOWN)
     return np.where(stayed, kept, dropped)
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    """NumPy copy of a tensor from any device."""
-    return tensor.detach().cpu().numpy()

@@ -12,6 +12,7 @@ import mkdocs_gen_files
 import yaml
 from docstrings import explanation
 from omegaconf import OmegaConf
+from parity import line as parity_line
 from pictures import INDEX, SPLIT, Kept, kept, setting
 
 from mustdrop import TokenDropper, presets
@@ -124,6 +125,7 @@ def card(item: Method, seen: set[str]) -> str:
         f"- **Acts:** {acts(item.dropper)}",
         f"- **Picture:** {_counts(item, picture)}",
         f"- **Positions:** {positions(item.dropper)}",
+        f"- **Parity:** {parity_line([getattr(item.dropper, stage) for stage in item.options])}",
         f"- **Command:** `{command}`",
         "",
     ]

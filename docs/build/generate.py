@@ -1,4 +1,4 @@
-"""Fill the markers of the documentation pages: method cards, tables of records, figures.
+"""Fill the markers of the documentation pages (method cards, tables, figures), add the notebooks.
 
 mkdocs runs this script at the start of a build (mkdocs-gen-files). A marker is a line such as
 ``<!-- generate: table demo -->``; a value inside a sentence is ``{{ demo fastv t64 }}``. The pages
@@ -17,6 +17,7 @@ ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT)]
 
 import cards  # noqa: E402
+import notebook_pages  # noqa: E402
 import records  # noqa: E402
 
 MARKER = re.compile(r"^<!-- generate: (\S+)(.*?) -->$", re.MULTILINE)
@@ -43,7 +44,8 @@ def copied(text: str) -> None:
 
 
 def main() -> None:
-    """Fill all pages that have markers."""
+    """Add the notebooks, and fill all pages that have markers."""
+    notebook_pages.write()
     for page in sorted((ROOT / "docs").glob("*.md")):
         text = page.read_text(encoding="utf-8")
         copied(text)

@@ -9,6 +9,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 BAD_INPUT = 2
 STOPPED = 130  # the convention of shells: 128 plus the number of SIGINT
+SAMPLES_KEPT = "finished samples are kept, and the same command continues from there"
+FILES_KEPT = "files that were written are kept, and the same command starts again"
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
 KNOWN = (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException)
 
@@ -27,15 +29,20 @@ def message(error: BaseException) -> str:
     return str(error)
 
 
-def ending(program: Callable[[], int | None]) -> int:
-    """Run a program and return its exit code; bad input and ctrl-C print one line each."""
+def ending(program: Callable[[], int | None], kept: str = SAMPLES_KEPT) -> int:
+    """Run a program and return its exit code; bad input and ctrl-C print one line each.
+
+    Args:
+        program: Function without arguments; None is the exit code 0.
+        kept: End of the sentence after ctrl-C: which work is kept.
+    """
     try:
         return program() or 0
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("stopped: finished work is kept, and the same command resumes", file=sys.stderr)
+        print(f"stopped: {kept}", file=sys.stderr)
         return STOPPED
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from omegaconf import DictConfig
 
-from experiments.cli.errors import ending
+from experiments.cli.errors import SAMPLES_KEPT, ending
 from mustdrop.presets.compose import user_configs
 from mustdrop.presets.names import require_fields, require_names
 
@@ -17,6 +17,7 @@ def run_hydra(
     arguments: Sequence[str] | None,
     description: str | None,
     compose: Callable[[Sequence[str]], DictConfig] | None = None,
+    kept: str = SAMPLES_KEPT,
 ) -> None:
     """Run a Hydra program; bad input ends it with one line and an exit code.
 
@@ -26,6 +27,7 @@ def run_hydra(
         description: Text of ``--help``.
         compose: Composes the config of overrides, to check their fields; None for the config of
             a run.
+        kept: End of the sentence after ctrl-C: which work is kept.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if {"-h", "--help"} & {*given}:
@@ -39,5 +41,5 @@ def run_hydra(
         sys.argv = [sys.argv[0], *given, *user_configs()]
         job()
 
-    if code := ending(program):
+    if code := ending(program, kept):
         raise SystemExit(code)

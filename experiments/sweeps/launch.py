@@ -70,11 +70,15 @@ def sweep(
                 break
     global launched
     launched = len(work)
+    # At ctrl-C joblib kills its workers. Python's resource tracker then frees their semaphores, and
+    # would print a warning about them.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         return list(launcher.launch([list(cell.overrides) for cell in work], 0)) if work else []
     finally:
-        account(cells, console, unfit, work)
-        tabulate(cells, console)
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            account(cells, console, unfit, work)
+            tabulate(cells, console)
 
 
 def require_start(

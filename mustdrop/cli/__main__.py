@@ -2,12 +2,16 @@
 
 import sys
 
-from mustdrop.cli.main import main
-
 
 def run() -> None:
     """Console script: run the command and exit with its code."""
-    sys.exit(main())
+    try:
+        from mustdrop.cli.main import main  # here, because ctrl-C may come while it is imported
+
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("stopped before the command started", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

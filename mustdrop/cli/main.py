@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from experiments.cli.errors import ending
+from experiments.cli.errors import FILES_KEPT, SAMPLES_KEPT, ending
 from mustdrop import __version__
 
 BAD_INPUT = 2
@@ -28,6 +28,8 @@ COMMANDS = {
     "sync": ("experiments.sync:main", "upload runs that were made offline"),
     "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),
 }
+# Subcommands that continue after a stop where they were; the others start their work again.
+CONTINUING = ("run", "demo", "sweep", "trace", "pareto")
 EXAMPLES = """\
 examples:
   mustdrop run                                   the embedded model, benchmark and MustDrop
@@ -47,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Of the command line; None: those of the process.
 
     Returns:
-        Exit code: 0 for success, 2 for bad input; a subcommand's help lists its others.
+        Exit code: 0 for success, 2 for bad input, 130 after ctrl-C; a subcommand's help lists its
+            others.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] in ("-h", "--help", "help"):
@@ -62,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     sys.argv = [f"mustdrop {name}", *rest]
     module, _, function = COMMANDS[name][0].partition(":")
-    return ending(lambda: getattr(import_module(module), function)(rest))
+    kept = SAMPLES_KEPT if name in CONTINUING else FILES_KEPT
+    return ending(lambda: getattr(import_module(module), function)(rest), kept)
 
 
 def usage() -> str:

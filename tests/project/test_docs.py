@@ -18,6 +18,7 @@ from mustdrop.presets.names import require_fields, require_names
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+OTHERS = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "slurm/README.md")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TITLED = re.compile(r'^```\w+ title="(.*?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 CONFIGS = {"run": "run", "calibrate": "calibrate", "pareto": "pareto", "vtw": "vtw_layer"}
@@ -40,7 +41,7 @@ def anchors(page: Path) -> set[str]:
 
 def links() -> list:
     out = []
-    for page in (*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+    for page in (*PAGES, *(ROOT / name for name in OTHERS)):
         text = FENCE.sub("", page.read_text())
         for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
             out.append(pytest.param(page, target, id=f"{page.name}:{target}"))
@@ -52,6 +53,9 @@ def test_internal_links_lead_to_files_and_headings(page, target):
     path, _, anchor = target.partition("#")
     if path.startswith("records/"):  # the generator copies committed figures there
         assert (ROOT / "experiments" / path).is_file()
+        return
+    if path.startswith("notebooks/"):  # the generator makes these pages
+        assert (ROOT / path).with_suffix(".py").is_file()
         return
     file = page.parent / path if path else page
     assert file.exists()
@@ -94,7 +98,7 @@ def test_commands_parse(command):
     for flag in flags:
         assert f'"{flag}"' in source, flag
     if name == "sweep" and arguments:
-        assert arguments[0] in ("plan", "status", "retry", "submit")
+        assert arguments[0] in ("plan", "status", "table", "retry", "submit")
         assert len(arguments) == 1 or arguments[1] in preset_names("experiment")
     if name == "list" and arguments:
         assert arguments[0] in ("methods", "models", "benchmarks", "experiments")

@@ -1,11 +1,15 @@
 """Notebooks only call the packages, and run from top to bottom on what is committed."""
 
 import ast
+import base64
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+import yaml
 
 from experiments import trace as tracing
 from mustdrop.runs.folder import read_records, read_samples
@@ -17,6 +21,7 @@ MAY_IMPORT = {
     "mustdrop", "experiments", "analysis", "numpy", "pandas", "matplotlib", "torch", "IPython",
     "transformers", "pathlib",
 }  # fmt: skip
+PYTHON = {"language_info": {"name": "python"}}  # of a notebook that was run
 
 spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/build.py")
 assert spec is not None and spec.loader is not None
@@ -56,6 +61,38 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     assert cells and all(cell["execution_count"] for cell in cells)
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs and not [o for o in outputs if o.get("name") == "stderr"], outputs
+
+
+def test_a_page_of_the_site_shows_what_a_notebook_showed(tmp_path):
+    cell = nbformat.v4.new_code_cell("draw()")
+    table = (
+        '<style scoped>x</style>\n<table border="1" class="dataframe"><tr><td>7</td></tr></table>'
+    )
+    picture = base64.b64encode(b"picture").decode()
+    for data in ({"text/html": table}, {"image/png": picture, "text/plain": "<Figure>"}):
+        cell.outputs.append(nbformat.v4.new_output("display_data", data))
+    cells = [nbformat.v4.new_markdown_cell("# Title\n\nText."), cell]
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=PYTHON), tmp_path / "09_example.ipynb"
+    )
+    sys.path.insert(0, str(ROOT / "docs/build"))
+    try:
+        from notebook_pages import page
+    finally:
+        sys.path.pop(0)
+    text, figures = page(tmp_path / "09_example.ipynb")
+    assert text.startswith("# Title\n\n*Made from `notebooks/09_example.py`")
+    assert "```python\ndraw()\n```" in text
+    assert "<table><tr><td>7</td></tr></table>" in text and "style" not in text
+    assert list(figures.values()) == [b"picture"]
+    assert f"![Output of the cell]({next(iter(figures))})" in text and "<Figure>" not in text
+
+
+def test_every_notebook_is_a_page_of_the_site():
+    sections = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    (listed,) = [section["Notebooks"] for section in sections if "Notebooks" in section]
+    pages = [page for entry in listed for page in entry.values()]
+    assert pages == [f"notebooks/{name}.md" for name in build.names()]
 
 
 def test_a_cell_that_fails_is_told_and_what_ran_before_it_is_kept(tmp_path, monkeypatch, capsys):

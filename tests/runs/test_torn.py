@@ -1,18 +1,12 @@
 """A run whose files are torn is mended where nothing is guessed, else refused by file and line."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from experiments import run as script
 from experiments.run import run, run_cell
 from experiments.sweeps import launch
 from experiments.sweeps.cells import SweepCell, cells_under
@@ -234,59 +228,3 @@ def test_a_broken_line_in_the_middle_of_a_finished_run_is_refused_with_the_way_o
     assert len(launch.failures) == 2
     forced = SweepCell.of((*overrides, "force=true"), lambda chosen: composed(*chosen))
     assert not unready([forced])
-
-
-def test_ctrl_c_ends_a_run_in_one_sentence(tmp_path, monkeypatch, capsys):
-    def interrupted(cfg, config):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script, "built", interrupted)
-    monkeypatch.setattr(sys, "argv", ["run.py", *TINY, f"output_root={tmp_path}"])
-    with pytest.raises(SystemExit) as left:
-        script.main()
-    told = capsys.readouterr().err
-    assert left.value.code == 130
-    assert told == "stopped: finished work is kept, and the same command resumes\n"
-    (status,) = tmp_path.rglob("status.json")
-    assert json.loads(status.read_text())["state"] == "stopped"
-    # in a sweep no other cell follows
-    monkeypatch.setattr(sys, "argv", ["run.py", "-m", *TINY, "seed=1,2", f"output_root={tmp_path}"])
-    with pytest.raises(SystemExit) as left:
-        script.main()
-    assert left.value.code == 130 and capsys.readouterr().err.count("cell ") == 1
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_mid_run_keeps_what_was_answered(tmp_path):
-    slow = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-    (tmp_path / "sitecustomize.py").write_text(SLOW)
-    command = [sys.executable, "experiments/run.py", f"output_root={tmp_path}", *TINY]
-    process = subprocess.Popen(
-        [*command, "batch_size=1"], cwd=ROOT, env=slow, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if any(path.read_text() for path in tmp_path.rglob("samples.jsonl")):
-            break
-        time.sleep(0.05)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
-    assert "Traceback" not in told
-    assert told.rstrip().splitlines()[-1] == (
-        "stopped: finished work is kept, and the same command resumes"
-    )
-    (folder,) = {path.parent for path in tmp_path.rglob("samples.jsonl")}
-    assert read_status(folder)["state"] == "stopped" and len(read_samples(folder)) == 1
-
-
-SLOW = """
-import json, time
-dumps = json.dumps
-def slowly(value, *args, **kwargs):
-    if isinstance(value, dict) and value.get("doc_id", 0) >= 1:
-        time.sleep(600)
-    return dumps(value, *args, **kwargs)
-json.dumps = slowly
-"""
