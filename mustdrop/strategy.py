@@ -2,19 +2,22 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self, cast
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.fields import Count, Layers, Positive, Share, Weight, Within, require_fields
+from mustdrop.budget import Budget, keep_for
+from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
-    "CacheView", "Count", "DecodeStrategy", "KeyTokenStrategy", "Layers", "ModelFacts", "Place",
-    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView",
-    "Weight", "Within", "require_choices", "require_fields",
+    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeepPerImage", "KeepPerPrompt",
+    "KeyTokenStrategy", "Layers", "ModelFacts", "Place", "Positive", "PrefillStrategy",
+    "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView", "Weight", "Within",
+    "require_choices", "require_fields",
 ]  # fmt: skip
 
 
@@ -100,9 +103,55 @@ class VisionStrategy(ABC):
     def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
+    def plan(self, entered: int, blocks: int) -> Self:
+        """This strategy with counts in place of budgets, for images of ``entered`` tokens.
+
+        A budget that is out of reach gives the fewest tokens possible.
+
+        Args:
+            entered: Number of vision tokens of an image.
+            blocks: Number of encoder blocks up to and including the one the projector reads.
+        """
+        return self
+
+    def left(self, entered: int) -> int | None:
+        """Number of an image's tokens that go on; None if it depends on the image.
+
+        Args:
+            entered: Number of vision tokens of the image.
+        """
+        return None
+
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
         """Reduce the tokens of one image to those that go on."""
+
+
+class KeepPerImage(VisionStrategy):
+    """Stage 1 with a fixed number of tokens per image.
+
+    Attributes:
+        keep: Number of tokens kept per image, or the budget that it follows from; None if the
+            image decides.
+        fewest: Least number of tokens that the strategy can keep.
+    """
+
+    keep: Keep | None
+    fewest: int = 0
+
+    def kept(self, view: VisionView) -> int:
+        """Number of tokens kept of an image, all of them if it has fewer."""
+        assert self.keep is not None
+        tokens = len(view.patch_index)
+        return min(max(keep_for(self.keep, tokens), self.fewest), tokens)
+
+    def plan(self, entered: int, blocks: int) -> Self:
+        if not isinstance(self.keep, Budget):
+            return self
+        return replace(cast(Any, self), keep=max(keep_for(self.keep, entered), self.fewest))
+
+    def left(self, entered: int) -> int | None:
+        return min(self.keep, entered) if isinstance(self.keep, int) else None
 
 
 class KeyTokenStrategy(ABC):
@@ -130,9 +179,59 @@ class PrefillStrategy(ABC):
     def check(self, facts: ModelFacts) -> None:  # noqa: B027
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
+    def plan(self, entered: int, depth: int) -> Self:
+        """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
+
+        A budget that is out of reach gives the fewest tokens possible.
+
+        Args:
+            entered: Number of vision tokens at the language model's input.
+            depth: Number of decoder layers.
+        """
+        return self
+
+    def left(self, entered: int) -> Sequence[int] | None:
+        """Number of vision tokens after each of ``layers``; None if it depends on the prompt.
+
+        Args:
+            entered: Number of vision tokens at the language model's input.
+        """
+        return None
+
+    def step(self, entered: int, depth: int) -> float:
+        """Difference between two neighbouring executed averages that the strategy can reach."""
+        return 1.0
+
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
+
+
+class KeepPerPrompt(PrefillStrategy):
+    """Stage 2 that acts once, with a fixed number of tokens per prompt.
+
+    Attributes:
+        keep: Number of tokens kept per prompt, or the budget that it follows from.
+        layer: Layer after which tokens are dropped; -1: before the language model.
+    """
+
+    keep: Keep
+    layer: int
+
+    @property
+    def layers(self) -> tuple[int]:
+        return (self.layer,)
+
+    def kept(self, view: PrefillView) -> int:
+        """Number of tokens kept of a prompt, all of them if it has fewer."""
+        return min(keep_for(self.keep, view.entered, view.depth, self.layer), len(view))
+
+    def plan(self, entered: int, depth: int) -> Self:
+        keep = keep_for(self.keep, entered, depth, self.layer)
+        return replace(cast(Any, self), keep=keep)
+
+    def left(self, entered: int) -> Sequence[int] | None:
+        return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
 
 
 class DecodeStrategy(ABC):

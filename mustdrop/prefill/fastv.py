@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class FastV(PrefillStrategy):
+class FastV(KeepPerPrompt):
     """After one early layer, keep the vision tokens that receive the most attention in it.
 
     The attention is averaged over heads. It comes from the prompt's last token, as in the authors'
@@ -26,16 +26,12 @@ class FastV(PrefillStrategy):
         rows: Tokens whose attention counts, ``last`` or ``all``.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = 1
     rows: Literal["last", "all"] = "last"
 
     def __post_init__(self) -> None:
         require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
         if self.rows == "all":
@@ -43,4 +39,4 @@ class FastV(PrefillStrategy):
         else:
             score = view.attention(rows="last").float().mean(0).squeeze(0)
         view.log_score(score)
-        return view.top(score, self.keep)
+        return view.top(score, self.kept(view))

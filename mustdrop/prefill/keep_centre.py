@@ -6,12 +6,12 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class KeepCentre(PrefillStrategy):
+class KeepCentre(KeepPerPrompt):
     """Keep the vision tokens nearest to the centre of their image's grid.
 
     Ties go to the earlier token. Slots off the grid (newlines) are kept last. If an image has fewer
@@ -24,18 +24,14 @@ class KeepCentre(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = -1
 
     def __post_init__(self) -> None:
         require_fields(self)
 
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
     def reduce(self, view: PrefillView) -> Reduction:
-        keep = min(self.keep, len(view))
+        keep = self.kept(view)
         rows, columns = view.grid
         image, row, column = view.patch_coordinates.T
         # Twice the offset from the centre is a whole number, so that equal distances compare equal.

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class KeepLast(PrefillStrategy):
+class KeepLast(KeepPerPrompt):
     """Keep the last ``keep`` vision tokens of the prompt, which show the bottom of its last image.
 
     Source: control, ours.
@@ -19,16 +19,12 @@ class KeepLast(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = -1
 
     def __post_init__(self) -> None:
         require_fields(self)
 
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
     def reduce(self, view: PrefillView) -> Reduction:
         # Original positions, because earlier stages may have reordered the tokens.
-        return view.top(view.positions.float(), self.keep)
+        return view.top(view.positions.float(), self.kept(view))

@@ -6,12 +6,12 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class Random(PrefillStrategy):
+class Random(KeepPerPrompt):
     """Keep vision tokens drawn uniformly at random, the same in every run and batch of a sample.
 
     The draw depends only on seed, prompt, image and layer. The image enters by its pixels rounded
@@ -26,17 +26,13 @@ class Random(PrefillStrategy):
         seed: Seed of the draw.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = -1
     seed: int = 0
 
     def __post_init__(self) -> None:
         require_fields(self)
 
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
     def reduce(self, view: PrefillView) -> Reduction:
         score = torch.rand(len(view), generator=view.generator(self.seed)).to(view.protected.device)
-        return view.top(score, self.keep)
+        return view.top(score, self.kept(view))

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import final
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class TextTopK(PrefillStrategy):
+class TextTopK(KeepPerPrompt):
     """Keep the vision tokens that the text behind the image attends to most, averaged over heads.
 
     It is the text-guided counterpart of ``ClsTopK``: V_j of MustDrop's Eq. 8 is ranked instead of
@@ -22,17 +22,13 @@ class TextTopK(PrefillStrategy):
         layer: Layer after which tokens are dropped, by its attention.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = 0
 
     def __post_init__(self) -> None:
         require_fields(self)
 
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
     def reduce(self, view: PrefillView) -> Reduction:
         score = view.attention(rows="text").float().mean(0).sum(0)
         view.log_score(score)
-        return view.top(score, self.keep)
+        return view.top(score, self.kept(view))

@@ -7,12 +7,12 @@ import torch
 
 from mustdrop.functional import even_cells
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class UniformGrid(PrefillStrategy):
+class UniformGrid(KeepPerPrompt):
     """Keep ``keep`` vision tokens spread evenly over the images and over each image's grid.
 
     Source: control, ours.
@@ -22,18 +22,14 @@ class UniformGrid(PrefillStrategy):
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = -1
 
     def __post_init__(self) -> None:
         require_fields(self)
 
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
     def reduce(self, view: PrefillView) -> Reduction:
-        return spread(view, self.keep)
+        return spread(view, self.kept(view))
 
 
 def spread(view: PrefillView, keep: int) -> Reduction:

@@ -7,12 +7,12 @@ import torch
 
 from mustdrop.functional import even_regions
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class AveragePool(VisionStrategy):
+class AveragePool(KeepPerImage):
     """Replace each of ``keep`` even regions of an image by the mean of its vision tokens.
 
     It acts behind the projector. With as many tokens as patches it changes nothing.
@@ -23,7 +23,7 @@ class AveragePool(VisionStrategy):
         keep: Number of tokens kept per image; a number above the patches keeps all.
     """
 
-    keep: Count
+    keep: Keep
     places = ("projected",)
 
     def __post_init__(self) -> None:
@@ -36,9 +36,9 @@ class AveragePool(VisionStrategy):
                 f"AveragePool needs a full grid of {height} x {width}, got {len(cells)} tokens; "
                 "it must act before any other reduction"
             )
-        if self.keep == 0:
+        keep = self.kept(view)
+        if keep == 0:
             return Reduction(cells[:0])
-        keep = min(self.keep, len(cells))
         regions = even_regions(height, width, keep).flatten()
         sizes = regions.bincount(minlength=keep)
         order = regions.argsort(stable=True)  # cells by region

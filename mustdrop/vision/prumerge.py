@@ -11,10 +11,18 @@ from torch import Tensor
 
 from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
+from mustdrop.strategy import (
+    Budget,
+    Count,
+    KeepPerImage,
+    ModelFacts,
+    VisionView,
+    Within,
+    require_fields,
+)
 
 Variant = Literal["paper", "code"]
-Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)]
+Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)] | Budget
 TINY = 1.0e-30  # least weight, so that tokens without any attention give their plain mean
 
 
@@ -87,7 +95,7 @@ def merged(
 
 @final
 @dataclass(frozen=True)
-class PruMerge(VisionStrategy):
+class PruMerge(KeepPerImage):
     """Keep the tokens that stand out in [CLS] attention and merge similar tokens into them.
 
     S = {i : a_i > Q3 + 1.5 (Q3 - Q1)};  the k tokens of nearest keys are merged into each i in S,
@@ -114,6 +122,7 @@ class PruMerge(VisionStrategy):
     neighbours: Count = 32
     variant: Variant = "code"
     places = ("features",)
+    fewest = 1
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -138,6 +147,7 @@ class PruMerge(VisionStrategy):
         if self.keep is None:
             centres = int(outliers(score).sum())
         else:
-            centres = len(score) if self.keep >= len(score) else self.keep - 1
+            keep = self.kept(view)
+            centres = keep if keep == len(score) else keep - 1
         order = ranked(score)
         return merged(view, score, keys, order[:centres], self.neighbours, self.variant)

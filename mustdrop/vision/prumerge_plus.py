@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mustdrop.functional import complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Count, KeepPerImage, ModelFacts, VisionView, require_fields
 from mustdrop.vision.prumerge import Kept, Variant, merged, score_and_keys
 
 
@@ -24,7 +24,7 @@ def grid_step(standing_out: int, tokens: int) -> int:
 
 @final
 @dataclass(frozen=True)
-class PruMergePlus(VisionStrategy):
+class PruMergePlus(KeepPerImage):
     """Keep tokens that stand out in [CLS] attention and an even grid; merge similar ones into them.
 
     Source: LLaVA-PruMerge, arXiv:2403.15388 (PruMerge+).
@@ -50,6 +50,7 @@ class PruMergePlus(VisionStrategy):
     neighbours: Count = 32
     variant: Variant = "code"
     places = ("features",)
+    fewest = 1
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -71,7 +72,10 @@ class PruMergePlus(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         score, keys = score_and_keys(view, self.block, self.variant)
-        centres = self._adaptive(score) if self.keep is None else self._fixed(score, self.keep)
+        if self.keep is None:
+            centres = self._adaptive(score)
+        else:
+            centres = self._fixed(score, self.kept(view))
         return merged(view, score, keys, centres, self.neighbours, self.variant)
 
     def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
@@ -85,7 +89,7 @@ class PruMergePlus(VisionStrategy):
 
     def _fixed(self, score: Float[Tensor, " tokens"], keep: int) -> Int[Tensor, " centres"]:
         tokens = len(score)
-        centres = tokens if keep >= tokens else keep - 1
+        centres = tokens if keep == tokens else keep - 1
         spaced = centres // 2
         chosen = ranked(score)[: centres - spaced]
         rest = complement(chosen, tokens)
