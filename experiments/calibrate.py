@@ -148,10 +148,10 @@ def _search_range(cfg: DictConfig) -> tuple[float, float]:
         raise ValueError(
             f"{field} follows from the budget in closed form, so no calibration is needed"
         )
-    low, high = OmegaConf.select(cfg.calibration.ranges, field) or (None, None)
-    if field == "vision.tau" and node.score == "sum":
-        pairs = node.window**2 * (node.window**2 - 1)
-        low, high = low * pairs, high * pairs
+    # the strategy, which knows the range of its thresholds, needs a value first
+    if OmegaConf.is_missing(node, name):
+        OmegaConf.update(cfg, field, 0.0)
+    low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
     low = low if cfg.calibration.low is None else cfg.calibration.low
     high = high if cfg.calibration.high is None else cfg.calibration.high
     if low is None or high is None:

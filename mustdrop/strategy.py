@@ -1,7 +1,7 @@
 """The four kinds of strategy. A strategy decides which tokens stay; it never touches a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
@@ -16,7 +16,7 @@ from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 __all__ = [
     "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeepPerImage", "KeepPerPrompt",
     "KeyTokenStrategy", "Layers", "ModelFacts", "Place", "Positive", "PrefillStrategy",
-    "PrefillView", "Rows", "Share", "VisionStrategy", "VisionView", "Weight", "Within",
+    "PrefillView", "Rows", "Share", "Strategy", "VisionStrategy", "VisionView", "Weight", "Within",
     "require_choices", "require_fields",
 ]  # fmt: skip
 
@@ -74,7 +74,28 @@ def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-class VisionStrategy(ABC):
+class Strategy:
+    """What all four kinds of strategy may say about themselves.
+
+    Attributes:
+        thresholds: Fields that calibration may search to meet a budget, the first one by default,
+            each with the ends of its range. A range that starts above 0 is searched on a log scale.
+        traced: Numbers and arrays that the trace of a sample keeps, by name.
+    """
+
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        return {}
+
+    @property
+    def traced(self) -> Mapping[str, float | Sequence[float]]:
+        return {}
+
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+
+
+class VisionStrategy(Strategy, ABC):
     """Stage 1: drops or merges tokens inside the vision encoder or directly after it.
 
     Attributes:
@@ -99,9 +120,6 @@ class VisionStrategy(ABC):
     @property
     def annotations(self) -> Sequence[str]:
         return ()
-
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     def plan(self, entered: int, blocks: int) -> Self:
         """This strategy with counts in place of budgets, for images of ``entered`` tokens.
@@ -154,20 +172,17 @@ class KeepPerImage(VisionStrategy):
         return min(self.keep, entered) if isinstance(self.keep, int) else None
 
 
-class KeyTokenStrategy(ABC):
+class KeyTokenStrategy(Strategy, ABC):
     """Stage 1b: marks the tokens that no later stage may drop."""
 
     cls_attention_blocks: Sequence[int] = ()
-
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     @abstractmethod
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
         """Whether each token of one image that stage 1 has kept is a key token."""
 
 
-class PrefillStrategy(ABC):
+class PrefillStrategy(Strategy, ABC):
     """Stage 2: drops or merges vision tokens between decoder layers.
 
     Attributes:
@@ -175,9 +190,6 @@ class PrefillStrategy(ABC):
     """
 
     layers: Sequence[int]
-
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     def plan(self, entered: int, depth: int) -> Self:
         """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
@@ -234,11 +246,8 @@ class KeepPerPrompt(PrefillStrategy):
         return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
 
 
-class DecodeStrategy(ABC):
+class DecodeStrategy(Strategy, ABC):
     """Stage 3: chooses the vision tokens that stay in the KV cache for decoding."""
-
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     @abstractmethod
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:

@@ -1,6 +1,6 @@
 """SparseVLM: keep the vision tokens that image-related words attend to; merge the next best."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, final
 
@@ -95,6 +95,11 @@ class SparseVLM(PrefillStrategy):
                 f"SparseVLM.keep must have one count for each of {len(self.layers)} layers, "
                 f"got {list(self.keep)}"
             )
+
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        # tokens per unit of rank; the rank is at most the number of raters
+        return {} if self.scale is None else {"scale": (0.1, 600.0)}
 
     def counts(self, entered: int, depth: int) -> Sequence[int] | None:
         """Fixed counts for a prompt of ``entered`` vision tokens; None for version 1.
