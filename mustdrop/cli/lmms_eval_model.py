@@ -25,13 +25,13 @@ from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from mustdrop.budgets.closed_form import STAGES, budget_floor
-from mustdrop.budgets.planned import require_planned
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Instance
 from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
+from mustdrop.presets.planned import require_planned
 from mustdrop.provenance.fingerprint import run_fingerprint
 
 PRESETS = ("model", "method", "budget", "benchmark", *STAGES)

@@ -6,7 +6,6 @@ Strategies decide as in the run; the recorder only reads what they see. Knows no
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
-from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
 from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView
@@ -73,16 +71,20 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
         recorder.remove_extra_rows(ledger)
     prompt = inputs["input_ids"].shape[1]
     text, _ = answer(model, processor.tokenizer, tokens[0, prompt:].cpu(), request.options)
-    prefill = adapter.dropper.prefill
-    dual = prefill if isinstance(prefill, DualAttention) else None
-    region = request.doc.get("target_patches") if adapter.image is None else None
+    method = adapter.dropper
+    stages = (method.vision, method.key_tokens, method.prefill, method.decode)
+    region = request.target if adapter.image is None else None
     return Trace(
         ledger=ledger,
         text_attention=recorder.recorded if recorder is not None else {},
         decode_attention=_decode_attention(decode_attention, ledger),
         words=_words(processor.tokenizer, inputs["input_ids"][0].cpu(), ledger),
-        gamma=nan if dual is None or dual.gamma is None else dual.gamma,
-        alpha=nan if dual is None or dual.alpha is None else dual.alpha,
+        values={
+            name: np.asarray(value, dtype=float)
+            for stage in stages
+            if stage is not None
+            for name, value in stage.traced.items()
+        },
         pictures=_pictures(processor, inputs),
         region=None if region is None else np.asarray(region, dtype=bool),
         answer=text.strip(),
