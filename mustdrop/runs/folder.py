@@ -33,6 +33,11 @@ LOW_SHARE = 0.9
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
+# Fields of the model that were added later. At these values, which leave everything as it was before,
+# they do not enter the run key, so that earlier runs keep theirs.
+LATER_MODEL_FIELDS = {
+    "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
+}  # fmt: skip
 
 
 class TornFile(ValueError):
@@ -52,7 +57,12 @@ def run_key(config: Mapping[str, Any]) -> str:
     """Hash of ten digits over all values of a resolved config that decide its results."""
     keyed = {name: value for name, value in config.items() if name not in UNKEYED}
     benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
-    text = json.dumps({**keyed, "benchmark": benchmark}, sort_keys=True)
+    model = {
+        name: value
+        for name, value in keyed["model"].items()
+        if name not in LATER_MODEL_FIELDS or value != LATER_MODEL_FIELDS[name]
+    }
+    text = json.dumps({**keyed, "benchmark": benchmark, "model": model}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

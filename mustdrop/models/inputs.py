@@ -1,0 +1,173 @@
+"""Loads a processor, and sets what it makes of images and conversations. Knows no benchmark.
+
+Images are read with PIL on every machine. Without this choice transformers would use torchvision
+where it is installed, which resizes with other numbers.
+
+Video processors are left out. They need torchvision, and no benchmark here shows a video.
+"""
+
+import json
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import TemplateError
+from transformers import (
+    PROCESSOR_MAPPING,
+    AutoProcessor,
+    CLIPImageProcessorPil,
+    LlavaImageProcessorPil,
+    PreTrainedConfig,
+    Qwen2VLImageProcessorPil,
+)
+from transformers.image_processing_backends import PilBackend
+
+BACKEND = "pil"
+PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
+VIDEO = "video_processor"
+# Image processors that resize the shorter edge and crop the centre; the second can pad as well.
+CROPPING = (CLIPImageProcessorPil, LlavaImageProcessorPil)
+
+
+def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
+    """Processor of a checkpoint, for images and text.
+
+    Args:
+        folder: Folder of the checkpoint.
+        config: Config of its model.
+
+    Raises:
+        ValueError: If the image processor of this model has no PIL backend.
+    """
+    kind = PROCESSOR_MAPPING.get(type(config), None)
+    if kind is not None and VIDEO in signature(kind.__init__).parameters:
+        processor: Any = without_video(kind).from_pretrained(folder, backend=BACKEND)
+    else:
+        processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
+    images = getattr(processor, "image_processor", None)
+    if images is not None and not isinstance(images, PilBackend):
+        raise ValueError(
+            f"{type(images).__name__} does not read images with PIL, so its pixels would depend on "
+            "the version of torchvision"
+        )
+    return processor
+
+
+def without_video(kind: type) -> type:
+    """A subclass of a processor's class without video processor.
+
+    transformers derives the parts of a processor from the arguments of ``__init__``. The subclass
+    lacks that of the video processor, so it is neither loaded nor required.
+    """
+    given = signature(kind.__init__)
+    shortened = given.replace(
+        parameters=[entry for name, entry in given.parameters.items() if name != VIDEO]
+    )
+
+    names = list(shortened.parameters)[1:]
+
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        kind.__init__(self, **dict(zip(names, args, strict=False)), **kwargs)
+
+    init.__signature__ = shortened  # pyright: ignore[reportFunctionMemberAccess]
+    return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model gets of images and conversations, where it differs from its checkpoint's files.
+
+    Attributes:
+        resize: ``hub``: as the checkpoint's files say. ``pad``: an image is first padded to a
+            square with the mean colour of its processor, as the authors of LLaVA-1.5 do; the hub's
+            processor of that model crops the centre instead.
+        system: System sentence in front of each conversation; None: none, or the template's own.
+        template: Chat template in the language Jinja; None: the checkpoint's.
+        min_pixels: Least number of pixels of an image for models that keep its aspect ratio; None:
+            the checkpoint's.
+        max_pixels: Largest number of pixels of an image for these models.
+    """
+
+    resize: Literal["hub", "pad"] = "hub"
+    system: str | None = None
+    template: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    def apply(self, processor: Any) -> None:
+        """Change a processor in place.
+
+        Raises:
+            ValueError: If the processor has no such option, or the system sentence does not reach
+                the prompt; the message names the field.
+        """
+        if self.resize == "pad":
+            processor.image_processor = _padding(processor.image_processor)
+        if self.min_pixels is not None or self.max_pixels is not None:
+            self._limit_pixels(processor.image_processor)
+        if self.template is not None:
+            processor.chat_template = self.template
+        if self.system is not None:
+            self._add_system(processor)
+
+    def _limit_pixels(self, images: Any) -> None:
+        """Set the limits of an image processor whose ``size`` holds two numbers of pixels."""
+        kind, size = type(images).__name__, dict(images.size)
+        if not has_pixel_limits(images):
+            raise ValueError(
+                f"model.min_pixels and model.max_pixels must be null: {kind} has no limits on "
+                "the number of pixels"
+            )
+        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
+        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
+        if not 0 < least <= most:
+            raise ValueError(
+                "model.min_pixels must be positive and at most model.max_pixels, got "
+                f"{least} and {most}"
+            )
+        images.size = {**size, "shortest_edge": least, "longest_edge": most}
+
+    def _add_system(self, processor: Any) -> None:
+        """Put the system sentence into the template, in front of the conversation's messages."""
+        template, tokenizer = processor.chat_template, processor.tokenizer
+        if not isinstance(template, str):
+            raise ValueError("model.system must be null: the processor has no chat template")
+        unknown, ids = tokenizer.unk_token_id, tokenizer.encode(self.system)
+        if unknown is not None and unknown in ids:
+            raise ValueError(
+                f"model.system must be null: the tokenizer does not know {ids.count(unknown)} of "
+                f"the {len(ids)} tokens of {self.system!r}"
+            )
+        message = {"role": "system", "content": [{"type": "text", "text": self.system}]}
+        text = json.dumps(message, ensure_ascii=False)
+        # The plus keeps a line break at the start of the template.
+        processor.chat_template = f"{{% set messages = [{text}] + messages +%}}{template}"
+        try:
+            prompt = processor.apply_chat_template([PROBE], tokenize=False)
+        except (TemplateError, TypeError, KeyError) as error:
+            raise ValueError(f"model.system: the chat template refuses it: {error}") from error
+        if self.system not in prompt:
+            raise ValueError(
+                "model.system must be null: the chat template leaves it out and makes the prompt "
+                f"{prompt!r}"
+            )
+
+
+def has_pixel_limits(images: Any) -> bool:
+    """Whether an image processor keeps the aspect ratio and limits the number of pixels.
+
+    Its ``size`` then holds areas, although their names speak of edges.
+    """
+    return isinstance(images, Qwen2VLImageProcessorPil)
+
+
+def _padding(images: Any) -> LlavaImageProcessorPil:
+    """The image processor with padding to a square in front, otherwise with the same settings."""
+    if type(images) not in CROPPING:
+        raise ValueError(
+            f"model.resize must be hub: {type(images).__name__} has no padding to a square"
+        )
+    settings = images.to_dict()
+    settings.pop("image_processor_type", None)
+    return LlavaImageProcessorPil(**{**settings, "do_pad": True})
