@@ -43,7 +43,7 @@ def generate_options(
         "do_sample": sampled,
         "num_beams": requested.get("num_beams") or 1,
         "max_new_tokens": requested.get("max_new_tokens") or max_new_tokens,
-        # Some checkpoints set another value, and greedy decoding would not take the likeliest token.
+        # With another value, which some checkpoints set, greedy decoding is not greedy.
         "repetition_penalty": REPETITION_PENALTY,
         "pad_token_id": pad_token_id,
         **sampling,

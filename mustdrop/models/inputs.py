@@ -8,7 +8,6 @@ Video processors are left out. They need torchvision, and no benchmark here show
 
 import json
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,10 +37,15 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         config: Config of its model.
 
     Raises:
-        ValueError: If the image processor of this model has no PIL backend.
+        ValueError: If the processor needs a video processor, or its image processor has no PIL
+            backend.
     """
     kind = PROCESSOR_MAPPING.get(type(config), None)
-    if kind is not None and VIDEO in signature(kind.__init__).parameters:
+    parts = [] if kind is None else kind.get_attributes()
+    if kind is not None and VIDEO in parts:
+        # The class takes its parts by position, so only the last one can be left out.
+        if parts[-1] != VIDEO:
+            raise ValueError(f"{kind.__name__} cannot be built without a video processor")
         processor: Any = without_video(kind).from_pretrained(folder, backend=BACKEND)
     else:
         processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
@@ -55,23 +59,13 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
 
 
 def without_video(kind: type) -> type:
-    """A subclass of a processor's class without video processor.
+    """A subclass of a processor's class that neither loads nor requires a video processor."""
 
-    transformers derives the parts of a processor from the arguments of ``__init__``. The subclass
-    lacks that of the video processor, so it is neither loaded nor required.
-    """
-    given = signature(kind.__init__)
-    shortened = given.replace(
-        parameters=[entry for name, entry in given.parameters.items() if name != VIDEO]
-    )
+    def get_attributes(cls: Any) -> list[str]:
+        return [name for name in kind.get_attributes() if name != VIDEO]
 
-    names = list(shortened.parameters)[1:]
-
-    def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        kind.__init__(self, **dict(zip(names, args, strict=False)), **kwargs)
-
-    init.__signature__ = shortened  # pyright: ignore[reportFunctionMemberAccess]
-    return type(kind.__name__, (kind,), {"__init__": init, "__module__": kind.__module__})
+    body = {"get_attributes": classmethod(get_attributes), "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), body)
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,8 @@ class Inputs:
         template, tokenizer = processor.chat_template, processor.tokenizer
         if not isinstance(template, str):
             raise ValueError("model.system must be null: the processor has no chat template")
-        unknown, ids = tokenizer.unk_token_id, tokenizer.encode(self.system)
+        unknown = tokenizer.unk_token_id
+        ids = tokenizer.encode(self.system, add_special_tokens=False)
         if unknown is not None and unknown in ids:
             raise ValueError(
                 f"model.system must be null: the tokenizer does not know {ids.count(unknown)} of "

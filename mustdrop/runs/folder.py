@@ -33,8 +33,8 @@ LOW_SHARE = 0.9
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
-# Fields of the model that were added later. At these values, which leave everything as it was before,
-# they do not enter the run key, so that earlier runs keep theirs.
+# Later fields of the model, with the values that change nothing. A field with this value does not
+# enter the run key, so that earlier runs keep theirs.
 LATER_MODEL_FIELDS = {
     "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
 }  # fmt: skip
