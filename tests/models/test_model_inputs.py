@@ -9,6 +9,7 @@ from hub_checkpoints import FAMILIES, QWEN, save
 from PIL import Image
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoProcessor,
     GotOcr2ImageProcessorPil,
     Idefics3ImageProcessorPil,
@@ -191,9 +192,17 @@ def test_a_checkpoint_has_the_inputs_of_its_fields():
     assert processor.image_processor.do_pad and model is not None
 
 
-def test_images_are_read_with_pil(processor_of, monkeypatch):
+def test_images_are_read_with_pil_where_torchvision_is_installed_too(processor_of, monkeypatch):
+    load, requested = AutoImageProcessor.from_pretrained, []
+
+    def spied(*args, **kwargs):
+        requested.append(kwargs.get("backend"))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(AutoImageProcessor, "from_pretrained", spied)
     for family in FAMILIES:
         assert processor_of(family).image_processor.backend == "pil"
+    assert requested == ["pil"] * len(FAMILIES)
     monkeypatch.setattr("mustdrop.models.inputs.PilBackend", Image.Image)
     with pytest.raises(ValueError, match="CLIPImageProcessorPil does not read images with PIL"):
         processor_of("llava")
@@ -262,3 +271,5 @@ def test_inputs_enter_the_run_key_only_where_they_change_something():
         )
     }  # fmt: skip
     assert len(keys | {record["key"]}) == 6
+    # the name of the preset does not count, its values do
+    assert run_key({**earlier, "inputs": "authors"}) == record["key"]
