@@ -40,7 +40,7 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         ValueError: If the processor needs a video processor, or its image processor has no PIL
             backend.
     """
-    kind = PROCESSOR_MAPPING.get(type(config), None)
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     parts = [] if kind is None else kind.get_attributes()
     if kind is not None and VIDEO in parts:
         # The class takes its parts by position, so only the last one can be left out.
@@ -163,6 +163,6 @@ def _padding(images: Any) -> LlavaImageProcessorPil:
         raise ValueError(
             f"model.resize must be hub: {type(images).__name__} has no padding to a square"
         )
-    settings = images.to_dict()
-    settings.pop("image_processor_type", None)
-    return LlavaImageProcessorPil(**{**settings, "do_pad": True})
+    settings: dict[str, Any] = {**images.to_dict(), "do_pad": True}
+    del settings["image_processor_type"]
+    return LlavaImageProcessorPil(**settings)

@@ -1,11 +1,9 @@
 """Checkpoints in the hub's layout, through the chat path: inputs, batches, controls, decoding."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from hub_checkpoints import FAMILIES, save, tokenizer
+from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
@@ -90,7 +88,7 @@ def test_images_of_a_prompt_stay_together():
         chat_template="{% for part in messages[0].content if part.type == 'image' %}<image>"
         "{% endfor %}?",
     )  # fmt: skip
-    inputs = prompt_inputs(SimpleNamespace(device=torch.device("cpu")), processor, CHATS)
+    inputs = prompt_inputs(random_model("llava", processor.tokenizer), processor, CHATS)
     assert inputs["batch_num_images"].tolist() == [1, 2]
 
 

@@ -81,8 +81,7 @@ IMAGES = {
 def save(family: str, folder: Path) -> Path:
     """Write a checkpoint and return its folder."""
     text = tokenizer(family)
-    made = model(family, text)
-    made.save_pretrained(folder)
+    random_model(family, text).save_pretrained(folder)
     text.save_pretrained(folder)
     template = QWEN if family == "qwen2_5_vl" else VICUNA
     write(folder / "chat_template.json", {"chat_template": template})
@@ -125,7 +124,7 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     return text
 
 
-def model(family: str, text: PreTrainedTokenizerFast) -> PreTrainedModel:
+def random_model(family: str, text: PreTrainedTokenizerFast) -> PreTrainedModel:
     """A random model; its generation config is as on the hub."""
     torch.manual_seed(0)
     language = {
