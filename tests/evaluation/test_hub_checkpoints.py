@@ -5,16 +5,19 @@ import pytest
 import torch
 from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from PIL import Image
+from standins import write_benchmark
 from transformers import (
     AutoModelForImageTextToText,
     LlavaOnevisionImageProcessorPil,
     LlavaOnevisionProcessor,
 )
 
+from experiments.run import run
 from mustdrop.evaluation.answers import generate_options
 from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
 from mustdrop.models.inputs import load_processor, without_video
+from mustdrop.presets.compose import composed
 
 # Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5: 6 x 6 patches. LLaVA-NeXT: these and 10
 # rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding. Qwen2.5-VL:
@@ -121,3 +124,31 @@ def test_a_replaced_image_has_as_many_vision_tokens(loaded, control):
     for entry, own in zip(shown, CHATS, strict=True):
         for replacement, image in zip(pictures(entry), pictures(own), strict=True):
             assert replacement.tobytes() != image.tobytes()
+
+
+def test_a_run_shows_the_authors_prompt_and_records_it(tmp_path, monkeypatch):
+    folder, prompts = save("llava", tmp_path / "tiny"), []
+    data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
+
+    def spied(model, processor, *rest):
+        inputs = prompt_inputs(model, processor, *rest)
+        prompts.extend(processor.tokenizer.batch_decode(inputs["input_ids"]))
+        return inputs
+
+    monkeypatch.setattr("mustdrop.evaluation.lmms.prompt_inputs", spied)
+    record = run(
+        composed(
+            "experiment=table1", "method=vanilla", "budget=none", f"model.pretrained={folder}",
+            "model.layers=6", "model.vision_tokens=36", "model.merging_blocks=3",
+            "model.dtype=float32", "benchmark=gqa", f"benchmark.data={data}", "benchmark.limit=2",
+            f"output_root={tmp_path}",
+        )
+    )  # fmt: skip
+    model = record["config"]["model"]
+    assert (record["config"]["inputs"], model["resize"]) == ("authors", "pad")
+    assert record["generation"] == {"repetition_penalty": 1.0}
+    assert len(prompts) == 2
+    for prompt in prompts:
+        start, image, question = prompt.replace("<pad>", "").partition("<image>" * 36)
+        assert start == f"<s>{model['system']} USER: " and image
+        assert question.startswith("\n") and question.endswith(" single word or phrase. ASSISTANT:")
