@@ -37,8 +37,8 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         config: Config of its model.
 
     Raises:
-        ValueError: If the processor needs a video processor, or its image processor has no PIL
-            backend.
+        ValueError: If the processor needs a video processor or a package that is not installed, or
+            its image processor has no PIL backend.
     """
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     parts = [] if kind is None else kind.get_attributes()
@@ -46,9 +46,14 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         # The class takes its parts by position, so only the last one can be left out.
         if parts[-1] != VIDEO:
             raise ValueError(f"{kind.__name__} cannot be built without a video processor")
-        processor: Any = without_video(kind).from_pretrained(folder, backend=BACKEND)
+        kind = without_video(kind)
     else:
-        processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
+        kind = AutoProcessor
+    try:
+        processor = kind.from_pretrained(folder, backend=BACKEND)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"its processor needs a package that is missing: {reason}") from error
     images = getattr(processor, "image_processor", None)
     if images is not None and not isinstance(images, PilBackend):
         raise ValueError(
@@ -107,12 +112,12 @@ class Inputs:
 
     def _limit_pixels(self, images: Any) -> None:
         """Set the limits of an image processor whose ``size`` holds two numbers of pixels."""
-        kind, size = type(images).__name__, dict(images.size)
         if not has_pixel_limits(images):
             raise ValueError(
-                f"model.min_pixels and model.max_pixels must be null: {kind} has no limits on "
-                "the number of pixels"
+                f"model.min_pixels and model.max_pixels must be null: {type(images).__name__} has "
+                "no limits on the number of pixels"
             )
+        size = dict(images.size)
         least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
         most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
         if not 0 < least <= most:

@@ -1,5 +1,6 @@
 """Pixels, prompts and limits in front of a model are what its config says, on every machine."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from mustdrop.models.image_scale import image_scale
 from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.pocket import build_processor
 from mustdrop.presets.compose import composed, resolved
-from mustdrop.runs.folder import run_key
+from mustdrop.runs.folder import LATER_MODEL_FIELDS, run_key
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 COLOUR = (122, 116, 104)  # of the mean: 255 x 0.48145466 = 122.8, 116.7, 104.1, rounded down
@@ -206,6 +207,15 @@ def test_images_are_read_with_pil_where_torchvision_is_installed_too(processor_o
         processor_of("llava")
 
 
+def test_a_package_that_a_processor_needs_is_told(processor_of, monkeypatch):
+    def missing(*args, **kwargs):
+        raise ImportError("SmolVLMProcessor requires\n `pip install num2words`.")
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", missing)
+    with pytest.raises(ValueError, match="package that is missing: SmolVLM.* `pip install num2w"):
+        processor_of("llava")
+
+
 def test_a_processor_without_video_is_the_real_one(processor_of, folders):
     """Without torchvision AutoProcessor cannot build it; the others it builds as we do."""
     qwen = processor_of("qwen2_5_vl")
@@ -269,5 +279,7 @@ def test_inputs_enter_the_run_key_only_where_they_change_something():
         )
     }  # fmt: skip
     assert len(keys | {record["key"]}) == 6
+    defaults = {field.name: field.default for field in dataclasses.fields(Checkpoint)}
+    assert LATER_MODEL_FIELDS.items() <= defaults.items()
     # the name of the preset does not count, its values do
     assert run_key({**earlier, "inputs": "authors"}) == record["key"]
