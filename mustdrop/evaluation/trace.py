@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
+from mustdrop.models.inputs import has_pixel_limits
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
@@ -157,12 +159,36 @@ def _pictures(processor: Any, inputs: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Input images of the encoder as WebP, with the processor's normalisation undone."""
     if inputs.get("pixel_values") is None:
         return ()
-    pixels = inputs["pixel_values"].float().cpu()
     images = processor.image_processor
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
-    pixels = pixels.reshape(-1, *pixels.shape[-3:]) * std + mean
-    values = (pixels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return tuple(_webp(Image.fromarray(picture)) for picture in values)
+    shown = []
+    for pixels in encoder_images(images, inputs):
+        values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte()
+        shown.append(_webp(Image.fromarray(values.permute(1, 2, 0).numpy())))
+    return tuple(shown)
+
+
+def encoder_images(images: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+    """Input images of the encoder, each [3, height, width], as the processor made them.
+
+    Args:
+        images: Image processor.
+        inputs: Inputs of one prompt with images.
+    """
+    pixels = inputs["pixel_values"].float().cpu()
+    if not has_pixel_limits(images):
+        return list(pixels.reshape(-1, *pixels.shape[-3:]))
+    # One row per patch; the patches of a cell follow each other, and an image is repeated in time.
+    grids, side, patch = inputs["image_grid_thw"], images.merge_size, images.patch_size
+    return [
+        rearrange(
+            patches, "(h w a b) (c t p q) -> t c (h a p) (w b q)",
+            h=rows // side, a=side, b=side, c=3, p=patch, q=patch,
+        )[0]
+        for patches, rows in zip(
+            pixels.split(grids.prod(1).tolist()), grids[:, 1].tolist(), strict=True
+        )
+    ]  # fmt: skip
 
 
 def _webp(picture: Image.Image) -> bytes:

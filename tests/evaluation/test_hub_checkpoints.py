@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hub_checkpoints import FAMILIES, random_model, save, tokenizer
+from hub_checkpoints import CLIP_IMAGES, FAMILIES, random_model, save, tokenizer
 from PIL import Image
 from standins import write_benchmark
 from transformers import (
@@ -16,6 +16,7 @@ from experiments.run import run
 from mustdrop.evaluation.answers import generate_options
 from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
+from mustdrop.evaluation.trace import encoder_images
 from mustdrop.models.inputs import load_processor, without_video
 from mustdrop.presets.compose import composed
 
@@ -152,3 +153,18 @@ def test_a_run_shows_the_authors_prompt_and_records_it(tmp_path, monkeypatch):
         start, image, question = prompt.replace("<pad>", "").partition("<image>" * 36)
         assert start == f"<s>{model['system']} USER: " and image
         assert question.startswith("\n") and question.endswith(" single word or phrase. ASSISTANT:")
+
+
+def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
+    """Sides that no family resizes: 24 x 24, and for Qwen2.5-VL cells of 8 x 8 pixels."""
+    family, model, processor = loaded
+    sizes = [(24, 24), (32, 48)] if family == "qwen2_5_vl" else [(24, 24)] * 2
+    shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
+    made = encoder_images(processor.image_processor, inputs)
+    if family == "llava_next":  # the whole image, then two crops
+        made = made[::3]
+    mean, std = (torch.tensor(CLIP_IMAGES[name]) for name in ("image_mean", "image_std"))
+    for pixels, image in zip(made, shown, strict=True):
+        expected = (torch.from_numpy(np.asarray(image) / 255) - mean) / std
+        assert torch.allclose(pixels.permute(1, 2, 0).double(), expected, atol=1e-5)

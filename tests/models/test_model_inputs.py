@@ -212,7 +212,7 @@ def test_a_package_that_a_processor_needs_is_told(processor_of, monkeypatch):
         raise ImportError("SmolVLMProcessor requires\n `pip install num2words`.")
 
     monkeypatch.setattr(AutoProcessor, "from_pretrained", missing)
-    with pytest.raises(ValueError, match="package that is missing: SmolVLM.* `pip install num2w"):
+    with pytest.raises(ValueError, match=r"package that is missing: SmolVLM.* `pip install num2w"):
         processor_of("llava")
 
 
