@@ -3,8 +3,8 @@
 python -m lmms_eval --model mustdrop --model_args pretrained=packaged,method=fastv,budget=t128 \
     --tasks pope --batch_size 8 --limit 100 --output_path results
 
-model_args are those of mustdrop run: names of presets (model, method, budget, benchmark; the
-benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
+model_args are those of mustdrop run: names of presets (model, inputs, method, budget, benchmark;
+the benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
 ``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 after every
 error and leaves other ranks waiting; so an error here ends the process with code 1 or 2.
 """
@@ -34,7 +34,7 @@ from mustdrop.presets.names import require_fields, require_names
 from mustdrop.presets.planned import require_planned
 from mustdrop.provenance.fingerprint import run_fingerprint
 
-PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
+PRESETS = ("model", "inputs", "method", "budget", "benchmark", *STAGES)
 FIELD_GROUPS = ("model", "dropper", "budget", *STAGES)
 PLAIN = ("pretrained", "seed", "max_new_tokens")
 

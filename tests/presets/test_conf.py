@@ -26,8 +26,8 @@ CONF = conf_dir()
 # the training recipe has scripts and tests of its own
 FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
 GROUPS = (
-    "model", "benchmark", "budget", "controls", "experiment", "image", "launcher", "method",
-    "tracker", *STAGES,
+    "model", "inputs", "benchmark", "budget", "controls", "experiment", "image", "launcher",
+    "method", "tracker", *STAGES,
 )  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [name for group, name in OPTIONS if group == "method"]
