@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -140,7 +140,7 @@ class VisionStrategy(Strategy, ABC):
         for block in self.cls_attention_blocks:
             facts.require_cls(block)
 
-    def plan(self, entered: int, blocks: int) -> Self:
+    def plan(self, entered: int, blocks: int) -> "VisionStrategy":
         """This strategy with counts in place of budgets, for images of ``entered`` tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -182,7 +182,7 @@ class KeepPerImage(VisionStrategy):
         tokens = len(view.cells)
         return min(max(keep_for(self.keep, tokens), self.fewest), tokens)
 
-    def plan(self, entered: int, blocks: int) -> Self:
+    def plan(self, entered: int, blocks: int) -> "KeepPerImage":
         if not isinstance(self.keep, Budget):
             return self
         return replace(cast(Any, self), keep=max(keep_for(self.keep, entered), self.fewest))
@@ -218,7 +218,7 @@ class PrefillStrategy(Strategy, ABC):
 
     layers: Sequence[int]
 
-    def plan(self, entered: int, depth: int) -> Self:
+    def plan(self, entered: int, depth: int) -> "PrefillStrategy":
         """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -276,7 +276,7 @@ class TopK(PrefillStrategy):
         """Number of tokens kept of a prompt, all of them if it has fewer."""
         return min(keep_for(self.keep, view.entered, view.depth, self.layer), len(view))
 
-    def plan(self, entered: int, depth: int) -> Self:
+    def plan(self, entered: int, depth: int) -> "TopK":
         keep = keep_for(self.keep, entered, depth, self.layer)
         return replace(cast(Any, self), keep=keep)
 
