@@ -11,16 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import transformers
 from jinja2 import TemplateError
-from transformers import (
-    PROCESSOR_MAPPING,
-    AutoProcessor,
-    CLIPImageProcessorPil,
-    LlavaImageProcessorPil,
-    PreTrainedConfig,
-    Qwen2VLImageProcessorPil,
-)
-from transformers.image_processing_backends import PilBackend
+from transformers import PROCESSOR_MAPPING, AutoProcessor, PreTrainedConfig
+
+try:
+    from transformers import (
+        CLIPImageProcessorPil,
+        LlavaImageProcessorPil,
+        Qwen2VLImageProcessorPil,
+    )
+    from transformers.image_processing_backends import PilBackend
+except ImportError as error:
+    raise ImportError(
+        "loading a checkpoint with its processor needs transformers 5.4 or newer, whose image "
+        f"processors can be chosen by backend; got {transformers.__version__}. TokenDropper itself "
+        "works with 5.0 and newer"
+    ) from error
 
 BACKEND = "pil"
 PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
