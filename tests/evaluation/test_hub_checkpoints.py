@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from family_droppers import FITTING
 from hub_checkpoints import CLIP_IMAGES, FAMILIES, random_model, save, tokenizer
+from models import greedy
 from PIL import Image
 from standins import write_benchmark
 from transformers import (
@@ -12,13 +14,18 @@ from transformers import (
     LlavaOnevisionProcessor,
 )
 
+from analysis.report.__main__ import main as report
 from experiments.run import run
+from experiments.trace import main as trace_runs
 from mustdrop.evaluation.answers import generate_options
 from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
 from mustdrop.evaluation.trace import encoder_images
+from mustdrop.masked import masked_logits, relative_error
+from mustdrop.models import adapter_for
 from mustdrop.models.inputs import load_processor, without_video
 from mustdrop.presets.compose import composed
+from mustdrop.runs.trace import Trace
 
 # Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5: 6 x 6 patches. LLaVA-NeXT: these and 10
 # rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding. Qwen2.5-VL:
@@ -112,6 +119,18 @@ def test_the_likeliest_token_is_taken_whatever_the_checkpoint_sets(loaded):
         assert torch.equal(logits, scores)
 
 
+@pytest.mark.parametrize("name", ["mustdrop", "fastv", "divprune"])
+def test_dropping_equals_masking_behind_a_real_processor(loaded, name):
+    _, model, processor = loaded
+    inputs = prompt_inputs(model, processor, CHATS)
+    with FITTING[name].attach(model) as run:
+        tokens, logits = greedy(model, inputs, steps=4)
+    assert run.ledgers[0].counts().resident < int(run.ledgers[0].vision.sum())
+    for number in range(len(CHATS)):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= 1e-5
+
+
 @pytest.mark.parametrize(
     "control",
     [WrongImage("wrong"), BlankImage("blank", (123, 117, 104)), ResizedImage("resized", 0.25)],
@@ -161,10 +180,45 @@ def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
     sizes = [(24, 24), (32, 48)] if family == "qwen2_5_vl" else [(24, 24)] * 2
     shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
     inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
-    made = encoder_images(processor.image_processor, inputs)
+    made = encoder_images(adapter_for(model), inputs)
     if family == "llava_next":  # the whole image, then two crops
         made = made[::3]
     mean, std = (torch.tensor(CLIP_IMAGES[name]) for name in ("image_mean", "image_std"))
     for pixels, image in zip(made, shown, strict=True):
         expected = (torch.from_numpy(np.asarray(image) / 255) - mean) / std
         assert torch.allclose(pixels.permute(1, 2, 0).double(), expected, atol=1e-5)
+
+
+SHAPES = {
+    "llava_next": ["model=llava_next_7b", "model.merging_blocks=3"],
+    "qwen2_5_vl": [
+        "model=qwen2_5_vl_7b", "model.merging_blocks=4", "model.min_pixels=256",
+        "model.max_pixels=4096",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
+    """A run, its traces and the page, for images of several grids."""
+    folder = save(family, tmp_path / "tiny")
+    data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
+    given = [
+        *SHAPES[family], f"model.pretrained={folder}", "model.layers=6", "model.dtype=float32",
+        "benchmark=gqa", f"benchmark.data={data}", "benchmark.limit=3", "budget=none",
+        f"output_root={tmp_path}",
+    ]  # fmt: skip
+    for method in (["method=vanilla"], ["method=fastv", "prefill.keep=8"]):
+        record = run(composed(*method, *given))
+        assert record["n"] == 3 and record["vision_tokens"][0] == record["vision_tokens"][1]
+    assert record["vision_tokens"][2] == 8 and record["flops_ratio"] < 1
+    trace_runs([str(tmp_path / "run"), "--samples", "0-1"])
+    (trace, *_) = sorted((tmp_path / "run").rglob("traces/*.npz"))
+    found = Trace.load(trace)
+    assert len(found.pictures) == len(found.ledger.grids) >= 1
+    for number, (rows, columns) in enumerate(found.ledger.grids):
+        width, height = found.picture(number).size
+        assert width * rows == height * columns
+    page = tmp_path / "page.html"
+    assert not report([str(tmp_path / "run"), "--out", str(page)])
+    assert page.stat().st_size > 50_000
