@@ -35,7 +35,8 @@ from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import adopt, composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import follows
 
 failures: list[str] = []
@@ -176,7 +177,6 @@ def described(cfg: DictConfig, done: Calibrated) -> str:
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="calibrate")
 def job(cfg: DictConfig) -> None:
     """Search, print and write; in a sweep, a budget that fails does not stop the others."""
-    adopt(cfg, HydraConfig.get().runtime.choices)
     # in a file, a line must not be cut to 80 columns
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:

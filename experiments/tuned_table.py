@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from analysis.statistics.intervals import Interval
 from experiments.checks.thresholds import changes, made_for, plain
 from mustdrop.calibration.search import OutOfReach, SearchResult
-from mustdrop.presets.compose import CALIBRATED, conf_dir, preset_file, read_yaml, tuned_dir
+from mustdrop.presets.compose import read_yaml
+from mustdrop.presets.folders import conf_dir, preset_file, tuned_dir
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.fingerprint import CHECKPOINT, library_versions
 from mustdrop.runs.folder import UNKEYED

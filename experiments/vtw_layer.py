@@ -28,7 +28,8 @@ from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import body, command, measured_on
 from mustdrop.calibration.vtw import divergences, first_within
 from mustdrop.checkpoint import Checkpoint
-from mustdrop.presets.compose import CALIBRATED, composed, conf_dir, read_yaml, tuned_dir
+from mustdrop.presets.compose import composed, read_yaml
+from mustdrop.presets.folders import conf_dir, tuned_dir
 from mustdrop.provenance.weights_mark import same_weights
 
 FILE = "vtw_kl.yaml"

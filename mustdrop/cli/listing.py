@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mustdrop.evaluation import tasks
-from mustdrop.presets.compose import preset_file, preset_names
+from mustdrop.presets.folders import preset_file, preset_names
 
 BAD_INPUT = 2
 GROUPS = {

@@ -22,7 +22,7 @@ def required_budget(value: Any) -> Budget:
     Raises:
         ValueError: If no budget was chosen.
     """
-    budget = None if value is None else Budget.parse(value["tokens"])
+    budget = Budget.parse(value)
     if budget is None:
         raise ValueError(
             "there is no budget to compute it from: choose one (budget=t192), or set the value"
@@ -73,9 +73,6 @@ def budget_share(*, _root_: DictConfig) -> float:
 
 def budget_floor(config: Mapping[str, Any]) -> float | None:
     """Least executed average of a resolved config if the budget is below it, or else None."""
-    budget = config["budget"]
-    if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:
-        return float(budget["floor"])
     for stage in STAGES:
         for value in (config[stage] or {}).values():
             if isinstance(value, str) and value.startswith(f"{FLOOR} "):

@@ -4,7 +4,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import composed, preset_names, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import preset_names
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
 

@@ -19,7 +19,7 @@ from mustdrop import TokenDropper
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.presets.compose import conf_dir
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.planned import planned, require_planned
 from mustdrop.schedule import executed_average

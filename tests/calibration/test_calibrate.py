@@ -25,7 +25,8 @@ from mustdrop.calibration.search import (
 )
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.prefill.fastv import FastV
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -11,7 +11,8 @@ from experiments.checks.run_checks import checked
 from experiments.checks.thresholds import differing, require_matching_thresholds, stages
 from experiments.cli.run_summary import off_budget
 from mustdrop.presets import compose
-from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import conf_dir
 from mustdrop.provenance import weights_mark as weights
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 

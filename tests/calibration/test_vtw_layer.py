@@ -12,7 +12,8 @@ from experiments import vtw_layer as script
 from mustdrop import TokenDropper
 from mustdrop.calibration.vtw import divergence, divergences, first_within
 from mustdrop.prefill.vtw import VTW
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 
 def test_the_divergence_is_that_of_withdrawn_from_full():

@@ -17,7 +17,8 @@ from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
-from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.runs.folder import run_folder, run_key
 from mustdrop.vision.local_merge import LocalMerge

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mustdrop.cli.main import COMMANDS
-from mustdrop.presets.compose import composed, preset_names
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import preset_names
 from mustdrop.presets.names import require_fields, require_names
 
 ROOT = Path(__file__).parents[2]

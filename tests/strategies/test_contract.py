@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from mustdrop import TokenDropper
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.pocket import load, prompt, sample
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # where no tuned file covers a method on this model
