@@ -98,9 +98,13 @@ class TokenDropper:
         require_version()
         unfit_module(model)
         adapter = adapter_for(model)
+        strategies = (
+            None if stage is None else stage.fitted(adapter.facts)
+            for stage in (self.vision, self.key_tokens, self.prefill, self.decode)
+        )
         stages = Stages(
-            self.vision, self.key_tokens, self.prefill, self.decode, self.positions,
-            self.vision_positions, self.decode_positions, self.log_scores,
+            *strategies, self.positions, self.vision_positions, self.decode_positions,
+            self.log_scores,
         )  # fmt: skip
         unfit_model(adapter, stages)
         require_annotations(self.vision, annotations)

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.budget import Budget, keep_for
+from mustdrop.budget import Budget, keep_for, part_of
 from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
@@ -94,6 +94,10 @@ class Strategy:
     def check(self, facts: ModelFacts) -> None:
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
+    def fitted(self, facts: ModelFacts) -> Self:
+        """This strategy with what it must know of the model before work starts."""
+        return self
+
 
 class VisionStrategy(Strategy, ABC):
     """Stage 1: drops or merges tokens inside the vision encoder or directly after it.
@@ -149,8 +153,8 @@ class KeepPerImage(VisionStrategy):
     """Stage 1 with a fixed number of tokens per image.
 
     Attributes:
-        keep: Number of tokens kept per image, or the budget that it follows from; None if the
-            image decides.
+        keep: Number of tokens kept per image, or the budget of a prompt, whose images share it;
+            None if the image decides.
         fewest: Least number of tokens that the strategy can keep.
     """
 
@@ -161,7 +165,9 @@ class KeepPerImage(VisionStrategy):
         """Number of tokens kept of an image, all of them if it has fewer."""
         assert self.keep is not None
         tokens = len(view.patch_index)
-        return min(max(keep_for(self.keep, tokens), self.fewest), tokens)
+        if isinstance(self.keep, Budget):
+            return max(part_of(self.keep, tokens, *view.span), self.fewest)
+        return min(self.keep, tokens)
 
     def plan(self, entered: int, blocks: int) -> Self:
         if not isinstance(self.keep, Budget):

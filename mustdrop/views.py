@@ -38,6 +38,7 @@ class VisionView:
     sizes: Float[Tensor, " tokens"]
     get_hidden: Callable[[], Float[Tensor, "tokens dim"]]
     get_crops: Callable[[], Sequence[Float[Tensor, "tokens dim"]]]
+    get_span: Callable[[], tuple[int, int]]
     get_cls_attention: Callable[[int], Float[Tensor, "heads tokens"]]
     get_queries_keys: Callable[[int], tuple[Tensor, Tensor]]
     get_generator: Callable[[int], torch.Generator]
@@ -53,6 +54,11 @@ class VisionView:
     def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
         """Hidden states of all images (crops) of the same prompt, this one included."""
         return self.get_crops()
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Number of tokens of the prompt's earlier images, and of all its images, at this place."""
+        return self.get_span()
 
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
         """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.

@@ -52,6 +52,11 @@ def view_of(
         owners = stage.owners(len(hidden))
         return [c for c, owner in zip(hidden, owners, strict=True) if owner == owners[number]]
 
+    def span() -> tuple[int, int]:
+        owners = stage.owners(len(hidden))
+        owned = [len(c) * (own == owners[number]) for c, own in zip(hidden, owners, strict=True)]
+        return sum(owned[:number]), sum(owned)
+
     def cls_attention(block: int) -> Tensor:
         block = facts.block(block)
         if block not in image.cls_attention:
@@ -86,6 +91,6 @@ def view_of(
 
     return VisionView(
         location, facts.grid, facts.has_cls, image.cells, image.sizes,
-        states, crops, cls_attention, queries_keys, generator, annotation,
+        states, crops, span, cls_attention, queries_keys, generator, annotation,
         image.count_macs,
     )  # fmt: skip

@@ -30,6 +30,10 @@ def require_names(arguments: Sequence[str]) -> None:
     """
     for override in _parsed(arguments):
         group = override.key_or_group
+        if group.startswith("budget."):
+            raise ValueError(
+                f"no field {group}: a budget is a plain value, as in budget=128 or budget=22.2%"
+            )
         if group == "budget":
             for value in _values(override):
                 Budget.parse(value)

@@ -99,8 +99,14 @@ def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig)
         NotTuned: If there is neither a row nor a default.
     """
     row = tuned_row(_root_, strategy, field)
+    if row is not None and "floor" in row:
+        least, entered = Budget.parse(row["floor"]), _root_.model.vision_tokens
+        assert least is not None
+        if entered is None:
+            raise ValueError(f"the budget is out of reach: {strategy} keeps {least} or more")
+        return f"{FLOOR} {least.target(entered):g}"
     if row is not None:
-        return f"{FLOOR} {row['floor']:g}" if "floor" in row else row["values"][field]
+        return row["values"][field]
     if default is None:
         raise NotTuned(f"{field} of {strategy} is not tuned for this model, benchmark and budget")
     return default

@@ -19,6 +19,7 @@ def vision_view(hidden: Tensor, **given: Any) -> VisionView:
     values: dict[str, Any] = {
         "block": "features", "grid": (side, side), "has_cls": True,
         "patch_index": torch.arange(tokens), "sizes": torch.ones(tokens),
+        "get_span": lambda: (0, tokens),
         "get_hidden": lambda: hidden, "get_crops": lambda: [hidden],
         "get_cls_attention": _missing, "get_queries_keys": _missing,
         "get_generator": lambda seed: torch.Generator().manual_seed(seed),
