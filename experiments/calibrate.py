@@ -230,10 +230,12 @@ def job(cfg: DictConfig) -> None:
     try:
         require_matching_model(cfg)
         budget, field = Budget.parse(cfg.budget), searched_field(cfg)
-        if cfg.calibration.write and budget is not None:
+        cfg.calibration.field = field
+        _search_range(cfg, field)
+        if cfg.calibration.write:
             require_free(cfg, field)
         done = calibrate(cfg, console)
-        assert budget is not None
+        assert budget is not None  # checked with the range
         console.print(f"{cfg.method.name} at {budget.name}: {described(cfg, field, done)}")
         result = done.result
         if isinstance(result, OutOfReach) and result.nearest < result.target:

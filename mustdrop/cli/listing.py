@@ -10,7 +10,7 @@ from mustdrop.presets.folders import preset_file, preset_names
 
 BAD_INPUT = 2
 GROUPS = {
-    "methods": "method", "models": "model", "benchmarks": "benchmark", "budgets": "budget",
+    "methods": "method", "models": "model", "benchmarks": "benchmark",
     "experiments": "experiment", "images": "image", "controls": "controls",
     "trackers": "tracker", "launchers": "launcher",
 }  # fmt: skip

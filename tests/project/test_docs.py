@@ -23,7 +23,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TITLED = re.compile(r'^```\w+ title="(.*?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 CONFIGS = {"run": "run", "calibrate": "calibrate", "pareto": "pareto", "vtw": "vtw_layer"}
 GROUPS = (
-    "method", "model", "benchmark", "budget", "controls", "image", "experiment", "launcher",
+    "method", "model", "benchmark", "controls", "image", "experiment", "launcher",
     "tracker", "vision", "key_tokens", "prefill", "decode",
 )  # fmt: skip
 
