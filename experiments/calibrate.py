@@ -1,11 +1,10 @@
-"""Find the threshold at which a method meets a budget, and write it under conf/tuned/.
+"""Find the threshold at which a method meets a budget, and write it to the model's table.
 
-mustdrop calibrate -m budget=t192,t128 prefill.alpha=1e-2
-mustdrop calibrate method=mustdrop_individual calibration.field=prefill.alpha
-mustdrop calibrate method=mustdrop_merge budget=t288 calibration.field=vision.tau
+mustdrop calibrate -m budget=t192,t128,22.2% prefill.alpha=1e-2
+mustdrop calibrate method=mustdrop_merge budget=t288
 
-A budget that the method cannot meet is written too: its cell then reads ``floor <n>`` and is not
-run.
+The table is conf/tuned/<model>.yaml. A share is met on average over prompts of any size. A budget
+that the method cannot meet is written too: its cell then reads ``floor <n>`` and is not run.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -28,15 +27,24 @@ from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
-from experiments.tuned_table import Calibrated, require_free, tuned_path, write
+from experiments.tuned_table import (
+    Calibrated,
+    calibrated_row,
+    require_free,
+    table_path,
+    write_row,
+)
+from mustdrop.budget import Budget
 from mustdrop.calibration.observe import observe, unset
 from mustdrop.calibration.replay import Replay
 from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import adopt, composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import follows
+from mustdrop.presets.tuned import missing_fields, references
 
 failures: list[str] = []
 
@@ -71,12 +79,14 @@ class Questions:
             )
         return self.inputs[first]
 
-    def executed(self, dropper: TokenDropper, first: int, label: str) -> list[float]:
-        """Run the model; return the executed average of each question."""
+    def executed(
+        self, dropper: TokenDropper, first: int, label: str, shares: bool = False
+    ) -> list[float]:
+        """Run the model; return the executed average of each question, a share if ``shares``."""
         self.passes += 1
         prompts = self.prompts(first)
         with progress_bar(f"pass {self.passes}: {label}", len(prompts)) as tick:
-            return executed(self.model, dropper, prompts, tick)
+            return executed(self.model, dropper, prompts, tick, shares)
 
     def observed(self, dropper: TokenDropper, field: str) -> Replay | None:
         """Observe a pass over the first questions, from which any threshold can be replayed."""
@@ -98,8 +108,10 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     Raises:
         ValueError: If there is no budget, no such field, or the split is too small.
     """
-    field, n = cfg.calibration.field, cfg.calibration.n
-    low, high = _search_range(cfg)
+    field, n, budget = searched_field(cfg), cfg.calibration.n, Budget.parse(cfg.budget)
+    low, high = _search_range(cfg, field)
+    assert budget is not None  # checked with the range
+    shares = budget.share is not None
     # the config may hold no value yet for the field that is searched
     OmegaConf.update(cfg, field, low)
     dropper = instantiate(cfg.dropper)
@@ -112,31 +124,53 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     session.passes = 0
 
     def average(value: float) -> float:
-        measured = session.executed(with_field(dropper, field, value), 0, f"{field} {value:.4g}")
-        console.print(f"{field} {value:.4g}: executed {sum(measured) / n:.1f}")
+        label = f"{field} {value:.4g}"
+        measured = session.executed(with_field(dropper, field, value), 0, label, shares)
+        console.print(f"{label}: executed {_amount(sum(measured) / n, budget)}")
         return sum(measured) / n
 
     replay = session.observed(dropper, field)
-    tolerance, target = float(cfg.calibration.tolerance), float(cfg.budget.tokens)
-    result = threshold(average, replay, dropper, field, target, low, high, tolerance)
+    tolerance = float(cfg.calibration.tolerance)
+    result = threshold(average, replay, dropper, field, budget, low, high, tolerance)
     held_out = None
     if isinstance(result, SearchResult):
         held_out = mean_interval(
-            session.executed(with_field(dropper, field, result.value), n, "held out")
+            session.executed(with_field(dropper, field, result.value), n, "held out", shares)
         )
     return Calibrated(result, held_out, session.passes, time.monotonic() - start)
 
 
-def _search_range(cfg: DictConfig) -> tuple[float, float]:
+def searched_field(cfg: DictConfig) -> str:
+    """Return the field to search: the given one, or the method's threshold without a value.
+
+    Where all have a value, it is the first threshold that is read from a table for a budget.
+
+    Raises:
+        ValueError: If the method has no threshold.
+    """
+    if cfg.calibration.field is not None:
+        return cfg.calibration.field
+    missing = missing_fields(cfg)
+    for stage in ("prefill", "vision", "key_tokens"):
+        fields = [name for name, _, has_default in references(cfg, stage) if not has_default]
+        named = [name for name in fields if f"{stage}.{name}" in missing] or fields
+        if named:
+            return f"{stage}.{named[0]}"
+    raise ValueError(
+        f"{cfg.method.name} has no threshold that follows from a budget: name the field to search, "
+        "as in calibration.field=prefill.gamma"
+    )
+
+
+def _search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
     """Return the range to search; everything is checked before a model is loaded."""
-    if cfg.budget is None:
+    if Budget.parse(cfg.budget) is None:
         raise ValueError("there is no budget to meet: choose one, as in budget=t128")
     if cfg.benchmark.calibration is None:
         raise ValueError(
             f"benchmark {cfg.benchmark.name} has no split to choose thresholds on: calibrate on "
-            f"another benchmark and give its values to the run, as in {cfg.calibration.field}=1e-3"
+            f"another benchmark and give its values to the run, as in {field}=1e-3"
         )
-    field = cfg.calibration.field
     stage, _, name = field.partition(".")
     node = cfg.get(stage)
     # the list also holds fields without a value
@@ -148,8 +182,14 @@ def _search_range(cfg: DictConfig) -> tuple[float, float]:
         raise ValueError(
             f"{field} follows from the budget in closed form, so no calibration is needed"
         )
+    others = [other for other in missing_fields(cfg) if other != field]
+    if others:
+        raise ValueError(
+            f"{' and '.join(others)} must have a value while {field} is searched: give "
+            + " ".join(f"{other}=<value>" for other in others)
+        )
     # the strategy, which knows the range of its thresholds, needs a value first
-    if OmegaConf.is_missing(node, name):
+    if field in missing_fields(cfg):
         OmegaConf.update(cfg, field, 0.0)
     low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
     low = low if cfg.calibration.low is None else cfg.calibration.low
@@ -159,37 +199,49 @@ def _search_range(cfg: DictConfig) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def described(cfg: DictConfig, done: Calibrated) -> str:
+def described(cfg: DictConfig, field: str, done: Calibrated) -> str:
     """Describe the outcome of a calibration in one line."""
-    result = done.result
+    result, budget = done.result, Budget.parse(cfg.budget)
+    assert budget is not None
     cost = f"{done.passes} passes over {cfg.calibration.n} questions, {done.seconds:.0f} s"
     if isinstance(result, OutOfReach):
-        return f"out of reach: the nearest executed average is {result.nearest:.1f} ({cost})"
+        nearest = _amount(result.nearest, budget)
+        return f"out of reach: the nearest executed average is {nearest} ({cost})"
     assert done.held_out is not None
     held = done.held_out
+    amounts = (result.measured, held.value, held.low, held.high)
+    executed, value, low, high = (_amount(amount, budget) for amount in amounts)
     return (
-        f"{cfg.calibration.field} = {result.value:.4g}: executed {result.measured:.1f}, held out "
-        f"{held.value:.1f} ({held.low:.1f} to {held.high:.1f}) ({cost})"
+        f"{field} = {result.value:.4g}: executed {executed}, held out {value} ({low} to {high}; "
+        f"{held.value / result.target - 1:+.1%} off the budget) ({cost})"
     )
+
+
+def _amount(executed: float, budget: Budget) -> str:
+    """Format an executed average as the budget states it."""
+    return f"{executed:.1f}" if budget.share is None else f"{100 * executed:.2f} %"
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="calibrate")
 def job(cfg: DictConfig) -> None:
     """Search, print and write; in a sweep, a budget that fails does not stop the others."""
-    adopt(cfg, HydraConfig.get().runtime.choices)
     # in a file, a line must not be cut to 80 columns
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
         require_matching_model(cfg)
-        if cfg.calibration.write and cfg["budget"] is not None:
-            require_free(cfg, tuned_path(cfg))
+        budget, field = Budget.parse(cfg.budget), searched_field(cfg)
+        cfg.calibration.field = field
+        _search_range(cfg, field)
+        if cfg.calibration.write:
+            require_free(cfg, field)
         done = calibrate(cfg, console)
-        console.print(f"{cfg.method.name} at {cfg.budget.name}: {described(cfg, done)}")
+        assert budget is not None  # checked with the range
+        console.print(f"{cfg.method.name} at {budget.name}: {described(cfg, field, done)}")
         result = done.result
         if isinstance(result, OutOfReach) and result.nearest < result.target:
             raise ValueError(
-                f"at every value of {cfg.calibration.field} the method keeps fewer than "
-                f"{result.target:g} tokens, so nothing is written"
+                f"at every value of {field} the method keeps fewer than {budget}, so nothing is "
+                "written"
             )
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
@@ -198,7 +250,8 @@ def job(cfg: DictConfig) -> None:
         failures.append(message(error))
         return
     if cfg.calibration.write:
-        console.print(f"written: {write(cfg, done)}", soft_wrap=True, markup=False)
+        write_row(table_path(cfg), calibrated_row(cfg, field, done), cfg.model.name)
+        console.print(f"written: {table_path(cfg)}", soft_wrap=True, markup=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -33,7 +33,7 @@ from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
-from mustdrop.presets.compose import adopt, conf_dir
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import budget_floor
 from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
 from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
@@ -196,7 +196,6 @@ def _loaded(checkpoint: "Checkpoint", device: str, weights: tuple[tuple[str, str
 @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")
 def job(cfg: DictConfig) -> None:
     """Run one cell of the command line; in a sweep, a failed cell does not stop the others."""
-    adopt(cfg, HydraConfig.get().runtime.choices)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         position = f"{HydraConfig.get().job.num + 1}/{launch.launched or '?'}"
         print(f"cell {position}: {cfg.method.name}", file=sys.stderr)

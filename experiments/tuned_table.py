@@ -1,9 +1,9 @@
-"""Tuned files: the thresholds of a calibration as the yaml that a run reads, with provenance.
+"""Rows of the tables under conf/tuned/: what a calibration found, and what it was found on.
 
-Knows nothing about the search.
+Rows are written as text, so that the comments of a table stay. Knows nothing about the search.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,21 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from analysis.statistics.intervals import Interval
-from experiments.checks.thresholds import changes, made_for, plain
+from experiments.checks.thresholds import changes, made_for
+from mustdrop.budget import Budget
 from mustdrop.calibration.search import OutOfReach, SearchResult
-from mustdrop.presets.compose import CALIBRATED, conf_dir, preset_file, read_yaml, tuned_dir
-from mustdrop.provenance.content import content_hash
-from mustdrop.provenance.fingerprint import CHECKPOINT, library_versions
+from mustdrop.presets.compose import read_yaml
+from mustdrop.presets.folders import conf_dir, preset_file, tuned_dir
+from mustdrop.presets.tuned import Row, references, same_budget
+from mustdrop.provenance.fingerprint import library_versions
 from mustdrop.runs.folder import UNKEYED
+
+START = "- strategy: "  # first line of a row
+HEAD = """# Tuned values of {model}. A row is used where strategy, benchmark and budget fit a run.
+# executed: executed average on the first n calibration questions.
+# held_out: the same on as many others, mean and 95 % interval.
+
+"""
 
 
 @dataclass(frozen=True)
@@ -38,97 +47,130 @@ class Calibrated:
     seconds: float
 
 
-def tuned_path(cfg: DictConfig, out_of_reach: bool = False) -> Path:
-    """Return the yaml that a run of this model, benchmark, strategy and budget reads."""
-    stage = cfg.calibration.field.partition(".")[0]
+def table_path(cfg: DictConfig) -> Path:
+    """Return the table that a run of this model reads, and that new rows go to."""
+    return tuned_dir() / f"{cfg.model.name}.yaml"
+
+
+def tuned_names(stage: str) -> dict[str, str]:
+    """Fields of the chosen preset of a stage that refer to tuned values, with their strategy."""
     option = HydraConfig.get().runtime.choices[stage]
-    names = (cfg.method.name, "_floor") if out_of_reach else (option, "")
-    folder = tuned_dir() / cfg.model.name / cfg.benchmark.name
-    return folder / f"{names[0]}_{cfg.budget.name}{names[1]}.yaml"
+    preset = OmegaConf.create({stage: read_yaml(preset_file(stage, f"{option}.yaml"))})
+    return {name: strategy for name, strategy, _ in references(preset, stage)}
 
 
-def require_free(cfg: DictConfig, path: Path) -> None:
+def strategy_name(field: str) -> str:
+    """Return the strategy whose tuned value a field of the chosen presets is.
+
+    Raises:
+        ValueError: If the preset does not refer to a tuned value.
+    """
+    stage, _, name = field.partition(".")
+    names = tuned_names(stage)
+    if name not in names:
+        option = HydraConfig.get().runtime.choices[stage]
+        raise ValueError(
+            f"{field} of {stage}={option} is not read from a table: use calibration.write=false to "
+            f"get a value to give by hand, or write {name}: ${{tuned:{option},{name}}} in a preset"
+        )
+    return names[name]
+
+
+def require_free(cfg: DictConfig, field: str) -> None:
     """Make sure that no thresholds made for something else are overwritten.
 
     Raises:
-        ValueError: If the file holds such thresholds, and ``force`` is false.
+        ValueError: If the table holds such thresholds, and ``force`` is false.
     """
-    packaged = conf_dir() / "tuned" / path.relative_to(tuned_dir())
-    if packaged != path and packaged.is_file():
+    path, strategy = table_path(cfg), strategy_name(field)
+    packaged = conf_dir() / "tuned" / path.name
+    if packaged != path and _position(_chunks(packaged), strategy, cfg) is not None:
         raise ValueError(
-            f"the installed package has thresholds for this model, benchmark and budget already: "
-            f"give the budget another name, as in budget.name={cfg.budget.name}b"
+            f"the installed package has values of {strategy} for this model, benchmark and budget "
+            "already: use calibration.write=false, or a new preset under conf/prefill"
         )
-    made = dict(read_yaml(path).get(CALIBRATED, {})) if path.is_file() else {}
-    if not made or cfg.force:
+    chunks = _chunks(path)
+    position = _position(chunks, strategy, cfg)
+    if position is None or cfg.force:
         return
-    stage = cfg.calibration.field.partition(".")[0]
-    was, now = plain(OmegaConf.create(made)), made_for(cfg)
-    keys = [key for key in ("tokens", "model", "task", "stages") if key in was]
-    thresholds = [f"stages.{stage}.{name}" for name in made]
+    stage = field.partition(".")[0]
+    was, now = _row(chunks[position]), made_for(cfg)
+    keys = [key for key in ("model", "task", "stages") if key in was]
+    thresholds = [f"stages.{stage}.{name}" for name in was.get("values", ())]
     lost = [
         f"{key} {old}, here {new}"
         for key, old, new in changes({k: was[k] for k in keys}, {k: now[k] for k in keys})
-        if key not in thresholds
+        if key not in (*thresholds, f"stages.{field}")
     ]
     if lost:
         raise ValueError(
-            f"{path} holds thresholds made for something else ({'; '.join(lost)}): "
+            f"{path} holds values of {strategy} made for something else ({'; '.join(lost)}): "
             "use calibration.write=false to get values to give by hand, a new preset under "
-            f"conf/{'model' if 'model' in lost[0] else 'method'} to keep both, or force=true to "
-            "replace the file"
+            f"conf/{'model' if 'model' in lost[0] else 'prefill'} to keep both, or force=true to "
+            "replace the row"
         )
 
 
-def write(cfg: DictConfig, done: Calibrated) -> Path:
-    """Write the yaml that ``run.yaml`` reads for this model, benchmark, strategy and budget."""
-    stage, _, name = cfg.calibration.field.partition(".")
-    option = HydraConfig.get().runtime.choices[stage]
-    # fields without a value in the strategy's yaml belong to the thresholds; others are not copied
-    bare = read_yaml(preset_file(stage, f"{option}.yaml"))
-    fixed = {
-        str(key): cfg[stage][key] for key in bare if OmegaConf.is_missing(bare, key) and key != name
-    }
-    source = (
-        f"# Fixed: {_others(cfg)}.\n# Source: {command('calibrate')}\n"
-        f"# Measured with seed {cfg.seed} on {measured_on(cfg)}.\n"
-    )
-    result, n = done.result, cfg.calibration.n
-    split = cfg.benchmark.calibration.split
-    made = made_for(cfg)
+def calibrated_row(cfg: DictConfig, field: str, done: Calibrated) -> Row:
+    """Describe what a calibration found as a row of a table."""
+    stage, _, name = field.partition(".")
+    strategy, budget = strategy_name(field), Budget.parse(cfg.budget)
+    assert budget is not None
+    made, result = made_for(cfg), done.result
+    share = 1.0 if budget.share is None else 100.0  # shares are stated in percent
     if isinstance(result, OutOfReach):
-        path = tuned_path(cfg, out_of_reach=True)
-        head = (
-            f"# Out of reach by {cfg.calibration.field}: the least executed average of {n} "
-            f"questions of {split}.\n{source}"
-        )
-        values = {"floor": round(result.nearest, 1)}
+        nearest = round(share * result.nearest, 1)
+        found: dict[str, Any] = {"floor": nearest if budget.share is None else f"{nearest}%"}
     else:
         assert done.held_out is not None
-        path, held = tuned_path(cfg), done.held_out
-        head = (
-            f"# {name} for an executed average of {result.target:g}: {result.measured:.1f} on the "
-            f"first {n} questions of {split},\n# {held.value:.1f} (95 % interval "
-            f"{held.low:.1f} to {held.high:.1f}; {held.value / result.target - 1:+.1%} off the "
-            f"budget) on the next {n}.\n{source}"
-        )
-        values = {name: result.value, **fixed}
+        # values of the same row that were not searched
+        others = [other for other in tuned_names(stage) if other != name]
+        held = (done.held_out.value, done.held_out.low, done.held_out.high)
+        found = {
+            "values": {name: result.value, **{other: cfg[stage][other] for other in others}},
+            "executed": round(share * result.measured, 2),
+            "held_out": [round(share * value, 2) for value in held],
+        }
         made["stages"][stage][name] = float(number(result.value))
+    return {
+        "strategy": strategy,
+        "method": cfg.method.name,
+        "benchmark": cfg.benchmark.name,
+        "budget": budget.name if budget.share is None else str(cfg.budget),
+        **found,
+        "n": cfg.calibration.n,
+        "seed": cfg.seed,
+        "command": command("calibrate"),
+        "versions": versions(cfg),
+        **made,
+    }
+
+
+def write_row(path: Path, row: Row, model: str) -> None:
+    """Write a row to a table: in the place of the same row, else at the end."""
+    chunks = _chunks(path) or [HEAD.format(model=model)]
+    text = row_text(row)
+    position = _same(chunks, row)
+    if position is None:
+        chunks.append(text)
+    else:  # comments at the end of a chunk belong to the next row
+        lines = chunks[position].splitlines(keepends=True)
+        last = max(index for index, line in enumerate(lines) if not line.startswith(("#", "\n")))
+        chunks[position] = text + "".join(lines[last + 1 :])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + body(values, made))
-    return path
+    path.write_text("".join(chunks), encoding="utf-8")
 
 
-def body(values: Mapping[str, float | None], made: Mapping[str, Any]) -> str:
-    """Format tuned values and their provenance as yaml; the fields refer to the values.
-
-    A field that is set by hand replaces that reference, so it does not count as tuned.
-    """
-    fields = "".join(f"{name}: ${{.{CALIBRATED}.{name}}}\n" for name in values)
-    held = "".join(f"  {name}: {number(value)}\n" for name, value in values.items())
-    rest = yaml.safe_dump(dict(made), sort_keys=False, default_flow_style=None, width=96)
-    lines = "".join(f"  {line}\n" for line in rest.splitlines())
-    return f"{fields}{CALIBRATED}:\n{held}{lines}"
+def row_text(row: Row) -> str:
+    """Format a row as yaml, one line for each entry."""
+    lines = []
+    for key, value in row.items():
+        if key == "stages":
+            lines.append("stages:")
+            lines += [f"  {stage}: {_flow(fields)}" for stage, fields in value.items()]
+        else:
+            lines.append(f"{key}: {_flow(value)}")
+    return "".join(f"{'  ' if index else '- '}{line}\n" for index, line in enumerate(lines))
 
 
 def command(script: str) -> str:
@@ -138,29 +180,12 @@ def command(script: str) -> str:
     return f"mustdrop {script} {' '.join(kept)}".rstrip()
 
 
-def _others(cfg: DictConfig) -> str:
-    """Name the thresholds that were not searched, with their values."""
-    fields = ("vision.tau", "key_tokens.mu", "prefill.gamma", "prefill.alpha")
-    values = {field: OmegaConf.select(cfg, field) for field in fields}
-    if cfg.key_tokens is not None and cfg.key_tokens.get("rule") == "ratio":
-        del values["key_tokens.mu"]
-        values["key_tokens.ratio"] = cfg.key_tokens.ratio
-    others = [
-        f"{field} {value:g}"
-        for field, value in values.items()
-        if value is not None and field != cfg.calibration.field
-    ]
-    return ", ".join(others) or "nothing"
-
-
-def measured_on(cfg: DictConfig) -> str:
-    """Name the model and the library versions that a number was measured with."""
-    revision = cfg.model.revision
-    if cfg.model.pretrained == "packaged":
-        revision = f"weights {content_hash(CHECKPOINT / 'model.safetensors')}"
+def versions(cfg: DictConfig) -> dict[str, str]:
+    """Name the libraries and the dtype that a number was measured with."""
     installed = library_versions()
-    versions = ", ".join(f"{name} {installed[name]}" for name in ("torch", "transformers"))
-    return f"{cfg.model.pretrained} {revision or 'newest'}, {cfg.model.dtype}, {versions}"
+    revision = {"revision": cfg.model.revision} if cfg.model.revision else {}
+    named = {name: installed[name] for name in ("torch", "transformers")}
+    return {"dtype": cfg.model.dtype, **named, **revision}
 
 
 def number(value: float | None) -> str:
@@ -170,3 +195,47 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return str(value)
     return f"{value:.3e}" if 0 < abs(value) < 0.1 else str(float(f"{value:.4g}"))
+
+
+def _flow(value: Any) -> str:
+    """Format a value on one line; numbers as :func:`number` does, texts as YAML quotes them."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_flow(part)}' for key, part in value.items())}}}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is None or isinstance(value, int | float):
+        return number(value)
+    return yaml.safe_dump(value, width=10**6).partition("\n...")[0].strip()
+
+
+def _chunks(path: Path) -> list[str]:
+    """Split a table into its head and its rows; empty if there is no table."""
+    if not path.is_file():
+        return []
+    head, *rows = f"\n{path.read_text(encoding='utf-8')}".split(f"\n{START}")
+    return [f"{head}\n".lstrip("\n"), *(f"{START}{row.rstrip(chr(10))}\n" for row in rows)]
+
+
+def _row(chunk: str) -> Row:
+    (row,) = yaml.safe_load(chunk)
+    return row
+
+
+def _position(chunks: Sequence[str], strategy: str, cfg: DictConfig) -> int | None:
+    return _same(
+        chunks, {"strategy": strategy, "benchmark": cfg.benchmark.name, "budget": cfg.budget}
+    )
+
+
+def _same(chunks: Sequence[str], row: Row) -> int | None:
+    """Position of the chunk with the row of the same strategy, benchmark and budget."""
+    for position, chunk in enumerate(chunks[1:], 1):
+        other = _row(chunk)
+        same = all(other.get(key) == row.get(key) for key in ("strategy", "benchmark"))
+        if not same or ("budget" in other) != ("budget" in row):
+            continue
+        if "budget" not in row or same_budget(other["budget"], Budget.parse(row["budget"])):
+            return position
+    return None

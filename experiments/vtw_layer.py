@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import indent
 
 import hydra
 import torch
@@ -25,13 +24,15 @@ from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import weights
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
-from experiments.tuned_table import body, command, measured_on
+from experiments.tuned_table import command, row_text, table_path, versions, write_row
 from mustdrop.calibration.vtw import divergences, first_within
 from mustdrop.checkpoint import Checkpoint
-from mustdrop.presets.compose import CALIBRATED, composed, conf_dir, read_yaml, tuned_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
+from mustdrop.presets.tuned import tuned_row
 from mustdrop.provenance.weights_mark import same_weights
 
-FILE = "vtw_kl.yaml"
+STRATEGY = "vtw_kl"
 
 
 def search(cfg: DictConfig) -> list[Interval]:
@@ -84,43 +85,44 @@ def choose(cfg: DictConfig, measured: list[Interval]) -> int:
     return chosen
 
 
-def tuned_path(cfg: DictConfig) -> Path:
-    """Return the path from which prefill=vtw_kl reads the layer of this model."""
-    return tuned_dir() / cfg.model.name / "layers" / FILE
-
-
 def require_free(cfg: DictConfig) -> None:
     """Make sure that the layer of other weights is not overwritten.
 
     Raises:
-        ValueError: If the file holds the layer of other weights, and ``force`` is false.
+        ValueError: If the table holds the layer of other weights, and ``force`` is false.
     """
-    path = tuned_path(cfg)
-    made = read_yaml(path)["prefill"].get(CALIBRATED) if path.is_file() else None
-    if cfg.write and made and not cfg.force and not same_weights(made.model, cfg.model):
+    row = tuned_row(cfg, STRATEGY, "layer")
+    if cfg.write and row and not cfg.force and not same_weights(row["model"], cfg.model):
         raise ValueError(
-            f"{path} holds the layer of {made.model.pretrained}: use write=false to get a value to "
-            "give by hand, a new preset under conf/model to keep both, or force=true to replace "
-            "the file"
+            f"{table_path(cfg)} holds the layer of {row['model']['pretrained']}: use write=false "
+            "to get a value to give by hand, a new preset under conf/model to keep both, or "
+            "force=true to replace the row"
         )
 
 
 def write(cfg: DictConfig, measured: list[Interval], chosen: int) -> list[Path]:
-    """Write the yaml to the output folder and, with ``write=true``, to the tuned files."""
+    """Write a table to the output folder and, with ``write=true``, the row to the tuned values."""
     split = cfg.benchmark.calibration.split
+    row = {
+        "strategy": STRATEGY,
+        "values": {"layer": chosen - 1},
+        "n": cfg.n,
+        "command": command("vtw"),
+        "model": weights(cfg),
+        "versions": versions(cfg),
+    }
     lines = "".join(f"#   {line}\n" for line in table(cfg, measured))
     text = (
         f"# The first K at which KL(withdrawn || full) of the next token is at most {cfg.eta:g}: "
         f"{chosen}; layer is K - 1.\n# Mean over the first {cfg.n} questions of {split}:\n{lines}"
-        f"# Source: {command('vtw')}\n# Measured on {measured_on(cfg)}.\n"
-        f"prefill:\n{indent(body({'layer': chosen - 1}, {'model': weights(cfg)}), '  ')}"
     )
-    paths = [Path(cfg.output_root) / cfg.experiment / cfg.model.name / cfg.benchmark.name / FILE]
+    folder = Path(cfg.output_root) / cfg.experiment / cfg.model.name / cfg.benchmark.name
+    paths = [folder / f"{STRATEGY}.yaml"]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    paths[0].write_text(text + row_text(row))
     if cfg.write:
-        paths.append(tuned_path(cfg))
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        paths.append(table_path(cfg))
+        write_row(paths[1], row, cfg.model.name)
     return paths
 
 

@@ -12,9 +12,10 @@ Knows numbers only.
 import math
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Budget:
             f"640/2880), or none, got {value!r}"
         )
 
+    @classmethod
+    def read(cls, entry: Mapping[str, Any] | None) -> "Budget | None":
+        """Budget of a run, from the entry in its resolved config."""
+        return None if not entry else cls(entry.get("tokens"), entry.get("share"))
+
     @property
     def name(self) -> str:
         """Name in folders and tables: ``t128`` or ``s22.2``."""
@@ -114,6 +120,19 @@ def keep_for(keep: int | Budget, entered: int, depth: int = 1, layer: int = -1) 
         raise ValueError(f"this model can drop after layers -1 to {depth - 2}, got {layer}")
     count = (depth * keep.target(entered) - (layer + 1) * entered) / (depth - layer - 1)
     return min(max(round(count), 0), entered)
+
+
+def part_of(budget: Budget, first: int, end: int, total: int) -> int:
+    """Count to keep of one image, so that the counts of a prompt's images add up to its budget.
+
+    Args:
+        budget: Budget of the prompt.
+        first: Number of vision tokens of earlier images of the prompt.
+        end: Number of vision tokens of earlier images and this one.
+        total: Number of vision tokens of all images of the prompt.
+    """
+    target = min(budget.target(total), total)
+    return round(target * end / total) - round(target * first / total)
 
 
 def average(entered: int, after: Sequence[int | float], layers: Sequence[int], depth: int) -> float:

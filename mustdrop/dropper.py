@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -71,7 +71,15 @@ class TokenDropper(Stages):
         require_version()
         unfit_module(model)
         adapter = adapter_for(model)
-        unfit_model(adapter, self)
+        fitted = {
+            name: None if stage is None else stage.fitted(adapter.facts)
+            for name, stage in (
+                ("vision", self.vision), ("key_tokens", self.key_tokens),
+                ("prefill", self.prefill), ("decode", self.decode),
+            )
+        }  # fmt: skip
+        stages: TokenDropper = replace(self, **fitted)  # pyright: ignore[reportArgumentType]
+        unfit_model(adapter, stages)
         require_annotations(self.vision, annotations)
-        with Session(adapter, self, annotations or ()).attach() as run:
+        with Session(adapter, stages, annotations or ()).attach() as run:
             yield run

@@ -105,6 +105,11 @@ class TokenLedger:
         return len(self.alive)
 
     @property
+    def shown_cells(self) -> int:
+        """Number of vision slots that show a cell; the others are newlines and the like."""
+        return int((self.cells != OFF_GRID).sum())
+
+    @property
     def text_tokens(self) -> int:
         """Number of prompt tokens that are not vision tokens; they are never dropped."""
         return self.seq_len - int(self.vision.sum())

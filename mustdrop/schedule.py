@@ -58,8 +58,14 @@ def least_average(
 
 def with_budget(strategy: Any, budget: Budget) -> Any:
     """Replace the budget in every field of a strategy that holds one."""
-    held = [field.name for field in fields(strategy)]
-    return replace(
-        strategy,
-        **{name: budget for name in held if isinstance(getattr(strategy, name), Budget)},
-    )
+    return replace(strategy, **dict.fromkeys(_budget_fields(strategy), budget))
+
+
+def holds_budget(strategy: Any) -> bool:
+    """Whether a strategy resolves a budget for each prompt."""
+    return bool(_budget_fields(strategy))
+
+
+def _budget_fields(strategy: Any) -> list[str]:
+    names = [field.name for field in fields(strategy)]
+    return [name for name in names if isinstance(getattr(strategy, name), Budget)]

@@ -8,7 +8,7 @@ from typing import Any, cast
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mustdrop.budget import Budget, keep_for
+from mustdrop.budget import Budget, keep_for, part_of
 from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
@@ -105,6 +105,10 @@ class Strategy:
     def check(self, facts: ModelFacts) -> None:
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
+    def fitted(self, facts: ModelFacts) -> "Strategy":
+        """This strategy with what it must know of the model before work starts."""
+        return self
+
 
 class VisionStrategy(Strategy, ABC):
     """Stage 1: drops or merges tokens inside the vision encoder or directly after it.
@@ -168,8 +172,8 @@ class KeepPerImage(VisionStrategy):
     """Stage 1 with a fixed number of tokens per image.
 
     Attributes:
-        keep: Number of tokens kept per image, or the budget that it follows from; None if the
-            image decides.
+        keep: Number of tokens kept per image, or the budget of a prompt, whose images share it;
+            None if the image decides.
         fewest: Least number of tokens that the strategy can keep.
     """
 
@@ -179,8 +183,9 @@ class KeepPerImage(VisionStrategy):
     def kept(self, view: VisionView) -> int:
         """Number of tokens kept of an image, all of them if it has fewer."""
         assert self.keep is not None
-        tokens = len(view.cells)
-        return min(max(keep_for(self.keep, tokens), self.fewest), tokens)
+        if isinstance(self.keep, Budget):
+            return max(part_of(self.keep, *view.span), self.fewest)
+        return min(self.keep, len(view.cells))
 
     def plan(self, entered: int, blocks: int) -> "KeepPerImage":
         if not isinstance(self.keep, Budget):
@@ -274,7 +279,7 @@ class TopK(PrefillStrategy):
 
     def kept(self, view: PrefillView) -> int:
         """Number of tokens kept of a prompt, all of them if it has fewer."""
-        return min(keep_for(self.keep, view.entered, view.depth, self.layer), len(view))
+        return min(keep_for(self.keep, view.entered_cells, view.depth, self.layer), len(view))
 
     def plan(self, entered: int, depth: int) -> "TopK":
         keep = keep_for(self.keep, entered, depth, self.layer)

@@ -47,6 +47,11 @@ class VisionView(ABC):
     def prompt_images(self) -> Sequence[Float[Tensor, "_ dim"]]:
         """Hidden states of all images (crops) of the same prompt, this one included."""
 
+    @property
+    @abstractmethod
+    def span(self) -> tuple[int, int, int]:
+        """Vision slots of the prompt that show earlier images; these and this image; all images."""
+
     @abstractmethod
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
         """Attention of [CLS] to each token in ``block``; [CLS]'s own column is left out.
@@ -103,6 +108,7 @@ class PrefillView(ABC):
             it is a video.
         entered: Number of vision tokens that entered layer 0; at the language model's input, the
             number present there.
+        entered_cells: Number of these that show a cell; a share of a budget refers to it.
         protected: Whether each vision token is a key token, which must stay.
         protected_count: Number of key tokens.
         sizes: Number of cells that each vision token stands for.
@@ -116,6 +122,7 @@ class PrefillView(ABC):
     grids: Sequence[tuple[int, int]]
     visual_inputs: Sequence[tuple[range, bool]]
     entered: int
+    entered_cells: int
     protected: Bool[Tensor, " vision"]
     protected_count: int
     sizes: Float[Tensor, " vision"]

@@ -61,7 +61,7 @@ class Judgement:
         if self.difference is None and self.ours and self.theirs:
             # budgets differ: run the second arm at the executed average of the first
             arm, tokens = self.theirs.arm, round(self.ours.executed)
-            budget = f"budget=t{arm.budget:g} budget.tokens={tokens} budget.name=t{tokens}"
+            budget = f"budget={tokens}"
             return f"mustdrop run method={arm.method} {budget}{options}"
         return f"{self.claim.run}{options}"
 

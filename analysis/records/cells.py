@@ -65,10 +65,12 @@ class RunResult:
 
     @property
     def budget(self) -> float | None:
-        """Requested executed average; None for a run without a budget."""
+        """Requested executed average, for a share the mean; None for a run without a budget."""
         chosen = self["config"].get("budget")
-        if chosen:
+        if chosen and "tokens" in chosen:
             return float(chosen["tokens"])
+        if chosen:
+            return None if self["counts"] is None else self["counts"]["nominal"]
         match = re.fullmatch(r"t?(\d+(?:\.\d+)?)", str(self["budget"]))
         return float(match[1]) if match else None
 

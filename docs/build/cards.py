@@ -16,7 +16,8 @@ from parity import line as parity_line
 from pictures import INDEX, SPLIT, Kept, kept, setting
 
 from mustdrop import TokenDropper, presets
-from mustdrop.presets.compose import composed, preset_file, preset_names, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import preset_file, preset_names
 from mustdrop.presets.from_budget import STAGES, budget_floor
 
 MODEL, BENCHMARK, BUDGET = "pocket", "pocket_vqa", 64

@@ -7,7 +7,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.presets.compose import NODES, conf_dir, preset_file, read_yaml
+from mustdrop.budget import Budget
+from mustdrop.presets.compose import read_yaml
+from mustdrop.presets.folders import conf_dir
 from mustdrop.runs.folder import UNKEYED
 
 CALIBRATE = "mustdrop calibrate"
@@ -30,7 +32,7 @@ def remedy(
         cfg: Composed config.
         config: Model, method, benchmark and budget of the config, resolved.
         fields: Fields that lack a value for this run.
-        made: Provenance of the present values; None if there are none.
+        made: Row of the present values; None if there are none.
         overrides: Overrides as typed.
     """
     values = " ".join(f"{field}=<value>" for field in fields)
@@ -38,14 +40,14 @@ def remedy(
         words = [f"model={config['model']['name']}", *_chosen(overrides), *_inputs(cfg, overrides)]
         model = shlex.join(words)
         return f"find it with {WITHDRAW} {model}, or give {values}"
-    if config["budget"] is None or (made is not None and "tokens" not in made):
+    if Budget.parse(cfg.budget) is None or (made is not None and "budget" not in made):
         return f"give {values}"
     benchmark, chosen = config["benchmark"], _chosen(overrides)
     names = {group: config[group]["name"] for group in ("model", "method", "benchmark")}
     if benchmark["calibration"] is None:
         chosen = [text for text in chosen if not text.startswith("benchmark.")]
         names["benchmark"] = _with_split(benchmark)
-    words = [f"{group}={name}" for group, name in names.items()] + _budget(config) + chosen
+    words = [f"{group}={name}" for group, name in names.items()] + [f"budget={cfg.budget}"] + chosen
     words += _inputs(cfg, overrides)
     words += [
         word for word in _fixed(cfg, fields, made) if word.partition("=")[0] not in given_by(chosen)
@@ -64,17 +66,21 @@ def given_by(overrides: Sequence[str]) -> list[str]:
     return [text.partition("=")[0].lstrip("+~") for text in overrides]
 
 
-def missing(cfg: DictConfig, key: str, overrides: Sequence[str] = ()) -> str:
-    """Explain in a sentence how to give a missing value."""
-    stage = key.removeprefix("dropper.").partition(".")[0]
-    if stage not in NODES:
-        return f"{key} has no value: give {key}=<value>"
-    node = cfg[stage]
-    fields = [f"{stage}.{name}" for name in node if OmegaConf.is_missing(node, name)]
-    named = OmegaConf.masked_copy(cfg, ["model", "method", "benchmark", "budget"])
+def missing(cfg: DictConfig, fields: Sequence[str], overrides: Sequence[str] = ()) -> str:
+    """Explain in a sentence how to give the missing values of a stage.
+
+    Args:
+        cfg: Composed config.
+        fields: Fields without a value, as ``stage.field``.
+        overrides: Overrides as typed.
+    """
+    stage = fields[0].partition(".")[0]
+    fields = [field for field in fields if field.startswith(f"{stage}.")]
+    named = OmegaConf.masked_copy(cfg, ["model", "method", "benchmark"])
     config: Any = OmegaConf.to_container(named, resolve=True)
-    budget = f"at {config['budget']['name']}" if config["budget"] else "without a budget"
-    run = f"{config['model']['name']} x {config['benchmark']['name']} {budget}"
+    budget = Budget.parse(cfg.budget)
+    at = f"at {budget.name}" if budget else "without a budget"
+    run = f"{config['model']['name']} x {config['benchmark']['name']} {at}"
     lacking = " and ".join(f"{field} has no value" for field in fields)
     return f"{lacking} for {run}: {remedy(cfg, config, fields, None, overrides)}"
 
@@ -84,14 +90,6 @@ def typed() -> list[str]:
     if not HydraConfig.initialized():
         return []
     return list(HydraConfig.get().overrides.task)
-
-
-def _budget(config: Mapping[str, Any]) -> list[str]:
-    budget = config["budget"]
-    preset = preset_file("budget", f"{budget['name']}.yaml")
-    if preset.is_file() and read_yaml(preset)["tokens"] == budget["tokens"]:
-        return [f"budget={budget['name']}"]
-    return [f"budget.tokens={budget['tokens']:g}", f"budget.name={budget['name']}"]
 
 
 def _chosen(overrides: Sequence[str]) -> list[str]:
@@ -112,20 +110,14 @@ def _inputs(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
 
 
 def _fixed(cfg: DictConfig, fields: Sequence[str], made: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield overrides: the searched field, unless it is gamma, and the values of the others."""
+    """Yield overrides that fix the fields that are not searched: all but the first."""
     from analysis.tables.layouts import threshold  # imports pandas, which other runs do not need
 
     known = threshold(cfg.method.name)
-    order = ("prefill.gamma", "prefill.scale", "vision.tau", "prefill.alpha")
-    searched = known[0] if known else next((name for name in order if name in fields), fields[0])
-    if searched != "prefill.gamma":
-        yield f"calibration.field={searched}"
-    for field in fields:
-        if field == searched:
-            continue
+    for field in fields[1:]:
         name = field.partition(".")[2]
-        if made is not None and name in made:
-            yield f"{field}={made[name]:g}"
+        if made is not None and name in made["values"]:
+            yield f"{field}={made['values'][name]:g}"
         elif known and known[1] and known[1].startswith(field):
             yield known[1]
         else:

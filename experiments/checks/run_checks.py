@@ -4,8 +4,6 @@ Loads no model and reads no question; a sweep checks all its runs before the fir
 """
 
 import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +14,11 @@ from omegaconf.errors import MissingMandatoryValue
 
 from experiments.checks.remedies import missing
 from experiments.checks.thresholds import require_matching_thresholds
+from mustdrop.budget import Budget
 from mustdrop.presets.compose import resolved
-from mustdrop.presets.from_budget import STAGES, budget_floor
+from mustdrop.presets.from_budget import budget_floor
 from mustdrop.presets.planned import require_planned
+from mustdrop.presets.tuned import missing_fields
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
 
@@ -32,12 +32,13 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ValueError: If a value is missing or wrong, or a threshold was made for another run.
     """
-    if cfg.budget is not None and any(cfg[stage] is not None for stage in STAGES):
-        require_budget(cfg)  # first, since an error of a closed form would be less clear
+    Budget.parse(cfg.budget)  # first, since an error of a strategy would be less clear
+    require_thresholds(cfg, overrides)
     try:
         config = resolved(cfg)
     except MissingMandatoryValue as error:
-        raise ValueError(missing(cfg, str(error.full_key), overrides)) from error
+        name = str(error.full_key)
+        raise ValueError(f"{name} has no value: give {name}=<value>") from error
     require_counts(config)
     require_planned(config)
     require_matching_thresholds(cfg, config, overrides)
@@ -56,27 +57,15 @@ def require_counts(config: Mapping[str, Any]) -> None:
     require_count("threads", config["threads"], none=True)
 
 
-def require_budget(cfg: DictConfig) -> None:
-    """Check that the budget is a count of tokens, that a prompt has as many, and its name.
+def require_thresholds(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Check that each field of the stages has a value, for this model, benchmark and budget.
 
     Raises:
-        ValueError: If one is wrong; names the field, the expected and the given value.
+        ValueError: If a field has none; says how to get it.
     """
-    tokens, name, most = cfg.budget.tokens, str(cfg.budget.name), cfg.model.vision_tokens
-    number = isinstance(tokens, int | float) and not isinstance(tokens, bool)
-    if not number or not math.isfinite(tokens) or tokens < 0:
-        raise ValueError(f"budget.tokens must be a count, 0 or more, got {tokens!r}")
-    if tokens > most:
-        raise ValueError(
-            f"budget.tokens must be at most {most}, the number of vision tokens of a prompt of "
-            f"{cfg.model.name}, got {tokens:g}"
-        )
-    named = re.fullmatch(r"t(\d+(?:\.\d+)?)", name)
-    if named and float(named[1]) != tokens:
-        raise ValueError(
-            f"budget.name must not name another budget: it is {name}, but budget.tokens is "
-            f"{tokens:g}; leave out budget.name, or choose the budget of that name"
-        )
+    fields = missing_fields(cfg)
+    if fields:
+        raise ValueError(missing(cfg, fields, overrides))
 
 
 def require_count(name: str, value: Any, none: bool = False) -> Any:

@@ -1,7 +1,7 @@
 """Provenance of tuned thresholds, and checks that only the runs they were made for use them.
 
-A file under conf/tuned/ states under ``calibrated`` what its values were made for, and its fields
-refer to that entry. So a field that is set by hand does not count as tuned.
+A row of a table in conf/tuned/ states what its values were made for. A field that is set by hand
+does not count as tuned (:mod:`mustdrop.presets.tuned`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import remedy
-from mustdrop.presets.compose import CALIBRATED, NODES
+from mustdrop.presets.from_budget import STAGES
+from mustdrop.presets.tuned import Row, tuned_fields
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 
 # fields of a benchmark's task that do not change how many tokens are kept
@@ -19,9 +20,8 @@ SPLIT = ("split", "subset")
 
 
 def made_for(cfg: DictConfig) -> dict[str, Any]:
-    """Describe what a calibration with this config is made for, as its file states it."""
+    """Describe what a calibration with this config is made for, as its row states it."""
     return {
-        "tokens": float(cfg.budget.tokens),
         "model": weights(cfg),
         "task": _task(plain(cfg.benchmark.task)),
         "split": _split(plain(cfg.benchmark.calibration)),
@@ -40,24 +40,29 @@ def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for stage in ("vision", "key_tokens", "prefill"):
         node = plain(cfg[stage])
-        left_out = ("_target_", CALIBRATED)
-        kept[stage] = node and {name: node[name] for name in node if name not in left_out}
+        kept[stage] = node and {name: node[name] for name in node if name != "_target_"}
     dropper = cfg["dropper"]
     return {**kept, **{name: dropper[name] for name in ("positions", "vision_positions")}}
 
 
-def tuned_fields(node: Any) -> list[str]:
-    """List the fields of a stage, or of the budget, whose values come from a tuned file."""
-    if not isinstance(node, DictConfig) or CALIBRATED not in node:
-        return []
-    made = node[CALIBRATED]
-    return [str(name) for name in made if name in node and OmegaConf.is_interpolation(node, name)]
+def chosen_together(cfg: DictConfig, stage: str) -> list[tuple[list[str], Row]]:
+    """List the tuned fields of a stage, those of one row together, with their row."""
+    groups: list[tuple[list[str], Row]] = []
+    for name, row in tuned_fields(cfg, stage).items():
+        group = next((fields for fields, other in groups if other is row), None)
+        if group is None:
+            groups.append(([name], row))
+        else:
+            group.append(name)
+    return groups
 
 
 def require_matching_thresholds(
     cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> None:
-    """Make sure that tuned thresholds were made for the tokens, model and benchmark of the run.
+    """Make sure that tuned thresholds were made for the weights and the questions of the run.
+
+    The rows of another model, benchmark or budget are not found at all.
 
     Args:
         cfg: Composed config.
@@ -67,17 +72,16 @@ def require_matching_thresholds(
     Raises:
         ValueError: If a threshold was made for something else.
     """
-    for name in NODES:
-        fields = tuned_fields(cfg.get(name))
-        made = plain(cfg[name][CALIBRATED]) if fields else {}
-        wrong = list(_others(made, config)) if fields else []
-        if wrong:
-            values = " and ".join(f"{name}.{field} {made[field]:g}" for field in fields)
-            lacking = [f"{name}.{field}" for field in fields]
-            raise ValueError(
-                f"{values} of conf/tuned {'were' if fields[1:] else 'was'} made for "
-                f"{' and for '.join(wrong)}: " + remedy(cfg, config, lacking, made, overrides)
-            )
+    for stage in STAGES:
+        for fields, row in chosen_together(cfg, stage):
+            wrong = list(_others(row, config))
+            if wrong:
+                values = " and ".join(f"{stage}.{name} {row['values'][name]:g}" for name in fields)
+                lacking = [f"{stage}.{name}" for name in fields]
+                raise ValueError(
+                    f"{values} of conf/tuned {'were' if fields[1:] else 'was'} made for "
+                    f"{' and for '.join(wrong)}: " + remedy(cfg, config, lacking, row, overrides)
+                )
 
 
 def require_matching_model(cfg: DictConfig) -> None:
@@ -86,39 +90,38 @@ def require_matching_model(cfg: DictConfig) -> None:
     Raises:
         ValueError: If a threshold that is not searched was made for other weights.
     """
-    for name in NODES:
-        for field in tuned_fields(cfg.get(name)):
-            model = plain(cfg[name][CALIBRATED].model)
-            if not same_weights(model, plain(cfg.model)):
-                path = f"{name}.{field}"
+    for stage in STAGES:
+        for field, row in tuned_fields(cfg, stage).items():
+            if "model" in row and not same_weights(row["model"], plain(cfg.model)):
+                path = f"{stage}.{field}"
                 raise ValueError(
-                    f"{path} {cfg[name][field]:g} of conf/tuned was made for "
-                    f"{_weights(model)}, not for {cfg.model.pretrained}: give {path}=<value>"
+                    f"{path} {row['values'][field]:g} of conf/tuned was made for "
+                    f"{_weights(row['model'])}, not for {cfg.model.pretrained}: give {path}=<value>"
                 )
 
 
 def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
     """List how a run's method differs from that of its tuned thresholds, in one sentence each."""
     sentences: dict[str, None] = {}
-    for name in NODES:
-        fields = [f"{name}.{field}" for field in tuned_fields(cfg.get(name))]
-        made = plain(cfg[name][CALIBRATED]).get("stages") if fields else None
-        if made is None:
-            continue
-        then, now = {**made, "image": None}, {**stages(config), "image": _image(config)}
-        chosen = f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"
-        for path, old, new in changes(then, now):
-            if path not in fields:
-                sentences[f"{path} is {_short(new)}, and was {_short(old)} when {chosen}"] = None
+    for stage in STAGES:
+        for names, row in chosen_together(cfg, stage):
+            if "stages" not in row:
+                continue
+            fields = [f"{stage}.{name}" for name in names]
+            then = {**row["stages"], "image": None}
+            now = {**stages(config), "image": _image(config)}
+            chosen = f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"
+            for path, old, new in changes(then, now):
+                if path not in fields:
+                    sentence = f"{path} is {_short(new)}, and was {_short(old)} when {chosen}"
+                    sentences[sentence] = None
     return list(sentences)
 
 
 def _others(made: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what thresholds were made for, for each way in which the run differs."""
-    budget, model, task = config["budget"], config["model"], config["benchmark"]["task"]
-    if budget is not None and made.get("tokens") not in (None, budget["tokens"]):
-        yield f"{made['tokens']:g} tokens, not for the {budget['tokens']:g} of this run"
-    if not same_weights(made["model"], model):
+    model, task = config["model"], config["benchmark"]["task"]
+    if "model" in made and not same_weights(made["model"], model):
         yield f"the model {_weights(made['model'])}, not for {model['pretrained']}"
     if "task" in made:
         now, splits = _task(task), (_split(made["task"]), made["split"])

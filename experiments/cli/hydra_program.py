@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from omegaconf import DictConfig
 
 from experiments.cli.errors import SAMPLES_KEPT, ending
-from mustdrop.presets.compose import user_configs
+from mustdrop.presets.folders import user_configs
 from mustdrop.presets.names import require_fields, require_names
 
 HYDRA_HELP = "Hydra's own options: --hydra-help; the whole configuration: --cfg job."

@@ -36,7 +36,7 @@ def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
         f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
         f" · KV {record['kv_bytes'] / 2**20:.2f} MiB"
         f" · {record['seconds'] / record['n']:.3g} s a sample{machine(record)}",
-        *(f"  note: {note}" for note in record.get("thresholds", ())),
+        *(f"  note: {note}" for note in (*record.get("thresholds", ()), *reach_notes(record))),
         f"  {folder}",
     ]
     return "\n".join(lines)
@@ -44,12 +44,30 @@ def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
 
 def off_budget(record: Mapping[str, Any]) -> str:
     """Describe how far a run is off its budget; empty if it meets the budget or has none."""
-    budget, executed = record["config"]["budget"], record["counts"]["executed_average"]
-    if not budget or agree(executed, float(budget["tokens"])):
+    nominal, executed = record["counts"]["nominal"], record["counts"]["executed_average"]
+    if nominal is None or agree(executed, nominal):
         return ""
-    if not budget["tokens"]:
+    if not nominal:
         return " (≠ budget)"
-    return f" (≠ budget: {100 * (executed / budget['tokens'] - 1):+.0f} %)".replace("-", "−")
+    return f" (≠ budget: {100 * (executed / nominal - 1):+.0f} %)".replace("-", "−")
+
+
+def reach_notes(record: Mapping[str, Any]) -> list[str]:
+    """Describe for which share of the prompts the budget is out of reach, one sentence each."""
+    reach = record.get("reach", {})
+    notes = []
+    if "least_average" in reach:
+        notes.append(
+            "the budget is below the least executed average of the method, "
+            f"{reach['least_average']['tokens']:.1f} tokens, for "
+            f"{reach['least_average']['share_of_prompts']:.0%} of the prompts"
+        )
+    if "most_average" in reach:
+        notes.append(
+            f"the budget is above the {reach['most_average']['tokens']:.1f} vision tokens of "
+            f"{reach['most_average']['share_of_prompts']:.0%} of the prompts, which keep all"
+        )
+    return notes
 
 
 def machine(record: Mapping[str, Any]) -> str:

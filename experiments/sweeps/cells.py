@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
-from mustdrop.presets.compose import adopt, conf_dir, preset_names, user_configs
+from mustdrop.presets.folders import conf_dir, preset_names, user_configs
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.runs.folder import UNKEYED, TornFile, run_folder
 from mustdrop.runs.repair import damage, read_config
@@ -55,8 +55,6 @@ class SweepCell:
         try:
             require_names(overrides)
             cfg = compose(overrides)
-            if "hydra" in cfg:
-                adopt(cfg, cfg.hydra.runtime.choices)
             config = checked(cfg, overrides)
             return cls(overrides, config, run_folder(config))
         except KNOWN as error:

@@ -114,7 +114,11 @@ def _observe_layers(
         if any(len(slots) != len(values) for slots, values in images):
             return None
         entered = ledger.vision_per_layer()[0]
-        result.append(ObservedPrompt(ledger.depth, entered, ledger.protected, seen, images))
+        tokens = int(ledger.vision.sum())
+        observed_prompt = ObservedPrompt(
+            ledger.depth, tokens, entered, ledger.protected, seen, images
+        )
+        result.append(observed_prompt)
     return result
 
 
@@ -132,6 +136,7 @@ def _observe_images(
     return [
         ObservedPrompt(
             ledger.depth,
+            int(ledger.vision.sum()),
             int(ledger.vision.sum()),
             ledger.protected,
             encoded=[(len(source.cells), next(values)) for source in ledger.sources],

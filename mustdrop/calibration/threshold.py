@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from mustdrop.budget import Budget
 from mustdrop.calibration.replay import CountRange, Replay
 from mustdrop.calibration.search import (
     OutOfReach,
@@ -23,7 +24,7 @@ def threshold(
     replay: Replay | None,
     dropper: TokenDropper,
     field_path: str,
-    target: float,
+    budget: Budget,
     low: float,
     high: float,
     tolerance: float,
@@ -37,20 +38,23 @@ def threshold(
     dropped.
 
     Args:
-        measure: Executed average at a value, measured by running the model.
+        measure: Executed average at a value, measured by running the model; for a share the mean
+            over prompts of the share of the vision tokens that entered.
         replay: Result of :func:`mustdrop.calibration.observe.observe`; None if nothing is known.
         dropper: Method with the threshold.
         field_path: Stage and field of the threshold, like ``prefill.gamma``.
-        target: Budget.
+        budget: Budget to meet.
         low: Lower end of the range.
         high: Upper end of the range.
         tolerance: Relative error of the executed average.
     """
+    shares = budget.share is not None
+    target = budget.target(1)
     if replay is None:
         return scan(measure, target, low, high, tolerance)
 
     def known(value: float, likely: bool = False) -> CountRange:
-        return replay.range(with_field(dropper, field_path, value), likely)
+        return replay.range(with_field(dropper, field_path, value), likely, shares)
 
     if all(known(end).low == known(end).high for end in (low, high)):
         result = bisect(lambda x: known(x).high, target, low, high, tolerance, steps=60)
@@ -93,6 +97,7 @@ def executed(
     dropper: TokenDropper,
     batches: Sequence[Mapping[str, Any]],
     tick: Callable[[], None] = lambda: None,
+    shares: bool = False,
 ) -> list[float]:
     """Executed average of each prompt: vision tokens that enter a layer, averaged over layers.
 
@@ -103,12 +108,18 @@ def executed(
         dropper: Method to measure, without its decode stage, which changes the cache only.
         batches: Inputs of ``generate``.
         tick: Called after each batch.
+        shares: Whether to divide by the prompt's vision tokens; prompts without any are left out.
     """
     entered: list[float] = []
     for inputs in batches:
         with replace(dropper, decode=None).attach(model) as run:
             model.generate(**inputs, do_sample=False, max_new_tokens=1)
         run.require_finite()
-        entered += [ledger.counts().executed_average for ledger in run.ledgers]
+        for ledger in run.ledgers:
+            average, tokens = ledger.counts().executed_average, int(ledger.vision.sum())
+            if not shares:
+                entered.append(average)
+            elif tokens:
+                entered.append(average / tokens)
         tick()
     return entered

@@ -6,11 +6,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from mustdrop.evaluation import tasks
-from mustdrop.presets.compose import preset_file, preset_names
+from mustdrop.presets.folders import preset_file, preset_names
 
 BAD_INPUT = 2
 GROUPS = {
-    "methods": "method", "models": "model", "benchmarks": "benchmark", "budgets": "budget",
+    "methods": "method", "models": "model", "benchmarks": "benchmark",
     "experiments": "experiment", "inputs": "inputs", "images": "image", "controls": "controls",
     "trackers": "tracker", "launchers": "launcher",
 }  # fmt: skip

@@ -25,17 +25,19 @@ from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from mustdrop.budget import Budget
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Instance
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.presets.planned import require_planned
 from mustdrop.provenance.fingerprint import run_fingerprint
 
 PRESETS = ("model", "inputs", "method", "budget", "benchmark", *STAGES)
-FIELD_GROUPS = ("model", "dropper", "budget", *STAGES)
+FIELD_GROUPS = ("model", "dropper", *STAGES)
 PLAIN = ("pretrained", "seed", "max_new_tokens")
 
 
@@ -76,10 +78,9 @@ class MustDropVLM(DroppedVLM):
             # lmms-eval's cache of answers uses this as its key. lmms-eval itself reads the rows.
             without_rows = {**config, "benchmark": {"task": {}}}
             identity["fingerprint"] = run_fingerprint(without_rows).id
-            budget = config["budget"]
             super().__init__(
                 model, processor, dropper, identity, int(batch_size),
-                float(budget["tokens"]) if budget else None, max_new_tokens,
+                Budget.read(config["budget"]), max_new_tokens,
             )  # fmt: skip
             self.accelerator = _accelerator()
 

@@ -74,9 +74,10 @@ class PromptView(PrefillView):
         self._state, self._prompt, self._hidden, self._kwargs = state, prompt, hidden, kwargs
         self._pad, self._first_text = state.pads[number], len(prompt) - prompt.trailing_text
         self.layer, self.depth, self.prompt_index = layer, state.adapter.facts.depth, number
-        self.grids, self.visual_inputs = prompt.shown.grids, prompt.shown.spans
+        self.grids, self.visual_inputs = prompt.shown.grids, prompt.shown.ranges
         first = prompt.alive if layer < 0 else prompt.ledger.alive[0]
         self.entered = len(first) - prompt.other_count
+        self.entered_cells = self.entered - prompt.shown.off_grid
         self.protected, self.protected_count = prompt.protected, state.protected_counts[number]
         self.sizes, self.text = prompt.sizes, prompt.alive[self._first_text :]
         self.inputs = state.inputs[number, state.input_pads[number] :]

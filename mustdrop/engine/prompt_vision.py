@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,19 +40,32 @@ class PromptVision:
             starts.append(starts[-1] + rows * columns)
         return starts
 
+    @cached_property
+    def off_grid(self) -> int:
+        """Number of vision slots that show no cell."""
+        return int((self.cells == OFF_GRID).sum())
+
     @property
     def pixels(self) -> list[Tensor]:
         """Pixels of each encoded image."""
         return [image for visual in self.inputs for image in visual.pixels]
 
     @property
-    def spans(self) -> list[tuple[range, bool]]:
+    def ranges(self) -> list[tuple[range, bool]]:
         """Encoded images of each visual input, and whether they are frames of a video."""
-        spans, first = [], 0
+        ranges, first = [], 0
         for visual in self.inputs:
-            spans.append((range(first, first + len(visual.grids)), visual.is_video))
+            ranges.append((range(first, first + len(visual.grids)), visual.is_video))
             first += len(visual.grids)
-        return spans
+        return ranges
+
+    @property
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Vision slots that show earlier images; these and each image; all images."""
+        starts = torch.tensor(self.starts)
+        cells = self.cells[self.cells != OFF_GRID].sort().values
+        ends = torch.searchsorted(cells, starts).tolist()
+        return [(first, end, ends[-1]) for first, end in pairwise(ends)]
 
 
 def assign(

@@ -25,6 +25,8 @@ class ArrivedImage:
         order: Index among all images of the batch in the order of the prompts.
         grid: Cells as (rows, columns).
         pixels: What the encoder gets of it.
+        span: Number of vision slots of its prompt that show earlier images; the same with this
+            image; that of all images.
     """
 
     prompt: int
@@ -32,6 +34,7 @@ class ArrivedImage:
     order: int
     grid: tuple[int, int]
     pixels: Tensor
+    span: tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +92,9 @@ class Arrival:
         """Images (crops, frames) of all prompts, in the order in which the encoders get them."""
         images: dict[int, ArrivedImage] = {}
         for prompt, shown in enumerate(self.shown):
-            for encoded, grid, pixels in zip(shown.encoded, shown.grids, shown.pixels, strict=True):
-                images[encoded] = ArrivedImage(prompt, encoded, len(images), grid, pixels)
+            parts = zip(shown.encoded, shown.grids, shown.pixels, shown.spans, strict=True)
+            for encoded, grid, pixels, span in parts:
+                images[encoded] = ArrivedImage(prompt, encoded, len(images), grid, pixels, span)
         return [images[encoded] for encoded in range(len(images))]
 
     def require_text_at_the_end(self) -> None:

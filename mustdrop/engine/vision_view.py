@@ -62,6 +62,10 @@ class ImageView(VisionView):
         prompt = self._image.image.prompt
         return [states for states, other in batch if other.image.prompt == prompt]
 
+    @property
+    def span(self) -> tuple[int, int, int]:
+        return self._image.image.span
+
     def cls_attention(self, block: int) -> Float[Tensor, "heads tokens"]:
         block, recorded = self._facts.block(block), self._image.cls_attention
         if block not in recorded:

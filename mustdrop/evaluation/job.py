@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
+from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.evaluation.answers import REPETITION_PENALTY
 from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
@@ -66,9 +67,9 @@ class EvalJob:
     controls: Controls | None = None
 
     @property
-    def nominal(self) -> float | None:
-        """Token count of the budget; None without a budget."""
-        return float(self.config["budget"]["tokens"]) if self.config["budget"] else None
+    def budget(self) -> Budget | None:
+        """Budget of the run."""
+        return Budget.read(self.config["budget"])
 
     def check(self) -> None:
         """Raise an error if metric, annotations, images, method and model do not fit together."""
@@ -207,7 +208,7 @@ class EvalJob:
             self.dropper,
             self.config,
             self.config["batch_size"],
-            self.nominal,
+            self.budget,
             answered=answered,
             on_sample=keep,
             on_ledger=_keeper(folder, traced),

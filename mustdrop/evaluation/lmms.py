@@ -14,6 +14,7 @@ import torch
 from loguru import logger
 from transformers import PreTrainedModel
 
+from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.finite import NotFinite
@@ -26,7 +27,9 @@ from mustdrop.evaluation.metrics import CostMeter, target_recall
 from mustdrop.evaluation.requests import Request, read_request
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
+from mustdrop.models import adapter_for
 from mustdrop.reduction import Reduction
+from mustdrop.schedule import holds_budget, least_average
 
 
 class _PassResult(NamedTuple):
@@ -45,7 +48,7 @@ class DroppedVLM(lmms):
         dropper: Method; a dropper without stages for vanilla.
         config: All settings that decide an answer; ``repr`` shows them, and a cache may use them.
         batch_size: Prompts per batch; it may change answers in bfloat16 (README), not in float32.
-        nominal: Token count of the budget, for the records.
+        budget: Budget of the run, for the records.
         max_new_tokens: Limit for tasks that set none.
         answered: Samples that are not answered again, by doc_id.
         on_sample: Called with each new sample after its batch, in the order of the documents.
@@ -66,7 +69,7 @@ class DroppedVLM(lmms):
         dropper: TokenDropper | None = None,
         config: Mapping[str, Any] | None = None,
         batch_size: int = 1,
-        nominal: float | None = None,
+        budget: Budget | None = None,
         max_new_tokens: int = 64,
         answered: Mapping[int, Mapping[str, Any]] | None = None,
         on_sample: Callable[[dict[str, Any]], None] | None = None,
@@ -82,7 +85,7 @@ class DroppedVLM(lmms):
         self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
         require_original_image(self.dropper, image)
         self.config = dict(config or {})
-        self.batch_size, self.nominal, self.max_new_tokens = batch_size, nominal, max_new_tokens
+        self.batch_size, self.budget, self.max_new_tokens = batch_size, budget, max_new_tokens
         self.answered, self.on_sample, self.on_ledger = answered or {}, on_sample, on_ledger
         self.meter = CostMeter.from_model(model)
 
@@ -230,10 +233,31 @@ class DroppedVLM(lmms):
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
             **scored,
-            **self.meter.measure(ledger, self.nominal),
+            **self.meter.measure(ledger, self._nominal(ledger)),
+            **self._reach(ledger),
             **recall,
             "new_tokens": new_tokens,
         }
+
+    def _nominal(self, ledger: TokenLedger) -> float | None:
+        """Executed average that the budget asks for on a prompt."""
+        return None if self.budget is None else self.budget.target(ledger.shown_cells)
+
+    def _reach(self, ledger: TokenLedger) -> dict[str, float]:
+        """Limits of a prompt that its budget is outside of: the least average, or all tokens."""
+        nominal, entered = self._nominal(ledger), ledger.shown_cells
+        if nominal is None or not entered:
+            return {}
+        if nominal > entered:
+            return {"most_average": float(entered)}
+        facts = adapter_for(self.model).facts
+        least = [
+            least_average(stage, entered, facts.feature_block + 1, facts.depth)
+            for stage in (self.dropper.vision, self.dropper.prefill)
+            if stage is not None and holds_budget(stage)
+        ]
+        least = max((value for value in least if value is not None), default=0.0)
+        return {"least_average": least} if nominal < least else {}
 
     def _scored_answer(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """Answer with its scores, and its number of tokens."""
@@ -249,7 +273,7 @@ class DroppedVLM(lmms):
         results: dict[str, list[dict[str, Any]]] = {}
         for control, (rows, ledgers, _) in controls:
             scored, _ = self._scored_answer(request, rows[index])
-            counts = ledgers[index].counts(self.nominal).as_dict()
+            counts = ledgers[index].counts(self._nominal(ledgers[index])).as_dict()
             entry = {"seed": control.seed, **scored, "counts": counts}
             results.setdefault(control.name, []).append(entry)
         return results

@@ -108,6 +108,9 @@ class _TextAttentionRecorder(PrefillStrategy):
     def check(self, facts: ModelFacts) -> None:
         self.strategy.check(facts)
 
+    def fitted(self, facts: ModelFacts) -> "_TextAttentionRecorder":
+        return replace(self, strategy=self.strategy.fitted(facts))
+
     def reduce(self, view: PrefillView) -> Reduction:
         if view.layer >= 0 and len(view):
             weights = view.attention(rows="text").float().mean(0)

@@ -22,7 +22,8 @@ def falling_ratios(
 ) -> tuple[float, ...]:
     """Ratios l, l^2, l^3, ... whose executed average is ``tokens``; all 0 or all 1 at the ends.
 
-    PyramidDrop rounds each count down, so the executed average is up to one token lower.
+    PyramidDrop rounds each count down, so the executed average is lower. Where that is more than
+    half a token and 1 %, the last ratio makes up for it.
 
     Args:
         tokens: Executed average.
@@ -37,7 +38,17 @@ def falling_ratios(
         return average(entered, kept, layers, depth) - tokens
 
     ratio = rising_root(error)
-    return tuple(round(ratio**step, 6) for step in range(1, len(layers) + 1))
+    ratios = [round(ratio**step, 6) for step in range(1, len(layers) + 1)]
+    *first, last = (int(entered * ratio) for ratio in ratios)
+
+    def short(count: int) -> float:
+        return tokens - average(entered, [*first, count], layers, depth)
+
+    if ratio < 1.0 and short(last) > max(0.5, 0.01 * tokens):
+        most = (first or [entered])[-1]
+        best = min(range(last, most + 1), key=lambda count: abs(short(count)))
+        ratios[-1] = round((best + 0.5) / entered, 6)  # rounded down again, to this count
+    return tuple(ratios)
 
 
 @final
@@ -91,6 +102,6 @@ class PyramidDrop(PrefillStrategy):
     def reduce(self, view: PrefillView) -> Reduction:
         score = view.attention(rows="last", of="next").float().mean(0).squeeze(0)
         view.log_score(score)
-        ratios = self.shares(view.entered, view.depth)
+        ratios = self.shares(view.entered_cells, view.depth)
         ratio = ratios[tuple(self.layers).index(view.layer)]
         return view.top(score, int(view.entered * ratio))

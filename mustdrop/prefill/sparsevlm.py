@@ -156,7 +156,7 @@ class SparseVLM(PrefillStrategy):
 
     def _count(self, view: PrefillView, attention: Float[Tensor, "raters vision"]) -> int:
         """Number of vision tokens to keep, without the merged ones."""
-        counts = self.counts(view.entered, view.depth)
+        counts = self.counts(view.entered_cells, view.depth)
         if counts is not None:
             return counts[tuple(self.layers).index(view.layer)]
         assert self.scale is not None and self.bias is not None

@@ -6,7 +6,7 @@ from typing import final
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Budget, PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Budget, ModelFacts, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -40,7 +40,7 @@ class VTW(PrefillStrategy):
         if isinstance(self.layer, Budget):
             raise ValueError(
                 f"VTW must know its layer before work starts, got layer={self.layer}: use "
-                "plan(entered, depth)"
+                "plan(entered, depth), or attach it to a model"
             )
         return self.layer
 
@@ -49,6 +49,16 @@ class VTW(PrefillStrategy):
             return self
         layers = round(self.layer.target(entered) * depth / entered)
         return replace(self, layer=min(layers, depth - 1) - 1)
+
+    def fitted(self, facts: ModelFacts) -> "VTW":
+        if not isinstance(self.layer, Budget):
+            return self
+        if self.layer.share is None:
+            raise ValueError(
+                "VTW.layer is the same for all prompts, so it follows a share, not a count of "
+                f"{self.layer}: use plan(entered, depth)"
+            )
+        return self.plan(1, facts.depth)
 
     def left(self, entered: int) -> list[int]:
         return [0]

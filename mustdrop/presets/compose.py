@@ -1,80 +1,34 @@
-"""Configs: the folder conf/, its resolvers, and composing and resolving a config."""
+"""Configs: composing them from conf/ and resolving them to plain data."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
+from mustdrop.budget import Budget
+from mustdrop.presets import tuned  # noqa: F401  # registers the resolver of tuned values
+from mustdrop.presets.folders import conf_dir, user_configs
 from mustdrop.presets.from_budget import STAGES
-
-CALIBRATED = "calibrated"  # key next to tuned values that states what they were calibrated for
-NODES = ("budget", *STAGES)  # config keys that may have tuned values
-
-
-def strategy(node: Any) -> Any:
-    """Value of ``${strategy:${prefill}}``: the config of a stage without ``calibrated``."""
-    if not isinstance(node, DictConfig) or CALIBRATED not in node:
-        return node
-    names = [name for name in node if name != CALIBRATED]
-    return OmegaConf.create(
-        {name: "???" if OmegaConf.is_missing(node, name) else node[name] for name in names}
-    )
-
-
-OmegaConf.register_new_resolver("strategy", strategy, replace=True)
 
 RANDOM = "mustdrop.prefill.random.Random"
 
 
-def conf_dir() -> Path:
-    """Folder of the configs: inside an installed package, or next to it in a checkout."""
-    spec = find_spec("mustdrop")
-    assert spec is not None and spec.origin is not None
-    package = Path(spec.origin).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+def at_depth(layers: Any, depth: int, *, _root_: DictConfig) -> Any:
+    """Value of ``${at_depth:<layers>,<depth>}``: layers at the same relative depth of the model.
 
-
-def user_dir() -> Path | None:
-    """The user's own configs: ``conf`` in the working folder; None if that is missing or packaged.
-
-    Hydra looks there for names that the packaged configs do not have.
+    Args:
+        layers: Layer, or list of layers, of a decoder with ``depth`` layers.
+        depth: Number of layers that the layers were chosen for.
     """
-    folder = Path.cwd() / "conf"
-    return folder if folder.is_dir() and folder.resolve() != conf_dir().resolve() else None
+    here = int(_root_.model.layers)
+    if OmegaConf.is_list(layers) or isinstance(layers, list):
+        return OmegaConf.create([int(layer) * here // depth for layer in layers])
+    return int(layers) * here // depth
 
 
-def user_configs() -> list[str]:
-    """Overrides that add the user's own configs to Hydra's search path."""
-    folder = user_dir()
-    if folder is None:
-        return []
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return [f"hydra.searchpath=['file://{quoted}']"]
-
-
-def preset_file(*parts: str) -> Path:
-    """Path of a config file: the packaged one, else the user's own, whether it exists or not."""
-    packaged, folder = conf_dir().joinpath(*parts), user_dir()
-    if packaged.is_file() or folder is None:
-        return packaged
-    return folder.joinpath(*parts)
-
-
-def preset_names(group: str) -> list[str]:
-    """Names of the presets of a group, those of the user's own configs included."""
-    folders = [folder for folder in (conf_dir(), user_dir()) if folder is not None]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def tuned_dir() -> Path:
-    """Folder for new thresholds: conf/tuned of a checkout, or of the working folder."""
-    packaged = conf_dir()
-    in_checkout = (packaged.parent / "pyproject.toml").is_file()
-    return (packaged if in_checkout else Path.cwd() / "conf") / "tuned"
+OmegaConf.register_new_resolver("at_depth", at_depth, replace=True)
 
 
 def read_yaml(path: Path) -> DictConfig:
@@ -87,48 +41,7 @@ def read_yaml(path: Path) -> DictConfig:
 def composed(*overrides: str, name: str = "run") -> DictConfig:
     """Config of a command line with these overrides."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        cfg = compose(name, [*overrides, *user_configs()], return_hydra_config=True)
-    adopt(cfg, cfg.hydra.runtime.choices)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
-def adopt(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Load the calibrated thresholds, if there are any, of a budget that is not a preset.
-
-    Hydra finds tuned files by the names of presets, and ``budget.tokens=100`` has no name.
-
-    Args:
-        cfg: Composed config, changed in place.
-        choices: Option that Hydra chose for each group.
-    """
-    budget = cfg.get("budget")
-    if budget is None or budget.name == choices.get("budget"):
-        return
-    folder = ("tuned", str(choices.get("model")), str(choices.get("benchmark")))
-    for stage in ("vision", "prefill", "budget"):
-        option, suffix = choices.get(stage), ""
-        if stage == "budget":
-            option, suffix = cfg.method.name, "_floor"
-        path = preset_file(*folder, f"{option}_{budget.name}{suffix}.yaml")
-        node = cfg.get(stage)
-        if node is None or not path.is_file():
-            continue
-        tuned = read_yaml(path)
-        with open_dict(node):
-            node[CALIBRATED] = tuned[CALIBRATED]
-            for name in tuned[CALIBRATED]:
-                if name in tuned and _untouched(node, str(name), stage, str(choices.get(stage))):
-                    node[name] = f"${{.{CALIBRATED}.{name}}}"
-
-
-def _untouched(node: DictConfig, name: str, stage: str, option: str) -> bool:
-    """Whether a field has the value of its preset, so that no user changed it."""
-    if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
-        return True
-    preset = read_yaml(preset_file(stage, f"{option}.yaml"))
-    return node[name] == preset.get(name)
+        return compose(name, [*overrides, *user_configs()])
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -140,21 +53,29 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         MissingMandatoryValue: If a mandatory value is missing.
         InterpolationResolutionError: If a value cannot be computed from the others.
+        ValueError: If the budget is none.
     """
+    budget = Budget.parse(cfg.budget)
     keys = [str(name) for name in cfg if name != "hydra"]
     plain = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True
     )
     assert isinstance(plain, dict)
     config = {str(name): value for name, value in plain.items()}
-    for name in NODES:
-        if config[name] is not None:
-            config[name].pop(CALIBRATED, None)
+    config["budget"] = None if budget is None else _entry(budget)
     if all(config[stage] is None for stage in STAGES):
         config["budget"] = config["controls"] = None
     if _random(config):
         config["controls"] = None
     return config
+
+
+def _entry(budget: Budget) -> dict[str, Any]:
+    """Entry of a budget in a resolved config: its name, and its tokens or its share."""
+    if budget.share is None:
+        # ``floor`` is always null; run keys of earlier records contain it
+        return {"name": budget.name, "tokens": budget.tokens, "floor": None}
+    return {"name": budget.name, "share": budget.share}
 
 
 def _random(config: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ A strategy's yaml writes ``keep: ${from_budget:keep}``; the strategy itself comp
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.utils import get_class
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget
@@ -22,7 +22,7 @@ def required_budget(value: Any) -> Budget:
     Raises:
         ValueError: If no budget was chosen.
     """
-    budget = None if value is None else Budget.parse(value["tokens"])
+    budget = Budget.parse(value)
     if budget is None:
         raise ValueError(
             "there is no budget to compute it from: choose one (budget=t192), or set the value"
@@ -33,7 +33,9 @@ def required_budget(value: Any) -> Budget:
 def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
     """Value of ``${from_budget:<field>}`` in a strategy's yaml: a count, list, layer or ratios.
 
-    ``floor <n>`` means that the budget is below n, the least executed average of the strategy.
+    A share, and a count for a model whose prompts differ in size, stay a budget, which the strategy
+    resolves for each prompt. ``floor <n>`` means that the budget is below n, the least executed
+    average of the strategy.
 
     Raises:
         ValueError: If no budget was chosen, or the strategy refuses another of its fields.
@@ -47,9 +49,13 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
     given = {n: budget if follows(_parent_, n) else _plain(_parent_[n]) for n in names}
     strategy = get_class(_parent_._target_)(**given)
     entered, blocks, depth = model.vision_tokens, model.merging_blocks, model.layers
-    least = least_average(strategy, entered, blocks, depth)
-    if least is not None and budget.target(entered) < least:
-        return f"{FLOOR} {least:g}"
+    if entered is not None:
+        least = least_average(strategy, entered, blocks, depth)
+        if least is not None and budget.target(entered) < least:
+            return f"{FLOOR} {least:g}"
+    if entered is None or budget.share is not None:  # resolved for each prompt
+        measure = {"tokens": budget.tokens} if budget.share is None else {"share": budget.share}
+        return OmegaConf.create({"_target_": "mustdrop.budget.Budget", **measure})
     size = blocks if isinstance(strategy, VisionStrategy) else depth
     value = getattr(strategy.plan(entered, size), field)
     return OmegaConf.create(list(value)) if isinstance(value, tuple) else value
@@ -67,15 +73,19 @@ def budget_share(*, _root_: DictConfig) -> float:
     Raises:
         ValueError: If no budget was chosen.
     """
-    entered = _root_.model.vision_tokens
-    return min(1.0, required_budget(_root_.budget).target(entered) / entered)
+    budget, entered = required_budget(_root_.budget), _root_.model.vision_tokens
+    if budget.share is not None:
+        return budget.share
+    if entered is None:
+        raise ValueError(
+            f"the prompts of {_root_.model.name} differ in size, so a count is no share of them: "
+            "give a share (budget=22.2%), or image.ratio"
+        )
+    return min(1.0, budget.target(entered) / entered)
 
 
 def budget_floor(config: Mapping[str, Any]) -> float | None:
     """Least executed average of a resolved config if the budget is below it, or else None."""
-    budget = config["budget"]
-    if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:
-        return float(budget["floor"])
     for stage in STAGES:
         for value in (config[stage] or {}).values():
             if isinstance(value, str) and value.startswith(f"{FLOOR} "):
@@ -84,6 +94,9 @@ def budget_floor(config: Mapping[str, Any]) -> float | None:
 
 
 def _plain(value: Any) -> Any:
+    """A field's value as the strategy takes it; a budget may have been resolved before."""
+    if isinstance(value, DictConfig):
+        return instantiate(value)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 

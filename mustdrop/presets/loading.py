@@ -1,56 +1,72 @@
 """Load a method preset of conf/ as a dropper, from Python."""
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from collections.abc import Sequence
 
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import composed, preset_names, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import preset_names
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
+from mustdrop.presets.tuned import missing_fields, references, table_rows
 
 
 def load(
     method: str,
     *,
-    model: str = "llava15_7b",
+    model: str = "pocket",
     benchmark: str = "pocket_vqa",
-    budget: int | None = None,
+    budget: int | float | str | Budget | None = None,
     **fields: object,
 ) -> TokenDropper:
     """Dropper of a method preset, with the counts that meet a budget on a model.
 
-    ``load("fastv", budget=128)`` is FastV on LLaVA-1.5-7B with an executed average of 128 vision
-    tokens per layer. ``load("mustdrop", budget=128, gamma=3e-3, alpha=1e-2)`` sets thresholds.
+    ``load("fastv", model="llava15_7b", budget=128)`` is FastV on LLaVA-1.5-7B with an executed
+    average of 128 vision tokens per layer; ``budget="22.2%"`` is that share of what enters.
+    ``load("mustdrop", budget=128, gamma=3e-3, alpha=1e-2)`` sets thresholds. The defaults are those
+    of ``mustdrop run``.
 
     Args:
         method: Name of a preset in conf/method.
         model: Name of a preset in conf/model.
         benchmark: Name of a preset in conf/benchmark; thresholds were calibrated for one.
-        budget: Executed average of vision tokens per layer; None: all counts are given in
-            ``fields``.
+        budget: Executed average of vision tokens per layer, as a count (128, ``t128``) or a share
+            of those that enter (``22.2%``, ``640/2880``); None: all counts are given in ``fields``.
         fields: Fields of the method's strategies, by their names, as in ``layer=2``.
 
     Raises:
         ValueError: If a name is unknown, a value is missing, or the method cannot reach the budget.
     """
-    overrides = [f"method={method}", f"model={model}", f"benchmark={benchmark}", *_budget(budget)]
+    chosen = Budget.parse(budget)
+    written = "none" if chosen is None else _written(chosen)
+    overrides = [
+        f"method={method}",
+        f"model={model}",
+        f"benchmark={benchmark}",
+        f"budget={written}",
+    ]
     require_names(overrides)
     cfg = composed(*overrides)
     overrides += [f"{_path(cfg, name)}={_text(value)}" for name, value in fields.items()]
     require_fields(overrides)
     cfg = composed(*overrides)
-    missing = sorted(str(name) for name in OmegaConf.missing_keys(cfg) if "dropper." not in name)
+    missing = missing_fields(cfg)
     if missing:
+        at = "without a budget" if chosen is None else f"at {chosen}"
+        tuned = _tuned_elsewhere(cfg, missing)
         raise ValueError(
-            f"{method} on {model} needs {', '.join(missing)}: no threshold was calibrated for "
-            f"budget={budget}; give the value, as in presets.load({method!r}, "
+            f"{method} needs {', '.join(missing)}: no threshold was calibrated for {model} x "
+            f"{benchmark} {at}{tuned}; give the value, as in presets.load({method!r}, "
             f"{missing[0].split('.')[-1]}=...), or calibrate it (mustdrop calibrate --help)"
         )
     floor = budget_floor(resolved(cfg))
     if floor is not None:
         raise ValueError(
             f"budget: {method} on {model} cannot keep fewer than {floor:g} tokens per layer on "
-            f"average, got {budget}"
+            f"average, got {chosen}"
         )
     dropper = instantiate(cfg.dropper)
     assert isinstance(dropper, TokenDropper)
@@ -62,15 +78,21 @@ def names(group: str) -> list[str]:
     return preset_names(group)
 
 
-def _budget(tokens: int | None) -> list[str]:
-    """Overrides that choose a budget."""
-    if tokens is None:
-        return ["budget=none"]
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
-        raise ValueError(f"budget must be a count of tokens or None, got {tokens!r}")
-    if f"t{tokens}" in names("budget"):
-        return [f"budget=t{tokens}"]
-    return ["budget=t192", f"budget.tokens={tokens}", f"budget.name=t{tokens}"]
+def _written(budget: Budget) -> str:
+    """A budget as an override writes it, without loss."""
+    return budget.name if budget.share is None else f"'{100 * budget.share!r}%'"
+
+
+def _tuned_elsewhere(cfg: DictConfig, missing: Sequence[str]) -> str:
+    """Benchmarks and budgets for which the missing values are tuned, for a message."""
+    stage, _, field = missing[0].partition(".")
+    strategy = next((name for each, name, _ in references(cfg, stage) if each == field), None)
+    known = [
+        f"{row.get('benchmark', 'any benchmark')} at {row.get('budget', 'any budget')}"
+        for row in table_rows(cfg.model.name)
+        if row["strategy"] == strategy and field in row.get("values", {})
+    ]
+    return f" (there are {', '.join(known)})" if known else ""
 
 
 def _path(cfg: DictConfig, name: str) -> str:

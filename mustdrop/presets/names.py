@@ -9,13 +9,18 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from mustdrop.presets.compose import NODES, composed, conf_dir, preset_names
+from mustdrop.budget import Budget
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir, preset_names
+from mustdrop.presets.from_budget import STAGES
 
 CLOSE = 0.6  # least similarity of a suggestion, in [0, 1]
 
 
 def require_names(arguments: Sequence[str]) -> None:
     """Check that the options chosen for config groups exist, in a sweep all of them.
+
+    A budget is checked, too: it is a value and no group, so that Hydra would accept anything.
 
     Args:
         arguments: Arguments of a command line; Hydra's flags are ignored.
@@ -25,6 +30,13 @@ def require_names(arguments: Sequence[str]) -> None:
     """
     for override in _parsed(arguments):
         group = override.key_or_group
+        if group.startswith("budget."):
+            raise ValueError(
+                f"no field {group}: a budget is a plain value, as in budget=128 or budget=22.2%"
+            )
+        if group == "budget":
+            for value in _values(override):
+                Budget.parse(value)
         folder = conf_dir() / group
         if group.startswith(("hydra", "tuned")) or not folder.is_dir():
             continue
@@ -66,7 +78,7 @@ def _require_field(cfg: DictConfig, override: Override) -> None:
         known = [str(key) for key in node]
         if part not in known:
             # a new key may be added to a mapping with free keys
-            if override.is_add() and (not path or path[0] not in (*NODES, "dropper", "model")):
+            if override.is_add() and (not path or path[0] not in (*STAGES, "dropper", "model")):
                 return
             if not parent:
                 known += [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
@@ -112,11 +124,5 @@ def _values(override: Override) -> Iterable[str]:
 
 
 def _hint(group: str, value: str, known: Sequence[str]) -> str:
-    number = value.removeprefix("t")
-    if group == "budget" and number.replace(".", "", 1).isdigit():
-        return (
-            f": the presets are {', '.join(known)}; for another count add budget.tokens={number} "
-            "to one of them"
-        )
     close = get_close_matches(value, known, 1, CLOSE)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"

@@ -15,6 +15,7 @@ from mustdrop.budget import Budget
 
 # Largest difference in tokens that rounding may cause; PyramidDrop rounds down.
 TOLERANCE = 1.0
+USUAL_TOKENS = 2880  # five images of LLaVA-NeXT; counts are checked on it if prompts differ in size
 
 
 def require_planned(config: Mapping[str, Any]) -> None:
@@ -25,19 +26,20 @@ def require_planned(config: Mapping[str, Any]) -> None:
     """
     from mustdrop.strategy import KeepPerImage  # imports torch
 
-    budget = config["budget"]
-    if not budget:
+    budget = Budget.read(config["budget"])
+    if budget is None:
         return
-    tokens, vision, prefill = float(budget["tokens"]), *_strategies(config)
+    vision, prefill = _strategies(config)
     if isinstance(vision, KeepPerImage) and vision.keep is None:
         raise ValueError(
             "vision.keep=null keeps as many tokens as the method itself chooses, not the "
-            f"{tokens:g} of the budget: choose budget=none with it"
+            f"{budget} of the budget: choose budget=none with it"
         )
     executed = planned(config)
     if executed is None:
         return
-    entered, depth = int(config["model"]["vision_tokens"]), int(config["model"]["layers"])
+    entered, depth = _entered(config), int(config["model"]["layers"])
+    tokens = min(budget.target(entered), entered)  # a budget above what enters keeps all
     step = 1.0 if prefill is None else prefill.step(entered, depth)
     if abs(executed - tokens) > max(TOLERANCE, step / 2):
         given = [
@@ -67,8 +69,19 @@ def planned(config: Mapping[str, Any]) -> float | None:
     for stage, strategy in (("vision", vision), ("prefill", prefill)):
         if strategy is None and config[stage] is not None:
             return None
-    model = config["model"]
-    return executed_average(vision, prefill, int(model["vision_tokens"]), int(model["layers"]))
+    model, entered = config["model"], _entered(config)
+    left: int | None = entered
+    if vision is not None:
+        vision = vision.plan(entered, int(model["merging_blocks"]))
+        left = vision.left(entered)
+    if left is not None and prefill is not None:
+        prefill = prefill.plan(left, int(model["layers"]))
+    return executed_average(vision, prefill, entered, int(model["layers"]))
+
+
+def _entered(config: Mapping[str, Any]) -> int:
+    """Number of vision tokens of a prompt; a usual one if the model's prompts differ in size."""
+    return int(config["model"]["vision_tokens"] or USUAL_TOKENS)
 
 
 def takes_budget(strategy: Any, name: str) -> bool:

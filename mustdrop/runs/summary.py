@@ -53,6 +53,7 @@ def record_of(
         "timing": run.timing(),
         "finished": now(),
         "floor": None,
+        **_reach(samples),
     }
 
 
@@ -92,6 +93,20 @@ def _head(config: Mapping[str, Any], run: RunWriter) -> dict[str, Any]:
         "versions": dict(run.mark.versions),
         "config": dict(config),
     }
+
+
+def _reach(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Share of the prompts whose budget is out of reach, with the mean limit of these prompts.
+
+    Empty if the budget is in reach for all prompts.
+    """
+    reach = {}
+    for name in ("least_average", "most_average"):
+        limits = [line[name] for line in samples if name in line]
+        if limits:
+            share = len(limits) / len(samples)
+            reach[name] = {"tokens": sum(limits) / len(limits), "share_of_prompts": share}
+    return {"reach": reach} if reach else {}
 
 
 def _control_results(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

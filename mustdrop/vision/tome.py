@@ -119,7 +119,7 @@ class ToMe(VisionStrategy):
         if isinstance(self.merged_per_block, Budget):
             raise ValueError(
                 "ToMe must know its counts before work starts, got merged_per_block="
-                f"{self.merged_per_block}: use plan(entered, blocks)"
+                f"{self.merged_per_block}: use plan(entered, blocks), or attach it to a model"
             )
         return self.merged_per_block
 
@@ -128,6 +128,21 @@ class ToMe(VisionStrategy):
             return self
         left = keep_for(self.merged_per_block, entered)
         return replace(self, merged_per_block=removed_per_block(left, entered, blocks))
+
+    def fitted(self, facts: ModelFacts) -> "ToMe":
+        if not isinstance(self.merged_per_block, Budget):
+            return self
+        if facts.grid is None:
+            raise ValueError(
+                "ToMe.merged_per_block follows a budget on images of one size only, and images of "
+                "this model differ in size: give the counts per block"
+            )
+        if self.merged_per_block.share is None:
+            raise ValueError(
+                "ToMe.merged_per_block follows a share of each image, not a count of "
+                f"{self.merged_per_block}: use plan(entered, blocks)"
+            )
+        return self.plan(facts.grid[0] * facts.grid[1], facts.feature_block + 1)
 
     def left(self, entered: int) -> int:
         for count in self._counts:

@@ -1,5 +1,6 @@
 """VisionZip: keep the tokens that [CLS] attends to most and merge the rest into a few."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, final
 
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.budget import keep_for
+from mustdrop.budget import keep_for, part_of
 from mustdrop.functional import complement, ranked, top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
@@ -85,12 +86,15 @@ class VisionZip(VisionStrategy):
         return (self.block,)
 
     def counts(self, entered: int) -> tuple[int, int]:
-        """Numbers of dominant and of contextual tokens of an image of ``entered`` tokens."""
+        """Numbers of dominant and of contextual tokens of the only image of a prompt."""
+        return self._parts(lambda budget: keep_for(budget, entered))
+
+    def _parts(self, whole: Callable[[Budget], int]) -> tuple[int, int]:
         dominant, contextual = self.dominant, self.contextual
         if isinstance(dominant, Budget):
-            dominant = max(round(keep_for(dominant, entered) * DOMINANT_SHARE), 1)
+            dominant = max(round(whole(dominant) * DOMINANT_SHARE), 1)
         if isinstance(contextual, Budget):
-            contextual = round(keep_for(contextual, entered) * (1 - DOMINANT_SHARE))
+            contextual = round(whole(contextual) * (1 - DOMINANT_SHARE))
         return dominant, contextual
 
     def plan(self, entered: int, blocks: int) -> "VisionZip":
@@ -103,7 +107,7 @@ class VisionZip(VisionStrategy):
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().sum(0)
         tokens = len(score)
-        top, count = self.counts(tokens)
+        top, count = self._parts(lambda budget: part_of(budget, *view.span))
         if top + count > tokens:
             return Reduction(torch.arange(tokens, device=score.device))
         keys = view.queries_keys(self.block)[1]

@@ -23,7 +23,8 @@ from analysis.published.matching import measures, names, shown_measure
 from analysis.published.numbers import COLUMNS, NUMBERS
 from analysis.tables import summary
 from mustdrop.cost import sparsevlm_macs
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 
 def test_table_1_is_the_papers():

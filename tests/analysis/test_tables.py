@@ -27,7 +27,8 @@ from analysis.tables.sheets import Sheet
 from experiments.sweeps.cells import plan
 from mustdrop.cost import DecoderShape
 from mustdrop.pocket.model import config as pocket_config
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 LLAVA = {"model": "llava15_7b", "experiment": "table1"}
 

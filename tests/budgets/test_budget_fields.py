@@ -16,12 +16,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
+from mustdrop.budget import Budget
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.presets.compose import conf_dir
+from mustdrop.presets import compose  # noqa: F401  # registers the resolvers
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.planned import planned, require_planned
+from mustdrop.presets.tuned import missing_fields
 from mustdrop.schedule import executed_average
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge
@@ -43,17 +46,23 @@ def options(method: str) -> dict[str, str]:
 def config_of(method: str, tokens: float = TOKENS) -> DictConfig:
     """A method on a small model, from its files; as composed, but for what is not needed here."""
     model = {"vision_tokens": GRID**2, "layers": DEPTH, "merging_blocks": 3}
-    budget = {"name": "t64", "tokens": tokens, "floor": None}
-    parts: list[Any] = [{"seed": 0, "model": model, "budget": budget, **dict.fromkeys(STAGES)}]
+    named = {"model": {"name": "small", **model}, "benchmark": {"name": "made_up"}}
+    parts: list[Any] = [{"seed": 0, "budget": tokens, **named, **dict.fromkeys(STAGES)}]
     for stage, option in options(method).items():
         parts.append({stage: OmegaConf.load(conf_dir() / stage / f"{option}.yaml")})
-        depths = conf_dir() / "tuned" / "pocket" / "layers" / f"{option}.yaml"
-        parts += [OmegaConf.load(depths)] if depths.exists() else []
     own = OmegaConf.load(conf_dir() / "method" / f"{method}.yaml")
     own.pop("defaults", None)
     cfg = OmegaConf.merge(*parts, own)
     assert isinstance(cfg, DictConfig)
     return cfg
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config, as far as it is needed here."""
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    budget = Budget.parse(cfg.budget)
+    entry = budget and {"name": budget.name, "tokens": budget.tokens, "share": budget.share}
+    return {**config, "budget": entry}
 
 
 def closed(method: str) -> bool:
@@ -111,7 +120,7 @@ def changes(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
 
 def executed(model, cfg: DictConfig) -> float | None:
     """The executed average of a prompt; None where the budget is out of reach."""
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     require_planned(config)
     if budget_floor(config) is not None:
         return None
@@ -198,7 +207,7 @@ KEEP_CLS = OmegaConf.load(conf_dir() / "vision" / "cls_topk.yaml")
 def test_counts_given_by_hand_beside_a_budget_are_refused_with_both_numbers(chosen, reason):
     method, changes = chosen
     cfg = OmegaConf.merge(config_of(method), OmegaConf.create(changes))
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     with pytest.raises(ValueError, match=reason):
         require_planned(config)
     require_planned({**config, "budget": None})
@@ -207,18 +216,18 @@ def test_counts_given_by_hand_beside_a_budget_are_refused_with_both_numbers(chos
 def test_what_depends_on_the_prompt_is_not_planned():
     for method in ("mustdrop", "mustdrop_merge", "sparsevlm"):
         cfg = config_of(method)
-        for name in OmegaConf.missing_keys(cfg):
+        for name in missing_fields(cfg):
             OmegaConf.update(cfg, name, 0.01)
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        config = plain(cfg)
         assert planned(config) is None
         require_planned(config)
-    fastv: Any = OmegaConf.to_container(config_of("fastv"), resolve=True)
+    fastv = plain(config_of("fastv"))
     assert planned(fastv) is not None
     assert planned({**fastv, "key_tokens": {"rule": "outlier"}}) is None  # they all stay
 
 
 def test_a_token_more_or_less_is_allowed_and_two_are_not():
-    base: Any = OmegaConf.to_container(config_of("random"), resolve=True)
+    base = plain(config_of("random"))
     for keep, right in ((40, True), (41, True), (39, True), (42, False), (38, False)):
         config = {**base, "prefill": {**base["prefill"], "keep": keep}}
         if right:
@@ -226,7 +235,7 @@ def test_a_token_more_or_less_is_allowed_and_two_are_not():
         else:
             with pytest.raises(ValueError, match=f"prefill.keep={keep}, prefill.layer=-1 make it"):
                 require_planned(config)
-    half = {**base, "budget": {"tokens": 40.5}}
+    half = {**base, "budget": {"name": "t40.5", "tokens": 40.5}}
     require_planned({**half, "prefill": {**base["prefill"], "keep": 41}})
     with pytest.raises(ValueError, match=r"executed average of 40\.5 tokens"):
         require_planned({**half, "prefill": {**base["prefill"], "keep": 42}})
@@ -235,7 +244,7 @@ def test_a_token_more_or_less_is_allowed_and_two_are_not():
 def test_a_budget_out_of_reach_is_no_contradiction():
     cfg = config_of("fastv")
     cfg.prefill.layer = 5
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    config = plain(cfg)
     assert budget_floor(config) == 108 and planned(config) is None
     require_planned(config)
 

@@ -9,12 +9,15 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from models import prompt, tiny_llava
 from omegaconf import OmegaConf
 
 from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
 from experiments import tuned_table as tuned
 from mustdrop import TokenDropper
+from mustdrop.budget import Budget
+from mustdrop.calibration.observe import observe
 from mustdrop.calibration.search import (
     OutOfReach,
     SearchResult,
@@ -24,8 +27,11 @@ from mustdrop.calibration.search import (
     scan,
 )
 from mustdrop.calibration.threshold import executed, threshold, with_field
+from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets import tuned as presets_tuned
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -157,8 +163,8 @@ def measured(monkeypatch):
     """What the model was run for: (dropper, executed average)."""
     runs = []
 
-    def spied(model, dropper, batches, tick):
-        found = executed(model, dropper, batches, tick)
+    def spied(model, dropper, batches, tick, shares):
+        found = executed(model, dropper, batches, tick, shares)
         runs.append((dropper, sum(found) / len(found)))
         return found
 
@@ -237,45 +243,117 @@ def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
 
 def test_without_a_replay_it_is_scanned():
     found = threshold(
-        lambda value: 10 * value, None, TokenDropper(), "x.y", 50.0, 0.0, 8.0, tolerance=0.01
-    )
+        lambda value: 10 * value, None, TokenDropper(), "x.y", Budget(tokens=50), 0.0, 8.0,
+        tolerance=0.01,
+    )  # fmt: skip
     assert isinstance(found, SearchResult) and found.steps > 0
     assert found.value == pytest.approx(5, rel=0.02)
 
 
-def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
-    monkeypatch.setattr(tuned, "conf_dir", lambda: tmp_path)
+def test_a_share_is_met_on_prompts_of_different_sizes(model, uneven):
+    """The mean share is met, not the share of the mean."""
+    dropper = TokenDropper(prefill=DualAttention(0.05, None, layers=[2]))
+    budget = Budget(share=0.6)
+
+    def measure(value):
+        return fmean(
+            executed(model, with_field(dropper, "prefill.gamma", value), uneven, shares=True)
+        )
+
+    replay = observe(model, dropper, "prefill.gamma", uneven)
+    assert len({prompt.tokens for prompt in replay.prompts}) == 2
+    found = threshold(measure, replay, dropper, "prefill.gamma", budget, 1e-3, 0.5, 0.03)
+    assert isinstance(found, SearchResult) and found.target == 0.6
+    assert abs(found.measured / 0.6 - 1) <= 0.03
+    assert measure(found.value) == pytest.approx(found.measured)
+    averages = executed(model, with_field(dropper, "prefill.gamma", found.value), uneven)
+    tokens = [prompt.tokens for prompt in replay.prompts]
+    assert fmean(averages) / fmean(tokens) != pytest.approx(found.measured, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llava()
+
+
+@pytest.fixture(scope="module")
+def uneven(model):
+    """Two prompts with one image, and one with three."""
+    return [prompt(model, seed=1, flat=0.3), prompt(model, seed=2), prompt(model, images=3, seed=3)]
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    """Writes go to a folder of the test; the presets are those of MustDrop."""
     monkeypatch.setattr(tuned, "tuned_dir", lambda: tmp_path / "tuned")
-    (tmp_path / "prefill").symlink_to(conf_dir() / "prefill")
     task = ["budget=t128", "prefill.alpha=1e-2", "output_root=/somewhere"]
-    hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}, "overrides": {"task": task}}
+    choices = {"prefill": "dual_attention", "vision": "local_merge"}
+    hydra = {"runtime": {"choices": choices}, "overrides": {"task": task}}
     monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
-    cfg = configured("budget=t128", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
-    held = Interval(130.1, 127.0, 133.2, "t", 8)
-    done = tuned.Calibrated(SearchResult(2.5e-3, 127.3, 128.0, 9), held, 9, 60.0)
-    path = tuned.write(cfg, done)
+    return tmp_path / "tuned" / "pocket.yaml"
+
+
+HELD = Interval(130.1, 127.0, 133.2, "t", 8)
+FIELD = "prefill.gamma"
+
+
+def test_the_written_row_is_what_the_next_run_reads(tables, monkeypatch):
+    cfg = configured("budget=t100", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
+    done = tuned.Calibrated(SearchResult(2.5e-3, 127.3, 128.0, 9), HELD, 9, 60.0)
+    path = tuned.table_path(cfg)
+    assert path == tables
+    tuned.write_row(path, tuned.calibrated_row(cfg, FIELD, done), "pocket")
     assert (
-        path.relative_to(tmp_path).as_posix() == "tuned/pocket/pocket_vqa/dual_attention_t128.yaml"
+        path.read_text().startswith("# Tuned values of pocket.")
+        and "\n\n- strategy:" in path.read_text()
     )
-    held = OmegaConf.load(path)
-    assert (held.gamma, held.alpha) == (2.5e-3, 1e-2)
-    assert held.calibrated == tuned.made_for(cfg) | {
-        "gamma": 2.5e-3, "alpha": 1e-2, "stages": held.calibrated.stages,
-    }  # fmt: skip
-    assert held.calibrated.stages.prefill.gamma == 2.5e-3
-    assert held.calibrated.tokens == 128 and held.calibrated.task == {"split": "crowded_test"}
-    for told in (
-        "127.3 on the", "first 8 questions of crowded_calibration", "+1.6% off",
-        "130.1 (95 % interval 127.0 to 133.2", "vision.tau 66", "prefill.alpha 0.01", "seed 0",
-        "mustdrop calibrate budget=t128 prefill.alpha=1e-2\n# Measured", "weights ", "torch ",
-    ):  # fmt: skip
-        assert told in path.read_text()
+    (row,) = yaml.safe_load(path.read_text())
+    assert row["values"] == {"gamma": 2.5e-3, "alpha": 1e-2}
+    made = tuned.made_for(cfg)
+    made["stages"]["prefill"]["gamma"] = 2.5e-3
+    assert made.items() <= row.items()
+    assert (row["strategy"], row["method"], row["benchmark"], row["budget"]) == (
+        "dual_attention", "mustdrop", "pocket_vqa", "t100",
+    )  # fmt: skip
+    assert (row["executed"], row["held_out"], row["n"], row["seed"]) == (
+        127.3, [130.1, 127.0, 133.2], 8, 0,
+    )  # fmt: skip
+    assert row["command"] == "mustdrop calibrate budget=t128 prefill.alpha=1e-2"
+    assert {"torch", "transformers", "dtype"} == set(row["versions"])
     assert "/somewhere" not in path.read_text()
-    done = replace(done, result=OutOfReach(140.25, 128.0), held_out=None)
-    path = tuned.write(cfg, done)
-    assert path.name == "mustdrop_t128_floor.yaml"
-    assert OmegaConf.load(path).floor == 140.2
-    assert yaml.safe_load(path.read_text())["calibrated"]["tokens"] == 128
+    monkeypatch.setattr(presets_tuned, "table_paths", lambda model: [path])
+    assert composed("budget=100").prefill.gamma == 2.5e-3
+    # a budget out of reach
+    done = replace(done, result=OutOfReach(140.25, 100.0), held_out=None)
+    tuned.write_row(path, tuned.calibrated_row(cfg, FIELD, done), "pocket")
+    (row,) = yaml.safe_load(path.read_text())
+    assert row["floor"] == 140.2 and "values" not in row
+    # a share is stated in percent
+    cfg = configured("budget=640/2880", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
+    done = tuned.Calibrated(
+        SearchResult(2.5e-3, 0.2223, 2 / 9, 9),
+        replace(HELD, value=0.2201, low=0.2, high=0.24),
+        9,
+        6.0,
+    )
+    tuned.write_row(path, tuned.calibrated_row(cfg, FIELD, done), "pocket")
+    first, second = yaml.safe_load(path.read_text())
+    assert first["budget"] == "t100" and second["budget"] == "640/2880"
+    assert (second["executed"], second["held_out"]) == (22.23, [22.01, 20.0, 24.0])
+
+
+def test_a_row_takes_the_place_of_its_earlier_self_and_comments_stay(tables):
+    tables.parent.mkdir()
+    tables.write_text((conf_dir() / "tuned" / "pocket.yaml").read_text())
+    before = yaml.safe_load(tables.read_text())
+    comments = [line for line in tables.read_text().splitlines() if line.startswith("#")]
+    row = {**before[4], "values": {"gamma": 9e-3, "alpha": 1e-2}}
+    tuned.write_row(tables, row, "pocket")
+    after = yaml.safe_load(tables.read_text())
+    assert after == [*before[:4], row, *before[5:]]
+    assert [line for line in tables.read_text().splitlines() if line.startswith("#")] == comments
+    tuned.write_row(tables, before[4], "pocket")
+    assert tables.read_text() == (conf_dir() / "tuned" / "pocket.yaml").read_text()
 
 
 @pytest.mark.parametrize(
@@ -284,8 +362,9 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
         (["method=mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["calibration.fild=vision.tau"], "did you mean calibration.field?"),
         (["model.pretrained=/nowhere"], "vision.tau 66 of conf/tuned was made for packaged"),
-        (["vision.tau=50.0"], "holds thresholds made for something else (stages.vision.tau 66.0"),
-        (["budget.name=t128"], "dual_attention_t128.yaml holds thresholds made for something "),
+        (["vision.tau=50.0"], "holds values of dual_attention made for something else (stages.vis"),
+        (["method=sparsevlm"], "prefill.bias must have a value while prefill.scale is searched"),
+        (["calibration.field=key_tokens.mu"], "key_tokens.mu of key_tokens=cls_attention is not r"),
         (["budget=none"], "there is no budget to meet: choose one, as in budget=t128"),
         (["vision=none", "calibration.field=vision.tau"], "vision.tau is no field of a stage in "),
         (["method=fastv", "calibration.field=prefill.keep"], "follows from the budget in closed "),
@@ -294,7 +373,8 @@ def test_the_written_file_is_what_the_next_run_reads(tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_one_line(monkeypatch, capsys, asked, expected):
-    given = [] if "method=fastv" in asked else ["prefill.alpha=1e-2"]
+    given = [] if asked[0] in ("method=fastv", "method=sparsevlm") else ["prefill.alpha=1e-2"]
+    given += ["budget=t144"] if asked[0] == "method=sparsevlm" else []
     monkeypatch.setattr(sys, "argv", ["calibrate.py", *given, *asked])
     with pytest.raises(SystemExit) as left:
         script.main()
@@ -303,7 +383,7 @@ def test_bad_input_is_one_line(monkeypatch, capsys, asked, expected):
     assert told.startswith("error: ") and expected in told and "\n" not in told
 
 
-def test_a_file_made_for_something_else_is_replaced_where_that_is_said(monkeypatch):
+def test_a_row_made_for_something_else_is_replaced_where_that_is_said(monkeypatch):
     hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}}
     monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
     for asked, free in (
@@ -313,19 +393,35 @@ def test_a_file_made_for_something_else_is_replaced_where_that_is_said(monkeypat
     ):  # fmt: skip
         cfg = composed("prefill.gamma=1e-3", "prefill.alpha=1e-2", *asked, name="calibrate")
         if free:
-            tuned.require_free(cfg, tuned.tuned_path(cfg))
+            tuned.require_free(cfg, FIELD)
         else:
-            with pytest.raises(ValueError, match="holds thresholds made for something else"):
-                tuned.require_free(cfg, tuned.tuned_path(cfg))
+            with pytest.raises(ValueError, match="holds values of dual_attention made for somethi"):
+                tuned.require_free(cfg, FIELD)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (("method=mustdrop", "budget=99"), "prefill.gamma"),
+        (("method=mustdrop", "budget=99", "prefill.gamma=1e-3"), "prefill.alpha"),
+        (("method=mustdrop",), "prefill.gamma"),
+        (("method=mustdrop_individual", "budget=99"), "prefill.alpha"),
+        (("method=mustdrop_merge", "budget=99"), "vision.tau"),
+        (("method=sparsevlm", "budget=99"), "prefill.scale"),
+        (("method=mustdrop", "calibration.field=vision.tau"), "vision.tau"),
+    ],
+)
+def test_the_threshold_without_a_value_is_searched(asked, field):
+    assert script.searched_field(composed(*asked, name="calibrate")) == field
 
 
 def test_one_command_meets_several_budgets_and_says_which_failed(monkeypatch, capsys):
     monkeypatch.setattr(script, "failures", [])
     asked = ["method=mustdrop_merge", "calibration.field=vision.tau", "calibration.n=8"]
-    sweep = ["-m", *asked, "budget=t192,none,t288", "calibration.write=false", "batch_size=8"]
+    sweep = ["-m", *asked, "budget=t192,none,50%", "calibration.write=false", "batch_size=8"]
     monkeypatch.setattr(sys, "argv", ["calibrate.py", *sweep, "calibration.tolerance=0.1"])
     script.main()
     told = capsys.readouterr()
     assert "mustdrop_merge at t192: vision.tau = " in told.out
-    assert "mustdrop_merge at t288: vision.tau = " in told.out
+    assert "mustdrop_merge at s50: vision.tau = " in told.out
     assert len(script.failures) == 1 and "no budget to meet" in told.err

@@ -7,16 +7,29 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+from experiments import calibrate
 from experiments.checks.run_checks import checked
-from experiments.checks.thresholds import differing, require_matching_thresholds, stages
-from experiments.cli.run_summary import off_budget
-from mustdrop.presets import compose
-from mustdrop.presets.compose import composed, conf_dir, resolved
+from experiments.checks.thresholds import differing
+from experiments.cli.run_summary import off_budget, reach_notes
+from mustdrop.budget import Budget
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import conf_dir
+from mustdrop.presets.from_budget import budget_floor
+from mustdrop.presets.tuned import missing_fields
 from mustdrop.provenance import weights_mark as weights
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 
 CONF = conf_dir()
-TUNED = sorted(path for path in (CONF / "tuned").rglob("*.yaml") if path.parent.name != "layers")
+ROWS = [
+    pytest.param(path.stem, row, id=f"{path.stem}-{row['strategy']}-{row['budget']}")
+    for path in sorted((CONF / "tuned").glob("*.yaml"))
+    for row in yaml.safe_load(path.read_text())
+    if "benchmark" in row
+]
+THRESHOLDED = (
+    "mustdrop", "mustdrop_official", "mustdrop_no_keys", "mustdrop_global", "mustdrop_individual",
+    "mustdrop_prefill", "mustdrop_window", "mustdrop_merge", "sparsevlm",
+)  # fmt: skip
 BY_HAND = ("prefill.gamma=3.083e-3", "prefill.alpha=1e-2")
 
 
@@ -35,51 +48,55 @@ def command_in(told):
     return words.split()
 
 
-@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.relative_to(CONF).as_posix())
-def test_every_tuned_file_is_that_of_the_run_it_is_named_after(path):
-    made = yaml.safe_load(path.read_text())["calibrated"]
-    model, benchmark = path.relative_to(CONF / "tuned").parts[:2]
-    option, _, budget = path.stem.rpartition("_")
-    assert made["tokens"] == float(budget.removeprefix("t"))
-    method = next(
-        each.stem
-        for each in sorted((CONF / "method").glob("*.yaml"))
-        if f": {option}\n" in each.read_text()
-    )
+@pytest.mark.parametrize(("model", "row"), ROWS)
+def test_every_row_is_used_by_the_run_that_it_is_made_for(model, row):
     cfg = composed(
-        f"method={method}", f"model={model}", f"benchmark={benchmark}", f"budget={budget}"
-    )
+        f"method={row['method']}", f"model={model}", f"benchmark={row['benchmark']}",
+        f"budget={row['budget']}",
+    )  # fmt: skip
     config = checked(cfg)
     assert not differing(cfg, config)
-    ours = made["stages"]["prefill"] or {}
-    assert ours.items() <= (stages(config)["prefill"] or {}).items()
+    stage = next(
+        each for each in ("prefill", "vision") if (CONF / each / f"{row['strategy']}.yaml").exists()
+    )
+    assert row["values"].items() <= config[stage].items()
 
 
-def test_another_count_of_tokens_takes_no_presets_thresholds():
-    asked = ("method=mustdrop", "budget.tokens=100", "budget.name=t100")
+def test_the_methods_with_thresholds_are_these():
+    closed = {path.stem for path in (CONF / "method").glob("*.yaml")} - {*THRESHOLDED, "vanilla"}
+    for method in closed:
+        assert not missing_fields(composed(f"method={method}", "budget=101"))
+
+
+@pytest.mark.parametrize("budget", ["100", "t191", "33.3%", "192.5"])
+@pytest.mark.parametrize("method", THRESHOLDED)
+def test_a_budget_without_a_row_is_refused_with_the_command_that_calibrates_it(method, budget):
+    asked = (f"method={method}", f"budget={budget}")
     told = refused(*asked)
-    assert "prefill.gamma 0.002545 and prefill.alpha 0.01 of conf/tuned were made for 192 " in told
-    assert "not for the 100 of this run" in told
+    name = Budget.parse(budget).name
+    assert f"has no value for pocket x pocket_vqa at {name}: calibrate first (mustdrop " in told
     cfg = composed(*command_in(told), name="calibrate")
-    assert (cfg.method.name, cfg.budget.tokens, cfg.budget.name) == ("mustdrop", 100, "t100")
-    assert (cfg.prefill.alpha, cfg.calibration.field) == (0.01, "prefill.gamma")
-    # given by hand they are nobody's but the run's, even at the very value of the file
-    for gamma in ("3.083e-3", "0.002545"):
+    assert (cfg.method.name, Budget.parse(cfg.budget)) == (method, Budget.parse(budget))
+    # the command has no other open field than the one that it searches
+    assert missing_fields(cfg) == [calibrate.searched_field(cfg)]
+
+
+def test_thresholds_by_hand_are_the_runs_alone():
+    asked = ("method=mustdrop", "budget=100")
+    for gamma in ("3.083e-3", "0.002545"):  # the second is the value of another row
         by_hand = (*asked, f"prefill.gamma={gamma}", "prefill.alpha=0.01")
         assert checked(composed(*by_hand))["budget"]["tokens"] == 100
     # a closed form has no threshold
-    config = checked(composed("method=fastv", *asked[1:]))
+    config = checked(composed("method=fastv", "budget=100"))
     assert config["prefill"]["keep"] == 57 and config["budget"]["name"] == "t100"
 
 
-def test_a_budget_is_called_after_its_tokens():
-    assert composed("budget=t192").budget.name == "t192"
-    assert composed("budget=t192", "budget.tokens=100").budget.name == "t100"
-    told = refused("method=fastv", "budget.tokens=100", "budget.name=t192")
-    assert "budget.name must not name another budget: it is t192, but budget.tokens is 100" in told
-    assert checked(composed("method=fastv", "budget.tokens=100", "budget.name=mine"))
-    # what drops nothing has no budget to be wrong
-    assert checked(composed("method=vanilla", "budget.tokens=700"))["budget"] is None
+def test_a_budget_above_what_enters_is_no_error():
+    assert checked(composed("method=fastv", "budget=700"))["prefill"]["keep"] == 576
+    assert checked(composed("method=vanilla", "budget=700"))["budget"] is None
+    two = composed("method=fastv", "budget=50%", "vision=cls_topk")
+    with pytest.raises(ValueError, match=r"executed average of 288 tokens, but vision.keep=50 %"):
+        checked(two)
 
 
 def test_other_weights_under_the_same_preset_take_no_thresholds(tmp_path):
@@ -102,14 +119,13 @@ def test_other_weights_under_the_same_preset_take_no_thresholds(tmp_path):
 
 
 def test_another_benchmark_takes_no_thresholds():
-    file = "pocket/pocket_vqa/dual_attention_t192"
-    told = refused("benchmark=pocket_vqa_easy", f"tuned@prefill={file}")
+    told = refused("benchmark=pocket_vqa_easy")
+    assert "prefill.gamma has no value" in told and "benchmark=pocket_vqa_easy" in told
+    told = refused("benchmark.task.split=easy_test")
     assert "made for the questions of split crowded_test, not for those of split easy_test" in told
-    assert "made for the questions" in refused("benchmark.task.split=easy_test")
     assert checked(composed("benchmark.task.split=crowded_calibration"))
-    told = refused("model=llava15_7b", "benchmark=gqa", "budget=t64",
-                   "tuned@prefill=llava15_7b/textvqa/dual_attention_t64")  # fmt: skip
-    assert "textvqa/textvqa_val.yaml" in told and command_in(told)[2] == "benchmark=gqa"
+    told = refused("model=llava15_7b", "benchmark=gqa", "budget=t64")
+    assert "prefill.gamma has no value" in told and command_in(told)[2] == "benchmark=gqa"
     # the words of the prompt count, where the rows lie does not
     textvqa = ("model=llava15_7b", "benchmark=textvqa", "budget=t64")
     assert checked(composed(*textvqa, "benchmark.data=/some/folder"))
@@ -121,13 +137,13 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
     assert told.startswith("prefill.alpha has no value for pocket x pocket_pope at t192: calibrate")
     assert set(command_in(told)) == {
         "model=pocket", "method=mustdrop_individual", "benchmark=pocket_pope", "budget=t192",
-        "vision.tau=60.0", "calibration.field=prefill.alpha",
+        "vision.tau=60.0",
     }  # fmt: skip
     assert "prefill.gamma has no value and prefill.alpha has no value for " in refused(
         "budget=t144"
     )
     told = refused("method=sparsevlm", "budget=t144", "benchmark.limit=7", "traces=3", "seed=2")
-    assert {"calibration.field=prefill.scale", "prefill.bias=0", "seed=2"} <= {*command_in(told)}
+    assert {"prefill.bias=0", "seed=2"} <= {*command_in(told)}
     assert not {"benchmark.limit=7", "traces=3"} & {*command_in(told)}
     for name in ("pope", "mme"):
         told = refused("model=llava15_7b", f"benchmark={name}", "benchmark.data=/x")
@@ -171,44 +187,43 @@ def test_a_stage_is_built_from_its_fields_and_a_run_is_keyed_by_them_alone():
     config = resolved(cfg)
     names = ["_target_", "gamma", "alpha", "layers", "strict", "min_keep"]
     assert list(config["prefill"]) == list(config["dropper"]["prefill"]) == names
-    assert "calibrated" not in json.dumps(config)
+    assert "tuned" not in json.dumps(config)
     assert OmegaConf.is_interpolation(cfg.prefill, "gamma")
 
 
-def test_a_floor_of_another_budget_or_model_is_no_floor():
-    cfg = composed("budget=t64", *BY_HAND)
-    made = {"floor": 66.5, "tokens": 64.0, "model": {"pretrained": "packaged", "weights": None}}
-    with compose.open_dict(cfg):
-        cfg.budget.calibrated, cfg.budget.floor = made, "${.calibrated.floor}"
-    assert checked(cfg)["budget"] == {"name": "t64", "tokens": 64, "floor": 66.5}
-    cfg.budget.calibrated.tokens = 32.0
-    with pytest.raises(
-        ValueError, match=r"budget.floor 66.5 .* made for 32 tokens, not for the 64"
-    ):
-        checked(cfg)
+def test_a_row_with_a_floor_is_a_run_without_samples(tmp_path, monkeypatch):
+    rows = [
+        {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "pocket_vqa",
+         "budget": "t30", "floor": 33.5},
+        {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "pocket_vqa",
+         "budget": "5%", "floor": "6.25%"},
+    ]  # fmt: skip
+    write_users_table(tmp_path, monkeypatch, rows)
+    for budget, floor in (("30", 33.5), ("5%", 36.0)):
+        assert budget_floor(checked(composed(f"budget={budget}"))) == floor
+    assert "no value" in refused("budget=31")
 
 
-def test_a_calibration_at_a_count_of_its_own_is_found_by_the_next_run(tmp_path, monkeypatch):
-    folder = tmp_path / "tuned" / "pocket" / "pocket_vqa"
+def test_a_users_own_row_comes_before_the_packaged_one(tmp_path, monkeypatch):
+    row = {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "pocket_vqa"}
+    values = {"gamma": 4e-3, "alpha": 1e-2}
+    rows = [{**row, "budget": "t100", "values": values}, {**row, "budget": 128, "values": values}]
+    before = composed("budget=128").prefill.gamma
+    write_users_table(tmp_path, monkeypatch, rows)
+    for budget in ("100", "t128"):
+        assert composed(f"budget={budget}").prefill.gamma == 4e-3 != before
+    assert "no value" in refused("budget=100", "benchmark=pocket_pope")
+    assert composed("budget=100", "prefill.gamma=0.5").prefill.gamma == 0.5
+    (tmp_path / "conf" / "tuned" / "pocket.yaml").write_text("gamma: 3\n")
+    with pytest.raises(ValueError, match="must be a list of rows"):
+        missing_fields(composed("budget=100"))
+
+
+def write_users_table(tmp_path, monkeypatch, rows):
+    folder = tmp_path / "conf" / "tuned"
     folder.mkdir(parents=True)
-    text = (CONF / "tuned/pocket/pocket_vqa/dual_attention_t128.yaml").read_text()
-    text = text.replace("tokens: 128.0", "tokens: 100.0").replace("3.083e-03", "4.000e-03")
-    (folder / "dual_attention_t100.yaml").write_text(text)
-    for name in ("prefill", "vision", "budget"):
-        (tmp_path / name).symlink_to(CONF / name)
-    choices = {"model": "pocket", "benchmark": "pocket_vqa", "budget": "t192",
-               "vision": "local_merge", "prefill": "dual_attention"}  # fmt: skip
-    for benchmark in ("pocket_vqa", "pocket_pope"):  # with a preset's thresholds, and without
-        cfg = composed("budget.tokens=100", f"benchmark={benchmark}")
-        monkeypatch.setattr(compose, "conf_dir", lambda: tmp_path)
-        compose.adopt(cfg, choices)
-        monkeypatch.undo()
-        assert (cfg.prefill.gamma, cfg.prefill.alpha) == (4e-3, 1e-2)
-    cfg = composed("budget.tokens=100", "prefill.gamma=0.5")
-    monkeypatch.setattr(compose, "conf_dir", lambda: tmp_path)
-    compose.adopt(cfg, choices)
-    assert (cfg.prefill.gamma, cfg.prefill.alpha) == (0.5, 1e-2)
-    require_matching_thresholds(cfg, resolved(cfg))
+    (folder / "pocket.yaml").write_text(yaml.safe_dump(rows))
+    monkeypatch.chdir(tmp_path)
 
 
 def test_weights_are_told_apart_by_what_they_hold(tmp_path, monkeypatch):
@@ -244,6 +259,19 @@ def test_weights_are_told_apart_by_what_they_hold(tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_the_last_line_says_how_far_off_its_budget_a_run_is(executed, tokens, expected):
-    record = {"counts": {"executed_average": executed}, "config": {"budget": {"tokens": tokens}}}
+    record = {"counts": {"executed_average": executed, "nominal": tokens}}
     assert off_budget(record) == expected
-    assert off_budget({**record, "config": {"budget": None}}) == ""
+    assert off_budget({"counts": {"executed_average": executed, "nominal": None}}) == ""
+
+
+def test_the_last_lines_say_for_which_prompts_a_budget_is_out_of_reach():
+    assert reach_notes({}) == []
+    reach = {"least_average": {"tokens": 75.04, "share_of_prompts": 0.4}}
+    assert (
+        "below the least executed average of the method, 75.0 tokens, for 40% "
+        in (reach_notes({"reach": reach})[0])
+    )
+    reach = {"most_average": {"tokens": 576.0, "share_of_prompts": 1.0}}
+    assert (
+        "above the 576.0 vision tokens of 100% of the prompts" in reach_notes({"reach": reach})[0]
+    )

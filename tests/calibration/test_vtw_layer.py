@@ -8,11 +8,13 @@ import torch
 import yaml
 from models import batch, prompt, tiny_llava
 
+from experiments import tuned_table
 from experiments import vtw_layer as script
 from mustdrop import TokenDropper
 from mustdrop.calibration.vtw import divergence, divergences, first_within
 from mustdrop.prefill.vtw import VTW
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 
 def test_the_divergence_is_that_of_withdrawn_from_full():
@@ -77,36 +79,37 @@ def run(monkeypatch, *asked: str) -> None:
 
 
 def test_the_layer_is_written_among_the_tuned_files_only_where_asked(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "tuned_dir", lambda: tmp_path / "conf" / "tuned")
+    monkeypatch.setattr(tuned_table, "tuned_dir", lambda: tmp_path / "conf" / "tuned")
     asked = [f"output_root={tmp_path}/out", "n=4", "eta=0.5", "batch_size=4", "first=8"]
     run(monkeypatch, *asked)
     out = tmp_path / "out" / "vtw_layer" / "pocket" / "pocket_vqa" / "vtw_kl.yaml"
-    tuned = tmp_path / "conf" / "tuned" / "pocket" / "layers" / "vtw_kl.yaml"
+    tuned = tmp_path / "conf" / "tuned" / "pocket.yaml"
     assert out.exists() and not tuned.exists()
     run(monkeypatch, *asked, "write=true")
-    assert tuned.read_text() == out.read_text()
     told = capsys.readouterr().out
-    held = yaml.safe_load(tuned.read_text())["prefill"]
-    assert held["layer"] == "${.calibrated.layer}"
-    layer, model = held["calibrated"]["layer"], held["calibrated"]["model"]
+    (row,) = yaml.safe_load(tuned.read_text())
+    assert yaml.safe_load(out.read_text()) == [{**row, "command": row["command"][:-11]}]
+    assert row["strategy"] == "vtw_kl" and not {"benchmark", "budget"} & set(row)
+    layer, model = row["values"]["layer"], row["model"]
     assert model["pretrained"] == "packaged" and len(model["weights"]) == 12
     with pytest.raises(SystemExit):  # the layer of other weights stays
         run(monkeypatch, *asked, "write=true", "model.pretrained=owner/x")
     assert "holds the layer of packaged: use write=false" in capsys.readouterr().err
     assert 7 <= layer <= 10 and f"K = {layer + 1}, layer = {layer} (eta 0.5)" in told
-    assert all(f"K {k:>2}: " in told and f"K {k:>2}: " in tuned.read_text() for k in range(8, 12))
+    assert all(f"K {k:>2}: " in told and f"K {k:>2}: " in out.read_text() for k in range(8, 12))
     for mark in (
         "mustdrop vtw n=4 eta=0.5",
         "first 4 questions of crowded_calibration",
     ):
-        assert mark in tuned.read_text()
-    assert str(tmp_path) not in tuned.read_text()
+        assert mark in out.read_text()
+    assert str(tmp_path) not in tuned.read_text() + out.read_text()
 
 
 def test_the_packaged_model_has_a_layer_of_its_own():
-    stored = yaml.safe_load((conf_dir() / "tuned/pocket/layers/vtw_kl.yaml").read_text())
+    rows = yaml.safe_load((conf_dir() / "tuned/pocket.yaml").read_text())
+    (row,) = (row for row in rows if row["strategy"] == "vtw_kl")
     cfg = composed("method=vtw", "prefill=vtw_kl", "budget=none")
-    assert cfg.prefill.layer == stored["prefill"]["calibrated"]["layer"]
+    assert cfg.prefill.layer == row["values"]["layer"]
 
 
 @pytest.mark.parametrize(

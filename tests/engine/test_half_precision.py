@@ -31,7 +31,7 @@ from mustdrop.prefill.random import Random
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.prefill.text_topk import TextTopK
-from mustdrop.presets.compose import conf_dir
+from mustdrop.presets.folders import conf_dir
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.known_patches import KnownPatches

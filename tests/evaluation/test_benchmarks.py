@@ -24,7 +24,8 @@ from standins import PEOPLE, ROWS, picture, write, write_benchmark
 from experiments.calibrate import calibrate
 from experiments.run import main, run
 from mustdrop.evaluation.answers import scores
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 from mustdrop.runs.folder import read_samples
 
 NAMES = sorted(ROWS)

@@ -39,8 +39,12 @@ def refused(call, *arguments):
         (["benchmark='gq'"], "no benchmark 'gq'; did you mean gqa?"),
         (["+tracker=wnadb"], "no tracker 'wnadb'; did you mean wandb?"),
         (["model=qwen"], "no model 'qwen'; there are llava15_13b, llava15_7b, llava_next_13b,"),
-        (["budget=22.2"], "for another count add budget.tokens=22.2 to one of them"),
-        (["budget=t192,96"], "no budget '96': the presets are none, t128, t144, t192, t288, t64"),
+        (["budget=22.2.2"], "budget must be a count of tokens (128 or t128), a share of those"),
+        (["budget=t192,x96"], "or none, got 'x96'"),
+        (
+            ["budget.tokens=22"],
+            "no field budget.tokens: a budget is a plain value, as in budget=128",
+        ),
     ],
 )
 def test_a_misspelt_choice_ends_in_one_line(given, expected):
@@ -50,8 +54,8 @@ def test_a_misspelt_choice_ends_in_one_line(given, expected):
 def test_what_is_spelt_right_or_is_hydras_own_passes():
     require_names([
         "-m", "--cfg", "job", "method=glob(*)", "budget=t192,t64", "hydra/launcher=basic",
-        "tuned@prefill=pocket/pocket_vqa/dual_attention_t64", "prefill=none", "~vision",
-        "budget=null", "not an override", "a=[", "prefill.gamma=1e-3",
+        "prefill=none", "~vision", "budget=null", "budget=22.2%", "budget=640/2880,96",
+        "not an override", "a=[", "prefill.gamma=1e-3",
     ])  # fmt: skip
 
 

@@ -22,7 +22,8 @@ from experiments.cluster import job as cluster
 from experiments.cluster.job import script, submit, task
 from experiments.cluster.site_file import ROOT, Site, load_site
 from hydra_plugins.mustdrop_slurm import ArrayLauncher
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 EXAMPLE = ROOT / "slurm" / "site.example.yaml"
 # every field by a value of its own

@@ -19,7 +19,8 @@ from experiments.run import run, run_cell
 from experiments.sweeps import launch
 from experiments.sweeps.cells import SweepCell, cells_under, distinct, expand, plan
 from experiments.sweeps.forecast import Forecast, spoken
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import read_records, read_samples
 from mustdrop.runs.status import RunStatus

@@ -33,7 +33,8 @@ def vision_view(hidden: Tensor, **given: Any) -> VisionView:
     values: dict[str, Any] = {
         "block": "features", "grid": (side, side), "has_cls": True,
         "cells": torch.arange(tokens), "sizes": torch.ones(tokens),
-        "hidden": hidden, "prompt_images": [hidden], "generator": _generator,
+        "hidden": hidden, "prompt_images": [hidden], "span": (0, tokens, tokens),
+        "generator": _generator,
         "cls_attention": _missing, "queries_keys": _missing, "annotation": _missing,
         "count_macs": lambda macs: None,
     }  # fmt: skip
@@ -47,7 +48,7 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
     values: dict[str, Any] = {
         "layer": 1, "depth": 32, "prompt_index": 0, "grids": [(24, 24)],
         "visual_inputs": [(range(1), False)],
-        "entered": vision, "protected": torch.zeros(vision, dtype=torch.bool),
+        "entered": vision, "entered_cells": vision, "protected": torch.zeros(vision, dtype=torch.bool),
         "protected_count": 0, "sizes": torch.ones(vision),
         "text": torch.arange(start + vision, start + vision + text),
         "inputs": torch.zeros(start + vision + text, 1),

@@ -53,7 +53,13 @@ def _one(data: dict[str, np.ndarray], states: Tensor, images: int) -> Tensor:
         return weights[..., start : start + images]
 
     view = prefill_view(
-        images, start, text, layer=7, entered=int(data["n_img"]), attention=attention
+        images,
+        start,
+        text,
+        layer=7,
+        entered=int(data["n_img"]),
+        entered_cells=int(data["n_img"]),
+        attention=attention,
     )
     kept = PyramidDrop([float(data["ratio_next"])], layers=[7]).reduce(view).keep
     return torch.cat([states[:start], states[start + kept], states[start + images :]])

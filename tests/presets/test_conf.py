@@ -17,8 +17,10 @@ from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
-from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
+from mustdrop.presets.tuned import missing_fields
 from mustdrop.runs.folder import run_folder, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
@@ -26,12 +28,12 @@ CONF = conf_dir()
 # the training recipe has scripts and tests of its own
 FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
 GROUPS = (
-    "model", "inputs", "benchmark", "budget", "controls", "experiment", "image", "launcher",
+    "model", "inputs", "benchmark", "controls", "experiment", "image", "launcher",
     "method", "tracker", *STAGES,
 )  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [name for group, name in OPTIONS if group == "method"]
-TUNED = sorted((CONF / "tuned").rglob("*.yaml"))
+TABLES = sorted((CONF / "tuned").glob("*.yaml"))
 # what acts on what another arm did, prompt by prompt: no setting, so no yaml
 TOLD = {"prefill": {"scheduled_random", "scheduled_grid"}, "decode": {"scheduled"}}
 # what a strategy's yaml leaves open, so that every option composes on its own
@@ -55,7 +57,7 @@ def targets(node, path=""):
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_with_every_value_in_place(group, option):
     chosen = [f"{group}={option}"]
-    missing = OmegaConf.missing_keys(composed(*chosen))
+    missing = missing_fields(composed(*chosen))
     chosen += [each for each in OPEN if each.split("=")[0] in missing]
     config = resolved(composed(*chosen))
     json.dumps(config)
@@ -101,7 +103,7 @@ def test_every_strategy_has_a_yaml(stage):
 def test_every_method_builds_a_dropper(method, budget):
     chosen = [f"method={method}", f"budget={budget}"]
     # an ablation that is tuned for other budgets alone
-    open_ = OmegaConf.missing_keys(composed(*chosen))
+    open_ = missing_fields(composed(*chosen))
     dropper = built(*chosen, *(each for each in OPEN if each.split("=")[0] in open_))
     assert isinstance(dropper, TokenDropper)
     used = [stage for stage in STAGES if getattr(dropper, stage) is not None]
@@ -145,40 +147,35 @@ def test_the_presets_hold_the_papers_and_the_codes_choices():
 )
 @pytest.mark.parametrize("variant", ["", "_official"])
 def test_the_published_thresholds_are_presets(variant, benchmark, budget, gamma, alpha):
-    choice = f"llava15_7b/{benchmark}/dual_attention{variant}_{budget}"
     dropper = built(
-        f"method=mustdrop{variant}",
-        "model=llava15_7b",
+        f"method=mustdrop{variant}", "model=llava15_7b", f"benchmark={benchmark}",
         f"budget={budget}",
-        f"tuned@prefill={choice}",
-    )
+    )  # fmt: skip
     assert isinstance(dropper.prefill, DualAttention)
     assert (dropper.prefill.gamma, dropper.prefill.alpha) == (gamma, alpha)
 
 
-@pytest.mark.parametrize("path", TUNED, ids=lambda path: path.relative_to(CONF).as_posix())
-def test_a_tuned_file_holds_fields_of_the_strategy_it_is_named_after(path):
-    values = yaml.safe_load(path.read_text())
-    name = path.stem.rpartition("_")[0]
-    if path.parent.name == "layers":
-        ((stage, values),) = values.items()
-        name = path.stem
-        assert stage in STAGES and (CONF / stage / f"{name}.yaml").exists()
-    # what was chosen for a model, and not just for its depth, says so, and the fields refer to it
-    made = values.pop("calibrated", {})
-    assert made or path.parent.name == "layers"
-    for field in values if made else ():
-        assert values[field] == f"${{.calibrated.{field}}}" and isinstance(made[field], float | int)
-    if path.stem.endswith("_floor"):
-        assert set(values) == {"floor"}
-        return
-    strategy = next(
-        CONF / stage / f"{name}.yaml"
-        for stage in STAGES
-        if (CONF / stage / f"{name}.yaml").exists()
-    )
-    made = get_class(yaml.safe_load(strategy.read_text())["_target_"])
-    assert set(values) <= {field.name for field in dataclasses.fields(made)}
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_a_row_holds_fields_of_the_strategy_it_names(path):
+    assert (CONF / "model" / path.name).exists()
+    seen = set()
+    for row in yaml.safe_load(path.read_text()):
+        files = [CONF / stage / f"{row['strategy']}.yaml" for stage in STAGES]
+        (file,) = (each for each in files if each.exists())
+        node = yaml.safe_load(file.read_text())
+        for field in row.get("values", ()):
+            assert str(node[field]).startswith(f"${{tuned:{row['strategy']},{field}")
+        assert ("values" in row) != ("floor" in row)
+        if "benchmark" in row:
+            assert (CONF / "benchmark" / f"{row['benchmark']}.yaml").exists()
+            assert (CONF / "method" / f"{row['method']}.yaml").exists()
+            assert {"model", "task", "split", "stages"} <= set(row)
+        if "executed" in row:
+            assert {"held_out", "n", "seed", "command", "versions"} <= set(row)
+        # one row for a strategy, benchmark and budget
+        key = (row["strategy"], row.get("benchmark"), str(row.get("budget")))
+        assert key not in seen
+        seen.add(key)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -195,7 +192,8 @@ def test_tau_is_the_models_own_whatever_the_budget_and_the_benchmark():
         for benchmark in ("pocket_vqa", "pocket_vqa_easy", "pocket_pope"):
             chosen = ("method=mustdrop", f"benchmark={benchmark}", f"budget={budget}")
             assert composed(*chosen).vision.tau == 66.0
-    assert composed("method=mustdrop", "vision.tau=3.0").vision.tau == 3.0
+    for value in (3.0, 57.6):  # by hand, also at the very value of the preset
+        assert composed("method=mustdrop", f"vision.tau={value}").vision.tau == value
     assert composed("method=mustdrop", "vision=local_merge_official").vision.tau == 0.917
     llava = ("model=llava15_7b", "benchmark=pocket_vqa", *THRESHOLDS)
     assert composed("method=mustdrop", *llava).vision.tau == 57.6
@@ -246,9 +244,48 @@ def test_a_budget_out_of_reach_is_a_floor_and_no_error():
     config = resolved(composed("method=fastv", "model=llava15_7b", "budget=t64", "prefill.layer=3"))
     assert budget_floor(config) == 4 * 576 / 32
     assert budget_floor(resolved(composed("method=fastv", "budget=t192"))) is None
-    tuned = composed("method=mustdrop", "budget=t64", *THRESHOLDS)
-    tuned.budget.floor = 66.5
-    assert budget_floor(resolved(tuned)) == 66.5
+    share = resolved(composed("method=fastv", "model=llava15_7b", "budget=6%"))
+    assert budget_floor(share) == 36
+
+
+def test_a_budget_is_a_value_and_its_name_is_the_folders():
+    for written, name in (
+        ("128", "t128"),
+        ("t128", "t128"),
+        ("22.2%", "s22.2"),
+        ("640/2880", "s22.22"),
+    ):
+        config = resolved(composed("method=fastv", f"budget={written}"))
+        assert config["budget"]["name"] == name and run_folder(config).parts[-2] == name
+    counts = [resolved(composed("method=fastv", f"budget={b}")) for b in ("128", "t128", "128.0")]
+    assert len({run_key(config) for config in counts}) == 1
+    # the keys of earlier records hold this entry
+    assert counts[0]["budget"] == {"name": "t128", "tokens": 128, "floor": None}
+    share = resolved(composed("method=fastv", "budget=22.2%"))
+    assert share["budget"] == {"name": "s22.2", "share": 0.222}
+    node = {"_target_": "mustdrop.budget.Budget", "share": 0.222}
+    assert share["prefill"]["keep"] == node
+    assert built("method=fastv", "budget=22.2%").prefill == FastV(Budget(share=0.222), layer=0)
+
+
+def test_a_model_whose_prompts_differ_in_size_resolves_each_prompt():
+    chosen = ("model=llava15_7b", "model.vision_tokens=null", "budget=128")
+    assert built("method=fastv", *chosen).prefill == FastV(Budget(tokens=128), layer=1)
+    config = resolved(composed("method=fastv", *chosen))
+    assert budget_floor(config) is None
+    varied = ("method=fastv", "image=resized", *chosen[:2])
+    assert resolved(composed(*varied, "budget=25%"))["image"]["ratio"] == 0.25
+    with pytest.raises(ValueError, match="differ in size, so a count is no share"):
+        resolved(composed("image=resized", "method=vanilla", *chosen))
+
+
+def test_layers_keep_their_relative_depth():
+    depths = {"llava15_7b": [2, 6, 10, 14], "llava15_13b": [2, 7, 12, 17], "pocket": [0, 2, 3, 5]}
+    for model, layers in depths.items():
+        cfg = composed("method=mustdrop", f"model={model}", "budget=none", *THRESHOLDS)
+        assert resolved(cfg)["prefill"]["layers"] == layers
+        assert "{at_depth:[2, 6, 10, 14],32}" in OmegaConf.to_yaml(cfg)
+    assert composed("method=fastv", "model=llava15_13b").prefill.layer == 1
 
 
 def test_vanilla_is_one_run_whatever_the_budget():

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mustdrop.cli.main import COMMANDS
-from mustdrop.presets.compose import composed, preset_names
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import preset_names
 from mustdrop.presets.names import require_fields, require_names
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TITLED = re.compile(r'^```\w+ title="(.*?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 CONFIGS = {"run": "run", "calibrate": "calibrate", "pareto": "pareto", "vtw": "vtw_layer"}
 GROUPS = (
-    "method", "model", "benchmark", "budget", "controls", "image", "experiment", "launcher",
+    "method", "model", "benchmark", "controls", "image", "experiment", "launcher",
     "tracker", "vision", "key_tokens", "prefill", "decode",
 )  # fmt: skip
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from mustdrop.cli.main import COMMANDS
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 from mustdrop import TokenDropper
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.pocket import load, prompt, sample
-from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.compose import composed
+from mustdrop.presets.folders import conf_dir
+from mustdrop.presets.tuned import missing_fields
 
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 # where no tuned file covers a method on this model
@@ -26,7 +28,7 @@ UNTUNED = {"gamma": 0.002, "alpha": 0.02, "scale": 13.5, "bias": 0.0}
 def build(method: str, budget: str = "t192", **changes) -> TokenDropper:
     """The dropper that the command line would build."""
     cfg = composed(f"method={method}", f"budget={budget}")
-    for key in OmegaConf.missing_keys(cfg):
+    for key in missing_fields(cfg):
         OmegaConf.update(cfg, key, UNTUNED[key.split(".")[-1]])
     return TokenDropper(**{**vars(instantiate(cfg.dropper)), **changes})
 
