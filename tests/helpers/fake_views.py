@@ -48,7 +48,8 @@ def prefill_view(vision: int, start: int = 35, text: int = 10, **given: Any) -> 
     values: dict[str, Any] = {
         "layer": 1, "depth": 32, "prompt_index": 0, "grids": [(24, 24)],
         "visual_inputs": [(range(1), False)],
-        "entered": vision, "entered_cells": vision, "protected": torch.zeros(vision, dtype=torch.bool),
+        "entered": vision, "entered_cells": vision,
+        "protected": torch.zeros(vision, dtype=torch.bool),
         "protected_count": 0, "sizes": torch.ones(vision),
         "text": torch.arange(start + vision, start + vision + text),
         "inputs": torch.zeros(start + vision + text, 1),
