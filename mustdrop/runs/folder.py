@@ -34,6 +34,10 @@ UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
 
+# Fields of strategies and droppers that are newer than runs without them, with the values that
+# change nothing. A field with this value does not enter the run key, so that these runs keep theirs.
+LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
+
 
 class TornFile(ValueError):
     """A file of a run that cannot be read.
@@ -50,10 +54,20 @@ class TornFile(ValueError):
 
 def run_key(config: Mapping[str, Any]) -> str:
     """Hash of ten digits over all values of a resolved config that decide its results."""
-    keyed = {name: value for name, value in config.items() if name not in UNKEYED}
+    entries = without_later_fields(config)
+    keyed = {name: value for name, value in entries.items() if name not in UNKEYED}
     benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
     text = json.dumps({**keyed, "benchmark": benchmark}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def without_later_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of a config without the later fields that change nothing, at any depth."""
+    return {
+        name: without_later_fields(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+    }
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
