@@ -34,8 +34,8 @@ UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
 
-# Fields of strategies and droppers that are newer than runs without them, with the values that
-# change nothing. A field with this value does not enter the run key, so that these runs keep theirs.
+# Fields of strategies and droppers that are newer than some runs, with the values that change
+# nothing. A field with this value does not enter the run key, so that these runs keep theirs.
 LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
 
 
