@@ -35,7 +35,8 @@ from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
-from mustdrop.presets.compose import CLOSED_FORMS, adopt, composed, conf_dir
+from mustdrop.presets.compose import adopt, composed, conf_dir
+from mustdrop.presets.from_budget import follows
 
 failures: list[str] = []
 
@@ -143,16 +144,14 @@ def _search_range(cfg: DictConfig) -> tuple[float, float]:
         raise ValueError(
             f"{field} is no field of a stage in use; write stage.field, as in prefill.gamma"
         )
-    bare = OmegaConf.to_container(node, resolve=False)
-    assert isinstance(bare, dict)
-    if any(f"{{{form.__name__}:" in str(bare[name]) for form in CLOSED_FORMS):
+    if follows(node, name):
         raise ValueError(
             f"{field} follows from the budget in closed form, so no calibration is needed"
         )
-    low, high = OmegaConf.select(cfg.calibration.ranges, field) or (None, None)
-    if field == "vision.tau" and node.score == "sum":
-        pairs = node.window**2 * (node.window**2 - 1)
-        low, high = low * pairs, high * pairs
+    # the strategy, which knows the range of its thresholds, needs a value first
+    if OmegaConf.is_missing(node, name):
+        OmegaConf.update(cfg, field, 0.0)
+    low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
     low = low if cfg.calibration.low is None else cfg.calibration.low
     high = high if cfg.calibration.high is None else cfg.calibration.high
     if low is None or high is None:

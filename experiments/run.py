@@ -32,9 +32,9 @@ from experiments.cli.hydra_program import run_hydra
 from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
 from experiments.tracking.follow import catch_up, watched
-from mustdrop.budgets.closed_form import budget_floor
 from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
 from mustdrop.presets.compose import adopt, conf_dir
+from mustdrop.presets.from_budget import budget_floor
 from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
 from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
 from mustdrop.runs.repair import damage

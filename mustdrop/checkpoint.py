@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from mustdrop.models import adapter_for
+from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.models.processor import require_fit
 from mustdrop.pocket import model as pocket
 from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_folder
@@ -26,22 +27,33 @@ class Checkpoint:
         pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA.
         layers: Number of decoder layers.
         vision_tokens: Number of vision tokens of one image; None: it depends on the image.
-        merging_blocks: Number of encoder blocks up to and including the one the projector reads.
+        merging_blocks: Number of encoder blocks in which tokens may merge, up to and including the
+            one that the projector reads; None: tokens cannot merge in this encoder.
         revision: Revision of the hub name; None: the newest.
         dtype: Dtype of the weights in memory.
         attention: Name that Hugging Face gives the attention implementation.
         device_map: Rule of accelerate to spread one model over several GPUs; None: use one device.
+        resize: See :class:`mustdrop.models.inputs.Inputs`, as for the fields below.
+        system: System sentence of each conversation.
+        template: Chat template.
+        min_pixels: Least number of pixels of an image.
+        max_pixels: Largest number of pixels of an image.
     """
 
     name: str
     pretrained: str
     layers: int
     vision_tokens: int | None
-    merging_blocks: int
+    merging_blocks: int | None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     device_map: Literal["auto", "balanced"] | None = None
+    resize: Literal["hub", "pad"] = "hub"
+    system: str | None = None
+    template: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
 
     def __post_init__(self) -> None:
         require_choices(
@@ -49,6 +61,7 @@ class Checkpoint:
                 "model.dtype": (self.dtype, ("float32", "bfloat16", "float16")),
                 "model.attention": (self.attention, ("sdpa", "eager", "flash_attention_2")),
                 "model.device_map": (self.device_map or "null", ("null", "auto", "balanced")),
+                "model.resize": (self.resize, ("hub", "pad")),
             }
         )
 
@@ -73,10 +86,16 @@ class Checkpoint:
         except ImportError as error:  # an attention kernel that is not installed
             raise ValueError(f"model.attention={self.attention}: {error}") from error
         model, processor = loaded
+        self.inputs.apply(processor)
         self._check(model, processor)
         if self.device_map is None:
             model = model.to(device)
         return model.eval(), processor
+
+    @property
+    def inputs(self) -> Inputs:
+        """Changes to the inputs that the checkpoint's files make."""
+        return Inputs(self.resize, self.system, self.template, self.min_pixels, self.max_pixels)
 
     def _device(self, requested: str) -> str:
         """Name of a usable device; each of several processes takes the GPU of its rank."""
@@ -109,7 +128,7 @@ class Checkpoint:
                 folder, dtype=dtype, attn_implementation=self.attention,
                 device_map=self.device_map, output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
-            processor = AutoProcessor.from_pretrained(folder)
+            processor = load_processor(folder, loaded[0].config)
         except OSError as error:
             reason = str(error).strip().splitlines()[0]
             raise FileNotFoundError(
@@ -143,7 +162,7 @@ class Checkpoint:
             ("vision_tokens", self.vision_tokens, adapter.image_tokens),
             ("merging_blocks", self.merging_blocks, adapter.facts.feature_block + 1),
         ):
-            if expected != actual:
+            if expected is not None and expected != actual:
                 raise ValueError(f"model.{name} is {expected}, but {self.pretrained} has {actual}")
         try:
             require_fit(adapter, processor)

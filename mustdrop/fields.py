@@ -6,13 +6,15 @@ them when the dataclass is created. Knows nothing about strategies.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from numbers import Integral, Real
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from mustdrop.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ Count = Annotated[int, Within("a count of tokens, 0 or more", 0.0)]
 Positive = Annotated[int, Within("a count, 1 or more", 1.0)]
 Share = Annotated[float, Within("a share in [0, 1]", 0.0, 1.0)]
 Weight = Annotated[float, Within("an attention weight in [0, 1]", 0.0, 1.0)]
+Keep = Count | Budget
 Layers = Annotated[Sequence[int], Within("a list of one layer or more, like [2, 6]", 1.0)]
 
 TEXTS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
@@ -65,17 +68,22 @@ def plain(name: str, value: Any, kind: Any) -> Any:
         name: Name of the field, for the message.
         value: Value to check and convert.
         kind: ``int``, ``float``, ``bool`` or ``str``; a choice of words (``Literal``); a
-            ``Sequence`` of a kind; any of these :class:`Within` a range, or ``| None``.
+            ``Sequence`` of a kind; any of these :class:`Within` a range; ``|`` a dataclass, whose
+            instances stay as they are, or ``| None``.
 
     Raises:
         ValueError: If the value is not of that kind.
     """
-    if NoneType in get_args(kind):
-        if value is None:
-            return None
-        (kind,) = (part for part in get_args(kind) if part is not NoneType)
-        return _convert(name, value, kind, ", or None")
-    return _convert(name, value, kind, "")
+    if get_origin(kind) not in (Union, UnionType):
+        return _convert(name, value, kind, "")
+    parts = get_args(kind)
+    classes = [part for part in parts if isinstance(part, type)]
+    whole = tuple(part for part in classes if part is NoneType or is_dataclass(part))
+    if isinstance(value, whole):
+        return value
+    (kind,) = (part for part in parts if part not in whole)
+    names = ["None" if part is NoneType else f"a {part.__name__}" for part in whole]
+    return _convert(name, value, kind, "".join(f", or {text}" for text in names))
 
 
 @cache

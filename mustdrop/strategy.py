@@ -1,20 +1,23 @@
 """The four kinds of strategy. A strategy decides which tokens stay; it never touches a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mustdrop.fields import Count, Layers, Positive, Share, Weight, Within, require_fields
+from mustdrop.budget import Budget, keep_for
+from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
-    "CacheView", "Count", "DecodeStrategy", "KeyTokenStrategy", "Layers", "ModelFacts", "Place",
-    "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share", "TopK", "VisionStrategy",
-    "VisionView", "Weight", "Within", "require_choices", "require_fields",
+    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeepPerImage", "KeyTokenStrategy",
+    "Layers", "ModelFacts", "Place", "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share",
+    "Strategy", "TopK", "VisionStrategy", "VisionView", "Weight", "Within", "require_choices",
+    "require_fields",
 ]  # fmt: skip
 
 
@@ -82,7 +85,28 @@ def require_choices(**choices: tuple[object, Sequence[str]]) -> None:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-class VisionStrategy(ABC):
+class Strategy:
+    """What all four kinds of strategy may say about themselves.
+
+    Attributes:
+        thresholds: Fields that calibration may search to meet a budget, the first one by default,
+            each with the ends of its range. A range that starts above 0 is searched on a log scale.
+        traced: Numbers and arrays that the trace of a sample keeps, by name.
+    """
+
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        return {}
+
+    @property
+    def traced(self) -> Mapping[str, float | Sequence[float]]:
+        return {}
+
+    def check(self, facts: ModelFacts) -> None:
+        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+
+
+class VisionStrategy(Strategy, ABC):
     """Stage 1: drops or merges tokens inside the vision encoder or directly after it.
 
     Attributes:
@@ -116,12 +140,58 @@ class VisionStrategy(ABC):
         for block in self.cls_attention_blocks:
             facts.require_cls(block)
 
+    def plan(self, entered: int, blocks: int) -> "VisionStrategy":
+        """This strategy with counts in place of budgets, for images of ``entered`` tokens.
+
+        A budget that is out of reach gives the fewest tokens possible.
+
+        Args:
+            entered: Number of vision tokens of an image.
+            blocks: Number of encoder blocks up to and including the one the projector reads.
+        """
+        return self
+
+    def left(self, entered: int) -> int | None:
+        """Number of an image's tokens that go on; None if it depends on the image.
+
+        Args:
+            entered: Number of vision tokens of the image.
+        """
+        return None
+
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
         """Reduce the tokens of one image to those that go on."""
 
 
-class KeyTokenStrategy(ABC):
+class KeepPerImage(VisionStrategy):
+    """Stage 1 with a fixed number of tokens per image.
+
+    Attributes:
+        keep: Number of tokens kept per image, or the budget that it follows from; None if the
+            image decides.
+        fewest: Least number of tokens that the strategy can keep.
+    """
+
+    keep: Keep | None
+    fewest: int = 0
+
+    def kept(self, view: VisionView) -> int:
+        """Number of tokens kept of an image, all of them if it has fewer."""
+        assert self.keep is not None
+        tokens = len(view.cells)
+        return min(max(keep_for(self.keep, tokens), self.fewest), tokens)
+
+    def plan(self, entered: int, blocks: int) -> "KeepPerImage":
+        if not isinstance(self.keep, Budget):
+            return self
+        return replace(cast(Any, self), keep=max(keep_for(self.keep, entered), self.fewest))
+
+    def left(self, entered: int) -> int | None:
+        return min(self.keep, entered) if isinstance(self.keep, int) else None
+
+
+class KeyTokenStrategy(Strategy, ABC):
     """Stage 1b: marks the tokens that no later stage may drop."""
 
     cls_attention_blocks: Sequence[int] = ()
@@ -139,7 +209,7 @@ class KeyTokenStrategy(ABC):
         """Whether each token of one image that stage 1 has kept is a key token."""
 
 
-class PrefillStrategy(ABC):
+class PrefillStrategy(Strategy, ABC):
     """Stage 2: drops or merges vision tokens between decoder layers.
 
     Attributes:
@@ -148,8 +218,28 @@ class PrefillStrategy(ABC):
 
     layers: Sequence[int]
 
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027  (most strategies fit any model)
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
+    def plan(self, entered: int, depth: int) -> "PrefillStrategy":
+        """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
+
+        A budget that is out of reach gives the fewest tokens possible.
+
+        Args:
+            entered: Number of vision tokens at the language model's input.
+            depth: Number of decoder layers.
+        """
+        return self
+
+    def left(self, entered: int) -> Sequence[int] | None:
+        """Number of vision tokens after each of ``layers``; None if it depends on the prompt.
+
+        Args:
+            entered: Number of vision tokens at the language model's input.
+        """
+        return None
+
+    def step(self, entered: int, depth: int) -> float:
+        """Difference between two neighbouring executed averages that the strategy can reach."""
+        return 1.0
 
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
@@ -161,11 +251,11 @@ class TopK(PrefillStrategy):
     """Base of the prefill strategies that keep the tokens of highest score, after one layer.
 
     Attributes:
-        keep: Number of vision tokens kept per prompt.
+        keep: Number of tokens kept per prompt, or the budget that it follows from.
         layer: Layer after which tokens are dropped; -1: before the language model.
     """
 
-    keep: Count
+    keep: Keep
     layer: int = -1
 
     def __post_init__(self) -> None:
@@ -176,18 +266,26 @@ class TopK(PrefillStrategy):
         return (self.layer,)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        return view.top(self.score(view), self.keep)
+        return view.top(self.score(view), self.kept(view))
 
     @abstractmethod
     def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         """Score of each vision token of one prompt."""
 
+    def kept(self, view: PrefillView) -> int:
+        """Number of tokens kept of a prompt, all of them if it has fewer."""
+        return min(keep_for(self.keep, view.entered, view.depth, self.layer), len(view))
 
-class DecodeStrategy(ABC):
+    def plan(self, entered: int, depth: int) -> "TopK":
+        keep = keep_for(self.keep, entered, depth, self.layer)
+        return replace(cast(Any, self), keep=keep)
+
+    def left(self, entered: int) -> Sequence[int] | None:
+        return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
+
+
+class DecodeStrategy(Strategy, ABC):
     """Stage 3: chooses the vision tokens that stay in the KV cache for decoding."""
-
-    def check(self, facts: ModelFacts) -> None:  # noqa: B027
-        """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
     @abstractmethod
     def keep(self, view: CacheView) -> Bool[Tensor, " vision"]:

@@ -7,7 +7,6 @@ the text attention of a trace. After Figure 3 (b) of MustDrop, arXiv:2411.10803.
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isnan
 
 import numpy as np
 from jaxtyping import Bool
@@ -123,15 +122,16 @@ def _scatter(
     ax.margins(0.1)
     dropped = f"{int(tested.left.sum())} of {len(x)} dropped"
     ax.set_title(f"layer {layer}: {dropped}", loc="left", pad=11)
-    if not isnan(trace.gamma):
-        ax.axvline(trace.gamma, color=BLACK, lw=0.7, ls="--")
-        _mark(ax, "γ", (trace.gamma, 1), ("data", "axes fraction"), (0, 1))
-    if not isnan(trace.alpha):
-        ax.axhline(trace.alpha, color=BLACK, lw=0.7, ls="--")
-        _mark(ax, "α", (1, trace.alpha), ("axes fraction", "data"), (5, 0))
-    if not isnan(trace.gamma) and not isnan(trace.alpha):
+    gamma, alpha = trace.threshold("gamma"), trace.threshold("alpha")
+    if gamma is not None:
+        ax.axvline(gamma, color=BLACK, lw=0.7, ls="--")
+        _mark(ax, "γ", (gamma, 1), ("data", "axes fraction"), (0, 1))
+    if alpha is not None:
+        ax.axhline(alpha, color=BLACK, lw=0.7, ls="--")
+        _mark(ax, "α", (1, alpha), ("axes fraction", "data"), (5, 0))
+    if gamma is not None and alpha is not None:
         # add_artist, unlike add_patch, leaves the axis limits unchanged
-        low = Rectangle((1e-12, 1e-12), trace.gamma, trace.alpha, color=VERMILION, alpha=0.07, lw=0)
+        low = Rectangle((1e-12, 1e-12), gamma, alpha, color=VERMILION, alpha=0.07, lw=0)
         ax.add_artist(low)
     if thresholds:
         corners = ((0.02, 0.02), (0.98, 0.02), (0.02, 0.98), (0.98, 0.98))

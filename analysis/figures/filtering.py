@@ -5,7 +5,6 @@ Knows nothing about drawing. Source: MustDrop, arXiv:2411.10803, Eq. 9 and 10.
 
 from collections import Counter
 from dataclasses import dataclass
-from math import isnan
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -41,8 +40,9 @@ def judged(trace: Trace, layer: int) -> Judged:
         raise ValueError(f"layer must be one of {sorted(trace.text_attention)}, got {layer}")
     attention, ledger = trace.text_attention[layer], trace.ledger
     none = np.zeros(len(attention.share), bool)
-    passed_share = none if isnan(trace.gamma) else attention.share > trace.gamma
-    passed_word = none if isnan(trace.alpha) else attention.largest >= trace.alpha
+    gamma, alpha = trace.threshold("gamma"), trace.threshold("alpha")
+    passed_share = none if gamma is None else attention.share > gamma
+    passed_word = none if alpha is None else attention.largest >= alpha
     after = ledger.alive[min(layer + 1, ledger.depth - 1)].numpy()
     left = ~np.isin(attention.positions, after)
     test = passed_share + 2 * passed_word if has_thresholds(trace) else np.where(left, 0, 3)
@@ -51,7 +51,7 @@ def judged(trace: Trace, layer: int) -> Judged:
 
 def has_thresholds(trace: Trace) -> bool:
     """Whether the run used at least one threshold."""
-    return not (isnan(trace.gamma) and isnan(trace.alpha))
+    return bool({"gamma", "alpha"} & {*trace.values})
 
 
 def saving_words(trace: Trace, layer: int) -> Counter[str]:

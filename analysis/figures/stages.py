@@ -6,7 +6,6 @@ stage that changed nothing is not drawn. After Figure 2 of MustDrop, arXiv:2411.
 """
 
 import textwrap
-from math import isnan
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -102,12 +101,12 @@ def _pictures(source: Traced) -> tuple[list[Panel], list[float]]:
 
 def _rules(source: Traced) -> str:
     """Rule of the filter with its thresholds; empty without thresholds."""
-    trace = source.trace
+    gamma, alpha = (source.trace.threshold(name) for name in ("gamma", "alpha"))
     tests = []
-    if not isnan(trace.gamma):
-        tests.append(f"share ≤ γ = {trace.gamma:.3g}")
-    if not isnan(trace.alpha):
-        tests.append(f"largest from a word < α = {trace.alpha:.3g}")
+    if gamma is not None:
+        tests.append(f"share ≤ γ = {gamma:.3g}")
+    if alpha is not None:
+        tests.append(f"largest from a word < α = {alpha:.3g}")
     return f"dropped if {' and '.join(tests)}" if tests else ""
 
 

@@ -7,7 +7,7 @@ pictures.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from math import isnan, nan
+from math import nan
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -154,11 +154,13 @@ def _reasons(
     stayed: Bool[np.ndarray, " tokens"],
 ) -> Int[np.ndarray, " tokens"]:
     """Results of the tests in use for the tokens at these indices of a layer's attention."""
-    use_global, use_individual = not isnan(trace.gamma), not isnan(trace.alpha)
+    gamma, alpha = trace.threshold("gamma"), trace.threshold("alpha")
+    use_global, use_individual = gamma is not None, alpha is not None
     if not (use_global or use_individual):
         return np.full(len(index), Reason.UNKNOWN, dtype=np.int64)
-    passed_global = (attention.share[index] > trace.gamma) & use_global
-    passed_individual = (attention.largest[index] >= trace.alpha) & use_individual
+    none = np.zeros(len(index), dtype=bool)
+    passed_global = none if gamma is None else attention.share[index] > gamma
+    passed_individual = none if alpha is None else attention.largest[index] >= alpha
     kept = np.select(
         [passed_global & passed_individual, passed_global, passed_individual],
         [Reason.PASSED_BOTH, Reason.PASSED_GLOBAL, Reason.PASSED_INDIVIDUAL],

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import io
 from dataclasses import dataclass, field
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +68,8 @@ class Traces:
             self.imageless += 1
             return None
         return {
-            "gamma": None if isnan(trace.gamma) else trace.gamma,
-            "alpha": None if isnan(trace.alpha) else trace.alpha,
+            "gamma": trace.threshold("gamma"),
+            "alpha": trace.threshold("alpha"),
             "words": self._index(self.words, list(trace.words), tuple(trace.words)),
             "images": [self._image(trace, number) for number in range(images)],
         }

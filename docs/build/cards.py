@@ -16,8 +16,8 @@ from parity import line as parity_line
 from pictures import INDEX, SPLIT, Kept, kept, setting
 
 from mustdrop import TokenDropper, presets
-from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.presets.compose import composed, preset_file, preset_names, resolved
+from mustdrop.presets.from_budget import STAGES, budget_floor
 
 MODEL, BENCHMARK, BUDGET = "pocket", "pocket_vqa", 64
 TITLES = {

@@ -35,7 +35,8 @@ def remedy(
     """
     values = " ".join(f"{field}=<value>" for field in fields)
     if fields == ["prefill.layer"]:
-        model = shlex.join([f"model={config['model']['name']}", *_chosen(overrides)])
+        words = [f"model={config['model']['name']}", *_chosen(overrides), *_inputs(cfg, overrides)]
+        model = shlex.join(words)
         return f"find it with {WITHDRAW} {model}, or give {values}"
     if config["budget"] is None or (made is not None and "tokens" not in made):
         return f"give {values}"
@@ -45,6 +46,7 @@ def remedy(
         chosen = [text for text in chosen if not text.startswith("benchmark.")]
         names["benchmark"] = _with_split(benchmark)
     words = [f"{group}={name}" for group, name in names.items()] + _budget(config) + chosen
+    words += _inputs(cfg, overrides)
     words += [
         word for word in _fixed(cfg, fields, made) if word.partition("=")[0] not in given_by(chosen)
     ]
@@ -101,6 +103,12 @@ def _chosen(overrides: Sequence[str]) -> list[str]:
         if name not in NAMED and first not in UNUSED:
             kept.append(text)
     return kept
+
+
+def _inputs(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Override for inputs that an experiment chose; an override as typed is kept anyway."""
+    named = "inputs" in given_by(overrides) or cfg.inputs == "hub"
+    return [] if named else [f"inputs={cfg.inputs}"]
 
 
 def _fixed(cfg: DictConfig, fields: Sequence[str], made: Mapping[str, Any] | None) -> Iterator[str]:

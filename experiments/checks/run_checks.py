@@ -16,9 +16,9 @@ from omegaconf.errors import MissingMandatoryValue
 
 from experiments.checks.remedies import missing
 from experiments.checks.thresholds import require_matching_thresholds
-from mustdrop.budgets.closed_form import STAGES, budget_floor
-from mustdrop.budgets.planned import require_planned
 from mustdrop.presets.compose import resolved
+from mustdrop.presets.from_budget import STAGES, budget_floor
+from mustdrop.presets.planned import require_planned
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
 

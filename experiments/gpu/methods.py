@@ -96,8 +96,9 @@ class Counted(PrefillStrategy):
         return tuple(self.method.layers)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        _, score = self.method.decide(view)
-        return view.top(score, self.after[self.layers.index(view.layer)])
+        observed = self.method.observe(view)
+        self.method.survivors(observed, view.protected)
+        return view.top(observed[0], self.after[self.layers.index(view.layer)])
 
 
 def schedules(model: str) -> dict[str, Any]:

@@ -54,7 +54,9 @@ class RunDocuments:
 
     def region(self, doc_id: int) -> Any:
         """Patches that a question is about; None if its benchmark does not know them."""
-        return self.task.eval_docs[doc_id].get("target_patches")
+        from mustdrop.evaluation.requests import marked_target
+
+        return marked_target(self.task, self.task.eval_docs[doc_id])
 
 
 def closing(

@@ -1,7 +1,8 @@
 """One pass over prompts that records the values compared with thresholds. Knows no benchmark.
 
 Observing strategies replace those of the method. They drop nothing in the layers that they observe,
-and all vision tokens that may be dropped after these, so that the rest of the pass is cheap.
+and all vision tokens that may be dropped after these, so that the rest of the pass is cheap. The
+strategies themselves say what they compare (:mod:`mustdrop.thresholds`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +15,7 @@ from torch import Tensor
 
 from mustdrop.calibration.replay import ObservedLayer, ObservedPrompt, Replay
 from mustdrop.dropper import TokenDropper
-from mustdrop.functional import window_similarity
-from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.ledger import TokenLedger
-from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     KeyTokenStrategy,
@@ -27,7 +25,7 @@ from mustdrop.strategy import (
     VisionStrategy,
     VisionView,
 )
-from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.thresholds import ThresholdKeyTokens, ThresholdPrefill, ThresholdVision
 
 
 def observe(
@@ -49,18 +47,21 @@ def observe(
     Returns:
         Replay of the pass; None if the token counts do not follow from what can be observed.
     """
-    kind = field_path, type(getattr(dropper, field_path.partition(".")[0], None))
-    merging = kind == ("vision.tau", LocalMerge)
-    dual = isinstance(dropper.prefill, DualAttention)
-    if not merging and not (dual and kind in _FILTERED):
+    stage, _, name = field_path.partition(".")
+    strategy = getattr(dropper, stage, None)
+    if strategy is None or name not in strategy.thresholds:
+        return None
+    if isinstance(strategy, ThresholdVision):
+        observed_batches = (_observe_images(model, strategy, inputs) for inputs in batches)
+    elif isinstance(dropper.prefill, ThresholdPrefill) and isinstance(
+        strategy, ThresholdPrefill | ThresholdKeyTokens
+    ):
+        keys = isinstance(strategy, ThresholdKeyTokens)
+        observed_batches = (_observe_layers(model, dropper, inputs, keys) for inputs in batches)
+    else:
         return None
     prompts: list[ObservedPrompt] = []
-    for inputs in batches:
-        observed = (
-            _observe_windows(model, dropper, inputs)
-            if merging
-            else _observe_text(model, dropper, inputs, keys=field_path == "key_tokens.mu")
-        )
+    for observed in observed_batches:
         if observed is None:
             return None
         prompts += observed
@@ -73,72 +74,67 @@ def unset(dropper: TokenDropper, field_path: str) -> TokenDropper:
 
     Droppers that are equal after this share a replay.
     """
-    if field_path == "vision.tau" and isinstance(dropper.vision, LocalMerge):
-        return TokenDropper(vision=replace(dropper.vision, tau=0.0))
-    if field_path == "key_tokens.mu" and isinstance(dropper.key_tokens, ClsAttention):
-        dropper = replace(dropper, key_tokens=replace(dropper.key_tokens, mu=0.0))
-    if isinstance(dropper.prefill, DualAttention):
-        dropper = replace(dropper, prefill=replace(dropper.prefill, gamma=0.0, alpha=0.0))
+    if field_path.startswith("vision.") and isinstance(dropper.vision, ThresholdVision):
+        return TokenDropper(vision=_at_zero(dropper.vision))
+    if field_path.startswith("key_tokens.") and isinstance(dropper.key_tokens, ThresholdKeyTokens):
+        dropper = replace(dropper, key_tokens=_at_zero(dropper.key_tokens))
+    if isinstance(dropper.prefill, ThresholdPrefill):
+        dropper = replace(dropper, prefill=_at_zero(dropper.prefill))
     return dropper
 
 
-_FILTERED = {
-    ("prefill.gamma", DualAttention),
-    ("prefill.alpha", DualAttention),
-    ("key_tokens.mu", ClsAttention),
-}
+def _at_zero(strategy: Any) -> Any:
+    return replace(strategy, **dict.fromkeys(strategy.thresholds, 0.0))
 
 
 @torch.inference_mode()
-def _observe_text(
+def _observe_layers(
     model: Any, dropper: TokenDropper, inputs: Mapping[str, Any], keys: bool
 ) -> list[ObservedPrompt] | None:
-    """Observe dual attention and, where ``keys``, the attention that selects key tokens.
+    """Observe the layers after which tokens are dropped and, where ``keys``, the key tokens.
 
-    None if a later step of the encoder drops tokens whose attention was observed.
+    None if a later step of the encoder drops tokens whose values were observed.
     """
-    assert isinstance(dropper.prefill, DualAttention)
-    text = _ObservedText(tuple(sorted(set(dropper.prefill.layers))))
+    assert isinstance(dropper.prefill, ThresholdPrefill)
+    layers = _ObservedLayers(dropper.prefill)
     key_tokens = dropper.key_tokens
     if keys:
-        assert isinstance(key_tokens, ClsAttention)
+        assert isinstance(key_tokens, ThresholdKeyTokens)
         key_tokens = _ObservedKeyTokens(key_tokens)
-    observing = replace(dropper, prefill=text, key_tokens=key_tokens, decode=None)
+    observing = replace(dropper, prefill=layers, key_tokens=key_tokens, decode=None)
     ledgers = _prefill(model, observing, inputs)
-    image_attention = iter(key_tokens.seen if isinstance(key_tokens, _ObservedKeyTokens) else ())
-    observed = {layer: iter(prompts) for layer, prompts in text.seen.items()}
+    image_values = iter(key_tokens.seen if isinstance(key_tokens, _ObservedKeyTokens) else ())
+    observed = {layer: iter(prompts) for layer, prompts in layers.seen.items()}
     result = []
     for ledger in ledgers:
         # a strategy is not called for a prompt without an image
         has_image = bool(ledger.vision.any())
-        layers = {layer: next(prompts) for layer, prompts in observed.items()} if has_image else {}
-        images = [(source.slots, next(image_attention)) for source in ledger.sources if keys]
-        if any(len(slots) != len(attention) for slots, attention in images):
+        seen = {layer: next(prompts) for layer, prompts in observed.items()} if has_image else {}
+        images = [(source.slots, next(image_values)) for source in ledger.sources if keys]
+        if any(len(slots) != len(values) for slots, values in images):
             return None
         entered = ledger.vision_per_layer()[0]
-        result.append(ObservedPrompt(ledger.depth, entered, ledger.protected, layers, images))
+        result.append(ObservedPrompt(ledger.depth, entered, ledger.protected, seen, images))
     return result
 
 
 @torch.inference_mode()
-def _observe_windows(
-    model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]
+def _observe_images(
+    model: Any, strategy: ThresholdVision, inputs: Mapping[str, Any]
 ) -> list[ObservedPrompt] | None:
-    """Observe the windows of merging; None if the patches do not match the vision tokens."""
-    assert isinstance(dropper.vision, LocalMerge)
-    merge = _ObservedWindows(dropper.vision)
-    observing = TokenDropper(vision=merge, prefill=_ObservedText((-1,)))
-    ledgers = _prefill(model, observing, inputs)
+    """Observe images; None if their tokens do not match the prompts' vision tokens."""
+    vision = _ObservedImages(strategy)
+    ledgers = _prefill(model, TokenDropper(vision=vision, prefill=_Withdrawal()), inputs)
     patches = sum(len(source.cells) for ledger in ledgers for source in ledger.sources)
     if patches != sum(int(ledger.vision.sum()) for ledger in ledgers):
         return None
-    similarity = iter(merge.seen)
+    values = iter(vision.seen)
     return [
         ObservedPrompt(
             ledger.depth,
             int(ledger.vision.sum()),
             ledger.protected,
-            windows=[next(similarity) for _ in ledger.sources],
+            encoded=[(len(source.cells), next(values)) for source in ledger.sources],
         )
         for ledger in ledgers
     ]
@@ -152,27 +148,42 @@ def _prefill(model: Any, dropper: TokenDropper, inputs: Mapping[str, Any]) -> li
 
 
 @dataclass(frozen=True, eq=False)
-class _ObservedText(PrefillStrategy):
-    """Records attention and drops nothing; after its last layer it keeps the key tokens only."""
+class _ObservedLayers(PrefillStrategy):
+    """Records values and drops nothing; after its last layer it keeps the key tokens only."""
 
-    layers: Sequence[int]
+    strategy: ThresholdPrefill
     seen: dict[int, list[ObservedLayer]] = field(default_factory=dict)
 
+    @property
+    def layers(self) -> Sequence[int]:
+        return self.strategy.layers
+
+    def check(self, facts: ModelFacts) -> None:
+        self.strategy.check(facts)
+
     def reduce(self, view: PrefillView) -> Reduction:
-        if view.layer >= 0:
-            attention = view.attention(rows="text").float().mean(0)
-            observed = ObservedLayer(view.positions, attention.sum(0), attention.amax(0))
-            self.seen.setdefault(view.layer, []).append(observed)
-        if view.layer >= self.layers[-1]:
+        observed = ObservedLayer(view.positions, self.strategy.observe(view))
+        self.seen.setdefault(view.layer, []).append(observed)
+        if view.layer >= max(self.layers):
             return Reduction(view.protected.nonzero().flatten())
         return Reduction(torch.arange(len(view), device=view.protected.device))
 
 
 @dataclass(frozen=True, eq=False)
-class _ObservedKeyTokens(KeyTokenStrategy):
-    """Protects what ``strategy`` protects, and records the attention that selects it."""
+class _Withdrawal(PrefillStrategy):
+    """Drops all vision tokens at the language model's input."""
 
-    strategy: ClsAttention
+    layers = (-1,)
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        return Reduction(view.protected.nonzero().flatten())
+
+
+@dataclass(frozen=True, eq=False)
+class _ObservedKeyTokens(KeyTokenStrategy):
+    """Protects what ``strategy`` protects, and records the values that select it."""
+
+    strategy: ThresholdKeyTokens
     seen: list[Tensor] = field(default_factory=list)
 
     @property
@@ -183,26 +194,36 @@ class _ObservedKeyTokens(KeyTokenStrategy):
         self.strategy.check(facts)
 
     def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
-        self.seen.append(self.strategy.joined(view))
-        return self.strategy.outstanding(self.seen[-1])
+        self.seen.append(self.strategy.observe(view))
+        return self.strategy.marked(self.seen[-1])
 
 
 @dataclass(frozen=True, eq=False)
-class _ObservedWindows(VisionStrategy):
-    """Merges nothing, and records the similarity of the patches in each window."""
+class _ObservedImages(VisionStrategy):
+    """Reduces nothing, and records the values of each image."""
 
-    strategy: LocalMerge
-    seen: list[Sequence[Tensor]] = field(default_factory=list)
+    strategy: ThresholdVision
+    seen: list[Any] = field(default_factory=list)
 
     @property
-    def places(self) -> Sequence[int]:
+    def places(self) -> Sequence[Any]:
         return self.strategy.places
+
+    @property
+    def cls_attention_blocks(self) -> Sequence[int]:
+        return self.strategy.cls_attention_blocks
+
+    @property
+    def query_key_blocks(self) -> Sequence[int]:
+        return self.strategy.query_key_blocks
+
+    @property
+    def inside_block(self) -> bool:
+        return self.strategy.inside_block
 
     def check(self, facts: ModelFacts) -> None:
         self.strategy.check(facts)
 
     def reduce(self, view: VisionView) -> Reduction:
-        crops = [view.hidden] if self.strategy.crops == "own" else view.prompt_images
-        index = self.strategy.windows(view.grid).to(view.cells.device)
-        self.seen.append([window_similarity(crop, index, self.strategy.score) for crop in crops])
+        self.seen.append(self.strategy.observe(view))
         return Reduction(torch.arange(len(view.cells), device=view.cells.device))

@@ -32,8 +32,9 @@ def threshold(
 
     If the replay determines all counts, no pass is needed. If it determines those of the first
     dropping layer, it narrows the range and estimates where to measure. If another stage follows
-    merging, points over the remaining range are measured, since the executed average may then rise
-    and fall: gamma is a share of all attention, so fewer tokens may mean that fewer are dropped.
+    the vision stage, points over the remaining range are measured, since the executed average may
+    then rise and fall: gamma is a share of all attention, so fewer tokens may mean that fewer are
+    dropped.
 
     Args:
         measure: Executed average at a value, measured by running the model.
@@ -64,7 +65,7 @@ def threshold(
 
     left, right = (under, over) if rising else (over, under)
     ends = certain(left, low, high), certain(right, high, low)
-    if field_path == "vision.tau":
+    if field_path.startswith("vision."):
         return scan(measure, target, *ends, tolerance)
     return estimate_guided(
         measure, lambda x: known(x, True).likely, rising, target, *ends, tolerance

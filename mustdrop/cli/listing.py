@@ -11,7 +11,7 @@ from mustdrop.presets.compose import preset_file, preset_names
 BAD_INPUT = 2
 GROUPS = {
     "methods": "method", "models": "model", "benchmarks": "benchmark", "budgets": "budget",
-    "experiments": "experiment", "images": "image", "controls": "controls",
+    "experiments": "experiment", "inputs": "inputs", "images": "image", "controls": "controls",
     "trackers": "tracker", "launchers": "launcher",
 }  # fmt: skip
 USAGE = f"""usage: mustdrop list GROUP

@@ -3,8 +3,8 @@
 python -m lmms_eval --model mustdrop --model_args pretrained=packaged,method=fastv,budget=t128 \
     --tasks pope --batch_size 8 --limit 100 --output_path results
 
-model_args are those of mustdrop run: names of presets (model, method, budget, benchmark; the
-benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
+model_args are those of mustdrop run: names of presets (model, inputs, method, budget, benchmark;
+the benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
 ``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 after every
 error and leaves other ranks waiting; so an error here ends the process with code 1 or 2.
 """
@@ -25,16 +25,16 @@ from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from mustdrop.budgets.closed_form import STAGES, budget_floor
-from mustdrop.budgets.planned import require_planned
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Instance
 from mustdrop.presets.compose import composed, conf_dir
+from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
+from mustdrop.presets.planned import require_planned
 from mustdrop.provenance.fingerprint import run_fingerprint
 
-PRESETS = ("model", "method", "budget", "benchmark", *STAGES)
+PRESETS = ("model", "inputs", "method", "budget", "benchmark", *STAGES)
 FIELD_GROUPS = ("model", "dropper", "budget", *STAGES)
 PLAIN = ("pretrained", "seed", "max_new_tokens")
 

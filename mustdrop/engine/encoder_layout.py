@@ -5,7 +5,7 @@ padded on the right, and back. A token is a cell: its patches side by side.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -113,7 +113,19 @@ class PackedLayout(EncoderLayout):
 
     The encoder holds the cells of an image in an order of its own (by attention window), and the
     patches of a cell one after the other. Survivors keep that order, so a segment stays unbroken.
+
+    Attributes:
+        memo: What follows from an argument that all blocks share: its id -> argument and result.
     """
+
+    memo: dict[tuple[str, int], tuple[Any, Any]] = field(default_factory=dict)
+
+    def _shared(self, name: str, given: Any, compute: Callable[[Any], Any]) -> Any:
+        """Result of ``compute``, once for all blocks that get the same argument."""
+        key = (name, id(given))  # the argument is stored too, so that its id stays its own
+        if key not in self.memo:
+            self.memo[key] = (given, compute(given))
+        return self.memo[key][1]
 
     @property
     def unit(self) -> int:
@@ -155,9 +167,11 @@ class PackedLayout(EncoderLayout):
         if sum(self.lengths) == sum(image.total for image in self.images):
             return (states, *args[1:]), kwargs
         fitting = {
-            "cu_seqlens": self.segments(kwargs["cu_seqlens"]),
-            "position_embeddings": tuple(
-                part[self._patches] for part in kwargs["position_embeddings"]
+            "cu_seqlens": self._shared("segments", kwargs["cu_seqlens"], self.segments),
+            "position_embeddings": self._shared(
+                "rotary",
+                kwargs["position_embeddings"],
+                lambda given: tuple(part[self._patches] for part in given),
             ),
         }
         return (states, *args[1:]), {**kwargs, **fitting}
@@ -165,10 +179,12 @@ class PackedLayout(EncoderLayout):
     def pairs(self, arguments: Mapping[str, Any]) -> Int[Tensor, " images"] | None:
         if self.part.window is None:
             return None
-        ends = arguments["cu_seqlens"].long()
+        return self._shared("pairs", arguments["cu_seqlens"], self._pairs)
+
+    def _pairs(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " images"]:
         lengths = torch.tensor(self.lengths, device=ends.device) * self.unit
-        owner = torch.searchsorted(lengths.cumsum(0), ends[1:])
-        return torch.zeros_like(lengths).index_add_(0, owner, ends.diff() ** 2)
+        owner = torch.searchsorted(lengths.cumsum(0), ends[1:].long())
+        return torch.zeros_like(lengths).index_add_(0, owner, ends.long().diff() ** 2)
 
     def segments(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " fewer"]:
         """Ends of the attention segments that are left, in patches, from those of all patches."""

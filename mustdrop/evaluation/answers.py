@@ -11,6 +11,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from mustdrop.evaluation.lmms_eval_api import GenerationResult, Instance, Task, TokenCounts
 
 SAMPLING = ("temperature", "top_p", "top_k")
+REPETITION_PENALTY = 1.0  # none
 
 
 @dataclass
@@ -42,6 +43,8 @@ def generate_options(
         "do_sample": sampled,
         "num_beams": requested.get("num_beams") or 1,
         "max_new_tokens": requested.get("max_new_tokens") or max_new_tokens,
+        # With another value, which some checkpoints set, greedy decoding is not greedy.
+        "repetition_penalty": REPETITION_PENALTY,
         "pad_token_id": pad_token_id,
         **sampling,
     }

@@ -109,12 +109,6 @@ def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:
     return ChatMessages(messages=turns)
 
 
-def shorter_side(processor: Any) -> int:
-    """Length of an image's shorter side after preprocessing, in pixels."""
-    size = processor.image_processor.size
-    return size["shortest_edge"] if "shortest_edge" in size else min(size["height"], size["width"])
-
-
 def question(chat: ChatMessages) -> str:
     """Text of a conversation."""
     return "\n".join(
@@ -166,8 +160,9 @@ def prompt_inputs(
 def _processed(
     processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
 ) -> Any:
-    flat = [image for shown in images for image in shown]
+    # A list for each prompt: of a flat list, some processors refuse a batch and others crop the
+    # images of a prompt as if each had a prompt of its own.
+    nested = [list(shown) for shown in images] if any(images) else None
     return processor(
-        text=list(texts), images=flat or None, padding=True, padding_side="left",
-        return_tensors="pt",
-    )  # fmt: skip
+        text=list(texts), images=nested, padding=True, padding_side="left", return_tensors="pt"
+    )

@@ -7,14 +7,16 @@ Annotations of an image (the patches that a question is about) do not hold for i
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from typing import Any, final
 
 from PIL import Image
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.evaluation.chat import pictures, replaced, shorter_side
+from mustdrop.evaluation.chat import pictures, replaced
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
+from mustdrop.models.image_scale import image_scale
 
 Pictures = Sequence[Image.Image]
 
@@ -24,12 +26,13 @@ class ImageContext:
     """What a control may use in addition to the images of a document.
 
     Attributes:
-        side: Length of an image's shorter side after preprocessing, in pixels.
+        scale: Returns the factor by which preprocessing scales the sides of an image of the given
+            width and height, at most 1.
         others: Returns an iterator over the images of all other documents of the task, from the
             next one to the last, then from the first one.
     """
 
-    side: int
+    scale: Callable[[tuple[int, int]], float]
     others: Callable[[], Iterator[Pictures]]
 
 
@@ -57,6 +60,7 @@ class ResizedImage(ImageControl):
 
     Each side is shrunk to sqrt(ratio) of its length after preprocessing (of its own length, if
     that is smaller) with the Lanczos filter, and enlarged to its own length with the bicubic one.
+    So the small image has at most this share of the pixels that the model sees.
 
     Source: control, ours.
 
@@ -73,10 +77,10 @@ class ResizedImage(ImageControl):
             raise ValueError(f"ratio must be a share of pixels in (0, 1], got {self.ratio}")
 
     def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
-        return [self._resized(picture, context.side) for picture in originals]
+        return [self._resized(picture, context.scale(picture.size)) for picture in originals]
 
-    def _resized(self, picture: Image.Image, side: int) -> Image.Image:
-        scale = sqrt(self.ratio) * min(1.0, side / min(picture.size))
+    def _resized(self, picture: Image.Image, seen: float) -> Image.Image:
+        scale = sqrt(self.ratio) * seen
         # Rounded down: the small image must not hold more pixels than the budget's share.
         width, height = (max(1, int(scale * length)) for length in picture.size)
         small = picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
@@ -132,7 +136,9 @@ class WrongImage(ImageControl):
     """The images of the next document with different images: measures the score of a guess.
 
     Benchmarks ask several questions about one image, so documents with the same image are skipped.
-    If the other document has fewer images, its images are repeated.
+    If the other document has fewer images, its images are repeated. The other image is resized to
+    the size of the document's own, because the size decides the number of vision tokens in models
+    that keep it.
 
     Source: control, ours.
 
@@ -160,7 +166,10 @@ class WrongImage(ImageControl):
         contents = {_content(picture) for picture in originals}
         for other in context.others():
             if other and not contents & {_content(picture) for picture in other}:
-                return [other[index % len(other)] for index in range(len(originals))]
+                return [
+                    _with_size(other[index % len(other)], original.size)
+                    for index, original in enumerate(originals)
+                ]
         raise ValueError(
             f"image={self.name} needs a document with different images, but every other document "
             "has an image of this document"
@@ -181,9 +190,8 @@ def showing(
         processor: Processor of the model.
         others: See :class:`ImageContext`.
     """
-    return replaced(
-        chat, image.shown(pictures(chat), ImageContext(shorter_side(processor), others))
-    )
+    context = ImageContext(partial(image_scale, processor.image_processor), others)
+    return replaced(chat, image.shown(pictures(chat), context))
 
 
 def require_original_image(dropper: TokenDropper, image: ImageControl | None) -> None:
@@ -198,6 +206,13 @@ def require_original_image(dropper: TokenDropper, image: ImageControl | None) ->
             f"{type(dropper.vision).__name__} needs {needs} of every image, which are known only "
             f"for a document's own images: image must be own, got {image.name}"
         )
+
+
+def _with_size(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image, resized with the bicubic filter if it has another size."""
+    if picture.size == size:
+        return picture
+    return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
 def _content(picture: Image.Image) -> bytes:

@@ -21,6 +21,7 @@ from rich.console import Console
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.dropper import TokenDropper
+from mustdrop.evaluation.answers import REPETITION_PENALTY
 from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.evaluate import evaluate
@@ -134,7 +135,8 @@ class EvalJob:
         if context["beyond"]:
             print(context_warning(context, self.config["benchmark"]["name"]), file=sys.stderr)
         record = record_of(self.config, run, metrics, available, hardware(self.model))
-        return {**record, "context": context}
+        generation = {"repetition_penalty": REPETITION_PENALTY}
+        return {**record, "context": context, "generation": generation}
 
     def share(self, folder: Path, mark: str, group: RankGroup) -> None:
         """Answer the documents of one rank (index modulo number of ranks) into a separate file.

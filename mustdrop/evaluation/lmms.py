@@ -220,7 +220,7 @@ class DroppedVLM(lmms):
         kind = {"type": doc["type"]} if "type" in doc else {}
         # The annotations of an image do not hold for its replacement.
         original = self.image is None and bool(ledger.vision.any())
-        target = doc.get("target_patches") if original else None
+        target = request.target if original else None
         recall = {} if target is None else target_recall(ledger, target, mixed)
         return {
             "doc_id": request.doc_id,

@@ -47,9 +47,24 @@ class Request:
         """Name of the document in messages."""
         return document_name(self.task.config.task, self.doc_id)
 
+    @property
+    def target(self) -> Any:
+        """Patches that the question is about, where the task marks them; else None."""
+        return marked_target(self.task, self.doc)
+
     def annotations(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """The named fields of the document, repeated for each image."""
         return [{name: self.doc[name] for name in names} for _ in pictures(self.chat)]
+
+
+def marked_target(task: Task, doc: Mapping[str, Any]) -> Any:
+    """Patches of a document that target recall uses; None if its task names no such field.
+
+    A task names the field by ``recall_mark`` in the metadata of its lmms-eval config.
+    """
+    metadata = task.config.metadata
+    mark = metadata.get("recall_mark") if isinstance(metadata, Mapping) else None
+    return None if mark is None else doc[mark]
 
 
 def read_request(

@@ -6,23 +6,23 @@ Strategies decide as in the run; the recorder only reads what they see. Knows no
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import nan
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from mustdrop.engine.decode_attention import DecodeAttentionRecorder, record_decode_attention
+from mustdrop.engine.prompt_vision import NO_SLOT, assign
 from mustdrop.evaluation.answers import answer, generate_options
 from mustdrop.evaluation.chat import prompt_inputs
 from mustdrop.evaluation.job import EvalJob
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
-from mustdrop.models import adapter_for
-from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
 from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView
@@ -73,17 +73,21 @@ def traced(adapter: DroppedVLM, request: Request) -> Trace:
         recorder.remove_extra_rows(ledger)
     prompt = inputs["input_ids"].shape[1]
     text, _ = answer(model, processor.tokenizer, tokens[0, prompt:].cpu(), request.options)
-    prefill = adapter.dropper.prefill
-    dual = prefill if isinstance(prefill, DualAttention) else None
-    region = request.doc.get("target_patches") if adapter.image is None else None
+    method = adapter.dropper
+    stages = (method.vision, method.key_tokens, method.prefill, method.decode)
+    region = request.target if adapter.image is None else None
     return Trace(
         ledger=ledger,
         text_attention=recorder.recorded if recorder is not None else {},
         decode_attention=_decode_attention(decode_attention, ledger),
         words=_words(processor.tokenizer, inputs["input_ids"][0].cpu(), ledger),
-        gamma=nan if dual is None or dual.gamma is None else dual.gamma,
-        alpha=nan if dual is None or dual.alpha is None else dual.alpha,
-        pictures=_pictures(processor, inputs),
+        values={
+            name: np.asarray(value, dtype=float)
+            for stage in stages
+            if stage is not None
+            for name, value in stage.traced.items()
+        },
+        pictures=_pictures(adapter_for(model), processor, inputs),
         region=None if region is None else np.asarray(region, dtype=bool),
         answer=text.strip(),
     )
@@ -144,16 +148,36 @@ def _words(tokenizer: Any, ids: Tensor, ledger: TokenLedger) -> tuple[str, ...]:
     return tuple(tokenizer.decode([token]) for token in ids[first:].tolist())
 
 
-def _pictures(processor: Any, inputs: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Input images of the encoder as WebP, with the processor's normalisation undone."""
-    if inputs.get("pixel_values") is None:
-        return ()
-    pixels = inputs["pixel_values"].float().cpu()
+def _pictures(
+    adapter: ModelAdapter, processor: Any, inputs: Mapping[str, Any]
+) -> tuple[bytes, ...]:
+    """Images of one prompt as the encoder got them, as WebP, with the normalisation undone."""
     images = processor.image_processor
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
-    pixels = pixels.reshape(-1, *pixels.shape[-3:]) * std + mean
-    values = (pixels.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return tuple(_webp(Image.fromarray(picture)) for picture in values)
+    shown = []
+    for pixels in encoder_images(adapter, inputs):
+        values = ((pixels * std + mean).clamp(0, 1) * 255).round().byte()
+        shown.append(_webp(Image.fromarray(values.permute(1, 2, 0).numpy())))
+    return tuple(shown)
+
+
+def encoder_images(adapter: ModelAdapter, inputs: Mapping[str, Any]) -> list[Tensor]:
+    """Images (crops, frames) of one prompt as the encoder gets them, each [3, height, width]."""
+    visual = adapter.visual_inputs(inputs)
+    ids = inputs["input_ids"].cpu()
+    slots = ids.masked_fill(~torch.isin(ids, torch.tensor(list(visual))), NO_SLOT)
+    (shown,) = assign(list(slots), visual)
+    unit, images = adapter.facts.unit, []
+    for pixels, (rows, _) in zip(shown.pixels, shown.grids, strict=True):
+        pixels = pixels.float().cpu()
+        if pixels.dim() == 2:  # a row per patch, cell after cell; the first of the images in time
+            side = adapter.model.config.vision_config.patch_size
+            pixels = rearrange(
+                pixels, "(h w a b) (c t p q) -> t c (h a p) (w b q)",
+                h=rows, a=unit, b=unit, c=3, p=side, q=side,
+            )[0]  # fmt: skip
+        images.append(pixels)
+    return images
 
 
 def _webp(picture: Image.Image) -> bytes:

@@ -1,6 +1,7 @@
 """ClsAttention: protect the patches that stand out in the encoder's [CLS] attention."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -9,12 +10,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import outliers, top_keep
-from mustdrop.strategy import KeyTokenStrategy, Share, VisionView, require_fields
+from mustdrop.strategy import Share, VisionView, require_fields
+from mustdrop.thresholds import ThresholdKeyTokens
 
 
 @final
 @dataclass(frozen=True)
-class ClsAttention(KeyTokenStrategy):
+class ClsAttention(ThresholdKeyTokens):
     """Protect the vision tokens that stand out in the [CLS] attention of one encoder block.
 
     a_cls = softmax(q_cls K^T / sqrt(d)),   O = {a_cls > mu},  mu an adaptive threshold.
@@ -48,19 +50,21 @@ class ClsAttention(KeyTokenStrategy):
     def cls_attention_blocks(self) -> tuple[int]:
         return (self.block,)
 
-    def protect(self, view: VisionView) -> Bool[Tensor, " tokens"]:
-        return self.outstanding(self.joined(view))
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        # interquartile ranges or attention, depending on the rule
+        return {"ratio": (0.0, 1.0)} if self.rule == "ratio" else {"mu": (0.0, 100.0)}
 
-    def joined(self, view: VisionView) -> Float[Tensor, " tokens"]:
-        """Attention of [CLS], a_cls, with the heads joined; it depends on no threshold."""
+    def observe(self, view: VisionView) -> Float[Tensor, " tokens"]:
+        """Attention of [CLS], a_cls, with the heads joined."""
         heads = view.cls_attention(self.block).float()
         return heads.mean(0) if self.heads == "mean" else heads.amax(0)
 
-    def outstanding(self, attention: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
+    def marked(self, observed: Float[Tensor, " tokens"]) -> Bool[Tensor, " tokens"]:
         """Key tokens O: whether each token's attention stands out in its image."""
         if self.rule == "ratio":
-            key = top_keep(attention, math.ceil(self.ratio * len(attention)))
-            return torch.zeros_like(attention, dtype=torch.bool).index_fill_(0, key, True)
+            key = top_keep(observed, math.ceil(self.ratio * len(observed)))
+            return torch.zeros_like(observed, dtype=torch.bool).index_fill_(0, key, True)
         if self.rule == "threshold":
-            return attention > self.mu
-        return outliers(attention, self.mu)
+            return observed > self.mu
+        return outliers(observed, self.mu)

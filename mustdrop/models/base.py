@@ -15,7 +15,7 @@ from mustdrop.models.encoders import EncoderPart
 from mustdrop.models.encoders.base import Part
 from mustdrop.strategy import ModelFacts
 
-Inputs = Mapping[str, Any]  # what a processor returns
+ProcessorOutput = Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class ModelAdapter(ABC):
         """Facts about the model that strategies may use."""
 
     @abstractmethod
-    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+    def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         """Images and videos of a batch, in the order of the prompts, by the id of their slots.
 
         The ids stand in the order in which the model encodes them. This is a pure function of what

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mustdrop.models.base import Inputs, ModelAdapter, VisualInput
+from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, encoder_for
 from mustdrop.strategy import ModelFacts
 
@@ -26,7 +26,7 @@ class LlavaAdapter(ModelAdapter):
     def keeps_cls(self, encoder: EncoderPart) -> bool:
         return self.model.config.vision_feature_select_strategy == "full" and encoder.has_cls
 
-    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+    def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         grid, with_cls = self.facts.grid, self.keeps_cls(self.encoders[0])
         assert grid is not None
         pixels = inputs.get("pixel_values")

@@ -9,7 +9,7 @@ import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from mustdrop.ledger import OFF_GRID
-from mustdrop.models.base import Inputs, VisualInput
+from mustdrop.models.base import ProcessorOutput, VisualInput
 from mustdrop.models.llava import LlavaAdapter
 from mustdrop.strategy import ModelFacts
 
@@ -26,7 +26,7 @@ class LlavaNextAdapter(LlavaAdapter):
     def image_tokens(self) -> int | None:
         return None
 
-    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+    def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         config, (rows, columns) = self.model.config, self.facts.grid or (0, 0)
         pixels, sizes = inputs.get("pixel_values"), inputs.get("image_sizes")
         if pixels is not None and (sizes is None or len(sizes) != len(pixels)):

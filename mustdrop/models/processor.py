@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from PIL import Image
+from torch import Tensor
 
 from mustdrop.models.base import ModelAdapter
 
@@ -58,11 +59,13 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
     """Check the pixels and the slots of one image against the encoder and the language model."""
     config = adapter.model.config
     vision = config.vision_config
-    expected = {
-        "patch_size": vision.patch_size,
-        "vision_feature_select_strategy": config.vision_feature_select_strategy,
-        "num_additional_image_tokens": int(adapter.facts.has_cls),
-    }
+    expected = {}
+    if adapter.facts.grid is not None:  # these processors count the slots from such fields
+        expected = {
+            "patch_size": vision.patch_size,
+            "vision_feature_select_strategy": config.vision_feature_select_strategy,
+            "num_additional_image_tokens": int(adapter.facts.has_cls),
+        }
     given = {name: getattr(processor, name, None) for name in expected}
     for name, value in given.items():
         if value is None:
@@ -71,13 +74,8 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
                 f"{expected[name]!r}, to fit the model's config"
             )
     inputs = processor(text=[processor.image_token], images=[PROBE], return_tensors="pt")
-    height, width = inputs["pixel_values"].shape[-2:]
-    if (height, width) != (vision.image_size, vision.image_size):
-        raise ValueError(
-            f"crop_size: the processor makes images of {width} x {height} pixels, but the "
-            f"encoder needs {vision.image_size} x {vision.image_size} (see size, crop_size, "
-            "do_resize and do_center_crop)"
-        )
+    if adapter.facts.grid is not None:
+        _check_pixels(inputs["pixel_values"], vision.image_size)
     token = config.image_token_id
     slots = int((inputs["input_ids"] == token).sum())
     cells = sum(len(image.cells) for image in adapter.visual_inputs(inputs)[token])
@@ -91,6 +89,15 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
         raise ValueError(
             f"{fields}the processor makes {slots} slots per image, but the model has "
             f"{cells} vision tokens per image"
+        )
+
+
+def _check_pixels(pixels: Tensor, side: int) -> None:
+    height, width = pixels.shape[-2:]
+    if (height, width) != (side, side):
+        raise ValueError(
+            f"crop_size: the processor makes images of {width} x {height} pixels, but the "
+            f"encoder needs {side} x {side} (see size, crop_size, do_resize and do_center_crop)"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, final
 from jaxtyping import Int
 from torch import Tensor
 
-from mustdrop.models.base import Inputs, ModelAdapter, VisualInput
+from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, Part, encoder_for
 from mustdrop.models.encoders.qwen import frames
 from mustdrop.strategy import ModelFacts
@@ -48,7 +48,7 @@ class QwenVLAdapter(ModelAdapter):
             coordinates=True,
         )
 
-    def visual_inputs(self, inputs: Inputs) -> Mapping[int, Sequence[VisualInput]]:
+    def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         config = self.model.config
         images = self._split(inputs, "pixel_values", "image_grid_thw")
         videos = self._split(inputs, "pixel_values_videos", "video_grid_thw", is_video=True)
@@ -63,7 +63,7 @@ class QwenVLAdapter(ModelAdapter):
         return {config.image_token_id: images, config.video_token_id: videos}
 
     def _split(
-        self, inputs: Inputs, pixels: str, grid: str, is_video: bool = False
+        self, inputs: ProcessorOutput, pixels: str, grid: str, is_video: bool = False
     ) -> list[VisualInput]:
         patches, sizes = inputs.get(pixels), inputs.get(grid)
         if patches is None:

@@ -1,5 +1,6 @@
 """DualAttention: drop vision tokens that neither the whole text nor any single word attends to."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -8,21 +9,23 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.functional import top_keep
-from mustdrop.reduction import Reduction
-from mustdrop.strategy import (
-    Count,
-    Layers,
-    PrefillStrategy,
-    PrefillView,
-    Share,
-    Weight,
-    require_fields,
-)
+from mustdrop.strategy import Count, Layers, PrefillView, Share, Weight, require_fields
+from mustdrop.thresholds import ThresholdPrefill
+
+
+def share_and_peak(attention: Float[Tensor, "text vision"]) -> Float[Tensor, "2 vision"]:
+    """Sum V over the text, and maximum over the text, of the attention to each vision token.
+
+    NaN counts as zero; otherwise one NaN would keep all tokens.
+    """
+    share = attention.sum(0)
+    peak = attention.masked_fill(attention.isnan(), 0.0).amax(0)
+    return torch.stack([share.masked_fill(share.isnan(), 0.0), peak])
 
 
 @final
 @dataclass(frozen=True)
-class DualAttention(PrefillStrategy):
+class DualAttention(ThresholdPrefill):
     """Drop a vision token if neither the text as a whole nor any text token attends to it.
 
     With A the attention from text to vision of the layer that has just run, averaged over heads,
@@ -60,47 +63,40 @@ class DualAttention(PrefillStrategy):
                 "DualAttention.gamma and alpha are both None: give at least one threshold"
             )
 
-    def reduce(self, view: PrefillView) -> Reduction:
-        return Reduction(self.decide(view)[0])
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        return {"gamma": (1.0e-5, 0.5), "alpha": (1.0e-5, 1.0)}
 
-    def decide(self, view: PrefillView) -> tuple[Int[Tensor, " kept"], Float[Tensor, " vision"]]:
-        """Indices of the tokens that stay, and V_j of all tokens."""
-        attention = view.attention(rows="text").float().mean(0)
-        share = attention.sum(0)
-        view.log_score(share)
-        return self.survivors(attention, share, view.protected), share
+    @property
+    def traced(self) -> Mapping[str, float]:
+        given = {"gamma": self.gamma, "alpha": self.alpha}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def observe(self, view: PrefillView) -> Float[Tensor, "2 vision"]:
+        values = share_and_peak(view.attention(rows="text").float().mean(0))
+        view.log_score(values[0])
+        return values
 
     def survivors(
-        self,
-        attention: Float[Tensor, "text vision"],
-        share: Float[Tensor, " vision"],
-        protected: Bool[Tensor, " vision"],
+        self, observed: Float[Tensor, "2 vision"], protected: Bool[Tensor, " vision"]
     ) -> Int[Tensor, " kept"]:
-        """Indices of the tokens that stay; see :meth:`unimportant`.
-
-        Only the maxima of ``attention`` over the text are read.
-        """
-        stay = ~self.unimportant(attention, share) | protected
+        share, _ = observed
+        stay = ~self.unimportant(observed) | protected
         keep = stay.nonzero().flatten()
         fewest = min(self.min_keep, len(share))
         return keep if len(keep) >= fewest else top_keep(share, fewest, stay)
 
-    def unimportant(
-        self, attention: Float[Tensor, "text vision"], share: Float[Tensor, " vision"]
-    ) -> Bool[Tensor, " vision"]:
+    def unimportant(self, observed: Float[Tensor, "2 vision"]) -> Bool[Tensor, " vision"]:
         """Whether each token fails both criteria (or the only one in use).
 
         Args:
-            attention: Attention A from text to vision.
-            share: Sum V of the attention over the text.
+            observed: Result of :func:`share_and_peak`.
         """
-        # NaN attention counts as zero; otherwise one NaN would keep all tokens.
-        share = share.masked_fill(share.isnan(), 0.0)
-        attention = attention.masked_fill(attention.isnan(), 0.0)
+        share, peak = observed
         drop = torch.ones_like(share, dtype=torch.bool)
         if self.gamma is not None:
             limit = self.gamma * share.sum()
             drop = share < limit if self.strict else share <= limit
         if self.alpha is not None:
-            drop = drop & (attention.amax(0) < self.alpha)
+            drop = drop & (peak < self.alpha)
         return drop

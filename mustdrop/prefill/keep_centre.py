@@ -28,7 +28,7 @@ class KeepCentre(TopK):
     """
 
     def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
-        keep = min(self.keep, len(view))
+        keep = self.kept(view)
         image, row, column = view.cell_coordinates.T
         grids = torch.tensor([*view.grids, (1, 1)], device=image.device)  # the last: off the grid
         rows, columns = grids[image].T

@@ -1,16 +1,18 @@
 """SparseVLM: keep the vision tokens that image-related words attend to; merge the next best."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, final
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.budget import average, require_ascending, rising_root
 from mustdrop.functional import density_peaks, top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
+    Budget,
     Count,
     Layers,
     Positive,
@@ -20,6 +22,24 @@ from mustdrop.strategy import (
     Within,
     require_fields,
 )
+
+
+def recycled(entered: int, counts: Sequence[int], recycle: float, per_cluster: int) -> list[int]:
+    """Number of tokens after each drop: kept tokens and clusters of recycled ones.
+
+    Args:
+        entered: Number of vision tokens that enter.
+        counts: Number of tokens kept after each layer.
+        recycle: Share of the dropped tokens that is merged.
+        per_cluster: Number of merged tokens for each further cluster.
+    """
+    left = []
+    for count in counts:
+        before = left[-1] if left else entered
+        leaving = before - min(count, before)
+        members = min(int(recycle * leaving) + 1, leaving)
+        left.append(before - leaving + min(members // per_cluster + 1, members))
+    return left
 
 
 @final
@@ -47,7 +67,7 @@ class SparseVLM(PrefillStrategy):
     Attributes:
         scale: Vision tokens kept per unit of rank; None with fixed counts.
         bias: Vision tokens kept in addition; None with fixed counts.
-        keep: Fixed counts, one per layer; None for version 1.
+        keep: Fixed counts, one per layer, or the budget that they follow from; None for version 1.
         layers: Layers after which tokens are dropped, counted from 0, ascending.
         recycle: Share of the dropped tokens that is merged, in [0, 1].
         per_cluster: Merged tokens for each further cluster, 1 or more.
@@ -55,7 +75,7 @@ class SparseVLM(PrefillStrategy):
 
     scale: Annotated[float, Within("0 or more", 0.0)] | None = None
     bias: float | None = None
-    keep: Sequence[Count] | None = None
+    keep: Sequence[Count] | Budget | None = None
     layers: Layers = (2, 6, 15, 19)
     recycle: Share = 0.3
     per_cluster: Positive = 10
@@ -70,11 +90,50 @@ class SparseVLM(PrefillStrategy):
                 "SparseVLM: give scale and bias, or keep, but not both, got "
                 f"scale={self.scale}, bias={self.bias}, keep={self.keep}"
             )
-        if self.keep is not None and len(self.keep) != len(self.layers):
+        if isinstance(self.keep, tuple) and len(self.keep) != len(self.layers):
             raise ValueError(
                 f"SparseVLM.keep must have one count for each of {len(self.layers)} layers, "
                 f"got {list(self.keep)}"
             )
+
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        # tokens per unit of rank; the rank is at most the number of raters
+        return {} if self.scale is None else {"scale": (0.1, 600.0)}
+
+    def counts(self, entered: int, depth: int) -> Sequence[int] | None:
+        """Fixed counts for a prompt of ``entered`` vision tokens; None for version 1.
+
+        With a budget they are N l, N l^2, ... rounded; the last one makes up for rounding. The
+        executed average includes recycled tokens. The authors' counts (300, 200, 110 for "192" and
+        so on) meet their budgets if tokens are counted after each layer's drop; with those for
+        192, 128 and 64, 206.5, 145.4 and 82.3 tokens enter a layer on average.
+        """
+        if not isinstance(self.keep, Budget):
+            return self.keep
+        require_ascending(self.layers, depth)
+        tokens, steps = self.keep.target(entered), range(1, len(self.layers) + 1)
+
+        def error(counts: Sequence[int]) -> float:
+            left = recycled(entered, counts, self.recycle, self.per_cluster)
+            return average(entered, left, self.layers, depth) - tokens
+
+        def kept(ratio: float) -> list[int]:
+            return [round(entered * ratio**step) for step in steps]
+
+        if tokens >= entered or error(kept(0.0)) >= 0:
+            return kept(float(tokens >= entered))
+        *first, _ = kept(rising_root(lambda ratio: error(kept(ratio))))
+        last = range((first or [entered])[-1] + 1)
+        return [*first, min(last, key=lambda count: abs(error([*first, count])))]
+
+    def plan(self, entered: int, depth: int) -> "SparseVLM":
+        return replace(self, keep=self.counts(entered, depth))
+
+    def left(self, entered: int) -> list[int] | None:
+        if self.keep is None or isinstance(self.keep, Budget):
+            return None
+        return recycled(entered, self.keep, self.recycle, self.per_cluster)
 
     def reduce(self, view: PrefillView) -> Reduction:
         raters = view.cached("SparseVLM.raters", lambda: self.raters(view))
@@ -97,8 +156,9 @@ class SparseVLM(PrefillStrategy):
 
     def _count(self, view: PrefillView, attention: Float[Tensor, "raters vision"]) -> int:
         """Number of vision tokens to keep, without the merged ones."""
-        if self.keep is not None:
-            return self.keep[tuple(self.layers).index(view.layer)]
+        counts = self.counts(view.entered, view.depth)
+        if counts is not None:
+            return counts[tuple(self.layers).index(view.layer)]
         assert self.scale is not None and self.bias is not None
         # the cost of the singular values
         view.count_macs(2 * max(attention.shape) * min(attention.shape) ** 2)

@@ -24,7 +24,7 @@ class UniformGrid(TopK):
     """
 
     def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
-        return evenness(view, self.keep)
+        return evenness(view, self.kept(view))
 
 
 def evenness(view: PrefillView, keep: int) -> Float[Tensor, " vision"]:

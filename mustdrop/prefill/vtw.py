@@ -1,12 +1,12 @@
 """VTW, visual token withdrawal: drop all vision tokens at once after one decoder layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, PrefillView, require_fields
+from mustdrop.strategy import Budget, PrefillStrategy, PrefillView, require_fields
 
 
 @final
@@ -22,17 +22,39 @@ class VTW(PrefillStrategy):
         them at constant positions; any batch works.
 
     Attributes:
-        layer: Last layer that sees vision tokens, K - 1; -1: no layer does.
+        layer: Last layer that sees vision tokens, K - 1; -1: no layer does. Or the budget that it
+            follows from, in whole layers, for prompts of one size.
     """
 
-    layer: int
+    layer: int | Budget
 
     def __post_init__(self) -> None:
         require_fields(self)
 
     @property
     def layers(self) -> tuple[int]:
-        return (self.layer,)
+        return (self._layer,)
+
+    @property
+    def _layer(self) -> int:
+        if isinstance(self.layer, Budget):
+            raise ValueError(
+                f"VTW must know its layer before work starts, got layer={self.layer}: use "
+                "plan(entered, depth)"
+            )
+        return self.layer
+
+    def plan(self, entered: int, depth: int) -> "VTW":
+        if not isinstance(self.layer, Budget):
+            return self
+        layers = round(self.layer.target(entered) * depth / entered)
+        return replace(self, layer=min(layers, depth - 1) - 1)
+
+    def left(self, entered: int) -> list[int]:
+        return [0]
+
+    def step(self, entered: int, depth: int) -> float:
+        return entered / depth
 
     def reduce(self, view: PrefillView) -> Reduction:
         return view.top(torch.zeros_like(view.sizes), 0)

@@ -1,7 +1,6 @@
 """Configs: the folder conf/, its resolvers, and composing and resolving a config."""
 
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,31 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mustdrop.budgets import schedules
-from mustdrop.budgets.closed_form import STAGES, budget_keep, budget_share
-
-
-def as_node(closed_form: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a function so that it returns lists as config nodes, as a resolver has to."""
-
-    @wraps(closed_form)
-    def resolver(*args: Any) -> Any:
-        result = closed_form(*args)
-        return OmegaConf.create(result) if isinstance(result, list) else result
-
-    return resolver
-
-
-CLOSED_FORMS = (
-    budget_keep,
-    budget_share,
-    schedules.pyramid_ratios,
-    schedules.sparsevlm_keep,
-    schedules.tome_removed,
-    schedules.vtw_layer,
-)
-for closed_form in CLOSED_FORMS:
-    OmegaConf.register_new_resolver(closed_form.__name__, as_node(closed_form), replace=True)
+from mustdrop.presets.from_budget import STAGES
 
 CALIBRATED = "calibrated"  # key next to tuned values that states what they were calibrated for
 NODES = ("budget", *STAGES)  # config keys that may have tuned values

@@ -3,9 +3,9 @@
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.budgets.closed_form import STAGES, budget_floor
 from mustdrop.dropper import TokenDropper
 from mustdrop.presets.compose import composed, preset_names, resolved
+from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.names import require_fields, require_names
 
 

@@ -33,8 +33,6 @@ ASIDE = (
 LIBRARIES = (
     "torch", "transformers", "tokenizers", "pillow", "numpy", "datasets", "lmms-eval",
 )  # fmt: skip
-# Decides the class of the image processor: with torchvision, transformers takes another backend.
-BACKEND = "torchvision"
 
 
 def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerprint:
@@ -50,8 +48,6 @@ def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerpri
     if model["pretrained"] == PACKAGED:
         for path in checkpoint_files(CHECKPOINT):
             files[path.relative_to(PACKAGE.parent).as_posix()] = content_hash(path)
-    if inputs:
-        versions[BACKEND] = _version(BACKEND)
     return Fingerprint(files, versions, inputs)
 
 

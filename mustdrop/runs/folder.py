@@ -33,9 +33,14 @@ LOW_SHARE = 0.9
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
 )  # fmt: skip
-
-# Fields of strategies and droppers that are newer than some runs, with the values that change
-# nothing. A field with this value does not enter the run key, so that these runs keep theirs.
+# Name of a preset whose values are fields of the model, which enter the run key.
+NAME_ONLY = "inputs"
+# Later fields of the model, with the values that change nothing. A field with this value does not
+# enter the run key, so that earlier runs keep theirs.
+LATER_MODEL_FIELDS = {
+    "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
+}  # fmt: skip
+# The same for later fields of droppers and strategies.
 LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
 
 
@@ -54,10 +59,16 @@ class TornFile(ValueError):
 
 def run_key(config: Mapping[str, Any]) -> str:
     """Hash of ten digits over all values of a resolved config that decide its results."""
+    ignored = (*UNKEYED, NAME_ONLY)
     entries = without_later_fields(config)
-    keyed = {name: value for name, value in entries.items() if name not in UNKEYED}
+    keyed = {name: value for name, value in entries.items() if name not in ignored}
     benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
-    text = json.dumps({**keyed, "benchmark": benchmark}, sort_keys=True)
+    model = {
+        name: value
+        for name, value in keyed["model"].items()
+        if name not in LATER_MODEL_FIELDS or value != LATER_MODEL_FIELDS[name]
+    }
+    text = json.dumps({**keyed, "benchmark": benchmark, "model": model}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 

@@ -9,7 +9,6 @@ import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import nan
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -64,8 +63,8 @@ class Trace:
         decode_attention: Attention while decoding by layer; empty if the answer is a single token,
             since nothing is decoded then.
         words: Text tokens behind the last vision token.
-        gamma: Global threshold, a share of attention; NaN if not used.
-        alpha: Individual threshold, an attention weight; NaN if not used.
+        values: Numbers and arrays that the strategies give for the trace, by name; for MustDrop
+            its thresholds in use: ``gamma``, a share of attention, and ``alpha``, a weight.
         pictures: Images (crops, frames) as the encoder saw them, each as an encoded WebP; they are
             cropped and resized so that the encoder's patches tile them.
         region: Mask of the patches that show the answer, where the benchmark knows them.
@@ -76,11 +75,14 @@ class Trace:
     text_attention: dict[int, TextAttention] = field(default_factory=dict)
     decode_attention: dict[int, DecodeAttention] = field(default_factory=dict)
     words: tuple[str, ...] = ()
-    gamma: float = nan
-    alpha: float = nan
+    values: Mapping[str, Float[np.ndarray, "..."]] = field(default_factory=dict)
     pictures: Sequence[bytes] = ()
     region: Bool[np.ndarray, "rows columns"] | None = None
     answer: str | None = None
+
+    def threshold(self, name: str) -> float | None:
+        """Number of this name among ``values``; None if the method has none."""
+        return float(self.values[name]) if name in self.values else None
 
     def picture(self, number: int = 0) -> Image.Image:
         """Decoded picture of this number.
@@ -110,7 +112,8 @@ class Trace:
         if self.answer is not None:
             arrays["answer"] = np.array(self.answer)
         arrays["words"] = np.array(self.words, dtype=str)
-        arrays["thresholds"] = np.array([self.gamma, self.alpha])
+        for name, value in self.values.items():
+            arrays[f"value/{name}"] = np.asarray(value)
         temporary = path.with_name(f"{path.stem}.tmp.npz")
         np.savez_compressed(temporary, **arrays)
         temporary.replace(path)
@@ -130,7 +133,7 @@ class Trace:
                 arrays = {name: stored[name] for name in stored.files}
         except (BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise ValueError(f"{path} is not a trace: {error}") from error
-        gamma, alpha = arrays.get("thresholds", (nan, nan))
+        values = {n.partition("/")[2]: a for n, a in arrays.items() if n.startswith("value/")}
         pictures = sorted(int(name[8:]) for name in arrays if name.startswith("picture/"))
         ledger = TokenLedger.of_arrays(arrays, str(path))
         return cls(
@@ -146,8 +149,7 @@ class Trace:
                 )
             },
             tuple(str(word) for word in arrays.get("words", ())),
-            float(gamma),
-            float(alpha),
+            values,
             tuple(arrays[f"picture/{number}"].tobytes() for number in pictures),
             arrays.get("region"),
             str(arrays["answer"]) if "answer" in arrays else None,

@@ -5,14 +5,15 @@ from typing import final
 
 import torch
 
+from mustdrop.budget import keep_for
 from mustdrop.functional import even_regions
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class AveragePool(VisionStrategy):
+class AveragePool(KeepPerImage):
     """Replace each of ``keep`` even regions of an image by the mean of its vision tokens.
 
     It acts behind the projector. With as many regions as tokens it changes nothing. A region whose
@@ -24,7 +25,7 @@ class AveragePool(VisionStrategy):
         keep: Number of tokens kept per image; a number above the cells keeps all.
     """
 
-    keep: Count
+    keep: Keep
     places = ("projected",)
 
     def __post_init__(self) -> None:
@@ -32,7 +33,7 @@ class AveragePool(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         (height, width), cells = view.grid, view.cells
-        keep = min(self.keep, height * width)
+        keep = min(keep_for(self.keep, height * width), height * width)
         if keep == 0:
             return Reduction(cells[:0])
         regions = even_regions(height, width, keep).flatten()

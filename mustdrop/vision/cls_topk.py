@@ -5,12 +5,12 @@ from typing import final
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class ClsTopK(VisionStrategy):
+class ClsTopK(KeepPerImage):
     """Keep the vision tokens of an image that [CLS] attends to most in one encoder block.
 
     It acts before the projector and does not read the question.
@@ -30,7 +30,7 @@ class ClsTopK(VisionStrategy):
         block: Encoder block whose attention is read.
     """
 
-    keep: Count
+    keep: Keep
     block: int = -1
     places = ("features",)
 
@@ -43,4 +43,4 @@ class ClsTopK(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().mean(0)
-        return Reduction(top_keep(score, min(self.keep, len(score))))
+        return Reduction(top_keep(score, self.kept(view)))

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
 
 
 def cosine_distance(hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:
@@ -52,7 +52,7 @@ def farthest(
 
 @final
 @dataclass(frozen=True)
-class DivPrune(VisionStrategy):
+class DivPrune(KeepPerImage):
     """Keep the vision tokens of an image that lie farthest from each other.
 
     argmax_{|S| = K}  min_{i, j in S}  1 - cos(v_i, v_j),  solved greedily behind the projector; the
@@ -67,7 +67,7 @@ class DivPrune(VisionStrategy):
         keep: Number of tokens kept per image, K.
     """
 
-    keep: Count
+    keep: Keep
     places = ("projected",)
 
     def __post_init__(self) -> None:
@@ -76,9 +76,9 @@ class DivPrune(VisionStrategy):
     def reduce(self, view: VisionView) -> Reduction:
         hidden = view.hidden
         tokens, dim = hidden.shape
-        if self.keep >= tokens:
+        keep = self.kept(view)
+        if keep == tokens:
             return Reduction(torch.arange(tokens, device=hidden.device))
         view.count_macs(tokens * tokens * dim)
-        chosen = farthest(cosine_distance(hidden), self.keep)
-
+        chosen = farthest(cosine_distance(hidden), keep)
         return Reduction(chosen.sort().values)

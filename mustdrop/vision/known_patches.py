@@ -7,12 +7,12 @@ import torch
 
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
 
 
 @final
 @dataclass(frozen=True)
-class KnownPatches(VisionStrategy):
+class KnownPatches(KeepPerImage):
     """Keep annotated patches first (oracle) or drop them first (anti-oracle); others at random.
 
     ``attach(model, annotations=...)`` must give the annotations. PocketVQA provides
@@ -32,7 +32,7 @@ class KnownPatches(VisionStrategy):
         seed: Seed of the random draw.
     """
 
-    keep: Count | None
+    keep: Keep | None
     mark: str = "target_patches"
     invert: bool = False
     seed: int = 0
@@ -50,4 +50,4 @@ class KnownPatches(VisionStrategy):
         if self.keep is None:
             return Reduction(preferred.nonzero().flatten())
         draw = torch.rand(len(preferred), generator=view.generator(self.seed)).to(preferred.device)
-        return Reduction(top_keep(draw + preferred, min(self.keep, len(preferred))))
+        return Reduction(top_keep(draw + preferred, self.kept(view)))

@@ -1,5 +1,6 @@
 """LocalMerge: merge each window of similar neighbouring patches into one token."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
@@ -9,12 +10,13 @@ from torch import Tensor
 
 from mustdrop.functional import ranked, window_similarity, windows
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import ModelFacts, VisionStrategy, VisionView, Within, require_fields
+from mustdrop.strategy import ModelFacts, VisionView, Within, require_fields
+from mustdrop.thresholds import ThresholdVision
 
 
 @final
 @dataclass(frozen=True)
-class LocalMerge(VisionStrategy):
+class LocalMerge(ThresholdVision):
     """Merge each k x k window of similar patches into one token, their mean.
 
     A window w of k^2 neighbouring patches is merged iff  S_w = sum_{m != n} cos(v_m, v_n) > tau.
@@ -51,7 +53,7 @@ class LocalMerge(VisionStrategy):
 
     def __post_init__(self) -> None:
         require_fields(self)
-        most = 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
+        most = self._most
         # Values up to twice the range are allowed, so that a user can request "merge nothing". A
         # value farther out belongs to the other score and would silently merge nothing.
         if abs(self.tau) > 2 * most:
@@ -59,6 +61,15 @@ class LocalMerge(VisionStrategy):
                 f"LocalMerge.tau must be near the range of score={self.score}, which is [-{most}, "
                 f"{most}] for a window of {self.window}x{self.window}, got {self.tau}"
             )
+
+    @property
+    def _most(self) -> int:
+        """Score of a window of equal patches."""
+        return 1 if self.score == "mean" else self.window**2 * (self.window**2 - 1)
+
+    @property
+    def thresholds(self) -> Mapping[str, tuple[float, float]]:
+        return {"tau": (0.0, float(self._most))}
 
     @property
     def places(self) -> tuple[int]:
@@ -111,6 +122,16 @@ class LocalMerge(VisionStrategy):
         index = windows(rows, columns, self.window)
         row, column = index // max(columns, 1), index % max(columns, 1)
         return row * grid[1] + column
+
+    def observe(self, view: VisionView) -> Sequence[Float[Tensor, " windows"]]:
+        """Similarity of the windows, in each crop that the image depends on."""
+        crops = [view.hidden] if self.crops == "own" else view.prompt_images
+        index = self.windows(view.grid).to(view.cells.device)
+        return [window_similarity(crop, index, self.score) for crop in crops]
+
+    def remaining(self, observed: Sequence[Float[Tensor, " windows"]], entered: int) -> int:
+        fewest = min(int(self.alike(crop).sum()) for crop in observed)
+        return entered - fewest * (self.window**2 - 1)
 
     def alike(self, similarity: Float[Tensor, " windows"]) -> Bool[Tensor, " windows"]:
         """Whether each window is similar enough to be merged."""

@@ -15,10 +15,18 @@ from torch import Tensor
 
 from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, Within, require_fields
+from mustdrop.strategy import (
+    Budget,
+    Count,
+    KeepPerImage,
+    ModelFacts,
+    VisionView,
+    Within,
+    require_fields,
+)
 
 Variant = Literal["paper", "code"]
-Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)]
+Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)] | Budget
 TINY = 1.0e-30  # least weight, so that tokens without any attention give their plain mean
 
 
@@ -99,7 +107,7 @@ def grid_step(standing_out: int, tokens: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Merging(VisionStrategy):
+class _Merging(KeepPerImage):
     """Base of the two methods, which differ in the tokens that others are merged into."""
 
     keep: Kept | None = None
@@ -107,6 +115,7 @@ class _Merging(VisionStrategy):
     neighbours: Count = 32
     variant: Variant = "code"
     places = ("features",)
+    fewest = 1
 
     def __post_init__(self) -> None:
         require_fields(self)
@@ -133,17 +142,22 @@ class _Merging(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         score, keys = score_and_keys(view, self.block, self.variant)
-        return merged(view, score, keys, self.centres(score), self.neighbours, self.variant)
+        count = None if self.keep is None else self.kept(view)
+        if count is not None and count < len(score):
+            count -= 1  # the remainder is a token, too
+        centres = self.centres(score, count)
+        return merged(view, score, keys, centres, self.neighbours, self.variant)
 
     @abstractmethod
-    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
-        """Indices of the tokens that others are merged into, given the attention of [CLS]."""
+    def centres(
+        self, score: Float[Tensor, " tokens"], count: int | None
+    ) -> Int[Tensor, " centres"]:
+        """Indices of the tokens that others are merged into.
 
-    def fixed_count(self, tokens: int) -> int | None:
-        """Number of centres; None: as many as stand out."""
-        if self.keep is None:
-            return None
-        return tokens if self.keep >= tokens else self.keep - 1
+        Args:
+            score: Attention of [CLS] to each token.
+            count: Number of centres; None: as many as stand out.
+        """
 
 
 @final
@@ -170,8 +184,9 @@ class PruMerge(_Merging):
             channels, as of a single head.
     """
 
-    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
-        count = self.fixed_count(len(score))
+    def centres(
+        self, score: Float[Tensor, " tokens"], count: int | None
+    ) -> Int[Tensor, " centres"]:
         return ranked(score)[: int(outliers(score).sum()) if count is None else count]
 
 
@@ -198,8 +213,9 @@ class PruMergePlus(_Merging):
         variant: Weights and attention; see :class:`PruMerge`.
     """
 
-    def centres(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
-        count = self.fixed_count(len(score))
+    def centres(
+        self, score: Float[Tensor, " tokens"], count: int | None
+    ) -> Int[Tensor, " centres"]:
         return self._adaptive(score) if count is None else self._spaced(score, count)
 
     def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:

@@ -1,16 +1,24 @@
 """ToMe: merge the most similar pairs of tokens in every block of the vision encoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mustdrop.budget import keep_for
 from mustdrop.functional import bipartite_matching
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, ModelFacts, VisionStrategy, VisionView, require_fields
+from mustdrop.strategy import (
+    Budget,
+    Count,
+    ModelFacts,
+    VisionStrategy,
+    VisionView,
+    require_fields,
+)
 
 
 def merge_schedule(r: int | Sequence[int], blocks: int, inflect: float = 0.0) -> list[int]:
@@ -37,6 +45,26 @@ def merge_schedule(r: int | Sequence[int], blocks: int, inflect: float = 0.0) ->
     return [int(least + step * block) for block in range(blocks)]
 
 
+def removed_per_block(left: int, entered: int, blocks: int) -> list[int]:
+    """Number of tokens to merge in each block so that ``left`` remain, as even as possible.
+
+    A block can merge at most half of its tokens; the last blocks merge fewer if the even share is
+    more than that. With fewer tokens ``left`` than that allows, every block merges half.
+
+    Args:
+        left: Number of tokens after the last block.
+        entered: Number of tokens of an image.
+        blocks: Number of blocks.
+    """
+    left = min(max(left, -(-entered // 2**blocks)), entered)
+    removed: list[int] = []
+    for remaining in range(blocks, 0, -1):  # from the last block to the first
+        removed.append(min((entered - left) // remaining, left))
+        left += removed[-1]
+    removed[-1] += entered - left
+    return removed[::-1]
+
+
 def key_metric(keys: Float[Tensor, "heads all dim"]) -> Float[Tensor, "all dim"]:
     """Vectors by which tokens are compared: their keys, averaged over the heads."""
     return keys.float().mean(0)
@@ -58,13 +86,14 @@ class ToMe(VisionStrategy):
 
     Attributes:
         merged_per_block: Number of tokens removed in each block, r, starting with block 0; blocks
-            beyond the list merge nothing. At most half of the tokens are removed, whatever r.
+            beyond the list merge nothing. At most half of the tokens are removed, whatever r. Or
+            the budget that the numbers follow from, for images of one size.
         proportional_attention: Whether later blocks add log s to their attention scores.
         weighted: Whether averages are weighted by s. With this and ``proportional_attention``
             false it is the port of ModelTC/LightCompress (9701d035), which ignores sizes.
     """
 
-    merged_per_block: Sequence[Count]
+    merged_per_block: Sequence[Count] | Budget
     proportional_attention: bool = True
     weighted: bool = True
     inside_block = True
@@ -79,11 +108,31 @@ class ToMe(VisionStrategy):
 
     @property
     def places(self) -> tuple[int, ...]:
-        return tuple(block for block, count in enumerate(self.merged_per_block) if count)
+        return tuple(block for block, count in enumerate(self._counts) if count)
 
     @property
     def query_key_blocks(self) -> tuple[int, ...]:
         return self.places
+
+    @property
+    def _counts(self) -> Sequence[int]:
+        if isinstance(self.merged_per_block, Budget):
+            raise ValueError(
+                "ToMe must know its counts before work starts, got merged_per_block="
+                f"{self.merged_per_block}: use plan(entered, blocks)"
+            )
+        return self.merged_per_block
+
+    def plan(self, entered: int, blocks: int) -> "ToMe":
+        if not isinstance(self.merged_per_block, Budget):
+            return self
+        left = keep_for(self.merged_per_block, entered)
+        return replace(self, merged_per_block=removed_per_block(left, entered, blocks))
+
+    def left(self, entered: int) -> int:
+        for count in self._counts:
+            entered -= min(count, entered // 2)
+        return entered
 
     def check(self, facts: ModelFacts) -> None:
         last = max(self.places, default=0)
@@ -99,9 +148,7 @@ class ToMe(VisionStrategy):
         cls, tokens = int(view.has_cls), len(view.sizes)
         first, second = len(metric[::2]), len(metric[1::2])
         view.count_macs(first * second * metric.shape[1])
-        stay, leave, partner = bipartite_matching(
-            metric, self.merged_per_block[view.block], view.has_cls
-        )
+        stay, leave, partner = bipartite_matching(metric, self._counts[view.block], view.has_cls)
         if not len(leave):
             return Reduction(torch.arange(tokens, device=metric.device), None, view.sizes)
         # [CLS] is the first of A and always stays, but it is no token of the view.

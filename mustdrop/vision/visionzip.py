@@ -1,6 +1,6 @@
 """VisionZip: keep the tokens that [CLS] attends to most and merge the rest into a few."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, final
 
 import torch
@@ -8,15 +8,19 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.budget import keep_for
 from mustdrop.functional import complement, ranked, top_keep
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
-    Count,
+    Budget,
+    Keep,
     VisionStrategy,
     VisionView,
     Within,
     require_fields,
 )
+
+DOMINANT_SHARE = 27 / 32  # of the authors' counts: 162 + 30, 108 + 20, 54 + 10
 
 
 def contextual(
@@ -57,13 +61,14 @@ class VisionZip(VisionStrategy):
         without [CLS] has D dominant patches.
 
     Attributes:
-        dominant: Number of dominant tokens D, [CLS] included.
-        contextual: Number of contextual tokens C.
+        dominant: Number of dominant tokens D, [CLS] included, or the budget of both counts; the
+            ratio is then that of the authors, 27 to 5.
+        contextual: Number of contextual tokens C, or the budget of both counts.
         block: Encoder block whose attention and keys are read.
     """
 
-    dominant: Annotated[int, Within("1 or more, as [CLS] counts", 1.0)]
-    contextual: Count
+    dominant: Annotated[int, Within("1 or more, as [CLS] counts", 1.0)] | Budget
+    contextual: Keep
     block: int = -2
     places = ("features",)
     normalised = False
@@ -79,14 +84,31 @@ class VisionZip(VisionStrategy):
     def query_key_blocks(self) -> tuple[int]:
         return (self.block,)
 
+    def counts(self, entered: int) -> tuple[int, int]:
+        """Numbers of dominant and of contextual tokens of an image of ``entered`` tokens."""
+        dominant, contextual = self.dominant, self.contextual
+        if isinstance(dominant, Budget):
+            dominant = max(round(keep_for(dominant, entered) * DOMINANT_SHARE), 1)
+        if isinstance(contextual, Budget):
+            contextual = round(keep_for(contextual, entered) * (1 - DOMINANT_SHARE))
+        return dominant, contextual
+
+    def plan(self, entered: int, blocks: int) -> "VisionZip":
+        dominant, contextual = self.counts(entered)
+        return replace(self, dominant=dominant, contextual=contextual)
+
+    def left(self, entered: int) -> int:
+        return min(sum(self.counts(entered)), entered)
+
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().sum(0)
-        tokens, count = len(score), self.contextual
-        if self.dominant + count > tokens:
+        tokens = len(score)
+        top, count = self.counts(tokens)
+        if top + count > tokens:
             return Reduction(torch.arange(tokens, device=score.device))
         keys = view.queries_keys(self.block)[1]
         cls_token = int(view.has_cls)
-        dominant = top_keep(score, self.dominant - cls_token)
+        dominant = top_keep(score, top - cls_token)
         rest = complement(dominant, tokens)
         view.count_macs(len(rest) * count * keys.shape[-1])
         targets, merged = contextual(keys.float().mean(0)[cls_token:][rest], count)

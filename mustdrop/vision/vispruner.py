@@ -10,13 +10,7 @@ from torch import Tensor
 
 from mustdrop.functional import ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import (
-    Count,
-    Share,
-    VisionStrategy,
-    VisionView,
-    require_fields,
-)
+from mustdrop.strategy import Keep, KeepPerImage, Share, VisionView, require_fields
 
 PER_STEP = 8  # duplicates removed at a time
 
@@ -42,7 +36,7 @@ def without_duplicates(
 
 @final
 @dataclass(frozen=True)
-class VisPruner(VisionStrategy):
+class VisPruner(KeepPerImage):
     """Keep the tokens that [CLS] attends to most, and the least similar ones of the others.
 
     Source: VisPruner, arXiv:2412.01818v2.
@@ -55,7 +49,7 @@ class VisPruner(VisionStrategy):
         block: Encoder block whose attention is read.
     """
 
-    keep: Count
+    keep: Keep
     important_ratio: Share = 0.5
     block: int = -2
     places = ("features",)
@@ -69,7 +63,7 @@ class VisPruner(VisionStrategy):
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().mean(0)
-        tokens, keep = len(score), min(self.keep, len(score))
+        tokens, keep = len(score), self.kept(view)
         order = ranked(score)
         important = int(keep * self.important_ratio)
         chosen = order[:important]

@@ -1,14 +1,11 @@
-import math
-
 import numpy as np
 import pytest
-from traced_runs import BEFORE, bare, ledger, life, look
+from traced_runs import BEFORE, bare, ledger, life, limits, look
 
 from analysis.records.fates import fates
 from analysis.records.patches import ENCODER, Reason, patch_fates
 from mustdrop.runs.trace import Trace
 
-nan = math.nan
 ALL = list(range(16))
 
 
@@ -53,10 +50,10 @@ def naive_reason(trace, slot, left):
             if position != slot:
                 continue
             tests = []
-            if not math.isnan(trace.gamma):
-                tests.append(("global", found.share[place] > trace.gamma))
-            if not math.isnan(trace.alpha):
-                tests.append(("individual", found.largest[place] >= trace.alpha))
+            if (gamma := trace.threshold("gamma")) is not None:
+                tests.append(("global", found.share[place] > gamma))
+            if (alpha := trace.threshold("alpha")) is not None:
+                tests.append(("individual", found.largest[place] >= alpha))
             passed = [name for name, ok in tests if ok]
             if not tests or (passed and not stayed):
                 return Reason.UNKNOWN
@@ -83,13 +80,13 @@ def test_every_patch_is_told_as_a_loop_over_patches_tells_it(seed):
         assert list(zip(*(part.tolist() for part in ours), strict=True)) == naive(trace)
 
 
-@pytest.mark.parametrize("gamma", [0.012, nan])
-@pytest.mark.parametrize("alpha", [0.015, nan])
+@pytest.mark.parametrize("gamma", [0.012, None])
+@pytest.mark.parametrize("alpha", [0.015, None])
 def test_reasons_are_those_of_the_equations(gamma, alpha):
     seen = set()
     for seed in range(5):
         whole = life(6, seed)
-        trace = Trace(whole.ledger, whole.text_attention, {}, whole.words, gamma, alpha)
+        trace = Trace(whole.ledger, whole.text_attention, {}, whole.words, limits(gamma, alpha))
         told = patch_fates(trace)
         slots = trace.ledger.image_tokens()[1].tolist()
         for patch, token in enumerate(told.token):
@@ -100,13 +97,13 @@ def test_reasons_are_those_of_the_equations(gamma, alpha):
         (True, True): Reason.FAILED_BOTH, (True, False): Reason.FAILED_GLOBAL,
         (False, True): Reason.FAILED_INDIVIDUAL, (False, False): Reason.UNKNOWN,
     }  # fmt: skip
-    assert dropped[not math.isnan(gamma), not math.isnan(alpha)] in seen
+    assert dropped[gamma is not None, alpha is not None] in seen
 
 
 def one(kept, share, largest, gamma=0.1, alpha=0.2, **more):
     """A grid of 2 x 2 with one look after layer 0."""
     found = {0: look([0, 1, 2, 3], share, largest, [0, 1, 1, 0])}
-    return patch_fates(Trace(ledger(2, kept, **more), found, {}, ("a", "b"), gamma, alpha))
+    return patch_fates(Trace(ledger(2, kept, **more), found, {}, ("a", "b"), limits(gamma, alpha)))
 
 
 def test_each_reason_by_hand():
@@ -137,7 +134,9 @@ def test_the_look_that_counts_is_the_one_when_a_token_left_or_the_last():
         0: look([0, 1, 2, 3], [0.01, 0.5, 0.5, 0.5], [0.0] * 4, [0] * 4),
         1: look([1, 2, 3], [0.01, 0.02, 0.3], [0.0, 0.9, 0.0], [1] * 3),
     }
-    trace = Trace(ledger(2, [[0, 1, 2, 3], [1, 2, 3], [2, 3]]), looks, {}, ("a", "b"), 0.1, 0.2)
+    trace = Trace(
+        ledger(2, [[0, 1, 2, 3], [1, 2, 3], [2, 3]]), looks, {}, ("a", "b"), limits(0.1, 0.2)
+    )
     told = patch_fates(trace)
     assert told.share == pytest.approx([0.01, 0.01, 0.02, 0.3])
     assert told.word.tolist() == [0, 1, 1, 1]
@@ -152,7 +151,7 @@ def test_the_order_of_a_look_does_not_matter():
         layer: type(found)(*(part[::-1].copy() for part in vars(found).values()))
         for layer, found in trace.text_attention.items()
     }
-    other = Trace(trace.ledger, turned, {}, trace.words, trace.gamma, trace.alpha)
+    other = Trace(trace.ledger, turned, {}, trace.words, trace.values)
     ours, theirs = patch_fates(trace), patch_fates(other)
     assert np.array_equal(ours.share, theirs.share, equal_nan=True)
     assert (ours.reason == theirs.reason).all()

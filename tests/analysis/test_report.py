@@ -486,7 +486,7 @@ def test_a_thousand_traced_samples_stay_under_fifteen_megabytes(tmp_path, monkey
         for arm in range(3):
             trace = life(24, 3 * doc + arm)
             made = Trace(
-                trace.ledger, trace.text_attention, {}, trace.words, 0.1, 0.1, [out.getvalue()]
+                trace.ledger, trace.text_attention, {}, trace.words, trace.values, [out.getvalue()]
             )
             traces._image(made, 0, None)
         assert len(traces.pictures) == 1

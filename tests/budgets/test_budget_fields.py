@@ -16,9 +16,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
-from mustdrop.budgets.closed_form import STAGES, budget_floor
-from mustdrop.budgets.planned import planned, require_planned
+from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.pyramiddrop import PyramidDrop
+from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.presets.compose import conf_dir
+from mustdrop.presets.from_budget import STAGES, budget_floor
+from mustdrop.presets.planned import planned, require_planned
+from mustdrop.schedule import executed_average
+from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.tome import ToMe
+from mustdrop.vision.visionzip import VisionZip
 
 TOKENS, DEPTH, GRID = 40, 8, 12
 METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
@@ -51,7 +59,7 @@ def config_of(method: str, tokens: float = TOKENS) -> DictConfig:
 def closed(method: str) -> bool:
     """Whether a method's counts come from the budget."""
     files = (conf_dir() / stage / f"{option}.yaml" for stage, option in options(method).items())
-    return any("${budget}" in path.read_text() for path in files)
+    return any("${from_budget:" in path.read_text() for path in files)
 
 
 CLOSED = [method for method in METHODS if closed(method)]
@@ -233,19 +241,18 @@ def test_a_budget_out_of_reach_is_no_contradiction():
 
 
 def test_what_follows_a_drop_cannot_bring_tokens_back():
-    def stages(vision: dict | None, prefill: dict | None) -> dict:
-        base: Any = OmegaConf.to_container(config_of("random"), resolve=True)
-        return {**base, "vision": vision, "prefill": prefill}
+    def left(vision, prefill):
+        return executed_average(vision, prefill, 144, 8)
 
-    assert planned(stages({"keep": 999}, None)) == 144
-    assert planned(stages({"dominant": 100, "contextual": 99}, None)) == 144
-    assert planned(stages({"merged_per_block": [100, 100]}, None)) == 36
-    assert planned(stages({"keep": 8}, {"keep": 99, "layer": 3})) == 8
-    assert planned(stages({"keep": 8}, {"ratios": [0.5, 1.0], "layers": [1, 3]})) == 5
-    kept = {"keep": [80, 0], "layers": [1, 3], "recycle": 0.5, "per_cluster": 1}
+    assert left(ClsTopK(999), None) == 144
+    assert left(VisionZip(100, 99), None) == 144
+    assert left(ToMe([100, 100]), None) == 36
+    assert left(ClsTopK(8), FastV(99, layer=3)) == 8
+    assert left(ClsTopK(8), PyramidDrop([0.5, 1.0], layers=[1, 3])) == 5
+    kept = SparseVLM(keep=[80, 0], layers=[1, 3], recycle=0.5, per_cluster=1)
     # 33 of the 64 that leave first come back as clusters, then 57 of 113
-    assert planned(stages(None, kept)) == (2 * 144 + 2 * 113 + 4 * 57) / 8
-    assert planned(stages(None, {"keep": 9, "layer": 7})) is None
-    assert planned(stages(None, {"keep": 9, "layer": -2})) is None
-    assert planned(stages({"tau": 0.5}, {"keep": 9, "layer": 1})) is None
-    assert planned(stages({"tau": 0.5}, None)) is None
+    assert left(None, kept) == (2 * 144 + 2 * 113 + 4 * 57) / 8
+    assert left(None, FastV(9, layer=7)) is None
+    assert left(None, FastV(9, layer=-2)) is None
+    assert left(LocalMerge(0.5), FastV(9, layer=1)) is None
+    assert left(LocalMerge(0.5), None) is None

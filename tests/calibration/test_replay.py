@@ -1,8 +1,9 @@
 """What a replay foretells without running the model is what the model does."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import final
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from mustdrop.calibration.threshold import executed, with_field
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.reduction import Reduction
+from mustdrop.thresholds import ThresholdPrefill, ThresholdVision
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge
 
@@ -120,6 +123,74 @@ def test_a_watched_pass_does_not_depend_on_the_threshold(model, batches):
         asked = with_field(SEVERAL, place, (low + high) / 2)
         first, second = (observe(model, end, place, batches).range(asked) for end in ends)
         assert first == second
+
+
+@final
+@dataclass(frozen=True)
+class LoudTokens(ThresholdPrefill):
+    """A strategy that only this file knows: drop tokens whose hidden state is small."""
+
+    least: float
+    layers: tuple[int, ...] = (1,)
+
+    @property
+    def thresholds(self):
+        return {"least": (0.0, 100.0)}
+
+    def observe(self, view):
+        return view.hidden.float().norm(dim=-1)[None]
+
+    def survivors(self, observed, protected):
+        return ((observed[0] >= self.least) | protected).nonzero().flatten()
+
+
+@final
+@dataclass(frozen=True)
+class QuietPatches(ThresholdVision):
+    """A strategy that only this file knows: drop patches that [CLS] hardly attends to."""
+
+    least: float
+    places = ("features",)
+    cls_attention_blocks = (-1,)
+
+    @property
+    def thresholds(self):
+        return {"least": (0.0, 1.0)}
+
+    def observe(self, view):
+        return view.cls_attention(-1).float().mean(0)
+
+    def remaining(self, observed, entered):
+        return int((observed >= self.least).sum())
+
+    def reduce(self, view):
+        return Reduction((self.observe(view) >= self.least).nonzero().flatten())
+
+
+@pytest.mark.parametrize(
+    ("dropper", "place"),
+    [
+        (TokenDropper(prefill=LoudTokens(1.0)), "prefill.least"),
+        (TokenDropper(key_tokens=ClsAttention(), prefill=LoudTokens(1.0)), "prefill.least"),
+        (TokenDropper(vision=QuietPatches(0.01)), "vision.least"),
+    ],
+)
+def test_a_users_own_thresholds_are_replayed_too(model, batches, dropper, place):
+    seen = observe(model, dropper, place, batches)
+    assert seen is not None
+    values = torch.cat([
+        values.flatten()
+        for each in seen.prompts
+        for values in (*(x.values for x in each.layers.values()), *(v for _, v in each.encoded))
+    ])  # fmt: skip
+    done = set()
+    for share in (0.1, 0.5, 0.9):
+        asked = with_field(dropper, place, float(values.quantile(share)))
+        foretold = seen.range(asked)
+        measured = fmean(executed(model, asked, batches))
+        assert foretold.low == foretold.likely == foretold.high == pytest.approx(measured)
+        done.add(measured)
+    assert len(done) == 3, "this case proves nothing"
 
 
 def test_what_does_not_follow_is_not_foretold(model, batches):

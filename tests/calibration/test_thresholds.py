@@ -138,6 +138,9 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
     assert refused("budget=none").endswith("give prefill.gamma=<value> prefill.alpha=<value>")
     told = refused("model=llava15_7b", "benchmark=gqa", "method=vtw", "prefill=vtw_kl")
     assert "find it with mustdrop vtw write=true model=llava15_7b" in told
+    for chosen in ("experiment=table1", "inputs=authors"):  # by an experiment, or as typed
+        told = refused("model=llava15_7b", "benchmark=gqa", chosen, "method=mustdrop", "budget=t64")
+        assert command_in(told).count("inputs=authors") == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from mustdrop.functional import (
     window_similarity,
     windows,
 )
-from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.dual_attention import DualAttention, share_and_peak
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.scheduled_random import ScheduledRandom
 from mustdrop.vision.known_patches import KnownPatches
@@ -51,7 +51,7 @@ def test_a_token_at_exactly_gamma_leaves_by_the_paper_and_stays_by_the_code(stri
     """V_j <= gamma sum V in Eq. 9; a quarter each is exact."""
     attention = torch.full((2, 4), 0.125)
     strategy = DualAttention(0.25, None, layers=[1], strict=strict, min_keep=0)
-    assert strategy.survivors(attention, attention.sum(0), NONE).tolist() == left
+    assert strategy.survivors(share_and_peak(attention), NONE).tolist() == left
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -60,7 +60,7 @@ def test_a_token_at_exactly_alpha_stays(strict):
     attention = torch.tensor([[0.5, 0.25, 0.125, 0.0], [0.0, 0.125, 0.125, 0.0]])
     for gamma in (None, 1.0):
         strategy = DualAttention(gamma, 0.25, layers=[1], strict=False, min_keep=0)
-        assert strategy.survivors(attention, attention.sum(0), NONE).tolist() == [0, 1]
+        assert strategy.survivors(share_and_peak(attention), NONE).tolist() == [0, 1]
 
 
 # --- the fewest that stay ------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_the_fewest_that_stay_are_added_to_what_a_test_kept():
         (9, [0, 1, 2, 3]),
     ):
         strategy = DualAttention(0.9, 0.3, layers=[1], min_keep=least)
-        assert strategy.survivors(attention, attention.sum(0), NONE).tolist() == left
+        assert strategy.survivors(share_and_peak(attention), NONE).tolist() == left
 
 
 def test_the_fewest_that_stay_are_added_to_key_tokens():
@@ -84,7 +84,7 @@ def test_the_fewest_that_stay_are_added_to_key_tokens():
     key = torch.tensor([True, False, False, False])
     for least, left in ((0, [0]), (1, [0]), (2, [0, 2]), (3, [0, 2, 3])):
         strategy = DualAttention(1.0, 1.0, layers=[1], min_keep=least)
-        assert strategy.survivors(attention, attention.sum(0), key).tolist() == left
+        assert strategy.survivors(share_and_peak(attention), key).tolist() == left
 
 
 @given(st.integers(1, 12), st.integers(0, 12), st.data())
@@ -95,9 +95,9 @@ def test_fewer_than_the_fewest_never_stay_and_nobody_is_replaced(tokens, least, 
     key = torch.tensor(data.draw(st.lists(st.booleans(), min_size=tokens, max_size=tokens)))
     thresholds = data.draw(st.tuples(st.sampled_from([0.1, 1.0]), st.sampled_from([0.2, 1.0])))
     without = DualAttention(*thresholds, layers=[1], min_keep=0)
-    kept = without.survivors(attention, attention.sum(0), key).tolist()
+    kept = without.survivors(share_and_peak(attention), key).tolist()
     strategy = DualAttention(*thresholds, layers=[1], min_keep=least)
-    left = strategy.survivors(attention, attention.sum(0), key).tolist()
+    left = strategy.survivors(share_and_peak(attention), key).tolist()
     assert set(kept) <= set(left) and left == sorted(left)
     assert len(left) == max(len(kept), min(least, tokens))
     share = attention.sum(0)
@@ -136,11 +136,11 @@ def test_one_nan_keeps_no_other_token():
     broken[0, 3] = math.nan
     for thresholds in ((0.3, None), (None, 0.3), (0.3, 0.3)):
         strategy = DualAttention(*thresholds, layers=[1])
-        expected = strategy.survivors(attention, attention.sum(0), NONE)
-        found = strategy.survivors(broken, broken.sum(0), NONE)
+        expected = strategy.survivors(share_and_peak(attention), NONE)
+        found = strategy.survivors(share_and_peak(broken), NONE)
         assert found.tolist() == expected.tolist() == [1]
     least = DualAttention(1.0, 1.0, layers=[1], min_keep=3)
-    assert least.survivors(broken, broken.sum(0), NONE).tolist() == [0, 1, 2]
+    assert least.survivors(share_and_peak(broken), NONE).tolist() == [0, 1, 2]
 
 
 def test_crops_in_step_break_ties_by_index():

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from sound import SOUND, strategies
 
 from mustdrop import TokenDropper
+from mustdrop.budget import Budget
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.evaluation.token_controls import Controls
@@ -39,8 +41,9 @@ WRONG = {
 def base(kind: Any) -> tuple[type, Any, Within | None, bool]:
     """(basic kind, kind of a list's parts, range, whether None may be) of a field's type."""
     none = type(None) in get_args(kind)
-    if none:
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    if get_origin(kind) in (Union, UnionType):
+        others = (type(None), Budget)
+        (kind,) = (part for part in get_args(kind) if part not in others)
     within = next((part for part in get_args(kind) if isinstance(part, Within)), None)
     if within is not None:
         kind = get_args(kind)[0]

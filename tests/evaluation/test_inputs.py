@@ -11,13 +11,14 @@ from standins import write_benchmark
 from experiments.run import run
 from mustdrop import TokenDropper
 from mustdrop.checkpoint import Checkpoint
-from mustdrop.evaluation.chat import pictures, read_chat, replaced, shorter_side
+from mustdrop.evaluation.chat import pictures, read_chat, replaced
 from mustdrop.evaluation.image_controls import (
     BlankImage,
     ImageContext,
     NoImage,
     ResizedImage,
     WrongImage,
+    showing,
 )
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.tasks.pocket_pope import PocketPOPE
@@ -67,8 +68,13 @@ def answer(pocket, question, image):
     return processor.tokenizer.decode(fresh, skip_special_tokens=True).strip()
 
 
-def beside(*others, side=192):
-    return ImageContext(side, lambda: iter(others))
+def scale(size):
+    """That of PocketLLaVA's processor: the shorter side becomes 192."""
+    return min(1.0, 192 / min(size))
+
+
+def beside(*others):
+    return ImageContext(scale, lambda: iter(others))
 
 
 def noise(width, height, seed=0):
@@ -130,7 +136,9 @@ def test_wrong_passes_over_documents_with_the_same_picture():
     for index in (0, 1, 7):
         own = docs[index]["image"]
         others = ([docs[(index + step) % len(docs)]["image"]] for step in range(1, len(docs)))
-        (shown,) = WrongImage("wrong").shown([own], ImageContext(192, lambda others=others: others))
+        (shown,) = WrongImage("wrong").shown(
+            [own], ImageContext(scale, lambda others=others: others)
+        )
         assert shown.tobytes() != own.tobytes()
         later = [index + step for step in range(1, 4)]
         found = [
@@ -199,8 +207,23 @@ def test_a_resized_picture_has_no_more_than_its_share_of_detail(size, ratio):
     assert np.array_equal(whole, np.asarray(noise(96, 96)))
 
 
-def test_the_side_that_counts_is_the_one_the_processor_makes(pocket):
-    assert shorter_side(pocket[1]) == 192
+def test_a_resized_picture_shrinks_by_what_the_processor_leaves(pocket):
+    """Half of the pixels of 192 x 288, which the processor makes of 400 x 600."""
+    request = read_chat(
+        "t", 0, [{"role": "user", "content": [{"type": "image", "url": noise(400, 600)}]}]
+    )
+    shown = pictures(showing(request, ResizedImage("resized", 0.5), pocket[1], iter))
+    small = noise(400, 600).resize((135, 203), Image.Resampling.LANCZOS)
+    expected = small.resize((400, 600), Image.Resampling.BICUBIC)
+    assert shown[0].tobytes() == expected.tobytes()
+
+
+def test_wrong_has_the_size_of_ones_own():
+    own, other = [noise(9, 5), noise(4, 4)], [noise(4, 4, 1), noise(4, 4, 2)]
+    shown = WrongImage("wrong").shown(own, beside(other))
+    assert [one.size for one in shown] == [(9, 5), (4, 4)]
+    enlarged = other[0].resize((9, 5), Image.Resampling.BICUBIC)
+    assert shown[0].tobytes() == enlarged.tobytes() and shown[1] is other[1]
 
 
 def test_a_blank_picture_tells_nothing_but_its_size(pocket):

@@ -71,6 +71,10 @@ def answers(samples, documents):
             ("model=llava15_13b", "method=vanilla"),
         ),
         (
+            {"model": "llava15_7b", "inputs": "authors", "method": "vanilla"},
+            ("model=llava15_7b", "inputs=authors", "method=vanilla"),
+        ),
+        (
             {"pretrained": "/my models/it's", "model": "pocket", "method": "random"},
             ("model.pretrained=\"/my models/it's\"", "method=random"),
         ),

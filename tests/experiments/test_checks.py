@@ -38,7 +38,7 @@ def refused(call, *arguments):
         (["launcher=slrum", "-m"], "no launcher 'slrum'; did you mean slurm?"),
         (["benchmark='gq'"], "no benchmark 'gq'; did you mean gqa?"),
         (["+tracker=wnadb"], "no tracker 'wnadb'; did you mean wandb?"),
-        (["model=qwen"], "no model 'qwen'; there are llava15_13b, llava15_7b, pocket"),
+        (["model=qwen"], "no model 'qwen'; there are llava15_13b, llava15_7b, llava_next_13b,"),
         (["budget=22.2"], "for another count add budget.tokens=22.2 to one of them"),
         (["budget=t192,96"], "no budget '96': the presets are none, t128, t144, t192, t288, t64"),
     ],

@@ -316,6 +316,7 @@ UNCHECKED_CASES = {
     ): "prefill.keep: this model can drop after layers -1 to 10",
     ("method=sparsevlm_fixed", "prefill.recycle=none"): "recycle must be in [0, 1], got 'none'",
     ("method=sparsevlm_fixed", "prefill.per_cluster=2.5"): "per_cluster must be a count of 1 or",
+    ("model.resize=crop",): "model.resize must be one of hub, pad, got 'crop'",
     ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",
 }
 

@@ -22,7 +22,7 @@ from transformers import (
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import window_similarity, windows
 from mustdrop.masked import masked_logits
-from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.prefill.dual_attention import DualAttention, share_and_peak
 from mustdrop.presets.compose import composed
 
 IMAGE_TOKEN = 320  # one past the authors' vocabulary
@@ -200,7 +200,7 @@ class Replay:
             "attn_sum": lambda: mean.sum(0),
             "attn_max": lambda: mean.amax(0),
             "dual_keep": lambda: (
-                (~self.recorder.inner.unimportant(mean, mean.sum(0))).nonzero().flatten()
+                (~self.recorder.inner.unimportant(share_and_peak(mean))).nonzero().flatten()
             ),
             "vis_keep": lambda: keep,
             "key_out": lambda: protected[keep].nonzero().flatten(),

@@ -7,9 +7,9 @@ import torch
 from fake_views import prefill_view
 from torch import Tensor
 
-from mustdrop.budgets.schedules import average, pyramid_ratios
+from mustdrop.budget import average
 from mustdrop.functional import attention_rows
-from mustdrop.prefill.pyramiddrop import PyramidDrop
+from mustdrop.prefill.pyramiddrop import PyramidDrop, falling_ratios
 
 GIVEN = {
     "x", "q_w", "k_w", "ln_w", "num_heads", "head_dim", "rope_base", "rms_eps", "image_index",
@@ -78,9 +78,8 @@ def _next_layer(data: dict[str, np.ndarray], states: Tensor) -> tuple[Tensor, Te
 
 def _budget(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """The ratio lambda, lambda^2, lambda^3 of each budget, and three executed averages."""
-    model = {"vision_tokens": PATCHES, "layers": DEPTH}
     low, paper = [1, 7, 15], PyramidDrop([0.5, 0.25, 0.125])
-    found = [pyramid_ratios({"tokens": target}, model, low)[0] for target in data["targets"]]
+    found = [falling_ratios(target, PATCHES, DEPTH, low)[0] for target in data["targets"]]
 
     def executed(ratios: Sequence[float], layers: Sequence[int]) -> Tensor:
         return torch.tensor(average(PATCHES, [PATCHES * r for r in ratios], layers, DEPTH))

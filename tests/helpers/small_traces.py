@@ -6,7 +6,7 @@ import numpy as np
 import traced_runs
 from PIL import Image
 from results import write
-from traced_runs import BEFORE
+from traced_runs import BEFORE, limits
 
 from mustdrop.runs.folder import trace_path
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
@@ -56,7 +56,14 @@ def mustdrop():
     region = np.zeros((SIDE, SIDE), dtype=bool)
     region[1, 3] = True  # patch 7
     return Trace(
-        own, {0: look}, gazes(own), ("where", "bus", "?"), 0.1, 0.2, (picture(),), region, "a"
+        own,
+        {0: look},
+        gazes(own),
+        ("where", "bus", "?"),
+        limits(0.1, 0.2),
+        (picture(),),
+        region,
+        "a",
     )
 
 

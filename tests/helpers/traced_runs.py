@@ -58,6 +58,12 @@ def picture(seed, side=48):
     return out.getvalue()
 
 
+def limits(gamma, alpha):
+    """What MustDrop adds to a trace: its thresholds in use."""
+    given = {"gamma": gamma, "alpha": alpha}
+    return {name: np.asarray(value) for name, value in given.items() if value is not None}
+
+
 def life(side=4, seed=0):
     """A trace as MustDrop leaves it, 4 layers deep.
 
@@ -82,7 +88,9 @@ def life(side=4, seed=0):
     )  # fmt: skip
     region = np.zeros((side, side), dtype=bool)
     region[1, 1:3] = True
-    return Trace(made, looks, {}, ("▁what", "▁colour", "?"), gamma, alpha, [picture(seed)], region)
+    return Trace(
+        made, looks, {}, ("▁what", "▁colour", "?"), limits(gamma, alpha), [picture(seed)], region
+    )
 
 
 def bare(side=4, seed=0):

@@ -13,12 +13,13 @@ from omegaconf import OmegaConf
 
 from analysis.records.variants import alike, variants
 from mustdrop import TokenDropper
-from mustdrop.budgets.closed_form import STAGES, budget_floor, floor, keep_for
+from mustdrop.budget import Budget, keep_for
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.presets.compose import composed, conf_dir, resolved
+from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.runs.folder import LATER_FIELDS, run_folder, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
@@ -26,8 +27,8 @@ CONF = conf_dir()
 # the training recipe has scripts and tests of its own
 FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
 GROUPS = (
-    "model", "benchmark", "budget", "controls", "experiment", "image", "launcher", "method",
-    "tracker", *STAGES,
+    "model", "inputs", "benchmark", "budget", "controls", "experiment", "image", "launcher",
+    "method", "tracker", *STAGES,
 )  # fmt: skip
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [name for group, name in OPTIONS if group == "method"]
@@ -236,13 +237,10 @@ def test_a_budget_in_closed_form_is_what_is_executed():
     """By summing layers, for every layer of two depths and a range of budgets."""
     for layers, tokens in ((8, 576), (32, 2880)):
         for layer, budget in itertools.product(range(-1, layers - 1), range(1, tokens + 1, 13)):
-            keep = keep_for(float(budget), tokens, layers, layer)
-            entered = [tokens] * (layer + 1) + [keep or 0] * (layers - layer - 1)
-            average = sum(entered) / layers
-            if keep is None:
-                assert budget < average == floor(tokens, layers, layer)
-            else:
-                assert abs(average - budget) <= 0.5
+            keep = keep_for(Budget(tokens=budget), tokens, layers, layer)
+            entered = [tokens] * (layer + 1) + [keep] * (layers - layer - 1)
+            fewest = (layer + 1) * tokens / layers
+            assert abs(sum(entered) / layers - max(budget, fewest)) <= 0.5
 
 
 def test_a_budget_out_of_reach_is_a_floor_and_no_error():

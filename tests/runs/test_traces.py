@@ -88,8 +88,9 @@ def test_the_thresholds_tell_from_the_looks_what_left(outputs, method):
     for layer, look in made.text_attention.items():
         assert look.share.sum() == pytest.approx(1, abs=1e-5)
         assert (look.largest >= 0).all() and (look.largest <= 1).all()
-        low = look.share <= made.gamma if method == "mustdrop" else look.share < made.gamma
-        gone = low & (look.largest < made.alpha) & ~ledger.protected.numpy()[look.positions]
+        gamma, alpha = made.threshold("gamma"), made.threshold("alpha")
+        low = look.share <= gamma if method == "mustdrop" else look.share < gamma
+        gone = low & (look.largest < alpha) & ~ledger.protected.numpy()[look.positions]
         after = ledger.alive[layer + 1].numpy()
         assert set(look.positions[~gone]) == set(after[ledger.vision.numpy()[after]])
         left_any |= bool(gone.any())

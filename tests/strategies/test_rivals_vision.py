@@ -405,7 +405,10 @@ def test_needs_of_the_encoder_are_checked_before_work(name):
         (lambda: PruMergePlus(-2), "keep must be 1 or more"),
         (lambda: PruMerge(neighbours=-1), "neighbours must be a count"),
         (lambda: PruMerge(block=9).check(FACTS), "the encoder has blocks 0 to 3, got 9"),
-        (lambda: VisionZip(0, 3), r"dominant must be 1 or more, as \[CLS\] counts, got 0"),
+        (
+            lambda: VisionZip(0, 3),
+            r"dominant must be 1 or more, as \[CLS\] counts, or a Budget, got 0",
+        ),
         (lambda: VisionZip(4, -1), "contextual must be a count"),
         (lambda: DivPrune(-1), "keep must be a count"),
         (lambda: AveragePool(-1), "keep must be a count"),

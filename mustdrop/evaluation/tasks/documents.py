@@ -7,7 +7,8 @@ from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.pocket.dataset import SPLITS, Sample
 
 FIELDS = ("question", "answer", "type")
-MARKS = ("target_patches", "object_patches")  # patches that the oracles and target recall use
+MARKS = ("target_patches", "object_patches")  # patches that the oracles use
+RECALL_MARK = "target_patches"  # patches that target recall uses
 
 
 class Documents:
@@ -77,7 +78,7 @@ class PocketTask(ConfigurableMessagesTask):
                 "process_results": process_results,
                 "generation_kwargs": {"max_new_tokens": 4, "do_sample": False, "until": []},
                 "metric_list": list(metric_list),
-                "metadata": {"version": 1.0},
+                "metadata": {"version": 1.0, "recall_mark": RECALL_MARK},
             }
         )
 

@@ -1,0 +1,180 @@
+"""Loads a processor, and sets what it makes of images and conversations. Knows no benchmark.
+
+Images are read with PIL on every machine. Without this choice transformers would use torchvision
+where it is installed, which resizes with other numbers.
+
+Video processors are left out. They need torchvision, and no benchmark here shows a video.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import transformers
+from jinja2 import TemplateError
+from transformers import PROCESSOR_MAPPING, AutoProcessor, PreTrainedConfig
+
+try:
+    from transformers import (
+        CLIPImageProcessorPil,
+        LlavaImageProcessorPil,
+        Qwen2VLImageProcessorPil,
+    )
+    from transformers.image_processing_backends import PilBackend
+except ImportError as error:
+    raise ImportError(
+        "loading a checkpoint with its processor needs transformers 5.4 or newer, whose image "
+        f"processors can be chosen by backend; got {transformers.__version__}. TokenDropper itself "
+        "works with 5.0 and newer"
+    ) from error
+
+BACKEND = "pil"
+PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
+VIDEO = "video_processor"
+# Image processors that resize the shorter edge and crop the centre; the second can pad as well.
+CROPPING = (CLIPImageProcessorPil, LlavaImageProcessorPil)
+
+
+def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
+    """Processor of a checkpoint, for images and text.
+
+    Args:
+        folder: Folder of the checkpoint.
+        config: Config of its model.
+
+    Raises:
+        ValueError: If the processor needs a video processor or a package that is not installed, or
+            its image processor has no PIL backend.
+    """
+    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
+    parts = [] if kind is None else kind.get_attributes()
+    if kind is not None and VIDEO in parts:
+        # The class takes its parts by position, so only the last one can be left out.
+        if parts[-1] != VIDEO:
+            raise ValueError(f"{kind.__name__} cannot be built without a video processor")
+        kind = without_video(kind)
+    else:
+        kind = AutoProcessor
+    try:
+        processor = kind.from_pretrained(folder, backend=BACKEND)
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"its processor needs a package that is missing: {reason}") from error
+    images = getattr(processor, "image_processor", None)
+    if images is not None and not isinstance(images, PilBackend):
+        raise ValueError(
+            f"{type(images).__name__} does not read images with PIL, so its pixels would depend on "
+            "the version of torchvision"
+        )
+    return processor
+
+
+def without_video(kind: type) -> type:
+    """A subclass of a processor's class that neither loads nor requires a video processor."""
+
+    def get_attributes(cls: Any) -> list[str]:
+        return [name for name in kind.get_attributes() if name != VIDEO]
+
+    body = {"get_attributes": classmethod(get_attributes), "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), body)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model gets of images and conversations, where it differs from its checkpoint's files.
+
+    Attributes:
+        resize: ``hub``: as the checkpoint's files say. ``pad``: an image is first padded to a
+            square with the mean colour of its processor, as the authors of LLaVA-1.5 do; the hub's
+            processor of that model crops the centre instead.
+        system: System sentence in front of each conversation; None: none, or the template's own.
+        template: Chat template in the language Jinja; None: the checkpoint's.
+        min_pixels: Least number of pixels of an image for models that keep its aspect ratio; None:
+            the checkpoint's.
+        max_pixels: Largest number of pixels of an image for these models.
+    """
+
+    resize: Literal["hub", "pad"] = "hub"
+    system: str | None = None
+    template: str | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    def apply(self, processor: Any) -> None:
+        """Change a processor in place.
+
+        Raises:
+            ValueError: If the processor has no such option, or the system sentence does not reach
+                the prompt; the message names the field.
+        """
+        if self.resize == "pad":
+            processor.image_processor = _padding(processor.image_processor)
+        if self.min_pixels is not None or self.max_pixels is not None:
+            self._limit_pixels(processor.image_processor)
+        if self.template is not None:
+            processor.chat_template = self.template
+        if self.system is not None:
+            self._add_system(processor)
+
+    def _limit_pixels(self, images: Any) -> None:
+        """Set the limits of an image processor whose ``size`` holds two numbers of pixels."""
+        if not has_pixel_limits(images):
+            raise ValueError(
+                f"model.min_pixels and model.max_pixels must be null: {type(images).__name__} has "
+                "no limits on the number of pixels"
+            )
+        size = dict(images.size)
+        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
+        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
+        if not 0 < least <= most:
+            raise ValueError(
+                "model.min_pixels must be positive and at most model.max_pixels, got "
+                f"{least} and {most}"
+            )
+        images.size = {**size, "shortest_edge": least, "longest_edge": most}
+
+    def _add_system(self, processor: Any) -> None:
+        """Put the system sentence into the template, in front of the conversation's messages."""
+        template, tokenizer = processor.chat_template, processor.tokenizer
+        if not isinstance(template, str):
+            raise ValueError("model.system must be null: the processor has no chat template")
+        unknown = tokenizer.unk_token_id
+        ids = tokenizer.encode(self.system, add_special_tokens=False)
+        if unknown is not None and unknown in ids:
+            raise ValueError(
+                f"model.system must be null: the tokenizer does not know {ids.count(unknown)} of "
+                f"the {len(ids)} tokens of {self.system!r}"
+            )
+        message = {"role": "system", "content": [{"type": "text", "text": self.system}]}
+        text = json.dumps(message, ensure_ascii=False)
+        # The plus keeps a line break at the start of the template.
+        processor.chat_template = f"{{% set messages = [{text}] + messages +%}}{template}"
+        try:
+            prompt = processor.apply_chat_template([PROBE], tokenize=False)
+        except (TemplateError, TypeError, KeyError) as error:
+            raise ValueError(f"model.system: the chat template refuses it: {error}") from error
+        if self.system not in prompt:
+            raise ValueError(
+                "model.system must be null: the chat template leaves it out and makes the prompt "
+                f"{prompt!r}"
+            )
+
+
+def has_pixel_limits(images: Any) -> bool:
+    """Whether an image processor keeps the aspect ratio and limits the number of pixels.
+
+    Its ``size`` then holds areas, although their names speak of edges.
+    """
+    return isinstance(images, Qwen2VLImageProcessorPil)
+
+
+def _padding(images: Any) -> LlavaImageProcessorPil:
+    """The image processor with padding to a square in front, otherwise with the same settings."""
+    if type(images) not in CROPPING:
+        raise ValueError(
+            f"model.resize must be hub: {type(images).__name__} has no padding to a square"
+        )
+    settings: dict[str, Any] = {**images.to_dict(), "do_pad": True}
+    del settings["image_processor_type"]
+    return LlavaImageProcessorPil(**settings)

@@ -1,0 +1,91 @@
+"""Values of a config that follow from its budget, as the resolvers of the yaml files.
+
+A strategy's yaml writes ``keep: ${from_budget:keep}``; the strategy itself computes the count.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from mustdrop.budget import Budget
+
+FLOOR = "floor"
+FROM_BUDGET = "${from_budget:"
+STAGES = ("vision", "key_tokens", "prefill", "decode")
+
+
+def required_budget(value: Any) -> Budget:
+    """Budget of a config.
+
+    Raises:
+        ValueError: If no budget was chosen.
+    """
+    budget = None if value is None else Budget.parse(value["tokens"])
+    if budget is None:
+        raise ValueError(
+            "there is no budget to compute it from: choose one (budget=t192), or set the value"
+        )
+    return budget
+
+
+def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
+    """Value of ``${from_budget:<field>}`` in a strategy's yaml: a count, list, layer or ratios.
+
+    ``floor <n>`` means that the budget is below n, the least executed average of the strategy.
+
+    Raises:
+        ValueError: If no budget was chosen, or the strategy refuses another of its fields.
+    """
+    # imports torch, which a config without a budget does not need
+    from mustdrop.schedule import least_average
+    from mustdrop.strategy import VisionStrategy
+
+    budget, model = required_budget(_root_.budget), _root_.model
+    names = [str(name) for name in _parent_ if name != "_target_"]
+    given = {n: budget if follows(_parent_, n) else _plain(_parent_[n]) for n in names}
+    strategy = get_class(_parent_._target_)(**given)
+    entered, blocks, depth = model.vision_tokens, model.merging_blocks, model.layers
+    least = least_average(strategy, entered, blocks, depth)
+    if least is not None and budget.target(entered) < least:
+        return f"{FLOOR} {least:g}"
+    size = blocks if isinstance(strategy, VisionStrategy) else depth
+    value = getattr(strategy.plan(entered, size), field)
+    return OmegaConf.create(list(value)) if isinstance(value, tuple) else value
+
+
+def follows(node: DictConfig, name: str) -> bool:
+    """Whether a field follows from the budget, so that no user has set it."""
+    raw = node._get_node(name)
+    return raw is not None and str(raw._value()).startswith(FROM_BUDGET)
+
+
+def budget_share(*, _root_: DictConfig) -> float:
+    """Value of ``${budget_share:}`` in an image control's yaml: T / N, at most 1.
+
+    Raises:
+        ValueError: If no budget was chosen.
+    """
+    entered = _root_.model.vision_tokens
+    return min(1.0, required_budget(_root_.budget).target(entered) / entered)
+
+
+def budget_floor(config: Mapping[str, Any]) -> float | None:
+    """Least executed average of a resolved config if the budget is below it, or else None."""
+    budget = config["budget"]
+    if budget and budget["floor"] is not None and budget["floor"] > budget["tokens"]:
+        return float(budget["floor"])
+    for stage in STAGES:
+        for value in (config[stage] or {}).values():
+            if isinstance(value, str) and value.startswith(f"{FLOOR} "):
+                return float(value.removeprefix(FLOOR))
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+OmegaConf.register_new_resolver("from_budget", from_budget, replace=True)
+OmegaConf.register_new_resolver("budget_share", budget_share, replace=True)

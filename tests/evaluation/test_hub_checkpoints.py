@@ -1,0 +1,224 @@
+"""Checkpoints in the hub's layout, through the chat path: inputs, batches, controls, decoding."""
+
+import numpy as np
+import pytest
+import torch
+from family_droppers import FITTING
+from hub_checkpoints import CLIP_IMAGES, FAMILIES, random_model, save, tokenizer
+from models import greedy
+from PIL import Image
+from standins import write_benchmark
+from transformers import (
+    AutoModelForImageTextToText,
+    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
+)
+
+from analysis.report.__main__ import main as report
+from experiments.run import run
+from experiments.trace import main as trace_runs
+from mustdrop.evaluation.answers import generate_options
+from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
+from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
+from mustdrop.evaluation.trace import encoder_images
+from mustdrop.masked import masked_logits, relative_error
+from mustdrop.models import adapter_for
+from mustdrop.models.inputs import load_processor, without_video
+from mustdrop.presets.compose import composed
+from mustdrop.runs.trace import Trace
+
+# Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5: 6 x 6 patches. LLaVA-NeXT: these and 10
+# rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding. Qwen2.5-VL:
+# 4 x 5 cells of 8 x 8 pixels.
+SLOTS = {"llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def loaded(request, tmp_path_factory):
+    folder = save(request.param, tmp_path_factory.mktemp(request.param))
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    return request.param, model.eval(), load_processor(folder, model.config)
+
+
+def picture(width, height, seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def chat(question, *images):
+    content = [
+        *({"type": "image", "url": image} for image in images),
+        {"type": "text", "text": question},
+    ]
+    return read_chat("t", 0, [{"role": "user", "content": content}])
+
+
+def slots(model, inputs):
+    return (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
+
+
+CHATS = (
+    chat("What?", picture(40, 30)),
+    chat("Nothing to see."),
+    chat("Which?", picture(24, 60, 1), picture(50, 20, 2)),
+)
+
+
+def test_every_prompt_has_its_own_images_in_a_batch(loaded):
+    family, model, processor = loaded
+    together = prompt_inputs(model, processor, CHATS)
+    alone = [prompt_inputs(model, processor, [entry]) for entry in CHATS]
+    assert slots(model, together) == [slots(model, inputs)[0] for inputs in alone]
+    assert slots(model, together)[:2] == [SLOTS[family], 0]
+    for row, mask, inputs in zip(
+        together["input_ids"], together["attention_mask"], alone, strict=True
+    ):
+        assert torch.equal(row[mask.bool()], inputs["input_ids"][0])
+    values = [inputs["pixel_values"] for inputs in alone if "pixel_values" in inputs]
+    if family == "llava_next":  # padded to the largest number of crops
+        most = max(value.shape[1] for value in values)
+        values = [
+            torch.nn.functional.pad(value, (0,) * 7 + (most - value.shape[1],)) for value in values
+        ]
+    assert torch.equal(together["pixel_values"], torch.cat(values))
+
+
+def test_prompts_without_images_have_no_pixels(loaded):
+    _, model, processor = loaded
+    inputs = prompt_inputs(model, processor, CHATS[1:2] * 2)
+    assert "pixel_values" not in inputs and slots(model, inputs) == [0, 0]
+
+
+def test_images_of_a_prompt_stay_together():
+    """LLaVA-OneVision crops a single image of a prompt, and not those of a prompt with several."""
+    processor = without_video(LlavaOnevisionProcessor)(
+        LlavaOnevisionImageProcessorPil(
+            size={"height": 24, "width": 24}, image_grid_pinpoints=[[24, 48], [48, 24], [48, 48]]
+        ),
+        tokenizer("llava"), num_image_tokens=36, vision_feature_select_strategy="full",
+        chat_template="{% for part in messages[0].content if part.type == 'image' %}<image>"
+        "{% endfor %}?",
+    )  # fmt: skip
+    inputs = prompt_inputs(random_model("llava", processor.tokenizer), processor, CHATS)
+    assert inputs["batch_num_images"].tolist() == [1, 2]
+
+
+def test_the_likeliest_token_is_taken_whatever_the_checkpoint_sets(loaded):
+    """Qwen2.5-VL's files ask for sampling and for a penalty on repeated tokens."""
+    _, model, processor = loaded
+    inputs = prompt_inputs(model, processor, CHATS[:1])
+    options = generate_options({}, 24, processor.tokenizer.pad_token_id)
+    with torch.inference_mode():
+        made = model.generate(
+            **inputs, **options, output_logits=True, output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+    new = made.sequences[0, inputs["input_ids"].shape[1] :]
+    assert new.tolist() == [int(logits[0].argmax()) for logits in made.logits]
+    for logits, scores in zip(made.logits, made.scores, strict=True):
+        assert torch.equal(logits, scores)
+
+
+@pytest.mark.parametrize("name", ["mustdrop", "fastv", "divprune"])
+def test_dropping_equals_masking_behind_a_real_processor(loaded, name):
+    _, model, processor = loaded
+    inputs = prompt_inputs(model, processor, CHATS)
+    with FITTING[name].attach(model) as run:
+        tokens, logits = greedy(model, inputs, steps=4)
+    assert run.ledgers[0].counts().resident < int(run.ledgers[0].vision.sum())
+    for number in range(len(CHATS)):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "control",
+    [WrongImage("wrong"), BlankImage("blank", (123, 117, 104)), ResizedImage("resized", 0.25)],
+)
+def test_a_replaced_image_has_as_many_vision_tokens(loaded, control):
+    _, model, processor = loaded
+    others = [picture(30, 60, 3)], [picture(64, 16, 4), picture(16, 16, 5)]
+    before = slots(model, prompt_inputs(model, processor, CHATS))
+    shown = [showing(entry, control, processor, lambda: iter(others)) for entry in CHATS]
+    assert slots(model, prompt_inputs(model, processor, shown)) == before
+    for entry, own in zip(shown, CHATS, strict=True):
+        for replacement, image in zip(pictures(entry), pictures(own), strict=True):
+            assert replacement.tobytes() != image.tobytes()
+
+
+def test_a_run_shows_the_authors_prompt_and_records_it(tmp_path, monkeypatch):
+    folder, prompts = save("llava", tmp_path / "tiny"), []
+    data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
+
+    def spied(model, processor, *rest):
+        inputs = prompt_inputs(model, processor, *rest)
+        prompts.extend(processor.tokenizer.batch_decode(inputs["input_ids"]))
+        return inputs
+
+    monkeypatch.setattr("mustdrop.evaluation.lmms.prompt_inputs", spied)
+    record = run(
+        composed(
+            "experiment=table1", "method=vanilla", "budget=none", f"model.pretrained={folder}",
+            "model.layers=6", "model.vision_tokens=36", "model.merging_blocks=3",
+            "model.dtype=float32", "benchmark=gqa", f"benchmark.data={data}", "benchmark.limit=2",
+            f"output_root={tmp_path}",
+        )
+    )  # fmt: skip
+    model = record["config"]["model"]
+    assert (record["config"]["inputs"], model["resize"]) == ("authors", "pad")
+    assert record["generation"] == {"repetition_penalty": 1.0}
+    assert len(prompts) == 2
+    for prompt in prompts:
+        start, image, question = prompt.replace("<pad>", "").partition("<image>" * 36)
+        assert start == f"<s>{model['system']} USER: " and image
+        assert question.startswith("\n") and question.endswith(" single word or phrase. ASSISTANT:")
+
+
+def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
+    """Sides that no family resizes: 24 x 24, and for Qwen2.5-VL cells of 8 x 8 pixels."""
+    family, model, processor = loaded
+    sizes = [(24, 24), (32, 48)] if family == "qwen2_5_vl" else [(24, 24)] * 2
+    shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
+    made = encoder_images(adapter_for(model), inputs)
+    if family == "llava_next":  # the whole image, then two crops
+        made = made[::3]
+    mean, std = (torch.tensor(CLIP_IMAGES[name]) for name in ("image_mean", "image_std"))
+    for pixels, image in zip(made, shown, strict=True):
+        expected = (torch.from_numpy(np.asarray(image) / 255) - mean) / std
+        assert torch.allclose(pixels.permute(1, 2, 0).double(), expected, atol=1e-5)
+
+
+SHAPES = {
+    "llava_next": ["model=llava_next_7b", "model.merging_blocks=3"],
+    "qwen2_5_vl": [
+        "model=qwen2_5_vl_7b", "model.merging_blocks=4", "model.min_pixels=256",
+        "model.max_pixels=4096",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", SHAPES)
+def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
+    """A run, its traces and the page, for images of several grids."""
+    folder = save(family, tmp_path / "tiny")
+    data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
+    given = [
+        *SHAPES[family], f"model.pretrained={folder}", "model.layers=6", "model.dtype=float32",
+        "benchmark=gqa", f"benchmark.data={data}", "benchmark.limit=3", "budget=none",
+        f"output_root={tmp_path}",
+    ]  # fmt: skip
+    for method in (["method=vanilla"], ["method=fastv", "prefill.keep=8"]):
+        record = run(composed(*method, *given))
+        assert record["n"] == 3 and record["vision_tokens"][0] == record["vision_tokens"][1]
+    assert record["vision_tokens"][2] == 8 and record["flops_ratio"] < 1
+    trace_runs([str(tmp_path / "run"), "--samples", "0-1"])
+    (trace, *_) = sorted((tmp_path / "run").rglob("traces/*.npz"))
+    found = Trace.load(trace)
+    assert len(found.pictures) == len(found.ledger.grids) >= 1
+    for number, (rows, columns) in enumerate(found.ledger.grids):
+        width, height = found.picture(number).size
+        assert width * rows == height * columns
+    page = tmp_path / "page.html"
+    assert not report([str(tmp_path / "run"), "--out", str(page)])
+    assert page.stat().st_size > 50_000
