@@ -45,6 +45,7 @@ FAMILIES: Final[dict[str, dict[str, MethodLook]]] = {
         "mustdrop_global": MethodLook("#8f3f00", "P"),
         "mustdrop_individual": MethodLook("#6b2f00", "X"),
         "mustdrop_no_keys": MethodLook("#a8623a", "p"),
+        "mustdrop_qwen": MethodLook("#b5532a", "h"),
     },
     "FastV": {"fastv": MethodLook("#0072b2", "o"), "fastv_paper": MethodLook("#4a8fd0", "D")},
     "SparseVLM": {

@@ -158,7 +158,9 @@ def acts(dropper: TokenDropper) -> str:
             plural = "s" if len(blocks) > 1 else ""
             parts.append(f"{verb} encoder block{plural} {', '.join(blocks)}")
     if dropper.key_tokens is not None:
-        parts.append("marks key tokens behind the encoder")
+        received = dropper.cls_attention == "received"
+        basis = ", by the attention that they receive" if received else ""
+        parts.append(f"marks key tokens behind the encoder{basis}")
     if dropper.prefill is not None:
         layers = [layer for layer in dropper.prefill.layers if layer >= 0]
         if -1 in dropper.prefill.layers:

@@ -40,6 +40,8 @@ NAME_ONLY = "inputs"
 LATER_MODEL_FIELDS = {
     "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
 }  # fmt: skip
+# The same for later fields of droppers and strategies.
+LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
 
 
 class TornFile(ValueError):
@@ -58,7 +60,8 @@ class TornFile(ValueError):
 def run_key(config: Mapping[str, Any]) -> str:
     """Hash of ten digits over all values of a resolved config that decide its results."""
     ignored = (*UNKEYED, NAME_ONLY)
-    keyed = {name: value for name, value in config.items() if name not in ignored}
+    entries = without_later_fields(config)
+    keyed = {name: value for name, value in entries.items() if name not in ignored}
     benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
     model = {
         name: value
@@ -67,6 +70,15 @@ def run_key(config: Mapping[str, Any]) -> str:
     }
     text = json.dumps({**keyed, "benchmark": benchmark, "model": model}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def without_later_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy of a config without the later fields that change nothing, at any depth."""
+    return {
+        name: without_later_fields(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+    }
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:

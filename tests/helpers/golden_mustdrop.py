@@ -11,7 +11,13 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import window_similarity, windows
@@ -38,23 +44,35 @@ class Recorder(PrefillStrategy):
 
 def load_model(folder: Path, attention: str = "sdpa") -> LlavaForConditionalGeneration:
     """The authors' tiny model under Hugging Face's names."""
-    sizes = json.loads((folder / "config.json").read_text())
-    llm, vision = sizes["llm"], sizes["vision"]
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(**vision),
-        text_config=LlamaConfig(
-            **{k: v for k, v in llm.items() if k not in ("attn", "vocab_size", "rope_theta")},
-            vocab_size=IMAGE_TOKEN + 1, bos_token_id=1, eos_token_id=None, pad_token_id=0,
-        ),
-        image_token_index=IMAGE_TOKEN, image_seq_length=576, vision_feature_layer=-2,
+        **configs(folder), image_token_index=IMAGE_TOKEN, image_seq_length=576,
+        vision_feature_layer=-2,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config).eval().float()
     model.set_attn_implementation(attention)
-    assert model.config.text_config.rope_parameters["rope_theta"] == llm["rope_theta"]
+    missing, unexpected = model.load_state_dict(weights(folder), strict=False)
+    assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
+    return model
+
+
+def configs(folder: Path) -> dict[str, CLIPVisionConfig | LlamaConfig]:
+    """Configs of the encoder and the decoder of the authors' model."""
+    sizes = json.loads((folder / "config.json").read_text())
+    llm, vision = sizes["llm"], sizes["vision"]
+    text = LlamaConfig(
+        **{k: v for k, v in llm.items() if k not in ("attn", "vocab_size", "rope_theta")},
+        vocab_size=IMAGE_TOKEN + 1, bos_token_id=1, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    assert text.rope_parameters["rope_theta"] == llm["rope_theta"]
+    return {"vision_config": CLIPVisionConfig(**vision), "text_config": text}
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Weights of the authors' model under Hugging Face's names."""
     renamed = {}
-    with np.load(folder / "weights.npz") as weights:
-        for name in weights.files:
-            value = torch.from_numpy(weights[name]).float()
+    with np.load(folder / "weights.npz") as stored:
+        for name in stored.files:
+            value = torch.from_numpy(stored[name]).float()
             new = name.replace(
                 "model.vision_tower.vision_tower.vision_model.", "model.vision_tower."
             )
@@ -65,9 +83,7 @@ def load_model(folder: Path, attention: str = "sdpa") -> LlavaForConditionalGene
             if value.shape[0] == IMAGE_TOKEN:
                 value = torch.cat([value, value.new_zeros(1, value.shape[1])])
             renamed[new] = value
-    missing, unexpected = model.load_state_dict(renamed, strict=False)
-    assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
-    return model
+    return renamed
 
 
 def official(data: dict[str, np.ndarray], **changes) -> TokenDropper:
@@ -105,15 +121,18 @@ class Replay:
     """One golden case run through our official preset; ``ours(name)`` is our value of a golden
     array."""
 
-    def __init__(self, model: LlavaForConditionalGeneration, data: dict[str, np.ndarray]) -> None:
-        self.data, self.model = data, model
+    def __init__(
+        self, model: PreTrainedModel, data: dict[str, np.ndarray],
+        prompt: dict[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        self.data, self.model, self.prompt = data, model, prompt or inputs(data)
         dropper = official(data)
         self.recorder = Recorder(dropper.prefill)
         self.caught: dict[str, Tensor] = {}
         recording = official(data, prefill=self.recorder)
         with recording.attach(model) as run:
             hooks = self._watch(model)  # behind the dropper's own: they see what the blocks receive
-            self.out = generate(model, inputs(data))
+            self.out = generate(model, self.prompt)
             for hook in hooks:
                 hook.remove()
         self.run, self.ledger = run, run.ledgers[0]
@@ -126,8 +145,11 @@ class Replay:
 
             return hook
 
-        def entering(module, args):
-            self.caught.setdefault("lsm_hidden", args[0].clone())
+        def before(name):
+            def hook(module, args):
+                self.caught.setdefault(name, args[0].clone())
+
+            return hook
 
         blocks = model.model.vision_tower.encoder.layers
         layers = model.model.language_model.layers
@@ -139,7 +161,8 @@ class Replay:
             **{f"hidden{layer}": layers[layer] for layer in LAYERS},
         }
         hooks = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
-        return [*hooks, blocks[1].register_forward_pre_hook(entering)]
+        hooks.append(blocks[1].register_forward_pre_hook(before("lsm_hidden")))
+        return [*hooks, layers[0].register_forward_pre_hook(before("entering"))]
 
     def vision(self, layer: int) -> Tensor:
         """Original positions of the vision tokens entering a layer."""
@@ -255,7 +278,7 @@ class Replay:
         return self.caught["image_features"]
 
     def _inputs_embeds(self):
-        ids = inputs(self.data)["input_ids"][0]
+        ids = self.prompt["input_ids"][0]
         embeds = self.model.get_input_embeddings().weight.detach()[ids]
         embeds[self.vision(0)] = self.caught["image_features"].flatten(0, 1)
         return embeds[self.ledger.alive[0]][None]

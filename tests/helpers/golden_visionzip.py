@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 from fake_views import vision_view
+from real_grids import PATCH, SIDE, llava_next
 from torch import Tensor
 
+from mustdrop.models import adapter_for
 from mustdrop.vision.visionzip import VisionZip
 
 GIVEN = {
@@ -35,16 +37,30 @@ def replay_visionzip(stem: str, data: dict[str, np.ndarray]) -> dict[str, Tensor
 
 
 def _restored(held: dict[str, Tensor]) -> Tensor:
-    """The code's order for LLaVA-NeXT's tiles, which we do not have.
+    """The code's order for LLaVA-NeXT's tiles.
 
     All dominant patches in the raster of the whole image, then every tile's [CLS], then their
     contextual tokens.
     """
-    feat, width = held["feat"], int(held["width"])
-    patches = held["keep_idx"].sort().values[:, 1:] - 1  # [CLS] is 0
-    tile = torch.arange(len(feat))[:, None]
-    row = tile // width * 24 + patches // 24
-    column = tile % width * 24 + patches % 24
-    order = (row * 24 * width + column).flatten().argsort()
-    kept = feat[:, 1 : 1 + patches.shape[1]].flatten(0, 1)[order]
-    return torch.cat([kept, feat[:, 0], feat[:, 1 + patches.shape[1] :].flatten(0, 1)])
+    feat, kept = held["feat"], held["keep_idx"]
+    slots = restored_slots(kept, rows=int(held["height"]), columns=int(held["width"]))
+    dominant = feat[:, 1 : kept.shape[1]].flatten(0, 1)[slots.argsort()]
+    return torch.cat([dominant, feat[:, 0], feat[:, kept.shape[1] :].flatten(0, 1)])
+
+
+def restored_slots(kept: Tensor, rows: int, columns: int) -> Tensor:
+    """Slot of each kept patch of each tile, in raster order within a tile, by our adapter.
+
+    Args:
+        kept: Kept tokens of each tile; [CLS] is 0.
+        rows: Number of tiles along the picture's height.
+        columns: Number of tiles along its width.
+    """
+    adapter = adapter_for(llava_next())
+    size = torch.tensor([[rows * SIDE, columns * SIDE]])
+    pixels = torch.empty(1, 1 + rows * columns, 3, SIDE, SIDE, device="meta")
+    images = adapter.visual_inputs({"pixel_values": pixels, "image_sizes": size})
+    (shown,) = images[adapter.model.config.image_token_id]
+    tile = torch.arange(1, 1 + len(kept))[:, None]  # behind the small copy
+    cells = tile * (SIDE // PATCH) ** 2 + kept.sort().values[:, 1:] - 1
+    return (shown.cells == cells.flatten()[:, None]).nonzero()[:, 1]

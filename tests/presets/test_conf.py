@@ -11,6 +11,7 @@ import yaml
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
+from analysis.records.variants import alike, variants
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget, keep_for
 from mustdrop.decode.output_aware import OutputAware
@@ -21,7 +22,7 @@ from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.tuned import missing_fields
-from mustdrop.runs.folder import run_folder, run_key
+from mustdrop.runs.folder import LATER_FIELDS, run_folder, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
 CONF = conf_dir()
@@ -340,6 +341,25 @@ def test_a_run_keeps_its_folder_while_it_asks_for_the_same():
     )  # fmt: skip
     keys = {run_key(resolved(composed("method=fastv", other))) for other in others}
     assert len(keys | {run_key(base)}) == 1 + len(others)
+
+
+def test_a_later_field_at_its_default_leaves_a_run_its_folder():
+    """The example runs were made before the fields were added."""
+    (made,) = (CONF.parent / "notebooks/records/example/pocket/mustdrop/t192").iterdir()
+    old = yaml.safe_load((made / "config.yaml").read_text())
+    assert "edges" not in old["vision"] and "cls_attention" not in old["dropper"]
+    new = resolved(composed("method=mustdrop", "budget=t192"))
+    assert new["vision"]["edges"] == "refuse" and new["dropper"]["cls_attention"] == "cls"
+    assert run_key(old) == run_key(new)
+    assert alike(old, new) and variants([old, new]) == ["", ""]
+    for change in ("vision.edges=keep", "dropper.cls_attention=received"):
+        assert run_key(resolved(composed("method=mustdrop", "budget=t192", change))) != run_key(new)
+
+
+def test_a_later_field_has_the_default_that_the_key_leaves_out():
+    kinds = (TokenDropper, LocalMerge)
+    defaults = {field.name: field.default for kind in kinds for field in dataclasses.fields(kind)}
+    assert LATER_FIELDS.items() <= defaults.items()
 
 
 def test_a_missing_budget_is_told_in_words():

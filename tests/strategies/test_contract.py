@@ -168,7 +168,7 @@ def test_a_method_drops_what_its_preset_claims(pocket, method):
     assert counts.executed_average < 576 and counts.resident <= counts.executed_average
     if method.startswith("mustdrop"):  # a preset must fill the stages its name promises
         dropper = build(method)
-        whole = method in ("mustdrop", "mustdrop_official", "mustdrop_window")
+        whole = method in ("mustdrop", "mustdrop_official", "mustdrop_qwen", "mustdrop_window")
         assert (len(stages(dropper)) == 4) == whole and run.images[0].blocks
         assert run.ledgers[0].protected.any() == (dropper.key_tokens is not None)
     elif method != "sparsevlm":  # its counts follow each question's rank; calibrated on average

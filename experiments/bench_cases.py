@@ -1,0 +1,183 @@
+"""CPU seconds of a prefill and of an encoder call: with a dropper, without, and at least.
+
+The reference runs the same stock layers or blocks on sequences cut to the counts of a run.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from experiments.bench_shapes import BEFORE, BenchShape
+from mustdrop import TokenDropper
+from mustdrop.ledger import TokenLedger
+from mustdrop.masked import plain_inputs
+from mustdrop.models import adapter_for
+from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.vision.local_merge import LocalMerge
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of one call."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+class attached:
+    """Context in which a dropper is attached to a model and knows the prompt."""
+
+    def __init__(self, dropper: TokenDropper, model: Any, inputs: dict[str, Tensor]) -> None:
+        self.context, self.base, self.inputs = dropper.attach(model), model.model, inputs
+
+    def __enter__(self):
+        run = self.context.__enter__()
+        for hook in self.base._forward_pre_hooks.values():
+            hook(self.base, (), self.inputs)
+        return run
+
+    def __exit__(self, *error) -> None:
+        self.context.__exit__(*error)
+
+
+class PrefillCase:
+    """Prefill of one prompt by the decoder alone."""
+
+    def __init__(self, shape: BenchShape, model: Any) -> None:
+        self.shape, self.model, self.adapter = shape, model, adapter_for(model)
+        self.decoder, self.inputs = self.adapter.language_model, shape.prompt()
+        given = plain_inputs(model, self.adapter, self.inputs)
+        embeds = given["inputs_embeds"].clone()
+        generator = torch.Generator().manual_seed(3)
+        drawn = torch.randn(shape.slots, embeds.shape[-1], generator=generator)
+        # vision tokens of the text's size, so that text attends to them
+        embeds[0, BEFORE : BEFORE + shape.slots] = drawn * embeds[0, :BEFORE].std()
+        self.embeds, self.positions = embeds, given.get("position_ids")
+
+    def prefill(self) -> None:
+        self.decoder(
+            inputs_embeds=self.embeds, position_ids=self.positions, use_cache=True,
+            past_key_values=DynamicCache(),
+        )  # fmt: skip
+
+    def plain(self) -> float:
+        return timed(self.prefill)
+
+    def dropping(self, dropper: TokenDropper) -> tuple[float, TokenLedger]:
+        """Return seconds and ledger; attaching once serves many prompts, so it is not timed."""
+        with attached(dropper, self.model, self.inputs) as run:
+            return timed(self.prefill), run.ledgers[0]
+
+    def reference(self, ledger: TokenLedger) -> float:
+        """Time the stock layers on sequences cut to the ledger's counts."""
+        counts = [len(ledger.alive[layer]) for layer in range(ledger.depth)]
+
+        def run() -> None:
+            hidden, cache, rotary = self.embeds, DynamicCache(), None
+            for layer, count in zip(self.decoder.layers, counts, strict=True):
+                if rotary is None or count != hidden.shape[1]:
+                    hidden = hidden[:, :count].contiguous()
+                    rotary = self.adapter.rotary(hidden, torch.arange(count)[None])
+                hidden = layer(
+                    hidden, attention_mask=None, position_embeddings=rotary,
+                    past_key_values=cache, use_cache=True,
+                )  # fmt: skip
+            self.decoder.norm(hidden)
+
+        return timed(run)
+
+    def calibrate(self, target: float) -> DualAttention:
+        """Find dual attention with the executed average ``target``; gamma is bisected."""
+        strategy = DualAttention(gamma=1.0, alpha=1.0, layers=self.shape.layers)
+        low, high = 0.0, 1.0
+        for _ in range(30):
+            middle = (low + high) / 2
+            strategy = replace(strategy, gamma=middle)
+            _, ledger = self.dropping(TokenDropper(prefill=strategy))
+            average = ledger.counts().executed_average
+            if abs(average - target) <= 0.01 * target:
+                break
+            low, high = (middle, high) if average > target else (low, middle)
+        return strategy
+
+
+class EncoderCase:
+    """Call of the encoder and the projector for the images of one prompt."""
+
+    def __init__(self, shape: BenchShape, model: Any) -> None:
+        self.shape, self.model, self.adapter = shape, model, adapter_for(model)
+        self.inputs = shape.prompt()
+        (self.part,) = self.adapter.encoders
+        self.images = {
+            name: value
+            for name, value in self.inputs.items()
+            if name.startswith(("pixel", "image"))
+        }
+
+    def encode(self) -> None:
+        self.model.model.get_image_features(**self.images)
+
+    def plain(self) -> float:
+        return timed(self.encode)
+
+    def dropping(self, dropper: TokenDropper) -> float:
+        """Return seconds; attaching is not timed."""
+        with attached(dropper, self.model, self.inputs):
+            return timed(self.encode)
+
+    def recorded(self, dropper: TokenDropper) -> list[tuple[int, tuple, dict[str, Any]]]:
+        """Length of the states that each block and the projector get, and the other arguments."""
+        calls: list[tuple[int, tuple, dict[str, Any]]] = []
+
+        def record(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+            calls.append((args[0].shape[-2], args[1:], kwargs))
+
+        with attached(dropper, self.model, self.inputs):
+            modules = [*self.part.blocks, self.adapter.projector]
+            # hooks run in the order in which they were added: these see what the dropper leaves
+            hooks = [part.register_forward_pre_hook(record, with_kwargs=True) for part in modules]
+            self.encode()
+            for hook in hooks:
+                hook.remove()
+        return calls
+
+    def reference(self, calls: list[tuple[int, tuple, dict[str, Any]]]) -> float:
+        """Time the patch embedding, the stock blocks and the projector on states cut to a run's."""
+        pixels = self.images["pixel_values"]
+        pixels = pixels[None] if self.part.packed else pixels.view(-1, *pixels.shape[-3:])
+
+        def run() -> None:
+            hidden = self.part.embed(pixels)
+            hidden = hidden[0] if self.part.packed else hidden
+            modules = [*self.part.blocks, self.adapter.projector]
+            for module, (length, args, kwargs) in zip(modules, calls, strict=True):
+                if length != hidden.shape[-2]:
+                    hidden = hidden.narrow(-2, 0, length).contiguous()
+                states = module(hidden, *args, **kwargs)
+                hidden = states if isinstance(states, Tensor) else states[0]
+
+        return timed(run)
+
+    def calibrate(self, share: float) -> tuple[LocalMerge, float]:
+        """Find local merging that leaves this share of the tokens; tau is bisected.
+
+        Returns:
+            The strategy, and the share that it leaves.
+        """
+        # crops of one length need no padding, and edges are kept where a window does not fit
+        crops = "own" if self.part.packed else "fewest"
+        low, high, left = -1.0, 1.0, 1.0
+        strategy = LocalMerge(0.0, self.shape.window, score="mean", crops=crops, edges="keep")
+        for _ in range(30):
+            middle = (low + high) / 2
+            strategy = replace(strategy, tau=middle)
+            lengths = [length for length, _, _ in self.recorded(TokenDropper(vision=strategy))]
+            left = lengths[1] / lengths[0]
+            if abs(left - share) <= 0.01:
+                break
+            low, high = (middle, high) if left < share else (low, middle)
+        return strategy, left

@@ -1,0 +1,140 @@
+"""Narrow models with the depth, image sizes and prompt lengths of released ones; no weights."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+IMAGE, BEFORE, AFTER = 5, 35, 30  # token id of a vision slot; text tokens around the image
+SIDE, PATCH = 336, 14
+CLIP = {
+    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 24, "num_attention_heads": 4,
+    "image_size": SIDE, "patch_size": PATCH,
+}  # fmt: skip
+LLAMA = {
+    "vocab_size": 128, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 32,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096,
+    "pad_token_id": 0,
+}  # fmt: skip
+# seven query heads share a key head, as in Qwen2.5-VL-7B
+QWEN = {
+    "vocab_size": 128, "hidden_size": 224, "intermediate_size": 1184, "num_hidden_layers": 28,
+    "num_attention_heads": 7, "num_key_value_heads": 1, "max_position_embeddings": 4096,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [4, 6, 6],
+    },
+}  # fmt: skip
+QWEN_VISION = {
+    "depth": 32, "hidden_size": 128, "intermediate_size": 344, "num_heads": 4, "patch_size": PATCH,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": 224,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BenchShape:
+    """Model and image that stand for a family.
+
+    Attributes:
+        build: Makes the model.
+        image: Pixels of one image, and what else the processor returns for it.
+        slots: Vision tokens of the image, newlines included.
+        targets: Executed averages that are measured.
+        layers: Layers after which dual attention acts.
+        window: Side of the windows that are merged, in cells.
+        coordinates: Whether rotary positions are coordinates, for which prompts mark their images.
+    """
+
+    build: Callable[[], Any]
+    image: Callable[[torch.Generator], dict[str, Tensor]]
+    slots: int
+    targets: Sequence[int]
+    layers: Sequence[int]
+    window: int
+    coordinates: bool = False
+
+    def model(self) -> Any:
+        """Make the model with random weights, whose attention differs by token."""
+        torch.manual_seed(0)
+        model = self.build().eval()
+        generator = torch.Generator().manual_seed(1)
+        for name, weight in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):  # unit-variance logits
+                weight.data.normal_(0, 1.5 / weight.shape[1] ** 0.5, generator=generator)
+        return model
+
+    def prompt(self) -> dict[str, Tensor]:
+        """Make a prompt of 35 text tokens, the image and 30 text tokens."""
+        generator = torch.Generator().manual_seed(2)
+        text = torch.randint(6, 128, (BEFORE + AFTER,), generator=generator)
+        slots = torch.full((self.slots,), IMAGE)
+        ids = torch.cat([text[:BEFORE], slots, text[BEFORE:]])[None]
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.coordinates:
+            inputs["mm_token_type_ids"] = (ids == IMAGE).long()
+        return {**inputs, **self.image(generator)}
+
+
+def _llava15() -> LlavaForConditionalGeneration:
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(**CLIP), text_config=LlamaConfig(**LLAMA),
+            image_token_index=IMAGE, image_seq_length=576, vision_feature_layer=-2,
+        )
+    )  # fmt: skip
+
+
+def _llava_next() -> LlavaNextForConditionalGeneration:
+    return LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            vision_config=CLIPVisionConfig(**CLIP), text_config=LlamaConfig(**LLAMA),
+            image_token_index=IMAGE, vision_feature_layer=-2,
+            image_grid_pinpoints=[[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+        )
+    )  # fmt: skip
+
+
+def _qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
+    return Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            vision_config=QWEN_VISION, text_config=QWEN, image_token_id=IMAGE, video_token_id=4,
+            vision_start_token_id=2, vision_end_token_id=3,
+        )
+    )  # fmt: skip
+
+
+def _square(generator: torch.Generator) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator)}
+
+
+def _crops(generator: torch.Generator) -> dict[str, Tensor]:
+    pixels = torch.randn(1, 5, 3, SIDE, SIDE, generator=generator)
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([[2 * SIDE, 2 * SIDE]])}
+
+
+def _patches(generator: torch.Generator) -> dict[str, Tensor]:
+    side = 1008 // PATCH
+    pixels = torch.randn(side**2, 3 * 2 * PATCH**2, generator=generator)
+    return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, side, side]])}
+
+
+SHAPES: Mapping[str, BenchShape] = {
+    # 336 x 336 pixels
+    "llava15": BenchShape(_llava15, _square, 576, (192, 128, 64), (2, 6, 10, 14), 3),
+    # 672 x 672 pixels: 2880 cells and 48 newlines; the budgets of the papers
+    "llava_next": BenchShape(_llava_next, _crops, 2928, (640, 320), (2, 6, 10, 14), 3),
+    # 1008 x 1008 pixels: 36 x 36 cells; a third, two ninths and a ninth, as in LLaVA-1.5
+    "qwen2_5_vl": BenchShape(_qwen2_5_vl, _patches, 1296, (432, 288, 144), (1, 5, 8, 12), 2, True),
+}

@@ -1,0 +1,89 @@
+"""The reference times of ``mustdrop bench`` are of the same work; timing needs no test."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from uncounted import UNSEEN
+
+from experiments import bench, bench_shapes
+from experiments.bench_cases import EncoderCase, PrefillCase
+from mustdrop import TokenDropper
+from mustdrop.models import adapter_for
+
+ROPE = bench_shapes.QWEN["rope_parameters"]
+SMALL = {
+    "LLAMA": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
+    "CLIP": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3},
+    "QWEN": {
+        "hidden_size": 56,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "rope_parameters": {**ROPE, "mrope_section": [1, 1, 2]},
+    },
+    "QWEN_VISION": {
+        "depth": 3,
+        "hidden_size": 32,
+        "out_hidden_size": 56,
+        "fullatt_block_indexes": [2],
+    },
+}
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    """Models of the same grids and prompt lengths with few layers; one target each."""
+    for name, sizes in SMALL.items():
+        monkeypatch.setattr(bench_shapes, name, {**getattr(bench_shapes, name), **sizes})
+    small = {
+        name: replace(shape, targets=(shape.slots // 2,), layers=(0,))
+        for name, shape in bench_shapes.SHAPES.items()
+    }
+    monkeypatch.setattr(bench, "SHAPES", small)
+    return small
+
+
+def flops(work) -> int:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", bench_shapes.SHAPES)
+def test_a_shape_has_the_slots_of_its_image(shapes, name):
+    adapter = adapter_for(shapes[name].model())
+    visual = adapter.visual_inputs(shapes[name].prompt())
+    (image,) = visual[bench_shapes.IMAGE]
+    assert len(image.cells) == shapes[name].slots
+
+
+@pytest.mark.parametrize("name", bench_shapes.SHAPES)
+def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
+    shape = shapes[name]
+    model = shape.model()
+    case, encoder = PrefillCase(shape, model), EncoderCase(shape, model)
+    with torch.inference_mode():
+        _, whole = case.dropping(TokenDropper())
+        strategy = case.calibrate(shape.targets[0])
+        _, ledger = case.dropping(TokenDropper(prefill=strategy))
+        merge, left = encoder.calibrate(0.75)
+        calls = [encoder.recorded(TokenDropper(vision=vision)) for vision in (None, merge)]
+    assert flops(lambda: case.reference(whole)) == flops(case.prefill)
+    assert flops(lambda: case.reference(ledger)) < flops(case.prefill)
+    assert ledger.counts().executed_average == pytest.approx(shape.targets[0], rel=0.01)
+    assert flops(lambda: encoder.reference(calls[0])) == flops(encoder.encode)
+    assert flops(lambda: encoder.reference(calls[1])) < flops(encoder.encode)
+    assert left == pytest.approx(0.75, abs=0.02)
+
+
+def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsys):
+    chosen = ["--shapes", "llava15", "--rounds", "2", "--out", str(tmp_path / "bench.json")]
+    threads = torch.get_num_threads()
+    bench.main(chosen)
+    torch.set_num_threads(threads)
+    rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert [row["case"].rpartition(" / ")[2] for row in rows] == ["plain", *["floor", "plain"] * 2]
+    assert {row["shape"] for row in rows} == {"llava15"} and "executed" in rows[1]
+    assert "encoder" in capsys.readouterr().out
