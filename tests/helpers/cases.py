@@ -65,21 +65,25 @@ class AnyPrefill(PrefillStrategy):
 
 @dataclass(frozen=True)
 class AnyVision(VisionStrategy):
-    """The same inside the encoder or behind it."""
+    """The same inside the encoder or behind it; before the projector with a share of [CLS], too."""
 
     places: tuple
     seed: int
     share: float
     mixes: bool
+    least: int = 0
 
     def reduce(self, view) -> Reduction:
         tokens = len(view.sizes)
         generator = torch.Generator().manual_seed(self.seed + tokens)
-        keep = torch.randperm(tokens, generator=generator)[: int(self.share * tokens)]
+        keep = torch.randperm(tokens, generator=generator)
+        keep = keep[: max(int(self.share * tokens), self.least)]
         if not self.mixes or not len(keep):
             return Reduction(keep)
-        mix = torch.rand(len(keep), tokens, generator=generator)
-        return Reduction(keep, mix / mix.sum(1, keepdim=True))
+        mix = torch.rand(len(keep), tokens + 1, generator=generator)
+        mix = mix / mix.sum(1, keepdim=True)
+        with_cls = view.has_cls and view.block != "projected" and self.seed % 2
+        return Reduction(keep, mix[:, 1:], cls=mix[:, 0] if with_cls else None)
 
 
 def share() -> st.SearchStrategy[float]:
