@@ -222,16 +222,13 @@ class EncoderStage(EncoderState):
         assert self.vision is not None
         views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
         decisions = [self.vision.reduce(view) for view in views]
-        changes: list[Reduction | None] = []
         changed = changing(decisions, [len(image) for image in self.batch])
-        for image, decision, changes_image in zip(self.batch, decisions, changed, strict=True):
-            if not changes_image:
-                changes.append(None)
-                continue
-            changes.append(decision)
-            image.apply(location, decision)
-            self.weighted |= self.vision.proportional_attention and decision.sizes is not None
-        return changes
+        for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
+            if changes:
+                image.apply(location, decision)
+                weighs = self.vision.proportional_attention and decision.sizes is not None
+                self.weighted |= weighs
+        return [part if changes else None for part, changes in zip(decisions, changed, strict=True)]
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls
