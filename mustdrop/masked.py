@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.run import DropRun
-from mustdrop.ledger import TokenLedger
+from mustdrop.ledger import OFF_GRID, TokenLedger
 from mustdrop.models import EncoderPart, ModelAdapter, adapter_for
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Place, VisionStrategy
@@ -207,9 +207,13 @@ def _decode(
 
 def _entered(ledger: TokenLedger) -> Int[Tensor, " vision"]:
     """Vision tokens that remain after the encoder, in the order in which they entered."""
-    if ledger.sources:
-        return torch.cat([source.slots for source in ledger.sources])
-    return ledger.vision.nonzero().flatten()
+    slots = ledger.vision.nonzero().flatten()
+    if not ledger.sources:
+        return slots
+    entered = torch.cat([source.slots for source in ledger.sources])
+    off_grid = slots[ledger.cells == OFF_GRID]
+    # newlines and the like belong to no image; with them, all tokens are in sequence order
+    return torch.cat([entered, off_grid]).sort().values if len(off_grid) else entered
 
 
 def _changed(ledger: TokenLedger) -> bool:

@@ -1,5 +1,6 @@
 """Reduction: how a set of tokens becomes a smaller one. Knows nothing about why."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,3 +129,30 @@ class Reduction:
         if self.group is None or self.cls is not None:
             return None
         return self.group, self.mix.sum(0)
+
+
+def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[bool]:
+    """Whether each reduction changes anything.
+
+    The host waits for the device at most once, and only if some reduction drops and mixes nothing.
+
+    Args:
+        reductions: Reductions of several sets of tokens.
+        tokens: Number of tokens of each set.
+    """
+    changes = [
+        reduction.mix is not None or len(reduction) != before
+        for reduction, before in zip(reductions, tokens, strict=True)
+    ]
+    unsure = [number for number, change in enumerate(changes) if not change and tokens[number]]
+    if unsure:
+        keeps = [reductions[number].keep for number in unsure]
+        moved = torch.stack(
+            [
+                (keep != torch.arange(len(keep), device=keep.device)).any().to(keeps[0].device)
+                for keep in keeps
+            ]
+        )
+        for number, change in zip(unsure, moved.tolist(), strict=True):
+            changes[number] = change
+    return changes

@@ -116,7 +116,8 @@ class VisionStrategy(Strategy, ABC):
     Attributes:
         places: Blocks after which the strategy acts (negative: counted from the end), or
             ``features`` (before the projector) or ``projected`` (after it).
-        inside_block: Whether the strategy acts in these blocks, between attention and MLP.
+        inside_block: Whether the strategy acts in these blocks, between attention and MLP. A token
+            can then be merged into one survivor only.
         proportional_attention: Whether later blocks add the log of a token's number of patches to
             its attention scores.
         cls_attention_blocks: Blocks whose [CLS] attention the strategy reads.

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.models import EncoderPart
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Reduction, changing
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
@@ -223,17 +222,13 @@ class EncoderStage(EncoderState):
         assert self.vision is not None
         views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
         decisions = [self.vision.reduce(view) for view in views]
-        changes: list[Reduction | None] = []
-        for image, decision in zip(self.batch, decisions, strict=True):
-            if decision.mix is None and len(decision) == len(image):
-                stay = torch.arange(len(image), device=decision.keep.device)
-                if torch.equal(decision.keep, stay):
-                    changes.append(None)
-                    continue
-            changes.append(decision)
-            image.apply(location, decision)
-            self.weighted |= self.vision.proportional_attention and decision.sizes is not None
-        return changes
+        changed = changing(decisions, [len(image) for image in self.batch])
+        for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
+            if changes:
+                image.apply(location, decision)
+                weighs = self.vision.proportional_attention and decision.sizes is not None
+                self.weighted |= weighs
+        return [part if changes else None for part, changes in zip(decisions, changed, strict=True)]
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls

@@ -136,11 +136,12 @@ class PackedLayout(EncoderLayout):
     def ranks(self) -> list[Int[Tensor, " _"]]:
         """Place of each token among all cells of the batch in the encoder's order."""
         ranks, start = [], 0
-        for image, cells in zip(self.images, self.cells, strict=True):
-            order = self.part.order(image.image.grid).to(cells.device)
-            ranks.append(start + order.argsort()[cells])
+        for image in self.images:
+            ranks.append(start + self.part.order(image.image.grid).argsort())
             start += image.total
-        return ranks
+        # one copy to the device for all images
+        of_images = torch.cat(ranks).to(self.cells[0].device).split([len(part) for part in ranks])
+        return [part[cells] for part, cells in zip(of_images, self.cells, strict=True)]
 
     @cached_property
     def places(self) -> list[Int[Tensor, " _"]]:
@@ -159,7 +160,7 @@ class PackedLayout(EncoderLayout):
     def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:
         rows = [row[:length] for row, length in zip(tokens, self.lengths, strict=True)]
         order = torch.cat(self.places).argsort()
-        return torch.cat(rows)[order].reshape(len(order) * self.unit, -1)
+        return torch.cat(rows)[order].reshape(-1, tokens.shape[-1] // self.unit)
 
     def fit(
         self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
@@ -182,12 +183,14 @@ class PackedLayout(EncoderLayout):
         return self._shared("pairs", arguments["cu_seqlens"], self._pairs)
 
     def _pairs(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " images"]:
-        lengths = torch.tensor(self.lengths, device=ends.device) * self.unit
-        owner = torch.searchsorted(lengths.cumsum(0), ends[1:].long())
-        return torch.zeros_like(lengths).index_add_(0, owner, ends.long().diff() ** 2)
+        owner = torch.searchsorted(self._image_ends, ends[1:].long())
+        return torch.zeros_like(self._image_ends).index_add_(0, owner, ends.long().diff() ** 2)
 
     def segments(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " fewer"]:
-        """Ends of the attention segments that are left, in patches, from those of all patches."""
+        """Ends of the attention segments that are left, in patches, from those of all patches.
+
+        This waits for the device.
+        """
         before = nn.functional.pad(self._left.long().cumsum(0), (1, 0)) * self.unit
         return before[(ends // self.unit).long()].unique_consecutive().to(ends.dtype)
 
@@ -195,6 +198,11 @@ class PackedLayout(EncoderLayout):
         total = sum(image.total for image in self.images)
         empty = projected.new_zeros(total, projected.shape[-1])
         return empty.index_copy(0, self._in_order, projected)
+
+    @cached_property
+    def _image_ends(self) -> Int[Tensor, " images"]:
+        """Ends of the images, in patches that are left."""
+        return torch.tensor(self.lengths, device=self.cells[0].device).cumsum(0) * self.unit
 
     @cached_property
     def _in_order(self) -> Int[Tensor, " tokens"]:

@@ -41,7 +41,11 @@ class Step:
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def lengthen(self, short: Float[Tensor, "b after c"]) -> Float[Tensor, "b before c"]:
-        """States of the survivors, copied to all tokens that they stand for; zeros elsewhere."""
+        """States of the survivors, copied to all tokens that they stand for; zeros elsewhere.
+
+        Raises:
+            ValueError: If a token may go into several survivors.
+        """
         batch, after, dim = short.shape
         longest = max(self.before.lengths)
         back = torch.full((batch, longest), after, device=short.device)
@@ -53,7 +57,12 @@ class Step:
             elif decision.group is not None:
                 row[:length] = decision.group
             else:
-                weight, survivor = decision.mix.max(0)
-                row[:length] = survivor.masked_fill(weight == 0, after)
+                used = decision.mix != 0
+                if bool((used.sum(0) > 1).any()):
+                    raise ValueError(
+                        "inside a block a token can be merged into one survivor only, but the "
+                        "strategy splits tokens between several"
+                    )
+                row[:length] = used.to(torch.uint8).argmax(0).masked_fill(~used.any(0), after)
         padded = torch.cat([short, short.new_zeros(batch, 1, dim)], 1)
         return padded.gather(1, back[..., None].expand(-1, -1, dim))

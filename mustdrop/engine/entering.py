@@ -34,11 +34,13 @@ def entering(
         raise ValueError(
             f"the prompts have {expected} images, but {len(stage.encoded)} were encoded"
         )
+    _count_pairs(stage.encoded)
     reductions, mixed = [], []
     for number, prompt in enumerate(prompts):
         stage.batch = [stage.encoded[image] for image in prompt.shown.encoded]
         slots = _slots(prompt)
         _cut(stage.batch, slots)
+        slots = _on_device(slots, inputs.device)
         if stage.at_input and stage.batch:
             rows = inputs[number, pads[number] :]
             mixed += [(number, *part) for part in _decide(stage, prompt, slots, rows)]
@@ -50,6 +52,21 @@ def entering(
         for number, position, rows in mixed:
             inputs[number] = inputs[number].index_copy(0, position + pads[number], rows)
     return inputs, reductions
+
+
+def _count_pairs(images: Sequence[EncodedImage]) -> None:
+    """Copy the pairs of patches of all images to the host, with one wait for the device."""
+    counts = [count for image in images for count in image.pairs.values()]
+    numbers = iter(torch.stack(counts).tolist() if counts else ())
+    for image in images:
+        image.pair_counts = {block: next(numbers) for block in image.pairs}
+
+
+def _on_device(slots: Sequence[Int[Tensor, " _"]], device: torch.device) -> list[Tensor]:
+    """Slots of each image of a prompt on the device; they are copied together."""
+    if not slots:
+        return []
+    return list(torch.cat(list(slots)).to(device).split([len(slot) for slot in slots]))
 
 
 def _slots(prompt: Prompt) -> list[Int[Tensor, " _"]]:
@@ -84,8 +101,7 @@ def _decide(
     """Decide on a prompt's images; return the positions and rows of mixed tokens."""
     vision = prompt.vision_index()
     positions = [
-        vision[slot.to(vision)[image.cells.to(vision)]]
-        for image, slot in zip(stage.batch, slots, strict=True)
+        vision[slot[image.cells.to(vision)]] for image, slot in zip(stage.batch, slots, strict=True)
     ]
     hidden = [rows[position] for position in positions]
     decisions = stage.decide("projected", hidden)
@@ -111,16 +127,15 @@ def _record(
     kept, sizes = [], []
     for image, slot in zip(images, slots, strict=True):
         image.move(vision.device)
-        kept.append(slot.to(vision)[image.cells])
+        kept.append(slot[image.cells])
         sizes.append(image.sizes)
         protected[kept[-1]] = image.protected
         whole = image.reduction
         mix, cls = (None, None) if whole is None else (whole.mix, whole.cls)
         prompt.ledger.encoder.append(dict(image.blocks))
         prompt.ledger.encoder_decision_macs += image.decision_macs
-        if image.pairs:  # one wait for the device, for all blocks
-            numbers = torch.stack([*image.pairs.values()]).tolist()
-            prompt.ledger.encoder_pairs.append(dict(zip(image.pairs, numbers, strict=True)))
+        if image.pair_counts:
+            prompt.ledger.encoder_pairs.append(image.pair_counts)
         prompt.ledger.sources.append(TokenSources(vision[kept[-1]], image.cells, mix, cls))
     prompt.protected = protected
     prompt.ledger.protected[vision] = protected

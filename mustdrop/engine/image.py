@@ -27,7 +27,8 @@ class EncodedImage:
         blocks: Block -> number of tokens at its input; the number of blocks is the key of
             the projector.
         pairs: Block -> number of pairs of patches that attend to one another, where attention stays
-            in windows.
+            in windows; on the device until all images are encoded.
+        pair_counts: The same as numbers, once all images are encoded.
         cls_attention: Block -> attention of [CLS] to these tokens, if a strategy reads it.
         queries_keys: Block -> queries and keys of [CLS] and these tokens, if a strategy reads them.
         decision_macs: Multiply-accumulates of the decisions.
@@ -41,6 +42,7 @@ class EncodedImage:
     steps: dict[Place, Reduction] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)
     pairs: dict[int, Tensor] = field(default_factory=dict)
+    pair_counts: dict[int, int] = field(default_factory=dict)
     cls_attention: dict[int, Float[Tensor, "heads tokens"]] = field(default_factory=dict)
     queries_keys: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     decision_macs: int = 0

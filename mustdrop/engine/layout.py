@@ -138,13 +138,6 @@ class Prompt:
         """Order of the survivors by segment; None: the order of the reduction is right."""
         return None if self.contiguous else self.segment[reduction.keep].argsort(stable=True)
 
-    def changes(self, reduction: Reduction) -> bool:
-        """Whether a reduction changes anything; waits for the device only if it drops no token."""
-        if reduction.mix is not None or len(reduction) != self.vision_count:
-            return True
-        stay = torch.arange(len(reduction), device=reduction.keep.device)
-        return not torch.equal(reduction.keep, stay)
-
 
 def align(index: Sequence[Int[Tensor, " _"]], pads: Sequence[int]) -> Int[Tensor, "batch longest"]:
     """Stack rows of indices, aligned to the right; each row's pad is added to its indices."""

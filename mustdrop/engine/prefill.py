@@ -15,7 +15,7 @@ from torch import Tensor
 from mustdrop.engine.checks import DeferredChecks
 from mustdrop.engine.layout import Masks, align, padding, take
 from mustdrop.engine.prefill_view import PrefillState, PromptView
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Reduction, changing
 from mustdrop.strategy import PrefillStrategy
 
 
@@ -115,7 +115,7 @@ class PrefillPass(PrefillState):
         between_layers = layer is not None and layer >= 0
         rule = self.stages.positions if between_layers else self.stages.vision_positions
         compact = rule == "compact" and not self.adapter.facts.coordinates
-        moved = [p.changes(d) for p, d in zip(self.prompts, decisions, strict=True)]
+        moved = changing(decisions, [prompt.vision_count for prompt in self.prompts])
         if not any(moved):
             return hidden
         merged: dict[int, Tensor] = {}

@@ -53,10 +53,17 @@ class PrefillState:
     @cached_property
     def protected_counts(self) -> list[int]:
         """Number of key tokens of each prompt, which is the same in all layers."""
-        return [
-            int(prompt.protected.sum()) if prompt.ledger.encoder and prompt.vision_count else 0
-            for prompt in self.prompts
+        counts = [0] * len(self.prompts)
+        marked = [
+            number
+            for number, prompt in enumerate(self.prompts)
+            if prompt.ledger.encoder and prompt.vision_count
         ]
+        if marked and self.stages.key_tokens is not None:
+            sums = torch.stack([self.prompts[number].protected.sum() for number in marked])
+            for number, count in zip(marked, sums.tolist(), strict=True):
+                counts[number] = count
+        return counts
 
 
 class _Caught(Exception):

@@ -33,14 +33,14 @@ class LlavaNextAdapter(LlavaAdapter):
             given = "none" if sizes is None else len(sizes)
             raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
         images = []
-        pairs = () if pixels is None or sizes is None else zip(pixels, sizes, strict=True)
+        pairs = () if pixels is None else zip(pixels, torch.as_tensor(sizes).tolist(), strict=True)
         for crops, size in pairs:
             count = image_size_to_num_patches(
                 size, config.image_grid_pinpoints, config.vision_config.image_size
             )
             numbers = torch.arange(count * rows * columns, dtype=torch.float64)
             packed, _ = self.base.pack_image_features(
-                [numbers.view(count, rows * columns, 1)], size[None],
+                [numbers.view(count, rows * columns, 1)], [size],
                 vision_feature_select_strategy="default",
                 image_newline=torch.tensor([float(OFF_GRID)], dtype=torch.float64),
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """Qwen2-VL and Qwen2.5-VL (arXiv:2409.12191, 2502.13923): images of any size, cells of 2 x 2."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,14 +69,16 @@ class QwenVLAdapter(ModelAdapter):
         patches, sizes = inputs.get(pixels), inputs.get(grid)
         if patches is None:
             return []
-        if sizes is None or int(sizes.prod(1).sum()) != len(patches):
-            given = "none" if sizes is None else f"grids of {int(sizes.prod(1).sum())} patches"
+        grids = [] if sizes is None else sizes.tolist()
+        described = sum(math.prod(size) for size in grids)
+        if described != len(patches):
+            given = "none" if sizes is None else f"grids of {described} patches"
             raise ValueError(
                 f"{grid} must describe the {len(patches)} rows of {pixels}, got {given}"
             )
-        unit, left = self.facts.unit, frames(patches, sizes)
+        unit, left = self.facts.unit, frames(patches, grids)
         visual = []
-        for count, rows, columns in sizes.tolist():
+        for count, rows, columns in grids:
             images, left = left[:count], left[count:]
             grid_size = (rows // unit, columns // unit)
             visual.append(VisualInput.raster(images, grid_size, is_video=is_video))

@@ -1,16 +1,15 @@
 """Costs in closed form equal what a counter counts, and the engine waits for the device rarely."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
 from droppers import DROPPERS, mustdrop
 from models import batch, prompt, tiny_llava
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 from uncounted import UNSEEN
+from watch import Watch, watched
 
 from mustdrop import TokenDropper, cost
 from mustdrop.decode.output_aware import OutputAware
@@ -149,39 +148,6 @@ def test_scoring_costs_under_two_percent_of_the_prefill():
     ledger.scored_rows = {2: 30, 6: 30, 10: 30, 14: 30}
     share = cost.scoring_macs(ledger, shape) / cost.prefill_macs(ledger, shape)
     assert 0 < share < 0.02
-
-
-class Watch(TorchDispatchMode):
-    """Counts operations that make the host wait for the device, and the largest tensor made."""
-
-    WAITS = ("nonzero", "_local_scalar_dense", "_unique2", "unique_dim", "masked_select", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.waits, self.maps = Counter(), []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        if name in self.WAITS:
-            self.waits[name] += 1
-        if name in ("index", "index_put", "index_put_"):  # a boolean index asks for its count
-            index = [i for i in args[1] if i is not None]
-            self.waits["boolean index"] += any(i.dtype == torch.bool for i in index)
-        for made in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(made, torch.Tensor) and made.dim() >= 3:
-                self.maps.append(tuple(made.shape))
-        return out
-
-
-def watched(model, inputs, dropper: TokenDropper | None) -> Watch:
-    with torch.inference_mode(), Watch() as watch:
-        if dropper is None:
-            model(**inputs)
-        else:
-            with dropper.attach(model):
-                model(**inputs)
-    return watch
 
 
 @pytest.mark.parametrize("name", DROPPERS)

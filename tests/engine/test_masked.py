@@ -170,6 +170,26 @@ class MergeInside(VisionStrategy):
         return Reduction(keep, mix, sizes)
 
 
+class SplitsInside(VisionStrategy):
+    """Puts the first token into two survivors, between attention and MLP."""
+
+    places, inside_block = (0,), True
+
+    def reduce(self, view) -> Reduction:
+        mix = torch.eye(len(view.sizes))[:2]
+        mix[1, :2] = 0.5
+        return Reduction(torch.arange(2), mix)
+
+
+def test_a_token_that_is_split_inside_a_block_is_refused(model):
+    """The MLP's output for it could not be put back."""
+    with (
+        TokenDropper(SplitsInside()).attach(model),
+        pytest.raises(ValueError, match="the strategy splits tokens between several"),
+    ):
+        greedy(model, prompts(model, ragged=False))
+
+
 class CarriesCls(VisionStrategy):
     """Lets [CLS] ride in a dropped token's place, and adds a token that is no average."""
 

@@ -22,7 +22,7 @@ from mustdrop.prefill.text_topk import TextTopK
 from mustdrop.prefill.uniform_grid import UniformGrid
 from mustdrop.prefill.vtw import VTW
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import PrefillStrategy, VisionStrategy
+from mustdrop.strategy import DecodeStrategy, PrefillStrategy, VisionStrategy
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
@@ -65,21 +65,37 @@ class AnyPrefill(PrefillStrategy):
 
 @dataclass(frozen=True)
 class AnyVision(VisionStrategy):
-    """The same inside the encoder or behind it."""
+    """The same inside the encoder or behind it; before the projector with a share of [CLS], too."""
 
     places: tuple
     seed: int
     share: float
     mixes: bool
+    least: int = 0
 
     def reduce(self, view) -> Reduction:
         tokens = len(view.sizes)
         generator = torch.Generator().manual_seed(self.seed + tokens)
-        keep = torch.randperm(tokens, generator=generator)[: int(self.share * tokens)]
+        keep = torch.randperm(tokens, generator=generator)
+        keep = keep[: max(int(self.share * tokens), self.least)]
         if not self.mixes or not len(keep):
             return Reduction(keep)
-        mix = torch.rand(len(keep), tokens, generator=generator)
-        return Reduction(keep, mix / mix.sum(1, keepdim=True))
+        mix = torch.rand(len(keep), tokens + 1, generator=generator)
+        mix = mix / mix.sum(1, keepdim=True)
+        with_cls = view.has_cls and view.block != "projected" and self.seed % 2
+        return Reduction(keep, mix[:, 1:], cls=mix[:, 0] if with_cls else None)
+
+
+@dataclass(frozen=True)
+class AnyDecode(DecodeStrategy):
+    """Keeps any tokens in each layer's cache, key tokens always."""
+
+    seed: int
+    share: float
+
+    def keep(self, view) -> torch.Tensor:
+        drawn = torch.rand(len(view.protected), generator=view.generator(self.seed))
+        return (drawn < self.share) | view.protected
 
 
 def share() -> st.SearchStrategy[float]:
@@ -162,6 +178,7 @@ def decode() -> st.SearchStrategy:
         st.builds(OutputAware, st.integers(0, LAYERS)),
         st.builds(SinkRecent, sinks=st.integers(0, 3), from_layer=st.integers(0, LAYERS),
                   tokens=st.one_of(st.none(), st.integers(0, 9))),
+        st.builds(AnyDecode, st.integers(0, 99), share()),
     )  # fmt: skip
 
 

@@ -8,11 +8,13 @@ from functools import cache
 
 import pytest
 import torch
+from cases import AnyPrefill, AnyVision
 from families import FAMILIES
 from family_droppers import FEW, FITTING
 from models import greedy
 
 from mustdrop import TokenDropper
+from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 
 MATRIX = [
@@ -105,6 +107,47 @@ def test_a_loop_without_positions(family, name):
                 input_ids=tokens[:, step : step + 1], attention_mask=mask,
                 past_key_values=out.past_key_values,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ["vision", "key_tokens"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
+    """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
+    model, made = model_of(family), FAMILIES[family]
+    before = replace(TokenDropper(), **{stage: getattr(FITTING["mustdrop"], stage)})
+    dropper = replace(
+        before, prefill=AnyPrefill((-1, 1), 3, 0.5, mixes=True), cls_attention="received"
+    )
+    inputs = made.inputs(model, *made.prompts)
+    with dropper.attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
+
+
+@pytest.mark.parametrize("place", ["features", "projected"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_token_of_any_image_is_left(family, place):
+    model, made = model_of(family), FAMILIES[family]
+    inputs = made.inputs(model, *made.prompts)
+    with TokenDropper(AnyVision((place,), 0, 0.0, mixes=False)).attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
+    for ledger in run.ledgers:
+        assert ledger.counts().resident == int((ledger.cells == OFF_GRID).sum())
+
+
+@pytest.mark.parametrize("name", ["mustdrop", "visionzip", "tome_plain", "divprune"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
+    """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
+    made = FAMILIES[family]
+    model = made.model().to(torch.bfloat16)
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING[name].attach(model) as run:
+        tokens, logits = greedy(model, inputs, steps=2)
+    for number in range(3):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) <= 0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

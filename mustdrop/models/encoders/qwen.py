@@ -35,7 +35,7 @@ class QwenEncoder(EncoderPart):
 
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         patches = args[0] if args else kwargs["hidden_states"]
-        return frames(patches, kwargs["grid_thw"])
+        return frames(patches, kwargs["grid_thw"].tolist())
 
     def order(self, grid: tuple[int, int]) -> Int[Tensor, " cells"]:
         if self.window is None:
@@ -102,7 +102,12 @@ def _turned(states: Tensor) -> Tensor:
     return torch.cat([-second, first], -1)
 
 
-def frames(patches: Tensor, grid_thw: Tensor) -> list[Tensor]:
-    """Split the patches of images and videos into those of single frames."""
-    sizes = [rows * columns for count, rows, columns in grid_thw.tolist() for _ in range(count)]
+def frames(patches: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Split the patches of images and videos into those of single frames.
+
+    Args:
+        patches: Patches of all images and videos.
+        grids: Numbers of patches of each image or video along time, rows and columns.
+    """
+    sizes = [rows * columns for count, rows, columns in grids for _ in range(count)]
     return list(patches.split(sizes))

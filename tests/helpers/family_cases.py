@@ -1,0 +1,110 @@
+"""Random cases of the laws for models whose images differ in size: LLaVA-NeXT and Qwen-VL."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from cases import AnyVision, decode, key_tokens, prefill, share
+from families import FAMILIES, Image, Part, Video
+from hypothesis import strategies as st
+
+from mustdrop import TokenDropper
+from mustdrop.vision.average_pool import AveragePool
+from mustdrop.vision.cls_topk import ClsTopK
+from mustdrop.vision.divprune import DivPrune
+from mustdrop.vision.local_merge import LocalMerge
+from mustdrop.vision.prumerge import PruMerge, PruMergePlus
+from mustdrop.vision.tome import ToMe
+from mustdrop.vision.visionzip import VisionZip
+from mustdrop.vision.vispruner import VisPruner
+
+CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
+BLOCKS = {"llava_next": 2, "qwen2_vl": 3, "qwen2_5_vl": 3}  # after which tokens may be dropped
+
+
+@cache
+def family_model(family: str, attention: str) -> Any:
+    """A tiny model, made once a test process."""
+    return FAMILIES[family].model(attention)
+
+
+@st.composite
+def anywhere(draw, family: str) -> AnyVision:
+    """Any order and any mix at some of all places."""
+    places = [*range(BLOCKS[family]), "features", "projected"]
+    chosen = draw(st.sets(st.sampled_from(places), min_size=1, max_size=3))
+    return AnyVision(
+        tuple(place for place in places if place in chosen), draw(st.integers(0, 99)),
+        draw(share()), draw(st.booleans()), least=draw(st.sampled_from([1, 1, 1, 0])),
+    )  # fmt: skip
+
+
+def vision(family: str, cls: bool) -> st.SearchStrategy:
+    """Any strategy of stage 1; ``cls``: whether the encoder has [CLS]."""
+    count, some = st.integers(0, CELLS), st.integers(1, CELLS)
+    last = BLOCKS[family] - 1
+    variants = ["paper", "code"] if cls else ["paper"]
+    crops = ["own", "fewest"] if cls else ["own"]  # of one size on LLaVA-NeXT alone
+    plain = {"proportional_attention": False}
+    rules = [plain, {**plain, "weighted": False}, *([{}] if cls else [])]
+    return st.one_of(
+        st.none(),
+        anywhere(family),
+        st.builds(
+            LocalMerge, tau=st.sampled_from([-1.0, 0.2, 0.6, 0.9]), window=st.sampled_from([2, 3]),
+            score=st.just("mean"), crops=st.sampled_from(crops), edges=st.just("keep"),
+            order=st.sampled_from(["raster", "similarity"]), block=st.integers(0, last),
+        ),
+        st.builds(lambda removed, rule: ToMe(removed, **rule),
+                  st.lists(st.integers(0, 9), min_size=2, max_size=last + 2),
+                  st.sampled_from(rules)),
+        st.builds(DivPrune, count),
+        st.builds(AveragePool, count),
+        st.builds(ClsTopK, count, block=st.sampled_from([-1, -2] if not cls else [-2, -3])),
+        st.builds(VisionZip, some, st.integers(0, 5)),
+        st.builds(VisPruner, count, important_ratio=share()),
+        st.builds(PruMerge, keep=st.one_of(st.none(), some), variant=st.sampled_from(variants),
+                  neighbours=st.integers(0, CELLS)),
+        st.builds(PruMergePlus, keep=st.one_of(st.none(), some), neighbours=st.integers(0, 8),
+                  variant=st.sampled_from(variants)),
+    )  # fmt: skip
+
+
+def visual_input(family: str) -> st.SearchStrategy[Part]:
+    """An image of any size, or on Qwen a video; from one cell on."""
+    if family == "llava_next":
+        return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
+    side = st.integers(1, 5).map(lambda cells: 8 * cells)
+    small = st.integers(1, 3).map(lambda cells: 8 * cells)
+    video = st.builds(Video, st.sampled_from([2, 4, 6]), small, small)
+    return st.one_of(st.builds(Image, side, side), st.builds(Image, side, side), video)
+
+
+@st.composite
+def prompt(draw, family: str) -> tuple[Part, ...]:
+    """None to three visual inputs with text between them; text last."""
+    least = int(family != "llava_next")  # Qwen's positions need a token between two images
+    parts: list[Part] = []
+    for _ in range(draw(st.sampled_from([1, 2, 3, 0]))):
+        parts += [draw(st.integers(least if parts else 0, 6)), draw(visual_input(family))]
+    return (*parts, draw(st.integers(1, 8)))
+
+
+@st.composite
+def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], int]:
+    """(family, attention, dropper, prompts, seed of their pixels and text)."""
+    family = draw(st.sampled_from(sorted(FAMILIES)))
+    qwen = family != "llava_next"
+    received = draw(st.sampled_from([True, True, True, False] if qwen else [True, False]))
+    rule = st.sampled_from(["original", "compact"])
+    dropper = TokenDropper(
+        draw(vision(family, not qwen)), draw(key_tokens(True)), draw(prefill(CELLS)),
+        draw(decode()), positions=draw(rule), vision_positions=draw(rule),
+        cls_attention="received" if received else "cls",
+    )  # fmt: skip
+    if not qwen:
+        position = draw(st.sampled_from(["continue", "cache_length"]))
+        dropper = replace(dropper, decode_positions=position)
+    prompts = draw(st.lists(prompt(family), min_size=1, max_size=4))
+    attention = draw(st.sampled_from(["sdpa", "eager"]))
+    return family, attention, dropper, prompts, draw(st.integers(0, 10**6))
