@@ -202,7 +202,7 @@ def test_the_last_sample_asked_for_is_the_one_that_is_shown(tab):
 
 def test_the_encoder_hands_on_what_leaves_before_layer_0(tab):
     """Random tokens leave at the input: the encoder's step tells of all of them."""
-    told = tab.evaluate("leftWords('encoder', 64, 64, [16, 16], [16, 16])")
+    told = tab.evaluate("leftWords('encoder', 64, 64, 64, [16, 16], [16, 16])")
     assert told == "64 patches to 64 tokens"
 
 
