@@ -206,6 +206,14 @@ def test_the_encoder_hands_on_what_leaves_before_layer_0(tab):
     assert told == "64 patches to 64 tokens"
 
 
+def test_a_picture_says_what_it_shows(tab):
+    names = tab.evaluate(
+        "[{ label: 'whole image' }, { label: '' }].map((item, at, all) => "
+        "pictureName(all, item, at))"
+    )
+    assert names == ["1 of 2: whole image", "2 of 2"]
+
+
 def test_filters_count_what_they_leave(tab):
     vanilla, mustdrop, _ = SCORES
     assert count(tab) == f"{N} of {N} samples"
