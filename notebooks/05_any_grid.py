@@ -85,7 +85,7 @@ models = {
 for model in models.values():
     for weight in model.parameters():
         if weight.dim() > 1:
-            weight.data.normal_(0, 1.5 / weight[0].numel() ** 0.5)
+            weight.data.normal_(0, 1.2 / weight[0].numel() ** 0.5)
 
 # %% [markdown]
 # ## Two prompts with images of different sizes
@@ -134,8 +134,8 @@ pd.DataFrame(rows, columns=["model", "pixels", "grids", "crops", "slots"])
 # FastV keeps the tokens with the most attention. MustDrop has stages in the encoder, in the prefill
 # and in the cache. Three fields make MustDrop fit both models:
 #
-# - Qwen2.5-VL has no [CLS]. With `cls_attention="received"` the attention that a patch receives from
-#   all patches of its image replaces that of [CLS].
+# - Qwen2.5-VL has no [CLS]. With `cls_attention="received"` the attention that a patch receives
+#   from all patches of its image replaces that of [CLS].
 # - Windows may not fill a grid. With `edges="keep"` the cells that fill no window stay as they are.
 # - With `decode_positions="continue"` the new tokens continue the positions of the whole prompt.
 #
@@ -143,7 +143,7 @@ pd.DataFrame(rows, columns=["model", "pixels", "grids", "crops", "slots"])
 # budget.
 
 # %%
-thresholds = {"LLaVA-NeXT": (5.0, 1.5e-3, 1.0e-2), "Qwen2.5-VL": (11.0, 4.0e-3, 2.0e-2)}
+thresholds = {"LLaVA-NeXT": (5.0, 2.5e-3, 1.2e-2), "Qwen2.5-VL": (11.0, 6.0e-3, 2.5e-2)}
 droppers = {}
 for name, (tau, gamma, alpha) in thresholds.items():
     droppers[name, "FastV"] = TokenDropper(prefill=FastV(keep=100, layer=1))
