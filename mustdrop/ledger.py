@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 # Prefixes of the array names of a stored ledger.
 NAMES = (
     "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "pairs", "inside",
-    "scored", "alive/", "cached/", "scores/", "source/",
+    "scored", "alive/", "cached/", "scores/", "source/", "mosaics",
 )  # fmt: skip
 OFF_GRID = -1  # cell of a vision slot that shows none, such as a newline or a frame's [CLS]
 
@@ -67,6 +68,7 @@ class TokenLedger:
         grids: Cells of each encoded image (crop, frame) of the prompt as (rows, columns).
         cells: Flat cell that each vision slot shows, counted through ``grids``; ``OFF_GRID`` for a
             newline and the like.
+        mosaics: (index of the first crop, rows, columns) of the crops that tile each picture.
         alive: Layer -> original positions of the tokens at its input, in sequence order.
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of cells at its input, one mapping per image (crop, frame); the
@@ -88,6 +90,7 @@ class TokenLedger:
     protected: Bool[Tensor, " seq"]
     grids: Sequence[tuple[int, int]] = ()
     cells: Int[Tensor, " slots"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    mosaics: Sequence[tuple[int, int, int]] = ()
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
@@ -132,11 +135,9 @@ class TokenLedger:
         """
         if not self.alive:
             raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
-        entered = self.vision_per_layer()
+        entered, resident = self.vision_per_layer(), self.resident_per_layer()
         left = [*entered[1:], entered[-1]]
-        resident = self.resident_per_layer()
-        depth = self.depth
-        return Counts(nominal, sum(left) / depth, sum(entered) / depth, sum(resident) / depth)
+        return Counts(nominal, fmean(left), fmean(entered), fmean(resident))
 
     def image_tokens(
         self, image: int = 0
@@ -201,13 +202,13 @@ class TokenLedger:
             **{f"cached/{layer}": index for layer, index in _changes(self.cached)},
             **{f"scores/{layer}": score.float() for layer, score in self.scores.items()},
         }
+        if self.mosaics:
+            arrays["mosaics"] = torch.tensor(self.mosaics)
         for image, source in enumerate(self.sources):
-            arrays[f"source/{image}/slots"] = source.slots
-            arrays[f"source/{image}/cells"] = source.cells
-            if source.mix is not None:
-                arrays[f"source/{image}/mix"] = source.mix.float()
-            if source.cls is not None:
-                arrays[f"source/{image}/cls"] = source.cls.float()
+            for name, value in vars(source).items():
+                if value is not None:
+                    is_float = value.is_floating_point()
+                    arrays[f"source/{image}/{name}"] = value.float() if is_float else value
         arrays["spent"] = torch.tensor(self.decision_macs)
         arrays["encoder_spent"] = torch.tensor(self.encoder_decision_macs)
         arrays["inside"] = torch.tensor(self.merged_inside_blocks)
@@ -224,20 +225,19 @@ class TokenLedger:
             raise ValueError(f"{path} was written by older code: delete it and trace again")
         data = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith(NAMES)}
         grids = [(int(rows), int(columns)) for rows, columns in data["grids"].tolist()]
-        ledger = cls(
-            len(data["vision"]), data["vision"], data["protected"], grids, data["cells"].long()
-        )
+        vision, protected = data["vision"], data["protected"]
+        ledger = cls(len(vision), vision, protected, grids, data["cells"].long())
+        if "mosaics" in data:
+            ledger.mosaics = [(first, *shape) for first, *shape in data["mosaics"].tolist()]
         ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.decision_macs = int(data["spent"])
         ledger.encoder_decision_macs = int(data["encoder_spent"])
         ledger.merged_inside_blocks = bool(data["inside"])
-        ledger.encoder = _by_block(data, "encoder")
-        ledger.encoder_pairs = _by_block(data, "pairs")
+        ledger.encoder, ledger.encoder_pairs = _by_block(data, "encoder"), _by_block(data, "pairs")
         for image in range(sum(key.endswith("/slots") for key in data)):
             prefix = f"source/{image}/"
-            slots, cells = data[prefix + "slots"], data[prefix + "cells"]
-            mix, cls_weights = data.get(prefix + "mix"), data.get(prefix + "cls")
-            ledger.sources.append(TokenSources(slots, cells, mix, cls_weights))
+            parts = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
+            ledger.sources.append(TokenSources(**parts))
         kept = {
             name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
             for name in ("alive", "cached", "scores")

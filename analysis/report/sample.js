@@ -25,7 +25,7 @@ async function showSample(data, state, change) {
     const depth = tokensOf(data, arm, index).length;
     const sum = (value) => trace.images.reduce((total, item) => total + value(item), 0);
     const patches = sum((item) => item.grid[0] * item.grid[1]), encoded = sum((item) => item.tokens);
-    panels.push({ letter, arm, index, trace, shown, fates, depth, patches, encoded,
+    panels.push({ letter, arm, index, trace, shown, fates, depth, patches, encoded, slots: trace.slots,
       picture: await pictureOf(data, image.picture) });
   }
   if (viewKey(view.state) !== viewKey(state)) return;
@@ -76,8 +76,8 @@ function buildPanels(data, change) {
     }, panel.canvas);
     const pick = panel.trace.images.length < 2 ? "" : element("label", {}, "picture ",
       element("select", { onchange: (event) => change({ image: Number(event.target.value) }) },
-        ...panel.trace.images.map((_, at) => element("option",
-          { value: String(at), selected: at === panel.shown }, `${at + 1} of ${panel.trace.images.length}`))));
+        ...panel.trace.images.map((item, at) => element("option",
+          { value: String(at), selected: at === panel.shown }, pictureName(panel.trace.images, item, at)))));
     return element("section", { class: "panel", "aria-label": name },
       element("h3", {}, name), element("p", {}, answerElement(data, panel.arm, panel.index), " ", pick),
       panel.frame, panel.count, panel.message);
@@ -86,6 +86,11 @@ function buildPanels(data, change) {
     element("div", {}, chart(data), document.getElementById("legend")));
   const slider = document.getElementById("layer");
   slider.max = String(view.steps.length - 1);
+}
+
+// Name of a picture, such as "1 of 2: whole image".
+function pictureName(images, item, at) {
+  return [`${at + 1} of ${images.length}`, item.label].filter(Boolean).join(": ");
 }
 
 function stepOf(state) {
@@ -99,7 +104,7 @@ function showStep(data) {
   const slider = document.getElementById("layer");
   slider.value = String(view.steps.indexOf(step));
   const counts = view.panels.map((panel) => {
-    const words = leftWords(step, panel.patches, panel.encoded,
+    const words = leftWords(step, panel.patches, panel.encoded, panel.slots,
       tokensOf(data, panel.arm, panel.index), residentOf(data, panel.arm, panel.index));
     panel.count.textContent = words;
     panel.canvas.setAttribute("aria-label", pictureWords(panel.arm, panel.fates, step, panel.depth));

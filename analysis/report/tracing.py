@@ -1,13 +1,15 @@
 """Traces of runs in the form that the page contains: unique pictures, a few bytes per patch.
 
-A trace without pictures (a ledger alone) is shown without them. A trace whose patches have no grid
-is counted and left out. Knows nothing about scores.
+A trace without pictures (a ledger alone) is shown without them. Crops are shown together, where
+they lie in their picture. Knows nothing about scores.
 """
 
 import base64
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from analysis.records.left_out import leave_out
-from analysis.records.patches import patch_fates
+from analysis.records.mosaics import CropMosaic, crop_mosaics
+from analysis.records.patches import PatchFates, patch_fates
 from analysis.records.traces import read_trace
 from analysis.report.packing import packed
 from mustdrop.runs.folder import trace_path
@@ -63,28 +66,51 @@ class Traces:
 
     def _shown(self, trace: Trace) -> dict[str, Any] | None:
         """Entry of a trace on the page; None if its prompt has no image."""
-        images = len(trace.ledger.grids)
-        if not images:
+        ledger = trace.ledger
+        if not ledger.grids:
             self.imageless += 1
             return None
         return {
+            "slots": int(ledger.vision.sum()),
             "gamma": trace.threshold("gamma"),
             "alpha": trace.threshold("alpha"),
             "words": self._index(self.words, list(trace.words), tuple(trace.words)),
-            "images": [self._image(trace, number) for number in range(images)],
+            "images": self._images(trace),
         }
 
-    def _image(self, trace: Trace, number: int) -> dict[str, Any]:
-        """Entry of one image of a trace."""
-        fates = patch_fates(trace, number)
+    def _images(self, trace: Trace) -> list[dict[str, Any]]:
+        """Entries of the images of a trace; the crops of a picture are one entry."""
+        mosaics = {mosaic.images.start: mosaic for mosaic in crop_mosaics(trace.ledger)}
+        entries, number = [], 0
+        while number < len(trace.ledger.grids):
+            mosaic, picture = mosaics.get(number), None
+            if mosaic is not None:
+                label, fates = "crops in place", mosaic.fates(trace)
+                if trace.pictures:
+                    picture = self._mosaic_picture(trace, mosaic)
+                number = mosaic.images.stop
+            else:
+                label = "whole image" if number + 1 in mosaics else ""
+                fates = patch_fates(trace, number)
+                if number < len(trace.pictures):
+                    content = trace.pictures[number]
+                    picture = self._picture(content, partial(light, content))
+                number += 1
+            entries.append(self._image(trace, label, fates, picture))
+        return entries
+
+    def _image(
+        self, trace: Trace, label: str, fates: PatchFates, picture: int | None
+    ) -> dict[str, Any]:
+        """Entry of patches that are shown together, with the index of their picture."""
         planes, sizes = packed(fates)
-        picture = None
-        if number < len(trace.pictures):
-            picture = self._picture(trace.pictures[number])
-        region = trace.region if trace.region is not None and trace.region.any() else None
+        region = trace.region
+        if region is not None and (region.shape != fates.grid or not region.any()):
+            region = None
         start = len(self.fates)
         self.fates += planes
         return {
+            "label": label,
             "grid": fates.grid,
             "tokens": fates.tokens,
             "start": start,
@@ -93,11 +119,18 @@ class Traces:
             "region": None if region is None else np.flatnonzero(region).tolist(),
         }
 
-    def _picture(self, encoded: bytes) -> int:
-        """Index of a picture, which is added if it is new."""
-        key = hashlib.sha256(encoded).digest()
+    def _mosaic_picture(self, trace: Trace, mosaic: CropMosaic) -> int:
+        """Index of the picture of a mosaic, with as many pixels per patch as a single picture."""
+        crops = b"".join(trace.pictures[image] for image in mosaic.images)
+        layout = repr((mosaic.shape, mosaic.rows, mosaic.columns)).encode()
+        side = SIDE * max(mosaic.shape)
+        return self._picture(crops + layout, lambda: webp(mosaic.picture(trace), side))
+
+    def _picture(self, identity: bytes, encode: Callable[[], bytes]) -> int:
+        """Index of the picture with this identity; a new one is encoded and added."""
+        key = hashlib.sha256(identity).digest()
         if key not in self._indices:
-            return self._index(self.pictures, base64.b64encode(light(encoded)).decode(), key)
+            return self._index(self.pictures, base64.b64encode(encode()).decode(), key)
         return self._indices[key]
 
     def _index(self, kept: list[Any], value: Any, key: Any) -> int:
@@ -113,7 +146,12 @@ def light(encoded: bytes) -> bytes:
     if len(encoded) <= LARGE:
         return encoded
     picture = Image.open(io.BytesIO(encoded)).convert("RGB")
-    picture.thumbnail((SIDE, SIDE))
+    return min(webp(picture, SIDE), encoded, key=len)
+
+
+def webp(picture: Image.Image, side: int) -> bytes:
+    """Encode a picture as WebP, scaled down in place to this longest side in pixels."""
+    picture.thumbnail((side, side))
     out = io.BytesIO()
     picture.save(out, "WEBP", quality=QUALITY, method=6)
-    return min(out.getvalue(), encoded, key=len)
+    return out.getvalue()

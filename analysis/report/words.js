@@ -17,12 +17,13 @@ function number(value, digits = 4) {
   return String(Number(value.toPrecision(digits)));
 }
 
-// Number of tokens left at a step, such as "84 of 576 tokens"; `encoded`: tokens of the encoder.
-function leftWords(step, patches, encoded, tokens, resident) {
+// Number of tokens left at a step, such as "84 of 576 tokens". `encoded`: tokens of the encoder,
+// which show patches; `slots`: vision tokens of the prompt, newlines included.
+function leftWords(step, patches, encoded, slots, tokens, resident) {
   if (step === "encoder") return `${patches} patches to ${encoded} tokens`;
-  if (step === "decode") return `${number(mean(resident))} of ${patches} tokens per layer`;
+  if (step === "decode") return `${number(mean(resident))} of ${slots} tokens per layer`;
   const layer = Math.min(Number(step) + 1, tokens.length - 1);
-  return `${tokens[layer]} of ${patches} tokens`;
+  return `${tokens[layer]} of ${slots} tokens`;
 }
 
 const REASON_TEXTS = {

@@ -67,6 +67,15 @@ class PromptVision:
         ends = torch.searchsorted(cells, starts).tolist()
         return [(first, end, ends[-1]) for first, end in pairwise(ends)]
 
+    @property
+    def mosaics(self) -> list[tuple[int, int, int]]:
+        """(first encoded image, rows, columns) of the crops of each visual input that has them."""
+        return [
+            (images.start + 1, *visual.crops)
+            for visual, (images, _) in zip(self.inputs, self.spans, strict=True)
+            if visual.crops is not None
+        ]
+
 
 def assign(
     slots: Sequence[Int[Tensor, " seq"]], visual: Mapping[int, Sequence[VisualInput]]

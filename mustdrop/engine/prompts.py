@@ -145,11 +145,11 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
         segment = (where.diff(prepend=where[:1]) > 1).cumsum(0)
         start = int(where[0]) if count else 0
         unbroken = count > 0 and int(segment[-1]) == 0
-        cells = shown.cells.to(device)
+        cells, none = shown.cells.to(device), torch.zeros_like(is_vision)
         prompts.append(
             Prompt(
                 ledger=TokenLedger(
-                    tokens, is_vision, torch.zeros_like(is_vision), shown.grids, cells
+                    tokens, is_vision, none, shown.grids, cells, mosaics=shown.mosaics
                 ),
                 alive=torch.arange(tokens, device=device),
                 position=position,

@@ -29,12 +29,21 @@ class VisualInput:
             ``OFF_GRID`` for a newline or a frame's [CLS].
         pixels: What the encoder gets of each encoded image; random draws depend on it.
         is_video: Whether its encoded images are frames.
+        crops: (rows, columns) of the crops that tile the picture. They are all of its encoded
+            images but the first, row after row; None: there are no crops.
     """
 
     grids: Sequence[tuple[int, int]]
     cells: Int[Tensor, " slots"]
     pixels: Sequence[Tensor]
     is_video: bool = False
+    crops: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.crops is not None and self.crops[0] * self.crops[1] != len(self.grids) - 1:
+            raise ValueError(
+                f"crops must be (rows, columns) of {len(self.grids) - 1} crops, got {self.crops}"
+            )
 
     @classmethod
     def raster(

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import final
 
 import torch
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from mustdrop.ledger import OFF_GRID
 from mustdrop.models.base import ProcessorOutput, VisualInput
@@ -34,10 +34,11 @@ class LlavaNextAdapter(LlavaAdapter):
             raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
         images = []
         pairs = () if pixels is None else zip(pixels, torch.as_tensor(sizes).tolist(), strict=True)
-        for crops, size in pairs:
-            count = image_size_to_num_patches(
+        for encoded, size in pairs:
+            shape = get_anyres_image_grid_shape(
                 size, config.image_grid_pinpoints, config.vision_config.image_size
             )
+            count = 1 + shape[0] * shape[1]  # the small copy and the crops
             numbers = torch.arange(count * rows * columns, dtype=torch.float64)
             packed, _ = self.base.pack_image_features(
                 [numbers.view(count, rows * columns, 1)], [size],
@@ -45,7 +46,8 @@ class LlavaNextAdapter(LlavaAdapter):
                 image_newline=torch.tensor([float(OFF_GRID)], dtype=torch.float64),
             )  # fmt: skip
             grids = [(rows, columns)] * count
-            images.append(VisualInput(grids, packed[0][:, 0].long(), list(crops[:count])))
+            cells, shown = packed[0][:, 0].long(), list(encoded[:count])
+            images.append(VisualInput(grids, cells, shown, crops=shape))
         return {config.image_token_id: images}
 
     @cached_property

@@ -17,6 +17,7 @@ from traced_runs import bare, ledger, life, picture, rewrite, stages, traced_roo
 from analysis.figures.palette import KNOWN, MARKS, look_of
 from analysis.figures.points import Point, points
 from analysis.records.cells import load
+from analysis.records.left_out import LeftOut
 from analysis.records.patches import patch_fates
 from analysis.report.__main__ import main
 from analysis.report.marks import look, outline
@@ -400,26 +401,29 @@ def test_a_ledger_alone_has_fates_and_no_picture(tmp_path):
     assert "no picture" in dict(gathered.content["about"])["Traced"]
 
 
-def test_patches_without_a_grid_are_counted_not_guessed(tmp_path):
+def test_traces_that_cannot_be_shown_are_counted(tmp_path):
     folder = write(tmp_path, "vanilla", "none", 576.0, draws(0))
     (folder / "traces").mkdir()
-    book = ledger(4, [range(16)] * 4)
-    book.vision[3] = False
-    Trace(book).save(trace_path(folder, 3))
-    gathered = gather(tmp_path)
+    torn, imageless = ledger(4, [range(16)] * 4), ledger(4, [range(16)] * 4)
+    torn.vision[3] = False  # a slot fewer than cells
+    imageless.grids = []
+    Trace(torn).save(trace_path(folder, 3))
+    Trace(imageless).save(trace_path(folder, 4))
+    with pytest.warns(LeftOut, match=r"3\.npz cannot be shown"):
+        gathered = gather(tmp_path)
     assert gathered.content["arms"][0]["traces"] == {}
     traced = dict(gathered.content["about"])["Traced"]
-    assert "1 left out, because their patches have no grid" in traced
+    assert "1 left out, because their files are torn" in traced
+    assert "1 left out, because their prompts have no image" in traced
 
 
 def test_several_pictures_of_a_prompt_are_several_images():
     book = ledger(4, [range(16), range(8)])
-    book.vision[3 + 8 :] = False  # eight slots: two pictures of 2 x 2
-    traces = Traces()
-    trace = Trace(book, pictures=[picture(0), picture(1)])
-    images = [traces._image(trace, number, (2, 2)) for number in (0, 1)]
-    assert [image["start"] for image in images] == [0, 4 * len(PLANES)]
+    book.grids = [(2, 4)] * 2
+    images = Traces()._images(Trace(book, pictures=[picture(0), picture(1)]))
+    assert [image["start"] for image in images] == [0, 8 * len(PLANES)]
     assert [image["picture"] for image in images] == [0, 1]
+    assert [image["label"] for image in images] == ["", ""]
 
 
 def test_the_first_samples_alone_and_the_summary_of_all(root):
@@ -488,7 +492,7 @@ def test_a_thousand_traced_samples_stay_under_fifteen_megabytes(tmp_path, monkey
             made = Trace(
                 trace.ledger, trace.text_attention, {}, trace.words, trace.values, [out.getvalue()]
             )
-            traces._image(made, 0, None)
+            traces._images(made)
         assert len(traces.pictures) == 1
         sizes.append(len(zlib.compress(bytes(traces.fates), 9)) * 4 / 3 + len(traces.pictures[0]))
     assert 1000 * np.mean(sizes) < 13e6  # the rest is for questions and answers

@@ -202,8 +202,16 @@ def test_the_last_sample_asked_for_is_the_one_that_is_shown(tab):
 
 def test_the_encoder_hands_on_what_leaves_before_layer_0(tab):
     """Random tokens leave at the input: the encoder's step tells of all of them."""
-    told = tab.evaluate("leftWords('encoder', 64, 64, [16, 16], [16, 16])")
+    told = tab.evaluate("leftWords('encoder', 64, 64, 64, [16, 16], [16, 16])")
     assert told == "64 patches to 64 tokens"
+
+
+def test_a_picture_says_what_it_shows(tab):
+    names = tab.evaluate(
+        "[{ label: 'whole image' }, { label: '' }].map((item, at, all) => "
+        "pictureName(all, item, at))"
+    )
+    assert names == ["1 of 2: whole image", "2 of 2"]
 
 
 def test_filters_count_what_they_leave(tab):

@@ -14,12 +14,15 @@ from transformers import (
     LlavaOnevisionProcessor,
 )
 
+from analysis.records.mosaics import crop_mosaics
 from analysis.report.__main__ import main as report
+from analysis.report.tracing import Traces
 from experiments.run import run
 from experiments.trace import main as trace_runs
 from mustdrop.evaluation.answers import generate_options
 from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
+from mustdrop.evaluation.trace import _pictures as trace_pictures
 from mustdrop.evaluation.trace import encoder_images
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import adapter_for
@@ -189,6 +192,31 @@ def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
         assert torch.allclose(pixels.permute(1, 2, 0).double(), expected, atol=1e-5)
 
 
+def test_crops_lie_where_the_picture_has_them(tmp_path):
+    """40 x 30 pixels become 48 x 36 in 2 x 2 crops, between two rows of cells with padding."""
+    folder = save("llava_next", tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+    processor = load_processor(folder, model.config)
+    x, y = np.meshgrid(np.linspace(0, 255, 40), np.linspace(0, 255, 30))
+    image = Image.fromarray(np.stack([x, y, 255 - x], 2).astype(np.uint8))
+    inputs = prompt_inputs(model, processor, [chat("What?", image)])
+    with FITTING["fastv"].attach(model) as run:
+        greedy(model, inputs)
+    (ledger,) = run.ledgers
+    trace = Trace(ledger, pictures=trace_pictures(adapter_for(model), processor, inputs))
+    (mosaic,) = crop_mosaics(ledger)
+    fates = mosaic.fates(trace)
+    assert fates.grid == (10, 12)
+    slots = ledger.vision.nonzero().flatten()[36:].view(10, 13)[:, :-1]  # without newlines
+    kept = torch.isin(slots, ledger.alive[ledger.depth - 1]).flatten().numpy()
+    assert 0 < kept.sum() < 120
+    assert ((fates.left == fates.depth) == kept).all()
+    shown = np.asarray(mosaic.picture(trace), dtype=float)[2:-2]  # two rows of pixels are padding
+    expected = np.asarray(image.resize((48, 36), Image.Resampling.BICUBIC), dtype=float)
+    assert shown.shape == expected.shape
+    assert abs(shown - expected).mean() < 6  # WebP is lossy; two swapped crops differ by over 60
+
+
 SHAPES = {
     "llava_next": ["model=llava_next_7b", "model.merging_blocks=3"],
     "qwen2_5_vl": [
@@ -219,6 +247,10 @@ def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
     for number, (rows, columns) in enumerate(found.ledger.grids):
         width, height = found.picture(number).size
         assert width * rows == height * columns
+    shown = Traces().add(trace.parents[1], int(trace.stem))
+    assert shown is not None and shown["slots"] == int(found.ledger.vision.sum())
+    labels = ["whole image", "crops in place"] if family == "llava_next" else [""]
+    assert [image["label"] for image in shown["images"]] == labels
     page = tmp_path / "page.html"
     assert not report([str(tmp_path / "run"), "--out", str(page)])
     assert page.stat().st_size > 50_000

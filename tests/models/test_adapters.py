@@ -10,7 +10,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration, PixtralVisi
 from mustdrop import Reduction, TokenDropper, VisionStrategy
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
-from mustdrop.models import adapter_for
+from mustdrop.models import VisualInput, adapter_for
 
 
 @pytest.fixture
@@ -96,6 +96,7 @@ def test_packing_that_moves_cuts_and_separates_cells():
     (images,) = adapter_for(model).visual_inputs(inputs).values()
     cells = images[0].cells
     assert len(images[0].grids) == 3 and cells[:36].tolist() == list(range(36))
+    assert images[0].crops == (2, 1)
     packed = cells[36:].view(-1, images[0].cells[36:].eq(OFF_GRID).nonzero()[0] + 1)
     assert (packed[:, -1] == OFF_GRID).all()
     shown = set(packed[:, :-1].flatten().tolist())
@@ -103,7 +104,7 @@ def test_packing_that_moves_cuts_and_separates_cells():
     with TokenDropper(vision=SomeCells()).attach(model) as run:
         greedy(model, inputs)
     ledger, wanted = run.ledgers[0], {0, 9, 30, 14, 35}
-    assert ledger.grids == [(6, 6)] * 3
+    assert ledger.grids == [(6, 6)] * 3 and ledger.mosaics == [(1, 2, 1)]
     for image, source in enumerate(ledger.sources):
         first = 36 * image
         left = {cell for cell in wanted if image == 0 or first + cell in shown}
@@ -113,6 +114,13 @@ def test_packing_that_moves_cuts_and_separates_cells():
         assert sorted(source.slots.tolist()) == slots.tolist()
     entered = ledger.vision_per_layer()[0]
     assert entered == sum(len(s.cells) for s in ledger.sources) + int((cells == OFF_GRID).sum())
+
+
+def test_crops_that_do_not_tile_a_picture_are_refused():
+    cells, pixels = torch.arange(16), [torch.zeros(1)] * 4
+    VisualInput([(2, 2)] * 4, cells, pixels, crops=(3, 1))
+    with pytest.raises(ValueError, match=r"crops must be \(rows, columns\) of 3 crops, got"):
+        VisualInput([(2, 2)] * 4, cells, pixels, crops=(2, 2))
 
 
 @pytest.mark.parametrize(
