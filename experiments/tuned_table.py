@@ -18,7 +18,7 @@ from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.presets.compose import CALIBRATED, conf_dir, preset_file, read_yaml, tuned_dir
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.fingerprint import CHECKPOINT, library_versions
-from mustdrop.runs.folder import UNKEYED
+from mustdrop.runs.key import UNKEYED
 
 
 @dataclass(frozen=True)

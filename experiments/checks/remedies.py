@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.presets.compose import NODES, conf_dir, preset_file, read_yaml
-from mustdrop.runs.folder import UNKEYED
+from mustdrop.runs.key import UNKEYED
 
 CALIBRATE = "mustdrop calibrate"
 WITHDRAW = "mustdrop vtw write=true"

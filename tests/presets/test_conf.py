@@ -20,7 +20,8 @@ from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.presets.compose import composed, conf_dir, resolved
 from mustdrop.presets.from_budget import STAGES, budget_floor
-from mustdrop.runs.folder import LATER_FIELDS, run_folder, run_key
+from mustdrop.runs.folder import run_folder
+from mustdrop.runs.key import LATER_FIELDS, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
 CONF = conf_dir()
