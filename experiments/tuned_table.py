@@ -20,7 +20,7 @@ from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir, preset_file, tuned_dir
 from mustdrop.presets.tuned import Row, references, same_budget
 from mustdrop.provenance.fingerprint import library_versions
-from mustdrop.runs.folder import UNKEYED
+from mustdrop.runs.key import UNKEYED
 
 START = "- strategy: "  # first line of a row
 HEAD = """# Tuned values of {model}. A row is used where strategy, benchmark and budget fit a run.

@@ -6,7 +6,7 @@ Knows nothing about results.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mustdrop.runs.folder import UNKEYED, without_later_fields
+from mustdrop.runs.key import deciding_entries
 
 
 def variants(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -43,13 +43,8 @@ def _without(value: Any, names: Sequence[str]) -> Any:
 
 def _relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """Copy of a config without the entries that cannot change a sample's answer."""
-    ignored = (*UNKEYED, "batch_size")
-    entries = {
-        name: value for name, value in without_later_fields(config).items() if name not in ignored
-    }
-    benchmark = entries.get("benchmark") or {}
-    entries["benchmark"] = {name: value for name, value in benchmark.items() if name != "limit"}
-    return entries
+    entries = deciding_entries(config)
+    return {name: value for name, value in entries.items() if name != "batch_size"}
 
 
 def _differences(path: str, values: Sequence[Any]) -> Iterator[tuple[str, Sequence[Any]]]:

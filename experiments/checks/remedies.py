@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir
-from mustdrop.runs.folder import UNKEYED
+from mustdrop.runs.key import UNKEYED
 
 CALIBRATE = "mustdrop calibrate"
 WITHDRAW = "mustdrop vtw write=true"

@@ -23,7 +23,8 @@ from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
 from mustdrop.presets.folders import conf_dir, preset_names, user_configs
 from mustdrop.presets.names import require_fields, require_names
-from mustdrop.runs.folder import UNKEYED, TornFile, run_folder
+from mustdrop.runs.folder import TornFile, run_folder
+from mustdrop.runs.key import UNKEYED
 from mustdrop.runs.repair import damage, read_config
 from mustdrop.runs.status import SETTLED, RunStatus, run_status
 

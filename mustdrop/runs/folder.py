@@ -13,7 +13,6 @@ again. :mod:`mustdrop.runs.writer` writes the folder. This module imports neithe
 hydra nor torch, so that reading results needs none of them.
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mustdrop.runs.key import run_key
+
 SCHEMA = 1
 # Share of the answer's patches that the kept tokens show, where a benchmark knows these patches.
 RECALL = ("target_recall_input", "target_recall")
@@ -29,19 +30,6 @@ RECALL = ("target_recall_input", "target_recall")
 MATCH = 0.01
 # A run that got less than this share of the CPU time it could use was slowed by other processes.
 LOW_SHARE = 0.9
-# Config keys that do not enter the run key; benchmark.limit does not either.
-UNKEYED = (
-    "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
-)  # fmt: skip
-# Name of a preset whose values are fields of the model, which enter the run key.
-NAME_ONLY = "inputs"
-# Later fields of the model, with the values that change nothing. A field with this value does not
-# enter the run key, so that earlier runs keep theirs.
-LATER_MODEL_FIELDS = {
-    "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
-}  # fmt: skip
-# The same for later fields of droppers and strategies.
-LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
 
 
 class TornFile(ValueError):
@@ -55,30 +43,6 @@ class TornFile(ValueError):
     def __init__(self, path: Path, reason: str, line: int | None = None) -> None:
         self.path, self.line = path, line
         super().__init__(f"{path}{'' if line is None else f', line {line}'}: {reason}")
-
-
-def run_key(config: Mapping[str, Any]) -> str:
-    """Hash of ten digits over all values of a resolved config that decide its results."""
-    ignored = (*UNKEYED, NAME_ONLY)
-    entries = without_later_fields(config)
-    keyed = {name: value for name, value in entries.items() if name not in ignored}
-    benchmark = {name: value for name, value in keyed["benchmark"].items() if name != "limit"}
-    model = {
-        name: value
-        for name, value in keyed["model"].items()
-        if name not in LATER_MODEL_FIELDS or value != LATER_MODEL_FIELDS[name]
-    }
-    text = json.dumps({**keyed, "benchmark": benchmark, "model": model}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def without_later_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy of a config without the later fields that change nothing, at any depth."""
-    return {
-        name: without_later_fields(value) if isinstance(value, Mapping) else value
-        for name, value in config.items()
-        if name not in LATER_FIELDS or value != LATER_FIELDS[name]
-    }
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:

@@ -23,7 +23,7 @@ from mustdrop.models.image_scale import image_scale
 from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.pocket import build_processor
 from mustdrop.presets.compose import composed, resolved
-from mustdrop.runs.folder import LATER_MODEL_FIELDS, run_key
+from mustdrop.runs.key import LATER_MODEL_FIELDS, run_key
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 COLOUR = (122, 116, 104)  # of the mean: 255 x 0.48145466 = 122.8, 116.7, 104.1, rounded down

@@ -22,7 +22,8 @@ from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.tuned import missing_fields
-from mustdrop.runs.folder import LATER_FIELDS, run_folder, run_key
+from mustdrop.runs.folder import run_folder
+from mustdrop.runs.key import LATER_FIELDS, run_key
 from mustdrop.vision.local_merge import LocalMerge
 
 CONF = conf_dir()

@@ -6,7 +6,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from mustdrop.runs.folder import finished, run_key, trace_path
+from mustdrop.runs.folder import finished, trace_path
+from mustdrop.runs.key import run_key
 
 CONFIG = {
     "experiment": "run", "output_root": "outputs", "seed": 0, "batch_size": 16, "device": "auto",
