@@ -115,11 +115,11 @@ class PackedLayout(EncoderLayout):
     patches of a cell one after the other. Survivors keep that order, so a segment stays unbroken.
 
     Attributes:
-        fitting: Ends of segments of all patches, with the ends of those that are left; blocks of
+        segment_ends: Ends of segments of all patches, with the ends of those that are left; blocks of
             one kind get the same tensor.
     """
 
-    fitting: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    segment_ends: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def unit(self) -> int:
@@ -181,12 +181,12 @@ class PackedLayout(EncoderLayout):
 
         This waits for the device once for each tensor of ends, not once for each block.
         """
-        for whole, left in self.fitting:
+        for whole, left in self.segment_ends:
             if whole is ends:
                 return left
         before = nn.functional.pad(self._left.long().cumsum(0), (1, 0)) * self.unit
         left = before[(ends // self.unit).long()].unique_consecutive().to(ends.dtype)
-        self.fitting.append((ends, left))
+        self.segment_ends.append((ends, left))
         return left
 
     def expand(self, front: int, projected: Tensor) -> Tensor:
