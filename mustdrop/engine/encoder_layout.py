@@ -115,8 +115,8 @@ class PackedLayout(EncoderLayout):
     patches of a cell one after the other. Survivors keep that order, so a segment stays unbroken.
 
     Attributes:
-        segment_ends: Ends of segments of all patches, with the ends of those that are left; blocks of
-            one kind get the same tensor.
+        segment_ends: Ends of the attention segments of all patches, with the ends of those that are
+            left; blocks of one kind get the same tensor.
     """
 
     segment_ends: list[tuple[Tensor, Tensor]] = field(default_factory=list)
