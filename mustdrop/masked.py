@@ -60,7 +60,7 @@ def masked_logits(
     return rows[ledger.seq_len - 1 :]
 
 
-class _Caught(Exception):
+class _LanguageModelCalled(Exception):
     """Ends the plain model's call as soon as its language model was called."""
 
 
@@ -70,7 +70,7 @@ def plain_inputs(model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]
 
     def text(module: nn.Module, args: tuple, kwargs: dict) -> None:
         given.update(kwargs)
-        raise _Caught
+        raise _LanguageModelCalled
 
     def encode(encoder: EncoderPart) -> Any:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -84,7 +84,7 @@ def plain_inputs(model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]
         hooks.append(encoder.module.register_forward_pre_hook(hook, with_kwargs=True))
     try:
         model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
-    except _Caught:
+    except _LanguageModelCalled:
         return given
     finally:
         for hook in hooks:

@@ -154,7 +154,7 @@ class PackedLayout(EncoderLayout):
 
     def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
         rows = states.reshape(-1, self.unit * states.shape[-1])
-        tokens = [rows[place] for place in self.places]
+        tokens = [rows[index] for index in self.places]
         return states[:0], nn.utils.rnn.pad_sequence(tokens, batch_first=True)
 
     def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:

@@ -119,7 +119,11 @@ def _decide(
 def _record(
     images: Sequence[EncodedImage], prompt: Prompt, slots: Sequence[Int[Tensor, " _"]]
 ) -> Reduction:
-    """Record a prompt's key tokens and sources; return the reduction to the slots in use."""
+    """Record a prompt's key tokens and sources; return the reduction to the slots in use.
+
+    Tokens enter image after image, in the order of the strategy. Where off-grid slots stand between
+    them, such as newlines after rows, all enter in sequence order.
+    """
     vision = prompt.vision_index()
     if not images:
         return Reduction(vision)

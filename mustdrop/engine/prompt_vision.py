@@ -72,7 +72,7 @@ class PromptVision:
         """(first encoded image, rows, columns) of the crops of each visual input that has them."""
         return [
             (images.start + 1, *visual.crops)
-            for visual, (images, _) in zip(self.inputs, self.spans, strict=True)
+            for visual, (images, _) in zip(self.inputs, self.ranges, strict=True)
             if visual.crops is not None
         ]
 

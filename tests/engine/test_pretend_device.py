@@ -44,6 +44,45 @@ with PretendDevice():
             errors[name].append(relative_error(logits[number], masked))
 print(json.dumps(errors))
 """
+EVERY_FAMILY = """
+from families import FAMILIES
+from family_droppers import FITTING
+from models import greedy
+from mustdrop.masked import masked_logits, relative_error
+
+NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "mustdrop", "random")
+plain = torch.tensor
+
+def tensor(data, *args, **kwargs):  # the models make tensors from numbers on the device
+    if isinstance(data, (list, tuple)):
+        data = [part.tolist() if isinstance(part, Pretend) else part for part in data]
+    return plain(data, *args, **kwargs)
+
+torch.tensor = tensor
+
+def dropped(model, inputs):
+    outputs = {}
+    for name in NAMES:
+        with FITTING[name].attach(model) as run:
+            outputs[name] = (*greedy(model, inputs, 2), run)
+    return outputs
+
+errors = {}
+for family, made in FAMILIES.items():
+    model = made.model()
+    inputs = made.inputs(model, *made.prompts)
+    expected = dropped(model, inputs)
+    moved(model)
+    inputs = moved(inputs)
+    with PretendDevice():
+        for name, (tokens, logits, run) in dropped(model, inputs).items():
+            key = f"{family} {name}"
+            errors[key] = [relative_error(logits.inner, expected[name][1])]
+            for number in range(3):
+                masked = masked_logits(model, run, inputs, tokens, number)
+                errors[key].append(relative_error(logits[number], masked))
+print(json.dumps(errors))
+"""
 SCRIPT = """
 from experiments.gpu.device import Device
 from experiments.gpu.shapes import SHAPES, build
@@ -96,8 +135,9 @@ def test_a_pretend_device_refuses_to_mix_and_counts_waits():
 
 
 @pytest.mark.slow
-def test_every_dropper_and_the_oracle_run_on_one_device():
-    for name, errors in alone(EVERY_DROPPER).items():
+@pytest.mark.parametrize("code", [EVERY_DROPPER, EVERY_FAMILY], ids=["llava", "families"])
+def test_every_dropper_and_the_masked_model_run_on_one_device(code):
+    for name, errors in alone(code).items():
         assert max(errors) <= 1e-5, (name, errors)
 
 

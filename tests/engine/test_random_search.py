@@ -1,6 +1,7 @@
 """Random search for what nobody thought of: the laws on any strategies, prompts and tiny models.
 
-``MUSTDROP_CASES=20000`` searches longer than the default tests do, from another seed each time.
+``MUSTDROP_CASES=20000`` searches longer than the default tests do, from another seed each time; so
+do the slow tests, from one seed.
 """
 
 import os
@@ -126,9 +127,13 @@ def check_family(laws: Laws, case: Any) -> None:
     laws.check(model, dropper, inputs, len(prompts) // 2)
 
 
-ONE_GRID = pytest.param(cases(), check_llava, 150, id="llava")
-ANY_GRID = pytest.param(family_cases(), check_family, 60, id="families")
-LONGER = pytest.param(family_cases(), check_family, 1500, id="longer", marks=pytest.mark.slow)
+UNLIMITED = [pytest.mark.timeout(0)]
+MARKS = UNLIMITED if CASES else []
+ONE_GRID = pytest.param(cases(), check_llava, 150, id="llava", marks=MARKS)
+ANY_GRID = pytest.param(family_cases(), check_family, 60, id="families", marks=MARKS)
+LONGER = pytest.param(
+    family_cases(), check_family, 1500, id="longer", marks=[pytest.mark.slow, *UNLIMITED]
+)
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the type checker does
