@@ -19,24 +19,24 @@ from transformers import (
 
 IMAGE, BEFORE, AFTER = 5, 35, 30  # token id of a vision slot; text tokens around the image
 SIDE, PATCH = 336, 14
-CLIP = {
+CLIP: dict[str, Any] = {
     "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 24, "num_attention_heads": 4,
     "image_size": SIDE, "patch_size": PATCH,
 }  # fmt: skip
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 32,
     "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 4096,
     "pad_token_id": 0,
 }  # fmt: skip
 # seven query heads share a key head, as in Qwen2.5-VL-7B
-QWEN = {
+QWEN: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 224, "intermediate_size": 1184, "num_hidden_layers": 28,
     "num_attention_heads": 7, "num_key_value_heads": 1, "max_position_embeddings": 4096,
     "rope_parameters": {
         "rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [4, 6, 6],
     },
 }  # fmt: skip
-QWEN_VISION = {
+QWEN_VISION: dict[str, Any] = {
     "depth": 32, "hidden_size": 128, "intermediate_size": 344, "num_heads": 4, "patch_size": PATCH,
     "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": 224,
     "fullatt_block_indexes": [7, 15, 23, 31],
