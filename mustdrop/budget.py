@@ -27,8 +27,8 @@ class Budget:
         share: Share of the vision tokens that entered, in [0, 1]; None: a count is given.
     """
 
-    tokens: float | None = None
-    share: float | None = None
+    tokens: int | float | None = None
+    share: int | float | None = None
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.share is None):

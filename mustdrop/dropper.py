@@ -98,13 +98,13 @@ class TokenDropper:
         require_version()
         unfit_module(model)
         adapter = adapter_for(model)
-        strategies = (
-            None if stage is None else stage.fitted(adapter.facts)
-            for stage in (self.vision, self.key_tokens, self.prefill, self.decode)
-        )
+        facts = adapter.facts
         stages = Stages(
-            *strategies, self.positions, self.vision_positions, self.decode_positions,
-            self.log_scores,
+            self.vision and self.vision.fitted(facts),
+            self.key_tokens and self.key_tokens.fitted(facts),
+            self.prefill and self.prefill.fitted(facts),
+            self.decode and self.decode.fitted(facts),
+            self.positions, self.vision_positions, self.decode_positions, self.log_scores,
         )  # fmt: skip
         unfit_model(adapter, stages)
         require_annotations(self.vision, annotations)

@@ -77,9 +77,7 @@ def plain(name: str, value: Any, kind: Any) -> Any:
     if get_origin(kind) not in (Union, UnionType):
         return _convert(name, value, kind, "")
     parts: tuple[Any, ...] = get_args(kind)
-    whole: tuple[type, ...] = tuple(
-        part for part in parts if part is NoneType or is_dataclass(part)
-    )
+    whole: tuple[Any, ...] = tuple(part for part in parts if part is NoneType or is_dataclass(part))
     if isinstance(value, whole):
         return value
     (kind,) = (part for part in parts if part not in whole)

@@ -2,23 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.budget import Budget, keep_for, part_of
+from mustdrop.budget import Budget
 from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
-    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeepPerImage", "KeepPerPrompt",
-    "KeyTokenStrategy", "Layers", "ModelFacts", "Place", "Positive", "PrefillStrategy",
-    "PrefillView", "Rows", "Share", "Strategy", "VisionStrategy", "VisionView", "Weight", "Within",
-    "require_choices", "require_fields",
+    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeyTokenStrategy", "Layers",
+    "ModelFacts", "Place", "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share",
+    "Strategy", "VisionStrategy", "VisionView", "Weight", "Within", "require_choices",
+    "require_fields",
 ]  # fmt: skip
+
+Same = TypeVar("Same", bound=Any)  # the class of the strategy itself
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Strategy:
     def check(self, facts: ModelFacts) -> None:
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
-    def fitted(self, facts: ModelFacts) -> Self:
+    def fitted(self: Same, facts: ModelFacts) -> Same:
         """This strategy with what it must know of the model before work starts."""
         return self
 
@@ -125,7 +127,7 @@ class VisionStrategy(Strategy, ABC):
     def annotations(self) -> Sequence[str]:
         return ()
 
-    def plan(self, entered: int, blocks: int) -> Self:
+    def plan(self: Same, entered: int, blocks: int) -> Same:
         """This strategy with counts in place of budgets, for images of ``entered`` tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -149,35 +151,6 @@ class VisionStrategy(Strategy, ABC):
         """Reduce the tokens of one image to those that go on."""
 
 
-class KeepPerImage(VisionStrategy):
-    """Stage 1 with a fixed number of tokens per image.
-
-    Attributes:
-        keep: Number of tokens kept per image, or the budget of a prompt, whose images share it;
-            None if the image decides.
-        fewest: Least number of tokens that the strategy can keep.
-    """
-
-    keep: Keep | None
-    fewest: int = 0
-
-    def kept(self, view: VisionView) -> int:
-        """Number of tokens kept of an image, all of them if it has fewer."""
-        assert self.keep is not None
-        tokens = len(view.patch_index)
-        if isinstance(self.keep, Budget):
-            return max(part_of(self.keep, tokens, *view.span), self.fewest)
-        return min(self.keep, tokens)
-
-    def plan(self, entered: int, blocks: int) -> Self:
-        if not isinstance(self.keep, Budget):
-            return self
-        return replace(cast(Any, self), keep=max(keep_for(self.keep, entered), self.fewest))
-
-    def left(self, entered: int) -> int | None:
-        return min(self.keep, entered) if isinstance(self.keep, int) else None
-
-
 class KeyTokenStrategy(Strategy, ABC):
     """Stage 1b: marks the tokens that no later stage may drop."""
 
@@ -197,7 +170,7 @@ class PrefillStrategy(Strategy, ABC):
 
     layers: Sequence[int]
 
-    def plan(self, entered: int, depth: int) -> Self:
+    def plan(self: Same, entered: int, depth: int) -> Same:
         """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -223,33 +196,6 @@ class PrefillStrategy(Strategy, ABC):
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
-
-
-class KeepPerPrompt(PrefillStrategy):
-    """Stage 2 that acts once, with a fixed number of tokens per prompt.
-
-    Attributes:
-        keep: Number of tokens kept per prompt, or the budget that it follows from.
-        layer: Layer after which tokens are dropped; -1: before the language model.
-    """
-
-    keep: Keep
-    layer: int
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def kept(self, view: PrefillView) -> int:
-        """Number of tokens kept of a prompt, all of them if it has fewer."""
-        return min(keep_for(self.keep, view.entered, view.depth, self.layer), len(view))
-
-    def plan(self, entered: int, depth: int) -> Self:
-        keep = keep_for(self.keep, entered, depth, self.layer)
-        return replace(cast(Any, self), keep=keep)
-
-    def left(self, entered: int) -> Sequence[int] | None:
-        return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
 
 
 class DecodeStrategy(Strategy, ABC):

@@ -54,8 +54,8 @@ def view_of(
 
     def span() -> tuple[int, int]:
         owners = stage.owners(len(hidden))
-        owned = [len(c) * (own == owners[number]) for c, own in zip(hidden, owners, strict=True)]
-        return sum(owned[:number]), sum(owned)
+        sizes = [len(c) * (i == owners[number]) for c, i in zip(hidden, owners, strict=True)]
+        return sum(sizes[:number]), sum(sizes)
 
     def cls_attention(block: int) -> Tensor:
         block = facts.block(block)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, final
 
+from mustdrop.fixed_counts import KeepPerPrompt
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
+from mustdrop.strategy import Keep, PrefillView, require_fields
 
 
 @final

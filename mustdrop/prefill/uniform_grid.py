@@ -5,9 +5,10 @@ from typing import final
 
 import torch
 
+from mustdrop.fixed_counts import KeepPerPrompt
 from mustdrop.functional import even_cells
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerPrompt, PrefillView, require_fields
+from mustdrop.strategy import Keep, PrefillView, require_fields
 
 
 @final

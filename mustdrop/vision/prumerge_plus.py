@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Count, KeepPerImage, ModelFacts, VisionView, require_fields
+from mustdrop.strategy import Count, ModelFacts, VisionView, require_fields
 from mustdrop.vision.prumerge import Kept, Variant, merged, score_and_keys
 
 
