@@ -48,13 +48,15 @@ class Budget:
     def parse(cls, value: object) -> "Budget | None":
         """Budget that a user writes: ``128``, ``t128``, ``22.2%`` or ``640/2880``.
 
-        None for ``none`` and None.
+        None for ``none`` and None. The entry of a resolved config is read, too (:meth:`read`).
 
         Raises:
             ValueError: If the value is none of these.
         """
         if value is None or isinstance(value, Budget):
             return value
+        if isinstance(value, Mapping):
+            return cls.read(value)
         text = f"{value:.12g}" if isinstance(value, float) else str(value).strip()
         if text == "none":
             return None
