@@ -24,6 +24,7 @@ from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
+from experiments.calibration_field import search_range, searched_field
 from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
@@ -43,8 +44,6 @@ from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
-from mustdrop.presets.from_budget import follows
-from mustdrop.presets.tuned import missing_fields, references
 
 failures: list[str] = []
 
@@ -109,7 +108,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
         ValueError: If there is no budget, no such field, or the split is too small.
     """
     field, n, budget = searched_field(cfg), cfg.calibration.n, Budget.parse(cfg.budget)
-    low, high = _search_range(cfg, field)
+    low, high = search_range(cfg, field)
     assert budget is not None  # checked with the range
     shares = budget.share is not None
     # the config may hold no value yet for the field that is searched
@@ -138,65 +137,6 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
             session.executed(with_field(dropper, field, result.value), n, "held out", shares)
         )
     return Calibrated(result, held_out, session.passes, time.monotonic() - start)
-
-
-def searched_field(cfg: DictConfig) -> str:
-    """Return the field to search: the given one, or the method's threshold without a value.
-
-    Where all have a value, it is the first threshold that is read from a table for a budget.
-
-    Raises:
-        ValueError: If the method has no threshold.
-    """
-    if cfg.calibration.field is not None:
-        return cfg.calibration.field
-    missing = missing_fields(cfg)
-    for stage in ("prefill", "vision", "key_tokens"):
-        fields = [name for name, _, has_default in references(cfg, stage) if not has_default]
-        named = [name for name in fields if f"{stage}.{name}" in missing] or fields
-        if named:
-            return f"{stage}.{named[0]}"
-    raise ValueError(
-        f"{cfg.method.name} has no threshold that follows from a budget: name the field to search, "
-        "as in calibration.field=prefill.gamma"
-    )
-
-
-def _search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
-    """Return the range to search; everything is checked before a model is loaded."""
-    if Budget.parse(cfg.budget) is None:
-        raise ValueError("there is no budget to meet: choose one, as in budget=t128")
-    if cfg.benchmark.calibration is None:
-        raise ValueError(
-            f"benchmark {cfg.benchmark.name} has no split to choose thresholds on: calibrate on "
-            f"another benchmark and give its values to the run, as in {field}=1e-3"
-        )
-    stage, _, name = field.partition(".")
-    node = cfg.get(stage)
-    # the list also holds fields without a value
-    if not isinstance(node, DictConfig) or name not in list(node):
-        raise ValueError(
-            f"{field} is no field of a stage in use; write stage.field, as in prefill.gamma"
-        )
-    if follows(node, name):
-        raise ValueError(
-            f"{field} follows from the budget in closed form, so no calibration is needed"
-        )
-    others = [other for other in missing_fields(cfg) if other != field]
-    if others:
-        raise ValueError(
-            f"{' and '.join(others)} must have a value while {field} is searched: give "
-            + " ".join(f"{other}=<value>" for other in others)
-        )
-    # the strategy, which knows the range of its thresholds, needs a value first
-    if field in missing_fields(cfg):
-        OmegaConf.update(cfg, field, 0.0)
-    low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
-    low = low if cfg.calibration.low is None else cfg.calibration.low
-    high = high if cfg.calibration.high is None else cfg.calibration.high
-    if low is None or high is None:
-        raise ValueError(f"{field} has no range: give calibration.low and calibration.high")
-    return float(low), float(high)
 
 
 def described(cfg: DictConfig, field: str, done: Calibrated) -> str:
@@ -231,7 +171,7 @@ def job(cfg: DictConfig) -> None:
         require_matching_model(cfg)
         budget, field = Budget.parse(cfg.budget), searched_field(cfg)
         cfg.calibration.field = field
-        _search_range(cfg, field)
+        search_range(cfg, field)
         if cfg.calibration.write:
             require_free(cfg, field)
         done = calibrate(cfg, console)

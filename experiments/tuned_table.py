@@ -23,7 +23,7 @@ from mustdrop.provenance.fingerprint import library_versions
 from mustdrop.runs.key import UNKEYED
 
 START = "- strategy: "  # first line of a row
-HEAD = """# Tuned values of {model}. A row is used where strategy, benchmark and budget fit a run.
+HEAD = """# Tuned values of {model}. A row is used where strategy, benchmark and budget are a run's.
 # executed: executed average on the first n calibration questions.
 # held_out: the same on as many others, mean and 95 % interval.
 
@@ -120,13 +120,13 @@ def calibrated_row(cfg: DictConfig, field: str, done: Calibrated) -> Row:
     share = 1.0 if budget.share is None else 100.0  # shares are stated in percent
     if isinstance(result, OutOfReach):
         nearest = round(share * result.nearest, 1)
-        found: dict[str, Any] = {"floor": nearest if budget.share is None else f"{nearest}%"}
+        measured: dict[str, Any] = {"floor": nearest if budget.share is None else f"{nearest}%"}
     else:
         assert done.held_out is not None
         # values of the same row that were not searched
         others = [other for other in tuned_names(stage) if other != name]
         held = (done.held_out.value, done.held_out.low, done.held_out.high)
-        found = {
+        measured = {
             "values": {name: result.value, **{other: cfg[stage][other] for other in others}},
             "executed": round(share * result.measured, 2),
             "held_out": [round(share * value, 2) for value in held],
@@ -137,7 +137,7 @@ def calibrated_row(cfg: DictConfig, field: str, done: Calibrated) -> Row:
         "method": cfg.method.name,
         "benchmark": cfg.benchmark.name,
         "budget": budget.name if budget.share is None else str(cfg.budget),
-        **found,
+        **measured,
         "n": cfg.calibration.n,
         "seed": cfg.seed,
         "command": command("calibrate"),

@@ -27,8 +27,8 @@ class Budget:
         share: Share of the vision tokens that entered, in [0, 1]; None: a count is given.
     """
 
-    tokens: float | int | None = None
-    share: float | int | None = None
+    tokens: int | float | None = None
+    share: int | float | None = None
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.share is None):
@@ -48,13 +48,15 @@ class Budget:
     def parse(cls, value: object) -> "Budget | None":
         """Budget that a user writes: ``128``, ``t128``, ``22.2%`` or ``640/2880``.
 
-        None for ``none`` and None.
+        None for ``none`` and None. The entry of a resolved config is read, too (:meth:`read`).
 
         Raises:
             ValueError: If the value is none of these.
         """
         if value is None or isinstance(value, Budget):
             return value
+        if isinstance(value, Mapping):
+            return cls.read(value)
         text = f"{value:.12g}" if isinstance(value, float) else str(value).strip()
         if text == "none":
             return None

@@ -2,23 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from mustdrop.budget import Budget, keep_for, part_of
+from mustdrop.budget import Budget
 from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
 from mustdrop.reduction import Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
-    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeepPerImage", "KeyTokenStrategy",
-    "Layers", "ModelFacts", "Place", "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share",
-    "Strategy", "TopK", "VisionStrategy", "VisionView", "Weight", "Within", "require_choices",
+    "Budget", "CacheView", "Count", "DecodeStrategy", "Keep", "KeyTokenStrategy", "Layers",
+    "ModelFacts", "Place", "Positive", "PrefillStrategy", "PrefillView", "Rows", "Share",
+    "Strategy", "VisionStrategy", "VisionView", "Weight", "Within", "require_choices",
     "require_fields",
 ]  # fmt: skip
+
+Same = TypeVar("Same", bound=Any)  # the class of the strategy itself
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Strategy:
     def check(self, facts: ModelFacts) -> None:
         """Raise ValueError if this strategy cannot work on the model; called before work starts."""
 
-    def fitted(self, facts: ModelFacts) -> "Strategy":
+    def fitted(self: Same, facts: ModelFacts) -> Same:
         """This strategy with what it must know of the model before work starts."""
         return self
 
@@ -145,7 +147,7 @@ class VisionStrategy(Strategy, ABC):
         for block in self.cls_attention_blocks:
             facts.require_cls(block)
 
-    def plan(self, entered: int, blocks: int) -> "VisionStrategy":
+    def plan(self: Same, entered: int, blocks: int) -> Same:
         """This strategy with counts in place of budgets, for images of ``entered`` tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -167,34 +169,6 @@ class VisionStrategy(Strategy, ABC):
     @abstractmethod
     def reduce(self, view: VisionView) -> Reduction:
         """Reduce the tokens of one image to those that go on."""
-
-
-class KeepPerImage(VisionStrategy):
-    """Stage 1 with a fixed number of tokens per image.
-
-    Attributes:
-        keep: Number of tokens kept per image, or the budget of a prompt, whose images share it;
-            None if the image decides.
-        fewest: Least number of tokens that the strategy can keep.
-    """
-
-    keep: Keep | None
-    fewest: int = 0
-
-    def kept(self, view: VisionView) -> int:
-        """Number of tokens kept of an image, all of them if it has fewer."""
-        assert self.keep is not None
-        if isinstance(self.keep, Budget):
-            return max(part_of(self.keep, *view.span), self.fewest)
-        return min(self.keep, len(view.cells))
-
-    def plan(self, entered: int, blocks: int) -> "KeepPerImage":
-        if not isinstance(self.keep, Budget):
-            return self
-        return replace(cast(Any, self), keep=max(keep_for(self.keep, entered), self.fewest))
-
-    def left(self, entered: int) -> int | None:
-        return min(self.keep, entered) if isinstance(self.keep, int) else None
 
 
 class KeyTokenStrategy(Strategy, ABC):
@@ -224,7 +198,7 @@ class PrefillStrategy(Strategy, ABC):
 
     layers: Sequence[int]
 
-    def plan(self, entered: int, depth: int) -> "PrefillStrategy":
+    def plan(self: Same, entered: int, depth: int) -> Same:
         """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.
 
         A budget that is out of reach gives the fewest tokens possible.
@@ -250,44 +224,6 @@ class PrefillStrategy(Strategy, ABC):
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
-
-
-@dataclass(frozen=True)
-class TopK(PrefillStrategy):
-    """Base of the prefill strategies that keep the tokens of highest score, after one layer.
-
-    Attributes:
-        keep: Number of tokens kept per prompt, or the budget that it follows from.
-        layer: Layer after which tokens are dropped; -1: before the language model.
-    """
-
-    keep: Keep
-    layer: int = -1
-
-    def __post_init__(self) -> None:
-        require_fields(self)
-
-    @property
-    def layers(self) -> tuple[int]:
-        return (self.layer,)
-
-    def reduce(self, view: PrefillView) -> Reduction:
-        return view.top(self.score(view), self.kept(view))
-
-    @abstractmethod
-    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
-        """Score of each vision token of one prompt."""
-
-    def kept(self, view: PrefillView) -> int:
-        """Number of tokens kept of a prompt, all of them if it has fewer."""
-        return min(keep_for(self.keep, view.entered_cells, view.depth, self.layer), len(view))
-
-    def plan(self, entered: int, depth: int) -> "TopK":
-        keep = keep_for(self.keep, entered, depth, self.layer)
-        return replace(cast(Any, self), keep=keep)
-
-    def left(self, entered: int) -> Sequence[int] | None:
-        return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
 
 
 class DecodeStrategy(Strategy, ABC):

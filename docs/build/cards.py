@@ -222,8 +222,10 @@ def _strategy(stage: str, option: str, strategy: object) -> list[str]:
 
 def _written(value: object) -> str:
     """Value of a field in its yaml file, in words where it is computed."""
-    if isinstance(value, str) and value == "???":
-        return "calibrated"
+    if isinstance(value, str) and (tuned := re.fullmatch(r"\$\{tuned:\w+,\w+(?:,(.*))?\}", value)):
+        return tuned[1] or "calibrated"
+    if isinstance(value, str) and (depth := re.fullmatch(r"\$\{at_depth:(.*),(\d+)\}", value)):
+        return f"{depth[1].strip('[]')} of {depth[2]}"
     if isinstance(value, str) and value.startswith("${"):
         return "from the budget" if "budget" in value else f"`{value}`"
     return _value(value)

@@ -24,12 +24,11 @@ from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
 from mustdrop.evaluation.metrics import CostMeter, target_recall
+from mustdrop.evaluation.reach import nominal_average, out_of_reach
 from mustdrop.evaluation.requests import Request, read_request
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
-from mustdrop.models import adapter_for
 from mustdrop.reduction import Reduction
-from mustdrop.schedule import holds_budget, least_average
 
 
 class _PassResult(NamedTuple):
@@ -233,31 +232,11 @@ class DroppedVLM(lmms):
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
             **scored,
-            **self.meter.measure(ledger, self._nominal(ledger)),
-            **self._reach(ledger),
+            **self.meter.measure(ledger, nominal_average(self.budget, ledger)),
+            **out_of_reach(self.budget, self.dropper, ledger, adapter_for(self.model).facts),
             **recall,
             "new_tokens": new_tokens,
         }
-
-    def _nominal(self, ledger: TokenLedger) -> float | None:
-        """Executed average that the budget asks for on a prompt."""
-        return None if self.budget is None else self.budget.target(ledger.shown_cells)
-
-    def _reach(self, ledger: TokenLedger) -> dict[str, float]:
-        """Limits of a prompt that its budget is outside of: the least average, or all tokens."""
-        nominal, entered = self._nominal(ledger), ledger.shown_cells
-        if nominal is None or not entered:
-            return {}
-        if nominal > entered:
-            return {"most_average": float(entered)}
-        facts = adapter_for(self.model).facts
-        least = [
-            least_average(stage, entered, facts.feature_block + 1, facts.depth)
-            for stage in (self.dropper.vision, self.dropper.prefill)
-            if stage is not None and holds_budget(stage)
-        ]
-        least = max((value for value in least if value is not None), default=0.0)
-        return {"least_average": least} if nominal < least else {}
 
     def _scored_answer(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """Answer with its scores, and its number of tokens."""
@@ -273,7 +252,8 @@ class DroppedVLM(lmms):
         results: dict[str, list[dict[str, Any]]] = {}
         for control, (rows, ledgers, _) in controls:
             scored, _ = self._scored_answer(request, rows[index])
-            counts = ledgers[index].counts(self._nominal(ledgers[index])).as_dict()
+            nominal = nominal_average(self.budget, ledgers[index])
+            counts = ledgers[index].counts(nominal).as_dict()
             entry = {"seed": control.seed, **scored, "counts": counts}
             results.setdefault(control.name, []).append(entry)
         return results

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.strategy import PrefillView, TopK
+from mustdrop.fixed_counts import TopK
+from mustdrop.strategy import PrefillView
 
 
 @final

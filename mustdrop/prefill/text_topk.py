@@ -6,7 +6,8 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from mustdrop.strategy import PrefillView, TopK
+from mustdrop.fixed_counts import TopK
+from mustdrop.strategy import PrefillView
 
 
 @final

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mustdrop.fixed_counts import TopK
 from mustdrop.functional import even_cells
-from mustdrop.strategy import PrefillView, TopK
+from mustdrop.strategy import PrefillView
 
 
 @final

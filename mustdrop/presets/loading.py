@@ -86,7 +86,7 @@ def _written(budget: Budget) -> str:
 def _tuned_elsewhere(cfg: DictConfig, missing: Sequence[str]) -> str:
     """Benchmarks and budgets for which the missing values are tuned, for a message."""
     stage, _, field = missing[0].partition(".")
-    strategy = next((name for each, name, _ in references(cfg, stage) if each == field), None)
+    strategy = next((name for other, name, _ in references(cfg, stage) if other == field), None)
     known = [
         f"{row.get('benchmark', 'any benchmark')} at {row.get('budget', 'any budget')}"
         for row in table_rows(cfg.model.name)

@@ -24,7 +24,7 @@ def require_planned(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If they give another executed average, or the method chooses them itself.
     """
-    from mustdrop.strategy import KeepPerImage  # imports torch
+    from mustdrop.fixed_counts import KeepPerImage  # imports torch
 
     budget = Budget.read(config["budget"])
     if budget is None:

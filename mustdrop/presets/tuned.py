@@ -126,8 +126,8 @@ def references(cfg: DictConfig, stage: str) -> Iterator[tuple[str, str, bool]]:
 
 def tuned_fields(cfg: DictConfig, stage: str) -> dict[str, Row]:
     """Fields of a stage whose values come from a table, with their rows."""
-    found = {name: tuned_row(cfg, strategy, name) for name, strategy, _ in references(cfg, stage)}
-    return {name: row for name, row in found.items() if row is not None and "values" in row}
+    rows = {name: tuned_row(cfg, strategy, name) for name, strategy, _ in references(cfg, stage)}
+    return {name: row for name, row in rows.items() if row is not None and "values" in row}
 
 
 def missing_fields(cfg: DictConfig) -> list[str]:

@@ -6,9 +6,10 @@ from typing import final
 import torch
 
 from mustdrop.budget import keep_for
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import even_regions
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
+from mustdrop.strategy import Keep, VisionView, require_fields
 
 
 @final

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import final
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
+from mustdrop.strategy import Keep, VisionView, require_fields
 
 
 @final

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
+from mustdrop.strategy import Keep, VisionView, require_fields
 
 
 def cosine_distance(hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens tokens"]:

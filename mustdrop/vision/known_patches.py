@@ -5,9 +5,10 @@ from typing import final
 
 import torch
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import top_keep
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerImage, VisionView, require_fields
+from mustdrop.strategy import Keep, VisionView, require_fields
 
 
 @final

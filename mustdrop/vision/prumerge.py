@@ -13,17 +13,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import attention_rows, complement, outliers, ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import (
-    Budget,
-    Count,
-    KeepPerImage,
-    ModelFacts,
-    VisionView,
-    Within,
-    require_fields,
-)
+from mustdrop.strategy import Budget, Count, ModelFacts, VisionView, Within, require_fields
 
 Variant = Literal["paper", "code"]
 Kept = Annotated[int, Within("1 or more, as the dropped tokens are merged into one", 1.0)] | Budget

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import ranked
 from mustdrop.reduction import Reduction
-from mustdrop.strategy import Keep, KeepPerImage, Share, VisionView, require_fields
+from mustdrop.strategy import Keep, Share, VisionView, require_fields
 
 PER_STEP = 8  # duplicates removed at a time
 

@@ -24,6 +24,13 @@ def test_a_budget_is_read_as_users_write_it(written, budget, name):
     assert budget.name == name and Budget.parse(budget) is budget
 
 
+def test_the_entry_of_a_resolved_config_is_read():
+    for budget in (Budget(tokens=128), Budget(share=0.222)):
+        entry = {"name": budget.name, "tokens": budget.tokens, "share": budget.share}
+        assert Budget.parse(entry) == Budget.read(entry) == budget
+    assert Budget.read(None) is None
+
+
 def test_none_is_no_budget():
     assert Budget.parse("none") is None and Budget.parse(None) is None
 
@@ -42,7 +49,7 @@ def test_a_share_is_at_most_all_and_a_budget_has_exactly_one_measure():
     for given in ({}, {"tokens": 3, "share": 0.1}):
         with pytest.raises(ValueError, match="a count of tokens or a share"):
             Budget(**given)
-    for wrong in (float("nan"), float("inf"), -1, "3", True):
+    for wrong in (float("nan"), float("inf"), -1, True):
         with pytest.raises(ValueError, match="tokens must be a count, 0 or more"):
             Budget(tokens=wrong)
 

@@ -95,7 +95,7 @@ def test_a_budget_above_what_enters_is_no_error():
     assert checked(composed("method=fastv", "budget=700"))["prefill"]["keep"] == 576
     assert checked(composed("method=vanilla", "budget=700"))["budget"] is None
     two = composed("method=fastv", "budget=50%", "vision=cls_topk")
-    with pytest.raises(ValueError, match=r"executed average of 288 tokens, but vision.keep=50 %"):
+    with pytest.raises(ValueError, match=r"executed average of 288 tokens, but vision\.keep=50 %"):
         checked(two)
 
 

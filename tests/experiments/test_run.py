@@ -251,7 +251,7 @@ def command(monkeypatch, *arguments):
             ["method=fastv", "budget=many"],
             "budget must be a count of tokens (128 or t128), a share",
         ),
-        (["method=fastv", "budget=true"], "or none, got True"),
+        (["method=fastv", "budget=true"], "or none, got 'True'"),
         (["method=fastv", "budget=nan"], "budget must be a count of tokens (128 or t128), a share"),
         (["-m", "method=fastv", "budget=t64,t12x"], "or none, got 't12x'"),
         (["method=fastv", "budget=101%"], "budget: share must be in [0, 1], got 1.01"),
