@@ -28,6 +28,7 @@ from mustdrop.evaluation.reach import nominal_average, out_of_reach
 from mustdrop.evaluation.requests import Request, read_request
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
+from mustdrop.models import adapter_for
 from mustdrop.reduction import Reduction
 
 
