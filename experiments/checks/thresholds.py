@@ -12,10 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.checks.remedies import remedy
 from mustdrop.presets.compose import CALIBRATED, NODES
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
+from mustdrop.runs.key import LATER_FIELDS, without_later_fields
 
 # fields of a benchmark's task that do not change how many tokens are kept
 ASIDE = ("_target_", "name", "data", "max_new_tokens")
 SPLIT = ("split", "subset")
+# rule of a dropper that is left out at its default
+ABSENT = {"cls_attention": LATER_FIELDS["cls_attention"]}
 
 
 def made_for(cfg: DictConfig) -> dict[str, Any]:
@@ -42,8 +45,9 @@ def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
         node = plain(cfg[stage])
         left_out = ("_target_", CALIBRATED)
         kept[stage] = node and {name: node[name] for name in node if name not in left_out}
-    dropper = cfg["dropper"]
-    return {**kept, **{name: dropper[name] for name in ("positions", "vision_positions")}}
+    rules = ("positions", "vision_positions", "cls_attention")
+    kept |= {name: cfg["dropper"][name] for name in rules if name in cfg["dropper"]}
+    return without_later_fields(kept)  # as thresholds from before these fields have them
 
 
 def tuned_fields(node: Any) -> list[str]:
@@ -105,7 +109,8 @@ def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
         made = plain(cfg[name][CALIBRATED]).get("stages") if fields else None
         if made is None:
             continue
-        then, now = {**made, "image": None}, {**stages(config), "image": _image(config)}
+        then = {**ABSENT, **made, "image": None}
+        now = {**ABSENT, **stages(config), "image": _image(config)}
         chosen = f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"
         for path, old, new in changes(then, now):
             if path not in fields:
