@@ -13,10 +13,13 @@ from experiments.checks.remedies import remedy
 from mustdrop.presets.from_budget import STAGES
 from mustdrop.presets.tuned import Row, tuned_fields
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
+from mustdrop.runs.key import LATER_FIELDS, without_later_fields
 
 # fields of a benchmark's task that do not change how many tokens are kept
 ASIDE = ("_target_", "name", "data", "max_new_tokens")
 SPLIT = ("split", "subset")
+# rule of a dropper that is left out at its default
+ABSENT = {"cls_attention": LATER_FIELDS["cls_attention"]}
 
 
 def made_for(cfg: DictConfig) -> dict[str, Any]:
@@ -41,8 +44,9 @@ def stages(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     for stage in ("vision", "key_tokens", "prefill"):
         node = plain(cfg[stage])
         kept[stage] = node and {name: node[name] for name in node if name != "_target_"}
-    dropper = cfg["dropper"]
-    return {**kept, **{name: dropper[name] for name in ("positions", "vision_positions")}}
+    rules = ("positions", "vision_positions", "cls_attention")
+    kept |= {name: cfg["dropper"][name] for name in rules if name in cfg["dropper"]}
+    return without_later_fields(kept)  # as thresholds from before these fields have them
 
 
 def chosen_together(cfg: DictConfig, stage: str) -> list[tuple[list[str], Row]]:
@@ -108,8 +112,8 @@ def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
             if "stages" not in row:
                 continue
             fields = [f"{stage}.{name}" for name in names]
-            then = {**row["stages"], "image": None}
-            now = {**stages(config), "image": _image(config)}
+            then = {**ABSENT, **row["stages"], "image": None}
+            now = {**ABSENT, **stages(config), "image": _image(config)}
             chosen = f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen"
             for path, old, new in changes(then, now):
                 if path not in fields:

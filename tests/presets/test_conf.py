@@ -12,6 +12,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from analysis.records.variants import alike, variants
+from experiments.checks.thresholds import differing
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget, keep_for
 from mustdrop.decode.output_aware import OutputAware
@@ -355,6 +356,17 @@ def test_a_later_field_at_its_default_leaves_a_run_its_folder():
     assert alike(old, new) and variants([old, new]) == ["", ""]
     for change in ("vision.edges=keep", "dropper.cls_attention=received"):
         assert run_key(resolved(composed("method=mustdrop", "budget=t192", change))) != run_key(new)
+
+
+def test_tuned_thresholds_know_how_patches_were_ranked():
+    sentences = []
+    for change in ("cls", "received"):
+        cfg = composed("method=mustdrop", "budget=t64", f"dropper.cls_attention={change}")
+        sentences.append(differing(cfg, resolved(cfg)))
+    assert sentences[0] == []
+    assert sentences[1] == [
+        "cls_attention is received, and was cls when prefill.gamma and prefill.alpha were chosen"
+    ]
 
 
 def test_a_later_field_has_the_default_that_the_key_leaves_out():
