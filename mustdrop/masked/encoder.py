@@ -1,0 +1,124 @@
+"""The masked model's stage 1: encoders at full length, with masks in place of drops."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.run import DropRun
+from mustdrop.models import EncoderPart, ModelAdapter
+from mustdrop.reduction import Reduction
+from mustdrop.strategy import Place, VisionStrategy
+
+
+def enter(
+    adapter: ModelAdapter,
+    run: DropRun,
+    number: int,
+    prompt: Float[Tensor, "prompt dim"],
+    given: Mapping[str, Any],
+) -> None:
+    """Write what stage 1 made of each image into the vision slots of a prompt's embeddings."""
+    ledger = run.ledgers[number]
+    slots = ledger.vision.nonzero().flatten()
+    images = [image for image in run.images if image.image.prompt == number]
+    first = 0
+    for image in sorted(images, key=lambda image: image.image.order):
+        shown = ((ledger.cells >= first) & (ledger.cells < first + image.total)).nonzero().flatten()
+        position = torch.full((image.total,), -1, device=slots.device)
+        position[ledger.cells[shown] - first] = slots[shown]
+        first += image.total
+        alive = torch.arange(image.total, device=slots.device)
+        if image.steps.keys() - {"projected"}:
+            encoder, pixels = given["encoded"][image.image.encoded]
+            cls, features, alive = _encode(adapter, encoder, pixels, image, run.stages.vision)
+            seen = position >= 0
+            prompt[position[seen]] = features[seen].to(prompt)
+            if len(cls):  # [CLS] stands in the slot before the image
+                prompt[slots[shown[:1] - 1]] = cls.to(prompt)
+        if "projected" in image.steps:
+            alive = alive[position[alive] >= 0]
+            replace_states(prompt, position[alive], image.steps["projected"])
+
+
+def _encode(
+    adapter: ModelAdapter,
+    encoder: EncoderPart,
+    pixels: Tensor,
+    image: EncodedImage,
+    vision: VisionStrategy | None,
+) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "cells dim"], Int[Tensor, " alive"]]:
+    """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive)."""
+    facts, steps = adapter.facts, image.steps
+    cls, cells, unit = int(encoder.has_cls), image.total, encoder.unit**2
+    hidden = encoder.embed(pixels[None])
+    inside = vision is not None and vision.inside_block
+    alive = torch.arange(cells, device=hidden.device)
+    sizes = torch.ones(cls + cells, device=hidden.device)
+
+    def replace(states: Tensor, location: Place, token: Tensor | None) -> Tensor:
+        step = steps[location]
+        kept = replace_states(states.view(cells, -1), alive, step, token)
+        if step.sizes is not None and vision is not None and vision.proportional_attention:
+            sizes[cls + kept] = step.sizes.to(sizes)
+        return kept
+
+    for index, block in enumerate(encoder.blocks[: facts.feature_block + 1]):
+        if not inside and index - 1 in steps:
+            alive = replace(hidden[0, cls:], index - 1, hidden[0, 0] if cls else None)
+        seen = torch.ones(cls + cells, dtype=torch.bool, device=hidden.device)
+        seen[cls:] = False
+        seen[cls + alive] = True
+        repeats = torch.tensor(cls * [1] + cells * [unit], device=hidden.device)
+        seen, weight = (part.repeat_interleave(repeats) for part in (seen, sizes.log()))
+        mask = additive(seen.expand(len(seen), -1), hidden) + weight.to(hidden)
+        hidden = encoder.attend(index, hidden, mask, image.image.grid)
+        if inside and index in steps:
+            alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
+        norm, mlp = encoder.mlp(block)
+        hidden = hidden + mlp(norm(hidden))
+    kept = int(adapter.keeps_cls(encoder))
+    features = hidden[:, cls - kept :].contiguous()
+    if "features" in steps:
+        alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)
+    features = adapter.project(features)
+    return features[:kept], features[kept:], alive
+
+
+def additive(
+    seen: Bool[Tensor, "rows tokens"], like: Float[Tensor, "1 n dim"]
+) -> Float[Tensor, "1 1 rows tokens"]:
+    mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return mask.masked_fill(~seen, torch.finfo(like.dtype).min)[None, None]
+
+
+def replace_states(
+    states: Float[Tensor, "n dim"],
+    alive: Int[Tensor, " before"],
+    reduction: Reduction,
+    cls: Float[Tensor, " dim"] | None = None,
+) -> Int[Tensor, " after"]:
+    """Write survivors to the positions of the tokens they descend from; return these positions."""
+    kept = alive[reduction.keep]
+    states[kept] = _survivors(states[alive], reduction, cls)
+    return kept
+
+
+def _survivors(
+    states: Float[Tensor, "before dim"], reduction: Reduction, cls: Float[Tensor, " dim"] | None
+) -> Float[Tensor, "after dim"]:
+    """Survivors of a reduction, computed from its weights alone.
+
+    The engine does this with other code (:meth:`Reduction.__call__`), which must not be used here.
+    """
+    if reduction.mix is None:
+        return states[reduction.keep]
+    weights = reduction.mix.double().to(states.device)
+    mixed = torch.einsum("ab,bd->ad", weights, states.double())
+    if reduction.cls is not None:
+        assert cls is not None
+        mixed += torch.einsum("a,d->ad", reduction.cls.double(), cls.double())
+    return mixed.to(states)
