@@ -66,23 +66,19 @@ class TokenLedger:
         vision: Whether each slot holds image content.
         protected: Whether each slot holds a key token.
         grids: Cells of each encoded image (crop, frame) of the prompt as (rows, columns).
-        cells: Flat cell that each vision slot shows, counted through ``grids``; ``OFF_GRID`` for a
-            newline and the like.
+        cells: Flat cell that each vision slot shows, counted through ``grids``, or ``OFF_GRID``.
         mosaics: (index of the first crop, rows, columns) of the crops that tile each picture.
         alive: Layer -> original positions of the tokens at its input, in sequence order.
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
-        encoder: Block -> number of cells at its input, one mapping per image (crop, frame); the
-            number of blocks is the key of the projector.
-        encoder_pairs: Block -> number of pairs of patches that attend to one another, one mapping
-            per image; only for encoders whose attention stays in windows.
+        encoder: Block -> number of cells at its input, one mapping per image; the number of blocks
+            is the key of the projector.
+        encoder_pairs: Block -> pairs of patches that attend to one another, by image; for windows.
         sources: Cells in the tokens of each image; empty without stages 1 and 1b.
         scores: Layer -> score of each vision token alive there (opt-in).
         scored_rows: Layer -> number of attention rows computed in addition to the model's own.
-        decision_macs: Multiply-accumulates of the prefill's decisions, mixing included, without
-            the scored rows.
+        decision_macs: Multiply-accumulates of the prefill's decisions, without the scored rows.
         encoder_decision_macs: Multiply-accumulates of the encoder's decisions.
-        merged_inside_blocks: Whether the encoder's blocks dropped tokens between attention and
-            MLP, not after.
+        merged_inside_blocks: Whether blocks of the encoder dropped tokens before their MLP.
     """
 
     seq_len: int

@@ -13,6 +13,7 @@ projector) receives M of the block's output. M maps a copy to what was copied: n
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float
@@ -63,16 +64,9 @@ class EncoderStage(EncoderState):
         """Discard the state of an earlier prompt."""
         self.encoded, self.batch = [], []
 
-    def begin(self, encoder: EncoderPart, pixels: Sequence[Tensor]) -> None:
-        """Start a new encoder call.
-
-        Args:
-            encoder: Encoder that is called.
-            pixels: Pixels of each image of the call.
-
-        Raises:
-            ValueError: If the prompts have no slots for an image.
-        """
+    def _begin(self, encoder: EncoderPart, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Start a new encoder call; an image without slots in the prompts is refused."""
+        pixels = encoder.pixels(args, kwargs)
         arrived, first = self.arrived(), len(self.encoded)
         if first + len(pixels) > len(arrived):
             raise ValueError(
@@ -104,7 +98,7 @@ class EncoderStage(EncoderState):
 
             probes = {}
             for encoder in self.adapter.encoders:
-                before(encoder.module, self._begin(encoder), named=True)
+                before(encoder.module, partial(self._begin, encoder), named=True)
                 for index, block in enumerate(encoder.blocks):
                     before(block, self._before(index), named=True)
                     if index in self.attention.blocks:
@@ -120,12 +114,6 @@ class EncoderStage(EncoderState):
             after(self.adapter.projector, self._projected)
             stack.enter_context(attention_tap(probes))
             yield
-
-    def _begin(self, encoder: EncoderPart) -> Callable:
-        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            self.begin(encoder, encoder.pixels(args, kwargs))
-
-        return hook
 
     def _before(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple:

@@ -73,20 +73,17 @@ class Session:
             stack.enter_context(attention_tap(probed))
             if self.encoder is not None:
                 stack.enter_context(self.encoder.attach())
-            generate = self.run.finite.explained(model.generate)
             generate = exclusive.serialised(
-                generate, self.call, self._before_generate, self._forget
-            )
+                self.run.finite.explained(model.generate),
+                self.call, self._before_generate, self._forget,
+            )  # fmt: skip
             stack.enter_context(exclusive.instance_method(model, "generate", generate))
             copied = exclusive.clean_copy(model, ["generate", "__deepcopy__"])
             stack.enter_context(exclusive.instance_method(model, "__deepcopy__", copied))
             yield self.run
 
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
-        """Check the options of ``model.generate`` and read its prompts before work starts.
-
-        ``generate`` may encode the images before it calls the model.
-        """
+        """Check the options and prompts of ``model.generate``, which may encode images first."""
         model = self.adapter.model
         named = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
         options = {**named, **kwargs}
@@ -177,10 +174,7 @@ class Session:
         return args, with_cache(module, {**kwargs, "inputs_embeds": inputs}, self.cache)
 
     def _placed(self, kwargs: dict) -> dict:
-        """Arguments of a decoding step with the new token's position, if the caller gave none.
-
-        The model itself would count the tokens that a cut cache holds.
-        """
+        """Arguments of a decoding step, with a position; the model would count a cut cache."""
         decode = self.decode
         known = decode is not None and cache_in(kwargs) is decode.cache
         if not known or kwargs.get("position_ids") is not None:

@@ -91,6 +91,7 @@ def _encode(
 def additive(
     seen: Bool[Tensor, "rows tokens"], like: Float[Tensor, "1 n dim"]
 ) -> Float[Tensor, "1 1 rows tokens"]:
+    """Mask that is added to attention scores: the least number where a token is not seen."""
     mask = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
     return mask.masked_fill(~seen, torch.finfo(like.dtype).min)[None, None]
 
