@@ -63,7 +63,7 @@ class PromptVision:
     def spans(self) -> list[tuple[int, int, int]]:
         """Vision slots that show earlier images; these and each image; all images."""
         starts = torch.tensor(self.starts)
-        cells = self.cells[self.cells != OFF_GRID].sort().values
+        cells = self.cells[host_indices(self.cells != OFF_GRID)].sort().values
         ends = torch.searchsorted(cells, starts).tolist()
         return [(first, end, ends[-1]) for first, end in pairwise(ends)]
 

@@ -93,8 +93,10 @@ def _strategies(config: Mapping[str, Any]) -> tuple[Any, Any]:
     """Vision and prefill strategy; None where there is none, or it refuses its fields."""
 
     def built(node: Mapping[str, Any] | None) -> Any:
+        if node is None or "_target_" not in node:  # TokenDropper refuses what is no strategy
+            return None
         try:
-            return None if node is None else instantiate(node)
+            return instantiate(node)
         except InstantiationException:
             return None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mustdrop.models import ADAPTERS
+from mustdrop.models.encoders import ENCODERS
 from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_files, checkpoint_folder
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
@@ -97,7 +98,7 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
 
 
 def _adapter_modules(model: Mapping[str, Any]) -> list[str]:
-    """Module of the adapter of a model; empty where its files are missing, or it has no adapter."""
+    """Modules of the adapter and the encoders of a model; empty where its files are missing."""
     try:
         folder = (
             CHECKPOINT
@@ -107,7 +108,10 @@ def _adapter_modules(model: Mapping[str, Any]) -> list[str]:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # loading the model reports it
         return []
-    return [ADAPTERS[name][0] for name in settings.get("architectures") or () if name in ADAPTERS]
+    names = [name for name in settings.get("architectures") or () if name in ADAPTERS]
+    kind = settings.get("vision_config", {}).get("model_type")
+    encoders = [kind] if kind in ENCODERS else list(ENCODERS) if names else []
+    return [ADAPTERS[name][0] for name in names] + [ENCODERS[name][0] for name in encoders]
 
 
 def _target_modules(node: Any) -> Iterator[str]:

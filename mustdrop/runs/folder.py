@@ -181,7 +181,7 @@ def has_trace(folder: Path, doc_id: int) -> bool:
     return path.exists() and zipfile.is_zipfile(path)
 
 
-def agree(first: float, second: float, share: float = MATCH) -> bool:
+def agree(first: float | int, second: float | int, share: float = MATCH) -> bool:
     """Whether two executed averages are the same budget: they differ by at most a share of it."""
     return abs(first - second) <= share * max(first, second)
 

@@ -90,10 +90,15 @@ def example():
 def test_a_token_at_a_threshold_is_judged_as_the_equations_have_it():
     trace = mustdrop()
     at = trace.text_attention[0].positions.tolist().index(7 + BEFORE)
-    exact = replace(trace, values={**trace.values, "gamma": trace.text_attention[0].share[at]})
+    exact = replace(
+        trace, values={**trace.values, "gamma": np.array(trace.text_attention[0].share[at], float)}
+    )
     assert judged(exact, 0).test[at] == 0  # Eq. 9: at gamma it is low
     at = trace.text_attention[0].positions.tolist().index(8 + BEFORE)
-    exact = replace(trace, values={**trace.values, "alpha": trace.text_attention[0].largest[at]})
+    exact = replace(
+        trace,
+        values={**trace.values, "alpha": np.array(trace.text_attention[0].largest[at], float)},
+    )
     assert judged(exact, 0).test[at] == 2  # Eq. 10: at alpha it is not
 
 

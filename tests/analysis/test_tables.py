@@ -8,7 +8,6 @@ from math import isnan
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 from results import draws, floor, write
 from rich.console import Console
 
@@ -29,6 +28,7 @@ from mustdrop.cost import DecoderShape
 from mustdrop.pocket.model import config as pocket_config
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
+from mustdrop.presets.tuned import missing_fields
 
 LLAVA = {"model": "llava15_7b", "experiment": "table1"}
 
@@ -225,13 +225,7 @@ def test_calibration_lines_compose_too():
         words = line.removeprefix("mustdrop calibrate -m ").split()
         config = composed(*words, name="calibrate")
         assert config.benchmark.calibration is not None
-        lacking = [
-            f"{stage}.{name}"
-            for stage in ("vision", "key_tokens", "prefill", "decode")
-            for name in config[stage] or ()
-            if OmegaConf.is_missing(config[stage], name)
-        ]
-        assert lacking == [config.calibration.field]
+        assert missing_fields(config) == [config.calibration.field]
     assert uncalibrated_notes([("mustdrop", "t64", "mme"), ("fastv", "t64", "mme")]) == [
         "mme has no calibration split: add to its command another benchmark's prefill.gamma "
         "(mustdrop)."

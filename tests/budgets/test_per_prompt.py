@@ -110,7 +110,7 @@ def test_the_images_of_a_prompt_share_its_budget():
     for sizes in ([144], [144, 144, 144], [10, 500, 66], [1] * 7):
         total, first, parts = sum(sizes), 0, []
         for tokens in sizes:
-            parts.append(part_of(budget, tokens, first, total))
+            parts.append(part_of(budget, first, first + tokens, total))
             first += tokens
         assert sum(parts) == min(100, total)
         assert all(part <= tokens for part, tokens in zip(parts, sizes, strict=True))

@@ -28,7 +28,7 @@ ROWS = [
 ]
 THRESHOLDED = (
     "mustdrop", "mustdrop_official", "mustdrop_no_keys", "mustdrop_global", "mustdrop_individual",
-    "mustdrop_prefill", "mustdrop_window", "mustdrop_merge", "sparsevlm",
+    "mustdrop_prefill", "mustdrop_window", "mustdrop_merge", "mustdrop_qwen", "sparsevlm",
 )  # fmt: skip
 BY_HAND = ("prefill.gamma=3.083e-3", "prefill.alpha=1e-2")
 

@@ -189,10 +189,10 @@ def test_layers_and_blocks_the_model_does_not_have(model, build, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: FastV(keep=-1), "0 or more, got -1"),
-        (lambda: Random(keep=-2), "0 or more, got -2"),
-        (lambda: UniformGrid(keep=-3), "0 or more, got -3"),
-        (lambda: ClsTopK(keep=-4), "0 or more, got -4"),
+        (lambda: FastV(keep=-1), "0 or more, or a Budget, got -1"),
+        (lambda: Random(keep=-2), "0 or more, or a Budget, got -2"),
+        (lambda: UniformGrid(keep=-3), "0 or more, or a Budget, got -3"),
+        (lambda: ClsTopK(keep=-4), "0 or more, or a Budget, got -4"),
         (lambda: DualAttention(2.0, 0.1), r"gamma must be a share in \[0, 1\], or None, got 2.0"),
         (lambda: DualAttention(0.1, -0.1), "alpha must be an attention weight in .* got -0.1"),
         (lambda: DualAttention(None, None), "at least one threshold"),

@@ -269,7 +269,7 @@ def test_a_grid_at_a_count_a_prompt_is_the_uniform_grid_at_each():
     cells = torch.stack(
         [torch.zeros(16, dtype=torch.long), torch.arange(16) // 4, torch.arange(16) % 4], 1
     )
-    given = {"grid": (4, 4), "cell_coordinates": cells}
+    given = {"grids": [(4, 4)], "cell_coordinates": cells}
     for number, keep in enumerate((3, 7, 20)):
         strategy = ScheduledGrid((3, 7, 20))
         expected = reductions(UniformGrid(keep), 16, [-1], **given)

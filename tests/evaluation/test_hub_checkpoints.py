@@ -238,8 +238,8 @@ def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
     ]  # fmt: skip
     for method in (["method=vanilla"], ["method=fastv", "prefill.keep=8"]):
         record = run(composed(*method, *given))
-        assert record["n"] == 3 and record["vision_tokens"][0] == record["vision_tokens"][1]
-    assert record["vision_tokens"][2] == 8 and record["flops_ratio"] < 1
+        assert record["n"] == 3 and record["vision_tokens"][0] > 20
+    assert record["vision_tokens"][1:] == [8] * 5 and record["flops_ratio"] < 1
     trace_runs([str(tmp_path / "run"), "--samples", "0-1"])
     (trace, *_) = sorted((tmp_path / "run").rglob("traces/*.npz"))
     found = Trace.load(trace)

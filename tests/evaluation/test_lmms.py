@@ -10,6 +10,7 @@ from PIL import Image
 from pocket_runs import SPLIT, evaluated, pocket, task  # noqa: F401  (fixtures)
 
 from mustdrop import TokenDropper
+from mustdrop.budget import Budget
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.tasks.pocket_pope import PocketPOPE
@@ -92,7 +93,7 @@ def test_the_streamed_scores_are_lmms_evals(pocket, task):
 
 
 def test_the_results_carry_the_counts(pocket, task):
-    results, samples = evaluated(pocket, task, 3, FASTV, nominal=128.0)
+    results, samples = evaluated(pocket, task, 3, FASTV, budget=Budget(tokens=128))
     for line, logged in zip(samples, results["samples"]["pocket_vqa"], strict=True):
         counted = logged["token_counts"][0]
         assert counted["counts"] == line["counts"]

@@ -15,7 +15,6 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
-from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
 from submitit.core.utils import UncompletedJobError
 
 from experiments.cluster import job as cluster
@@ -320,7 +319,8 @@ def test_an_array_is_waited_for_though_slurm_loses_a_task(
         raise UncompletedJobError("what submitit says")
 
     monkeypatch.setattr("submitit.SlurmJob.watcher", watcher)
-    monkeypatch.setattr(SlurmLauncher, "launch", launch)
+    # Hydra loads plugins anew, so the class that another import gives may not be the base
+    monkeypatch.setattr(ArrayLauncher.__mro__[1], "launch", launch)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     told = "SLURM lost a task" if registered else "sbatch refuses: what submitit says"
     with pytest.raises(CompactHydraException, match=told):

@@ -164,7 +164,7 @@ def test_the_reference_at_full_length_is_the_model_itself(tiny_model):
     given = questions(SHAPES["tiny"], tiny_model, 2)
     with TokenDropper().attach(tiny_model) as run, torch.inference_mode():
         expected = tiny_model(**given, logits_to_keep=1).logits[:, -1].argmax(-1)
-    lengths = Lengths.of(run.ledgers, 36, 4)
+    lengths = Lengths.of(run.ledgers, 4)
     token, cache, _ = Reference(tiny_model, given, lengths, Device("cpu")).prefill()
     assert torch.equal(token, expected)
     assert [layer.get_seq_length() for layer in cache.layers] == [101] * 6
@@ -180,7 +180,7 @@ def test_the_reference_runs_every_layer_at_the_executed_length(tiny_model):
             lambda module, args, part=part: seen[part].append(args[0].shape[1])
         )
         for part, modules in (
-            ("encoder", bench.references["mustdrop t12"].blocks),
+            ("encoder", bench.references["mustdrop t12"].encoder.blocks),
             ("layers", bench.adapter.layers),
         )
         for module in modules

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def start(folder, site, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell starts its background jobs, these tests perhaps, with the signal ignored
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -307,11 +307,11 @@ UNCHECKED_CASES = {
     ("method=vanilla", "dropper.positions=sideways"): "positions must be one of original, compact",
     ("vision.score=avg",): "vision: LocalMerge.score must be one of mean, sum, got 'avg'",
     ("method=fastv", "budget=none", "prefill.keep=0.5"): (
-        "prefill: FastV.keep must be a count of tokens, 0 or more, got 0.5"
+        "prefill: FastV.keep must be a count of tokens, 0 or more, or a Budget, got 0.5"
     ),
     ("key_tokens.heads=median",): "heads must be one of mean, max, got 'median'",
     ("prefill.layers=3",): "layers must be a list of one layer or more, like [2, 6], got 3",
-    ("method=pyramiddrop", "prefill.layers=3"): "layers must be a list of ascending layers from -1",
+    ("method=pyramiddrop", "prefill.layers=3"): "layers must be a list of one layer or more",
     ("method=sparsevlm_fixed", "prefill.layers=[1.5]"): "list of ascending layers from -1 to 10",
     (
         "method=fastv",

@@ -220,7 +220,7 @@ def test_a_sweep_in_which_one_run_cannot_start_starts_none(tmp_path):
     command = [sys.executable, "experiments/run.py", "-m", *asked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.count(".keep must be a count of tokens, 0 or more, got -1") == 2
+    assert done.stderr.count(".keep must be a count of tokens, 0 or more, or a Budget, got -1") == 2
     assert "2 of 4 runs cannot start, so none was started" in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
     skipped = subprocess.run(

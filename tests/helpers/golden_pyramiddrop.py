@@ -85,7 +85,7 @@ def _next_layer(data: dict[str, np.ndarray], states: Tensor) -> tuple[Tensor, Te
 def _budget(data: dict[str, np.ndarray]) -> dict[str, Tensor]:
     """The ratio lambda, lambda^2, lambda^3 of each budget, and three executed averages."""
     low, paper = [1, 7, 15], PyramidDrop([0.5, 0.25, 0.125])
-    found = [falling_ratios(target, PATCHES, DEPTH, low)[0] for target in data["targets"]]
+    found = [falling_ratios(float(target), PATCHES, DEPTH, low)[0] for target in data["targets"]]
 
     def executed(ratios: Sequence[float], layers: Sequence[int]) -> Tensor:
         return torch.tensor(average(PATCHES, [PATCHES * r for r in ratios], layers, DEPTH))
