@@ -312,13 +312,22 @@ UNCHECKED_CASES = {
     ("key_tokens.heads=median",): "heads must be one of mean, max, got 'median'",
     ("prefill.layers=3",): "layers must be a list of one layer or more, like [2, 6], got 3",
     ("method=pyramiddrop", "prefill.layers=3"): "layers must be a list of one layer or more",
-    ("method=sparsevlm_fixed", "prefill.layers=[1.5]"): "list of ascending layers from -1 to 10",
+    (
+        "method=sparsevlm_fixed",
+        "prefill.layers=[1.5]",
+    ): "layers must be a list of one layer or more",
     (
         "method=fastv",
         "prefill.layer=1.5",
-    ): "prefill.keep: this model can drop after layers -1 to 10",
-    ("method=sparsevlm_fixed", "prefill.recycle=none"): "recycle must be in [0, 1], got 'none'",
-    ("method=sparsevlm_fixed", "prefill.per_cluster=2.5"): "per_cluster must be a count of 1 or",
+    ): "prefill.keep: FastV.layer must be a whole number, got 1.5",
+    (
+        "method=sparsevlm_fixed",
+        "prefill.recycle=none",
+    ): "recycle must be a share in [0, 1], got 'none'",
+    (
+        "method=sparsevlm_fixed",
+        "prefill.per_cluster=2.5",
+    ): "per_cluster must be a count, 1 or more, got 2.5",
     ("model.resize=crop",): "model.resize must be one of hub, pad, got 'crop'",
     ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",
 }
