@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
-from mustdrop.engine.transformers_api import file_names
+from mustdrop.engine.transformers_api import file_names, reads_eager
 from mustdrop.models import ModelAdapter
 from mustdrop.stages import Stages
 
@@ -70,6 +70,11 @@ def _unfit_attention(adapter: ModelAdapter) -> None:
             raise ValueError(
                 f"attention implementation {implementation!r} is not supported; use one of "
                 f"{', '.join(IMPLEMENTATIONS)}"
+            )
+        if implementation == "eager" and not reads_eager():
+            raise ValueError(
+                "eager attention cannot be read with this version of transformers: load the model "
+                "with attn_implementation='sdpa', or install transformers 5.2 or newer"
             )
 
 

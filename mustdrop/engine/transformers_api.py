@@ -77,6 +77,11 @@ def file_names(module: nn.Module) -> Mapping[str, Any]:
     return inspect.unwrap(type(module).forward).__globals__
 
 
+def reads_eager() -> bool:
+    """Whether models look eager attention up in the table too (since 5.2; 5.0 does not)."""
+    return hasattr(ALL_ATTENTION_FUNCTIONS, "get_interface")
+
+
 def eager_attention(module: nn.Module) -> Callable:
     """Eager attention of a module: a function in the file of its class, in no table.
 

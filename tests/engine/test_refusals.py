@@ -355,3 +355,12 @@ def test_cls_attention_of_an_encoder_without_cls(model):
     for stage in (ClsTopK(3), ClsAttention()):
         with pytest.raises(ValueError, match="no \\[CLS\\] token"):
             stage.check(facts)
+
+
+def test_eager_attention_where_it_cannot_be_read(monkeypatch):
+    """transformers 5.0 calls eager attention without looking it up in the table."""
+    monkeypatch.setattr("mustdrop.engine.fit.reads_eager", lambda: False)
+    with pytest.raises(ValueError, match="load the model with attn_implementation='sdpa', or"):
+        FASTV.attach(tiny_llava("eager")).__enter__()
+    with FASTV.attach(tiny_llava("sdpa")):
+        pass
