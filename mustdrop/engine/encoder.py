@@ -79,6 +79,7 @@ class EncoderStage(EncoderState):
         self.steps: dict[int, Step] = {}  # decided inside a block, not yet applied to its output
         self.cls: Tensor | None = None
         self.weighted = False
+        self.attention.segments = []  # a call that failed may have left some
         self.layout = layout_of(encoder, self.batch)
 
     @contextmanager

@@ -85,13 +85,16 @@ class EncoderAttention:
             parts = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
             received = torch.cat([_received(q, k, scaling) * q.shape[1] for q, k in parts], 1)
             _, tokens = layout.split(received.T.reshape(-1, heads), 0)
-            macs = sum(length**2 for length in lengths) * heads * dim
+            unit, remaining = layout.part.unit**2, iter(lengths)
             for image, row in zip(layout.images, tokens, strict=True):
-                unit = layout.part.unit**2
+                patches = len(image) * unit
+                while patches:  # no segment holds patches of two images
+                    length = next(remaining)
+                    image.count_macs(length**2 * heads * dim)
+                    patches -= length
                 cells = row[: len(image)].view(len(image), unit, heads)
                 # the mean over all patches of the image; those of other windows give nothing
                 image.cls_attention[index] = cells.mean(1).T / (len(image) * unit)
-            layout.images[0].count_macs(macs)
         if index in self.queries_keys:
             pair = [self._cells(layout, states) for states in (query, key)]
             for image, q, k in zip(layout.images, *pair, strict=True):

@@ -14,6 +14,7 @@ from family_droppers import FEW, FITTING
 from models import greedy
 
 from mustdrop import TokenDropper
+from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 
@@ -76,8 +77,27 @@ def test_neighbours_do_not_matter(family, name):
         for number, parts in enumerate(made.prompts):
             _, alone = greedy(model, made.inputs(model, parts, seed=number))
             assert relative_error(together[number], alone[0]) <= 1e-5
+            for cost in ("decision_macs", "encoder_decision_macs", "encoder", "encoder_pairs"):
+                assert getattr(run.ledgers[0], cost) == getattr(ledgers[number], cost)
             for layer, alive in run.ledgers[0].alive.items():
                 assert torch.equal(alive, ledgers[number].alive[layer])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch):
+    """The attention of a block fails after its queries and keys were stored."""
+    model, made = model_of(family), FAMILIES[family]
+    first, second = (made.inputs(model, made.prompts[0], seed=seed) for seed in (1, 2))
+    with FITTING["cls_topk"].attach(model) as run:
+        _, expected = greedy(model, second)
+        cells = [image.cells.tolist() for image in run.images]
+        with monkeypatch.context() as patch:
+            patch.setattr(EncoderAttention, "record", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                greedy(model, first)
+        _, logits = greedy(model, second)
+        assert [image.cells.tolist() for image in run.images] == cells
+    assert torch.equal(logits, expected)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
