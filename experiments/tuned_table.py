@@ -18,7 +18,14 @@ from mustdrop.budget import Budget
 from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir, preset_file, tuned_dir
-from mustdrop.presets.tuned import Row, references, same_budget
+from mustdrop.presets.tuned import (
+    Row,
+    inputs_of,
+    made_inputs,
+    references,
+    same_budget,
+    same_inputs,
+)
 from mustdrop.provenance.fingerprint import library_versions
 from mustdrop.runs.key import UNKEYED
 
@@ -86,8 +93,8 @@ def require_free(cfg: DictConfig, field: str) -> None:
     packaged = conf_dir() / "tuned" / path.name
     if packaged != path and _position(_chunks(packaged), strategy, cfg) is not None:
         raise ValueError(
-            f"the installed package has values of {strategy} for this model, benchmark and budget "
-            "already: use calibration.write=false, or a new preset under conf/prefill"
+            f"the installed package has values of {strategy} for this model, benchmark, budget and "
+            "inputs already: use calibration.write=false, or a new preset under conf/prefill"
         )
     chunks = _chunks(path)
     position = _position(chunks, strategy, cfg)
@@ -207,7 +214,9 @@ def _flow(value: Any) -> str:
         return str(value).lower()
     if value is None or isinstance(value, int | float):
         return number(value)
-    return yaml.safe_dump(value, width=10**6).partition("\n...")[0].strip()
+    style = '"' if "\n" in value else None
+    text = yaml.safe_dump([value], width=10**6, default_flow_style=True, default_style=style)
+    return text.strip()[1:-1]  # without the brackets of the list, in which commas are quoted
 
 
 def _chunks(path: Path) -> list[str]:
@@ -224,16 +233,17 @@ def _row(chunk: str) -> Row:
 
 
 def _position(chunks: Sequence[str], strategy: str, cfg: DictConfig) -> int | None:
-    return _same(
-        chunks, {"strategy": strategy, "benchmark": cfg.benchmark.name, "budget": cfg.budget}
-    )
+    row = {"strategy": strategy, "benchmark": cfg.benchmark.name, "budget": cfg.budget}
+    return _same(chunks, {**row, "inputs": inputs_of(cfg.model)})
 
 
 def _same(chunks: Sequence[str], row: Row) -> int | None:
-    """Position of the chunk with the row of the same strategy, benchmark and budget."""
+    """Position of the chunk with the row of the same strategy, benchmark, budget and inputs."""
+    inputs = made_inputs(row)
     for position, chunk in enumerate(chunks[1:], 1):
         other = _row(chunk)
         same = all(other.get(key) == row.get(key) for key in ("strategy", "benchmark"))
+        same = same and (inputs is None or same_inputs(other, inputs))
         if not same or ("budget" in other) != ("budget" in row):
             continue
         if "budget" not in row or same_budget(other["budget"], Budget.parse(row["budget"])):

@@ -29,7 +29,7 @@ from mustdrop.calibration.vtw import divergences, first_within
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
-from mustdrop.presets.tuned import tuned_row
+from mustdrop.presets.tuned import inputs_of, same_inputs, tuned_row
 from mustdrop.provenance.weights_mark import same_weights
 
 STRATEGY = "vtw_kl"
@@ -92,7 +92,9 @@ def require_free(cfg: DictConfig) -> None:
         ValueError: If the table holds the layer of other weights, and ``force`` is false.
     """
     row = tuned_row(cfg, STRATEGY, "layer")
-    if cfg.write and row and not cfg.force and not same_weights(row["model"], cfg.model):
+    if row is None or not cfg.write or cfg.force or not same_inputs(row, cfg.model):
+        return
+    if not same_weights(row["model"], cfg.model):
         raise ValueError(
             f"{table_path(cfg)} holds the layer of {row['model']['pretrained']}: use write=false "
             "to get a value to give by hand, a new preset under conf/model to keep both, or "
@@ -109,6 +111,7 @@ def write(cfg: DictConfig, measured: list[Interval], chosen: int) -> list[Path]:
         "n": cfg.n,
         "command": command("vtw"),
         "model": weights(cfg),
+        "inputs": inputs_of(cfg.model),
         "versions": versions(cfg),
     }
     lines = "".join(f"#   {line}\n" for line in table(cfg, measured))

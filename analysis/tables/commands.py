@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from analysis.tables.layouts import threshold, uncalibrated
 
 Cell = tuple[str, str, str]  # method, budget, benchmark
+INPUTS = "inputs=authors"  # of all presets of the paper's tables
 
 
 def command(
@@ -40,7 +41,7 @@ def calibration(model: str, cells: Iterable[Cell]) -> list[str]:
         if searched is not None and budget != "none" and benchmark not in uncalibrated():
             by_threshold.setdefault(searched, []).append((method, budget, benchmark))
     return [
-        f"mustdrop calibrate -m model={model} method={','.join(methods)} "
+        f"mustdrop calibrate -m model={model} {INPUTS} method={','.join(methods)} "
         f"budget={','.join(budgets)} benchmark={','.join(benchmarks)} calibration.field={field}"
         + (f" {fixed}" if fixed else "")
         for (field, fixed), wanted in by_threshold.items()

@@ -5,13 +5,14 @@ does not count as tuned (:mod:`mustdrop.presets.tuned`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import remedy
 from mustdrop.presets.from_budget import STAGES
-from mustdrop.presets.tuned import Row, tuned_fields
+from mustdrop.presets.tuned import Row, inputs_of, made_inputs, same_inputs, tuned_fields
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 from mustdrop.runs.key import LATER_FIELDS, without_later_fields
 
@@ -26,6 +27,7 @@ def made_for(cfg: DictConfig) -> dict[str, Any]:
     """Describe what a calibration with this config is made for, as its row states it."""
     return {
         "model": weights(cfg),
+        "inputs": inputs_of(plain(cfg.model)),
         "task": _task(plain(cfg.benchmark.task)),
         "split": _split(plain(cfg.benchmark.calibration)),
         "stages": stages(cfg),
@@ -64,7 +66,7 @@ def chosen_together(cfg: DictConfig, stage: str) -> list[tuple[list[str], Row]]:
 def require_matching_thresholds(
     cfg: DictConfig, config: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> None:
-    """Make sure that tuned thresholds were made for the weights and the questions of the run.
+    """Make sure that tuned thresholds were made for the model, inputs and questions of the run.
 
     The rows of another model, benchmark or budget are not found at all.
 
@@ -89,18 +91,19 @@ def require_matching_thresholds(
 
 
 def require_matching_model(cfg: DictConfig) -> None:
-    """Make sure that a calibration uses no threshold of another model.
+    """Make sure that a calibration uses no threshold of another model or of other inputs.
 
     Raises:
-        ValueError: If a threshold that is not searched was made for other weights.
+        ValueError: If a threshold that is not searched was made for others.
     """
+    model = plain(cfg.model)
     for stage in STAGES:
         for field, row in tuned_fields(cfg, stage).items():
-            if "model" in row and not same_weights(row["model"], plain(cfg.model)):
+            for other in _other_model(row, model):
                 path = f"{stage}.{field}"
                 raise ValueError(
-                    f"{path} {row['values'][field]:g} of conf/tuned was made for "
-                    f"{_weights(row['model'])}, not for {cfg.model.pretrained}: give {path}=<value>"
+                    f"{path} {row['values'][field]:g} of conf/tuned was made for {other}: give "
+                    f"{path}=<value>"
                 )
 
 
@@ -124,15 +127,27 @@ def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
 
 def _others(made: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     """Yield what thresholds were made for, for each way in which the run differs."""
-    model, task = config["model"], config["benchmark"]["task"]
-    if "model" in made and not same_weights(made["model"], model):
-        yield f"the model {_weights(made['model'])}, not for {model['pretrained']}"
+    task = config["benchmark"]["task"]
+    yield from _other_model(made, config["model"])
     if "task" in made:
         now, splits = _task(task), (_split(made["task"]), made["split"])
         made_task = {name: value for name, value in made["task"].items() if name not in SPLIT}
         same = {name: value for name, value in now.items() if name not in SPLIT} == made_task
         if not same or _split(now) not in splits:
             yield f"the questions of {_short(made['task'])}, not for those of {_short(now)}"
+
+
+def _other_model(made: Row, model: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the weights and the inputs that thresholds were made for, where the run has others."""
+    if "model" in made and not same_weights(made["model"], model):
+        yield f"the model {_weights(made['model'])}, not for {model['pretrained']}"
+    if not same_inputs(made, model):
+        differ = list(changes(made_inputs(made), inputs_of(model)))
+        then, now = (
+            " and ".join(f"model.{name}={_quoted(values[part])}" for name, *values in differ)
+            for part in (0, 1)
+        )
+        yield f"inputs with {then}, not for those with {now}"
 
 
 def _task(task: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,6 +177,13 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {part}" for name, part in value.items() if part is not None)
     return "none" if value is None else str(value)
+
+
+def _quoted(value: Any) -> str:
+    """A field's value for a message; a long text is shortened."""
+    if isinstance(value, str) and " " in value:
+        return repr(shorten(value, 40, placeholder=" ..."))
+    return "null" if value is None else str(value)
 
 
 def _image(config: Mapping[str, Any]) -> str | None:

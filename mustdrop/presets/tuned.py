@@ -3,7 +3,8 @@
 A row holds the values that were found for a strategy, a benchmark and a budget, and what they were
 found on. A strategy's yaml refers to it by ``gamma: ${tuned:dual_attention,gamma}``. A value that
 is set by hand replaces that reference, so it does not count as tuned. A value of another benchmark
-or budget is never used.
+or budget is never used. A row for other inputs is read only if there is none for those of the run,
+so that a run can be refused with the values that it lacks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from mustdrop.budget import Budget
 from mustdrop.presets.folders import conf_dir, user_dir
 from mustdrop.presets.from_budget import FLOOR, STAGES
+from mustdrop.runs.key import LATER_MODEL_FIELDS
 
 TUNED = "${tuned:"
+ANY = "any"  # entry ``inputs`` of values that were published without inputs
 Row = Mapping[str, Any]
 
 
@@ -60,10 +63,33 @@ def same_budget(written: Any, budget: Budget | None) -> bool:
     return abs(stated.share - budget.share) <= 1e-6
 
 
+def inputs_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a model that decide what it gets of images and conversations."""
+    return {name: model[name] for name in LATER_MODEL_FIELDS}
+
+
+def made_inputs(row: Row) -> dict[str, Any] | None:
+    """Inputs that a row's values were made with, those of the hub if it states none; None: any."""
+    stated = row.get("inputs", {})
+    return None if stated == ANY else {**LATER_MODEL_FIELDS, **stated}
+
+
+def same_inputs(row: Row, model: Mapping[str, Any]) -> bool:
+    """Whether a row's values were made with the inputs of a run's model, or hold for any."""
+    return made_inputs(row) in (None, inputs_of(model))
+
+
 def fitting_rows(
-    rows: Sequence[Row], strategy: str, benchmark: str, budget: Budget | None
+    rows: Sequence[Row],
+    strategy: str,
+    benchmark: str,
+    budget: Budget | None,
+    model: Mapping[str, Any],
 ) -> list[Row]:
-    """Rows of a strategy for a benchmark and a budget, the most specific and newest first."""
+    """Rows of a strategy for a benchmark and a budget.
+
+    Those for the model's inputs are first, among them the most specific and newest.
+    """
     fits = [
         row
         for row in rows
@@ -71,18 +97,28 @@ def fitting_rows(
         and row.get("benchmark", benchmark) == benchmark
         and ("budget" not in row or same_budget(row["budget"], budget))
     ]
-    return sorted(fits, key=lambda row: ("benchmark" in row) + ("budget" in row))[::-1]
+    return sorted(
+        fits,
+        key=lambda row: (same_inputs(row, model), ("benchmark" in row) + ("budget" in row)),
+    )[::-1]
 
 
 def tuned_row(cfg: DictConfig, strategy: str, field: str) -> Row | None:
     """Row that holds a field's value for the model, benchmark and budget of a config, or None.
 
     The row of a budget that the strategy cannot reach holds a ``floor``, the least executed average
-    that calibration found, in place of values.
+    that calibration found, in place of values. It is read for its own inputs only.
     """
     budget = Budget.parse(cfg.budget)
-    rows = fitting_rows(table_rows(cfg.model.name), strategy, cfg.benchmark.name, budget)
-    return next((row for row in rows if "floor" in row or field in row["values"]), None)
+    rows = fitting_rows(table_rows(cfg.model.name), strategy, cfg.benchmark.name, budget, cfg.model)
+    return next(
+        (
+            row
+            for row in rows
+            if field in row.get("values", {}) or ("floor" in row and same_inputs(row, cfg.model))
+        ),
+        None,
+    )
 
 
 def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig) -> Any:
