@@ -77,15 +77,20 @@ def top_keep(
 
 def complement(index: Int[Tensor, " kept"], tokens: int) -> Int[Tensor, " rest"]:
     """Indices below ``tokens`` that are not in ``index``, ascending; ``index`` has no repeats."""
-    listed = torch.zeros(tokens, dtype=torch.uint8, device=index.device)
-    listed.index_fill_(0, index, 1)
-    return listed.argsort(stable=True)[: tokens - len(index)]  # no wait for the device
+    others = torch.ones(tokens, dtype=torch.bool, device=index.device).index_fill_(0, index, False)
+    return true_indices(others, tokens - len(index))
+
+
+def true_indices(mask: Bool[Tensor, " tokens"], count: int) -> Int[Tensor, " true"]:
+    """Indices where a mask is true, ascending; their ``count`` is given, so nothing waits."""
+    return mask.logical_not().to(torch.uint8).argsort(stable=True)[:count]
 
 
 def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tensor, " tokens"]:
     """Whether each score is more than ``spread`` interquartile ranges above the third quartile."""
     score = score.float()
-    first, third = score.quantile(score.new_tensor([0.25, 0.75]))
+    quarters = torch.tensor([0.25, 0.75]).to(score.device, non_blocking=True)
+    first, third = score.quantile(quarters)
     return score > third + spread * (third - first)
 
 
@@ -123,7 +128,9 @@ def bipartite_matching(
     return stay.sort().values if cls else stay, leave, partner[leave]
 
 
-def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
+def windows(
+    height: int, width: int, window: int, device: torch.device | None = None
+) -> Int[Tensor, "windows cells"]:
     """Raster indices of the cells of every ``window x window`` block, both in raster order.
 
     Raises:
@@ -133,7 +140,7 @@ def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"
         raise ValueError(
             f"a window of {window}x{window} does not divide the grid of {height}x{width} patches"
         )
-    cells = torch.arange(height * width).view(height, width)
+    cells = torch.arange(height * width, device=device).view(height, width)
     return rearrange(cells, "(r a) (c b) -> (r c) (a b)", a=window, b=window)
 
 

@@ -1,11 +1,15 @@
 """Reduction: how a set of tokens becomes a smaller one. Knows nothing about why."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Union
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from mustdrop.functional import true_indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +25,8 @@ class Reduction:
         cls: Weight of the encoder's [CLS] in every survivor, if it takes part; only with ``mix``.
         group: Index of the survivor that each token is merged into, ``len(keep)`` if it is dropped;
             set where no token is split (see :meth:`averages`), to save multiplications by 0.
+        ascending: Whether ``keep`` is known to ascend. That all tokens stay as they are is then
+            clear without a wait for the device.
     """
 
     keep: Int[Tensor, " after"]
@@ -28,6 +34,7 @@ class Reduction:
     sizes: Float[Tensor, " after"] | None = None
     cls: Float[Tensor, " after"] | None = None
     group: Int[Tensor, " before"] | None = None
+    ascending: bool = False
 
     def __post_init__(self) -> None:
         if self.cls is not None and self.mix is None:
@@ -131,10 +138,52 @@ class Reduction:
         return self.group, self.mix.sum(0)
 
 
+@dataclass(frozen=True, eq=False)
+class PendingReduction:
+    """Reduction that depends on whole numbers which are still on the device.
+
+    Attributes:
+        numbers: The numbers.
+        finish: Function from the numbers to the reduction, or to another one that is pending.
+    """
+
+    numbers: Int[Tensor, " numbers"]
+    finish: Callable[[list[int]], Union[Reduction, "PendingReduction"]]
+
+    @classmethod
+    def of(cls, stays: Bool[Tensor, " before"]) -> "PendingReduction":
+        """Selection of the tokens that stay."""
+        return cls(
+            stays.sum()[None],
+            lambda numbers: Reduction(true_indices(stays, numbers[0]), ascending=True),
+        )
+
+
+Decision = Reduction | PendingReduction
+
+
+def settled(decisions: Sequence[Decision]) -> list[Reduction]:
+    """Finish decisions; the numbers of all that are pending are read with one wait at a time."""
+    pending = [part for part in decisions if isinstance(part, PendingReduction)]
+    if not pending:
+        return [part for part in decisions if isinstance(part, Reduction)]
+    device = pending[0].numbers.device
+    numbers = iter(torch.cat([part.numbers.to(device) for part in pending]).tolist())
+    return settled(
+        [
+            part.finish(list(islice(numbers, len(part.numbers))))
+            if isinstance(part, PendingReduction)
+            else part
+            for part in decisions
+        ]
+    )
+
+
 def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[bool]:
     """Whether each reduction changes anything.
 
-    The host waits for the device at most once, and only if some reduction drops and mixes nothing.
+    The host waits for the device at most once, and only if some reduction drops and mixes nothing
+    and may have another order.
 
     Args:
         reductions: Reductions of several sets of tokens.
@@ -144,7 +193,11 @@ def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[boo
         reduction.mix is not None or len(reduction) != before
         for reduction, before in zip(reductions, tokens, strict=True)
     ]
-    unsure = [number for number, change in enumerate(changes) if not change and tokens[number]]
+    unsure = [
+        number
+        for number, change in enumerate(changes)
+        if not change and tokens[number] and not reductions[number].ascending
+    ]
     if unsure:
         keeps = [reductions[number].keep for number in unsure]
         moved = torch.stack(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mustdrop.budget import Budget
 from mustdrop.fields import Count, Keep, Layers, Positive, Share, Weight, Within, require_fields
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, Reduction
 from mustdrop.views import CacheView, Place, PrefillView, Rows, VisionView
 
 __all__ = [
@@ -170,6 +170,13 @@ class VisionStrategy(Strategy, ABC):
     def reduce(self, view: VisionView) -> Reduction:
         """Reduce the tokens of one image to those that go on."""
 
+    def begin(self, view: VisionView) -> Decision:
+        """Reduce up to numbers that are read from the device, by default completely.
+
+        The engine begins with all images of an encoder call before it reads any of these numbers.
+        """
+        return self.reduce(view)
+
 
 class KeyTokenStrategy(Strategy, ABC):
     """Stage 1b: marks the tokens that no later stage may drop."""
@@ -224,6 +231,13 @@ class PrefillStrategy(Strategy, ABC):
     @abstractmethod
     def reduce(self, view: PrefillView) -> Reduction:
         """Reduce the vision tokens of one prompt to those that go on."""
+
+    def begin(self, view: PrefillView) -> Decision:
+        """Reduce up to numbers that are read from the device, by default completely.
+
+        The engine begins with all prompts of the batch before it reads any of these numbers.
+        """
+        return self.reduce(view)
 
 
 class DecodeStrategy(Strategy, ABC):

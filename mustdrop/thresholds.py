@@ -12,7 +12,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import (
     KeyTokenStrategy,
     PrefillStrategy,
@@ -32,6 +32,12 @@ class ThresholdVision(VisionStrategy):
     @abstractmethod
     def remaining(self, observed: Any, entered: int) -> int:
         """Number of tokens that go on, of an image of ``entered`` tokens."""
+
+    @abstractmethod
+    def begin(self, view: VisionView) -> Decision: ...
+
+    def reduce(self, view: VisionView) -> Reduction:
+        return settled([self.begin(view)])[0]
 
 
 class ThresholdKeyTokens(KeyTokenStrategy):
@@ -63,15 +69,24 @@ class ThresholdPrefill(PrefillStrategy):
         """Values of each token that are compared with thresholds; they depend on no threshold."""
 
     @abstractmethod
-    def survivors(
+    def stays(
         self, observed: Float[Tensor, "values vision"], protected: Bool[Tensor, " vision"]
-    ) -> Int[Tensor, " kept"]:
-        """Indices of the tokens that stay; protected ones always do.
+    ) -> Bool[Tensor, " vision"]:
+        """Whether each token stays; protected ones always do.
 
         Args:
             observed: Values of the tokens that are left.
             protected: Whether each of them is a key token.
         """
 
+    def survivors(
+        self, observed: Float[Tensor, "values vision"], protected: Bool[Tensor, " vision"]
+    ) -> Int[Tensor, " kept"]:
+        """Indices of the tokens that stay."""
+        return self.stays(observed, protected).nonzero().flatten()
+
+    def begin(self, view: PrefillView) -> Decision:
+        return PendingReduction.of(self.stays(self.observe(view), view.protected))
+
     def reduce(self, view: PrefillView) -> Reduction:
-        return Reduction(self.survivors(self.observe(view), view.protected))
+        return settled([self.begin(view)])[0]

@@ -110,7 +110,6 @@ class PrefillView(ABC):
             number present there.
         entered_cells: Number of these that show a cell; a share of a budget refers to it.
         protected: Whether each vision token is a key token, which must stay.
-        protected_count: Number of key tokens.
         sizes: Number of cells that each vision token stands for.
         text: Original positions of the text tokens after the last vision token.
         inputs: Input embeddings of the whole prompt at the language model.
@@ -124,7 +123,6 @@ class PrefillView(ABC):
     entered: int
     entered_cells: int
     protected: Bool[Tensor, " vision"]
-    protected_count: int
     sizes: Float[Tensor, " vision"]
     text: Int[Tensor, " text"]
     inputs: Float[Tensor, "prompt dim"]
@@ -136,6 +134,11 @@ class PrefillView(ABC):
     @abstractmethod
     def positions(self) -> Int[Tensor, " vision"]:
         """Original position of each vision token."""
+
+    @property
+    @abstractmethod
+    def protected_count(self) -> int:
+        """Number of key tokens; the first read in a batch waits for the device."""
 
     @property
     @abstractmethod

@@ -51,5 +51,5 @@ class ScheduledCache(DecodeStrategy):
         if keep >= len(view.survives):
             return torch.ones_like(view.survives)
         drawn = torch.rand(len(view.survives), generator=view.generator(self.seed))
-        stay = top_keep(drawn.to(view.survives.device) + view.survives, keep)
+        stay = top_keep(drawn.to(view.survives.device, non_blocking=True) + view.survives, keep)
         return torch.zeros_like(view.survives).index_fill_(0, stay, True)

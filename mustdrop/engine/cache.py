@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Cache
 
 from mustdrop.engine.layout import Masks, Prompt, align, padding
-from mustdrop.functional import stable_seed
+from mustdrop.functional import stable_seed, true_indices
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import CacheView, DecodeStrategy
 
@@ -57,8 +57,8 @@ class DecodePass:
     ) -> None:
         """Cut every layer's cache to the tokens that the strategy keeps.
 
-        The host waits for the device twice, for any number of layers and prompts: for how many
-        tokens stay, and for which.
+        The host waits for the device once, for any number of layers and prompts: for how many
+        tokens stay.
 
         Args:
             strategy: Strategy of stage 3.
@@ -73,12 +73,9 @@ class DecodePass:
         ]
         unique = list({id(row): row for line in rows for row in line}.values())
         counts = torch.stack([row.sum() for row in unique]).tolist()
-        index = torch.cat(unique).nonzero().flatten().split(counts)
-        start = 0
-        stays: dict[int, Tensor] = {}
-        for row, part in zip(unique, index, strict=True):
-            stays[id(row)] = part - start
-            start += len(row)
+        stays = {
+            id(row): true_indices(row, count) for row, count in zip(unique, counts, strict=True)
+        }
         for layer, line in enumerate(rows):
             keep = [stays[id(row)] for row in line]
             if all(len(part) == len(row) for part, row in zip(keep, line, strict=True)):

@@ -27,7 +27,7 @@ from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.models import EncoderPart
-from mustdrop.reduction import Reduction, changing
+from mustdrop.reduction import Reduction, changing, settled
 from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
@@ -210,7 +210,7 @@ class EncoderStage(EncoderState):
         """
         assert self.vision is not None
         views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
-        decisions = [self.vision.reduce(view) for view in views]
+        decisions = settled([self.vision.begin(view) for view in views])
         changed = changing(decisions, [len(image) for image in self.batch])
         for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
             if changes:

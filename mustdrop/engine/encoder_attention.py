@@ -4,10 +4,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.engine.encoder_layout import EncoderLayout
+from mustdrop.engine.encoder_layout import EncoderLayout, PackedLayout
 from mustdrop.functional import attention_rows
 
 ROWS = 128  # rows of attention in memory at a time, where all of them are read
@@ -51,9 +51,10 @@ class EncoderAttention:
             (query, key, scaling), *_ = calls
             self._padded(index, layout, query, key, scaling)
         else:
+            assert isinstance(layout, PackedLayout)
             query = torch.cat([query[0] for query, _, _ in calls], 1)
             key = torch.cat([key[0] for _, key, _ in calls], 1)
-            self._packed(index, layout, query, key, calls[0][2], ends.diff().tolist())
+            self._packed(index, layout, query, key, calls[0][2], ends)
 
     def _padded(
         self, index: int, layout: EncoderLayout, query: Tensor, key: Tensor, scaling: float
@@ -74,14 +75,15 @@ class EncoderAttention:
     def _packed(
         self,
         index: int,
-        layout: EncoderLayout,
+        layout: PackedLayout,
         query: Float[Tensor, "heads patches dim"],
         key: Float[Tensor, "heads patches dim"],
         scaling: float,
-        lengths: list[int],
+        ends: Int[Tensor, " segments"],
     ) -> None:
         heads, _, dim = query.shape
         if index in self.scores:
+            lengths = layout.segment_lengths(ends)
             parts = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
             received = torch.cat([_received(q, k, scaling) * q.shape[1] for q, k in parts], 1)
             _, tokens = layout.split(received.T.reshape(-1, heads), 0)

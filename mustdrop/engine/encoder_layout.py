@@ -140,7 +140,8 @@ class PackedLayout(EncoderLayout):
             ranks.append(start + self.part.order(image.image.grid).argsort())
             start += image.total
         # one copy to the device for all images
-        of_images = torch.cat(ranks).to(self.cells[0].device).split([len(part) for part in ranks])
+        device, sizes = self.cells[0].device, [len(part) for part in ranks]
+        of_images = torch.cat(ranks).to(device, non_blocking=True).split(sizes)
         return [part[cells] for part, cells in zip(of_images, self.cells, strict=True)]
 
     @cached_property
@@ -189,10 +190,25 @@ class PackedLayout(EncoderLayout):
     def segments(self, ends: Int[Tensor, " segments"]) -> Int[Tensor, " fewer"]:
         """Ends of the attention segments that are left, in patches, from those of all patches.
 
-        This waits for the device.
+        This waits for the device where images have several segments.
         """
+        if self._whole(ends):
+            return nn.functional.pad(self._image_ends, (1, 0)).to(ends.dtype)
         before = nn.functional.pad(self._left.long().cumsum(0), (1, 0)) * self.unit
         return before[(ends // self.unit).long()].unique_consecutive().to(ends.dtype)
+
+    def segment_lengths(self, ends: Int[Tensor, " segments"]) -> list[int]:
+        """Number of patches of each attention segment, from the ends of those that are left.
+
+        This waits for the device where images have several segments.
+        """
+        if self._whole(ends):
+            return [length * self.unit for length in self.lengths]
+        return ends.diff().tolist()
+
+    def _whole(self, ends: Int[Tensor, " segments"]) -> bool:
+        """Whether each segment is an image; no image is without tokens."""
+        return len(ends) == len(self.images) + 1
 
     def expand(self, front: int, projected: Tensor) -> Tensor:
         total = sum(image.total for image in self.images)
@@ -202,7 +218,8 @@ class PackedLayout(EncoderLayout):
     @cached_property
     def _image_ends(self) -> Int[Tensor, " images"]:
         """Ends of the images, in patches that are left."""
-        return torch.tensor(self.lengths, device=self.cells[0].device).cumsum(0) * self.unit
+        lengths = torch.tensor(self.lengths).to(self.cells[0].device, non_blocking=True)
+        return lengths.cumsum(0) * self.unit
 
     @cached_property
     def _in_order(self) -> Int[Tensor, " tokens"]:

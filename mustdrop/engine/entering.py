@@ -10,6 +10,7 @@ from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
 from mustdrop.engine.prompt_vision import host_indices
+from mustdrop.functional import true_indices
 from mustdrop.ledger import OFF_GRID, TokenSources
 from mustdrop.reduction import Reduction
 
@@ -35,22 +36,21 @@ def entering(
             f"the prompts have {expected} images, but {len(stage.encoded)} were encoded"
         )
     _count_pairs(stage.encoded)
-    reductions, mixed = [], []
-    for number, prompt in enumerate(prompts):
-        stage.batch = [stage.encoded[image] for image in prompt.shown.encoded]
-        slots = _slots(prompt)
-        _cut(stage.batch, slots)
-        slots = _on_device(slots, inputs.device)
-        if stage.at_input and stage.batch:
-            rows = inputs[number, pads[number] :]
-            mixed += [(number, *part) for part in _decide(stage, prompt, slots, rows)]
-        reductions.append(_record(stage.batch, prompt, slots))
+    _cut(stage.encoded, prompts)
+    images = [[stage.encoded[number] for number in prompt.shown.encoded] for prompt in prompts]
+    slots = [_slots(prompt, prompt.cells) for prompt in prompts]
+    stage.batch = [image for part in images for image in part]
+    mixed = []
+    if stage.at_input and stage.batch:
+        mixed = _decide(stage, prompts, [slot for part in slots for slot in part], inputs, pads)
+    batch = zip(images, prompts, slots, strict=True)
+    reductions = [_record(part, prompt, slot) for part, prompt, slot in batch]
     if all(image.reduction is None for image in stage.encoded):
         return inputs, None
     if mixed:
         inputs = inputs.clone()
         for number, position, rows in mixed:
-            inputs[number] = inputs[number].index_copy(0, position + pads[number], rows)
+            inputs[number] = inputs[number].index_copy(0, position, rows)
     return inputs, reductions
 
 
@@ -62,26 +62,32 @@ def _count_pairs(images: Sequence[EncodedImage]) -> None:
         image.pair_counts = {block: next(numbers) for block in image.pairs}
 
 
-def _on_device(slots: Sequence[Int[Tensor, " _"]], device: torch.device) -> list[Tensor]:
-    """Slots of each image of a prompt on the device; they are copied together."""
-    if not slots:
-        return []
-    return list(torch.cat(list(slots)).to(device).split([len(slot) for slot in slots]))
+def _slots(prompt: Prompt, cells: Int[Tensor, " slots"]) -> list[Int[Tensor, " _"]]:
+    """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cut it away.
 
-
-def _slots(prompt: Prompt) -> list[Int[Tensor, " _"]]:
-    """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cut it away."""
-    starts, cells = prompt.shown.starts, prompt.shown.cells
-    slot = torch.full((starts[-1],), OFF_GRID)
-    on_grid = host_indices(cells != OFF_GRID)
-    slot[cells[on_grid]] = on_grid
+    Args:
+        prompt: Prompt before any drop.
+        cells: Cell of each of its vision slots, on the host or on the device.
+    """
+    total = prompt.shown.starts[-1]
+    slot = torch.full((total + 1,), OFF_GRID, device=cells.device)  # the last one is for newlines
+    slot[torch.where(cells == OFF_GRID, total, cells)] = torch.arange(
+        len(cells), device=cells.device
+    )
     sizes = [rows * columns for rows, columns in prompt.shown.grids]
-    return list(slot.split(sizes)) if sizes else []
+    return list(slot[:-1].split(sizes)) if sizes else []
 
 
-def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " _"]]) -> None:
+def _cut(encoded: Sequence[EncodedImage], prompts: Sequence[Prompt]) -> None:
     """Remove tokens whose cells have no slot; waits for the device once if there are such cells."""
-    holed = [pair for pair in zip(images, slots, strict=True) if (pair[1] == OFF_GRID).any()]
+    holed = [
+        (encoded[number], slot)
+        for prompt in prompts
+        for number, slot in zip(
+            prompt.shown.encoded, _slots(prompt, prompt.shown.cells), strict=True
+        )
+        if (slot == OFF_GRID).any()
+    ]
     if not holed:
         return
     cells = torch.cat([image.cells for image, _ in holed]).cpu()
@@ -89,29 +95,32 @@ def _cut(images: Sequence[EncodedImage], slots: Sequence[Int[Tensor, " _"]]) -> 
     for (image, slot), part in zip(holed, parts, strict=True):
         left = host_indices(slot[part] != OFF_GRID)
         if len(left) < len(image):
-            image.cut(left.to(image.cells.device))
+            image.cut(left.to(image.cells.device, non_blocking=True))
 
 
 def _decide(
     stage: EncoderStage,
-    prompt: Prompt,
+    prompts: Sequence[Prompt],
     slots: Sequence[Int[Tensor, " _"]],
-    rows: Float[Tensor, "prompt dim"],
-) -> list[tuple[Int[Tensor, " _"], Float[Tensor, "_ dim"]]]:
-    """Decide on a prompt's images; return the positions and rows of mixed tokens."""
-    vision = prompt.vision_index()
+    inputs: Float[Tensor, "batch seq dim"],
+    pads: Sequence[int],
+) -> list[tuple[int, Int[Tensor, " _"], Float[Tensor, "_ dim"]]]:
+    """Decide on the images of all prompts; return prompt, positions and rows of mixed tokens."""
+    vision = [prompt.vision_index() + pad for prompt, pad in zip(prompts, pads, strict=True)]
+    owners = [image.image.prompt for image in stage.batch]
     positions = [
-        vision[slot[image.cells.to(vision)]] for image, slot in zip(stage.batch, slots, strict=True)
+        vision[owner][slot[image.cells.to(slot)]]
+        for image, owner, slot in zip(stage.batch, owners, slots, strict=True)
     ]
-    hidden = [rows[position] for position in positions]
+    hidden = [inputs[owner][part] for owner, part in zip(owners, positions, strict=True)]
     decisions = stage.decide("projected", hidden)
     mixed = []
     for number, decision in enumerate(decisions):
         if decision is not None:
-            stage.batch[number].count_macs(decision.macs(rows.shape[-1]))
+            stage.batch[number].count_macs(decision.macs(inputs.shape[-1]))
             hidden[number] = decision(hidden[number])
             if decision.mix is not None:
-                mixed.append((positions[number][decision.keep], hidden[number]))
+                mixed.append((owners[number], positions[number][decision.keep], hidden[number]))
     stage.mark("projected", hidden)
     return mixed
 
@@ -144,7 +153,7 @@ def _record(
     prompt.protected = protected
     prompt.ledger.protected[vision] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)
-    off_grid = host_indices(prompt.shown.cells == OFF_GRID).to(keep)
+    off_grid = true_indices(prompt.cells == OFF_GRID, prompt.shown.off_grid)
     if len(off_grid):  # the encoder never drops these
         keep = torch.cat([keep, off_grid])
         order = keep.argsort()

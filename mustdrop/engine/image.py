@@ -131,7 +131,7 @@ def key_mask(
     """
     lengths = torch.tensor([len(image) for image in images])
     seen = torch.arange(hidden.shape[1]) < (lengths + extra)[:, None]
-    seen = seen.to(hidden.device)
+    seen = seen.to(hidden.device, non_blocking=True)
     if not added:
         return seen
     numbers = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)

@@ -167,7 +167,7 @@ def take(
 
 def valid(pads: Sequence[int], length: int, device: torch.device) -> Bool[Tensor, "batch seq"]:
     """Whether each slot holds a token."""
-    front = torch.tensor(pads, device=device)
+    front = torch.tensor(pads).to(device, non_blocking=True)
     return torch.arange(length, device=device) >= front[:, None]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from mustdrop.engine.checks import DeferredChecks
 from mustdrop.engine.layout import Masks, align, padding, take
 from mustdrop.engine.prefill_view import PrefillState, PromptView
-from mustdrop.reduction import Reduction, changing
+from mustdrop.reduction import Reduction, changing, settled
 from mustdrop.strategy import PrefillStrategy
 
 
@@ -92,12 +92,13 @@ class PrefillPass(PrefillState):
         self.called.add(layer)
         for number, pad in enumerate(self.pads if layer >= 0 else ()):
             self.finite.note(f"the hidden states after layer {layer}", number, hidden[number, pad:])
-        decisions = [
-            strategy.reduce(PromptView(self, number, layer, hidden, kwargs))
+        begun = [
+            strategy.begin(PromptView(self, number, layer, hidden, kwargs))
             if prompt.vision_count
             else Reduction(prompt.vision_index())
             for number, prompt in enumerate(self.prompts)
         ]
+        decisions = settled(begun)
         self.heads = None
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             where = f"{type(strategy).__name__}, after layer {layer} of prompt {number},"

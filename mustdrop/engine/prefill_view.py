@@ -85,9 +85,13 @@ class PromptView(PrefillView):
         first = prompt.alive if layer < 0 else prompt.ledger.alive[0]
         self.entered = len(first) - prompt.other_count
         self.entered_cells = self.entered - prompt.shown.off_grid
-        self.protected, self.protected_count = prompt.protected, state.protected_counts[number]
+        self.protected = prompt.protected
         self.sizes, self.text = prompt.sizes, prompt.alive[self._first_text :]
         self.inputs = state.inputs[number, state.input_pads[number] :]
+
+    @property
+    def protected_count(self) -> int:
+        return self._state.protected_counts[self.prompt_index]
 
     @property
     def positions(self) -> Int[Tensor, " vision"]:

@@ -154,9 +154,8 @@ def _take(
 
 def coordinates(grids: Sequence[tuple[int, int]], cells: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
     """(image, row, column) of flat cells that are counted through grids; -1 off the grid."""
-    device = cells.device
-    sizes = torch.tensor([rows * columns for rows, columns in grids] or [1], device=device)
-    widths = torch.tensor([columns for _, columns in grids] or [1], device=device)
+    numbers = torch.tensor([(rows * columns, columns) for rows, columns in grids] or [(1, 1)])
+    sizes, widths = numbers.to(cells.device, non_blocking=True).T
     ends = sizes.cumsum(0)
     image = torch.searchsorted(ends, cells.clamp(min=0), right=True).clamp(max=len(sizes) - 1)
     local = cells - (ends - sizes)[image]

@@ -42,6 +42,7 @@ class Arrival:
     """Batch of prompts as the caller's inputs give it; counted on the host.
 
     Attributes:
+        ids: Token ids, on the host.
         vision: Whether each slot is a vision token.
         where: Indices of the vision tokens of each prompt, counted without padding.
         pads: Number of padding slots in front of each prompt.
@@ -49,6 +50,7 @@ class Arrival:
         masked: Whether an attention mask was given.
     """
 
+    ids: Int[Tensor, "batch seq"]
     vision: Bool[Tensor, "batch seq"]
     where: list[Int[Tensor, " _"]]
     pads: list[int]
@@ -84,8 +86,8 @@ class Arrival:
                 )
             where.append(host_indices(is_vision[pad:]))
             pads.append(pad)
-        vision = torch.isin(ids, tokens.to(ids))
-        return cls(vision, where, pads, assign(list(slots), visual), mask is not None)
+        vision = torch.isin(ids, tokens.to(ids, non_blocking=True))
+        return cls(host, vision, where, pads, assign(list(slots), visual), mask is not None)
 
     @cached_property
     def images(self) -> list[ArrivedImage]:
@@ -128,7 +130,7 @@ def rotary_positions(
 
 
 def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list[Prompt]:
-    """Make the prompts of a batch, before any drop.
+    """Make the prompts of a batch, before any drop; copies to the device do not wait for it.
 
     Args:
         arrival: Batch as it was read.
@@ -145,7 +147,8 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
         segment = (where.diff(prepend=where[:1]) > 1).cumsum(0)
         start = int(where[0]) if count else 0
         unbroken = count > 0 and int(segment[-1]) == 0
-        cells, none = shown.cells.to(device), torch.zeros_like(is_vision)
+        cells, none = shown.cells.to(device, non_blocking=True), torch.zeros_like(is_vision)
+        index = where.to(device, non_blocking=True)
         prompts.append(
             Prompt(
                 ledger=TokenLedger(
@@ -153,8 +156,8 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
                 ),
                 alive=torch.arange(tokens, device=device),
                 position=position,
-                vision=slice(start, start + count) if unbroken else where.to(device),
-                segment=segment.to(device),
+                vision=slice(start, start + count) if unbroken else index,
+                segment=segment.to(device, non_blocking=True),
                 cells=cells,
                 sizes=torch.ones(count, device=device),
                 protected=torch.zeros(count, dtype=torch.bool, device=device),

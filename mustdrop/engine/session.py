@@ -31,7 +31,6 @@ class Session:
     def __init__(self, adapter: ModelAdapter, stages: Stages, annotations: Annotations) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = exclusive.OneCall()
-        self.ids: Tensor | None = None
         self.inputs: Mapping[str, Any] = {}
         self.arrival: Arrival | None = None
         self.prefill: PrefillPass | None = None
@@ -104,7 +103,7 @@ class Session:
         self.decode, self.run.ledgers, self.run.images = None, [], []
         refuse.unfit_inputs(ids, options, self.adapter.facts.coordinates)
         assert ids is not None
-        self.ids, self.inputs = ids, options
+        self.inputs = options
         self.arrival = Arrival.of(self.adapter, ids, options)
         if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
@@ -147,7 +146,6 @@ class Session:
                 "the language model was called by itself while a dropper is attached; call the "
                 "whole model, so that the prompt's vision tokens are known"
             )
-        assert self.ids is not None
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
@@ -164,7 +162,7 @@ class Session:
         self.prefill = PrefillPass(
             adapter=self.adapter, stages=self.stages, prompts=prompts, inputs=inputs, pads=pads,
             entering=enter, masks=masks, finite=self.run.finite,
-            keys=prompt_keys(prompts, pads, self.ids),
+            keys=prompt_keys(prompts, pads, self.arrival.ids),
         )  # fmt: skip
         owners = [image.prompt for image in self.arrival.images]
         self.run.finite.begin(owners, inputs, pads)

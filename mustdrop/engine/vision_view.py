@@ -26,7 +26,7 @@ class EncoderState:
         arrived: Function that lists the images of the batch of prompts as they will be encoded.
         annotations: Marked cells of each image.
         encoded: Images of earlier calls for the same prompts.
-        batch: Images of this call; at the language model's input, those of one prompt.
+        batch: Images of this call; at the language model's input, those of all prompts.
         finite: Notes on whether all numbers are finite.
     """
 

@@ -23,7 +23,7 @@ from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, Reduction, settled
 from mustdrop.runs.trace import DecodeAttention, TextAttention, Trace
 from mustdrop.strategy import ModelFacts, PrefillStrategy, PrefillView
 
@@ -112,6 +112,9 @@ class _TextAttentionRecorder(PrefillStrategy):
         return replace(self, strategy=self.strategy.fitted(facts))
 
     def reduce(self, view: PrefillView) -> Reduction:
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: PrefillView) -> Decision:
         if view.layer >= 0 and len(view):
             weights = view.attention(rows="text").float().mean(0)
             share, largest = weights.sum(0), weights.max(0)
@@ -122,7 +125,7 @@ class _TextAttentionRecorder(PrefillStrategy):
                 largest.values.cpu().numpy(),
                 largest.indices.cpu().numpy(),
             )
-        return self.strategy.reduce(view)
+        return self.strategy.begin(view)
 
     def remove_extra_rows(self, ledger: TokenLedger) -> None:
         """Subtract the attention rows that only the recorder read from the ledger."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mustdrop.functional import top_keep
@@ -77,14 +77,13 @@ class DualAttention(ThresholdPrefill):
         view.log_score(values[0])
         return values
 
-    def survivors(
+    def stays(
         self, observed: Float[Tensor, "2 vision"], protected: Bool[Tensor, " vision"]
-    ) -> Int[Tensor, " kept"]:
+    ) -> Bool[Tensor, " vision"]:
         share, _ = observed
         stay = ~self.unimportant(observed) | protected
-        keep = stay.nonzero().flatten()
-        fewest = min(self.min_keep, len(share))
-        return keep if len(keep) >= fewest else top_keep(share, fewest, stay)
+        # Those that stay rank first, so that others fill up only where they are too few.
+        return stay.index_fill(0, top_keep(share, min(self.min_keep, len(share)), stay), True)
 
     def unimportant(self, observed: Float[Tensor, "2 vision"]) -> Bool[Tensor, " vision"]:
         """Whether each token fails both criteria (or the only one in use).

@@ -32,4 +32,4 @@ class Random(TopK):
 
     def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         drawn = torch.rand(len(view), generator=view.generator(self.seed))
-        return drawn.to(view.protected.device)
+        return drawn.to(view.protected.device, non_blocking=True)

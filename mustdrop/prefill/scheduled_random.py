@@ -82,7 +82,9 @@ class ScheduledRandom(PrefillStrategy):
 
     def _random_scores(self, view: PrefillView) -> Float[Tensor, " prompt"]:
         """A random score for each slot that holds a vision token at the input."""
-        drawn = torch.rand(len(view), generator=view.generator(self.seed)).to(view.inputs.device)
+        drawn = torch.rand(len(view), generator=view.generator(self.seed)).to(
+            view.inputs.device, non_blocking=True
+        )
         return torch.zeros(len(view.inputs), device=drawn.device).index_copy_(
             0, view.positions, drawn
         )

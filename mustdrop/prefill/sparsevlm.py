@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.budget import average, require_ascending, rising_root
-from mustdrop.functional import density_peaks, top_keep
-from mustdrop.reduction import Reduction
+from mustdrop.functional import complement, density_peaks, top_keep, true_indices
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import (
     Budget,
     Count,
@@ -22,6 +22,8 @@ from mustdrop.strategy import (
     Within,
     require_fields,
 )
+
+RATERS = "SparseVLM.raters"  # name of the raters among the values cached for all layers
 
 
 def recycled(entered: int, counts: Sequence[int], recycle: float, per_cluster: int) -> list[int]:
@@ -136,7 +138,20 @@ class SparseVLM(PrefillStrategy):
         return recycled(entered, self.keep, self.recycle, self.per_cluster)
 
     def reduce(self, view: PrefillView) -> Reduction:
-        raters = view.cached("SparseVLM.raters", lambda: self.raters(view))
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: PrefillView) -> Decision:
+        if view.layer > self.layers[0]:
+            return self._rated(view, view.cached(RATERS, lambda: self.raters(view)))
+        is_rater = self.is_rater(view)
+
+        def chosen(numbers: list[int]) -> Reduction:
+            raters = true_indices(is_rater, numbers[0])
+            return self._rated(view, view.cached(RATERS, lambda: raters))
+
+        return PendingReduction(is_rater.sum()[None], chosen)
+
+    def _rated(self, view: PrefillView, raters: Int[Tensor, " raters"]) -> Reduction:
         attention = view.attention(rows=raters).float().mean(0)
         relation = attention.mean(0)
         view.log_score(relation)
@@ -144,15 +159,20 @@ class SparseVLM(PrefillStrategy):
         stay = view.top(relation, kept).keep
         return Reduction(stay) if len(stay) == len(view) else self._recycled(view, relation, stay)
 
-    @staticmethod
-    def raters(view: PrefillView) -> Int[Tensor, " raters"]:
+    @classmethod
+    def raters(cls, view: PrefillView) -> Int[Tensor, " raters"]:
         """Indices of the raters among the text behind the image."""
+        return cls.is_rater(view).nonzero().flatten()
+
+    @staticmethod
+    def is_rater(view: PrefillView) -> Bool[Tensor, " text"]:
+        """Whether each token of the text behind the image is a rater."""
         inputs = view.inputs.float()
         vision, text = inputs[view.entered_positions], inputs[view.text]
         view.count_macs(vision.numel() * len(text))
         share = (vision @ text.T).softmax(-1).mean(0)
-        raters = (share > share.mean()).nonzero().flatten()
-        return raters if len(raters) else torch.arange(len(text), device=raters.device)
+        above = share > share.mean()
+        return above | ~above.any()
 
     def _count(self, view: PrefillView, attention: Float[Tensor, "raters vision"]) -> int:
         """Number of vision tokens to keep, without the merged ones."""
@@ -171,10 +191,8 @@ class SparseVLM(PrefillStrategy):
         self, view: PrefillView, relation: Float[Tensor, " vision"], stay: Int[Tensor, " stay"]
     ) -> Reduction:
         """Keep the tokens ``stay`` and append the clusters of the best dropped tokens."""
-        drop_count = len(view) - len(stay)
-        is_dropped = torch.ones_like(view.protected).index_fill(0, stay, False)
-        dropped = is_dropped.to(torch.uint8).argsort(descending=True, stable=True)[:drop_count]
-        count = min(int(self.recycle * drop_count) + 1, drop_count)
+        dropped = complement(stay, len(view))
+        count = min(int(self.recycle * len(dropped)) + 1, len(dropped))
         member = dropped[top_keep(relation[dropped], count)]
         clusters = min(count // self.per_cluster + 1, count)
         hidden = view.hidden[member]

@@ -45,7 +45,10 @@ def evenness(view: PrefillView, keep: int) -> Float[Tensor, " vision"]:
         starts.append(starts[-1] + rows * columns)
     coordinates = view.cell_coordinates
     image, row, column = coordinates.T
-    columns = torch.tensor([columns for _, columns in view.grids] or [1])
-    cell = torch.tensor(starts).to(image)[image] + row * columns.to(image)[image] + column
-    score = torch.cat([*wanted, torch.zeros(1)]).to(coordinates.device)[cell]
+    columns = [columns for _, columns in view.grids] or [1]
+    first, width = (
+        torch.tensor(numbers).to(image, non_blocking=True)[image] for numbers in (starts, columns)
+    )
+    cell = first + row * width + column
+    score = torch.cat([*wanted, torch.zeros(1)]).to(coordinates.device, non_blocking=True)[cell]
     return score.masked_fill(image < 0, -1.0)

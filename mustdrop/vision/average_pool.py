@@ -8,7 +8,7 @@ import torch
 from mustdrop.budget import keep_for
 from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import even_regions
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import Keep, VisionView, require_fields
 
 
@@ -33,17 +33,29 @@ class AveragePool(KeepPerImage):
         require_fields(self)
 
     def reduce(self, view: VisionView) -> Reduction:
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: VisionView) -> Decision:
         (height, width), cells = view.grid, view.cells
         keep = min(keep_for(self.keep, height * width), height * width)
         if keep == 0:
             return Reduction(cells[:0])
         regions = even_regions(height, width, keep).flatten()
-        if len(cells) < len(regions):  # the model's packing cut cells away, and perhaps regions
-            _, regions = regions[cells.cpu()].unique(return_inverse=True)
-        sizes = regions.bincount()
-        order = regions.argsort(stable=True)  # tokens by region
-        middle = order[sizes.cumsum(0) - sizes + (sizes - 1) // 2].to(cells.device)
-        if len(middle) == len(cells):
-            return Reduction(middle)
-        sizes, regions = sizes.to(view.sizes), regions.to(cells.device)
-        return Reduction.averages(middle, regions, torch.ones_like(view.sizes), sizes)
+        regions = regions.to(cells.device, non_blocking=True)[cells]
+        present = torch.zeros(keep, dtype=torch.bool, device=cells.device)
+        present = present.index_fill_(0, regions, True)
+        number = (present.cumsum(0) - 1)[regions]  # the model's packing may cut regions away
+
+        def pooled(numbers: list[int]) -> Reduction:
+            ones = torch.ones_like(number)
+            sizes = number.new_zeros(numbers[0]).index_add_(0, number, ones)
+            order = number.argsort(stable=True)  # tokens by region
+            middle = order[sizes.cumsum(0) - sizes + (sizes - 1) // 2]
+            if len(middle) == len(cells):
+                return Reduction(middle)
+            return Reduction.averages(
+                middle, number, torch.ones_like(view.sizes), sizes.to(view.sizes)
+            )
+
+        whole = len(cells) == height * width
+        return pooled([keep]) if whole else PendingReduction(present.sum()[None], pooled)

@@ -7,7 +7,7 @@ import torch
 
 from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import top_keep
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import Keep, VisionView, require_fields
 
 
@@ -47,8 +47,13 @@ class KnownPatches(KeepPerImage):
         return (self.mark,)
 
     def reduce(self, view: VisionView) -> Reduction:
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: VisionView) -> Decision:
         preferred = view.annotated(self.mark) ^ self.invert
         if self.keep is None:
-            return Reduction(preferred.nonzero().flatten())
-        draw = torch.rand(len(preferred), generator=view.generator(self.seed)).to(preferred.device)
+            return PendingReduction.of(preferred)
+        draw = torch.rand(len(preferred), generator=view.generator(self.seed)).to(
+            preferred.device, non_blocking=True
+        )
         return Reduction(top_keep(draw + preferred, self.kept(view)))

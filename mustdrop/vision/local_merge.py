@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mustdrop.functional import ranked, window_similarity, windows
-from mustdrop.reduction import Reduction
+from mustdrop.functional import ranked, true_indices, window_similarity, windows
+from mustdrop.reduction import Decision, PendingReduction, Reduction
 from mustdrop.strategy import ModelFacts, VisionView, Within, require_fields
 from mustdrop.thresholds import ThresholdVision
 
@@ -85,19 +85,20 @@ class LocalMerge(ThresholdVision):
             )
         windows(*facts.grid, self.window)
 
-    def reduce(self, view: VisionView) -> Reduction:
+    def begin(self, view: VisionView) -> Decision:
         hidden = view.hidden
         if len(hidden) != view.grid[0] * view.grid[1]:
             raise ValueError(
                 f"LocalMerge needs the full grid of {view.grid[0]} x {view.grid[1]}, got "
                 f"{len(hidden)} tokens; it must act before any other reduction"
             )
-        index = self.windows(view.grid).to(hidden.device)
+        index = self.windows(view.grid, hidden.device)
         similarity = window_similarity(hidden, index, self.score)
         comparisons = 1 if self.crops == "own" else 1 + len(view.prompt_images)
         view.count_macs(comparisons * index.numel() * index.shape[1] * hidden.shape[1])
+        own = self.alike(similarity)
         if self.crops == "own":
-            chosen = self.alike(similarity).nonzero().flatten()
+            fewest = own.sum()
         else:
             if len({len(crop) for crop in view.prompt_images}) > 1:
                 raise ValueError(
@@ -108,25 +109,32 @@ class LocalMerge(ThresholdVision):
                 self.alike(window_similarity(crop, index, self.score))
                 for crop in view.prompt_images
             ]
-            fewest = int(torch.stack([crop.sum() for crop in alike]).min())
-            chosen = ranked(similarity)[:fewest]
-        if self.order == "similarity":
-            chosen = chosen[ranked(similarity[chosen])]
-        return self._merge(index[chosen], hidden)
+            fewest = torch.stack([crop.sum() for crop in alike]).min()
 
-    def windows(self, grid: tuple[int, int]) -> Int[Tensor, "windows cells"]:
+        def merged(numbers: list[int]) -> Reduction:
+            order = true_indices(own, numbers[0]) if self.crops == "own" else ranked(similarity)
+            chosen = order[: numbers[0]]
+            if self.order == "similarity":
+                chosen = chosen[ranked(similarity[chosen])]
+            return self._merge(index[chosen], hidden)
+
+        return PendingReduction(fewest[None], merged)
+
+    def windows(
+        self, grid: tuple[int, int], device: torch.device | None = None
+    ) -> Int[Tensor, "windows cells"]:
         """Raster indices of the cells of each window of a grid."""
         if self.edges == "refuse":
-            return windows(*grid, self.window)
+            return windows(*grid, self.window, device)
         rows, columns = (side - side % self.window for side in grid)
-        index = windows(rows, columns, self.window)
+        index = windows(rows, columns, self.window, device)
         row, column = index // max(columns, 1), index % max(columns, 1)
         return row * grid[1] + column
 
     def observe(self, view: VisionView) -> Sequence[Float[Tensor, " windows"]]:
         """Similarity of the windows, in each crop that the image depends on."""
         crops = [view.hidden] if self.crops == "own" else view.prompt_images
-        index = self.windows(view.grid).to(view.cells.device)
+        index = self.windows(view.grid, view.cells.device)
         return [window_similarity(crop, index, self.score) for crop in crops]
 
     def remaining(self, observed: Sequence[Float[Tensor, " windows"]], entered: int) -> int:
@@ -145,10 +153,7 @@ class LocalMerge(ThresholdVision):
         tokens = len(hidden)
         single = torch.ones(tokens, dtype=torch.bool, device=hidden.device)
         single[merged] = False
-        # Sorting by (merged, index) lists the untouched patches without a device synchronisation,
-        # which ``nonzero`` would need.
-        untouched = tokens - merged.numel()
-        rest = single.logical_not().to(torch.uint8).argsort(stable=True)[:untouched]
+        rest = true_indices(single, tokens - merged.numel())
         keep = torch.cat([merged[:, -1], rest])
         sizes = torch.ones_like(keep, dtype=torch.float32)
         sizes[: len(merged)] = merged.shape[1]
@@ -156,7 +161,7 @@ class LocalMerge(ThresholdVision):
             order = keep.argsort()
             keep, sizes = keep[order], sizes[order]
         if not len(merged):
-            return Reduction(keep, None, sizes)
+            return Reduction(keep, None, sizes, ascending=True)
         group = torch.empty(tokens, dtype=torch.long, device=hidden.device)
         group[keep] = torch.arange(len(keep), device=hidden.device)
         group[merged] = group[merged[:, -1:]].expand_as(merged)

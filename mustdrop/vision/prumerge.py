@@ -4,6 +4,7 @@ PruMerge+ is PruMerge with the tokens of an even grid as additional centres.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
@@ -14,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.fixed_counts import KeepPerImage
-from mustdrop.functional import attention_rows, complement, outliers, ranked
-from mustdrop.reduction import Reduction
+from mustdrop.functional import attention_rows, complement, outliers, ranked, true_indices
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import Budget, Count, ModelFacts, VisionView, Within, require_fields
 
 Variant = Literal["paper", "code"]
@@ -134,22 +135,40 @@ class _Merging(KeepPerImage):
             )
 
     def reduce(self, view: VisionView) -> Reduction:
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: VisionView) -> Decision:
         score, keys = score_and_keys(view, self.block, self.variant)
-        count = None if self.keep is None else self.kept(view)
-        if count is not None and count < len(score):
-            count -= 1  # the remainder is a token, too
-        centres = self.centres(score, count)
-        return merged(view, score, keys, centres, self.neighbours, self.variant)
+
+        def around(centres: Int[Tensor, " centres"]) -> Reduction:
+            return merged(view, score, keys, centres, self.neighbours, self.variant)
+
+        if self.keep is None:
+            return PendingReduction(
+                outliers(score).long(), lambda out: around(self.adaptive(score, out))
+            )
+        count = self.kept(view)
+        # the remainder is a token, too
+        return around(self.centres(score, count - (count < len(score))))
 
     @abstractmethod
-    def centres(
-        self, score: Float[Tensor, " tokens"], count: int | None
-    ) -> Int[Tensor, " centres"]:
-        """Indices of the tokens that others are merged into.
+    def centres(self, score: Float[Tensor, " tokens"], count: int) -> Int[Tensor, " centres"]:
+        """Indices of the tokens that others are merged into, ``count`` of them.
 
         Args:
             score: Attention of [CLS] to each token.
-            count: Number of centres; None: as many as stand out.
+            count: Number of centres.
+        """
+
+    @abstractmethod
+    def adaptive(
+        self, score: Float[Tensor, " tokens"], outstanding: Sequence[int]
+    ) -> Int[Tensor, " centres"]:
+        """Indices of the tokens that others are merged into, as many as the image gives.
+
+        Args:
+            score: Attention of [CLS] to each token.
+            outstanding: 1 for each token whose score stands out, 0 for the others.
         """
 
 
@@ -177,10 +196,13 @@ class PruMerge(_Merging):
             channels, as of a single head.
     """
 
-    def centres(
-        self, score: Float[Tensor, " tokens"], count: int | None
+    def centres(self, score: Float[Tensor, " tokens"], count: int) -> Int[Tensor, " centres"]:
+        return ranked(score)[:count]
+
+    def adaptive(
+        self, score: Float[Tensor, " tokens"], outstanding: Sequence[int]
     ) -> Int[Tensor, " centres"]:
-        return ranked(score)[: int(outliers(score).sum()) if count is None else count]
+        return self.centres(score, sum(outstanding))
 
 
 @final
@@ -206,21 +228,18 @@ class PruMergePlus(_Merging):
         variant: Weights and attention; see :class:`PruMerge`.
     """
 
-    def centres(
-        self, score: Float[Tensor, " tokens"], count: int | None
+    def adaptive(
+        self, score: Float[Tensor, " tokens"], outstanding: Sequence[int]
     ) -> Int[Tensor, " centres"]:
-        return self._adaptive(score) if count is None else self._spaced(score, count)
-
-    def _adaptive(self, score: Float[Tensor, " tokens"]) -> Int[Tensor, " centres"]:
-        tokens = len(score)
-        standing_out = int(outliers(score).sum())
-        chosen = ranked(score)[:standing_out]
+        tokens, count = len(score), sum(outstanding)
+        chosen = ranked(score)[:count]
         rest = complement(chosen, tokens)
-        step = max(grid_step(standing_out, tokens), 1)
+        step = max(grid_step(count, tokens), 1)
         on_grid = (rest % step == 0) & (rest < tokens - 1)
-        return torch.cat([chosen, rest[on_grid]])
+        spaced = sum(not out for out in outstanding[: tokens - 1 : step])
+        return torch.cat([chosen, rest[true_indices(on_grid, spaced)]])
 
-    def _spaced(self, score: Float[Tensor, " tokens"], count: int) -> Int[Tensor, " centres"]:
+    def centres(self, score: Float[Tensor, " tokens"], count: int) -> Int[Tensor, " centres"]:
         spaced = count // 2
         chosen = ranked(score)[: count - spaced]
         rest = complement(chosen, len(score))

@@ -361,7 +361,7 @@ def test_a_row_takes_the_place_of_its_earlier_self_and_comments_stay(tables):
     [
         (["method=mustdorp"], "no method 'mustdorp'; did you mean mustdrop?"),
         (["calibration.fild=vision.tau"], "did you mean calibration.field?"),
-        (["model.pretrained=/nowhere"], "vision.tau 66 of conf/tuned was made for the model packaged"),
+        (["model.pretrained=/nowhere"], "of conf/tuned was made for the model packaged (w"),
         (["vision.tau=50.0"], "holds values of dual_attention made for something else (stages.vis"),
         (["method=sparsevlm"], "prefill.bias must have a value while prefill.scale is searched"),
         (["calibration.field=key_tokens.mu"], "key_tokens.mu of key_tokens=cls_attention is not r"),

@@ -1,23 +1,8 @@
 """No tensor of ours is left on the host: everything runs on a device that refuses to mix."""
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import pytest
+from pretend_process import alone
 
-ROOT = Path(__file__).parents[2]
-BEGIN = """
-import json
-import torch
-
-torch.set_num_threads(1)
-torch.inference_mode = torch.no_grad  # wrapped tensors have no inference mode
-from pretend_device import Pretend, PretendDevice, moved
-"""
 EVERY_DROPPER = """
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
@@ -51,14 +36,6 @@ from models import greedy
 from mustdrop.masked import masked_logits, relative_error
 
 NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "mustdrop", "random")
-plain = torch.tensor
-
-def tensor(data, *args, **kwargs):  # the models make tensors from numbers on the device
-    if isinstance(data, (list, tuple)):
-        data = [part.tolist() if isinstance(part, Pretend) else part for part in data]
-    return plain(data, *args, **kwargs)
-
-torch.tensor = tensor
 
 def dropped(model, inputs):
     outputs = {}
@@ -111,20 +88,6 @@ with PretendDevice() as device:
     assert torch.tensor([1], device="pretend").device.type == "pretend"
 print(json.dumps([messages, sum(device.waits.values())]))
 """
-
-
-def alone(code: str):
-    """What code prints as JSON in a process of its own."""
-    environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "helpers"))),
-    }  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(BEGIN + code)], cwd=ROOT, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow

@@ -25,7 +25,10 @@ torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is a cop
 # Operations that take tensors of both devices; an index may be on the host.
 MIXING = ("_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_")
 # Operations whose result the host has to wait for.
-WAITING = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_linalg_svd")
+WAITING = (
+    "_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select", "_linalg_svd",
+    "_unique2", "unique_dim", "unique_consecutive",
+)  # fmt: skip
 
 
 class Pretend(torch.Tensor):
@@ -81,7 +84,10 @@ def run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if name == "copy_":
         stays = isinstance(args[0], Pretend)
     crosses = name in MIXING and here and bool(host)
-    if (name in WAITING and here) or crosses or (name == "_to_copy" and stays != bool(here)):
+    # A copy to the device goes on by itself where that is wished for; one to the host never does.
+    copied = name == "_to_copy" and stays != bool(here)
+    copied = copied and not (stays and kwargs.get("non_blocking"))
+    if (name in WAITING and here) or crosses or copied:
         for watcher in WATCHING:
             watcher.waits[source()] += 1
     wrappers = {id(tensor.inner): tensor for tensor in here}

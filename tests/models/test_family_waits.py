@@ -1,47 +1,77 @@
-"""The engine waits for the device rarely, however many prompts, images, blocks and layers."""
+"""The engine waits for the device once per drop and batch, however many prompts and images."""
 
 import pytest
-from families import FAMILIES, Video
+from droppers import DROPPERS
+from families import FAMILIES
 from family_droppers import FEW, FITTING
-from watch import watched
+from pretend_process import alone
 
-from mustdrop.models import adapter_for
-from mustdrop.vision.local_merge import LocalMerge
-from mustdrop.vision.prumerge import PruMerge, PruMergePlus
+from mustdrop.prefill.sparsevlm import SparseVLM
 
-NAMES = [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in FITTING]
+COUNTED = """
+from families import FAMILIES
+from family_droppers import FITTING
+
+FAMILY, NAMES = {family!r}, {names!r}
+made = FAMILIES[FAMILY]
+model = made.model()
+batches = [moved(made.inputs(model, *prompts)) for prompts in (made.prompts[:1], made.prompts)]
+moved(model)
+waits = {{}}
+for name in NAMES:
+    waits[name] = []
+    for inputs in batches:
+        with torch.no_grad(), FITTING[name].attach(model), PretendDevice() as device:
+            model(**inputs)
+        # the waits of the model itself have the path of another file
+        waits[name].append({{k: v for k, v in device.waits.items() if not k.startswith("/")}})
+print(json.dumps(waits))
+"""
+# Waits that do not decide: for the ids and sizes of the batch, and for what is checked at the end.
+READING = ("models/", "engine/prompts.py", "engine/checks.py")
+MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8}  # two encoder calls on Qwen
 
 
-def counts_tokens(vision) -> bool:
-    """Whether the number of tokens that a strategy keeps of an image depends on the image."""
-    if isinstance(vision, PruMerge | PruMergePlus):
-        return vision.keep is None
-    return isinstance(vision, LocalMerge)
+def most_waits(name: str, family: str, prompts: int) -> int:
+    """Largest number of waits that the decisions of a dropper may need on a batch.
 
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefill_waits_at_most_once_per_drop_and_prompt(family, name):
-    """The model's own waits are those that it has without a dropper.
-
-    A strategy that counts the tokens of an image waits for each image. Blocks whose attention stays
-    in segments need the number of segments that are left: one wait for each kind of block after a
-    drop between blocks, in each call of the encoder.
+    An encoder is called for images and, on Qwen, once more for videos.
     """
-    made, dropper = FAMILIES[family], FITTING[name]
-    model = made.model()
-    (encoder,) = adapter_for(model).encoders
-    places = dropper.vision.places if dropper.vision else ()
-    drops = len(places) + (len(dropper.prefill.layers) if dropper.prefill else 0)
-    drops += bool(dropper.decode) + name.startswith("random")  # a draw reads the prompt's bytes
-    between = sum(isinstance(place, int) for place in places)
-    kinds = int(encoder.packed) + (encoder.window is not None)
-    for prompts in (made.prompts[:1], made.prompts):
-        inputs = made.inputs(model, *prompts)
-        calls = 1 + any(isinstance(part, Video) for parts in prompts for part in parts)
-        most = drops * len(prompts) + between * kinds * calls
-        if counts_tokens(dropper.vision) or name == "average_pool":
-            shown = adapter_for(model).visual_inputs(inputs).values()
-            most += sum(len(visual.grids) for group in shown for visual in group)
-        waits = watched(model, inputs, dropper).waits - watched(model, inputs, None).waits
-        assert waits.total() <= most, waits
+    dropper = FITTING[name]
+    vision, prefill = dropper.vision, dropper.prefill
+    calls = 1 if family == "llava_next" or prompts == 1 else 2
+    places = vision.places if vision else ()
+    within = sum(place != "projected" for place in places)
+    most = calls * within + len(places) - within + len(prefill.layers if prefill else ())
+    most += bool(dropper.decode) + name.startswith("random")  # a draw reads the pixels
+    most += bool(dropper.key_tokens and prefill)  # number of key tokens
+    if isinstance(prefill, SparseVLM) and prefill.scale is not None:
+        most += 1 + (prompts - 1) * len(prefill.layers)  # a rank waits by itself
+    if vision or dropper.key_tokens:
+        if family == "llava_next":
+            most += 1  # tokens that the model's packing cuts away
+        if family == "qwen2_5_vl":  # attention windows: their pairs, their ends after drops
+            most += 1 + calls * sum(isinstance(place, int) for place in places)
+    return most
+
+
+def require_few_waits(family: str, names: list[str]) -> None:
+    counted = alone(COUNTED.format(family=family, names=names))
+    for name, batches in counted.items():
+        for prompts, waits in zip((1, len(FAMILIES[family].prompts)), batches, strict=True):
+            reading = {line: n for line, n in waits.items() if line.startswith(READING)}
+            assert sum(reading.values()) <= MOST_READING[family], (name, prompts, reading)
+            rest = {line: n for line, n in waits.items() if line not in reading}
+            assert sum(rest.values()) <= most_waits(name, family, prompts), (name, prompts, rest)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
+    require_few_waits(family, ["mustdrop", "sparsevlm_fixed"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_method_waits_once_per_drop_and_batch(family):
+    assert {*FEW} < {*DROPPERS}
+    require_few_waits(family, list(FITTING))
