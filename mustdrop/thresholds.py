@@ -33,12 +33,6 @@ class ThresholdVision(VisionStrategy):
     def remaining(self, observed: Any, entered: int) -> int:
         """Number of tokens that go on, of an image of ``entered`` tokens."""
 
-    @abstractmethod
-    def begin(self, view: VisionView) -> Decision: ...
-
-    def reduce(self, view: VisionView) -> Reduction:
-        return settled([self.begin(view)])[0]
-
 
 class ThresholdKeyTokens(KeyTokenStrategy):
     """Stage 1b that protects tokens by a value of each of them."""

@@ -23,7 +23,7 @@ from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.reduction import Reduction
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import PrefillStrategy, PrefillView, VisionStrategy
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
@@ -96,9 +96,13 @@ class Counted(PrefillStrategy):
         return tuple(self.method.layers)
 
     def reduce(self, view: PrefillView) -> Reduction:
+        return settled([self.begin(view)])[0]
+
+    def begin(self, view: PrefillView) -> Decision:
         observed = self.method.observe(view)
-        self.method.survivors(observed, view.protected)
-        return view.top(observed[0], self.after[self.layers.index(view.layer)])
+        stays = self.method.stays(observed, view.protected)
+        kept = self.after[self.layers.index(view.layer)]
+        return PendingReduction(stays.sum()[None], lambda numbers: view.top(observed[0], kept))
 
 
 def schedules(model: str) -> dict[str, Any]:

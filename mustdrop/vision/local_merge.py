@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.functional import ranked, true_indices, window_similarity, windows
-from mustdrop.reduction import Decision, PendingReduction, Reduction
+from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import ModelFacts, VisionView, Within, require_fields
 from mustdrop.thresholds import ThresholdVision
 
@@ -84,6 +84,9 @@ class LocalMerge(ThresholdVision):
                 "LocalMerge.edges to keep"
             )
         windows(*facts.grid, self.window)
+
+    def reduce(self, view: VisionView) -> Reduction:
+        return settled([self.begin(view)])[0]
 
     def begin(self, view: VisionView) -> Decision:
         hidden = view.hidden

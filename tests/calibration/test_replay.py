@@ -140,8 +140,8 @@ class LoudTokens(ThresholdPrefill):
     def observe(self, view):
         return view.hidden.float().norm(dim=-1)[None]
 
-    def survivors(self, observed, protected):
-        return ((observed[0] >= self.least) | protected).nonzero().flatten()
+    def stays(self, observed, protected):
+        return (observed[0] >= self.least) | protected
 
 
 @final
