@@ -106,7 +106,7 @@ class ModelAdapter(ABC):
 
     def project(self, features: Tensor) -> Tensor:
         """Map the features of one image [1, tokens, dim] to [tokens, width], as the model does."""
-        return self.projector(features)[0]
+        return self.projector(features).flatten(0, -2)
 
     @cached_property
     @abstractmethod
@@ -134,5 +134,11 @@ class ModelAdapter(ABC):
         return False
 
     def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
-        """Rotary embeddings (cos, sin) that the decoder's layers get for these positions."""
+        """Rotary embeddings (cos, sin) that the decoder's layers get for these positions.
+
+        Coordinates have three axes, the last ones; a position that is one number has it on each.
+        """
+        if self.facts.coordinates:
+            numbers = positions.dim() == 2
+            positions = positions.expand(3, *positions.shape) if numbers else positions[-3:]
         return self.language_model.rotary_emb(hidden, position_ids=positions)

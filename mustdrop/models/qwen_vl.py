@@ -5,10 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, final
-
-from jaxtyping import Int
-from torch import Tensor
+from typing import final
 
 from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, Part, encoder_for
@@ -32,9 +29,6 @@ class QwenVLAdapter(ModelAdapter):
     @property
     def projector(self) -> Part:
         return self.base.visual.merger
-
-    def project(self, features: Tensor) -> Tensor:
-        return self.projector(features[0])
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -76,14 +70,8 @@ class QwenVLAdapter(ModelAdapter):
             raise ValueError(
                 f"{grid} must describe the {len(patches)} rows of {pixels}, got {given}"
             )
-        unit, left = self.facts.unit, frames(patches, grids)
-        visual = []
-        for count, rows, columns in grids:
-            images, left = left[:count], left[count:]
-            grid_size = (rows // unit, columns // unit)
-            visual.append(VisualInput.raster(images, grid_size, is_video=is_video))
-        return visual
-
-    def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
-        axes = positions[-3:] if positions.dim() == 3 else positions.expand(3, *positions.shape)
-        return self.language_model.rotary_emb(hidden, position_ids=axes)
+        unit = self.facts.unit
+        return [
+            VisualInput.raster(images, (rows // unit, columns // unit), is_video=is_video)
+            for images, (_, rows, columns) in zip(frames(patches, grids), grids, strict=True)
+        ]

@@ -1,5 +1,6 @@
 """Qwen's vision encoders (arXiv:2409.12191, 2502.13923): patches of all images in one sequence."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +36,7 @@ class QwenEncoder(EncoderPart):
 
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         patches = args[0] if args else kwargs["hidden_states"]
-        return frames(patches, kwargs["grid_thw"].tolist())
+        return [image for part in frames(patches, kwargs["grid_thw"].tolist()) for image in part]
 
     def order(self, grid: tuple[int, int]) -> Int[Tensor, " cells"]:
         if self.window is None:
@@ -102,12 +103,14 @@ def _turned(states: Tensor) -> Tensor:
     return torch.cat([-second, first], -1)
 
 
-def frames(patches: Tensor, grids: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Split the patches of images and videos into those of single frames.
+def frames(patches: Tensor, grids: Sequence[Sequence[int]]) -> list[Sequence[Tensor]]:
+    """Split the patches of images and videos into those of the frames of each.
 
     Args:
         patches: Patches of all images and videos.
         grids: Numbers of patches of each image or video along time, rows and columns.
     """
-    sizes = [rows * columns for count, rows, columns in grids for _ in range(count)]
-    return list(patches.split(sizes))
+    parts = patches.split([math.prod(grid) for grid in grids])
+    return [
+        part.split(rows * columns) for part, (_, rows, columns) in zip(parts, grids, strict=True)
+    ]
