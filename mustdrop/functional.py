@@ -5,13 +5,15 @@ Knows nothing about models, hooks, strategies or configs. Nothing here moves dat
 
 import hashlib
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+ROWS = 128  # rows of attention in memory at a time, where all of them are read
 
 
 def attention_rows(
@@ -48,6 +50,25 @@ def attention_rows(
         where = column[:rows] if where is None else where.to(key.device)
         score[..., first:].masked_fill_(column > where[:, None], -math.inf)
     return score.softmax(-1, dtype=torch.float32).to(query.dtype)
+
+
+def received_attention(
+    query: Float[Tensor, "heads rows dim"],
+    key: Float[Tensor, "kv_heads tokens dim"],
+    scaling: float,
+    first: int | None = None,
+    bias: Float[Tensor, " tokens"] | None = None,
+) -> Float[Tensor, "heads tokens"]:
+    """Attention that each token receives: the mean over the rows, in float32, a few at a time.
+
+    The arguments are those of :func:`attention_rows`.
+    """
+    total = torch.zeros(query.shape[0], key.shape[1], device=query.device)
+    for start in range(0, query.shape[1], ROWS):
+        rows = query[:, start : start + ROWS]
+        row = None if first is None else first + start
+        total += attention_rows(rows, key, scaling, row, bias=bias).float().sum(1)
+    return total / query.shape[1]
 
 
 def ranked(score: Float[Tensor, " tokens"]) -> Int[Tensor, " tokens"]:
@@ -215,51 +236,3 @@ def stable_seed(*parts: object) -> int:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")
     return int.from_bytes(digest.digest(), "big") >> 1
-
-
-class DensityPeaks(NamedTuple):
-    """Clusters of points, and the scores by which their centres were chosen.
-
-    Attributes:
-        centres: Index of each cluster's centre, by decreasing score.
-        cluster: Number of the cluster of each point.
-        density: Closeness of each point to its nearest points, in (0, 1].
-        score: Density of each point times its distance to the nearest denser point.
-    """
-
-    centres: Int[Tensor, " clusters"]
-    cluster: Int[Tensor, " points"]
-    density: Float[Tensor, " points"]
-    score: Float[Tensor, " points"]
-
-
-def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> DensityPeaks:
-    """Cluster points around those that are dense and far from any denser one.
-
-    With d_ij = ||x_i - x_j|| / sqrt(dim), and N_i the ``clusters`` nearest points of i, i included,
-      rho_i = exp(-mean_{j in N_i} d_ij^2)
-      delta_i = min_{j: rho_j > rho_i} d_ij, or the largest distance of all where none is denser.
-    Centres are the points of highest rho * delta; each other point joins its nearest centre. Ties
-    go to the earlier point. No tensor is larger than points x points or points x dim.
-
-    Source: density peaks with k nearest neighbours (Rodriguez & Laio, 2014; Du et al., 2016), as
-        SparseVLM, arXiv:2410.04417, uses it.
-
-    Raises:
-        ValueError: If ``clusters`` is not in [1, points].
-    """
-    count, dim = points.shape
-    if not 1 <= clusters <= count:
-        raise ValueError(f"clusters must be in [1, {count}], got {clusters}")
-    points = points.float()
-    # differences, not dot products: points that are equal have distance zero exactly
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
-    nearest = distance.topk(clusters, largest=False).values
-    density = (-nearest.square().mean(-1)).exp()
-    denser = density[None] > density[:, None]
-    score = torch.where(denser, distance, distance.max()).amin(-1) * density
-    centres = ranked(score)[:clusters]
-    number = torch.arange(clusters, device=points.device)
-    # a centre belongs to its cluster, also where another centre is equal to it
-    cluster = distance[centres].argmin(0).scatter(0, centres, number)
-    return DensityPeaks(centres, cluster, density, score)

@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.engine.encoder_layout import EncoderLayout, PackedLayout
-from mustdrop.functional import attention_rows
-
-ROWS = 128  # rows of attention in memory at a time, where all of them are read
+from mustdrop.functional import attention_rows, received_attention
 
 
 @dataclass(eq=False)
@@ -66,7 +64,11 @@ class EncoderAttention:
             if index in self.scores:
                 bias = image.log_sizes(cls) if layout.weighted else None
                 rows = q[:, cls:] if self.received else q[:, :1]
-                scores = _received(rows, k, scaling, bias)
+                scores = (
+                    received_attention(rows, k, scaling, bias=bias)
+                    if self.received
+                    else attention_rows(rows, k, scaling, bias=bias)[:, 0]
+                )
                 image.cls_attention[index] = scores[:, cls:]
                 image.count_macs(rows.shape[1] * tokens * q.shape[0] * q.shape[2])
             if index in self.queries_keys:
@@ -85,7 +87,8 @@ class EncoderAttention:
         if index in self.scores:
             lengths = layout.segment_lengths(ends)
             parts = zip(query.split(lengths, 1), key.split(lengths, 1), strict=True)
-            received = torch.cat([_received(q, k, scaling) * q.shape[1] for q, k in parts], 1)
+            sums = [received_attention(q, k, scaling) * q.shape[1] for q, k in parts]
+            received = torch.cat(sums, 1)
             _, tokens = layout.split(received.T.reshape(-1, heads), 0)
             unit, remaining = layout.part.unit**2, iter(lengths)
             for image, row in zip(layout.images, tokens, strict=True):
@@ -114,18 +117,3 @@ class EncoderAttention:
             row[: len(image)].view(len(image), unit, heads, dim).permute(2, 0, 1, 3).flatten(2)
             for image, row in zip(layout.images, tokens, strict=True)
         ]
-
-
-def _received(
-    query: Float[Tensor, "heads rows dim"],
-    key: Float[Tensor, "heads tokens dim"],
-    scaling: float,
-    bias: Tensor | None = None,
-) -> Float[Tensor, "heads tokens"]:
-    """Mean attention that each token receives from some rows, a few rows at a time."""
-    if query.shape[1] == 1:
-        return attention_rows(query, key, scaling, bias=bias)[:, 0]
-    total = torch.zeros(query.shape[0], key.shape[1], device=query.device)
-    for part in query.split(ROWS, 1):
-        total += attention_rows(part, key, scaling, bias=bias).float().sum(1)
-    return total / query.shape[1]

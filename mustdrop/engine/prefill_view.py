@@ -13,12 +13,10 @@ from mustdrop.engine.finite import FiniteNotes
 from mustdrop.engine.layout import Prompt
 from mustdrop.engine.prompt_vision import coordinates
 from mustdrop.engine.tap import attention_tap
-from mustdrop.functional import attention_rows, stable_seed
+from mustdrop.functional import attention_rows, received_attention, stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.stages import Stages
 from mustdrop.strategy import PrefillView, Rows
-
-ROWS = 128  # rows of attention in memory at a time, where all of them are read
 
 
 @dataclass(eq=False, kw_only=True)
@@ -139,13 +137,9 @@ class PromptView(PrefillView):
         query, key, scaling = self._this_layer()
         prompt = self._prompt
         self._count_rows(len(prompt))
-        total = torch.zeros(len(self), device=query.device)
-        for first in range(0, len(prompt), ROWS):
-            rows = query[:, first : first + ROWS]
-            weights = attention_rows(rows, key, scaling, first)
-            total += weights[..., prompt.vision].float().sum((0, 1)) / len(weights)
-        self._note_scores(self.layer, total)
-        return (total / len(prompt)).to(prompt.alive.device)
+        received = received_attention(query, key, scaling, first=0).mean(0)[prompt.vision]
+        self._note_scores(self.layer, received)
+        return received.to(prompt.alive.device)
 
     def generator(self, seed: int) -> torch.Generator:
         key = self._state.keys(self.prompt_index)

@@ -12,11 +12,13 @@ from models import batch, greedy, prompt, tiny_llava
 from mustdrop import Reduction, TokenDropper
 from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.functional import (
+    ROWS,
     attention_rows,
     bipartite_matching,
     even_cells,
     outliers,
     ranked,
+    received_attention,
     top_keep,
     window_similarity,
     windows,
@@ -355,3 +357,14 @@ def test_sizes_are_those_of_the_last_that_tells_them(tokens, data):
     assert expected is None or torch.equal(both.sizes, expected)
     x = torch.randn(tokens, 3)
     torch.testing.assert_close(both(x), second(first(x)))
+
+
+@pytest.mark.parametrize("first", [None, 0])
+def test_received_attention_is_the_mean_of_the_whole_map(first):
+    tokens = 2 * ROWS + 9
+    query, key = torch.randn(4, tokens, 8), torch.randn(2, tokens, 8)
+    bias = torch.randn(tokens) if first is None else None
+    whole = attention_rows(query, key, 0.3, first, bias=bias)
+    received = received_attention(query, key, 0.3, first, bias)
+    torch.testing.assert_close(received, whole.mean(1))
+    assert received.shape == (4, tokens)

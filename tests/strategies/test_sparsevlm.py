@@ -11,7 +11,7 @@ from fake_views import prefill_view
 from models import batch, prompt, tiny_llava
 
 from mustdrop import TokenDropper
-from mustdrop.functional import density_peaks
+from mustdrop.clusters import density_peaks
 from mustdrop.models import adapter_for
 from mustdrop.prefill.sparsevlm import SparseVLM
 
