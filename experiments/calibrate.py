@@ -11,7 +11,7 @@ import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import hydra
@@ -31,6 +31,7 @@ from experiments.cli.hydra_program import run_hydra
 from experiments.tuned_table import (
     Calibrated,
     calibrated_row,
+    held_out_questions,
     require_free,
     table_path,
     write_row,
@@ -49,51 +50,63 @@ failures: list[str] = []
 
 
 class Questions:
-    """A model and its calibration questions: ``n`` to search on, and the next ``n`` held out.
+    """A model and its calibration questions: ``n`` to search on, and ``held_out`` behind them.
 
-    The model, the prepared prompts and the observed passes are reused for the next budget.
+    The model, the prompts of the search and the observed passes are reused for the next budget.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str, calibration: str, batch_size: int, n: int
+        self,
+        checkpoint: Checkpoint,
+        device: str,
+        calibration: str,
+        batch_size: int,
+        n: int,
+        held_out: int,
     ) -> None:
         task = instantiate(OmegaConf.create(calibration))
-        if not 1 <= n <= len(task.eval_docs) // 2:
+        total = len(task.eval_docs)
+        if n < 1 or held_out < 1 or n + held_out > total:
             raise ValueError(
-                f"calibration.n must be in [1, {len(task.eval_docs) // 2}], half of the questions "
-                f"of {task.config.task}, got {n}"
+                "calibration.n and calibration.held_out must be at least 1 and at most "
+                f"{total} together, the questions of {task.config.task}, got {n} and {held_out}"
             )
-        self.task, self.batch_size, self.n = task, batch_size, n
+        self.task, self.batch_size, self.n, self.held_out = task, batch_size, n, held_out
         self.model, self.processor = checkpoint.load(device)
         self.replays: dict[tuple, Replay | None] = {}
-        self.inputs: dict[int, list[Any]] = {}
         self.passes = 0
 
-    def prompts(self, first: int) -> list[Any]:
-        """Prepare the model's input batches of the ``n`` questions from index ``first`` on."""
-        if first not in self.inputs:
-            indices = range(first, first + self.n)
-            self.inputs[first] = batches(
-                self.model, self.processor, self.task, indices, self.batch_size
-            )
-        return self.inputs[first]
+    @cached_property
+    def prompts(self) -> list[Any]:
+        """Input batches of the questions that are searched on."""
+        return self._batches(range(self.n))
 
-    def executed(
-        self, dropper: TokenDropper, first: int, label: str, shares: bool = False
-    ) -> list[float]:
-        """Run the model; return the executed average of each question, a share if ``shares``."""
+    def searched(self, dropper: TokenDropper, label: str, shares: bool = False) -> list[float]:
+        """Executed average of each question that is searched on, a share if ``shares``."""
         self.passes += 1
-        prompts = self.prompts(first)
-        with progress_bar(f"pass {self.passes}: {label}", len(prompts)) as tick:
-            return executed(self.model, dropper, prompts, tick, shares)
+        with progress_bar(f"pass {self.passes}: {label}", len(self.prompts)) as tick:
+            return executed(self.model, dropper, self.prompts, tick, shares)
+
+    def measured(self, dropper: TokenDropper, shares: bool = False) -> list[float]:
+        """Executed average of each held-out question; their prompts are not kept in memory."""
+        stop = self.n + self.held_out
+        starts = range(self.n, stop, self.batch_size)
+        averages: list[float] = []
+        with progress_bar("held out", len(starts)) as tick:
+            for start in starts:
+                part = self._batches(range(start, min(start + self.batch_size, stop)))
+                averages += executed(self.model, dropper, part, tick, shares)
+        return averages
+
+    def _batches(self, indices: Sequence[int]) -> list[Any]:
+        return batches(self.model, self.processor, self.task, indices, self.batch_size)
 
     def observed(self, dropper: TokenDropper, field: str) -> Replay | None:
         """Observe a pass over the first questions, from which any threshold can be replayed."""
         key = unset(dropper, field), field
         if key not in self.replays:
-            prompts = self.prompts(0)
-            with progress_bar("pass 1: observing", len(prompts)) as tick:
-                self.replays[key] = observe(self.model, dropper, field, prompts, tick)
+            with progress_bar("pass 1: observing", len(self.prompts)) as tick:
+                self.replays[key] = observe(self.model, dropper, field, self.prompts, tick)
             self.passes += self.replays[key] is not None
         return self.replays[key]
 
@@ -102,7 +115,7 @@ questions = lru_cache(maxsize=1)(Questions)
 
 
 def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
-    """Search on the first ``n`` questions of the calibration split, then measure on the next ``n``.
+    """Search on the first ``n`` questions of the calibration split, then measure on others.
 
     Raises:
         ValueError: If there is no budget, no such field, or the split is too small.
@@ -119,12 +132,13 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
         torch.set_num_threads(cfg.threads)
     start = time.monotonic()
     node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
-    session = questions(instantiate(cfg.model), cfg.device, node, cfg.batch_size, n)
+    held = held_out_questions(cfg)
+    session = questions(instantiate(cfg.model), cfg.device, node, cfg.batch_size, n, held)
     session.passes = 0
 
     def average(value: float) -> float:
         label = f"{field} {value:.4g}"
-        measured = session.executed(with_field(dropper, field, value), 0, label, shares)
+        measured = session.searched(with_field(dropper, field, value), label, shares)
         console.print(f"{label}: executed {_amount(sum(measured) / n, budget)}")
         return sum(measured) / n
 
@@ -133,9 +147,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     result = threshold(average, replay, dropper, field, budget, low, high, tolerance)
     held_out = None
     if isinstance(result, SearchResult):
-        held_out = mean_interval(
-            session.executed(with_field(dropper, field, result.value), n, "held out", shares)
-        )
+        held_out = mean_interval(session.measured(with_field(dropper, field, result.value), shares))
     return Calibrated(result, held_out, session.passes, time.monotonic() - start)
 
 
@@ -143,7 +155,10 @@ def described(cfg: DictConfig, field: str, done: Calibrated) -> str:
     """Describe the outcome of a calibration in one line."""
     result, budget = done.result, Budget.parse(cfg.budget)
     assert budget is not None
-    cost = f"{done.passes} passes over {cfg.calibration.n} questions, {done.seconds:.0f} s"
+    cost = (
+        f"{done.passes} passes over {cfg.calibration.n} questions, {held_out_questions(cfg)} held "
+        f"out, {done.seconds:.0f} s"
+    )
     if isinstance(result, OutOfReach):
         nearest = _amount(result.nearest, budget)
         return f"out of reach: the nearest executed average is {nearest} ({cost})"

@@ -32,7 +32,7 @@ from mustdrop.runs.key import UNKEYED
 START = "- strategy: "  # first line of a row
 HEAD = """# Tuned values of {model}. A row is used where strategy, benchmark and budget are a run's.
 # executed: executed average on the first n calibration questions.
-# held_out: the same on as many others, mean and 95 % interval.
+# held_out: the same on the next held_out_n questions, mean and 95 % interval.
 
 """
 
@@ -43,8 +43,8 @@ class Calibrated:
 
     Attributes:
         result: Result of the search.
-        held_out: Executed average on as many other questions; None without a threshold.
-        passes: Number of passes of the model over ``n`` questions, the held-out pass included.
+        held_out: Executed average on other questions; None without a threshold.
+        passes: Number of passes of the model over the questions that are searched on.
         seconds: Seconds of the whole calibration.
     """
 
@@ -57,6 +57,12 @@ class Calibrated:
 def table_path(cfg: DictConfig) -> Path:
     """Return the table that a run of this model reads, and that new rows go to."""
     return tuned_dir() / f"{cfg.model.name}.yaml"
+
+
+def held_out_questions(cfg: DictConfig) -> int:
+    """Number of questions that a calibration measures on after its search."""
+    held_out = cfg.calibration.held_out
+    return cfg.calibration.n if held_out is None else held_out
 
 
 def tuned_names(stage: str) -> dict[str, str]:
@@ -137,6 +143,7 @@ def calibrated_row(cfg: DictConfig, field: str, done: Calibrated) -> Row:
             "values": {name: result.value, **{other: cfg[stage][other] for other in others}},
             "executed": round(share * result.measured, 2),
             "held_out": [round(share * value, 2) for value in held],
+            "held_out_n": held_out_questions(cfg),
         }
         made["stages"][stage][name] = float(number(result.value))
     return {

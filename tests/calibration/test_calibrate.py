@@ -188,7 +188,30 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
     again = script.calibrate(
         configured("method=mustdrop", "budget=t192", "prefill.alpha=2e-2"), Silent()
     )
-    assert again.passes == again.result.steps + 1
+    assert again.passes == again.result.steps
+
+
+def test_more_questions_may_be_held_out_than_searched_on(measured):
+    options = ("method=mustdrop", "budget=t128", "prefill.alpha=1e-2", "batch_size=4")
+    few = script.calibrate(configured(*options, "calibration.n=4"), Silent())
+    del measured[:]
+    many = script.calibrate(
+        configured(*options, "calibration.n=4", "calibration.held_out=10"), Silent()
+    )
+    assert many.result == few.result
+    parts = measured[-3:]  # 4, 4 and 2 questions
+    expected = (4 * parts[0][1] + 4 * parts[1][1] + 2 * parts[2][1]) / 10
+    assert many.held_out.value == pytest.approx(expected)
+    assert few.held_out.value == pytest.approx(parts[0][1])
+
+
+@pytest.mark.parametrize("amounts", [("0", "null"), ("8", "0"), ("8", "19993")])
+def test_a_split_has_too_few_questions(amounts):
+    n, held_out = (
+        f"calibration.{name}={x}" for name, x in zip(("n", "held_out"), amounts, strict=True)
+    )
+    with pytest.raises(ValueError, match="at least 1 and at most 10000 together"):
+        script.calibrate(configured("budget=t128", "prefill.alpha=1e-2", n, held_out), Silent())
 
 
 @pytest.mark.parametrize(
@@ -210,8 +233,8 @@ def test_what_a_replay_knows_is_met_without_a_pass(measured, asked):
     # and what is foretold of the first questions is what the model does with them
     cfg = configured()
     node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
-    same = script.questions(instantiate(cfg.model), "auto", node, 8, 8)
-    again = executed(same.model, measured[0][0], same.prompts(0))
+    same = script.questions(instantiate(cfg.model), "auto", node, 8, 8, 8)
+    again = executed(same.model, measured[0][0], same.prompts)
     assert fmean(again) == pytest.approx(done.result.measured)
 
 
@@ -369,7 +392,7 @@ def test_a_row_takes_the_place_of_its_earlier_self_and_comments_stay(tables):
         (["vision=none", "calibration.field=vision.tau"], "vision.tau is no field of a stage in "),
         (["method=fastv", "calibration.field=prefill.keep"], "follows from the budget in closed "),
         (["calibration.field=vision.window"], "vision.window has no range: give calibration.low"),
-        (["calibration.n=999999"], "calibration.n must be in [1, "),
+        (["calibration.n=999999"], "calibration.n and calibration.held_out must be at least 1"),
     ],
 )
 def test_bad_input_is_one_line(monkeypatch, capsys, asked, expected):
