@@ -50,7 +50,7 @@ from family_droppers import FITTING
 from models import greedy
 from mustdrop.masked import masked_logits, relative_error
 
-NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "mustdrop", "random")
+NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "all_stages", "random")
 plain = torch.tensor
 
 def tensor(data, *args, **kwargs):  # the models make tensors from numbers on the device

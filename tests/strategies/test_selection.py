@@ -7,6 +7,7 @@ import torch
 from droppers import DROPPERS, mustdrop
 from eager_maps import GRID, maps, survivors, vision_at
 from models import batch, greedy, prompt, tiny_llava
+from versions import ATTENTION, EAGER, needs_eager
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import even_cells, top_keep
@@ -21,9 +22,9 @@ from mustdrop.vision.known_patches import KnownPatches
 from mustdrop.vision.local_merge import LocalMerge
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_llava("eager", kv_heads=2)
+@pytest.fixture(scope="module", params=[EAGER])
+def model(request):
+    return tiny_llava(request.param, kv_heads=2)
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def inputs(model):
     return prompt(model, flat=0.5)
 
 
+@needs_eager
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("layer", [0, 2])
 def test_fastv_keeps_what_the_last_token_looks_at(layer, kv_heads):
@@ -196,7 +198,7 @@ def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
 
 
 def test_output_aware_keeps_the_last_layers_survivors(model, inputs):
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         greedy(model, inputs)
     ledger = run.ledgers[0]
     last = ledger.alive[5].tolist()
@@ -256,7 +258,7 @@ class LookAhead(PrefillStrategy):
         return Reduction(top_keep(attention.mean(0)[-1], keep))
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("implementation", ATTENTION)
 def test_looking_ahead_sees_what_the_next_layer_will(implementation):
     model = tiny_llava(implementation)
     alone = [prompt(model, flat=0.5), prompt(model, before=9, after=4, images=2, seed=4)]
