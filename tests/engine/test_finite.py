@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from droppers import DROPPERS, mustdrop
-from models import IMAGE_TOKEN, batch, greedy, prompt, tiny_llava
+from models import IMAGE_TOKEN, batch, encoder_blocks, greedy, prompt, tiny_llava
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mustdrop import TokenDropper
@@ -89,7 +89,7 @@ def weights(model):
     base = model.model
     layer = base.language_model.layers[3]
     return {
-        "features": (base.vision_tower.encoder.layers[1].mlp.fc2.bias, 0),
+        "features": (encoder_blocks(model)[1].mlp.fc2.bias, 0),
         "embeddings": (base.multi_modal_projector.linear_2.bias, 0),
         "logits": (layer.mlp.down_proj.weight, (0, 0)),
         "words": (model.get_input_embeddings().weight, (7, 0)),

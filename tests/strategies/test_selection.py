@@ -6,7 +6,7 @@ import pytest
 import torch
 from droppers import DROPPERS, mustdrop
 from eager_maps import GRID, maps, survivors, vision_at
-from models import batch, greedy, prompt, tiny_llava
+from models import batch, encoder_blocks, greedy, prompt, tiny_llava
 from versions import ATTENTION, EAGER, needs_eager
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
@@ -91,7 +91,7 @@ def test_thresholds_that_would_drop_all_leave_the_best(model, inputs):
 def test_local_merge_merges_the_windows_that_are_alike(model, inputs, score):
     tau = 0.5 if score == "mean" else 36.0
     hidden = []
-    block = model.model.vision_tower.encoder.layers[0]
+    block = encoder_blocks(model)[0]
     hook = block.register_forward_hook(lambda module, args, out: hidden.append(out[0, 1:]))
     with torch.inference_mode(), TokenDropper(LocalMerge(tau, score=score)).attach(model) as run:
         model(**inputs)
@@ -123,7 +123,7 @@ def test_local_merge_merges_the_windows_that_are_alike(model, inputs, score):
 def cls_rows(model, dropper: TokenDropper, inputs, block: int) -> tuple[torch.Tensor, object]:
     """(eager attention of [CLS] to the tokens [heads, tokens], run)."""
     caught = []
-    module = model.model.vision_tower.encoder.layers[block].self_attn
+    module = encoder_blocks(model)[block].self_attn
     hook = module.register_forward_hook(lambda module, args, out: caught.append(out[1]))
     with torch.inference_mode(), dropper.attach(model) as run:
         model(**inputs)
