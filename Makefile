@@ -13,15 +13,17 @@ VERSIONS ?= 5.0.0 5.17.0 5.24.0
 CORE_TESTS := tests/core $(addprefix tests/engine/test_,$(addsuffix .py,refusals calls positions threads))
 VERSION_TESTS := tests/core/test_core.py $(addprefix tests/engine/test_,$(addsuffix .py,masked refusals calls threads positions finite)) \
   $(addprefix tests/strategies/test_,$(addsuffix .py,selection parity))
+PROOF_TESTS := $(addprefix tests/,models/test_families.py models/test_family_waits.py strategies/test_contract.py \
+  engine/test_random_search.py budgets/test_budget_fields.py project/test_docs.py)
 HERE    := not gpu and not slurm and not network and not browser and not wheel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-fast test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
-test test-fast test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
+test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
+test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks docs test test-fast test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
+.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +61,9 @@ test: setup  ## run the tests (minutes, CPU, no network)
 
 test-fast: setup  ## run the tests of the core alone (under a minute)
 	$(BIN)/python -m pytest -n $(WORKERS) $(CORE_TESTS) $(ARGS)
+
+test-proofs: setup  ## run the slow proofs: dropping equals masking for every family, strategy and attention; CI
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow --durations=15 $(PROOF_TESTS) $(ARGS)
 
 test-all: setup  ## run the slow tests too: every model family, every strategy
 	$(BIN)/python -m pytest -n $(WORKERS) -m "$(HERE)" $(ARGS)

@@ -119,7 +119,10 @@ def keep_for(keep: int | Budget, entered: int, depth: int = 1, layer: int = -1) 
     if not isinstance(keep, Budget):
         return keep
     if isinstance(layer, bool) or not isinstance(layer, int) or not -1 <= layer <= depth - 2:
-        raise ValueError(f"this model can drop after layers -1 to {depth - 2}, got {layer}")
+        raise ValueError(
+            f"layer must be in [-1, {depth - 2}], the layers after which this model can drop, got "
+            f"{layer}"
+        )
     count = (depth * keep.target(entered) - (layer + 1) * entered) / (depth - layer - 1)
     return min(max(round(count), 0), entered)
 

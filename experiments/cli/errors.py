@@ -1,5 +1,6 @@
 """Errors as one sentence for the user, and the exit codes of the commands. Knows no run."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +13,8 @@ STOPPED = 130  # the convention of shells: 128 plus the number of SIGINT
 SAMPLES_KEPT = "finished samples are kept, and the same command continues from there"
 FILES_KEPT = "files that were written are kept, and the same command starts again"
 BUSY = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
+# The field that a strategy refuses, as in "SparseVLM.recycle must be" or "layers must be".
+REFUSED_FIELD = re.compile(r"(?:[A-Z]\w*\.(?=\w)|(?=layers? ))(\w+)\S* must be ")
 KNOWN = (ValueError, TypeError, OSError, OmegaConfBaseException, HydraException)
 
 
@@ -25,7 +28,11 @@ def message(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException):
         # the resolver's own error is in the first line, after a prefix of OmegaConf
         reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]
-        return f"{error.full_key}: {reason}"
+        key = str(error.full_key)
+        # a count that follows from the budget was resolved, and the strategy refused another field
+        if refused := REFUSED_FIELD.match(reason):
+            key = f"{key.rpartition('.')[0]}.{refused[1]}"
+        return f"{key}: {reason}"
     return str(error)
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
+from experiments.sweeps.compositions import Compositions
 from mustdrop.presets.folders import conf_dir, preset_names, user_configs
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.runs.folder import TornFile, run_folder
@@ -51,7 +52,9 @@ class SweepCell:
     error: str = ""
 
     @classmethod
-    def of(cls, overrides: Overrides, compose: Callable[[Overrides], DictConfig]) -> "SweepCell":
+    def of(
+        cls, overrides: Overrides, compose: Callable[[Sequence[str]], DictConfig]
+    ) -> "SweepCell":
         """Compose a cell; the error of a config that cannot work is stored, not raised."""
         try:
             require_names(overrides)
@@ -149,7 +152,15 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
 
         given = [f"experiment={experiment}", *arguments]
         entries = _entries(given, compose)
-        return distinct([SweepCell.of(cell, compose) for cell in expand(entries, given, loader)])
+        return cells_of(expand(entries, given, loader), compose)
+
+
+def cells_of(
+    runs: Sequence[Overrides], compose: Callable[[Sequence[str]], DictConfig]
+) -> list[SweepCell]:
+    """Compose the cells of a sweep, one for each run."""
+    shared = Compositions(compose)
+    return distinct([SweepCell.of(overrides, shared) for overrides in runs])
 
 
 def _entries(overrides: Sequence[str], compose: Callable[..., DictConfig]) -> Any:

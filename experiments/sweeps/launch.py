@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
-from experiments.sweeps.cells import Overrides, SweepCell, distinct
+from experiments.sweeps.cells import Overrides, SweepCell, cells_of
 from experiments.sweeps.ready import UNREADY, unready
 from experiments.tracking.follow import catch_up
 from mustdrop.provenance.fingerprint import run_fingerprint
@@ -29,7 +29,7 @@ failures: list[str] = []
 
 def sweep(
     runs: Sequence[Overrides],
-    compose: Callable[[Overrides], DictConfig],
+    compose: Callable[[Sequence[str]], DictConfig],
     launcher: Launcher,
     if_unready: str = UNREADY[0],
 ) -> list[JobReturn]:
@@ -52,7 +52,7 @@ def sweep(
     """
     # standard error: the launcher and lmms-eval may fill standard output
     console = Console(stderr=True, highlight=False)
-    cells = distinct([SweepCell.of(overrides, compose) for overrides in runs])
+    cells = cells_of(runs, compose)
     # a scheduler's machines have other devices than this one
     here = not any(name in type(launcher).__module__ for name in ("slurm", "submitit"))
     work = [cell for cell in cells if cell.config is None or cell.unfinished]

@@ -50,9 +50,10 @@ def load(
     ]
     require_names(overrides)
     cfg = composed(*overrides)
-    overrides += [f"{_path(cfg, name)}={_text(value)}" for name, value in fields.items()]
-    require_fields(overrides)
-    cfg = composed(*overrides)
+    if fields:
+        overrides += [f"{_path(cfg, name)}={_text(value)}" for name, value in fields.items()]
+        require_fields(overrides, lambda _: cfg)
+        cfg = composed(*overrides)
     missing = missing_fields(cfg)
     if missing:
         at = "without a budget" if chosen is None else f"at {chosen}"

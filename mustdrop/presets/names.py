@@ -11,10 +11,16 @@ from omegaconf import DictConfig
 
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import composed
-from mustdrop.presets.folders import conf_dir, preset_names
+from mustdrop.presets.folders import conf_dir, preset_names, user_dir
 from mustdrop.presets.from_budget import STAGES
 
 CLOSE = 0.6  # least similarity of a suggestion, in [0, 1]
+
+
+def is_group(name: str) -> bool:
+    """Whether a name on a command line is that of a config group, the user's own included."""
+    folders = [folder for folder in (conf_dir(), user_dir()) if folder is not None]
+    return any((folder / name).is_dir() for folder in folders)
 
 
 def require_names(arguments: Sequence[str]) -> None:
@@ -59,11 +65,13 @@ def require_fields(
         ValueError: If a field does not exist; the message suggests the closest name.
     """
     overrides = [item for item in _parsed(arguments) if not item.key_or_group.startswith("hydra")]
-    fields = [override for override in overrides if not _is_group(override)]
+    fields = [item for item in overrides if not is_group(str(item.key_or_group))]
     top_level = set(yaml.safe_load((conf_dir() / "run.yaml").read_text()))
     if all(override.key_or_group in top_level for override in fields):
         return
-    options = [str(override.input_line) for override in overrides if _is_group(override)]
+    options = [
+        str(override.input_line) for override in overrides if is_group(str(override.key_or_group))
+    ]
     cfg = compose(options) if compose is not None else composed(*options)
     for override in fields:
         _require_field(cfg, override)
@@ -104,10 +112,6 @@ def _parsed(arguments: Sequence[str]) -> list[Override]:
         except HydraException:
             continue
     return overrides
-
-
-def _is_group(override: Override) -> bool:
-    return (conf_dir() / str(override.key_or_group)).is_dir()
 
 
 def _values(override: Override) -> Iterable[str]:

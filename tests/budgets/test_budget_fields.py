@@ -13,6 +13,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from models import prompt, tiny_llava
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from tiny_methods import METHODS, closed, config_of
 
 from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
@@ -20,7 +21,6 @@ from mustdrop.budget import Budget
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.presets import compose  # noqa: F401  # registers the resolvers
 from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import STAGES, budget_floor
 from mustdrop.presets.planned import planned, require_planned
@@ -32,29 +32,11 @@ from mustdrop.vision.tome import ToMe
 from mustdrop.vision.visionzip import VisionZip
 
 TOKENS, DEPTH, GRID = 40, 8, 12
-METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 
 
-def options(method: str) -> dict[str, str]:
-    """The file of each stage that a method uses."""
-    listed = OmegaConf.load(conf_dir() / "method" / f"{method}.yaml").get("defaults", [])
-    return {
-        group.removeprefix("override /"): option for one in listed for group, option in one.items()
-    }
-
-
-def config_of(method: str, tokens: float = TOKENS) -> DictConfig:
-    """A method on a small model, from its files; as composed, but for what is not needed here."""
-    model = {"vision_tokens": GRID**2, "layers": DEPTH, "merging_blocks": 3}
-    named = {"model": {"name": "small", **model}, "benchmark": {"name": "made_up"}}
-    parts: list[Any] = [{"seed": 0, "budget": tokens, **named, **dict.fromkeys(STAGES)}]
-    for stage, option in options(method).items():
-        parts.append({stage: OmegaConf.load(conf_dir() / stage / f"{option}.yaml")})
-    own = OmegaConf.load(conf_dir() / "method" / f"{method}.yaml")
-    own.pop("defaults", None)
-    cfg = OmegaConf.merge(*parts, own)
-    assert isinstance(cfg, DictConfig)
-    return cfg
+def small(method: str, tokens: float = TOKENS) -> DictConfig:
+    """A method on a small model, from its files."""
+    return config_of(method, tokens, GRID, DEPTH)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -63,12 +45,6 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     budget = Budget.parse(cfg.budget)
     entry = budget and {"name": budget.name, "tokens": budget.tokens, "share": budget.share}
     return {**config, "budget": entry}
-
-
-def closed(method: str) -> bool:
-    """Whether a method's counts come from the budget."""
-    files = (conf_dir() / stage / f"{option}.yaml" for stage, option in options(method).items())
-    return any("${from_budget:" in path.read_text() for path in files)
 
 
 CLOSED = [method for method in METHODS if closed(method)]
@@ -148,7 +124,7 @@ def test_most_methods_have_a_closed_form():
     [pytest.param(one, marks=pytest.mark.slow) if one in AGAIN else one for one in CLOSED],
 )
 def test_a_changed_field_meets_the_budget_or_is_refused(model, method):
-    cfg = config_of(method)
+    cfg = small(method)
     assert executed(model, cfg) == pytest.approx(TOKENS, abs=tolerance(method))
     met = 0
     for place, value in [*changes(cfg)]:
@@ -168,7 +144,7 @@ def test_a_changed_field_meets_the_budget_or_is_refused(model, method):
 
 @pytest.mark.parametrize(("recycle", "per_cluster"), [(0.5, 2), (0.9, 1), (1.0, 1), (1.0, 50)])
 def test_sparsevlm_meets_its_budget_whatever_it_recycles(model, recycle, per_cluster):
-    cfg = config_of("sparsevlm_fixed", 100)
+    cfg = small("sparsevlm_fixed", 100)
     cfg.prefill.recycle, cfg.prefill.per_cluster = recycle, per_cluster
     found = executed(model, cfg)
     if found is None:  # too much of what leaves comes back as a cluster of its own
@@ -206,7 +182,7 @@ KEEP_CLS = OmegaConf.load(conf_dir() / "vision" / "cls_topk.yaml")
 )
 def test_counts_given_by_hand_beside_a_budget_are_refused_with_both_numbers(chosen, reason):
     method, changes = chosen
-    cfg = OmegaConf.merge(config_of(method), OmegaConf.create(changes))
+    cfg = OmegaConf.merge(small(method), OmegaConf.create(changes))
     config = plain(cfg)
     with pytest.raises(ValueError, match=reason):
         require_planned(config)
@@ -215,19 +191,19 @@ def test_counts_given_by_hand_beside_a_budget_are_refused_with_both_numbers(chos
 
 def test_what_depends_on_the_prompt_is_not_planned():
     for method in ("mustdrop", "mustdrop_merge", "sparsevlm"):
-        cfg = config_of(method)
+        cfg = small(method)
         for name in missing_fields(cfg):
             OmegaConf.update(cfg, name, 0.01)
         config = plain(cfg)
         assert planned(config) is None
         require_planned(config)
-    fastv = plain(config_of("fastv"))
+    fastv = plain(small("fastv"))
     assert planned(fastv) is not None
     assert planned({**fastv, "key_tokens": {"rule": "outlier"}}) is None  # they all stay
 
 
 def test_a_token_more_or_less_is_allowed_and_two_are_not():
-    base = plain(config_of("random"))
+    base = plain(small("random"))
     for keep, right in ((40, True), (41, True), (39, True), (42, False), (38, False)):
         config = {**base, "prefill": {**base["prefill"], "keep": keep}}
         if right:
@@ -242,7 +218,7 @@ def test_a_token_more_or_less_is_allowed_and_two_are_not():
 
 
 def test_a_budget_out_of_reach_is_no_contradiction():
-    cfg = config_of("fastv")
+    cfg = small("fastv")
     cfg.prefill.layer = 5
     config = plain(cfg)
     assert budget_floor(config) == 108 and planned(config) is None

@@ -169,7 +169,7 @@ def test_one_run_is_no_special_case(before, count, after, data):
 
 def test_a_ledger_survives_the_disk(tmp_path):
     model = tiny_llava()
-    dropper = DROPPERS["mustdrop"]
+    dropper = DROPPERS["all_stages"]
     with dropper.attach(model) as run:
         greedy(model, batch(prompt(model, flat=0.5), prompt(model, images=2, seed=5)))
     for number, ledger in enumerate(run.ledgers):
@@ -224,7 +224,7 @@ def test_scores_are_kept_when_asked_for():
     from dataclasses import replace
 
     model = tiny_llava()
-    dropper = replace(DROPPERS["mustdrop"], log_scores=True)
+    dropper = replace(DROPPERS["all_stages"], log_scores=True)
     with dropper.attach(model) as run:
         greedy(model, prompt(model, flat=0.5))
     ledger = run.ledgers[0]

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from droppers import DROPPERS, mustdrop
-from models import IMAGE_TOKEN, batch, greedy, prompt, tiny_llava
-from pocket_runs import SPLIT, evaluated, pocket, task  # noqa: F401  (fixtures)
+from models import IMAGE_TOKEN, batch, encoder_blocks, greedy, prompt, tiny_llava
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mustdrop import TokenDropper
@@ -15,8 +14,6 @@ from mustdrop.calibration.threshold import executed
 from mustdrop.calibration.vtw import divergences
 from mustdrop.engine.finite import FiniteNotes, NotFinite
 from mustdrop.evaluation.answers import generate_options
-from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
-from mustdrop.evaluation.token_controls import Controls
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
@@ -70,7 +67,7 @@ def fault(model, dropper, inputs, steps=2):
 
 
 @pytest.mark.parametrize(
-    "name", ["mustdrop", "tome", "prumerge_paper", "pyramiddrop", "fastv_paper"]
+    "name", ["all_stages", "tome", "prumerge_paper", "pyramiddrop", "fastv_paper"]
 )
 def test_a_sound_run_is_finite(model, inputs, name):
     assert fault(model, DROPPERS[name], inputs) is None
@@ -78,7 +75,7 @@ def test_a_sound_run_is_finite(model, inputs, name):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("dropper", [VANILLA, DROPPERS["mustdrop"]], ids=["vanilla", "mustdrop"])
+@pytest.mark.parametrize("dropper", [VANILLA, DROPPERS["all_stages"]], ids=["vanilla", "mustdrop"])
 def test_pixels_are_those_of_their_prompt(model, inputs, value, dropper):
     pixels = inputs["pixel_values"].clone()
     pixels[2, 1, 3, 4] = value  # the second image of the second prompt
@@ -92,7 +89,7 @@ def weights(model):
     base = model.model
     layer = base.language_model.layers[3]
     return {
-        "features": (base.vision_tower.encoder.layers[1].mlp.fc2.bias, 0),
+        "features": (encoder_blocks(model)[1].mlp.fc2.bias, 0),
         "embeddings": (base.multi_modal_projector.linear_2.bias, 0),
         "logits": (layer.mlp.down_proj.weight, (0, 0)),
         "words": (model.get_input_embeddings().weight, (7, 0)),
@@ -125,7 +122,7 @@ def test_the_first_stage_that_is_not_finite_is_named(
     assert " are not finite in float32; look at the weights" in found[1]
 
 
-@pytest.mark.parametrize("dropper", [VANILLA, DROPPERS["mustdrop"]], ids=["vanilla", "mustdrop"])
+@pytest.mark.parametrize("dropper", [VANILLA, DROPPERS["all_stages"]], ids=["vanilla", "mustdrop"])
 def test_later_tokens_count_too(model, inputs, dropper):
     one = prompt(model, flat=0.5)
     with dropper.attach(model):
@@ -221,7 +218,7 @@ class Waits(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize("name", ["mustdrop", "pyramiddrop"])
+@pytest.mark.parametrize("name", ["all_stages", "pyramiddrop"])
 def test_notes_cost_no_wait(model, inputs, name, monkeypatch):
     def waits(dropper):
         with dropper.attach(model) as run, Waits() as counted:
@@ -297,79 +294,6 @@ def test_only_what_cannot_be_drawn_is_replaced():
     assert "logits_processor" not in generate_options({}, 4, 0)
 
 
-@contextmanager
-def overflowing(loaded):
-    """The packaged model with a projector beyond its dtype."""
-    weight = loaded[0].model.multi_modal_projector.linear_2.weight
-    before = weight.detach().clone()
-    with torch.no_grad():
-        weight.mul_(1e38).mul_(1e6)
-    try:
-        yield loaded
-    finally:
-        with torch.no_grad():
-            weight.copy_(before)
-
-
-FASTV = TokenDropper(prefill=FastV(keep=64, layer=0))
-ONE = Controls("one", [0], [], False)
-
-
-@pytest.mark.parametrize(
-    ("dropper", "controls"), [(None, None), (FASTV, ONE)], ids=["vanilla", "fastv"]
-)
-def test_a_run_ends_with_the_document_and_the_stage(pocket, task, dropper, controls):
-    message = (
-        "document 0 of pocket_vqa: the embeddings at the language model's input are not finite"
-    )
-    with overflowing(pocket), pytest.raises(ValueError, match=message):
-        evaluated(pocket, task, 3, dropper, controls=controls)
-
-
-class Sampled(PocketVQA):
-    """PocketVQA whose answers are drawn."""
-
-    def __init__(self):
-        super().__init__("sampled", SPLIT)
-        self.config.generation_kwargs.update(do_sample=True, temperature=0.5)
-
-
-def test_drawn_answers_end_with_the_document_too(pocket):
-    with overflowing(pocket), pytest.raises(ValueError, match="document 0 of sampled: the embed"):
-        evaluated(pocket, Sampled(), 2)
-    _, samples = evaluated(pocket, Sampled(), 2)
-    assert all(line["answer"] for line in samples)
-
-
-def test_the_document_is_that_of_the_picture_and_controls_are_looked_at(pocket, task, monkeypatch):
-    ask = FiniteNotes.begin
-
-    def begin(notes, images, inputs, pads):
-        ask(notes, images, inputs, pads)
-        begin.passes += 1
-        if begin.passes == begin.bad:
-            notes.note("the hidden states after layer 0", 1, torch.tensor([math.nan]))
-
-    monkeypatch.setattr(FiniteNotes, "begin", begin)
-    for bad, words in (
-        (2, "document 1 of pocket_vqa, under the control schedule_random: the hidden"),
-        (3, "document 3 of pocket_vqa: the hidden"),
-    ):
-        begin.passes, begin.bad = 0, bad
-        with pytest.raises(ValueError, match=words):
-            evaluated(pocket, task, 4, FASTV, 2, controls=ONE)
-
-
-def test_a_batch_is_copied_to_the_host_once(pocket, task, monkeypatch):
-    copies, cpu = [], torch.Tensor.cpu
-    monkeypatch.setattr(FiniteNotes, "require", lambda notes, flags: copies.append(flags))
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(self) or cpu(self))
-    evaluated(pocket, task, 1)
-    # the prompts' ids come first
-    assert [value.dtype for value in copies[-2:]] == [torch.long, torch.bool]
-    assert sum(value.dtype == torch.long for value in copies) == 2
-
-
 def test_thresholds_are_not_searched_on_nan(model, inputs):
     weight, index = weights(model)["logits"]
     one = prompt(model)
@@ -381,34 +305,3 @@ def test_thresholds_are_not_searched_on_nan(model, inputs):
         ):
             with pytest.raises(NotFinite, match="not finite in float32"):
                 search()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["vanilla", "fastv"])
-def test_a_checkpoint_that_overflows_ends_no_run_as_measured(tmp_path, method, capsys):
-    """haotian-liu/LLaVA#886, #726: float16 overflows, and answers come out empty."""
-    import shutil
-
-    from experiments.run import main
-    from mustdrop.pocket import CHECKPOINT, load
-    from mustdrop.runs.folder import read_status
-
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(CHECKPOINT, folder)
-    model, processor = load(torch.float32)
-    with torch.no_grad():
-        model.model.multi_modal_projector.linear_2.weight.mul_(1e6)  # fits float32, not float16
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    with pytest.raises(SystemExit) as left:
-        main(
-            [f"model.pretrained={folder}", "model.dtype=float16", f"method={method}",
-             "budget=t128", "benchmark.limit=2", "controls=none", f"output_root={tmp_path}/out"]
-        )  # fmt: skip
-    assert left.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: document 0 of pocket_vqa: the embeddings at the language")
-    assert "float16; load the model in bfloat16 or float32 (model.dtype=bfloat16)" in error
-    (status,) = tmp_path.rglob("status.json")
-    assert read_status(status.parent)["state"] == "failed"
-    assert not list((tmp_path / "out").rglob("record.json"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from droppers import DROPPERS
 from models import batch, greedy, prompt, tiny_llava
+from versions import ATTENTION
 
 from mustdrop import DecodeStrategy, PrefillStrategy, Reduction, TokenDropper, VisionStrategy
 from mustdrop.decode.output_aware import OutputAware
@@ -24,7 +25,7 @@ TOLERANCE = 1e-5
 CONTROL = 1e-3  # a broken record must move the logits at least this much
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager"])
+@pytest.fixture(scope="module", params=ATTENTION)
 def model(request):
     return tiny_llava(request.param)
 
@@ -71,7 +72,7 @@ def broken(ledger, what: str) -> None:
 
 @pytest.mark.parametrize("what", ["alive", "cached", "early"])
 def test_a_false_record_fails_the_oracle(model, what):
-    dropper, inputs = DROPPERS["fastv"], prompts(model, ragged=False)
+    dropper, inputs = DROPPERS["fastv_later"], prompts(model, ragged=False)
     with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs)
     if what == "early":
@@ -88,7 +89,7 @@ def test_a_false_record_fails_the_oracle(model, what):
     ids=lambda change: next(iter(change)),
 )
 def test_every_position_rule_matters(model, change):
-    dropper, inputs = DROPPERS["mustdrop_official"], prompts(model, ragged=False)
+    dropper, inputs = DROPPERS["mustdrop_cache_length"], prompts(model, ragged=False)
     with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs)
     run.stages = replace(run.stages, **change)
@@ -105,7 +106,7 @@ def test_forgetting_what_was_merged_fails_the_oracle(model):
     assert relative_error(logits[0], expected) > CONTROL
 
 
-@pytest.mark.parametrize("name", ["mustdrop", "tome", "visionzip", "sparsevlm", "average_pool"])
+@pytest.mark.parametrize("name", ["all_stages", "tome", "visionzip", "sparsevlm", "average_pool"])
 def test_wrong_mixing_fails_the_oracle(model, name, monkeypatch):
     """The masked model mixes by code of its own, so a fault in the engine's does not hide there."""
     mixed = Reduction.__call__
@@ -226,7 +227,7 @@ def test_merging_inside_a_block_and_mixing_cls_in_equal_masking(model, vision, p
     assert relative_error(logits[0], expected) > CONTROL
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("name", ["tome", "divprune", "average_pool", "local_merge", "sparsevlm"])
 def test_an_encoder_without_cls(name, attention):
     """SigLIP's: what asks for no [CLS] works there as it does on CLIP."""
@@ -240,7 +241,9 @@ def test_an_encoder_without_cls(name, attention):
         assert ledger.counts().executed_average < int(ledger.vision.sum()) or number
 
 
-@pytest.mark.parametrize("name", ["visionzip", "prumerge", "prumerge_plus", "cls_topk", "mustdrop"])
+@pytest.mark.parametrize(
+    "name", ["visionzip", "prumerge_plus", "prumerge", "cls_topk", "all_stages"]
+)
 def test_cls_attention_is_refused_where_there_is_none(name):
     bare = tiny_llava(cls=False)
     with pytest.raises(ValueError, match="this encoder has no"), DROPPERS[name].attach(bare):
@@ -321,7 +324,7 @@ def test_left_padding_alone_changes_nothing(model):
         "input_ids": torch.cat([pad, inputs["input_ids"]], 1),
         "attention_mask": torch.cat([pad, inputs["attention_mask"]], 1),
     }
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         tokens, logits = greedy(model, inputs)
         alive = run.ledgers[0].alive
         padded_tokens, padded_logits = greedy(model, padded)
@@ -337,7 +340,7 @@ def test_text_and_image_prompts_share_a_batch(model):
         "attention_mask": torch.ones(1, 9, dtype=torch.long),
         "pixel_values": picture["pixel_values"][:0],
     }
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         tokens, _ = greedy(model, batch(picture, text))
         assert run.ledgers[1].vision_per_layer() == [0] * 6
         own, _ = greedy(model, picture)
@@ -348,7 +351,7 @@ def test_text_and_image_prompts_share_a_batch(model):
 
 def test_a_manual_decoding_loop_without_positions_is_right(model):
     inputs = prompts(model, ragged=False)
-    dropper = DROPPERS["mustdrop"]
+    dropper = DROPPERS["all_stages"]
     with torch.inference_mode(), dropper.attach(model):
         tokens, _ = greedy(model, inputs, steps=4)
         out = model(**inputs)

@@ -35,7 +35,7 @@ from family_droppers import FITTING
 from models import greedy
 from mustdrop.masked import masked_logits, relative_error
 
-NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "mustdrop", "random")
+NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "all_stages", "random")
 
 def dropped(model, inputs):
     outputs = {}

@@ -286,7 +286,7 @@ def test_attaching_twice(model):
     attach(FASTV, model)
 
 
-@pytest.mark.parametrize("name", ["fastv", "mustdrop", "cls_topk"])
+@pytest.mark.parametrize("name", ["fastv", "all_stages", "cls_topk"])
 def test_the_model_is_as_found_after_exit(model, inputs, name):
     greedy(model, inputs)  # transformers installs hooks of its own on the first call
     before = state(model)

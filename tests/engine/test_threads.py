@@ -8,6 +8,7 @@ import torch
 from droppers import DROPPERS
 from models import greedy, prompt, tiny_llava
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from versions import ATTENTION
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.engine.tap import attention_tap
@@ -20,8 +21,8 @@ def table() -> dict:
     return dict(ALL_ATTENTION_FUNCTIONS._local_mapping)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("dropper", [DROPPERS["fastv"], DROPPERS["mustdrop"], LOOKS_AHEAD])
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("dropper", [DROPPERS["fastv"], DROPPERS["all_stages"], LOOKS_AHEAD])
 @pytest.mark.parametrize("first_out", [0, 1])
 def test_contexts_that_overlap(dropper, attention, first_out):
     before = table()
@@ -45,7 +46,7 @@ def test_contexts_that_overlap(dropper, attention, first_out):
 
 def test_several_models_in_several_threads():
     before = table()
-    droppers = [DROPPERS["fastv"], DROPPERS["mustdrop"], LOOKS_AHEAD]
+    droppers = [DROPPERS["fastv"], DROPPERS["all_stages"], LOOKS_AHEAD]
     models = [tiny_llava(seed=seed) for seed in range(3)]
     inputs = [prompt(models[0], seed=seed, flat=0.5) for seed in range(4)]
     expected = []
@@ -160,7 +161,7 @@ def test_an_implementation_changed_inside_a_context_is_noticed():
             greedy(model, prompt(model), 1)
 
 
-@pytest.mark.parametrize("name", ["fastv", "mustdrop", "tome"])
+@pytest.mark.parametrize("name", ["fastv", "all_stages", "tome"])
 def test_a_copy_made_inside_a_context_has_no_dropper(name):
     model = tiny_llava()
     inputs = prompt(model, flat=0.5)
@@ -190,7 +191,7 @@ def test_a_copied_part_ignores_the_hooks():
     text = model.model.language_model
     embeds = torch.randn(1, 9, 32)
     expected = text(inputs_embeds=embeds).last_hidden_state
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         twin = copy.deepcopy(text)
         assert torch.equal(twin(inputs_embeds=embeds).last_hidden_state, expected)
         with pytest.raises(ValueError, match="the language model was called by itself"):

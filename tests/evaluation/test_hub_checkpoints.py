@@ -122,7 +122,7 @@ def test_the_likeliest_token_is_taken_whatever_the_checkpoint_sets(loaded):
         assert torch.equal(logits, scores)
 
 
-@pytest.mark.parametrize("name", ["mustdrop", "fastv", "divprune"])
+@pytest.mark.parametrize("name", ["all_stages", "fastv", "divprune"])
 def test_dropping_equals_masking_behind_a_real_processor(loaded, name):
     _, model, processor = loaded
     inputs = prompt_inputs(model, processor, CHATS)

@@ -94,7 +94,7 @@ def test_model_args_mean_what_they_mean_to_run(args, same):
         ({"pretrained": "some/model"}, "no preset has the weights some/model; set model to one of"),
         ({"method": "fastw"}, "no method 'fastw'; did you mean fastv?"),
         ({"method": "fastv", "prefill.kep": 3}, "no field prefill.kep; did you mean prefill.keep?"),
-        ({"method": "fastv", "prefill.layer": 11}, "can drop after layers -1 to 10"),
+        ({"method": "fastv", "prefill.layer": 11}, "layer must be in [-1, 10]"),
         (
             {"method": "fastv", "budget": "t64", "prefill.layer": 4},
             "the least executed average is 240",

@@ -28,7 +28,7 @@ def test_dropping_equals_masking_on_the_gpu(name):
         assert relative_error(logits[number], expected) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["fastv", "mustdrop", "local_merge"])
+@pytest.mark.parametrize("name", ["fastv", "all_stages", "local_merge"])
 def test_flash_attention_agrees_with_sdpa(name):
     pytest.importorskip("flash_attn")
     found = {}

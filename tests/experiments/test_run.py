@@ -226,7 +226,7 @@ def command(monkeypatch, *arguments):
     [
         (
             ["method=fastv", "prefill.layer=13"],
-            "prefill.keep: this model can drop after layers -1 to 10",
+            "prefill.layer: layer must be in [-1, 10], the layers after which this model can",
         ),
         (["method=fastv", "prefill.keep=3", "prefill.layer=11"], "acts after layer 11"),
         (
@@ -315,19 +315,19 @@ UNCHECKED_CASES = {
     (
         "method=sparsevlm_fixed",
         "prefill.layers=[1.5]",
-    ): "layers must be a list of one layer or more",
+    ): "prefill.layers: SparseVLM.layers must be a list of one layer or more",
     (
         "method=fastv",
         "prefill.layer=1.5",
-    ): "prefill.keep: FastV.layer must be a whole number, got 1.5",
+    ): "prefill.layer: FastV.layer must be a whole number, got 1.5",
     (
         "method=sparsevlm_fixed",
         "prefill.recycle=none",
-    ): "recycle must be a share in [0, 1], got 'none'",
+    ): "prefill.recycle: SparseVLM.recycle must be a share in [0, 1], got 'none'",
     (
         "method=sparsevlm_fixed",
         "prefill.per_cluster=2.5",
-    ): "per_cluster must be a count, 1 or more, got 2.5",
+    ): "prefill.per_cluster: SparseVLM.per_cluster must be a count, 1 or more, got 2.5",
     ("model.resize=crop",): "model.resize must be one of hub, pad, got 'crop'",
     ("model.dtype=flot",): "model.dtype must be one of float32, bfloat16, float16, got 'flot'",
 }

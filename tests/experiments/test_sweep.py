@@ -84,6 +84,7 @@ LONG = [pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "table1")
 SHORT = [name for name in PRESETS if name not in ("none", "table1", *SLOW)]
 
 
+@pytest.mark.timeout(1200)  # table1 has 37 cells: more than 300 s on a busy machine
 @pytest.mark.parametrize("preset", [*SHORT, *LONG])
 def test_every_preset_runs_to_its_end_on_the_embedded_model(preset, tmp_path):
     cells = plan(preset, [*POCKET, f"output_root={tmp_path}", "benchmark.limit=2", "traces=0"])

@@ -14,7 +14,7 @@ def fitting(dropper: TokenDropper) -> TokenDropper:
     """The dropper with the choices that encoders without [CLS] and with any grid need."""
     vision = dropper.vision
     if isinstance(vision, LocalMerge):
-        vision = replace(vision, edges="keep", window=2, tau=0.2, crops="own")
+        vision = replace(vision, score="mean", edges="keep", window=2, tau=0.2, crops="own")
     elif isinstance(vision, ToMe):
         vision = replace(vision, proportional_attention=False)
     elif isinstance(vision, PruMerge | PruMergePlus):
@@ -26,5 +26,5 @@ FITTING = {name: fitting(dropper) for name, dropper in DROPPERS.items()}
 # One strategy of each stage, for the default tests.
 FEW = (
     "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
-    "cls_topk", "visionzip", "mustdrop", "sink_recent",
+    "cls_topk", "visionzip", "all_stages", "sink_recent",
 )  # fmt: skip

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from torch import Tensor
+from models import encoder_blocks
+from torch import Tensor, nn
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -22,6 +23,7 @@ from transformers import (
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import window_similarity, windows
 from mustdrop.masked import masked_logits
+from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention, share_and_peak
 from mustdrop.presets.compose import composed
 
@@ -50,7 +52,7 @@ def load_model(folder: Path, attention: str = "sdpa") -> LlavaForConditionalGene
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config).eval().float()
     model.set_attn_implementation(attention)
-    missing, unexpected = model.load_state_dict(weights(folder), strict=False)
+    missing, unexpected = model.load_state_dict(weights(folder, model), strict=False)
     assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
     return model
 
@@ -67,15 +69,16 @@ def configs(folder: Path) -> dict[str, CLIPVisionConfig | LlamaConfig]:
     return {"vision_config": CLIPVisionConfig(**vision), "text_config": text}
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    """Weights of the authors' model under Hugging Face's names."""
+def weights(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Weights of the authors' model under the names of a model of Hugging Face."""
+    (encoder,) = adapter_for(model).encoders
+    # transformers 5.0 holds the encoder in one more module than 5.24
+    tower = next(name for name, module in model.named_modules() if module is encoder.module)
     renamed = {}
     with np.load(folder / "weights.npz") as stored:
         for name in stored.files:
             value = torch.from_numpy(stored[name]).float()
-            new = name.replace(
-                "model.vision_tower.vision_tower.vision_model.", "model.vision_tower."
-            )
+            new = name.replace("model.vision_tower.vision_tower.vision_model", tower)
             new = new.replace("model.mm_projector.0.", "model.multi_modal_projector.linear_1.")
             new = new.replace("model.mm_projector.2.", "model.multi_modal_projector.linear_2.")
             if new.startswith(("model.embed", "model.layers", "model.norm")):
@@ -151,7 +154,7 @@ class Replay:
 
             return hook
 
-        blocks = model.model.vision_tower.encoder.layers
+        blocks = encoder_blocks(model)
         layers = model.model.language_model.layers
         watched = {
             "vit_l0_out": blocks[0],

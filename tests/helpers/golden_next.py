@@ -30,7 +30,7 @@ def load_next_model(folder: Path) -> LlavaNextForConditionalGeneration:
     )  # fmt: skip
     model = LlavaNextForConditionalGeneration(config).eval().float()
     newline = torch.full_like(model.model.image_newline.data, NEWLINE)
-    state = {**weights(folder), "model.image_newline": newline}
+    state = {**weights(folder, model), "model.image_newline": newline}
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing), (missing, unexpected)
     return model

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fake_views import vision_view
-from models import IMAGE_TOKEN
+from models import IMAGE_TOKEN, encoder_blocks
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -169,7 +169,7 @@ def _states(
 ) -> list[Tensor]:
     """What enters each block, and the last one's output as the projector gets it."""
     caught: list[Tensor] = []
-    blocks = model.model.vision_tower.encoder.layers
+    blocks = encoder_blocks(model)
     slots = model.config.image_seq_length
     ids = torch.full((len(pixels), slots + 2), 1)
     ids[:, 1:-1] = IMAGE_TOKEN

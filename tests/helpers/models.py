@@ -4,7 +4,10 @@ Weights are drawn so that attention logits have unit variance: a saturated model
 that a token is gone, and every proof on it would be empty.
 """
 
+from collections.abc import Sequence
+
 import torch
+from torch import nn
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -12,6 +15,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     SiglipVisionConfig,
 )
+
+from mustdrop.models import adapter_for
 
 IMAGE_TOKEN = 5
 
@@ -67,6 +72,12 @@ def condition(model: LlavaForConditionalGeneration) -> None:
             weight.data.normal_(0, gain / fan_in**0.5, generator=generator)
         elif "embed" in name:
             weight.data.normal_(0, 1.0, generator=generator)
+
+
+def encoder_blocks(model: LlavaForConditionalGeneration) -> Sequence[nn.Module]:
+    """Blocks of the vision encoder; transformers 5.0 holds them in one more module than 5.24."""
+    (encoder,) = adapter_for(model).encoders
+    return encoder.blocks
 
 
 def prompt(

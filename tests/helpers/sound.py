@@ -6,15 +6,14 @@ from inspect import isabstract
 from typing import Any
 
 from droppers import DROPPERS
+from tiny_methods import METHODS, dropper_of
 
 from mustdrop import decode, key_tokens, prefill, vision
 from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.decode.sink_recent import SinkRecent
 from mustdrop.prefill.scheduled_grid import ScheduledGrid
 from mustdrop.prefill.scheduled_random import ScheduledRandom
-from mustdrop.prefill.text_topk import TextTopK
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
-from mustdrop.vision.known_patches import KnownPatches
 
 ROOMS = (vision, key_tokens, prefill, decode)
 
@@ -41,14 +40,15 @@ def strategies() -> list[type]:
 
 def instances() -> dict[type, Any]:
     """A sound instance of every strategy."""
+    droppers = [*map(dropper_of, METHODS), *DROPPERS.values()]
     stages = [
         stage
-        for dropper in DROPPERS.values()
+        for dropper in droppers
         for stage in (dropper.vision, dropper.key_tokens, dropper.prefill, dropper.decode)
     ]
     stages += [
-        KnownPatches(3), ScheduledGrid((3, 2)), ScheduledRandom(((3, 2),)),
-        ScheduledCache(((3, 2),)), SinkRecent(tokens=3), TextTopK(3),
+        ScheduledGrid((3, 2)), ScheduledRandom(((3, 2),)), ScheduledCache(((3, 2),)),
+        SinkRecent(tokens=3),
     ]  # fmt: skip
     return {type(stage): stage for stage in stages if stage is not None}
 

@@ -32,7 +32,7 @@ def test_facts_of_llava():
     assert [image.cells.tolist() for image in images] == [list(range(36))] * 2
 
 
-@pytest.mark.parametrize("name", ["fastv", "cls_topk", "local_merge", "mustdrop", "uniform_grid"])
+@pytest.mark.parametrize("name", ["fastv", "cls_topk", "local_merge", "all_stages", "uniform_grid"])
 def test_frames_that_keep_their_cls(keeps_cls, name):
     model, pixels = keeps_cls, torch.zeros(1, 3, 24, 24)
     (images,) = adapter_for(model).visual_inputs({"pixel_values": pixels}).values()

@@ -23,7 +23,7 @@ MATRIX = [
     for family in FAMILIES
     for name in FITTING
     for attention in ("sdpa", "eager")
-    if (few := name in FEW and (attention == "sdpa" or name == "mustdrop")) or True
+    if (few := name in FEW and (attention == "sdpa" or name == "all_stages")) or True
 ]
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
@@ -66,7 +66,7 @@ def test_nothing_changes_without_stages(family):
     assert torch.equal(plain[0], held[0]) and torch.equal(plain[1], held[1])
 
 
-@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "mustdrop", "visionzip"])
+@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "all_stages", "visionzip"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_neighbours_do_not_matter(family, name):
     """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
@@ -104,13 +104,13 @@ def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch)
 def test_text_beside_images(family):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, made.prompts[0], (6, 5))
-    with FITTING["mustdrop"].attach(model) as run:
+    with FITTING["all_stages"].attach(model) as run:
         tokens, logits = greedy(model, inputs)
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
     assert run.ledgers[1].vision_per_layer() == [0] * 6
 
 
-@pytest.mark.parametrize("name", ["mustdrop", "fastv", "sink_recent", "pyramiddrop"])
+@pytest.mark.parametrize("name", ["all_stages", "fastv", "sink_recent", "pyramiddrop"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_loop_without_positions(family, name):
     """A caller that hands over no position_ids gets those that ``generate`` would make."""
@@ -134,7 +134,7 @@ def test_a_loop_without_positions(family, name):
 def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
     """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
     model, made = model_of(family), FAMILIES[family]
-    before = replace(TokenDropper(), **{stage: getattr(FITTING["mustdrop"], stage)})
+    before = replace(TokenDropper(), **{stage: getattr(FITTING["all_stages"], stage)})
     dropper = replace(
         before, prefill=AnyPrefill((-1, 1), 3, 0.5, mixes=True), cls_attention="received"
     )
@@ -156,7 +156,7 @@ def test_no_token_of_any_image_is_left(family, place):
         assert ledger.counts().resident == int((ledger.cells == OFF_GRID).sum())
 
 
-@pytest.mark.parametrize("name", ["mustdrop", "visionzip", "tome_plain", "divprune"])
+@pytest.mark.parametrize("name", ["all_stages", "visionzip", "tome_plain", "divprune"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
     """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
@@ -175,7 +175,7 @@ def test_a_forgotten_drop_is_noticed(family):
     """Control: the masked model with one token less, and with one image in another's place."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING["mustdrop"].attach(model) as run:
+    with FITTING["all_stages"].attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[0]
     last = ledger.depth - 1
@@ -215,9 +215,9 @@ def test_coordinates_are_kept_whatever_the_rule(family):
     model, made = model_of(family), FAMILIES[family]
     inputs, results = made.inputs(model, *made.prompts), []
     for rule in ("original", "compact"):
-        dropper = replace(FITTING["mustdrop"], positions=rule, vision_positions=rule)
+        dropper = replace(FITTING["all_stages"], positions=rule, vision_positions=rule)
         with dropper.attach(model):
             results.append(greedy(model, inputs)[1])
     assert torch.equal(*results)
     with pytest.raises(ValueError, match=r"positions of .* are coordinates: use 'continue'"):
-        replace(FITTING["mustdrop"], decode_positions="cache_length").attach(model).__enter__()
+        replace(FITTING["all_stages"], decode_positions="cache_length").attach(model).__enter__()

@@ -164,6 +164,11 @@ def test_records_have_the_columns_that_the_pages_show():
             assert re.fullmatch(r"\d+\.\d", records.value(*arguments.split()))
 
 
+BROKEN = """        view.count_macs(1000)
+        object.__setattr__(self, "keep", 10_000)
+        return -view"""
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_worked_example_runs_in_a_copy_of_the_checkout(tmp_path):
@@ -183,12 +188,23 @@ def test_the_worked_example_runs_in_a_copy_of_the_checkout(tmp_path):
         script.chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
-    for command in ("python check.py", "sh -e run.sh", "sh -e test.sh"):
+
+    def output(*command: str) -> tuple[int, str]:
         done = subprocess.run(
-            command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
-        if command.endswith("run.sh"):
-            assert "keep_first" in done.stdout
-        if command.endswith("test.sh"):
-            assert re.search(r"\d+ passed", done.stdout)
+        return done.returncode, done.stdout + done.stderr
+
+    for name in ("check.py", "run.sh", "test.sh"):
+        code, text = output(*(["python"] if name == "check.py" else ["sh", "-e"]), name)
+        assert code == 0, f"{name}: {text}"
+        if name == "run.sh":
+            assert "keep_first" in text
+        if name == "test.sh":
+            assert re.search(r"\d+ passed", text)
+    # A method that drops nothing and counts work that it does not do fails each kind of test.
+    source = tmp_path / "mustdrop" / "prefill" / "keep_first.py"
+    source.write_text(source.read_text().replace("        return -view", BROKEN))
+    _, text = output("sh", "test.sh")
+    for file in ("strategies/test_contract.py", "engine/test_masked.py", "core/test_cost.py"):
+        assert f"FAILED tests/{file}" in text, text

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from fake_views import vision_view
-from models import greedy, prompt, tiny_llava
+from models import encoder_blocks, greedy, prompt, tiny_llava
 from torch import Tensor
 
 from mustdrop import TokenDropper
@@ -442,7 +442,7 @@ def test_cls_attention_weighs_tokens_by_their_patches():
     """As the block's own: sizes enter a strategy's scores as they enter the model's."""
     model = tiny_llava("eager")
     seen = []
-    block = model.model.vision_tower.encoder.layers[3]
+    block = encoder_blocks(model)[3]
     hook = block.self_attn.register_forward_hook(lambda module, args, out: seen.append(out[1]))
     dropper = TokenDropper(vision=ToMe((9, 5, 3)), key_tokens=ClsAttention("ratio", block=3))
     with dropper.attach(model) as run:

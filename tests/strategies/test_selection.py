@@ -6,7 +6,8 @@ import pytest
 import torch
 from droppers import DROPPERS, mustdrop
 from eager_maps import GRID, maps, survivors, vision_at
-from models import batch, greedy, prompt, tiny_llava
+from models import batch, encoder_blocks, greedy, prompt, tiny_llava
+from versions import ATTENTION, EAGER, needs_eager
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
 from mustdrop.functional import even_cells, top_keep
@@ -21,9 +22,9 @@ from mustdrop.vision.known_patches import KnownPatches
 from mustdrop.vision.local_merge import LocalMerge
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_llava("eager", kv_heads=2)
+@pytest.fixture(scope="module", params=[EAGER])
+def model(request):
+    return tiny_llava(request.param, kv_heads=2)
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def inputs(model):
     return prompt(model, flat=0.5)
 
 
+@needs_eager
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("layer", [0, 2])
 def test_fastv_keeps_what_the_last_token_looks_at(layer, kv_heads):
@@ -89,7 +91,7 @@ def test_thresholds_that_would_drop_all_leave_the_best(model, inputs):
 def test_local_merge_merges_the_windows_that_are_alike(model, inputs, score):
     tau = 0.5 if score == "mean" else 36.0
     hidden = []
-    block = model.model.vision_tower.encoder.layers[0]
+    block = encoder_blocks(model)[0]
     hook = block.register_forward_hook(lambda module, args, out: hidden.append(out[0, 1:]))
     with torch.inference_mode(), TokenDropper(LocalMerge(tau, score=score)).attach(model) as run:
         model(**inputs)
@@ -121,7 +123,7 @@ def test_local_merge_merges_the_windows_that_are_alike(model, inputs, score):
 def cls_rows(model, dropper: TokenDropper, inputs, block: int) -> tuple[torch.Tensor, object]:
     """(eager attention of [CLS] to the tokens [heads, tokens], run)."""
     caught = []
-    module = model.model.vision_tower.encoder.layers[block].self_attn
+    module = encoder_blocks(model)[block].self_attn
     hook = module.register_forward_hook(lambda module, args, out: caught.append(out[1]))
     with torch.inference_mode(), dropper.attach(model) as run:
         model(**inputs)
@@ -196,7 +198,7 @@ def test_protected_tokens_stay_even_beyond_the_count(model, inputs, strategy):
 
 
 def test_output_aware_keeps_the_last_layers_survivors(model, inputs):
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         greedy(model, inputs)
     ledger = run.ledgers[0]
     last = ledger.alive[5].tolist()
@@ -256,7 +258,7 @@ class LookAhead(PrefillStrategy):
         return Reduction(top_keep(attention.mean(0)[-1], keep))
 
 
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("implementation", ATTENTION)
 def test_looking_ahead_sees_what_the_next_layer_will(implementation):
     model = tiny_llava(implementation)
     alone = [prompt(model, flat=0.5), prompt(model, before=9, after=4, images=2, seed=4)]
