@@ -26,8 +26,8 @@ class VisionView(ABC):
             or ``features`` or ``projected`` after the encoder.
         grid: Cells of the image as (rows, columns).
         has_cls: Whether a [CLS] comes before the tokens.
-        cells: Raster index of the cell in whose place each token stands. After the model's packing
-            (``projected``), cells that it cut away are missing.
+        cells: Raster index of the cell in whose place each token stands. After the encoder
+            (``features``, ``projected``), cells that the model's packing cuts away are missing.
         sizes: Number of cells that each token stands for.
     """
 

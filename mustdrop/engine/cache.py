@@ -35,6 +35,7 @@ class DecodePass:
         first: Rotary position of each prompt's first token before any drop.
         last: Rotary position of each prompt's last token before any drop; of coordinates, with all
             axes that the model hands on.
+        largest: Largest coordinate of each prompt; None: positions are numbers.
     """
 
     adapter: ModelAdapter
@@ -47,6 +48,7 @@ class DecodePass:
     positions: Literal["continue", "cache_length"]
     first: Int[Tensor, " batch"]
     last: Int[Tensor, "*axes batch"]
+    largest: Int[Tensor, " batch"] | None
 
     def __post_init__(self) -> None:
         self.rotary: dict[tuple | int, _Rotary] = {}
@@ -122,9 +124,19 @@ class DecodePass:
         return position_ids, self.adapter.rotary(hidden, position_ids)
 
     def next_positions(self) -> Int[Tensor, "*axes batch 1"]:
-        """Position of the token now being decoded, for callers that pass none."""
-        cached = self.layers[0]
-        new = cached.get_seq_length() - self.lengths[0]
+        """Position of the token now being decoded, for callers that pass none.
+
+        Raises:
+            ValueError: If the model itself has two answers: ``generate`` goes on after the last
+                token, but a call without positions after the largest coordinate of the prompt.
+        """
+        new = self.layers[0].get_seq_length() - self.lengths[0]
+        if new == 0 and self.largest is not None and bool((self.largest > self.last[-1]).any()):
+            raise ValueError(
+                "position_ids must be given in a decoding loop on this prompt: its video reaches "
+                "farther than its last token, so the model's forward would continue elsewhere than "
+                "generate, which continues after the last token"
+            )
         return (self.last + 1 + new)[..., None]
 
     def step(self) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.engine.encoder_layout import layout_of
-from mustdrop.engine.encoder_step import Step
+from mustdrop.engine.encoder_step import Step, packing_step
 from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.tap import attention_tap
@@ -121,7 +121,8 @@ class EncoderStage(EncoderState):
             states = args[0]
             if self.inside:
                 step = self.steps.get(index - 1)
-                states = states if step is None else self._shorten(step, states)
+                cls = states[:, 0] if self.front else None
+                states = states if step is None else step.apply(states, self.front, cls)
             elif index - 1 in self.decision_blocks:
                 states = self._drop_at(index - 1, states, self.front)
             args, kwargs = self.layout.fit(module, states, args, kwargs)
@@ -182,11 +183,6 @@ class EncoderStage(EncoderState):
         self.layout = layout_of(self.part, self.batch, self.weighted)
         return Step(before, self.layout, changes)
 
-    def _shorten(self, step: Step, states: Tensor) -> Tensor:
-        """Apply a decision to all states of its block."""
-        front, tokens = step.before.split(states, self.front)
-        return step.after.join(front, step.shorten(tokens, front[:, 0] if self.front else None))
-
     def _drop_at(self, location: Place, states: Tensor, front: int) -> Tensor:
         """Decide at a location, and apply the decision to the states there."""
         ahead, tokens = self.layout.split(states, front)
@@ -210,7 +206,12 @@ class EncoderStage(EncoderState):
         """
         assert self.vision is not None
         views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
-        decisions = settled([self.vision.begin(view) for view in views])
+        begun = [
+            # the model's packing may have cut all tokens of a crop away
+            self.vision.begin(view) if len(view.cells) else Reduction(view.cells)
+            for view in views
+        ]
+        decisions = settled(begun)
         changed = changing(decisions, [len(image) for image in self.batch])
         for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
             if changes:
@@ -223,16 +224,21 @@ class EncoderStage(EncoderState):
         features, front = args[0], self.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
         if inside is not None:  # the features are that block's output, still with all tokens
-            ahead, tokens = inside.before.split(features, front)
-            features = inside.after.join(ahead, inside.shorten(tokens, self.cls))
+            features = inside.apply(features, front, self.cls)
+        whole, cut = (self.layout, features), packing_step(self.layout)
+        if cut is not None:
+            features, self.layout = cut.apply(features, front, None), cut.after
+        fitted = self.layout
         if self.at_features:
             features = self._drop_at("features", features, front)
         if not self.at_input and self.key_tokens is not None:
             _, tokens = self.layout.split(features, front)
             lengths = self.layout.lengths
             self.mark("features", [row[:n] for row, n in zip(tokens, lengths, strict=True)])
-        for image in self.batch:
-            image.blocks[self.facts.blocks] = len(image)
+        if self.layout is fitted:  # nothing was decided, so the projector gets what the model made
+            self.layout, features = whole
+        for image, length in zip(self.batch, self.layout.lengths, strict=True):
+            image.blocks[self.facts.blocks] = length
         return (features, *args[1:])
 
     def mark(self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]) -> None:

@@ -1,4 +1,7 @@
-"""Step: the decisions on the images of an encoder call at one location, applied to their states."""
+"""Step: the decisions on the images of an encoder call at one location, applied to their states.
+
+Also the step that leaves out cells for which the model's packing has no slot.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mustdrop.engine.encoder_layout import EncoderLayout
+from mustdrop.engine.encoder_layout import EncoderLayout, layout_of
+from mustdrop.engine.prompt_vision import host_indices
+from mustdrop.ledger import OFF_GRID
 from mustdrop.reduction import Reduction
 
 
@@ -24,6 +29,11 @@ class Step:
     before: EncoderLayout
     after: EncoderLayout
     decisions: Sequence[Reduction | None]
+
+    def apply(self, states: Tensor, front: int, cls: Float[Tensor, "b c"] | None) -> Tensor:
+        """States of a module after the decisions, with ``front`` tokens in front of each image."""
+        ahead, tokens = self.before.split(states, front)
+        return self.after.join(ahead, self.shorten(tokens, cls))
 
     def shorten(
         self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b c"] | None
@@ -66,3 +76,35 @@ class Step:
                 row[:length] = used.to(torch.uint8).argmax(0).masked_fill(~used.any(0), after)
         padded = torch.cat([short, short.new_zeros(batch, 1, dim)], 1)
         return padded.gather(1, back[..., None].expand(-1, -1, dim))
+
+
+def packing_step(layout: EncoderLayout) -> Step | None:
+    """Remove tokens that the model's packing will cut away, from the state of their images.
+
+    No strategy then selects the padding of a crop, or counts it. This waits for the device once
+    if an earlier decision was made on an image that has such cells.
+
+    Returns:
+        Step that removes the tokens from states; None: all have a slot.
+    """
+    holed = {
+        number: image.image.slots != OFF_GRID
+        for number, image in enumerate(layout.images)
+        if (image.image.slots == OFF_GRID).any()
+    }
+    if not holed:
+        return None
+    decided = [number for number in holed if layout.images[number].reduction is not None]
+    sizes = [len(layout.images[number]) for number in decided]
+    cells = torch.cat([layout.cells[number] for number in decided]).cpu() if decided else None
+    shown = dict(zip(decided, () if cells is None else cells.split(sizes), strict=True))
+    left = [
+        host_indices(has_slot[shown[number]] if number in shown else has_slot)
+        for number, has_slot in holed.items()
+    ]
+    parts = torch.cat(left).to(layout.cells[0].device, non_blocking=True)
+    decisions: list[Reduction | None] = [None] * len(layout.images)
+    for number, part in zip(holed, parts.split([len(part) for part in left]), strict=True):
+        layout.images[number].cut(part)
+        decisions[number] = Reduction(part)
+    return Step(layout, layout_of(layout.part, layout.images, layout.weighted), decisions)

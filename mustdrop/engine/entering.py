@@ -9,7 +9,7 @@ from torch import Tensor
 from mustdrop.engine.encoder import EncoderStage
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
-from mustdrop.engine.prompt_vision import host_indices
+from mustdrop.engine.prompt_vision import slots_of
 from mustdrop.functional import true_indices
 from mustdrop.ledger import OFF_GRID, TokenSources
 from mustdrop.reduction import Reduction
@@ -36,9 +36,8 @@ def entering(
             f"the prompts have {expected} images, but {len(stage.encoded)} were encoded"
         )
     _count_pairs(stage.encoded)
-    _cut(stage.encoded, prompts)
     images = [[stage.encoded[number] for number in prompt.shown.encoded] for prompt in prompts]
-    slots = [_slots(prompt, prompt.cells) for prompt in prompts]
+    slots = [slots_of(prompt.cells, prompt.shown.grids) for prompt in prompts]
     stage.batch = [image for part in images for image in part]
     mixed = []
     if stage.at_input and stage.batch:
@@ -60,42 +59,6 @@ def _count_pairs(images: Sequence[EncodedImage]) -> None:
     numbers = iter(torch.stack(counts).tolist() if counts else ())
     for image in images:
         image.pair_counts = {block: next(numbers) for block in image.pairs}
-
-
-def _slots(prompt: Prompt, cells: Int[Tensor, " slots"]) -> list[Int[Tensor, " _"]]:
-    """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cut it away.
-
-    Args:
-        prompt: Prompt before any drop.
-        cells: Cell of each of its vision slots, on the host or on the device.
-    """
-    total = prompt.shown.starts[-1]
-    slot = torch.full((total + 1,), OFF_GRID, device=cells.device)  # the last one is for newlines
-    slot[torch.where(cells == OFF_GRID, total, cells)] = torch.arange(
-        len(cells), device=cells.device
-    )
-    sizes = [rows * columns for rows, columns in prompt.shown.grids]
-    return list(slot[:-1].split(sizes)) if sizes else []
-
-
-def _cut(encoded: Sequence[EncodedImage], prompts: Sequence[Prompt]) -> None:
-    """Remove tokens whose cells have no slot; waits for the device once if there are such cells."""
-    holed = [
-        (encoded[number], slot)
-        for prompt in prompts
-        for number, slot in zip(
-            prompt.shown.encoded, _slots(prompt, prompt.shown.cells), strict=True
-        )
-        if (slot == OFF_GRID).any()
-    ]
-    if not holed:
-        return
-    cells = torch.cat([image.cells for image, _ in holed]).cpu()
-    parts = cells.split([len(image) for image, _ in holed])
-    for (image, slot), part in zip(holed, parts, strict=True):
-        left = host_indices(slot[part] != OFF_GRID)
-        if len(left) < len(image):
-            image.cut(left.to(image.cells.device, non_blocking=True))
 
 
 def _decide(

@@ -83,9 +83,15 @@ class EncodedImage:
 
     def cut(self, left: Int[Tensor, " left"]) -> None:
         """Remove the tokens for which the model's packing has no slot, all but ``left``."""
+        before = len(self)
         parts = (self.cells, self.protected, self.sizes)
         self.cells, self.protected, self.sizes = (part[left] for part in parts)
         self.cls_attention = {block: rows[:, left] for block, rows in self.cls_attention.items()}
+        for block, states in self.queries_keys.items():
+            extra = states[0].shape[1] - before  # [CLS]
+            index = torch.cat([torch.arange(extra, device=left.device), left + extra])
+            query, key = (part[:, index] for part in states)
+            self.queries_keys[block] = (query, key)
         whole = self.reduction
         if whole is not None:
             parts = (whole.mix, whole.sizes, whole.cls)

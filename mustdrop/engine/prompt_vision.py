@@ -67,6 +67,11 @@ class PromptVision:
         ends = torch.searchsorted(cells, starts).tolist()
         return [(first, end, ends[-1]) for first, end in pairwise(ends)]
 
+    @cached_property
+    def slots(self) -> list[Int[Tensor, " _"]]:
+        """Vision slot of each cell of each image; ``OFF_GRID`` if the model's packing cuts it."""
+        return slots_of(self.cells, self.grids)
+
     @property
     def mosaics(self) -> list[tuple[int, int, int]]:
         """(first encoded image, rows, columns) of the crops of each visual input that has them."""
@@ -107,6 +112,23 @@ def assign(
                 f"{len(left)} of {len(visual[token])} images have no vision slots in the prompts"
             )
     return prompts
+
+
+def slots_of(
+    cells: Int[Tensor, " slots"], grids: Sequence[tuple[int, int]]
+) -> list[Int[Tensor, " _"]]:
+    """Slot of each cell of each image; ``OFF_GRID`` where no slot shows the cell.
+
+    Args:
+        cells: Flat cell that each slot shows, counted through ``grids``, or ``OFF_GRID``.
+        grids: Cells of each image as (rows, columns).
+    """
+    sizes = [rows * columns for rows, columns in grids]
+    total = sum(sizes)
+    slot = torch.full((total + 1,), OFF_GRID, device=cells.device)  # the last one is for newlines
+    where = torch.where(cells == OFF_GRID, total, cells)
+    slot[where] = torch.arange(len(cells), device=cells.device)
+    return list(slot[:-1].split(sizes)) if sizes else []
 
 
 def host_indices(mask: Bool[Tensor, " n"]) -> Int[Tensor, " true"]:

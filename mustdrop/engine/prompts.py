@@ -25,6 +25,8 @@ class ArrivedImage:
         order: Index among all images of the batch in the order of the prompts.
         grid: Cells as (rows, columns).
         pixels: What the encoder gets of it.
+        slots: Vision slot of its prompt that shows each cell, on the host; ``OFF_GRID`` if the
+            model's packing cuts the cell away.
         span: Number of vision slots of its prompt that show earlier images; the same with this
             image; that of all images.
     """
@@ -34,6 +36,7 @@ class ArrivedImage:
     order: int
     grid: tuple[int, int]
     pixels: Tensor
+    slots: Int[Tensor, " cells"]
     span: tuple[int, int, int]
 
 
@@ -94,9 +97,10 @@ class Arrival:
         """Images (crops, frames) of all prompts, in the order in which the encoders get them."""
         images: dict[int, ArrivedImage] = {}
         for prompt, shown in enumerate(self.shown):
-            parts = zip(shown.encoded, shown.grids, shown.pixels, shown.spans, strict=True)
-            for encoded, grid, pixels, span in parts:
-                images[encoded] = ArrivedImage(prompt, encoded, len(images), grid, pixels, span)
+            parts = zip(shown.encoded, shown.grids, shown.slots, shown.spans, strict=True)
+            for (encoded, grid, slots, span), pixels in zip(parts, shown.pixels, strict=True):
+                order = len(images)
+                images[encoded] = ArrivedImage(prompt, encoded, order, grid, pixels, slots, span)
         return [images[encoded] for encoded in range(len(images))]
 
     def require_text_at_the_end(self) -> None:

@@ -150,6 +150,7 @@ class Session:
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
         self.last_positions = positions[..., -1]
+        self.largest = positions[-3:].amax((0, -1)) if positions.dim() == 3 else None
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
@@ -217,6 +218,7 @@ class Session:
             self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths,
             done.layer_shifts, done.dropped, self.stages.decode_positions,
             torch.stack([prompt.first for prompt in done.prompts]), self.last_positions,
+            self.largest,
         )  # fmt: skip
         self._check(done)
         done.checks.require()

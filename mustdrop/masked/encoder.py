@@ -34,8 +34,8 @@ def enter(
         alive = torch.arange(image.total, device=slots.device)
         if image.steps.keys() - {"projected"}:
             encoder, pixels = given["encoded"][image.image.encoded]
-            cls, features, alive = _encode(adapter, encoder, pixels, image, run.stages.vision)
             seen = position >= 0
+            cls, features, alive = _encode(adapter, encoder, pixels, image, run.stages.vision, seen)
             prompt[position[seen]] = features[seen].to(prompt)
             if len(cls):  # [CLS] stands in the slot before the image
                 prompt[slots[shown[:1] - 1]] = cls.to(prompt)
@@ -50,8 +50,12 @@ def _encode(
     pixels: Tensor,
     image: EncodedImage,
     vision: VisionStrategy | None,
+    seen_cells: Bool[Tensor, " cells"],
 ) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "cells dim"], Int[Tensor, " alive"]]:
-    """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive)."""
+    """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive).
+
+    Features are dropped and merged among the cells that have a slot in the prompt.
+    """
     facts, steps = adapter.facts, image.steps
     cls, cells, unit = int(encoder.has_cls), image.total, encoder.unit**2
     hidden = encoder.embed(pixels[None])
@@ -83,6 +87,7 @@ def _encode(
     kept = int(adapter.keeps_cls(encoder))
     features = hidden[:, cls - kept :].contiguous()
     if "features" in steps:
+        alive = alive[seen_cells[alive]]
         alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)
     features = adapter.project(features)
     return features[:kept], features[kept:], alive

@@ -99,9 +99,9 @@ class LocalMerge(ThresholdVision):
         similarity = window_similarity(hidden, index, self.score)
         comparisons = 1 if self.crops == "own" else 1 + len(view.prompt_images)
         view.count_macs(comparisons * index.numel() * index.shape[1] * hidden.shape[1])
-        own = self.alike(similarity)
+        similar = self.alike(similarity)
         if self.crops == "own":
-            fewest = own.sum()
+            fewest = similar.sum()
         else:
             if len({len(crop) for crop in view.prompt_images}) > 1:
                 raise ValueError(
@@ -115,7 +115,7 @@ class LocalMerge(ThresholdVision):
             fewest = torch.stack([crop.sum() for crop in alike]).min()
 
         def merged(numbers: list[int]) -> Reduction:
-            order = true_indices(own, numbers[0]) if self.crops == "own" else ranked(similarity)
+            order = true_indices(similar, numbers[0]) if self.crops == "own" else ranked(similarity)
             chosen = order[: numbers[0]]
             if self.order == "similarity":
                 chosen = chosen[ranked(similarity[chosen])]

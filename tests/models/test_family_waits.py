@@ -48,8 +48,8 @@ def most_waits(name: str, family: str, prompts: int) -> int:
     if isinstance(prefill, SparseVLM) and prefill.scale is not None:
         most += 1 + (prompts - 1) * len(prefill.layers)  # a rank waits by itself
     if vision or dropper.key_tokens:
-        if family == "llava_next":
-            most += 1  # tokens that the model's packing cuts away
+        if family == "llava_next" and any(isinstance(place, int) for place in places):
+            most += 1  # tokens that blocks left and the model's packing cuts away
         if family == "qwen2_5_vl":  # attention windows: their pairs, their ends after drops
             most += 1 + calls * sum(isinstance(place, int) for place in places)
     return most

@@ -194,9 +194,9 @@ def test_without_a_rater_above_the_mean_all_text_rates():
 
 def test_raters_are_asked_for_once_a_prompt(model, inputs, monkeypatch):
     calls = []
-    original = SparseVLM.raters
+    original = SparseVLM.is_rater
     monkeypatch.setattr(
-        SparseVLM, "raters", staticmethod(lambda view: calls.append(1) or original(view))
+        SparseVLM, "is_rater", staticmethod(lambda view: calls.append(1) or original(view))
     )
     dropper = TokenDropper(prefill=SparseVLM(keep=[20, 9, 4], layers=[0, 2, 3]))
     other = prompt(model, before=2, after=12, seed=3)
