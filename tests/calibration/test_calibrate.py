@@ -261,13 +261,13 @@ def test_a_share_is_met_on_prompts_of_different_sizes(model, uneven):
         )
 
     replay = observe(model, dropper, "prefill.gamma", uneven)
-    assert len({prompt.tokens for prompt in replay.prompts}) == 2
+    assert len({prompt.cells for prompt in replay.prompts}) == 2
     found = threshold(measure, replay, dropper, "prefill.gamma", budget, 1e-3, 0.5, 0.03)
     assert isinstance(found, SearchResult) and found.target == 0.6
     assert abs(found.measured / 0.6 - 1) <= 0.03
     assert measure(found.value) == pytest.approx(found.measured)
     averages = executed(model, with_field(dropper, "prefill.gamma", found.value), uneven)
-    tokens = [prompt.tokens for prompt in replay.prompts]
+    tokens = [prompt.cells for prompt in replay.prompts]
     assert fmean(averages) / fmean(tokens) != pytest.approx(found.measured, rel=1e-3)
 
 
