@@ -48,8 +48,11 @@ def _require_comparable(cells: Sequence[RunResult]) -> None:
     for cell in cells:
         if shared_machine(cell.record) is not False:
             raise NotMeasured(f"the machine may have been shared during {cell['folder']}")
-    if len({cell.setup for cell in cells}) > 1:
-        raise NotMeasured("the runs differ in code or machine, so their seconds do not compare")
+        # not the fingerprint: each method has its own modules
+        if any(cell[name] != cells[0][name] for name in ("hardware", "versions")):
+            raise NotMeasured(
+                "the runs differ in machine or libraries: their seconds do not compare"
+            )
 
 
 def _costs(cell: RunResult, cost: Cost) -> pd.DataFrame:

@@ -17,7 +17,6 @@ from analysis.published.bands import NOTHING, Band, Index, Row, band, cell, inde
 from analysis.published.check import FULL
 from analysis.published.numbers import PAPER, REFERENCE, published
 
-
 SHARE_STEP = 5e-4  # papers print shares in percent with one decimal
 
 

@@ -54,10 +54,10 @@ def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
 
     Columns of a cell: table, model, method, budget, benchmark; state (one of :data:`STATES`); ours,
     low, high on the papers' scale, n, available, metric, interval; executed_average, matched
-    (within 1 % of its budget), cells and off_grid (numbers of a prompt's vision
-    tokens that show a cell and that show none, before any stage), off_grid_average (part of the
-    executed average that shows no cell), floor; paper (number of the paper itself); band_low, band_high,
-    band_values, band_independent, band_sources, verdict; calibration and command (for a missing
+    (within 1 % of its budget), cells and off_grid (numbers of a prompt's vision tokens that show a
+    cell and that show none, before any stage), off_grid_average (part of the executed average that
+    shows no cell), floor; paper (number of the paper itself); band_low, band_high, band_values,
+    band_independent, band_sources, verdict; calibration and command (for a missing
     cell, the command lines that fill it).
 
     Args:

@@ -24,7 +24,7 @@ class Line:
     """Row of a layout.
 
     Attributes:
-        budget: Name of the budget, such as ``t64`` or ``s11.11``.
+        budget: Name of our budget, such as ``t64`` or ``s11.11``, or the paper's if we have none.
         method: Name of our method; None if we have none.
         published: Name of the method in the published numbers; None: not published.
         tokens: Budget in the published numbers, in tokens; None: a share.
@@ -179,12 +179,16 @@ def _part(part: Mapping[str, Any], table: str) -> TablePart:
     return TablePart(
         part.get("model"),
         part.get("published_model"),
-        tuple(Line(**{**line, "budget": _name(line["budget"])}) for line in part["rows"]),
+        tuple(map(_line, part["rows"])),
         tuple(columns),
         part.get("experiment", table),
         part.get("relative", False),
         part.get("absent") or part.get("note", ""),
     )
+
+
+def _line(row: Mapping[str, Any]) -> Line:
+    return Line(**{**row, "budget": _name(row["budget"])}) if "method" in row else Line(**row)
 
 
 def _column(benchmark: str) -> Column:

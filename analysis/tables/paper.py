@@ -164,8 +164,8 @@ def _entered(ran: Sequence[Row]) -> Iterator[str]:
         )
     if any(row["off_grid"] > 0 for row in ran):
         yield (
-            "off grid: newlines, which show no cell. They are part of the executed average, but the "
-            "budget does not count them; a method that acts in the encoder cannot drop them."
+            "off grid: newlines, which show no cell. The executed average counts them, the budget "
+            "does not. A method that acts in the encoder cannot drop them."
         )
 
 

@@ -143,7 +143,7 @@ class CostMeter:
         }
 
 
-def slot_counts(ledger: TokenLedger) -> dict[str, float]:
+def slot_counts(ledger: TokenLedger) -> dict[str, int | float]:
     """Vision tokens of a prompt that show a cell, and those that show none (newlines and the like).
 
     Returns:
