@@ -68,10 +68,11 @@ def fits(cell: RunResult, arm: ArmSpec, any_budget: bool = False) -> bool:
 
 
 def _same_budget(cell: RunResult, arm: ArmSpec) -> bool:
+    share = (cell["config"].get("budget") or {}).get("share")
     if arm.budget is None or arm.budget.share is None:
         wanted = None if arm.budget is None else arm.budget.tokens
-        return cell.share is None and cell.budget == wanted
-    return cell.share is not None and abs(cell.share - arm.budget.share) <= SHARE_STEP
+        return share is None and cell.budget == wanted
+    return share is not None and abs(share - arm.budget.share) <= SHARE_STEP
 
 
 def find(

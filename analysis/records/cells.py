@@ -75,11 +75,6 @@ class RunResult:
         return float(match[1]) if match else None
 
     @property
-    def share(self) -> float | None:
-        """Requested share of the cells that entered; None for a count or without a budget."""
-        return (self["config"].get("budget") or {}).get("share")
-
-    @property
     def executed(self) -> float:
         """Number of vision tokens that entered a layer, mean over layers and samples."""
         return float(self["counts"]["executed_average"])

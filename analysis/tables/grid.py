@@ -84,9 +84,9 @@ def _parts(layout: Layout, cells: Sequence[RunResult], numbers: Index) -> list[T
     )
     parts = []
     for model in others if paper else ():
-        own = [cell for cell in cells if cell["model"] == model]
-        benchmarks = dict.fromkeys(cell["benchmark"] for cell in own)
-        experiments = {cell["experiment"] for cell in own}
+        runs = [cell for cell in cells if cell["model"] == model]
+        benchmarks = dict.fromkeys(cell["benchmark"] for cell in runs)
+        experiments = {cell["experiment"] for cell in runs}
         alike = [part for part in paper if part.experiment in experiments] or paper[:1]
         parts += [for_model(part, model, list(benchmarks)) for part in alike]
     extended = []
