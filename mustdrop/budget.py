@@ -68,7 +68,7 @@ class Budget:
             if percent := re.fullmatch(rf"{number}\s*%", text):
                 return cls(share=float(percent[1]) / 100)
             parts = re.fullmatch(rf"{number}\s*/\s*{number}", text)
-            if parts and float(parts[1]) <= float(parts[2]) != 0:
+            if parts and float(parts[2]) != 0:
                 return cls(share=float(parts[1]) / float(parts[2]))
         raise ValueError(
             "budget must be a count of tokens (128 or t128), a share of those that enter (22.2% or "

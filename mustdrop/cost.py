@@ -188,7 +188,7 @@ def vanilla_encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     return sum(map(shape.image_macs, ledger.grids))
 
 
-def flops(macs: int) -> int:
+def flops(macs: int | float) -> int | float:
     """Floating-point operations of multiply-accumulates: one product and one sum each."""
     return 2 * macs
 

@@ -5,13 +5,14 @@ Knows nothing about statistics and verdicts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
 from analysis.claims.hypotheses import ArmSpec
+from analysis.published.matching import SHARE_STEP
 from analysis.records.cells import CONTROL_NAMES, MATCH, RunResult, agree
 from analysis.records.variants import alike, variants
 
@@ -49,13 +50,29 @@ class ArmRuns:
         return tuple(sorted(str(cell["key"]) for cell in self.cells))
 
 
-def fits(cell: RunResult, arm: ArmSpec) -> bool:
-    """Whether a run fits the description of an arm."""
+def fits(cell: RunResult, arm: ArmSpec, any_budget: bool = False) -> bool:
+    """Whether a run fits the description of an arm.
+
+    Shares are equal if papers, which print percent with one decimal, print the same.
+
+    Args:
+        cell: The run.
+        arm: The description.
+        any_budget: Whether the budget may differ.
+    """
     return (
         cell["method"] == arm.method
-        and cell.budget == arm.budget
+        and (any_budget or _same_budget(cell, arm))
         and all(_entry(cell["config"], name) == value for name, value in arm.config.items())
     )
+
+
+def _same_budget(cell: RunResult, arm: ArmSpec) -> bool:
+    share = (cell["config"].get("budget") or {}).get("share")
+    if arm.budget is None or arm.budget.share is None:
+        wanted = None if arm.budget is None else arm.budget.tokens
+        return share is None and cell.budget == wanted
+    return share is not None and abs(share - arm.budget.share) <= SHARE_STEP
 
 
 def find(
@@ -76,7 +93,7 @@ def find(
     """
     fitting = [cell for cell in cells if fits(cell, arm)]
     if near is not None and not any(_near(cell, near, match) for cell in fitting):
-        others = [cell for cell in cells if fits(cell, replace(arm, budget=cell.budget))]
+        others = [cell for cell in cells if fits(cell, arm, any_budget=True)]
         fitting = [cell for cell in others if _near(cell, near, match)] or fitting
     if not fitting:
         raise NotMeasured(f"no run of {arm}")

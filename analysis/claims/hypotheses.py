@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args
 import yaml
 
 from analysis.statistics.noninferiority import check_margin
+from mustdrop.budget import Budget
 
 HYPOTHESES = Path(__file__).parents[1] / "reference" / "hypotheses.yaml"
 Kind = Literal["superiority", "non-inferiority", "equivalence", "all"]
 CONTROLS = ("schedule", "flat", "grid")
+Cost = Literal["seconds", "cached tokens", "operations"]
 FIELDS = {
     "id",
     "says",
@@ -27,6 +29,7 @@ FIELDS = {
     "all",
     "each",
     "budgets",
+    "saves",
     "run",
 }
 ARM = {"method", "budget", "control", "config"}
@@ -37,7 +40,7 @@ class ArmSpec:
     """Description of the runs on one side of a claim.
 
     Attributes:
-        budget: Number of tokens requested; None for a run without a budget.
+        budget: Budget requested; None for a run without a budget.
         control: Control of the method: ``schedule`` (random tokens on the method's schedule),
             ``flat`` (random tokens from the input on) or ``grid`` (an even grid); None for the
             method itself.
@@ -45,15 +48,29 @@ class ArmSpec:
     """
 
     method: str
-    budget: float | None = None
+    budget: Budget | None = None
     control: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        budget = "" if self.budget is None else f" at {self.budget:g}"
+        budget = "" if self.budget is None else f" at {self.budget}".removesuffix(" tokens")
         settings = ", ".join(f"{path}={value}" for path, value in self.config.items())
         control = "" if self.control is None else f", its {self.control} control"
         return f"{self.method}{budget}{f' with {settings}' if settings else ''}{control}"
+
+
+@dataclass(frozen=True)
+class Saving:
+    """Cost that the first arm saves of the second arm's.
+
+    Attributes:
+        cost: ``seconds`` per sample, ``cached tokens`` (vision tokens in the cache while decoding)
+            or ``operations`` (of the vision tokens in the prefill).
+        percent: Share that is saved, in percent.
+    """
+
+    cost: Cost
+    percent: float
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,7 @@ class Hypothesis:
         matched: Whether both arms must have the same executed average.
         parts: Ids of the claims that must all hold.
         run: Command that measures the claim.
+        saves: Cost that the claim is about, in place of scores; None for a claim about scores.
     """
 
     id: str
@@ -84,6 +102,7 @@ class Hypothesis:
     matched: bool
     parts: tuple[str, ...]
     run: str
+    saves: Saving | None = None
 
 
 def hypotheses(path: Path = HYPOTHESES) -> list[Hypothesis]:
@@ -128,6 +147,7 @@ def _claims(entry: Mapping[str, Any], path: Path) -> list[Hypothesis]:
         check_margin(margin)
     elif margin is not None:
         raise ValueError(f"{where}: kind {entry['kind']} has no margin, got {margin}")
+    _saving(entry, where)
     axes = entry.get("each", {})
     if unknown := set(axes) - {"method", "budget"}:
         raise ValueError(f"{where}: each must name method or budget, got {sorted(unknown)}")
@@ -142,7 +162,9 @@ def _claim(
     entry: Mapping[str, Any], values: Mapping[str, Any], margin: float | None, where: str
 ) -> Hypothesis:
     suffix = "".join(f"@{value}" for value in values.values())
-    at = f" at {values['budget']} tokens" if "budget" in values else ""
+    budget = Budget.parse(values.get("budget"))
+    at = "" if budget is None else f" at {budget if budget.share is None else values['budget']}"
+    at += "" if budget is None or budget.share is None else " of the tokens"
     says = str(entry["says"]).format(**values)
     return Hypothesis(
         id=f"{entry['id']}{suffix}",
@@ -154,8 +176,28 @@ def _claim(
         margin=margin,
         matched=entry.get("budgets", "matched") == "matched",
         parts=tuple(f"{part}{suffix}" for part in entry.get("all", ())),
-        run=str(entry["run"]).format(**values),
+        run=str(entry["run"]).format(**{**values, "budget": _typed(values.get("budget"))}),
+        saves=_saving(entry, where),
     )
+
+
+def _typed(budget: object) -> str:
+    """Budget as a command line has it: ``t192`` or ``320/2880``."""
+    return str(budget) if isinstance(budget, str) else f"t{budget}"
+
+
+def _saving(entry: Mapping[str, Any], where: str) -> Saving | None:
+    given = entry.get("saves")
+    if given is None:
+        return None
+    costs = get_args(Cost)
+    if not isinstance(given, Mapping) or set(given) != {"cost", "percent"}:
+        raise ValueError(f"{where}: saves must have cost and percent, got {given!r}")
+    if given["cost"] not in costs or not 0 < given["percent"] < 100:
+        raise ValueError(
+            f"{where}: cost must be one of {costs} and percent in (0, 100), got {dict(given)}"
+        )
+    return Saving(**given)
 
 
 def _arm(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> ArmSpec:
@@ -166,4 +208,4 @@ def _arm(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Arm
         raise ValueError(f"{where}: an arm lacks its method: {dict(entry)}")
     if fields.get("control") not in (None, *CONTROLS):
         raise ValueError(f"{where}: control must be one of {CONTROLS}, got {fields['control']!r}")
-    return ArmSpec(**fields)
+    return ArmSpec(**{**fields, "budget": Budget.parse(fields.get("budget"))})

@@ -50,7 +50,9 @@ class Judgement:
 
     @property
     def scale(self) -> float:
-        """Factor from the unit of the score to points: 100 for scores in [0, 1]."""
+        """Factor from the unit of the difference to points: 100 for scores in [0, 1] and costs."""
+        if self.claim.saves is not None:
+            return 100.0
         return points(self.difference) if self.difference else 1.0
 
     @property

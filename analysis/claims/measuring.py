@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from analysis.claims.arms import ArmRuns, NotMeasured, find, fits
 from analysis.claims.hypotheses import ArmSpec, Hypothesis
-from analysis.claims.judgement import Judgement, Setting, points
+from analysis.claims.judgement import Judgement, Setting
 from analysis.claims.pairing import pair
+from analysis.claims.savings import saved_pairs, with_costs
 from analysis.records.cells import MATCH, RunResult, agree
 from analysis.statistics.difference import Difference, difference
 
@@ -96,27 +97,31 @@ def _compare(
             raise NotMeasured(
                 f"budgets not matched ({ours.executed:.1f} against {theirs.executed:.1f})"
             )
+        if claim.saves is not None:
+            ours, theirs = with_costs(ours, theirs, claim.saves.cost)
     except NotMeasured as error:
         return replace(judgement, reason=str(error))
-    result = difference(pair(ours.frames, theirs.frames))
+    paired = pair(ours.frames, theirs.frames)
+    result = difference(paired if claim.saves is None else saved_pairs(paired, claim.saves))
     notes = []
     if claim.matched and not agree(ours.executed, theirs.executed):
         notes.append(f"at {ours.executed:.1f} against {theirs.executed:.1f} tokens")
     if len(ours.cells) > 1 or len(theirs.cells) > 1:
         notes.append(f"{len(ours.cells)} and {len(theirs.cells)} seeds averaged")
-    if their_run.budget != arms[1].budget:
+    if not fits(their_run, arms[1]):
         notes.append(f"{arms[1].method} at the budget {their_run['budget']}")
-    return replace(judgement, difference=result, p=_p_value(claim, result), reason="; ".join(notes))
+    judgement = replace(judgement, difference=result, reason="; ".join(notes))
+    return replace(judgement, p=_p_value(claim, result, judgement.scale))
 
 
 def _where(*arms: ArmRuns) -> str:
     return " + ".join(dict.fromkeys(str(cell["experiment"]) for arm in arms for cell in arm.cells))
 
 
-def _p_value(claim: Hypothesis, result: Difference) -> float:
+def _p_value(claim: Hypothesis, result: Difference, scale: float) -> float:
     if claim.margin is None:
         return result.p
-    margin = claim.margin / points(result)
+    margin = claim.margin / scale
     if claim.kind == "non-inferiority":
         return result.p_at(-margin)
     at_lower, at_upper = result.p_at(-margin), result.p_at(margin)

@@ -23,7 +23,8 @@ NOTES = (
     "points: score of the first arm minus score of the second on the same samples, in hundredths "
     "if scores lie in [0, 1]. The 95 % interval is a bootstrap of images with all their questions, "
     "or comes from exact counts (c) if fewer than ten images differ. It is not adjusted for the "
-    "number of claims.",
+    "number of claims. For a claim about a cost: percent of the second arm's cost that is saved, "
+    "minus the percent of the claim.",
     "p: p value of the hypothesis of no difference (McNemar's mid-p; sign flips by image if images "
     "have several questions or scores are not 0 and 1); for a claim with a margin, of a difference "
     "equal to the margin. Verdicts use p Holm, corrected over all claims judged here, at 5 %.",

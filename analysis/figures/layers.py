@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import BLACK, DOUBLE, GREY, SINGLE, SMALL, rule, sheet, styled
+from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult
 
 COLUMNS = 4
@@ -165,4 +166,4 @@ def _legend(budgets: Sequence[str], colours: Mapping[str, str], plain: bool) -> 
 
 
 def _budget_label(budget: str) -> str:
-    return "no budget" if budget == "none" else f"budget {budget.removeprefix('t')}"
+    return "no budget" if budget == "none" else f"budget {budget_label(budget)}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult
 from analysis.records.traces import read_trace
 from mustdrop.runs.trace import Trace
@@ -56,7 +57,7 @@ class Traced:
 def named(cell: RunResult) -> str:
     """Label of a run: its method, budget and control on the image."""
     control = f", {cell.image} image" if cell.image else ""
-    at = "" if cell["budget"] == "none" else f" at {str(cell['budget']).removeprefix('t')}"
+    at = "" if cell["budget"] == "none" else f" at {budget_label(cell['budget'])}"
     return f"{cell['method']}{at}{control}"
 
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 from analysis.figures.labels import End, label_ends
 from analysis.figures.points import Cost, Point, families, points
 from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, look, rule, save, sheet, styled
+from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult, groups, load
 
 NAMES: Mapping[str, str] = {
@@ -211,7 +212,7 @@ def _notes(
         notes.append("hollow: more than 1 % off its budget")
     unreached = [cell for cell in cells if cell.metric is None and cell["floor"] is not None]
     notes += [
-        f"{cell['method']} cannot reach {str(cell['budget']).removeprefix('t')}: "
+        f"{cell['method']} cannot reach {budget_label(cell['budget'])}: "
         f"at least {cell['floor']:.0f}"
         for cell in unreached
     ]

@@ -14,7 +14,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.published.bands import NOTHING, Band, Index, Row, band, cell, index
+from analysis.published.check import FULL
 from analysis.published.numbers import PAPER, REFERENCE, published
+
+SHARE_STEP = 5e-4  # papers print shares in percent with one decimal
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ def names(kind: str) -> Mapping[str, str]:
 def match_published(measured: pd.DataFrame, numbers: pd.DataFrame | None = None) -> pd.DataFrame:
     """Match measured cells with published numbers of the same model, method, budget, benchmark.
 
-    Budgets match by their number of tokens. The budget in a paper is the paper's own count and
-    rarely an executed average; ``ours_executed`` shows the executed average of the run.
+    Budgets match by their number of tokens, a share by the number that papers count for it
+    (:func:`published_count`). The budget in a paper is the paper's own count and rarely an executed
+    average; ``ours_executed`` shows the executed average of the run.
 
     Args:
         measured: Table of :func:`analysis.tables.summary`.
@@ -125,9 +129,32 @@ def about(row: Row, measure: Measure, numbers: Index) -> tuple[Band, float]:
     model, method = names("model").get(row["model"]), names("method").get(row["method"])
     if model is None or method is None or not measure.published[0]:
         return NOTHING, nan
-    budget = str(row["budget"]).removeprefix("t")
-    tokens = float(budget) if budget.isdigit() else -1.0
+    tokens = published_count(numbers, model, str(row["budget"]))
+    if tokens is None and method != "vanilla":
+        return NOTHING, nan
     return located(numbers, model, method, tokens, measure.published)
+
+
+def published_count(numbers: Index, model: str, budget: str) -> float | None:
+    """Number of tokens that papers print for a budget of this project; None if there is none.
+
+    A share is one of the tokens that papers count without dropping, 2880 in LLaVA-NeXT: 22.2 % and
+    640/2880 are the published 640.
+
+    Args:
+        numbers: Published numbers.
+        model: Name of the model in papers.
+        budget: Name of the budget, such as ``t192`` or ``s22.22``.
+    """
+    kind, amount = budget[:1], budget[1:]
+    if kind == "t" and amount.isdigit():
+        return float(amount)
+    if kind != "s":
+        return None
+    share, full = float(amount) / 100, FULL[model]
+    known = {row["tokens"] for key, rows in numbers.items() if key[0] == model for row in rows}
+    near = [count for count in known if abs(count / full - share) <= SHARE_STEP]
+    return min(near, key=lambda count: abs(count / full - share), default=None)
 
 
 def located(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import Any
 
+from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult
 
 Name = tuple[str, str, Any]  # identifies a sample: benchmark, task, doc_id
@@ -52,10 +53,12 @@ def introduction(cells: Sequence[RunResult], questions: int) -> str:
     methods.sort(key=lambda name: (name != "vanilla", name != FIRST_METHOD))
     listed = ", ".join(map(spelled, methods[:MOST_LISTED]))
     listed += f" and {len(methods) - MOST_LISTED} more" if len(methods) > MOST_LISTED else ""
-    budgets = [
-        name.removeprefix("t") for name in distinct_values(cells, "budget") if name != "none"
-    ]
-    at = f", at budgets of {', '.join(budgets)} vision tokens" if budgets else ""
+    budgets = [budget_label(name) for name in distinct_values(cells, "budget") if name != "none"]
+    shares = [label for label in budgets if label.endswith("%")]
+    counts = [label for label in budgets if label not in shares]
+    amounts = [f"{', '.join(counts)} vision tokens"] if counts else []
+    amounts += [f"{', '.join(shares)} of the vision tokens"] if shares else []
+    at = f", at budgets of {' and '.join(amounts)}" if amounts else ""
     models = ", ".join(spelled(name) for name in distinct_values(cells, "model"))
     scores = ", ".join(dict.fromkeys(str(cell.metric) for cell in cells))
     runs = "1 run" if len(cells) == 1 else f"{len(cells)} runs"

@@ -5,45 +5,54 @@ They call ``mustdrop run`` and ``mustdrop calibrate``. Knows nothing about resul
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from analysis.tables.layouts import threshold, uncalibrated
+from analysis.tables.layouts import threshold, typed_budget, uncalibrated
+from mustdrop.presets.folders import preset_file
 
 Cell = tuple[str, str, str]  # method, budget, benchmark
-INPUTS = "inputs=authors"  # of all presets of the paper's tables
 
 
 def command(
-    table: str, model: str, cells: Iterable[Cell], limits: Mapping[str, int | None]
+    experiment: str, model: str, cells: Iterable[Cell], limits: Mapping[str, int | None]
 ) -> list[str]:
     """Commands that run these cells; each covers a product of methods, budgets and benchmarks.
 
     Args:
-        table: Name of the experiment.
+        experiment: Name of the preset.
         model: Model of all cells.
         cells: Missing cells.
         limits: Sample limit of the other runs of each benchmark.
     """
     lines = []
     for methods, budgets, benchmarks in products(cells):
-        chosen = [f"model={model}"]
-        for name, values in (("method", methods), ("budget", budgets), ("benchmark", benchmarks)):
-            chosen.append(f"{name}={','.join(values)}")
-        run = [f"mustdrop run -m experiment={table}", *chosen]
+        chosen = [
+            f"model={model}",
+            f"method={','.join(methods)}",
+            f"budget={','.join(map(typed_budget, budgets))}",
+            f"benchmark={','.join(benchmarks)}",
+        ]
+        run = [f"mustdrop run -m experiment={experiment}", *chosen]
         limit = limits.get(benchmarks[0])
         lines.append(" ".join([*run, *([f"benchmark.limit={limit}"] if limit else [])]))
     return lines
 
 
 def calibration(model: str, cells: Iterable[Cell]) -> list[str]:
-    """Commands that calibrate the thresholds of these cells, if their methods have any."""
+    """Commands that calibrate the thresholds of these cells, if their methods have any.
+
+    The inputs are those of the presets of the paper's tables: the authors', if the model has any.
+    """
+    inputs = (
+        " inputs=authors" if preset_file("inputs", "authors", f"{model}.yaml").is_file() else ""
+    )
     by_threshold: dict[tuple[str, str | None], list[Cell]] = {}
     for method, budget, benchmark in cells:
         searched = threshold(method)
         if searched is not None and budget != "none" and benchmark not in uncalibrated():
             by_threshold.setdefault(searched, []).append((method, budget, benchmark))
     return [
-        f"mustdrop calibrate -m model={model} {INPUTS} method={','.join(methods)} "
-        f"budget={','.join(budgets)} benchmark={','.join(benchmarks)} calibration.field={field}"
-        + (f" {fixed}" if fixed else "")
+        f"mustdrop calibrate -m model={model}{inputs} method={','.join(methods)} "
+        f"budget={','.join(map(typed_budget, budgets))} benchmark={','.join(benchmarks)} "
+        f"calibration.field={field}" + (f" {fixed}" if fixed else "")
         for (field, fixed), wanted in by_threshold.items()
         for methods, budgets, benchmarks in products(wanted)
     ]

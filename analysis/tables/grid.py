@@ -28,6 +28,7 @@ from analysis.tables.layouts import (
 )
 
 RELATIVE = "relative average"
+SLOTS = ("cells", "off_grid", "off_grid_average")
 STATES = ("measured", "floor", "missing", "several", "absent")
 
 
@@ -53,8 +54,10 @@ def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
 
     Columns of a cell: table, model, method, budget, benchmark; state (one of :data:`STATES`); ours,
     low, high on the papers' scale, n, available, metric, interval; executed_average, matched
-    (within 1 % of its budget), floor; paper (number of the paper itself); band_low, band_high,
-    band_values, band_independent, band_sources, verdict; calibration and command (for a missing
+    (within 1 % of its budget), cells and off_grid (numbers of a prompt's vision tokens that show a
+    cell and that show none, before any stage), off_grid_average (part of the executed average that
+    shows no cell), floor; paper (number of the paper itself); band_low, band_high, band_values,
+    band_independent, band_sources, verdict; calibration and command (for a missing
     cell, the command lines that fill it).
 
     Args:
@@ -69,10 +72,11 @@ def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
         raise ValueError(f"table must be one of {', '.join(known)}, got {name!r}")
     layout, plain = known[name], [cell for cell in cells if cell.image is None]
     numbers = index(published().to_dict("records"))
-    return [_filled(layout, part, plain, numbers) for part in _parts(layout, plain)]
+    parts = _parts(layout, plain, numbers)
+    return [_filled(layout, part, plain, numbers) for part in parts]
 
 
-def _parts(layout: Layout, cells: Sequence[RunResult]) -> list[TablePart]:
+def _parts(layout: Layout, cells: Sequence[RunResult], numbers: Index) -> list[TablePart]:
     """Parts for other models, then the paper's parts; each gets rows for all methods that ran."""
     paper = [part for part in layout.parts if part.model]
     others = dict.fromkeys(
@@ -80,16 +84,19 @@ def _parts(layout: Layout, cells: Sequence[RunResult]) -> list[TablePart]:
     )
     parts = []
     for model in others if paper else ():
-        benchmarks = dict.fromkeys(c["benchmark"] for c in cells if c["model"] == model)
-        parts.append(for_model(paper[0], model, list(benchmarks)))
+        runs = [cell for cell in cells if cell["model"] == model]
+        benchmarks = dict.fromkeys(cell["benchmark"] for cell in runs)
+        experiments = {cell["experiment"] for cell in runs}
+        alike = [part for part in paper if part.experiment in experiments] or paper[:1]
+        parts += [for_model(part, model, list(benchmarks)) for part in alike]
     extended = []
     for part in (*parts, *layout.parts):
         ran = dict.fromkeys(
             (cell["budget"], cell["method"])
             for cell in cells
-            if part.model == cell["model"] and cell["experiment"] == layout.name
+            if part.model == cell["model"] and cell["experiment"] == part.experiment
         )
-        extended.append(with_methods(part, list(ran), names("method")))
+        extended.append(with_methods(part, list(ran), names("method"), numbers))
     return extended
 
 
@@ -101,14 +108,14 @@ def _filled(layout: Layout, part: TablePart, cells: Sequence[RunResult], numbers
     }  # of the last run, if they differ
     for line in part.lines:
         for column in part.columns:
-            matches = _runs(layout, part, line, column, cells)
+            matches = _runs(part, line, column, cells)
             row = _row(part, line, column, matches, numbers)
             position = (line.method or "", line.budget, column.benchmark or "")
             if row["state"] == "measured":
                 runs[position] = matches[0]
             if row["state"] == "missing" and part.model:
                 row["calibration"] = "\n".join(calibration(part.model, [position]))
-                row["command"] = "\n".join(command(layout.name, part.model, [position], limits))
+                row["command"] = "\n".join(command(part.experiment, part.model, [position], limits))
             rows.append({"table": layout.name, **row})
     frame = pd.DataFrame(rows)
     if part.relative:
@@ -117,16 +124,16 @@ def _filled(layout: Layout, part: TablePart, cells: Sequence[RunResult], numbers
 
 
 def _runs(
-    layout: Layout, part: TablePart, line: Line, column: Column, cells: Sequence[RunResult]
+    part: TablePart, line: Line, column: Column, cells: Sequence[RunResult]
 ) -> list[RunResult]:
-    """Distinct runs of a cell, from this table's experiment if it has any."""
+    """Distinct runs of a cell, from the part's experiment if it has any."""
     wanted = part.model, line.method, line.budget, column.benchmark
     matches = [
         cell
         for cell in cells
         if wanted == (cell["model"], cell["method"], cell["budget"], cell["benchmark"])
     ]
-    matches = [cell for cell in matches if cell["experiment"] == layout.name] or matches
+    matches = [cell for cell in matches if cell["experiment"] == part.experiment] or matches
     longest = {cell["key"]: cell for cell in sorted(matches, key=lambda cell: cell["n"])}
     return list(longest.values())
 
@@ -144,6 +151,7 @@ def _row(
         **dict.fromkeys(("ours", "low", "high"), nan),
         **{"n": 0, "available": None, "metric": None, "interval": "none"},
         **{"executed_average": nan, "matched": None, "floor": nan},
+        **dict.fromkeys(SLOTS, nan),
         **{"calibration": "", "command": "", "variants": ""},
     }
     metric, comparable = None, True
@@ -165,6 +173,7 @@ def _row(
             "interval": score.method,
             "executed_average": cell.executed,
             "matched": agree(cell.executed, cell.budget) if cell.budget else None,
+            **(cell.record.get("slots") or {}),
         }
     band, paper = NOTHING, nan
     if part.published_model and line.published and column.published:
@@ -224,7 +233,7 @@ def _relative(cells: pd.DataFrame) -> pd.DataFrame:
     lines = cells.groupby(["budget", "method"], sort=False)
     for _, line in lines:
         row = {**line.iloc[0].to_dict(), "benchmark": RELATIVE, "metric": None, "verdict": ""}
-        row |= {name: nan for name in ("low", "high", "executed_average", "floor")}
+        row |= {name: nan for name in ("low", "high", "executed_average", "floor", *SLOTS)}
         row |= {"interval": "none", "matched": None, "available": len(line)}
         row |= {f"band_{name}": part for name, part in vars(NOTHING).items()}
         for name in ("ours", "paper"):

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from analysis.published.matching import shown_measure
+from analysis.published.matching import Index, published_count, shown_measure
 from analysis.published.numbers import REFERENCE
+from mustdrop.budget import Budget
 
 LAYOUTS = REFERENCE / "tables.yaml"
 Measure = tuple[str, str, str]
@@ -23,7 +24,7 @@ class Line:
     """Row of a layout.
 
     Attributes:
-        budget: Name of our budget, such as ``t64``, or the paper's budget if we have none.
+        budget: Name of our budget, such as ``t64`` or ``s11.11``, or the paper's if we have none.
         method: Name of our method; None if we have none.
         published: Name of the method in the published numbers; None: not published.
         tokens: Budget in the published numbers, in tokens; None: a share.
@@ -59,6 +60,7 @@ class TablePart:
         published_model: Name of the model in papers; None: not published.
         lines: Rows, budget by budget.
         columns: Columns, one per benchmark.
+        experiment: Name of the preset whose runs fill the part.
         relative: Whether the table has the mean over benchmarks, relative to vanilla.
         note: Note for the reader, such as the reason why there is no model.
     """
@@ -67,13 +69,14 @@ class TablePart:
     published_model: str | None
     lines: tuple[Line, ...]
     columns: tuple[Column, ...]
+    experiment: str
     relative: bool = False
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table: name (also of its experiment), title, parts, and whether it includes costs."""
+    """A table: name, title, parts, and whether it includes costs."""
 
     name: str
     title: str
@@ -90,9 +93,27 @@ def read() -> Mapping[str, Any]:
 def layouts() -> dict[str, Layout]:
     """Layouts of the paper's tables, by name."""
     return {
-        name: Layout(name, table["title"], tuple(map(_part, table["parts"])), "costs" in table)
+        name: Layout(
+            name,
+            table["title"],
+            tuple(_part(part, name) for part in table["parts"]),
+            "costs" in table,
+        )
         for name, table in read()["tables"].items()
     }
+
+
+@cache
+def typed_budget(name: str) -> str:
+    """Budget of this name as the command line has it: ``t64``, ``320/2880`` or ``22.2%``."""
+    shares = {_name(budget): budget for budget in read()["shares"]}
+    return shares.get(name, f"{name.removeprefix('s')}%" if name.startswith("s") else name)
+
+
+def _name(budget: str) -> str:
+    """Name of a budget that is written as on the command line."""
+    parsed = Budget.parse(budget)
+    return "none" if parsed is None else parsed.name
 
 
 def threshold(method: str) -> tuple[str, str | None] | None:
@@ -113,11 +134,12 @@ def uncalibrated() -> Sequence[str]:
 def for_model(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePart:
     """Rows of the part for another model with its own benchmarks and no published numbers."""
     lines = tuple(Line(line.budget, line.method) for line in part.lines)
-    return TablePart(model, None, lines, tuple(map(_column, benchmarks)), part.relative)
+    columns = tuple(map(_column, benchmarks))
+    return TablePart(model, None, lines, columns, part.experiment, part.relative)
 
 
 def with_methods(
-    part: TablePart, ran: Sequence[tuple[str, str]], names: Mapping[str, str]
+    part: TablePart, ran: Sequence[tuple[str, str]], names: Mapping[str, str], numbers: Index
 ) -> TablePart:
     """Add a row for every budget and method that ran and has no row yet.
 
@@ -125,33 +147,48 @@ def with_methods(
         part: Part of a table of the paper.
         ran: Budgets and methods that ran.
         names: Names of our methods in papers.
+        numbers: Published numbers.
     """
     have = {(line.budget, line.method) for line in part.lines}
     lines = list(part.lines)
     for budget, method in ran:
         if (budget, method) in have:
             continue
-        count = budget.removeprefix("t")
-        known = names.get(method) if part.published_model and count.isdigit() else None
-        new = Line(budget, method, known, float(count) if known else None)
+        model = part.published_model
+        count = None if model is None else published_count(numbers, model, budget)
+        known = None if count is None else names.get(method)
+        new = Line(budget, method, known, count if known else None)
         indices = [index for index, line in enumerate(lines) if line.budget == budget]
-        lines.insert(indices[-1] + 1 if indices else len(lines), new)
+        smaller = [index for index, line in enumerate(lines) if _above(budget, line.budget)]
+        lines.insert(indices[-1] + 1 if indices else min(smaller, default=len(lines)), new)
         have.add((budget, method))
     return replace(part, lines=tuple(lines))
 
 
-def _part(part: Mapping[str, Any]) -> TablePart:
+def _above(budget: str, other: str) -> bool:
+    """Whether a budget is above another one of the same kind, a count or a share."""
+    if budget[0] != other[0] or budget[0] not in "ts":
+        return False
+    return float(budget[1:]) > float(other[1:])
+
+
+def _part(part: Mapping[str, Any], table: str) -> TablePart:
     columns = [_column(name) for name in part.get("columns", ())]
     for benchmark, metric, split in part.get("published_columns", ()):
         columns.append(Column(f"{benchmark} {metric}", None, (benchmark, metric, split)))
     return TablePart(
         part.get("model"),
         part.get("published_model"),
-        tuple(Line(**line) for line in part["rows"]),
+        tuple(map(_line, part["rows"])),
         tuple(columns),
+        part.get("experiment", table),
         part.get("relative", False),
         part.get("absent") or part.get("note", ""),
     )
+
+
+def _line(row: Mapping[str, Any]) -> Line:
+    return Line(**{**row, "budget": _name(row["budget"])}) if "method" in row else Line(**row)
 
 
 def _column(benchmark: str) -> Column:

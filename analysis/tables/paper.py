@@ -82,6 +82,8 @@ def ours(row: Row, sizes: bool = False) -> str:
         return "missing"
     score = span(row["ours"], row["low"], row["high"])
     executed = f"{row['executed_average']:.1f}{OFF if row['matched'] is False else ''} tokens"
+    if row["off_grid"] > 0:
+        executed += f"\n{row['off_grid_average']:.1f} off grid"
     return f"{score}\n{executed}" + (f"\nn = {row['n']}" if sizes else "")
 
 
@@ -118,6 +120,7 @@ def _notes(
         used = {row["interval"] for row in ran}
         kinds = ", or ".join(text for name, text in INTERVALS.items() if name in used)
         yield f"Ours: score [{kinds or 'no interval'}], executed average of vision tokens."
+    yield from _entered(ran)
     for row in ran:
         if row["interval"] == "none":
             yield f"{row['metric']}: it is not a mean over samples, so it has no interval here."
@@ -149,6 +152,23 @@ def _notes(
     yield from missing(layout, filled)
 
 
+def _entered(ran: Sequence[Row]) -> Iterator[str]:
+    """Notes on the vision tokens that entered, if the prompts differ in size."""
+    if not any(row["budget"].startswith("s") for row in ran):
+        return
+    for benchmark, row in {row["benchmark"]: row for row in ran if not isnan(row["cells"])}.items():
+        off_grid = f" and {row['off_grid']:.1f} off grid" if row["off_grid"] else ""
+        yield (
+            f"{benchmark}: without dropping, {row['cells']:.1f} vision tokens of a prompt show a "
+            f"cell{off_grid} (means). A budget is a share of the cells."
+        )
+    if any(row["off_grid"] > 0 for row in ran):
+        yield (
+            "off grid: newlines, which show no cell. The executed average counts them, the budget "
+            "does not. A method that acts in the encoder cannot drop them."
+        )
+
+
 def missing(layout: Layout, filled: Filled) -> Iterator[str]:
     """Notes on missing cells: their number and the commands that fill them."""
     model, cells = filled.part.model, filled.cells
@@ -162,16 +182,16 @@ def missing(layout: Layout, filled: Filled) -> Iterator[str]:
         return
     thresholds = calibration(model, missing_cells)
     if thresholds:
-        yield f"Calibrate first the thresholds that conf/tuned/{model}/ lacks:"
+        yield f"Calibrate first the thresholds that conf/tuned/{model}.yaml lacks:"
         yield from thresholds
     yield from uncalibrated_notes(missing_cells)
     yield f"{len(missing_cells)} of {len(rows)} cells are missing; these commands fill them:"
     parts = [part for part in layout.parts if part.model == model]
     listed = {(row.method, row.budget) for part in parts for row in part.lines}
     if parts and len(missing_cells) == len(rows) and {row[:2] for row in missing_cells} == listed:
-        yield f"mustdrop run -m experiment={layout.name}"
+        yield f"mustdrop run -m experiment={filled.part.experiment}"
     else:
-        yield from command(layout.name, model, missing_cells, filled.limits)
+        yield from command(filled.part.experiment, model, missing_cells, filled.limits)
 
 
 def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, interval_text, notes
 
 NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
-COMMAND = "python "  # prefix of a note that is a command line
+COMMAND = "mustdrop "  # prefix of a note that is a command line
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),
     *("FLOPs", "KV cache", "s per sample", "setup"),

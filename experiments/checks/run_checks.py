@@ -17,7 +17,7 @@ from experiments.checks.thresholds import require_matching_thresholds
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import resolved
 from mustdrop.presets.from_budget import budget_floor
-from mustdrop.presets.planned import require_planned
+from mustdrop.presets.planned import require_planned, usual_tokens
 from mustdrop.presets.tuned import missing_fields
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
@@ -162,8 +162,10 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
     for name in ("image", "controls", "tracker"):
         if config[name] is not None:
             instantiate(config[name])
-    last = config["model"]["layers"] - 2
-    for layer in dropper.prefill.layers if dropper.prefill is not None else ():
+    last, prefill = config["model"]["layers"] - 2, dropper.prefill
+    if prefill is not None:  # with its counts: the layer of VTW follows from the budget
+        prefill = prefill.plan(usual_tokens(config), last + 2)
+    for layer in prefill.layers if prefill is not None else ():
         if not -1 <= layer <= last:
             raise ValueError(
                 f"{type(dropper.prefill).__name__} acts after layer {layer}; this model can drop "

@@ -114,9 +114,8 @@ def _observe_layers(
         if any(len(slots) != len(values) for slots, values in images):
             return None
         entered = ledger.vision_per_layer()[0]
-        tokens = int(ledger.vision.sum())
         observed_prompt = ObservedPrompt(
-            ledger.depth, tokens, entered, ledger.protected, seen, images
+            ledger.depth, ledger.shown_cells, entered, ledger.protected, seen, images
         )
         result.append(observed_prompt)
     return result
@@ -136,7 +135,7 @@ def _observe_images(
     return [
         ObservedPrompt(
             ledger.depth,
-            int(ledger.vision.sum()),
+            ledger.shown_cells,
             int(ledger.vision.sum()),
             ledger.protected,
             encoded=[(len(source.cells), next(values)) for source in ledger.sources],

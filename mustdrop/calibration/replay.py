@@ -58,7 +58,7 @@ class ObservedPrompt:
 
     Attributes:
         depth: Number of decoder layers.
-        tokens: Number of vision tokens of the prompt, before any stage.
+        cells: Number of cells that the prompt's vision tokens show, before any stage.
         entered: Number of vision tokens that entered the first layer; the number that no stage has
             reduced if images were observed.
         protected: Mask of the key tokens over original positions.
@@ -69,7 +69,7 @@ class ObservedPrompt:
     """
 
     depth: int
-    tokens: int
+    cells: int
     entered: int
     protected: Bool[Tensor, " seq"]
     layers: Mapping[int, ObservedLayer] = field(default_factory=dict)
@@ -93,15 +93,12 @@ class Replay:
         Args:
             dropper: The observed dropper with other values of the observed fields.
             likely: Whether to estimate the drops of later layers; if not, ``likely`` is ``high``.
-            shares: Whether to divide each prompt's average by its number of vision tokens; prompts
-                without any are left out.
+            shares: Whether to divide each prompt's average by its number of cells; prompts without
+                any are left out.
         """
-        prompts = [prompt for prompt in self.prompts if prompt.tokens or not shares]
+        prompts = [prompt for prompt in self.prompts if prompt.cells or not shares]
         ranges = [
-            [
-                value / prompt.tokens if shares else value
-                for value in _range(prompt, dropper, likely)
-            ]
+            [value / prompt.cells if shares else value for value in _range(prompt, dropper, likely)]
             for prompt in prompts
         ]
         low, middle, high = (sum(column) / len(ranges) for column in zip(*ranges, strict=True))

@@ -39,7 +39,7 @@ def threshold(
 
     Args:
         measure: Executed average at a value, measured by running the model; for a share the mean
-            over prompts of the share of the vision tokens that entered.
+            over prompts of its share of the prompt's cells.
         replay: Result of :func:`mustdrop.calibration.observe.observe`; None if nothing is known.
         dropper: Method with the threshold.
         field_path: Stage and field of the threshold, like ``prefill.gamma``.
@@ -108,7 +108,8 @@ def executed(
         dropper: Method to measure, without its decode stage, which changes the cache only.
         batches: Inputs of ``generate``.
         tick: Called after each batch.
-        shares: Whether to divide by the prompt's vision tokens; prompts without any are left out.
+        shares: Whether to divide by the number of cells that the prompt's vision tokens show;
+            prompts without any are left out.
     """
     entered: list[float] = []
     for inputs in batches:
@@ -116,10 +117,10 @@ def executed(
             model.generate(**inputs, do_sample=False, max_new_tokens=1)
         run.require_finite()
         for ledger in run.ledgers:
-            average, tokens = ledger.counts().executed_average, int(ledger.vision.sum())
+            average, cells = ledger.counts().executed_average, ledger.shown_cells
             if not shares:
                 entered.append(average)
-            elif tokens:
-                entered.append(average / tokens)
+            elif cells:
+                entered.append(average / cells)
         tick()
     return entered

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mustdrop import cost
-from mustdrop.ledger import TokenLedger
+from mustdrop.ledger import OFF_GRID, TokenLedger
 from mustdrop.models import adapter_for
 from mustdrop.models.shapes import decoder_shape, encoder_shape
 from mustdrop.reduction import Reduction
@@ -131,6 +131,7 @@ class CostMeter:
             "vision_tokens": ledger.vision_per_layer(),
             "resident_tokens": ledger.resident_per_layer(),
             "counts": ledger.counts(nominal).as_dict(),
+            "slots": slot_counts(ledger),
             "prefill_macs": cost.prefill_macs(ledger, self.decoder),
             "vanilla_macs": cost.vanilla_macs(ledger, self.decoder),
             "encoder_macs": cost.encoder_macs(ledger, self.encoder),
@@ -140,3 +141,22 @@ class CostMeter:
             "vanilla_kv_bytes": cost.vanilla_kv_bytes(ledger, self.decoder),
             "prompt_tokens": ledger.seq_len,
         }
+
+
+def slot_counts(ledger: TokenLedger) -> dict[str, int | float]:
+    """Vision tokens of a prompt that show a cell, and those that show none (newlines and the like).
+
+    Returns:
+        ``cells`` and ``off_grid``: their numbers before any stage. ``off_grid_average``: the part
+        of the executed average that shows no cell.
+    """
+    off_grid = ledger.vision.nonzero().flatten()[ledger.cells == OFF_GRID]
+    alive = [
+        int(torch.isin(ledger.alive[layer], off_grid).sum()) if len(off_grid) else 0
+        for layer in range(ledger.depth)
+    ]
+    return {
+        "cells": ledger.shown_cells,
+        "off_grid": len(off_grid),
+        "off_grid_average": sum(alive) / len(alive),
+    }

@@ -38,20 +38,27 @@ def require_planned(config: Mapping[str, Any]) -> None:
     executed = planned(config)
     if executed is None:
         return
-    entered, depth = _entered(config), int(config["model"]["layers"])
+    entered, depth = usual_tokens(config), int(config["model"]["layers"])
     tokens = min(budget.target(entered), entered)  # a budget above what enters keeps all
     step = 1.0 if prefill is None else prefill.step(entered, depth)
     if abs(executed - tokens) > max(TOLERANCE, step / 2):
         given = [
-            f"{stage}.{name}={list(value) if isinstance(value, list | tuple) else value}"
+            (value, f"{stage}.{name}={list(value) if isinstance(value, list | tuple) else value}")
             for stage, strategy in (("vision", vision), ("prefill", prefill))
             if strategy is not None
             for name, value in vars(strategy).items()
             if name in ("layer", "layers") or takes_budget(strategy, name)
         ]
+        by_hand = [text for value, text in given if not isinstance(value, Budget)]
+        if len(by_hand) < len(given) and executed > tokens:  # counts follow from the budget
+            raise ValueError(
+                f"budget: {budget} is out of reach: with {', '.join(by_hand) or 'all dropped'} the "
+                f"method keeps at least {100 * executed / entered:.4g} % of the vision tokens"
+            )
         raise ValueError(
-            f"the budget is an executed average of {tokens:g} tokens, but {', '.join(given)} make "
-            f"it {executed:.1f}: do not set the counts, or choose budget=none with them"
+            f"the budget is an executed average of {tokens:g} tokens, but "
+            f"{', '.join(text for _, text in given)} make it {executed:.1f}: do not set the "
+            "counts, or choose budget=none with them"
         )
 
 
@@ -69,7 +76,7 @@ def planned(config: Mapping[str, Any]) -> float | None:
     for stage, strategy in (("vision", vision), ("prefill", prefill)):
         if strategy is None and config[stage] is not None:
             return None
-    model, entered = config["model"], _entered(config)
+    model, entered = config["model"], usual_tokens(config)
     left: int | None = entered
     if vision is not None:
         vision = vision.plan(entered, int(model["merging_blocks"]))
@@ -79,7 +86,7 @@ def planned(config: Mapping[str, Any]) -> float | None:
     return executed_average(vision, prefill, entered, int(model["layers"]))
 
 
-def _entered(config: Mapping[str, Any]) -> int:
+def usual_tokens(config: Mapping[str, Any]) -> int:
     """Number of vision tokens of a prompt; a usual one if the model's prompts differ in size."""
     return int(config["model"]["vision_tokens"] or USUAL_TOKENS)
 

@@ -11,8 +11,8 @@ from mustdrop.runs.writer import RunWriter
 
 # Entries of a record that need samples; None in the record of a run that has none.
 MEASURED = (
-    "counts", "vision_tokens", "resident_tokens", "flops_ratio", "kv_bytes", "vanilla_kv_bytes",
-    "hardware",
+    "counts", "slots", "vision_tokens", "resident_tokens", "flops_ratio", "kv_bytes",
+    "vanilla_kv_bytes", "hardware",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def record_of(
         "available": available,
         "metrics": dict(metrics),
         "counts": _means([line["counts"] for line in samples]),
+        "slots": _means([line["slots"] for line in samples]),
         **{name: _mean(line.get(name) for line in samples) for name in RECALL},
         "vision_tokens": _column_means([line["vision_tokens"] for line in samples]),
         "resident_tokens": _column_means([line["resident_tokens"] for line in samples]),

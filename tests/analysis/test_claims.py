@@ -291,8 +291,11 @@ def test_selection_and_counts_are_judged_apart_and_together(tmp_path):
     beside(folder, schedule=shifted, flat=shifted, executed=150.0)
     assert judge(wanted, load(tmp_path))[0].reason.startswith("budgets not matched")
     write(tmp_path, "mustdrop", key="k", experiment="plain", budget="t128", executed=128.0)
-    low = [replace(c, ours=replace(c.ours, budget=128), theirs=replace(c.theirs, budget=128))
-           for c in wanted[:1]]  # fmt: skip
+    budget = Budget(tokens=128)
+    low = [
+        replace(c, ours=replace(c.ours, budget=budget), theirs=replace(c.theirs, budget=budget))
+        for c in wanted[:1]
+    ]
     assert "without the control schedule" in judge(low, load(tmp_path))[0].reason
 
 

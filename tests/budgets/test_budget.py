@@ -36,7 +36,7 @@ def test_none_is_no_budget():
 
 
 @pytest.mark.parametrize(
-    "written", ["t", "many", "-3", -3, "5/0", "6/5", True, "12.5.1", "t12%", "", [128]]
+    "written", ["t", "many", "-3", -3, "5/0", True, "12.5.1", "t12%", "", [128]]
 )
 def test_what_is_no_budget_is_refused(written):
     with pytest.raises(ValueError, match="budget must be a count of tokens"):
@@ -46,6 +46,8 @@ def test_what_is_no_budget_is_refused(written):
 def test_a_share_is_at_most_all_and_a_budget_has_exactly_one_measure():
     with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 1.01"):
         Budget.parse("101%")
+    with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 1.2"):
+        Budget.parse("6/5")
     for given in ({}, {"tokens": 3, "share": 0.1}):
         with pytest.raises(ValueError, match="a count of tokens or a share"):
             Budget(**given)

@@ -8,6 +8,7 @@ from statistics import fmean
 import pytest
 import torch
 import yaml
+from families import FAMILIES
 from hydra.utils import instantiate
 from models import prompt, tiny_llava
 from omegaconf import OmegaConf
@@ -29,6 +30,7 @@ from mustdrop.calibration.search import (
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.prefill.random import Random
 from mustdrop.presets import tuned as presets_tuned
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
@@ -284,14 +286,30 @@ def test_a_share_is_met_on_prompts_of_different_sizes(model, uneven):
         )
 
     replay = observe(model, dropper, "prefill.gamma", uneven)
-    assert len({prompt.tokens for prompt in replay.prompts}) == 2
+    assert len({prompt.cells for prompt in replay.prompts}) == 2
     found = threshold(measure, replay, dropper, "prefill.gamma", budget, 1e-3, 0.5, 0.03)
     assert isinstance(found, SearchResult) and found.target == 0.6
     assert abs(found.measured / 0.6 - 1) <= 0.03
     assert measure(found.value) == pytest.approx(found.measured)
     averages = executed(model, with_field(dropper, "prefill.gamma", found.value), uneven)
-    tokens = [prompt.tokens for prompt in replay.prompts]
+    tokens = [prompt.cells for prompt in replay.prompts]
     assert fmean(averages) / fmean(tokens) != pytest.approx(found.measured, rel=1e-3)
+
+
+def test_a_share_is_one_of_the_cells_and_newlines_are_not_counted():
+    """Pictures of 24 x 48 and 48 x 48 pixels: 108 and 180 cells, with 6 and 12 newlines."""
+    family = FAMILIES["llava_next"]
+    model = family.model()
+    batches = [family.inputs(model, family.prompts[number]) for number in (0, 2)]
+    quarter = TokenDropper(prefill=Random(Budget(share=0.25)))
+    assert executed(model, quarter, batches) == [27, 45]
+    assert executed(model, quarter, batches, shares=True) == [0.25, 0.25]
+    dropper = TokenDropper(prefill=DualAttention(0.05, None, layers=[2]))
+    replay = observe(model, dropper, "prefill.gamma", batches)
+    assert replay is not None
+    assert [(prompt.cells, prompt.entered) for prompt in replay.prompts] == [(108, 114), (180, 192)]
+    counts = replay.range(with_field(dropper, "prefill.gamma", 0.0), shares=True)
+    assert counts.high == pytest.approx((114 / 108 + 192 / 180) / 2)
 
 
 @pytest.fixture(scope="module")

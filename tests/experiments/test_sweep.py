@@ -80,8 +80,8 @@ def test_every_preset_composes_into_cells_that_are_distinct(preset):
             assert {cell.config["experiment"] for cell in cells if cell.config} == {preset}
 
 
-LONG = [pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "table1")]
-SHORT = [name for name in PRESETS if name not in ("none", "table1", *SLOW)]
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, "table1", "table1_next")]
+SHORT = [name for name in PRESETS if name not in ("none", "table1", "table1_next", *SLOW)]
 
 
 @pytest.mark.timeout(1200)  # table1 has 37 cells: more than 300 s on a busy machine

@@ -3,9 +3,10 @@
     folder = save("qwen2_5_vl", tmp_path / "qwen")
     model, processor = Checkpoint("tiny", str(folder), layers=6, ...).load("cpu")
 
-Every family has a language model of 6 layers and an encoder of 4 blocks with patches of 4 x 4
-pixels. The tokenizer has a token per byte, so it can read and write any text. Image processors are
-named as on the hub, in ``preprocessor_config.json``; transformers 5 would write another layout.
+Every family has a language model of 6 layers, if no other number is given, and an encoder of 4
+blocks with patches of 4 x 4 pixels. The tokenizer has a token per byte, so it can read and write
+any text. Image processors are named as on the hub, in ``preprocessor_config.json``; transformers 5
+would write another layout.
 """
 
 import json
@@ -78,10 +79,10 @@ IMAGES = {
 }  # fmt: skip
 
 
-def save(family: str, folder: Path) -> Path:
+def save(family: str, folder: Path, layers: int = 6) -> Path:
     """Write a checkpoint and return its folder."""
     text = tokenizer(family)
-    random_model(family, text).save_pretrained(folder)
+    random_model(family, text, layers).save_pretrained(folder)
     text.save_pretrained(folder)
     template = QWEN if family == "qwen2_5_vl" else VICUNA
     write(folder / "chat_template.json", {"chat_template": template})
@@ -124,12 +125,12 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     return text
 
 
-def random_model(family: str, text: PreTrainedTokenizerFast) -> PreTrainedModel:
+def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) -> PreTrainedModel:
     """A random model; its generation config is as on the hub."""
     torch.manual_seed(0)
     language = {
         "vocab_size": len(text), "hidden_size": 32, "intermediate_size": 64,
-        "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
         "max_position_embeddings": 4096, "pad_token_id": text.pad_token_id,
         "bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id,
     }  # fmt: skip

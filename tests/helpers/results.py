@@ -7,12 +7,18 @@ import numpy as np
 
 def write(root, method, budget="t192", executed=192.0, scores=(1.0, 0.0) * 20, **more):
     """A finished run as the harness writes it; ``more`` overrides fields of its record."""
-    tokens = int(budget[1:]) if budget != "none" else None
+    tokens, entry = None, None
+    if budget.startswith("t"):
+        tokens = int(budget[1:])
+        entry = {"name": budget, "tokens": tokens, "floor": None}
+    elif budget.startswith("s"):
+        share = float(budget[1:]) / 100
+        tokens, entry = 576 * share, {"name": budget, "share": share}
     config = {
         "experiment": "e", "seed": more.pop("seed", 0), "output_root": str(root),
         "model": {"name": "pocket"}, "method": {"name": method},
         "benchmark": {"name": "vqa", "limit": len(scores), "metric": "exact_match"},
-        "budget": tokens and {"name": budget, "tokens": tokens, "floor": None},
+        "budget": entry,
         **more.pop("config", {}),
     }  # fmt: skip
     key = more.pop("key", "k")

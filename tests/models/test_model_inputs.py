@@ -248,15 +248,16 @@ def test_the_scale_of_an_image_is_that_of_its_processor(processor_of):
         image_scale(GotOcr2ImageProcessorPil(crop_to_patches=True), size)
 
 
-@pytest.mark.parametrize("table", ["table1", "table3", "table4", "table5", "table6"])
+@pytest.mark.parametrize("table", ["table1", "table1_next", "table3", "table4", "table5", "table6"])
 def test_the_papers_tables_take_the_authors_inputs(table):
     chosen = ("method=fastv", "budget=none", "prefill.keep=3")
     authors = resolved(composed(f"experiment={table}", *chosen))["model"]
-    assert (authors["resize"], authors["system"]) == ("pad", SENTENCE)
+    resize = "hub" if authors["name"] == "llava_next_7b" else "pad"
+    assert (authors["resize"], authors["system"]) == (resize, SENTENCE)
     hub = resolved(composed("model=llava15_7b", *chosen))["model"]
     assert (hub["resize"], hub["system"], hub["template"]) == ("hub", None, None)
     for model, resize, system in (
-        ("pocket", "hub", None), ("llava15_13b", "pad", SENTENCE),
+        ("pocket", "hub", None), ("llava15_7b", "pad", SENTENCE), ("llava15_13b", "pad", SENTENCE),
         ("llava_next_7b", "hub", SENTENCE), ("llava_next_mistral_7b", "hub", None),
     ):  # fmt: skip
         node = resolved(composed(f"experiment={table}", f"model={model}", *chosen))["model"]
