@@ -70,6 +70,17 @@ class Device:
         if self.cuda:
             torch.cuda.empty_cache()
 
+    def clocks(self) -> dict[str, float]:
+        """Present clock in MHz of the card, or of the first core of the processor; may be empty."""
+        if self.cuda:
+            with suppress(ImportError, RuntimeError):  # needs the package of the driver's library
+                return {"sm_mhz": float(torch.cuda.clock_rate())}
+            return {}
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text().splitlines() if info.exists() else []
+        rates = [line.split(":")[1] for line in lines if line.startswith("cpu MHz")]
+        return {"core_mhz": float(rates[0])} if rates else {}
+
     def describe(self) -> dict[str, Any]:
         """Name, memory and capability of the card, and torch's settings of its arithmetic."""
         matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn

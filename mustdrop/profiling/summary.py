@@ -87,6 +87,35 @@ def _derived(rounds: Mapping[str, Sequence[float]], batch: int) -> dict[str, Sum
     return derived
 
 
+def reached(
+    arm: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    rates: Mapping[str, float],
+    decoder_bytes: int,
+) -> dict[str, float]:
+    """Rates that an arm reaches, and their shares of the measured rates of the device.
+
+    Args:
+        arm: Entry of the arm, with its facts.
+        summary: Summary of the arm.
+        rates: Result of :func:`mustdrop.profiling.roofline.measured_rates`.
+        decoder_bytes: Bytes of the decoder's weights, which every step of decoding reads.
+
+    Returns:
+        flops_per_second of the prefill, and with answers bytes_per_second of a step of decoding:
+        weights and cache are read once. flops_share and bytes_share.
+    """
+    numbers = {}
+    if "ttft_ms" in summary:
+        numbers["flops_per_second"] = 1e3 * arm["facts"]["flops"] / summary["ttft_ms"]["median"]
+    steps = [value["median"] for key, value in summary.items() if key.startswith("tpot_")]
+    if steps and "kv_bytes" in arm["facts"]:
+        read = decoder_bytes + arm["facts"]["kv_bytes"]
+        numbers["bytes_per_second"] = 1e3 * read / statistics.median(steps)
+    shares = {f"{name.split('_')[0]}_share": value / rates[name] for name, value in numbers.items()}
+    return {**numbers, **shares}
+
+
 def full_depth(summary: Mapping[str, Any], factor: float) -> dict[str, float]:
     """Medians extrapolated to the depth of the full model: the decoder's parts times a factor.
 
