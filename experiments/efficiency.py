@@ -156,7 +156,9 @@ def settings_of(subject: ProfileSubject) -> dict[str, Any]:
 
 def about(subject: ProfileSubject) -> dict[str, Any]:
     """Names of the run, and descriptions of device and model."""
-    config, model = subject.run.config, subject.model
+    config, model, head = (
+        subject.run.config, subject.model, subject.model.get_output_embeddings(),
+    )  # fmt: skip
     budget = config["budget"]
     return {
         "experiment": config["experiment"], "model": config["model"]["name"],
@@ -167,8 +169,7 @@ def about(subject: ProfileSubject) -> dict[str, Any]:
             "full": subject.full_depth,
         },
         "weights_bytes": _bytes(model),
-        "decoder_bytes": _bytes(adapter_for(model).language_model)
-        + _bytes(model.get_output_embeddings()),
+        "decoder_bytes": sum(map(_bytes, [*adapter_for(model).layers, head])),
         "hardware": {
             **subject.device.describe(), "host": platform.node(),
             "python": platform.python_version(), "clocks_before": subject.device.clocks(),

@@ -21,7 +21,7 @@ from mustdrop.profiling.device import Device, Mark
 from mustdrop.profiling.parts import PartClock
 from mustdrop.profiling.reference import RecordedWork, Reference, recorded
 
-Numbers = dict[str, float]
+Numbers = dict[str, float | int]
 VANILLA, METHOD, REFERENCE = "vanilla", "method", "reference"
 
 

@@ -82,7 +82,7 @@ class PartClock:
     def milliseconds(self, start: Mark, end: Mark) -> dict[str, float]:
         """Time of each part of a prefill between two marks; call ``device.wait()`` first."""
         between = self.device.milliseconds
-        times = dict.fromkeys(PARTS, 0.0)
+        times: dict[str, float] = {name: 0.0 for name in PARTS}
         for label, begin, finish in self.spans:
             times[label] += between(begin, finish)
         entry = [span for span in self.spans if span[0] == "entry"][-1]

@@ -28,9 +28,14 @@ def image_processor(config: Any) -> Any:
     """Image processor of a model's family, with the sizes of the model and PIL as its backend."""
     vision = config.vision_config
     if config.model_type.startswith("qwen2"):
-        return Qwen2VLImageProcessorPil(patch_size=vision.patch_size)
+        cell = (vision.patch_size * vision.spatial_merge_size) ** 2
+        limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
+        return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)
     side = vision.image_size
-    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    sizes: dict[str, Any] = {
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+    }
     if config.model_type == "llava_next":
         return LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=config.image_grid_pinpoints)
     return CLIPImageProcessorPil(**sizes)
@@ -64,18 +69,23 @@ class RandomPrompts:
         return dict(image_processor(self.model.config)(images=flat, return_tensors="pt"))
 
     def inputs(self, batch: int) -> dict[str, Tensor]:
-        """Inputs of the model: 35 text tokens, the images, 30 text tokens."""
+        """Inputs of the model: 35 words, the images with a word between them, 30 words."""
         config, device = self.model.config, self.model.device
         pixels: dict[str, Tensor] = self.pixels(self.pictures(batch))
         kinds = {"mm_token_type_ids": torch.zeros(0)}  # asked for by the adapter before it is known
         visual: Mapping[int, Any] = adapter_for(self.model).visual_inputs({**pixels, **kinds})
-        slots = sum(len(image.cells) for image in visual[config.image_token_id]) // batch
+        shown = visual[config.image_token_id][: self.images]
         generator = torch.Generator().manual_seed(2)
-        vocabulary = config.get_text_config().vocab_size
-        words = torch.randint(6, min(vocabulary, 32000), (BEFORE + AFTER,), generator=generator)
+        vocabulary = min(config.get_text_config().vocab_size, 32000)
+        count = BEFORE + AFTER + self.images - 1
+        words = torch.randint(6, vocabulary, (count,), generator=generator)
         words[words == config.image_token_id] += 1
-        images = torch.full((slots,), config.image_token_id)
-        ids = torch.cat([words[:BEFORE], images, words[BEFORE:]]).expand(batch, -1)
+        parts = [words[:BEFORE]]
+        for number, image in enumerate(shown):
+            parts.append(torch.full((len(image.cells),), config.image_token_id))
+            end = len(words) if number == self.images - 1 else BEFORE + number + 1
+            parts.append(words[BEFORE + number : end])
+        ids = torch.cat(parts).expand(batch, -1)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pixels}
         if config.model_type.startswith("qwen2"):
             inputs["mm_token_type_ids"] = (ids == config.image_token_id).long()

@@ -6,9 +6,26 @@ Knows nothing about models: the measurements are functions that are given.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from mustdrop.profiling.measure import Arm, BatchBench, Numbers
+from mustdrop.profiling.measure import Arm, Numbers
+
+
+@runtime_checkable
+class ArmBench(Protocol):
+    """Measurements of arms on one batch of prompts."""
+
+    def facts(self, arm: Arm) -> dict[str, Any]:
+        """Numbers of an arm that do not depend on time."""
+        ...
+
+    def prefill(self, arm: Arm) -> Numbers:
+        """Times of a prefill."""
+        ...
+
+    def answer(self, arm: Arm, new_tokens: int) -> Numbers:
+        """Times of an answer."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class RoundPlan:
     warm_ups: int
     new_tokens: Sequence[int]
 
-    def measure(self, bench: BatchBench, arm: Arm) -> Numbers:
+    def measure(self, bench: ArmBench, arm: Arm) -> Numbers:
         """Measure an arm once."""
         numbers = bench.prefill(arm)
         for tokens in self.new_tokens:
@@ -40,7 +57,7 @@ class RoundPlan:
 
 
 def run_rounds(
-    bench: BatchBench,
+    bench: ArmBench,
     arms: Sequence[Arm],
     entry: dict[str, Any],
     plan: RoundPlan,

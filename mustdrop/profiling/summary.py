@@ -14,7 +14,7 @@ CONFIDENCE = 0.95
 Summary = dict[str, float | int | None]
 
 
-def median_interval(values: Sequence[float]) -> Summary:
+def median_interval(values: Sequence[float | int]) -> Summary:
     """Median, with the interval between two order statistics that covers it with 95 %.
 
     The interval assumes nothing about the distribution. It needs six values; with fewer it is None.
@@ -36,12 +36,12 @@ def _rank(n: int) -> int | None:
     return rank
 
 
-def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Summary:
+def ratio_interval(above: Sequence[float | int], below: Sequence[float | int]) -> Summary:
     """Median and interval of the ratios within each round."""
     return median_interval([a / b for a, b in zip(above, below, strict=True)])
 
 
-def summarised(cell: Mapping[str, Any], factor: float = 1.0) -> dict[str, dict[str, Any]]:
+def summarised(cell: Mapping[str, Any], factor: float | int = 1.0) -> dict[str, dict[str, Any]]:
     """Summary of each arm of a cell.
 
     Args:
@@ -56,7 +56,7 @@ def summarised(cell: Mapping[str, Any], factor: float = 1.0) -> dict[str, dict[s
     arms: Mapping[str, Any] = cell["arms"]
     summaries = {}
     for name, arm in arms.items():
-        rounds: Mapping[str, Sequence[float]] = arm["rounds"]
+        rounds: Mapping[str, Sequence[float | int]] = arm["rounds"]
         summary: dict[str, Any] = {key: median_interval(row) for key, row in rounds.items() if row}
         summary |= _derived(rounds, cell["batch"])
         ratios = {
@@ -71,7 +71,7 @@ def summarised(cell: Mapping[str, Any], factor: float = 1.0) -> dict[str, dict[s
     return summaries
 
 
-def _derived(rounds: Mapping[str, Sequence[float]], batch: int) -> dict[str, Summary]:
+def _derived(rounds: Mapping[str, Sequence[float | int]], batch: int) -> dict[str, Summary]:
     derived: dict[str, Summary] = {}
     parts = [rounds[f"part_{name}_ms"] for name in DECISIONS if f"part_{name}_ms" in rounds]
     if parts:
@@ -90,7 +90,7 @@ def _derived(rounds: Mapping[str, Sequence[float]], batch: int) -> dict[str, Sum
 def reached(
     arm: Mapping[str, Any],
     summary: Mapping[str, Any],
-    rates: Mapping[str, float],
+    rates: Mapping[str, float | int],
     decoder_bytes: int,
 ) -> dict[str, float]:
     """Rates that an arm reaches, and their shares of the measured rates of the device.
@@ -116,7 +116,7 @@ def reached(
     return {**numbers, **shares}
 
 
-def full_depth(summary: Mapping[str, Any], factor: float) -> dict[str, float]:
+def full_depth(summary: Mapping[str, Any], factor: float | int) -> dict[str, float]:
     """Medians extrapolated to the depth of the full model: the decoder's parts times a factor.
 
     Encoder and head stay as they were measured. A step of decoding is layers and head.
