@@ -14,7 +14,7 @@ import yaml
 
 from mustdrop.budget import Budget
 from mustdrop.calibration.observe import observe
-from mustdrop.calibration.search import OutOfReach, SearchResult, bisect
+from mustdrop.calibration.search import OutOfReach, SearchResult
 from mustdrop.calibration.threshold import executed, threshold, with_field
 from mustdrop.dropper import TokenDropper
 from mustdrop.profiling.counted import Counted
@@ -52,15 +52,11 @@ class ThresholdSearch:
             cls_attention=dropper.cls_attention,
         )
 
-        def left(tau: float) -> float:
-            return self._average(with_field(alone, "vision.tau", tau), shares=True)
-
         low, high = dropper.vision.thresholds["tau"]
-        result = bisect(left, share, low, high, TOLERANCE)
-        if isinstance(result, OutOfReach):
-            tau = low if abs(left(low) - share) < abs(left(high) - share) else high
-        else:
-            tau = result.value
+        result = self._search(alone, "vision.tau", Budget(share=share), (low, high))
+        if isinstance(result, SearchResult):
+            return with_field(dropper, "vision.tau", result.value)
+        tau = low if result.nearest > share else high
         return with_field(dropper, "vision.tau", tau)
 
     def budget(self, dropper: TokenDropper, field: str, budget: Budget) -> TokenDropper:
@@ -73,24 +69,27 @@ class ThresholdSearch:
         limits = getattr(dropper, stage).thresholds.get(name)
         if limits is None:
             raise ValueError(f"{field} cannot be searched: give it a value, as in {field}=<value>")
-        shares = budget.share is not None
-
-        def average(value: float) -> float:
-            return self._average(with_field(dropper, field, value), shares)
-
-        replay = observe(self.model, dropper, field, [self.inputs])
-        result = threshold(average, replay, dropper, field, budget, *limits, TOLERANCE)
+        result = self._search(dropper, field, budget, limits)
         if not isinstance(result, SearchResult):
-            nearest = f"{result.nearest:.1%}" if shares else f"{result.nearest:.1f}"
+            nearest = f"{result.nearest:.1%}" if budget.share else f"{result.nearest:.1f}"
             raise ValueError(
                 f"budget: no value of {field} gives {budget} on these prompts; the nearest "
                 f"executed average is {nearest}"
             )
         return with_field(dropper, field, result.value)
 
-    def _average(self, dropper: TokenDropper, shares: bool) -> float:
-        values = executed(self.model, dropper, [self.inputs], shares=shares)
-        return sum(values) / len(values)
+    def _search(
+        self, dropper: TokenDropper, field: str, budget: Budget, limits: tuple[float, float]
+    ) -> SearchResult | OutOfReach:
+        shares = budget.share is not None
+
+        def average(value: float) -> float:
+            changed = with_field(dropper, field, value)
+            values = executed(self.model, changed, [self.inputs], shares=shares)
+            return sum(values) / len(values)
+
+        replay = observe(self.model, dropper, field, [self.inputs])
+        return threshold(average, replay, dropper, field, budget, *limits, TOLERANCE)
 
 
 def read_schedule(counts: str, model: str, method: str, budget: str) -> Mapping[str, Any]:

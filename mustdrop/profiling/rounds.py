@@ -61,8 +61,8 @@ def run_rounds(
     arms: Sequence[Arm],
     entry: dict[str, Any],
     plan: RoundPlan,
-    save: Callable[[], None],
-    tick: Callable[[str], None],
+    save: Callable[[], None] = lambda: None,
+    tick: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Measure the rounds that an entry lacks, and save after each of them.
 

@@ -10,17 +10,29 @@ from pathlib import Path
 
 import pytest
 import torch
+import tracked
+import wandb_log
 from models import tiny_llava
 
 from experiments import efficiency
 from experiments.efficiency import profile
 from experiments.profiling import record as recording
 from experiments.profiling.shown import shown
-from mustdrop.presets.compose import composed
+from experiments.tracking.follow import fully_tracked, watched
+from mustdrop.presets.compose import composed, resolved
 from mustdrop.runs.folder import read_efficiency, run_folder
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = {"merged_windows": 2, "after": [14, 12, 10, 8]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rates():
+    """Rates of a device, which take a second to measure; tests/profiling measures them."""
+    with pytest.MonkeyPatch.context() as patch:
+        given = {"flops_per_second": 1e11, "bytes_per_second": 1e10}
+        patch.setattr(efficiency, "measured_rates", lambda *_: given)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def profiled(root, *overrides):
 @pytest.fixture(scope="module")
 def fastv(tiny, tmp_path_factory):
     """A finished profile of FastV on two prompt lengths."""
-    arm = ["method=fastv", "budget=50%", "profile.images=[1,2]", "profile.rounds=2"]
+    arm = ["method=fastv", "budget=50%", "profile.images=[1,2]"]
     root = tmp_path_factory.mktemp("fastv")
     return profiled(root, *tiny, *arm), [*tiny, *arm], root
 
@@ -61,7 +73,7 @@ def test_a_profile_has_all_arms_and_says_where_it_was_measured(fastv):
         assert tokens[0] == tokens[1] == tokens[2] != facts["vanilla"]["vision_tokens"]
         assert facts["reference"]["flops"] < facts["method"]["flops"] < facts["vanilla"]["flops"]
         summary = cell["summary"]["method"]
-        assert summary["ttft_ms"]["n"] == 2 and summary["reached"]["flops_share"] > 0
+        assert summary["ttft_ms"]["n"] == 1 and summary["reached"]["flops_share"] > 0
         assert {"ttft_ms/vanilla", "e2e_2_ms/reference"} <= set(summary["ratios"])
         assert len(cell["processor_ms"]) == 3
     assert {row["new_tokens"] for row in record["break_even"]} == {1, 2}
@@ -76,28 +88,16 @@ def test_a_finished_profile_is_not_measured_again_and_more_rounds_are_added(fast
         patch.setattr(efficiency, "prepared", None)
         again = profiled(root, *arm)
     assert again["cells"] == record["cells"]
-    longer = profiled(root, *arm, "profile.rounds=3")
+    longer = profiled(root, *arm, "profile.rounds=2")
     times = [cell["arms"]["method"]["rounds"]["ttft_ms"] for cell in longer["cells"]]
     before = [cell["arms"]["method"]["rounds"]["ttft_ms"] for cell in record["cells"]]
-    assert [row[:2] for row in times] == before and {len(row) for row in times} == {3}
-
-
-def test_rounds_of_other_settings_are_refused_and_force_keeps_the_old_file(fastv):
-    record, arm, root = fastv
-    other = [*arm, "profile.new_tokens=[1,3]"]
-    with pytest.raises(ValueError, match=r"other settings \(new_tokens \[1, 2\] -> \[1, 3\]\)"):
-        profiled(root, *other)
-    forced = profiled(root, *other, "force=true")
-    kept = json.loads(Path(record["folder"], "efficiency.json.1").read_text())
-    assert forced["sessions"] == 1 and kept["settings"]["new_tokens"] == [1, 2]
+    assert [row[:1] for row in times] == before and {len(row) for row in times} == {2}
 
 
 def test_a_profile_stands_in_the_folder_of_its_run(fastv):
     record, arm, root = fastv
     run = [text for text in arm if not text.startswith(("profile.", "model.vision_tokens"))]
     config = composed(f"output_root={root}", *run, "model.vision_tokens=null")
-    from mustdrop.presets.compose import resolved
-
     assert run_folder(resolved(config)) == Path(record["folder"])
 
 
@@ -213,3 +213,34 @@ def test_a_cut_sequence_gets_its_first_token_sooner_than_the_whole_at_a_bench_si
     summary = cell["summary"]
     assert summary["reference"]["ratios"]["ttft_ms/vanilla"]["high"] < 1
     assert summary["method"]["ratios"]["ttft_ms/vanilla"]["high"] < 1
+
+
+def test_a_tracker_gets_the_numbers_the_table_and_the_file(fastv, tmp_path, monkeypatch):
+    """Real wandb, offline; its log is read back."""
+    record, arm, root = fastv
+    folder = Path(record["folder"])
+    tracked.clean(monkeypatch, tmp_path)
+    config = composed("tracker=wandb", "tracker.mode=offline")
+    with watched(resolved(config)["tracker"], folder, live=False) as tracker:
+        tracker.start()
+    log = wandb_log.read(*tracked.logs(folder.resolve()))
+    assert (log.summary["state"], log.exit_code) == ("profiled", 0)
+    summary = record["cells"][0]["summary"]["method"]
+    ratio = summary["ratios"]["ttft_ms/vanilla"]["median"]
+    assert log.summary["efficiency/method/ttft_ms/vanilla"] == pytest.approx(ratio)
+    assert log.summary["efficiency"]["nrows"] == 8  # four arms of two batches
+    assert ["efficiency.json"] in log.artifacts.values()
+    assert fully_tracked(folder.resolve())
+    time.sleep(1.1)  # a stamp has seconds
+    profiled(root, *arm, "profile.rounds=3")
+    assert not fully_tracked(folder.resolve())
+
+
+def test_rounds_of_other_settings_are_refused_and_force_keeps_the_old_file(fastv):
+    record, arm, root = fastv
+    other = [*arm, "profile.new_tokens=[1,3]"]
+    with pytest.raises(ValueError, match=r"other settings \(new_tokens \[1, 2\] -> \[1, 3\]\)"):
+        profiled(root, *other)
+    forced = profiled(root, *other, "force=true", "profile.images=[1]")
+    kept = json.loads(Path(record["folder"], "efficiency.json.1").read_text())
+    assert forced["sessions"] == 1 and kept["settings"]["new_tokens"] == [1, 2]

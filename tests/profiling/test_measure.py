@@ -22,6 +22,7 @@ from mustdrop.profiling.device import Device
 from mustdrop.profiling.measure import Arm, BatchBench
 from mustdrop.profiling.parts import PARTS
 from mustdrop.profiling.reference import Reference, recorded
+from mustdrop.profiling.roofline import measured_rates
 from mustdrop.vision.cls_topk import ClsTopK
 
 CPU = Device("cpu")
@@ -159,3 +160,13 @@ def test_peak_memory_counts_from_its_start():
     before = CPU.start_memory()
     block = torch.ones(2**24)  # 64 MiB
     assert CPU.peak_memory() >= before + 0.9 * block.nbytes
+
+
+def test_the_rates_of_a_device_are_those_of_a_product_and_of_a_copy():
+    rates = measured_rates(CPU, torch.float32)
+    left = torch.ones(512, 512)
+    start = time.perf_counter()
+    left @ left
+    slow = 2 * 512**3 / (time.perf_counter() - start)
+    assert rates["flops_per_second"] > 1e9 and rates["flops_per_second"] > slow / 100
+    assert 1e8 < rates["bytes_per_second"] < 1e13
