@@ -16,6 +16,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from analysis.figures.style import COLOURS, GREY
 from mustdrop import pocket, presets
@@ -27,6 +28,7 @@ from mustdrop.profiling.rounds import RoundPlan, run_rounds
 from mustdrop.profiling.summary import summarised
 
 torch.set_num_threads(1)
+disable_progress_bar()
 device = Device("cpu")
 model, processor = pocket.load()
 sample = pocket.sample("crowded_test", 0)

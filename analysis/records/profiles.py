@@ -51,6 +51,11 @@ def load_profiles(roots: Sequence[Path]) -> list[dict[str, Any]]:
     return list(profiles.values())
 
 
+def profiled(root: Path) -> bool:
+    """Whether a folder holds a profile."""
+    return root.is_dir() and next(root.rglob(EFFICIENCY), None) is not None
+
+
 def profile_frame(profiles: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per arm of every batch.
 

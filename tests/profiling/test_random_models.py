@@ -23,7 +23,19 @@ PARAMETERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "pocket"])
+FEW = ("llava_next_mistral_7b", "qwen2_5_vl_3b")  # the others have the same builders
+MARKED = [
+    pytest.param(name, marks=() if name in FEW else pytest.mark.slow)
+    for name in PRESETS
+    if name != "pocket"
+]
+
+
+def test_every_preset_has_sizes_or_files():
+    assert set(CONFIGS) == set(PRESETS) - {"pocket"}
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_every_model_preset_is_built_at_its_size(name):
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(CONFIGS[name](), dtype=torch.bfloat16)
