@@ -31,6 +31,7 @@ from mustdrop import TokenDropper
 from mustdrop.cost import prefill_macs, scoring_macs
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.models.shapes import decoder_shape
+from mustdrop.profiling.device import processor_name
 
 MERGED = 440 / 576  # share of the tokens that MustDrop's first stage leaves (its Table 3)
 
@@ -125,19 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out:
         record = {
             "what": "prefill CPU time over its floor", "rows": rows, "torch": torch.__version__,
-            "transformers": transformers.__version__, "threads": 1, "cpu": cpu_name(),
+            "transformers": transformers.__version__, "threads": 1, "cpu": processor_name(),
             "python": platform.python_version(),
         }  # fmt: skip
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def cpu_name() -> str:
-    """Return the model name of the processor, or its architecture where the name is unknown."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from mustdrop.ledger import TokenLedger
 from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.profiling.reference import Call, recorded_calls, run_blocks, run_layers
 from mustdrop.vision.local_merge import LocalMerge
 
 
@@ -75,20 +76,7 @@ class PrefillCase:
     def reference(self, ledger: TokenLedger) -> float:
         """Time the stock layers on sequences cut to the ledger's counts."""
         counts = [len(ledger.alive[layer]) for layer in range(ledger.depth)]
-
-        def run() -> None:
-            hidden, cache, rotary = self.embeds, DynamicCache(), None
-            for layer, count in zip(self.decoder.layers, counts, strict=True):
-                if rotary is None or count != hidden.shape[1]:
-                    hidden = hidden[:, :count].contiguous()
-                    rotary = self.adapter.rotary(hidden, torch.arange(count)[None])
-                hidden = layer(
-                    hidden, attention_mask=None, position_embeddings=rotary,
-                    past_key_values=cache, use_cache=True,
-                )  # fmt: skip
-            self.decoder.norm(hidden)
-
-        return timed(run)
+        return timed(lambda: run_layers(self.adapter, self.embeds, counts, DynamicCache()))
 
     def calibrate(self, target: float) -> DualAttention:
         """Find dual attention with the executed average ``target``; gamma is bisected."""
@@ -129,38 +117,17 @@ class EncoderCase:
         with attached(dropper, self.model, self.inputs):
             return timed(self.encode)
 
-    def recorded(self, dropper: TokenDropper) -> list[tuple[int, tuple, dict[str, Any]]]:
-        """Length of the states that each block and the projector get, and the other arguments."""
-        calls: list[tuple[int, tuple, dict[str, Any]]] = []
-
-        def record(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-            calls.append((args[0].shape[-2], args[1:], kwargs))
-
-        with attached(dropper, self.model, self.inputs):
-            modules = [*self.part.blocks, self.adapter.projector]
-            # hooks run in the order in which they were added: these see what the dropper leaves
-            hooks = [part.register_forward_pre_hook(record, with_kwargs=True) for part in modules]
+    def recorded(self, dropper: TokenDropper) -> list[Call]:
+        """Calls of the blocks and of the projector under a dropper."""
+        with attached(dropper, self.model, self.inputs), recorded_calls(self.adapter) as calls:
             self.encode()
-            for hook in hooks:
-                hook.remove()
-        return calls
+            return calls
 
-    def reference(self, calls: list[tuple[int, tuple, dict[str, Any]]]) -> float:
+    def reference(self, calls: list[Call]) -> float:
         """Time the patch embedding, the stock blocks and the projector on states cut to a run's."""
         pixels = self.images["pixel_values"]
         pixels = pixels[None] if self.part.packed else pixels.view(-1, *pixels.shape[-3:])
-
-        def run() -> None:
-            hidden = self.part.embed(pixels)
-            hidden = hidden[0] if self.part.packed else hidden
-            modules = [*self.part.blocks, self.adapter.projector]
-            for module, (length, args, kwargs) in zip(modules, calls, strict=True):
-                if length != hidden.shape[-2]:
-                    hidden = hidden.narrow(-2, 0, length).contiguous()
-                states = module(hidden, *args, **kwargs)
-                hidden = states if isinstance(states, Tensor) else states[0]
-
-        return timed(run)
+        return timed(lambda: run_blocks(self.adapter, pixels, calls))
 
     def calibrate(self, share: float) -> tuple[LocalMerge, float]:
         """Find local merging that leaves this share of the tokens; tau is bisected.

@@ -19,13 +19,13 @@ from typing import Any
 from experiments.cli.errors import leave
 from experiments.tracking.follow import fully_tracked, watched
 from mustdrop.presets.compose import composed, resolved
-from mustdrop.runs.folder import TornFile
+from mustdrop.runs.folder import EFFICIENCY, TornFile
 from mustdrop.runs.repair import read_config
 from mustdrop.tracking.service import read
 
 
 def folders(roots: Sequence[Path]) -> list[Path]:
-    """Find the runs with a sample or a record under some folders.
+    """Find the runs with a sample, a record or a profile under some folders.
 
     Raises:
         FileNotFoundError: If there is no such run.
@@ -33,7 +33,7 @@ def folders(roots: Sequence[Path]) -> list[Path]:
     runs = {
         path.parent
         for root in roots
-        for name in ("samples.jsonl", "record.json")
+        for name in ("samples.jsonl", "record.json", EFFICIENCY)
         for path in root.rglob(name)
         if (path.parent / "config.yaml").exists() and "wandb" not in path.parts
     }

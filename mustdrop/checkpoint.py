@@ -77,7 +77,7 @@ class Checkpoint:
                 the processor does not fit, the attention needs a package that is not installed,
                 or the device cannot be used.
         """
-        device = self._device(device)
+        device = self.usable_device(device)
         dtype = getattr(torch, self.dtype)
         packaged = self.pretrained == PACKAGED
         load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub
@@ -97,8 +97,12 @@ class Checkpoint:
         """Changes to the inputs that the checkpoint's files make."""
         return Inputs(self.resize, self.system, self.template, self.min_pixels, self.max_pixels)
 
-    def _device(self, requested: str) -> str:
-        """Name of a usable device; each of several processes takes the GPU of its rank."""
+    def usable_device(self, requested: str) -> str:
+        """Name of a usable device; each of several processes takes the GPU of its rank.
+
+        Raises:
+            ValueError: If the device cannot be used.
+        """
         rank = os.environ.get("LOCAL_RANK")
         if self.device_map is not None:
             if rank is not None and int(os.environ.get("WORLD_SIZE", 1)) > 1:

@@ -3,6 +3,7 @@
 mustdrop tables summary --runs outputs/demo          # one row per run, with controls
 mustdrop tables types --runs outputs/demo            # accuracy per question type
 mustdrop tables table1 --runs outputs/table1      # table1 to table6, as in the paper
+mustdrop tables efficiency --runs outputs/run     # time, memory and FLOPs of mustdrop profile
 mustdrop tables ablations --runs outputs/table4 outputs/ablate_positions
 mustdrop tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
@@ -18,9 +19,11 @@ from rich.console import Console
 
 from analysis.records.cells import RunResult
 from analysis.records.left_out import in_words
+from analysis.records.profiles import load_profiles, profile_frame
 from analysis.records.roots import load_folders
 from analysis.tables.ablations import ablation_sheets, ablations
 from analysis.tables.costs import COST_COLUMNS, costs
+from analysis.tables.efficiency import efficiency_sheets
 from analysis.tables.grid import fill
 from analysis.tables.latex import to_latex
 from analysis.tables.layouts import layouts
@@ -31,6 +34,7 @@ from analysis.tables.summary import by_type_of_cells, summary_of_cells
 
 WIDTH = 200  # if the output is not a terminal
 PLAIN = ("summary", "types")
+EFFICIENCY = "efficiency"
 
 
 def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[RunResult]:
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations"))
+    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations", EFFICIENCY))
     parser.add_argument(
         "--runs", type=Path, nargs="+", action="extend", required=True, help="results folders"
     )
@@ -104,9 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(file=written if options.out else None, width=WIDTH if plain else None)
     text = options.format == "text"
     try:
-        cells = runs(options.runs, options.metric, empty=options.table not in PLAIN)
         printed = options.table in PLAIN and text
-        sheets, frames = make_sheets(options.table, cells, console if printed else None)
+        if options.table == EFFICIENCY:
+            frame = profile_frame(load_profiles(options.runs))
+            sheets, frames = efficiency_sheets(frame), [frame]
+        else:
+            cells = runs(options.runs, options.metric, empty=options.table not in PLAIN)
+            sheets, frames = make_sheets(options.table, cells, console if printed else None)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1

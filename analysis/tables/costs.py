@@ -7,6 +7,7 @@ is not listed there gets only the costs in its record. Knows nothing about the l
 from collections.abc import Mapping
 from functools import cache
 from math import nan
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,6 +19,7 @@ from analysis.published.bands import index
 from analysis.published.formulas import macs_two_matrices
 from analysis.published.numbers import PAPER, REFERENCE, published
 from analysis.records.cells import RunResult
+from analysis.records.profiles import load_profiles, profile_frame
 from analysis.tables.grid import Filled
 from mustdrop.cost import PAPER_MB_PER_TOKEN, DecoderShape, flops, sparsevlm_macs
 from mustdrop.runs.folder import shared_machine
@@ -31,8 +33,14 @@ CONVENTIONS = {
     "macs_three": "MACs, vision, 3 matrices: vision tokens only, as SparseVLM's code counts",
     "macs_two": "MACs, vision, 2 matrices: as FastV, PyramidDrop and DivPrune count; too low",
 }
+# Costs that mustdrop profile measured for one prompt at a time.
+MEASURED = (
+    "measured_ttft_ms", "measured_vs_vanilla", "measured_token_ms", "measured_peak_bytes",
+    "measured_kv_bytes", "measured_flops",
+)  # fmt: skip
 COST_COLUMNS = (
     *("resident", "kv_bytes", "kv_vision_bytes", "kv_paper_mb", *CONVENTIONS, "seconds"),
+    *MEASURED,
     *(f"paper_{name}" for name in PUBLISHED),
 )
 
@@ -54,9 +62,9 @@ def costs(filled: Filled) -> pd.DataFrame:
     Columns: method, budget, benchmark; resident (vision tokens in the cache while decoding, mean
     over layers), kv_bytes (of the whole prompt, from the record), kv_vision_bytes (of vision tokens
     only), kv_paper_mb (0.525 MB per token); macs, flops, macs_three, macs_two
-    (:data:`CONVENTIONS`); seconds (median per sample), shared_machine (whether the machine was
-    shared during the run; None: unknown); paper_kv_mb, paper_tera_flops, paper_seconds (of the
-    whole benchmark). NaN: unknown.
+    (:data:`CONVENTIONS`); :data:`MEASURED`, from the profile of the run; seconds (median per
+    sample), shared_machine (whether the machine was shared during the run; None: unknown);
+    paper_kv_mb, paper_tera_flops, paper_seconds (of the whole benchmark). NaN: unknown.
     """
     numbers, rows = index(published().to_dict("records")), []
     for line in filled.part.lines:
@@ -90,6 +98,22 @@ def costs(filled: Filled) -> pd.DataFrame:
     return frame.reindex(columns=[*frame.columns, *missing])
 
 
+def _measured_costs(folder: Path) -> dict[str, float]:
+    """Costs in the profile of a run, of one prompt with one image; empty without a profile."""
+    try:
+        profiles = load_profiles([folder])
+    except ValueError:  # the run was not profiled
+        return {}
+    frame = profile_frame(profiles)
+    rows = frame[(frame["batch"] == 1) & (frame["images"] == 1)].set_index("arm")
+    arm = "method" if "method" in rows.index else "vanilla"
+    if arm not in rows.index:
+        return {}
+    row = rows.loc[arm]
+    names = ("ttft_ms", "vs_vanilla", "tpot_ms", "peak_bytes", "kv_bytes", "flops")
+    return {column: float(row[name]) for column, name in zip(MEASURED, names, strict=True)}
+
+
 def _run_costs(run: RunResult) -> dict[str, Any]:
     """Costs of one run, by column."""
     record = run.record
@@ -102,6 +126,7 @@ def _run_costs(run: RunResult) -> dict[str, Any]:
         "seconds": float(np.median(run.samples["seconds"])),
         "shared_machine": shared_machine(record),
     }
+    run_costs |= _measured_costs(Path(record["folder"]))
     if run["model"] not in shapes():
         return run_costs
     shape, layers = shapes()[run["model"]]

@@ -20,6 +20,9 @@ from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, timings
 from analysis.tables.sheets import Sheet, number, quantity, seconds, span
 
 PUBLISHED = ", published"
+MEASURED_HEADS = {
+    "first token", "first token / vanilla", "per token", "peak", "KV, measured", "FLOPs, measured",
+}  # fmt: skip
 Row = Mapping[Any, Any]
 
 
@@ -207,6 +210,12 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
         "MACs, vision, 3 matrices": lambda row: quantity(row["macs_three"]),
         "MACs, vision, 2 matrices": lambda row: quantity(row["macs_two"]),
         "s per sample": seconds,
+        "first token": lambda row: number(row["measured_ttft_ms"], ".1f", " ms"),
+        "first token / vanilla": lambda row: number(row["measured_vs_vanilla"], ".2f"),
+        "per token": lambda row: number(row["measured_token_ms"], ".2f", " ms"),
+        "peak": lambda row: quantity(row["measured_peak_bytes"], "B"),
+        "KV, measured": lambda row: quantity(row["measured_kv_bytes"], "B"),
+        "FLOPs, measured": lambda row: quantity(row["measured_flops"]),
         f"KV{PUBLISHED}": lambda row: number(row["paper_kv_mb"], ".1f", " MB"),
         f"FLOPs{PUBLISHED}": lambda row: number(row["paper_tera_flops"], ".1f", " T"),
         f"time{PUBLISHED}": lambda row: number(row["paper_seconds"], ".0f", " s"),
@@ -214,7 +223,8 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
     columns = {
         head: cell_text
         for head, cell_text in columns.items()
-        if not head.endswith(PUBLISHED) or any(cell_text(row) != "–" for row in rows)
+        if not (head.endswith(PUBLISHED) or head in MEASURED_HEADS)
+        or any(cell_text(row) != "–" for row in rows)
     }
     several = len({row["benchmark"] for row in rows}) > 1
     names = ["method", "budget", *(["benchmark"] if several else [])]
@@ -224,6 +234,11 @@ def cost_sheet(layout: Layout, filled: Filled, frame: pd.DataFrame) -> Sheet:
         "0.525 MB: the paper's size of a token of a 7B model in float16 (true: 0.524288)."
     )
     notes.append("s per sample: median, which can be compared only within one setup.")
+    if MEASURED_HEADS & {*columns}:
+        notes.append(
+            "first token to FLOPs, measured: from mustdrop profile, one prompt at a time, encoder "
+            "included; see mustdrop tables efficiency for device and intervals."
+        )
     notes += timings(row for row in rows if not isnan(row["seconds"]))
     return Sheet(
         title=f"{layout.name} · costs · {filled.part.model or filled.part.published_model}",

@@ -14,7 +14,11 @@ import pandas as pd
 
 from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, interval_text, notes
 
-NAMES = ("experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant")
+RUN_NAMES = (
+    "experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant",
+)  # fmt: skip
+PROFILE_NAMES = ("device", "dtype", "vision tokens", "batch", "arm")
+NAMES = (*RUN_NAMES, *PROFILE_NAMES)  # columns that name a row
 COMMAND = "mustdrop "  # prefix of a note that is a command line
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),
@@ -108,7 +112,7 @@ def _types(rows: Sequence[Row]) -> Sheet:
         several = f" to {sizes[-1]}" if len(sizes) > 1 else ""
         heads.append(f"{kind} (n = {sizes[0]}{several})")
     firsts, lines = [], []
-    for _, group in groupby(rows, key=lambda row: [str(row[name]) for name in NAMES]):
+    for _, group in groupby(rows, key=lambda row: [str(row[name]) for name in RUN_NAMES]):
         by_type = {row["type"]: row for row in group}
         first = next(iter(by_type.values()))
         firsts.append(first)
@@ -132,11 +136,11 @@ def _distinct(rows: Iterable[Row], name: str) -> list[Any]:
 
 def _name_columns(rows: Sequence[Row]) -> list[str]:
     """Names of the columns that identify a row: method, budget, and others that differ."""
-    names = {name for name in NAMES if len({str(row[name]) for row in rows}) > 1}
+    names = {name for name in RUN_NAMES if len({str(row[name]) for row in rows}) > 1}
     methods = {row["method"] for row in rows}
     if len({(row["method"], row["preset"]) for row in rows}) == len(methods):
         names.discard("preset")
-    return [name for name in NAMES if name in {*names, "method", "budget"}]
+    return [name for name in RUN_NAMES if name in {*names, "method", "budget"}]
 
 
 def _title(rows: Sequence[Row], *more: str) -> str:

@@ -113,7 +113,7 @@ def start(options: argparse.Namespace, given: Sequence[str]) -> dict[str, Any]:
         "machine": environment.machine(), "schedules": schedule, "definitions": DEFINITIONS,
     }  # fmt: skip
     try:
-        from experiments.gpu.device import Device
+        from mustdrop.profiling.device import Device
 
         record["device"] = Device(options.device).describe()
     except Exception as error:  # a wrong installation, which every cell records as its error

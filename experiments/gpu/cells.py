@@ -64,8 +64,8 @@ def cells(setting: Setting) -> list[GpuCell]:
         def steps() -> Sequence[GpuStep]:
             import torch
 
-            from experiments.gpu.device import Device
             from experiments.gpu.equality import Equality
+            from mustdrop.profiling.device import Device
 
             given = (Device(setting.device), setting.small, getattr(torch, dtype), attention)
             return Equality(*given, setting.check_tokens).steps()
@@ -73,15 +73,15 @@ def cells(setting: Setting) -> list[GpuCell]:
         return GpuCell(f"dropping = masking, {dtype}, {attention}", steps)
 
     def waits() -> Sequence[GpuStep]:
-        from experiments.gpu.device import Device
         from experiments.gpu.waits import Waits
+        from mustdrop.profiling.device import Device
 
         return Waits(Device(setting.device), setting.small).steps()
 
     def timing(measure: str, batch: int) -> GpuCell:
         def steps() -> Sequence[GpuStep]:
-            from experiments.gpu.device import Device
             from experiments.gpu.timing import Bench
+            from mustdrop.profiling.device import Device
 
             given = (Device(setting.device), setting.full, batch, setting.new_tokens, full_model)
             rounds, warm_ups = setting.rounds, setting.warm_ups

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.gpu.device import Device, exact_float32
 from experiments.gpu.methods import small_methods
 from experiments.gpu.runner import GpuStep, Row
 from experiments.gpu.shapes import SHAPES, Shape, batch, build, greedy, prompt
 from mustdrop import TokenDropper
 from mustdrop.masked import masked_logits, relative_error
+from mustdrop.profiling.device import Device, exact_float32
 
 BAR = 1e-5  # largest relative error of a logit in float32
 MAIN = ("mustdrop", "fastv", "cls_topk", "tome", "sparsevlm")

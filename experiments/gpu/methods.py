@@ -5,10 +5,10 @@ scores, selection and waits for the device remain those of the method.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.sparsevlm import SparseVLM
-from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
-from mustdrop.strategy import PrefillStrategy, PrefillView, VisionStrategy
+from mustdrop.profiling.counted import Counted
+from mustdrop.strategy import VisionStrategy
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
@@ -72,37 +72,6 @@ def small_methods(slots: int) -> dict[str, TokenDropper]:
         "vispruner": encoder_side(VisPruner(keep=quarter)),
         "random": TokenDropper(prefill=Random(keep=quarter), vision_positions="compact"),
     }
-
-
-@final
-@dataclass(frozen=True)
-class Counted(PrefillStrategy):
-    """DualAttention that keeps a given number of tokens, those of the highest scores.
-
-    The method makes its whole decision, including its thresholds and its waits for the device;
-    then the number of kept tokens is replaced. This needs another sort, so that a time measured
-    with it is an upper bound of the method's time.
-
-    Attributes:
-        method: Strategy that decides.
-        after: Number of vision tokens left after each of the method's layers.
-    """
-
-    method: DualAttention
-    after: Sequence[int]
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        return tuple(self.method.layers)
-
-    def reduce(self, view: PrefillView) -> Reduction:
-        return settled([self.begin(view)])[0]
-
-    def begin(self, view: PrefillView) -> Decision:
-        observed = self.method.observe(view)
-        stays = self.method.stays(observed, view.protected)
-        kept = self.after[self.layers.index(view.layer)]
-        return PendingReduction(stays.sum()[None], lambda numbers: view.top(observed[0], kept))
 
 
 def schedules(model: str) -> dict[str, Any]:

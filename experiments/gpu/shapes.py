@@ -1,8 +1,4 @@
-"""Models with random weights, built on the device that they run on, and prompts for them.
-
-Weights are drawn so that queries times keys have about unit variance: attention then differs by
-token, and a wrongly dropped token changes the result.
-"""
+"""Sizes of models with random weights, and prompts for them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import (
-    AutoModelForImageTextToText,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-)
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+
+from mustdrop.profiling.random_models import build_random
 
 IMAGE = 5  # token id of a vision slot
 BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its image and behind it
@@ -74,23 +67,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
         ),
         image_token_index=IMAGE, image_seq_length=shape.slots, vision_feature_layer=-2,
     )  # fmt: skip
-    torch.manual_seed(0)  # for the weights that the loop below does not set
-    with torch.device(device):
-        model = AutoModelForImageTextToText.from_config(
-            config, dtype=dtype, attn_implementation=attention
-        ).eval()
-    generator = torch.Generator(device).manual_seed(1)
-    for name, weight in model.named_parameters():
-        if weight.dtype != dtype:
-            raise ValueError(f"{name} must be {dtype}, got {weight.dtype}")
-        if weight.dim() < 2:
-            continue
-        gain = 1.5 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1.0
-        spread = 1.0 if "embed" in name else gain / weight[0].numel() ** 0.5
-        weight.data.normal_(0, spread, generator=generator)
-    model.generation_config.eos_token_id = None  # no answer ends early
-    model.generation_config.pad_token_id = 0
-    return model
+    return build_random(config, device, dtype, attention)
 
 
 def prompt(

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.gpu.device import Device, Mark
 from experiments.gpu.methods import scheduled_methods, schedules
-from experiments.gpu.reference import Lengths, Reference
 from experiments.gpu.runner import GpuStep, Row
 from experiments.gpu.shapes import SHAPES, questions
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
+from mustdrop.profiling.device import Device, Mark
+from mustdrop.profiling.reference import Reference, recorded
 
 VANILLA = "vanilla"
 # part -> its first and last mark; a whole answer has the total alone
@@ -96,11 +96,9 @@ class Bench:
     def warm_up(self, arm: str, run: Callable[[str, str], Row], times: int) -> Row:
         """Run an arm without timing it, and record the lengths that its reference needs."""
         dropper = self.droppers.get(arm, TokenDropper())  # vanilla: no stages, only a ledger
-        with dropper.attach(self.model) as record, torch.inference_mode():
-            self.model(**self.inputs, logits_to_keep=1)
-        facts = self.adapter.facts
-        lengths = Lengths.of(record.ledgers, facts.blocks)
-        self.references[arm] = Reference(self.model, self.inputs, lengths, self.device)
+        work, record = recorded(self.model, self.inputs, dropper)
+        lengths = work.lengths
+        self.references[arm] = Reference(self.model, self.inputs, work, self.device)
         for way in ("method", "reference") * times:
             run(arm, way)
         return {

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
-from experiments.gpu.device import Device
 from experiments.gpu.methods import small_methods
 from experiments.gpu.runner import GpuStep, Row, short_path
 from experiments.gpu.shapes import SHAPES, build, questions
 from mustdrop import TokenDropper
+from mustdrop.profiling.device import Device
 
 MESSAGE = "called a synchronizing CUDA operation"
 VANILLA = "vanilla"

@@ -14,7 +14,16 @@ from typing import Any
 from hydra.utils import instantiate
 from PIL import Image
 
-from mustdrop.runs.folder import read_record, read_samples, trace_path
+from experiments.tracking.profiled import COLUMNS as COLUMNS_OF_PROFILE
+from experiments.tracking.profiled import STATE as PROFILED
+from experiments.tracking.profiled import profile_numbers, profile_rows
+from mustdrop.runs.folder import (
+    EFFICIENCY,
+    read_efficiency,
+    read_record,
+    read_samples,
+    trace_path,
+)
 from mustdrop.runs.status import SETTLED
 from mustdrop.tracking.service import Closing, Tracker
 
@@ -62,23 +71,29 @@ class RunDocuments:
 def closing(
     folder: Path, config: Mapping[str, Any], status: Mapping[str, Any], tracker: Tracker
 ) -> Closing:
-    """Make the final report; for an unfinished run, only its state and sample count."""
-    state = status.get("state", "running")
+    """Make the final report; for an unfinished run, its state, sample count and profile."""
+    profile = read_efficiency(folder)
+    numbers: dict[str, Any] = {} if profile is None else profile_numbers(profile)
+    tables: dict[str, Any] = {}
+    files = []
+    if profile is not None:
+        tables["efficiency"] = (COLUMNS_OF_PROFILE, profile_rows(profile))
+        files = [folder / EFFICIENCY]
+    state = status.get("state", "running" if profile is None else PROFILED)
     record = read_record(folder) if state in SETTLED else None
     if record is None:
         known = {name: status[name] for name in ("n", "error") if status.get(name) is not None}
-        return Closing(state, known, {}, ())
+        return Closing(state, {**known, **numbers}, tables, files)
     samples, documents = read_samples(folder), RunDocuments(config)
-    tables: dict[str, Any] = {}
     if samples:
         metric = config["benchmark"]["metric"]
         if tracker.table_rows:
             tables["samples"] = (COLUMNS, rows(samples[: tracker.table_rows], metric, documents))
         tables["tokens_per_layer"] = (("layer", "entering", "resident"), layers(record))
-    files = [folder / name for name in ("record.json", "config.yaml", "status.json")]
+    files += [folder / name for name in ("record.json", "config.yaml", "status.json")]
     if drawn := overlays(folder, config, samples, documents, tracker.overlays):
         tables["overlays"] = (("doc_id", "question", "overlay"), drawn)
-    return Closing(state, summary(record), tables, files)
+    return Closing(state, {**summary(record), **numbers}, tables, files)
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:

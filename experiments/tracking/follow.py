@@ -22,6 +22,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.tracking.closing import closing
+from experiments.tracking.profiled import profile_stamp
 from mustdrop.runs.folder import read_status
 from mustdrop.tracking.history import History
 from mustdrop.tracking.process import Leash, Watched
@@ -85,6 +86,7 @@ def fully_tracked(folder: Path) -> bool:
         track.get("complete")
         and track["rows"] >= samples
         and track["state"] == read_status(folder).get("state")
+        and track.get("efficiency") == profile_stamp(folder)
     )
 
 
@@ -151,7 +153,8 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, state: dict[
             f"the service holds {sink.first} samples of this run, but the folder only {history.n}"
         )
     sink.close(closing(folder, config, read_status(folder), tracker))
-    state.update(state=read_status(folder).get("state"), complete=True)
+    stamp = profile_stamp(folder)
+    state.update(state=read_status(folder).get("state"), efficiency=stamp, complete=True)
 
 
 def _tail(path: Path) -> Iterator[list[dict[str, Any]]]:

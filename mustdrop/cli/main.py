@@ -19,6 +19,7 @@ COMMANDS = {
     "trace": ("experiments.trace:main", "answer single samples again and record every decision"),
     "pareto": ("experiments.pareto:main", "search thresholds on the front of accuracy and tokens"),
     "vtw": ("experiments.vtw_layer:main", "find the layer after which VTW drops all tokens"),
+    "profile": ("experiments.efficiency:program", "measure time, memory and FLOPs of a method"),
     "bench": ("experiments.bench:main", "measure the engine's time against a lower bound"),
     "tables": ("analysis.tables.__main__:main", "print or write tables of runs"),
     "claims": ("analysis.claims.__main__:main", "judge claims on finished runs"),
@@ -29,7 +30,7 @@ COMMANDS = {
     "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),
 }
 # Subcommands that continue after a stop where they were; the others start their work again.
-CONTINUING = ("run", "demo", "sweep", "trace", "pareto")
+CONTINUING = ("run", "demo", "sweep", "trace", "pareto", "profile")
 EXAMPLES = """\
 examples:
   mustdrop run                                   the embedded model, benchmark and MustDrop

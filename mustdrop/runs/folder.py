@@ -7,6 +7,7 @@
       record.json    the summary, written when the run is done
       traces/        ledgers of single samples, or the full traces of mustdrop trace (opt-in)
       run.log        messages and tracebacks
+      efficiency.json  time, memory and operations, from mustdrop profile
 
 The disk is the truth: a killed run continues at its next sample, and a finished run is not run
 again. :mod:`mustdrop.runs.writer` writes the folder. This module imports neither lmms-eval nor
@@ -24,6 +25,7 @@ from typing import Any
 from mustdrop.runs.key import run_key
 
 SCHEMA = 1
+EFFICIENCY = "efficiency.json"
 # Share of the answer's patches that the kept tokens show, where a benchmark knows these patches.
 RECALL = ("target_recall_input", "target_recall")
 # Two executed averages that differ by at most this share count as the same budget.
@@ -153,6 +155,16 @@ def _whole_lines(path: Path, changed: int, size: int) -> int:
     ends = text.count(b"\n") - 1
     whole = text.count(b'\n{"doc_id": ') == text.count(b"}\n") == ends
     return ends if whole else 0
+
+
+def read_efficiency(folder: Path) -> dict[str, Any] | None:
+    """Profile of a run, finished or not; None if it was not profiled.
+
+    Raises:
+        TornFile: If the file cannot be read.
+    """
+    path = Path(folder) / EFFICIENCY
+    return _read(path) if path.exists() else None
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ MODES = (None, "online", "offline", "disabled")
 PROBES, PROBE, PAUSE = 3, 2.0, 1.0  # attempts, seconds for each, seconds between them
 INIT = 20.0  # seconds that wandb may take to start a run
 BEFORE = "before"  # folder for earlier logs of a run
-DONE = ("done", "floor")
+DONE = ("done", "floor", "profiled")
 
 
 @final

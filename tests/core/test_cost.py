@@ -8,7 +8,6 @@ from droppers import DROPPERS, mustdrop
 from models import batch, prompt, tiny_llava
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
-from uncounted import UNSEEN
 from watch import Watch, watched
 
 from mustdrop import TokenDropper, cost
@@ -16,6 +15,7 @@ from mustdrop.decode.output_aware import OutputAware
 from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.ledger import TokenLedger
 from mustdrop.prefill.dual_attention import DualAttention
+from mustdrop.profiling.counting import UNSEEN
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import PrefillStrategy, PrefillView
 

@@ -61,7 +61,7 @@ for family, made in FAMILIES.items():
 print(json.dumps(errors))
 """
 SCRIPT = """
-from experiments.gpu.device import Device
+from mustdrop.profiling.device import Device
 from experiments.gpu.shapes import SHAPES, build
 from experiments.gpu.timing import Bench
 

@@ -102,10 +102,10 @@ def test_each_of_several_processes_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *sizes, device: asked.append(device))
     asked = []
     made = Checkpoint("pocket", "packaged", 12, 576, 3)
-    assert made._device("auto") == "cuda:1"
+    assert made.usable_device("auto") == "cuda:1"
     monkeypatch.delenv("LOCAL_RANK")
-    assert made._device("auto") == "cuda"
-    assert made._device("cpu") == "cpu"
+    assert made.usable_device("auto") == "cuda"
+    assert made.usable_device("cpu") == "cpu"
     assert asked == ["cuda:1", "cuda", "cpu"]
 
 

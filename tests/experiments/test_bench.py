@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from uncounted import UNSEEN
 
 from experiments import bench, bench_shapes
 from experiments.bench_cases import EncoderCase, PrefillCase
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
+from mustdrop.profiling.counting import UNSEEN
 
 ROPE = bench_shapes.QWEN["rope_parameters"]
 SMALL = {

@@ -12,9 +12,7 @@ import torch
 from fake_views import prefill_view
 
 from experiments.gpu.__main__ import main
-from experiments.gpu.device import Device
-from experiments.gpu.methods import SCHEDULES, Counted, schedules, small_methods
-from experiments.gpu.reference import Lengths, Reference
+from experiments.gpu.methods import SCHEDULES, schedules, small_methods
 from experiments.gpu.runner import rows_of
 from experiments.gpu.shapes import SHAPES, build, questions
 from experiments.gpu.timing import Bench
@@ -22,6 +20,9 @@ from experiments.gpu.waits import counted_waits, decision_points
 from mustdrop import TokenDropper
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
+from mustdrop.profiling.counted import Counted
+from mustdrop.profiling.device import Device
+from mustdrop.profiling.reference import Reference, recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -162,10 +163,10 @@ def tiny_model():
 
 def test_the_reference_at_full_length_is_the_model_itself(tiny_model):
     given = questions(SHAPES["tiny"], tiny_model, 2)
-    with TokenDropper().attach(tiny_model) as run, torch.inference_mode():
+    with torch.inference_mode():
         expected = tiny_model(**given, logits_to_keep=1).logits[:, -1].argmax(-1)
-    lengths = Lengths.of(run.ledgers, 4)
-    token, cache, _ = Reference(tiny_model, given, lengths, Device("cpu")).prefill()
+    work, _ = recorded(tiny_model, given, TokenDropper())
+    token, cache, _ = Reference(tiny_model, given, work, Device("cpu")).prefill()
     assert torch.equal(token, expected)
     assert [layer.get_seq_length() for layer in cache.layers] == [101] * 6
 
@@ -180,7 +181,7 @@ def test_the_reference_runs_every_layer_at_the_executed_length(tiny_model):
             lambda module, args, part=part: seen[part].append(args[0].shape[1])
         )
         for part, modules in (
-            ("encoder", bench.references["mustdrop t12"].encoder.blocks),
+            ("encoder", bench.adapter.encoders[0].blocks),
             ("layers", bench.adapter.layers),
         )
         for module in modules

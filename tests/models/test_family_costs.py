@@ -7,10 +7,10 @@ import torch
 from families import FAMILIES
 from family_droppers import FEW, FITTING
 from torch.utils.flop_counter import FlopCounterMode
-from uncounted import UNSEEN
 
 from mustdrop import TokenDropper, cost
 from mustdrop.evaluation.metrics import CostMeter
+from mustdrop.profiling.counting import UNSEEN
 from mustdrop.vision.local_merge import LocalMerge
 
 

@@ -22,7 +22,10 @@ PAGES = sorted(DOCS.glob("*.md"))
 OTHERS = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "slurm/README.md")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TITLED = re.compile(r'^```\w+ title="(.*?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
-CONFIGS = {"run": "run", "calibrate": "calibrate", "pareto": "pareto", "vtw": "vtw_layer"}
+CONFIGS = {
+    "run": "run", "calibrate": "calibrate", "pareto": "pareto", "vtw": "vtw_layer",
+    "profile": "profile",
+}  # fmt: skip
 GROUPS = (
     "method", "model", "benchmark", "controls", "image", "experiment", "launcher",
     "tracker", "vision", "key_tokens", "prefill", "decode",

@@ -2,12 +2,15 @@
 
 import platform
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 Mark = Any  # seconds on the CPU, an event on a CUDA device
+PROCESS = Path("/proc/self")  # Linux's files about this process
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,37 @@ class Device:
         return start.elapsed_time(end) if self.cuda else 1e3 * (end - start)
 
     def start_memory(self) -> int | None:
-        """Bytes allocated now; the peak counts from here. None on the CPU, not measured there."""
-        if not self.cuda:
-            return None
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+        """Bytes in use now; the peak counts from here.
+
+        On a CUDA device they are those of torch's allocator, on the CPU the resident set of the
+        process. None where the system does not count the resident set.
+        """
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            return torch.cuda.memory_allocated()
+        with suppress(OSError):  # not permitted in some containers: the peak is then that of before
+            (PROCESS / "clear_refs").write_text("5")
+        return _resident("VmRSS")
 
     def peak_memory(self) -> int | None:
-        """Highest number of bytes allocated since :meth:`start_memory`."""
-        return torch.cuda.max_memory_allocated() if self.cuda else None
+        """Highest number of bytes in use since :meth:`start_memory`; None where it is unknown."""
+        return torch.cuda.max_memory_allocated() if self.cuda else _resident("VmHWM")
 
     def free(self) -> None:
         """Give unused memory back to the device."""
         if self.cuda:
             torch.cuda.empty_cache()
+
+    def clocks(self) -> dict[str, float]:
+        """Present clock in MHz of the card, or of the first core of the processor; may be empty."""
+        if self.cuda:
+            with suppress(ImportError, RuntimeError):  # needs the package of the driver's library
+                return {"sm_mhz": float(torch.cuda.clock_rate())}
+            return {}
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text().splitlines() if info.exists() else []
+        rates = [line.split(":")[1] for line in lines if line.startswith("cpu MHz")]
+        return {"core_mhz": float(rates[0])} if rates else {}
 
     def describe(self) -> dict[str, Any]:
         """Name, memory and capability of the card, and torch's settings of its arithmetic."""
@@ -76,7 +96,7 @@ class Device:
             "threads": torch.get_num_threads(),
         }
         if not self.cuda:
-            return {"name": f"cpu {platform.machine()}", "settings": settings}
+            return {"name": processor_name(), "settings": settings}
         card = torch.cuda.get_device_properties(0)
         return {
             "name": torch.cuda.get_device_name(0), "memory_bytes": card.total_memory,
@@ -84,6 +104,22 @@ class Device:
             "capability": list(torch.cuda.get_device_capability(0)),
             "cuda": torch.version.cuda, "cudnn": cudnn.version(), "settings": settings,
         }  # fmt: skip
+
+
+def processor_name() -> str:
+    """Name of the processor, or its architecture where the name is unknown."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _resident(name: str) -> int | None:
+    """Bytes of a line of the process's status, such as ``VmRSS``; None where there is none."""
+    path = PROCESS / "status"
+    lines = path.read_text().splitlines() if path.exists() else []
+    sizes = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return 1024 * int(sizes[0]) if sizes else None
 
 
 def exact_float32() -> None:

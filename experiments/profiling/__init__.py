@@ -1,0 +1,1 @@
+"""Parts of ``mustdrop profile``: its plan, its thresholds, its record and its summary."""

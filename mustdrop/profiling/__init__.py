@@ -1,0 +1,1 @@
+"""Time, memory and operations of a method on a device, next to those of the plain model."""

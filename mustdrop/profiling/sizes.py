@@ -1,0 +1,82 @@
+"""Sizes of released models, as their config.json has them, to build them without a network.
+
+Knows nothing about weights.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import LlavaConfig, LlavaNextConfig, PreTrainedConfig, Qwen2_5_VLConfig
+
+CLIP_L = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
+    "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
+}  # fmt: skip
+VICUNA_7B = {
+    "model_type": "llama", "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 0,
+}  # fmt: skip
+VICUNA_13B = {
+    **VICUNA_7B, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
+    "num_attention_heads": 40, "num_key_value_heads": 40,
+}  # fmt: skip
+MISTRAL_7B = {
+    **VICUNA_7B, "model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8,
+    "max_position_embeddings": 32768, "sliding_window": None,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1.0e6},
+}  # fmt: skip
+QWEN_VISION = {
+    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+QWEN_7B = {
+    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 128000,
+    "rms_norm_eps": 1e-6, "pad_token_id": 0,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [16, 24, 24],
+    },
+}  # fmt: skip
+QWEN_3B = {
+    **QWEN_7B, "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
+    "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
+}  # fmt: skip
+CROPS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+
+
+def _llava(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return LlavaConfig(
+        vision_config=dict(CLIP_L), text_config=dict(text), image_token_index=32000,
+        image_seq_length=576, vision_feature_layer=-2, vision_feature_select_strategy="default",
+    )  # fmt: skip
+
+
+def _llava_next(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return LlavaNextConfig(
+        vision_config=dict(CLIP_L), text_config=dict(text), image_token_index=32000,
+        image_grid_pinpoints=CROPS, image_seq_length=576, vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+
+
+def _qwen2_5_vl(text: Mapping[str, Any], tied: bool) -> PreTrainedConfig:
+    return Qwen2_5_VLConfig(
+        vision_config={**QWEN_VISION, "out_hidden_size": text["hidden_size"]},
+        text_config={**text, "tie_word_embeddings": tied}, tie_word_embeddings=tied,
+        image_token_id=151655, video_token_id=151656, vision_start_token_id=151652,
+        vision_end_token_id=151653,
+    )  # fmt: skip
+
+
+# Name of a preset in conf/model -> its config.
+CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
+    "llava15_7b": lambda: _llava(VICUNA_7B),
+    "llava15_13b": lambda: _llava(VICUNA_13B),
+    "llava_next_7b": lambda: _llava_next(VICUNA_7B),
+    "llava_next_13b": lambda: _llava_next(VICUNA_13B),
+    "llava_next_mistral_7b": lambda: _llava_next(MISTRAL_7B),
+    "qwen2_5_vl_7b": lambda: _qwen2_5_vl(QWEN_7B, False),
+    "qwen2_5_vl_3b": lambda: _qwen2_5_vl(QWEN_3B, True),
+}
