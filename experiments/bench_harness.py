@@ -2,7 +2,7 @@
 
 The run is paused after every chunk of batches, and the bare loop answers the same questions. So a
 machine that other programs use slows both. Start and end of the run are left out: the ratio is that
-of a long run. One thread for the model.
+of a long run. One thread for the model. Ctrl-C reports the chunks that are done.
 
     mustdrop bench harness                          # 1,600 questions: about 15 minutes
     mustdrop bench harness --workers 0 --questions 320
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -30,7 +30,7 @@ from mustdrop.provenance.fingerprint import run_fingerprint
 from mustdrop.runs.folder import read_samples
 from mustdrop.runs.writer import RunWriter
 
-CHUNK = 20  # batches between two pauses; the first of them is not timed
+CHUNK = 5  # batches between two pauses; the first of them is not timed
 
 
 class PausedWriter(RunWriter):
@@ -58,7 +58,9 @@ class PausedWriter(RunWriter):
 
     def _bare(self, documents: Sequence[int]) -> tuple[float, float]:
         """Times of a loop of ``generate`` over documents, whose inputs are prepared before."""
-        job, task = self.job, self.job.task
+        job = self.job
+        task: Any = job.task  # a ConfigurableMessagesTask, which has doc_to_messages
+        model: Any = job.model
         name, pad = task.config.task, job.processor.tokenizer.pad_token_id
         options = generate_options(task.config.generation_kwargs, 64, pad)
         batches = []
@@ -68,21 +70,26 @@ class PausedWriter(RunWriter):
                 for doc in range(first, first + self.size)
             ]
             names = [document_name(name, doc) for doc in range(first, first + self.size)]
-            batches.append(prompt_inputs(job.model, job.processor, chats, names))
+            batches.append(prompt_inputs(model, job.processor, chats, names))
         start = _clocks()
         for inputs in batches:
-            job.model.generate(**inputs, **options)
+            model.generate(**inputs, **options)
         return _passed(start)
 
 
 def measure(questions: int, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run the questions with pauses; return the ratios of the chunks."""
+    """Run the questions with pauses; return the ratios of the chunks, at ctrl-C those so far."""
     cfg = composed("method=vanilla", "budget=none", "controls=none", "threads=1", *overrides)
     cfg.benchmark.limit = questions
     config = checked(cfg, list(overrides))
     job = built(cfg, config)
-    with tempfile.TemporaryDirectory() as folder, PausedWriter(job, Path(folder)) as writer:
-        job.run(writer)
+    with tempfile.TemporaryDirectory() as folder, PausedWriter(job, Path(folder)) as opened:
+        writer = cast(PausedWriter, opened)
+        try:
+            job.run(writer)
+        except KeyboardInterrupt:
+            if not writer.pairs:
+                raise
         end = time.perf_counter() - writer.last
         samples = read_samples(Path(folder))
     pairs = writer.pairs
@@ -92,8 +99,8 @@ def measure(questions: int, overrides: Sequence[str]) -> dict[str, Any]:
         "cpu": _spread([run[1] / bare[1] for run, bare in pairs]),
         "bare_ms": 1e3 * wall,
         "waiting_ms": 1e3 * statistics.median(line["waiting_seconds"] for line in samples),
-        "end_ms": 1e3 * end / questions,
-        "questions": questions,
+        "end_ms": 1e3 * end / len(samples),
+        "questions": len(samples),
         "batch_size": writer.size,
         "workers": config["workers"],
     }
@@ -110,7 +117,7 @@ def _passed(start: tuple[float, float]) -> tuple[float, float]:
 
 def _spread(ratios: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and extremes."""
-    quarter = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    quarter = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [*ratios] * 3
     return {
         "median": statistics.median(ratios), "q1": quarter[0], "q3": quarter[2],
         "min": min(ratios), "max": max(ratios),

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from mustdrop.engine.exclusive import instance_method
 from mustdrop.models import ModelAdapter

@@ -3,9 +3,11 @@
 Knows nothing about dropping, except the names of the annotations that a strategy reads.
 """
 
+import json
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +42,28 @@ class PreparedBatch:
     waiting_seconds: float = 0.0
 
 
+class DocumentOrder:
+    """Passes samples on in the order of the documents, whatever the order of the batches.
+
+    Args:
+        windows: Instances in the order of the documents.
+        receive: Called with each sample.
+    """
+
+    def __init__(
+        self, windows: Sequence[Sequence[Instance]], receive: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self.remaining = deque(id(instance) for window in windows for instance in window)
+        self.early: dict[int, dict[str, Any]] = {}
+        self.receive = receive
+
+    def add(self, instance: Instance, sample: dict[str, Any]) -> None:
+        """Pass on a sample, and those that waited for it."""
+        self.early[id(instance)] = sample
+        while self.remaining and self.remaining[0] in self.early:
+            self.receive(self.early.pop(self.remaining.popleft()))
+
+
 @dataclass(frozen=True, eq=False)
 class BatchFeed:
     """Prepares batches of instances.
@@ -48,47 +72,85 @@ class BatchFeed:
         read: Function that reads the document of an instance.
         processor: Processor of the model.
         annotations: Names of the marks that the method reads.
-        batches: Instances of each batch.
-        workers: Number of worker processes that prepare the next batches; 0 for none.
+        windows: Instances of each window. If a window has more than one batch, its documents are
+            sorted by the length of their prompts, the longest first.
+        batch_size: Documents of a batch.
+        workers: Number of worker processes that prepare the next windows; 0 for none.
     """
 
     read: Callable[[Instance], Request]
     processor: Any
     annotations: Sequence[str]
-    batches: Sequence[Sequence[Instance]]
+    windows: Sequence[Sequence[Instance]]
+    batch_size: int
     workers: int = 0
 
-    def __iter__(self) -> Iterator[PreparedBatch]:
-        names = [_names(batch) for batch in self.batches]
+    def __iter__(self) -> Generator[PreparedBatch]:
+        names = [_names(window) for window in self.windows]
         with closing(ahead(self._packed, names, self.workers)) as packed:
-            for batch in self.batches:
+            for window in self.windows:
                 start = time.perf_counter()
-                prepared = _unpacked(next(packed), batch)
-                yield replace(prepared, waiting_seconds=time.perf_counter() - start)
+                batches = [_unpacked(batch, window) for batch in pickle.loads(next(packed))]
+                waiting = (time.perf_counter() - start) / len(batches)
+                for batch in batches:
+                    yield replace(batch, waiting_seconds=waiting)
 
     def _packed(self, index: int) -> bytes:
-        """A prepared batch as bytes; without the instances, which hold functions of their task."""
-        batch = self.batches[index]
-        with naming(_names(batch)):
-            requests = [self.read(instance) for instance in batch]
-            chats, names = zip(*((request.chat, request.name) for request in requests), strict=True)
-            start = time.perf_counter()
-            inputs = processor_inputs(self.processor, chats, names)
-            seconds = time.perf_counter() - start
-            marks = [mark for request in requests for mark in request.annotations(self.annotations)]
-            documents = [
-                (_without_pictures(request.doc), replaced(request.chat, []), request.image)
-                for request in requests
+        """The prepared batches of a window, without instances: these hold functions."""
+        window = self.windows[index]
+        with naming(_names(window)):
+            requests = [self.read(instance) for instance in window]
+            order = [*range(len(window))]
+            if len(window) > self.batch_size:
+                order.sort(key=lambda number: -self._length(requests[number]))
+            batches = [
+                order[first : first + self.batch_size]
+                for first in range(0, len(window), self.batch_size)
             ]
-            # As arrays, because torch would send tensors through a folder that may be small.
-            arrays = {name: _array(value) for name, value in inputs.items()}
-            return pickle.dumps((documents, arrays, marks, seconds), pickle.HIGHEST_PROTOCOL)
+            prepared = [
+                (batch, *self._prepared([requests[number] for number in batch]))
+                for batch in batches
+            ]
+            return pickle.dumps(prepared, pickle.HIGHEST_PROTOCOL)
+
+    def _length(self, request: Request) -> int:
+        """Number of tokens of a prompt, which is prepared alone to count them."""
+        inputs = processor_inputs(self.processor, [request.chat], [request.name])
+        return inputs["input_ids"].shape[1]
+
+    def _prepared(self, requests: Sequence[Request]) -> tuple[Any, ...]:
+        """What :func:`_unpacked` needs of the documents of a batch, and the processor's time."""
+        chats, names = zip(*((request.chat, request.name) for request in requests), strict=True)
+        start = time.perf_counter()
+        inputs = processor_inputs(self.processor, chats, names)
+        seconds = time.perf_counter() - start
+        marks = [mark for request in requests for mark in request.annotations(self.annotations)]
+        documents = [
+            (_without_pictures(request.doc), replaced(request.chat, []), request.image)
+            for request in requests
+        ]
+        # As arrays, because torch would send tensors through a folder that may be small.
+        return documents, {name: _array(value) for name, value in inputs.items()}, marks, seconds
 
 
-def _unpacked(packed: bytes, batch: Sequence[Instance]) -> PreparedBatch:
-    documents, arrays, marks, seconds = pickle.loads(packed)
+def windows_of(requests: Sequence[Instance], size: int) -> list[list[Instance]]:
+    """Groups of at most ``size`` requests with equal options, in the order of the documents."""
+    groups: dict[str, list[Instance]] = {}
+    for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
+        options = json.dumps(instance.arguments[2], sort_keys=True)
+        groups.setdefault(options, []).append(instance)
+    return [
+        group[start : start + size]
+        for group in groups.values()
+        for start in range(0, len(group), size)
+    ]
+
+
+def _unpacked(prepared: tuple[Any, ...], window: Sequence[Instance]) -> PreparedBatch:
+    numbers, documents, arrays, marks, seconds = prepared
     requests = [
-        Request(instance, *document) for instance, document in zip(batch, documents, strict=True)
+        Request(window[number], *document)
+        for number, document in zip(numbers, documents, strict=True)
     ]
     inputs = {name: _tensor(value) for name, value in arrays.items()}
     return PreparedBatch(requests, inputs, marks, seconds)
@@ -111,7 +173,7 @@ def _tensor(value: Any) -> Any:
 
 
 def _without_pictures(value: Any) -> Any:
-    """A document, or a part of it, with None for its images; lmms-eval scores without them too."""
+    """A document, or a part of it, with None for its images: runs are scored without them."""
     if isinstance(value, Image.Image):
         return None
     if isinstance(value, Mapping):

@@ -22,7 +22,6 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
-from mustdrop.evaluation.ahead import default_workers
 from mustdrop.evaluation.answers import REPETITION_PENALTY
 from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
@@ -203,7 +202,6 @@ class EvalJob:
         traced: Sequence[int],
         keep: Callable[[dict[str, Any]], None],
     ) -> DroppedVLM:
-        workers = self.config["workers"]
         return DroppedVLM(
             self.model,
             self.processor,
@@ -216,7 +214,8 @@ class EvalJob:
             on_ledger=_keeper(folder, traced),
             image=self.image,
             controls=self.controls,
-            workers=default_workers() if workers is None else workers,
+            workers=self.config["workers"],
+            batch_window=self.config["batch_window"],
         )
 
 

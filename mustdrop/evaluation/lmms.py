@@ -19,9 +19,9 @@ from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.shared_encoding import SharedEncoding
-from mustdrop.evaluation.ahead import require_workers
+from mustdrop.evaluation.ahead import chosen_workers
 from mustdrop.evaluation.answers import answer, generate_options, result, scores
-from mustdrop.evaluation.batches import BatchFeed, PreparedBatch
+from mustdrop.evaluation.batches import BatchFeed, DocumentOrder, PreparedBatch, windows_of
 from mustdrop.evaluation.chat import naming, on_device, question
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
@@ -51,11 +51,12 @@ class DroppedVLM(lmms):
         on_ledger: Called with doc_id and ledger of each prompt.
         image: Image control; None shows the images of the document.
         controls: Token controls that run on the same batches; None for none.
-        workers: Worker processes that prepare the next batches; 0 for none; they change no answer.
+        batch_window: Number of batches whose documents are sorted by length; 1: none are sorted.
+        workers: Worker processes that prepare the next batches; None for the default; 0 for none.
 
     Raises:
-        ValueError: If ``batch_size`` is below 1, annotated images are needed but replaced, or
-            workers are not supported.
+        ValueError: If a number of batches or documents is below 1, annotated images are needed but
+            replaced, or workers are not supported.
     """
 
     is_simple = False
@@ -74,19 +75,20 @@ class DroppedVLM(lmms):
         on_ledger: Callable[[int, TokenLedger], None] | None = None,
         image: ImageControl | None = None,
         controls: Controls | None = None,
-        workers: int = 0,
+        workers: int | None = 0,
+        batch_window: int = 1,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        require_workers(workers)
+        for name, count in (("batch_size", batch_size), ("batch_window", batch_window)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
         # In a dict, because lmms-eval deletes attributes that are modules.
         self._held = {"model": model, "processor": processor}
         self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
         require_original_image(self.dropper, image)
         self.config = dict(config or {})
         self.batch_size, self.budget, self.max_new_tokens = batch_size, budget, max_new_tokens
-        self.workers = workers
+        self.workers, self.batch_window = chosen_workers(workers), batch_window
         self.answered, self.on_sample, self.on_ledger = answered or {}, on_sample, on_ledger
         self.meter = CostMeter.from_model(model)
         self.encoding = SharedEncoding(adapter_for(model))
@@ -126,32 +128,21 @@ class DroppedVLM(lmms):
         samples: dict[int, dict[str, Any]] = {}
         vision = self.dropper.vision
         marks = vision.annotations if vision is not None else ()
-        batches = self._batches(requests)
-        with closing(
-            iter(BatchFeed(self.read, self.processor, marks, batches, self.workers))
-        ) as feed:
-            for batch in feed:
+        left = [request for request in requests if request.arguments[3] not in self.answered]
+        windows = windows_of(left, self.batch_size * self.batch_window)
+        order = DocumentOrder(windows, self.on_sample or (lambda sample: None))
+        feed = BatchFeed(self.read, self.processor, marks, windows, self.batch_size, self.workers)
+        with closing(iter(feed)) as batches:
+            for batch in batches:
                 for request, sample in zip(batch.requests, self._ask(batch), strict=True):
                     samples[id(request.instance)] = sample
+                    order.add(request.instance, sample)
         context = beyond_context(samples.values(), self.positions)
         if context["beyond"]:
             logger.warning(context_warning(context, next(iter(samples.values()))["task"]))
         return [
             result(samples.get(id(instance)) or self.answered[instance.arguments[3]])
             for instance in requests
-        ]
-
-    def _batches(self, requests: list[Instance]) -> list[list[Instance]]:
-        """Batches of unanswered requests with equal options, in the order of the documents."""
-        groups: dict[str, list[Instance]] = {}
-        for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
-            _, _, options, doc_id, *_ = instance.arguments
-            if doc_id not in self.answered:
-                groups.setdefault(json.dumps(options, sort_keys=True), []).append(instance)
-        return [
-            group[start : start + self.batch_size]
-            for group in groups.values()
-            for start in range(0, len(group), self.batch_size)
         ]
 
     def read(self, instance: Instance) -> Request:
@@ -187,8 +178,6 @@ class DroppedVLM(lmms):
                 sample["controls_seconds"] = (controls_end - method_end) / len(batch)
             if self.on_ledger is not None:
                 self.on_ledger(request.doc_id, ledgers[index])
-            if self.on_sample is not None:
-                self.on_sample(sample)
             samples.append(sample)
         return samples
 

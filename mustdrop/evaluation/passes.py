@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.annotations import Annotations
@@ -23,7 +22,7 @@ class PassResult(NamedTuple):
 
 
 def model_pass(
-    model: PreTrainedModel,
+    model: Any,
     dropper: TokenDropper,
     documents: Sequence[str],
     inputs: Mapping[str, Any],
@@ -48,7 +47,7 @@ def model_pass(
     """
     try:
         with dropper.attach(model, annotations) as run:
-            tokens: Any = model.generate(**inputs, **options)
+            tokens = model.generate(**inputs, **options)
         new = tokens[:, inputs["input_ids"].shape[1] :]
         # One copy for both, so that the check adds no wait for the device.
         flags = run.finite.flags().to(new)

@@ -17,8 +17,8 @@ NAME_ONLY = "inputs"
 LATER_MODEL_FIELDS = {
     "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
 }  # fmt: skip
-# The same for later fields of droppers and strategies.
-LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
+# The same for later fields of runs, droppers and strategies.
+LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse", "batch_window": 1}
 
 
 def run_key(config: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mustdrop.evaluation import ahead as module
-from mustdrop.evaluation.ahead import WorkerEnded, ahead, default_workers, require_workers
+from mustdrop.evaluation.ahead import WorkerEnded, ahead, chosen_workers
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"item {index}" for index in range(7)]
@@ -85,7 +85,6 @@ def test_an_error_is_raised_when_its_item_is_due(workers):
     assert str(refused.value) == "no item"
     lines = "".join(traceback.format_exception(refused.value))
     assert 'raise ValueError("no item")' in lines, "where it happened stays known"
-    assert not module.multiprocessing.active_children()
 
 
 def test_a_worker_that_is_killed_is_an_error_that_names_its_item():
@@ -148,13 +147,11 @@ time.sleep(600)
 
 
 def test_a_number_of_workers_that_cannot_work_is_refused(monkeypatch):
-    require_workers(0)
-    require_workers(3)
-    with pytest.raises(ValueError, match="workers must be a count of 0 or more, got -1"):
-        require_workers(-1)
-    assert default_workers() == 1
+    assert [chosen_workers(number) for number in (None, 0, 3)] == [1, 0, 3]
+    for wrong in (-1, True, 1.5, "2"):
+        with pytest.raises(ValueError, match="workers must be a count of 0 or more, got "):
+            chosen_workers(wrong)
     monkeypatch.setattr(module, "CAN_FORK", False)
-    assert default_workers() == 0
-    require_workers(0)
+    assert [chosen_workers(number) for number in (None, 0)] == [0, 0]
     with pytest.raises(ValueError, match=r"workers must be 0 on .*: they need Linux; got 2"):
-        require_workers(2)
+        chosen_workers(2)
