@@ -8,6 +8,7 @@ The encoder is timed the same way, with windows merged behind its first block.
     mustdrop bench                      # LLaVA-1.5: about 4 minutes on one core
     mustdrop bench --shapes llava_next qwen2_5_vl
     mustdrop bench --rounds 40 --out experiments/records/bench.json
+    mustdrop bench harness              # a run over a bare loop of generate; --help explains it
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -96,6 +97,10 @@ def measure(name: str, shape: BenchShape, rounds: int, progress: Progress) -> li
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the record."""
+    if arguments and arguments[0] == "harness":
+        from experiments.bench_harness import main as harness  # lmms-eval: only where it is used
+
+        return harness(arguments[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -15,7 +15,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -28,6 +27,7 @@ from experiments.calibration_field import search_range, searched_field
 from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
+from experiments.threads import set_threads
 from experiments.tuned_table import (
     Calibrated,
     calibrated_row,
@@ -128,8 +128,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     OmegaConf.update(cfg, field, low)
     dropper = instantiate(cfg.dropper)
     with_field(dropper, field, low)
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
+    set_threads(cfg.threads)
     start = time.monotonic()
     node = OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)
     held = held_out_questions(cfg)

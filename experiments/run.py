@@ -31,6 +31,7 @@ from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.cli.run_summary import summary
 from experiments.sweeps import launch
+from experiments.threads import set_threads
 from experiments.tracking.follow import catch_up, watched
 from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
 from mustdrop.presets.folders import conf_dir
@@ -170,8 +171,7 @@ def built(cfg: DictConfig, config: Config) -> "EvalJob":
     from mustdrop.checkpoint import Checkpoint
     from mustdrop.evaluation.job import EvalJob
 
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
+    set_threads(config["threads"])
     torch.manual_seed(config["seed"])
     dropper, task, checkpoint = (
         instantiate(node) for node in (cfg.dropper, cfg.benchmark.task, cfg.model)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -24,6 +23,7 @@ from experiments.calibration_batches import batches, progress_bar
 from experiments.checks.thresholds import weights
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
+from experiments.threads import set_threads
 from experiments.tuned_table import command, row_text, table_path, versions, write_row
 from mustdrop.calibration.vtw import divergences, first_within
 from mustdrop.checkpoint import Checkpoint
@@ -52,8 +52,7 @@ def search(cfg: DictConfig) -> list[Interval]:
     task = instantiate(OmegaConf.create(OmegaConf.to_yaml(cfg.benchmark.calibration, resolve=True)))
     if not isinstance(cfg.n, int) or not 1 <= cfg.n <= len(task.eval_docs):
         raise ValueError(f"n must be in [1, {len(task.eval_docs)}], got {cfg.n}")
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
+    set_threads(cfg.threads)
     model, processor = checkpoint.load(cfg.device)
     prompts = batches(model, processor, task, range(cfg.n), cfg.batch_size)
     with progress_bar("prefills", len(prompts) * (depth - cfg.first + 1)) as tick:

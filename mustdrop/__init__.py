@@ -4,6 +4,7 @@ A strategy is one file in the package of its stage: ``from mustdrop.prefill impo
 name is imported at its first use, so that ``import mustdrop`` loads neither torch nor transformers.
 """
 
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -15,6 +15,7 @@ from omegaconf.errors import MissingMandatoryValue
 from experiments.checks.remedies import missing
 from experiments.checks.thresholds import require_matching_thresholds
 from mustdrop.budget import Budget
+from mustdrop.evaluation.ahead import chosen_workers
 from mustdrop.presets.compose import resolved
 from mustdrop.presets.from_budget import budget_floor
 from mustdrop.presets.planned import require_planned, usual_tokens
@@ -54,7 +55,9 @@ def require_counts(config: Mapping[str, Any]) -> None:
     require_count("benchmark.limit", config["benchmark"]["limit"], none=True)
     chosen_traces(config)
     require_count("batch_size", config["batch_size"])
+    require_count("batch_window", config["batch_window"])
     require_count("threads", config["threads"], none=True)
+    chosen_workers(config["workers"])
 
 
 def require_thresholds(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
+from mustdrop import openmp
 from mustdrop.budget import Budget
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.lmms import DroppedVLM
@@ -38,7 +39,11 @@ from mustdrop.provenance.fingerprint import run_fingerprint
 
 PRESETS = ("model", "inputs", "method", "budget", "benchmark", *STAGES)
 FIELD_GROUPS = ("model", "dropper", *STAGES)
-PLAIN = ("pretrained", "seed", "max_new_tokens")
+ACTIVE_THREADS = (
+    "lmms-eval imports torch before mustdrop, so threads that wait use CPU time, which slows other "
+    "runs on this machine; start it as OMP_WAIT_POLICY=PASSIVE python -m lmms_eval ..."
+)
+PLAIN = ("pretrained", "seed", "max_new_tokens", "workers")
 
 
 class MustDropVLM(DroppedVLM):
@@ -58,6 +63,8 @@ class MustDropVLM(DroppedVLM):
         max_batch_size: int | None = None,
         **args: Any,
     ) -> None:
+        if openmp.TOO_LATE:
+            print(f"note: {ACTIVE_THREADS}", file=sys.stderr)
         with Leaving(KNOWN):
             max_new_tokens = int(args.pop("max_new_tokens", 64))
             given = overrides(args)
@@ -80,7 +87,7 @@ class MustDropVLM(DroppedVLM):
             identity["fingerprint"] = run_fingerprint(without_rows).id
             super().__init__(
                 model, processor, dropper, identity, int(batch_size),
-                Budget.read(config["budget"]), max_new_tokens,
+                Budget.read(config["budget"]), max_new_tokens, workers=config["workers"],
             )  # fmt: skip
             self.accelerator = _accelerator()
 

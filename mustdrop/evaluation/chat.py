@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -122,10 +123,28 @@ def prompt_inputs(
     chats: Sequence[ChatMessages],
     documents: Sequence[str] = (),
 ) -> Mapping[str, Any]:
-    """Inputs of ``generate``: prompts, padded on the left, with their images.
+    """Inputs of ``generate`` on the device of a model; see :func:`processor_inputs`."""
+    return on_device(model, processor_inputs(processor, chats, documents))
+
+
+def on_device(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs with their tensors on the device of a model.
+
+    Pixels keep their float32, which encoders cast themselves: random draws are keyed by them, and
+    must not depend on the model's dtype.
+    """
+    return {
+        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+        for name, value in inputs.items()
+    }
+
+
+def processor_inputs(
+    processor: Any, chats: Sequence[ChatMessages], documents: Sequence[str] = ()
+) -> Mapping[str, Any]:
+    """Inputs of ``generate`` in main memory: prompts, padded on the left, with their images.
 
     Args:
-        model: Model whose device receives the inputs.
         processor: Processor of the model.
         chats: Conversations, one per prompt.
         documents: Names of the documents in messages, from :func:`document_name`.
@@ -145,16 +164,13 @@ def prompt_inputs(
             images.append([image.convert("RGB") for image in pictures(chat)])
     with naming(", ".join(names)):
         try:
-            inputs = _processed(processor, texts, images)
+            return _processed(processor, texts, images)
         except Exception:
             # Processing each document alone finds the failing document.
             for name, text, shown in zip(names, texts, images, strict=True):
                 with naming(name):
                     _processed(processor, [text], [shown])
             raise
-    # Pixels keep their float32, which encoders cast themselves: random draws are keyed by them, and
-    # must not depend on the model's dtype.
-    return inputs.to(model.device)
 
 
 def _processed(

@@ -214,6 +214,8 @@ class EvalJob:
             on_ledger=_keeper(folder, traced),
             image=self.image,
             controls=self.controls,
+            workers=self.config["workers"],
+            batch_window=self.config["batch_window"],
         )
 
 

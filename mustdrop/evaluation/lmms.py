@@ -7,8 +7,9 @@ run instead of becoming an empty answer, documents without an image are answered
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from typing import Any
 
 import torch
 from loguru import logger
@@ -17,27 +18,22 @@ from transformers import PreTrainedModel
 from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.annotations import Annotations
-from mustdrop.engine.finite import NotFinite
+from mustdrop.engine.shared_encoding import SharedEncoding
+from mustdrop.evaluation.ahead import chosen_workers
 from mustdrop.evaluation.answers import answer, generate_options, result, scores
-from mustdrop.evaluation.chat import naming, prompt_inputs, question
+from mustdrop.evaluation.batches import BatchFeed, DocumentOrder, PreparedBatch, windows_of
+from mustdrop.evaluation.chat import naming, on_device, question
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
 from mustdrop.evaluation.metrics import CostMeter, target_recall
+from mustdrop.evaluation.passes import PassResult, model_pass
 from mustdrop.evaluation.reach import nominal_average, out_of_reach
 from mustdrop.evaluation.requests import Request, read_request
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
 from mustdrop.reduction import Reduction
-
-
-class _PassResult(NamedTuple):
-    """Result of a pass over a batch: per prompt, the new tokens, ledger and mixed layers."""
-
-    rows: torch.Tensor
-    ledgers: list[TokenLedger]
-    mixed: list[dict[int, Reduction]]
 
 
 class DroppedVLM(lmms):
@@ -55,9 +51,12 @@ class DroppedVLM(lmms):
         on_ledger: Called with doc_id and ledger of each prompt.
         image: Image control; None shows the images of the document.
         controls: Token controls that run on the same batches; None for none.
+        batch_window: Number of batches whose documents are sorted by length; 1: none are sorted.
+        workers: Worker processes that prepare the next batches; None for the default; 0 for none.
 
     Raises:
-        ValueError: If ``batch_size`` is below 1, or annotated images are needed but replaced.
+        ValueError: If a number of batches or documents is below 1, annotated images are needed but
+            replaced, or workers are not supported.
     """
 
     is_simple = False
@@ -76,18 +75,23 @@ class DroppedVLM(lmms):
         on_ledger: Callable[[int, TokenLedger], None] | None = None,
         image: ImageControl | None = None,
         controls: Controls | None = None,
+        workers: int | None = 0,
+        batch_window: int = 1,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        for name, count in (("batch_size", batch_size), ("batch_window", batch_window)):
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
         # In a dict, because lmms-eval deletes attributes that are modules.
         self._held = {"model": model, "processor": processor}
         self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
         require_original_image(self.dropper, image)
         self.config = dict(config or {})
         self.batch_size, self.budget, self.max_new_tokens = batch_size, budget, max_new_tokens
+        self.workers, self.batch_window = chosen_workers(workers), batch_window
         self.answered, self.on_sample, self.on_ledger = answered or {}, on_sample, on_ledger
         self.meter = CostMeter.from_model(model)
+        self.encoding = SharedEncoding(adapter_for(model))
 
     def __repr__(self) -> str:
         shown = {"dropper": repr(self.dropper), "weights": self.model.name_or_path, **self.config}
@@ -122,9 +126,17 @@ class DroppedVLM(lmms):
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         """Answers as GenerationResult, in the order of the requests."""
         samples: dict[int, dict[str, Any]] = {}
-        for batch in self._batches(requests):
-            for request, sample in zip(batch, self._ask(batch), strict=True):
-                samples[id(request.instance)] = sample
+        vision = self.dropper.vision
+        marks = vision.annotations if vision is not None else ()
+        left = [request for request in requests if request.arguments[3] not in self.answered]
+        windows = windows_of(left, self.batch_size * self.batch_window)
+        order = DocumentOrder(windows, self.on_sample or (lambda sample: None))
+        feed = BatchFeed(self.read, self.processor, marks, windows, self.batch_size, self.workers)
+        with closing(iter(feed)) as batches:
+            for batch in batches:
+                for request, sample in zip(batch.requests, self._ask(batch), strict=True):
+                    samples[id(request.instance)] = sample
+                    order.add(request.instance, sample)
         context = beyond_context(samples.values(), self.positions)
         if context["beyond"]:
             logger.warning(context_warning(context, next(iter(samples.values()))["task"]))
@@ -133,49 +145,39 @@ class DroppedVLM(lmms):
             for instance in requests
         ]
 
-    def _batches(self, requests: list[Instance]) -> Iterator[list[Request]]:
-        """Batches of unanswered requests with equal options, in the order of the documents."""
-        groups: dict[str, list[Instance]] = {}
-        for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
-            _, _, options, doc_id, *_ = instance.arguments
-            if doc_id not in self.answered:
-                groups.setdefault(json.dumps(options, sort_keys=True), []).append(instance)
-        for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                yield [self.read(instance) for instance in group[start : start + self.batch_size]]
-
     def read(self, instance: Instance) -> Request:
         """Request for the document of an instance."""
         return read_request(instance, self.task_dict, self.image, self.processor)
 
     @torch.inference_mode()
-    def _ask(self, batch: Sequence[Request]) -> list[dict[str, Any]]:
+    def _ask(self, prepared: PreparedBatch) -> list[dict[str, Any]]:
         """Samples of a batch: one pass of the method, then one pass of each control."""
+        batch = prepared.requests
         start = time.perf_counter()
-        chats, names = zip(*((request.chat, request.name) for request in batch), strict=True)
-        inputs = prompt_inputs(self.model, self.processor, chats, names)
-        needs = self.dropper.vision.annotations if self.dropper.vision is not None else ()
-        annotations = [entry for request in batch for entry in request.annotations(needs)]
-        rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, annotations)
+        inputs = on_device(self.model, prepared.inputs)
+        rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, prepared.annotations)
         method_end = time.perf_counter()
-        controls: list[tuple[ControlPass, _PassResult]] = []
+        controls: list[tuple[ControlPass, PassResult]] = []
         for control in self.controls.passes(self.dropper, ledgers) if self.controls else ():
             # Two controls are equal if the method drops only before the language model.
             same = (passed for other, passed in controls if other.dropper == control.dropper)
             passed = next(same, None) or self._pass(control.dropper, batch, inputs, (), control)
             controls.append((control, passed))
+        self.encoding.forget()
         controls_end = time.perf_counter()
         samples = []
         for index, request in enumerate(batch):
             sample = self._sample(request, rows[index], ledgers[index], mixed[index])
-            sample["seconds"] = (method_end - start) / len(batch)
+            model_seconds = method_end - start
+            sample["seconds"] = (prepared.processor_seconds + model_seconds) / len(batch)
+            sample["processor_seconds"] = prepared.processor_seconds / len(batch)
+            sample["model_seconds"] = model_seconds / len(batch)
+            sample["waiting_seconds"] = prepared.waiting_seconds / len(batch)
             if self.controls is not None:
                 sample["controls"] = self._control_results(request, index, controls)
                 sample["controls_seconds"] = (controls_end - method_end) / len(batch)
             if self.on_ledger is not None:
                 self.on_ledger(request.doc_id, ledgers[index])
-            if self.on_sample is not None:
-                self.on_sample(sample)
             samples.append(sample)
         return samples
 
@@ -186,33 +188,14 @@ class DroppedVLM(lmms):
         inputs: Mapping[str, Any],
         annotations: Annotations,
         control: ControlPass | None = None,
-    ) -> _PassResult:
-        """New tokens and ledgers of a prepared batch with a dropper.
-
-        Raises:
-            RuntimeError: If a control kept a wrong number of tokens.
-            ValueError: If a number in the computation is infinite or NaN; names the document.
-        """
+    ) -> PassResult:
+        """One pass over a batch; images are encoded once for all passes that drop none of them."""
         pad = self.processor.tokenizer.pad_token_id
         options = generate_options(batch[0].options, self.max_new_tokens, pad)
-        try:
-            with dropper.attach(self.model, annotations) as run:
-                tokens = self.model.generate(**inputs, **options)
-            new = tokens[:, inputs["input_ids"].shape[1] :]
-            # One copy for both, so that the check adds no wait for the device.
-            flags = run.finite.flags().to(new)
-            read = torch.cat([new.flatten(), flags]).cpu()
-            run.finite.require(read[new.numel() :].bool())
-        except NotFinite as error:
-            under = "" if control is None else f", under the control {control.name}"
-            raise ValueError(f"{batch[error.prompt].name}{under}: {error.fault}") from error
-        if control is not None:
-            control.check(run.ledgers)
-        mixed = [
-            {layer: decisions[index] for layer, decisions in run.mixed.items()}
-            for index in range(len(batch))
-        ]
-        return _PassResult(read[: new.numel()].view(new.shape), run.ledgers, mixed)
+        names = [request.name for request in batch]
+        shared = nullcontext() if self.controls is None else self.encoding.attach(dropper)
+        with shared:
+            return model_pass(self.model, dropper, names, inputs, options, annotations, control)
 
     def _sample(
         self, request: Request, row: torch.Tensor, ledger: TokenLedger, mixed: dict[int, Reduction]
@@ -247,7 +230,7 @@ class DroppedVLM(lmms):
         return {"answer": text.strip(), "scores": values}, new_tokens
 
     def _control_results(
-        self, request: Request, index: int, controls: Sequence[tuple[ControlPass, _PassResult]]
+        self, request: Request, index: int, controls: Sequence[tuple[ControlPass, PassResult]]
     ) -> dict[str, list[dict[str, Any]]]:
         """Results of the controls for one request: control name -> one entry per pass."""
         results: dict[str, list[dict[str, Any]]] = {}

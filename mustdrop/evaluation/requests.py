@@ -25,22 +25,31 @@ class Request:
 
     Attributes:
         instance: lmms-eval's instance.
-        task: Task of the document.
-        doc_id: Index of the document in the task.
         doc: Fields of the document.
         chat: Conversation, with the images that the model sees.
-        options: Generation options of the task.
         image: Name of the document's own images, equal for documents with the same images; None
             without images.
     """
 
     instance: Instance
-    task: Task
-    doc_id: int
     doc: Mapping[str, Any]
     chat: ChatMessages
-    options: Mapping[str, Any]
     image: str | None
+
+    @property
+    def task(self) -> Task:
+        """Task of the document."""
+        return self.instance.arguments[1].__self__
+
+    @property
+    def doc_id(self) -> int:
+        """Index of the document in the task."""
+        return self.instance.arguments[3]
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Generation options of the task."""
+        return self.instance.arguments[2]
 
     @property
     def name(self) -> str:
@@ -82,7 +91,7 @@ def read_request(
         DocumentError: If the document cannot be read, holds unsupported content, or the control
             cannot replace its images.
     """
-    _, to_messages, options, doc_id, task, split = instance.arguments
+    _, to_messages, _, doc_id, task, split = instance.arguments
     docs = datasets[task][split]
     doc, chat = read_document(task, docs, doc_id, to_messages)
     with naming(document_name(task, doc_id)):
@@ -90,7 +99,7 @@ def read_request(
         if control is not None:
             others = partial(other_pictures, task, docs, doc_id, to_messages)
             chat = showing(chat, control, processor, others)
-    return Request(instance, to_messages.__self__, doc_id, doc, chat, options, name)
+    return Request(instance, doc, chat, name)
 
 
 def image_name(shown: Sequence[Image.Image]) -> str | None:

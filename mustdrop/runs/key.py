@@ -7,7 +7,8 @@ from typing import Any
 
 # Config keys that do not enter the run key; benchmark.limit does not either.
 UNKEYED = (
-    "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
+    "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "workers",
+    "traces",
 )  # fmt: skip
 # Name of a preset whose values are fields of the model, which enter the run key.
 NAME_ONLY = "inputs"
@@ -16,8 +17,8 @@ NAME_ONLY = "inputs"
 LATER_MODEL_FIELDS = {
     "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
 }  # fmt: skip
-# The same for later fields of droppers and strategies.
-LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse"}
+# The same for later fields of runs, droppers and strategies.
+LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse", "batch_window": 1}
 
 
 def run_key(config: Mapping[str, Any]) -> str:

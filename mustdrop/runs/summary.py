@@ -14,6 +14,8 @@ MEASURED = (
     "counts", "slots", "vision_tokens", "resident_tokens", "flops_ratio", "kv_bytes",
     "vanilla_kv_bytes", "hardware",
 )  # fmt: skip
+# Times of a sample. ``seconds`` is that of the processor and the model; waiting comes on top of it.
+SECONDS = ("processor_seconds", "model_seconds", "waiting_seconds")
 
 
 def record_of(
@@ -51,6 +53,7 @@ def record_of(
         **_control_results(samples),
         "hardware": dict(hardware),
         "seconds": sum(line["seconds"] for line in samples),
+        **{name: _sum(line.get(name) for line in samples) for name in SECONDS},
         "timing": run.timing(),
         "finished": now(),
         "floor": None,
@@ -68,6 +71,7 @@ def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dic
         **dict.fromkeys(MEASURED),
         **dict.fromkeys(RECALL),
         "seconds": 0.0,
+        **dict.fromkeys(SECONDS, 0.0),
         "timing": None,
         "finished": now(),
         "floor": floor,
@@ -143,6 +147,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     """Mean of the values that are not None; None if all are."""
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Sum of the values; None if one of them is None."""
+    numbers = list(values)
+    known = [value for value in numbers if value is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def _means(rows: Sequence[Mapping[str, float | int | None]]) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from analysis.report.tracing import Traces
 from experiments.run import run
 from experiments.trace import main as trace_runs
 from mustdrop.evaluation.answers import generate_options
-from mustdrop.evaluation.chat import pictures, prompt_inputs, read_chat
+from mustdrop.evaluation.chat import pictures, processor_inputs, prompt_inputs, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
 from mustdrop.evaluation.trace import _pictures as trace_pictures
 from mustdrop.evaluation.trace import encoder_images
@@ -153,18 +153,18 @@ def test_a_run_shows_the_authors_prompt_and_records_it(tmp_path, monkeypatch):
     folder, prompts = save("llava", tmp_path / "tiny"), []
     data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
 
-    def spied(model, processor, *rest):
-        inputs = prompt_inputs(model, processor, *rest)
+    def spied(processor, *rest):
+        inputs = processor_inputs(processor, *rest)
         prompts.extend(processor.tokenizer.batch_decode(inputs["input_ids"]))
         return inputs
 
-    monkeypatch.setattr("mustdrop.evaluation.lmms.prompt_inputs", spied)
+    monkeypatch.setattr("mustdrop.evaluation.batches.processor_inputs", spied)
     record = run(
         composed(
             "experiment=table1", "method=vanilla", "budget=none", f"model.pretrained={folder}",
             "model.layers=6", "model.vision_tokens=36", "model.merging_blocks=3",
             "model.dtype=float32", "benchmark=gqa", f"benchmark.data={data}", "benchmark.limit=2",
-            f"output_root={tmp_path}",
+            f"output_root={tmp_path}", "workers=0",
         )
     )  # fmt: skip
     model = record["config"]["model"]

@@ -7,6 +7,7 @@ from lmms_eval import evaluator
 from lmms_eval.tasks import TaskManager
 from PIL import Image
 from standins import write_benchmark
+from untimed import untimed
 
 from experiments.run import run
 from mustdrop import TokenDropper
@@ -108,7 +109,7 @@ def test_the_model_sees_what_the_control_shows(pocket):
 def test_the_batch_changes_no_answer_and_no_count(pocket, control):
     told = [
         [
-            {**line, "seconds": 0}
+            untimed(line)
             for line in evaluated(pocket, PocketVQA("v", SPLIT), 6, control, FASTV, size)
         ]
         for size in (1, 5)
@@ -161,9 +162,10 @@ def test_wrong_goes_round_and_is_never_ones_own(pocket):
     seen = []
 
     class Spy(DroppedVLM):
-        def _ask(self, batch):
-            seen.extend(pictures(request.chat)[0].tobytes() for request in batch)
-            return super()._ask(batch)
+        def read(self, instance):
+            request = super().read(instance)
+            seen.append(pictures(request.chat)[0].tobytes())
+            return request
 
     adapter = Spy(*pocket, image=WrongImage("wrong"), batch_size=3)
     evaluator.simple_evaluate(
@@ -277,16 +279,17 @@ def test_a_stock_benchmark_takes_them_too(tmp_path, monkeypatch):
     """GQA's questions ask of few pictures, which lie in a subset of their own."""
     data = write_benchmark("gqa", tmp_path, "testdev_balanced_instructions", "testdev")
     shown = []
-    ask = DroppedVLM._ask
+    read = DroppedVLM.read
 
-    def spied(adapter, batch):
-        shown.extend(pictures(request.chat)[0].convert("RGB").getpixel((0, 0)) for request in batch)
-        return ask(adapter, batch)
+    def spied(adapter, instance):
+        request = read(adapter, instance)
+        shown.append(pictures(request.chat)[0].convert("RGB").getpixel((0, 0)))
+        return request
 
-    monkeypatch.setattr(DroppedVLM, "_ask", spied)
+    monkeypatch.setattr(DroppedVLM, "read", spied)
     for name in ("own", "wrong"):
         chosen = ("benchmark=gqa", f"benchmark.data={data}", f"image={name}", "method=vanilla")
-        run(composed(*chosen, "batch_size=3", f"output_root={tmp_path}"))
+        run(composed(*chosen, "batch_size=3", "workers=0", f"output_root={tmp_path}"))
     own, wrong = shown[:4], shown[4:]
     assert own[0] != own[1] and own[:2] == own[2:]
     assert wrong == [own[1], own[0], own[1], own[0]]

@@ -87,3 +87,22 @@ def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsy
     assert [row["case"].rpartition(" / ")[2] for row in rows] == ["plain", *["floor", "plain"] * 2]
     assert {row["shape"] for row in rows} == {"llava15"} and "executed" in rows[1]
     assert "encoder" in capsys.readouterr().out
+
+
+def test_the_harness_is_measured_in_whole_chunks(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["harness", "--questions", "44"])
+    assert "--questions must be a multiple of 40, got 44" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_and_a_bare_loop_are_timed_in_turn(tmp_path, capsys):
+    """Two chunks of five batches; the run answers as ever in between."""
+    threads, out = torch.get_num_threads(), tmp_path / "harness.json"
+    bench.main(["harness", "--questions", "20", "--batch-size", "2", "--out", str(out)])
+    torch.set_num_threads(threads)
+    record = json.loads(out.read_text())
+    assert (record["questions"], record["batch_size"], record["workers"]) == (20, 2, 1)
+    for clock in ("wall", "cpu"):
+        assert 0.2 < record[clock]["min"] <= record[clock]["median"] <= record[clock]["max"] < 20
+    assert record["bare_ms"] > 0 and "of the bare loop" in capsys.readouterr().out

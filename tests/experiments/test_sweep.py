@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from untimed import untimed
 
 from experiments import run as run_module
 from experiments import sweep as script
@@ -315,12 +316,8 @@ def sweep_process(root, *more):
 
 def answers(root):
     """All that must not depend on how a cell was run."""
-    timed = ("seconds", "controls_seconds")
     return {
-        folder.relative_to(root).as_posix(): [
-            {name: value for name, value in line.items() if name not in timed}
-            for line in read_samples(folder)
-        ]
+        folder.relative_to(root).as_posix(): [untimed(line) for line in read_samples(folder)]
         for folder in sorted({path.parent for path in Path(root).rglob("samples.jsonl")})
     }
 

@@ -330,7 +330,7 @@ def test_a_resized_picture_has_the_budgets_share_of_the_pixels():
 
 def test_a_run_keeps_its_folder_while_it_asks_for_the_same():
     base = resolved(composed("method=fastv"))
-    same = ("benchmark.limit=7", "device=cuda", "force=true", "threads=2", "traces=3")
+    same = ("benchmark.limit=7", "device=cuda", "force=true", "threads=2", "workers=2", "traces=3")
     assert run_folder(resolved(composed("method=fastv", *same))) == run_folder(base)
     moved = run_folder(resolved(composed("method=fastv", "output_root=/elsewhere")))
     assert moved.relative_to("/elsewhere") == run_folder(base).relative_to("outputs")

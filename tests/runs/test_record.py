@@ -10,8 +10,9 @@ from mustdrop.runs.folder import finished, trace_path
 from mustdrop.runs.key import run_key
 
 CONFIG = {
-    "experiment": "run", "output_root": "outputs", "seed": 0, "batch_size": 16, "device": "auto",
-    "threads": None, "force": False, "traces": 0, "launcher": {"name": "basic"}, "tracker": None,
+    "experiment": "run", "output_root": "outputs", "seed": 0, "batch_size": 16, "batch_window": 2,
+    "device": "auto", "threads": None, "workers": None, "force": False, "traces": 0,
+    "launcher": {"name": "basic"}, "tracker": None,
     "model": {"name": "pocket", "layers": 12}, "method": {"name": "vanilla"}, "budget": None,
     "benchmark": {"name": "pocket_vqa", "limit": None, "metric": "exact_match"},
     "vision": None, "key_tokens": None, "prefill": {"keep": 3}, "decode": None, "image": None,
@@ -20,7 +21,8 @@ CONFIG = {
 
 # where a run goes and how it is made
 DECIDES_NOTHING = {
-    "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "traces",
+    "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "workers",
+    "traces",
 }  # fmt: skip
 
 
