@@ -14,6 +14,7 @@ from torch import nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import ModelOutput
 
 OLDEST, BELOW = "5.0", "5.25"
 # Names of the KV cache in the arguments of a forward: the first since 5.24, where the second works
@@ -61,6 +62,25 @@ def unfit_layers(cache: Cache) -> list[str]:
         kinds.add(cache.layer_class_to_replicate)
     names = sorted(kind.__name__ for kind in kinds - {DynamicLayer})
     return names or (["offloaded layers"] if cache.offloading else [])
+
+
+def encodes_before_repeating(model: nn.Module) -> bool:
+    """Whether ``generate`` encodes images before it repeats prompts for their sequences.
+
+    Since 5.20; older versions repeat the pixels, in another order for each family.
+    """
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def slices_new_tokens(model: Any) -> bool:
+    """Whether ``generate`` says how many last tokens a cache lacks (since 5.12; 5.2 does not)."""
+    parameters = inspect.signature(model.prepare_inputs_for_generation).parameters
+    return "next_sequence_length" in parameters
+
+
+def without_cache(output: ModelOutput) -> ModelOutput:
+    """Output of a module without its KV cache, whatever the cache's name."""
+    return type(output)(**{k: value for k, value in output.items() if k not in CACHE_NAMES})
 
 
 def local_attention_functions() -> dict[str, Callable]:
