@@ -100,6 +100,16 @@ class DecodePass:
         self.lengths[layer] = index.shape[1]
         self.changed = True
 
+    def require_lengths(self) -> None:
+        """Check that every layer's cache has the length that was recorded.
+
+        Raises:
+            RuntimeError: If it has another one.
+        """
+        lengths = [layer.get_seq_length() for layer in self.layers]
+        if lengths != self.lengths:
+            raise RuntimeError(f"the KV cache holds {lengths} tokens per layer, not {self.lengths}")
+
     def repeat(self, count: int) -> None:
         """Repeat each prompt's cache and state, for ``count`` sequences of each prompt."""
         self.cache.batch_repeat_interleave(count)

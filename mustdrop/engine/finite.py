@@ -204,7 +204,9 @@ class FiniteNotes:
 
     def _logits(self, module: nn.Module, args: tuple, output: Any) -> None:
         logits = output[0] if isinstance(output, tuple) else output.logits
-        peaks = torch.linalg.vector_norm(logits[:, -1], math.inf, dim=-1)
+        # of a prompt the last token's, of later text all
+        noted = logits if self.started else logits[:, -1:]
+        peaks = torch.linalg.vector_norm(noted.flatten(1), math.inf, dim=-1)
         peaks = peaks.view(-1, self.sequences).amax(1)  # amax keeps NaN
         if self.started:
             self.later = peaks if self.later is None else torch.maximum(self.later, peaks)

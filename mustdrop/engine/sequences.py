@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 
 def one_row_per_prompt(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Session of a dropper on a model: adds hooks, separates prefill from decoding, checks results."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +20,13 @@ from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_posit
 from mustdrop.engine.run import DropRun
 from mustdrop.engine.sequences import one_row_per_prompt, repeated
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.transformers_api import cache_in, with_cache, without_cache
+from mustdrop.engine.transformers_api import (
+    cache_in,
+    is_filled,
+    named_arguments,
+    with_cache,
+    without_cache,
+)
 from mustdrop.models import ModelAdapter, Part
 from mustdrop.stages import Stages
 
@@ -89,12 +94,11 @@ class Session:
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
         """Check the options and prompts of ``model.generate``, which may encode images first."""
         model = self.adapter.model
-        named = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
-        options = {**named, **kwargs}
+        options = named_arguments(type(model).generate, (model, *args), kwargs)
         generation.unfit_options(model, options)
         refuse.forward_options(options, self.stages, model.config)
         sequences = generation.sequences(model, options)
-        if _decoding(options):
+        if is_filled(cache_in(options)):
             turns.unfit_turn(self.adapter, self.decode, options, sequences.per_prompt)
             return
         self._read(options.get("input_ids", options.get("inputs")), options)
@@ -121,11 +125,9 @@ class Session:
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.call.enter()
-        options = kwargs
-        if args:
-            options = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
+        options = named_arguments(module.forward, args, kwargs)
         refuse.forward_options(options, self.stages, self.adapter.model.config)
-        if not _decoding(options) and self.arrival is None:
+        if not is_filled(cache_in(options)) and self.arrival is None:
             self._read(options.get("input_ids"), options)
 
     def _after_model(self, module: nn.Module, args: tuple, output: Any) -> None:
@@ -134,9 +136,10 @@ class Session:
             self.call.leave()
 
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
-        if _decoding(kwargs):
-            return args, self._placed(kwargs)
-        ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
+        kwargs = named_arguments(module.forward, args, kwargs)
+        if is_filled(cache_in(kwargs)):
+            return (), self._placed(kwargs)
+        ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
         elif ids is not None and not self.arrival.masked and mask is not None:
@@ -155,7 +158,7 @@ class Session:
         )
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
-        if _decoding(kwargs):
+        if is_filled(cache_in(kwargs)):
             return self._continue(args, kwargs)
         if self.arrival is None:
             raise ValueError(
@@ -239,11 +242,7 @@ class Session:
         done.require_complete()
         if self.stages.decode is not None:
             decode.compact(self.stages.decode, done.prompts, done.keys)
-        lengths = [layer.get_seq_length() for layer in decode.layers]
-        if lengths != decode.lengths:
-            raise RuntimeError(
-                f"the KV cache holds {lengths} tokens per layer, not {decode.lengths}"
-            )
+        decode.require_lengths()
         if not self.keep_cache:
             self.decode = None
             return without_cache(output)
@@ -259,9 +258,3 @@ class Session:
                 "images are encoded before their prompt is known; call generate or forward"
             )
         return self.arrival.images
-
-
-def _decoding(options: Mapping[str, Any]) -> bool:
-    """Whether a call continues with a filled cache."""
-    cache = cache_in(options)
-    return cache is not None and cache.get_seq_length() > 0

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 OLDEST, BELOW = "5.0", "5.25"
 # Names of the KV cache in the arguments of a forward: the first since 5.24, where the second works
@@ -42,6 +42,20 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
         if arguments.get(name) is not None:
             return arguments[name]
     return None
+
+
+def is_filled(cache: Any) -> bool:
+    """Whether a KV cache is given and holds tokens, so that a call continues with it."""
+    return isinstance(cache, Cache) and cache.get_seq_length() > 0
+
+
+def named_arguments(
+    function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call by name."""
+    if not args:
+        return dict(kwargs)
+    return {**inspect.signature(function).bind_partial(*args).arguments, **kwargs}
 
 
 def with_cache(module: nn.Module, arguments: Mapping[str, Any], cache: Cache) -> dict[str, Any]:

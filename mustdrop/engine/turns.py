@@ -145,8 +145,8 @@ def whole_turns(prepare: Callable, decode: Callable[[], DecodePass | None]) -> C
     @wraps(prepare)
     def prepared(input_ids: Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         state = decode()
-        continues = state is not None and cache_in(kwargs) is state.cache
-        if continues and kwargs.get("is_first_iteration") and kwargs.get("next_sequence_length"):
+        first = kwargs.get("is_first_iteration") and kwargs.get("next_sequence_length") is not None
+        if first and state is not None and cache_in(kwargs) is state.cache:
             kwargs["next_sequence_length"] = input_ids.shape[1] - state.seen
         return prepare(input_ids, *args, **kwargs)
 

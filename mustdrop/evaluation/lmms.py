@@ -7,7 +7,7 @@ run instead of becoming an empty answer, documents without an image are answered
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +22,11 @@ from mustdrop.evaluation.answers import answer, generate_options, result, scores
 from mustdrop.evaluation.chat import naming, prompt_inputs, question
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
+from mustdrop.evaluation.likelihood import losses
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
 from mustdrop.evaluation.metrics import CostMeter, target_recall
 from mustdrop.evaluation.reach import nominal_average, out_of_reach
-from mustdrop.evaluation.requests import Request, read_request
+from mustdrop.evaluation.requests import Request, batched, read_request
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
@@ -113,16 +114,23 @@ class DroppedVLM(lmms):
     def clean(self) -> None:
         """Do nothing: lmms-eval's method would delete the model before scoring."""
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("DroppedVLM only generates; loglikelihood is not supported")
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        """Loss of each given answer, and whether it is the greedy one; in lmms-eval's form."""
+        if self.image is not None or self.controls is not None:
+            raise ValueError("controls need generated answers; this task scores given answers")
+        return losses(
+            requests, self.task_dict, self.model, self.processor, self.dropper, self.batch_size,
+            self._measured,
+        )  # fmt: skip
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("a second turn on a compacted cache is not supported")
+        raise NotImplementedError("tasks of several rounds are not supported")
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         """Answers as GenerationResult, in the order of the requests."""
         samples: dict[int, dict[str, Any]] = {}
-        for batch in self._batches(requests):
+        for instances in batched(requests, self.answered, self.batch_size):
+            batch = [self.read(instance) for instance in instances]
             for request, sample in zip(batch, self._ask(batch), strict=True):
                 samples[id(request.instance)] = sample
         context = beyond_context(samples.values(), self.positions)
@@ -132,17 +140,6 @@ class DroppedVLM(lmms):
             result(samples.get(id(instance)) or self.answered[instance.arguments[3]])
             for instance in requests
         ]
-
-    def _batches(self, requests: list[Instance]) -> Iterator[list[Request]]:
-        """Batches of unanswered requests with equal options, in the order of the documents."""
-        groups: dict[str, list[Instance]] = {}
-        for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
-            _, _, options, doc_id, *_ = instance.arguments
-            if doc_id not in self.answered:
-                groups.setdefault(json.dumps(options, sort_keys=True), []).append(instance)
-        for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                yield [self.read(instance) for instance in group[start : start + self.batch_size]]
 
     def read(self, instance: Instance) -> Request:
         """Request for the document of an instance."""
@@ -233,11 +230,14 @@ class DroppedVLM(lmms):
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
             **scored,
-            **self.meter.measure(ledger, nominal_average(self.budget, ledger)),
+            **self._measured(ledger),
             **out_of_reach(self.budget, self.dropper, ledger, adapter_for(self.model).facts),
             **recall,
             "new_tokens": new_tokens,
         }
+
+    def _measured(self, ledger: TokenLedger) -> dict[str, Any]:
+        return self.meter.measure(ledger, nominal_average(self.budget, ledger))
 
     def _scored_answer(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """Answer with its scores, and its number of tokens."""

@@ -1,7 +1,8 @@
 """Requests: a document with its conversation and image name. Knows nothing about models."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -102,3 +103,23 @@ def image_name(shown: Sequence[Image.Image]) -> str | None:
         digest.update(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
     return digest.hexdigest()
+
+
+def batched(
+    requests: Sequence[Instance], answered: Container[int], size: int
+) -> Iterator[list[Instance]]:
+    """Batches of unanswered requests with equal options, in the order of the documents.
+
+    Args:
+        requests: Instances of tasks that make messages.
+        answered: Documents that are not answered again.
+        size: Largest number of instances of a batch.
+    """
+    groups: dict[str, list[Instance]] = {}
+    for instance in sorted(requests, key=lambda instance: instance.arguments[3]):
+        _, _, options, doc_id, *_ = instance.arguments
+        if doc_id not in answered:
+            groups.setdefault(json.dumps(options, sort_keys=True), []).append(instance)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
