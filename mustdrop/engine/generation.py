@@ -1,6 +1,6 @@
 """Options of ``generate``: which are refused and why, and how many sequences a prompt gets."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,10 @@ from transformers import PreTrainedModel
 
 from mustdrop.engine.transformers_api import encodes_before_repeating
 
-_SPECULATION = "it checks several guessed tokens at a time, which is tested for no dropper"
+_SPECULATION = (
+    "its prefill holds guessed tokens after the prompt, which would take part in deciding which "
+    "vision tokens stay"
+)
 _TWO_PASSES = "it runs the model on a second prompt or on other layers, which no ledger records"
 _CACHE = "its layers cannot be cut to different lengths; leave the cache dynamic"
 _HUB = "its decoding loop comes from outside transformers and may call the model in any way"
@@ -43,6 +46,22 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }  # fmt: skip
 
 
+# Methods that run the model for many requests at once, in a cache of pages.
+BATCHING = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
+
+
+def refuse_batching(name: str) -> Callable:
+    """A method that refuses continuous batching."""
+
+    def refused(*args: Any, **kwargs: Any) -> None:
+        raise ValueError(
+            f"{name} is not supported while tokens are dropped: its cache consists of pages that "
+            "cannot be cut; call generate with a batch of prompts"
+        )
+
+    return refused
+
+
 def option(model: PreTrainedModel, arguments: Mapping[str, Any], name: str) -> Any:
     """Value of an option of ``generate``: of the call, its configuration, or the model's."""
     value = arguments.get(name)
@@ -62,6 +81,8 @@ def unfit_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> None:
         value = option(model, arguments, name)
         if isinstance(value, torch.Tensor):
             text = f"a tensor of {tuple(value.shape)}"
+        elif isinstance(value, torch.nn.Module):
+            text = f"a {type(value).__name__}"
         elif any(value is allowed or value == allowed for allowed in harmless):
             continue
         else:

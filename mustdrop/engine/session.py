@@ -85,7 +85,8 @@ class Session:
                 self.call, self._before_generate, self._forget,
             )  # fmt: skip
             prepare = turns.whole_turns(model.prepare_inputs_for_generation, lambda: self.decode)
-            methods = {"generate": generate, "prepare_inputs_for_generation": prepare}
+            methods = {name: generation.refuse_batching(name) for name in generation.BATCHING}
+            methods |= {"generate": generate, "prepare_inputs_for_generation": prepare}
             methods["__deepcopy__"] = exclusive.clean_copy(model, [*methods, "__deepcopy__"])
             for name, method in methods.items():
                 stack.enter_context(exclusive.instance_method(model, name, method))
@@ -252,7 +253,6 @@ class Session:
         return None
 
     def _arrived(self) -> list[ArrivedImage]:
-        """Images of the batch in the order in which the encoders get them."""
         if self.arrival is None:
             raise ValueError(
                 "images are encoded before their prompt is known; call generate or forward"
