@@ -144,6 +144,22 @@ def test_a_compiled_model(model):
         attach(FASTV, torch.compile(tiny_llava(), backend="eager"))
 
 
+def test_compiled_parts_whose_hooks_would_be_ignored(model):
+    layer = model.model.language_model.layers[2]
+    layer.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"layers\.2 is compiled.*layer\.forward = torch\.compile"):
+        attach(FASTV, model)
+    other = tiny_llava()
+    other.model.vision_tower.encoder.layers[1].mlp.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"encoder\.layers\.1\.mlp is compiled"):
+        attach(FASTV, other)
+    third = tiny_llava()
+    third.model.language_model.layers[2].mlp.compile(backend="eager")
+    layer = third.model.language_model.layers[3]
+    layer.forward = torch.compile(layer.forward, backend="eager")
+    attach(FASTV, third)
+
+
 def test_an_attention_that_hides_its_masks(model):
     model.config.text_config._attn_implementation = "flex_attention"
     with pytest.raises(ValueError, match="flex_attention"):
