@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -92,7 +91,6 @@ class _Tapped:
     def __init__(self, attend: Callable) -> None:
         self.attend = attend
 
-    @torch.compiler.disable  # probes have effects outside a compiled layer
     def __call__(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
     ) -> Any:

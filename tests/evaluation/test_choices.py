@@ -5,6 +5,7 @@ from statistics import fmean
 import pytest
 import torch
 from lmms_eval import evaluator
+from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableTask
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 from lmms_eval.tasks import TaskManager
@@ -147,7 +148,7 @@ def test_what_a_scoring_model_refuses(pocket):
     adapter.controls = "any"
     with pytest.raises(ValueError, match="controls need generated answers"):
         adapter.loglikelihood([])
-    (instance,) = [type("Unconditional", (), {"arguments": ("", "yes")})()]
+    instance = Instance("loglikelihood", ("", "yes"), 0, {"task": "t", "doc_id": 0, "repeats": 1})
     with pytest.raises(ValueError, match="remove the metric acc_mutual_info"):
         DroppedVLM(*pocket).loglikelihood([instance])
 
