@@ -26,7 +26,10 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
         ValueError: With the name of the argument.
     """
     if arguments.get("labels") is not None:
-        raise ValueError("labels are not supported: dropped tokens have no logits to compare with")
+        raise ValueError(
+            "labels are not supported: dropped tokens have no logits to compare with; "
+            "mustdrop.scoring.loglikelihood scores given answers"
+        )
     if isinstance(arguments.get("logits_to_keep"), torch.Tensor):
         raise ValueError("logits_to_keep must be a number of last tokens; a drop changes positions")
     for name in FACTS if stages.may_drop or stages.key_tokens is not None else ():

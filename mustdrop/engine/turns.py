@@ -79,12 +79,17 @@ def known(decode: DecodePass | None, cache: Any) -> DecodePass:
     """State of the prefill that filled a cache.
 
     Raises:
-        ValueError: If it was not the last prefill under this dropper.
+        ValueError: If it was not the last prefill under this dropper, or the cache was cropped.
     """
     if decode is None or cache is not decode.cache:
         raise ValueError(
             "this cache was not filled by the last prefill under this dropper; start with the "
             "whole prompt"
+        )
+    if decode.later < 0:
+        raise ValueError(
+            f"{-decode.later} tokens of the prompts were cropped from this cache, which cannot be "
+            "followed; start with the whole prompt"
         )
     return decode
 

@@ -254,6 +254,19 @@ def test_caches_that_no_turn_may_continue(model, one):
             model.generate(asked(first.sequences), past_key_values=first.past_key_values)
 
 
+def test_a_cache_that_was_cropped(model, one):
+    """Guessed tokens may be taken back, but no token of the prompt."""
+    new = asked(torch.zeros(1, 0, dtype=torch.long), 3)
+    with torch.inference_mode(), DROPPERS["mustdrop"].attach(model):
+        cache = model(**one).past_key_values
+        expected = model(input_ids=new, past_key_values=cache).logits
+        cache.crop(-3)
+        assert torch.equal(model(input_ids=new, past_key_values=cache).logits, expected)
+        cache.crop(-5)
+        with pytest.raises(ValueError, match="2 tokens of the prompts were cropped"):
+            model(input_ids=new, past_key_values=cache)
+
+
 def test_samples_may_be_continued(model, ragged):
     """Each sampled sequence has its row of the cache."""
     with torch.inference_mode(), DROPPERS["mustdrop"].attach(model) as run:
