@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
 
-def one_row_per_prompt(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:
+def first_rows(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Arguments of the language model without the repeated rows.
 
     Args:

@@ -18,7 +18,7 @@ from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_positions
 from mustdrop.engine.run import DropRun
-from mustdrop.engine.sequences import one_row_per_prompt, repeated
+from mustdrop.engine.sequences import first_rows, repeated
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import (
     cache_in,
@@ -168,7 +168,7 @@ class Session:
             )
         assert self.ids is not None
         count = self.sequences.per_prompt
-        kwargs = one_row_per_prompt(kwargs, count) if count > 1 else kwargs
+        kwargs = first_rows(kwargs, count) if count > 1 else kwargs
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
