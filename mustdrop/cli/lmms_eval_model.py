@@ -5,6 +5,7 @@ python -m lmms_eval --model mustdrop --model_args pretrained=packaged,method=fas
 
 model_args are those of mustdrop run: names of presets (model, inputs, method, budget, benchmark;
 the benchmark selects the tuned thresholds) and single values by their path (prefill.gamma=1e-3).
+Tasks of output type multiple_choice or loglikelihood need ``--force_simple`` as well.
 ``pretrained`` alone finds its preset. lmms-eval's command line ends with exit code 0 after every
 error and leaves other ranks waiting; so an error here ends the process with code 1 or 2.
 """
@@ -28,6 +29,7 @@ from experiments.cli.errors import BAD_INPUT, KNOWN, message
 from mustdrop import openmp
 from mustdrop.budget import Budget
 from mustdrop.evaluation.chat import DocumentError
+from mustdrop.evaluation.choices import ScoringVLM
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Instance
 from mustdrop.presets.compose import composed
@@ -94,6 +96,14 @@ class MustDropVLM(DroppedVLM):
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         with Leaving((DocumentError,)):
             return super().generate_until(requests)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        with Leaving((DocumentError,)):
+            return super().loglikelihood(requests)
+
+
+class MustDropScoringVLM(ScoringVLM, MustDropVLM):
+    """The class of ``--model mustdrop --force_simple``, for multiple-choice tasks."""
 
 
 def _accelerator() -> Accelerator:

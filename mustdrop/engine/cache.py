@@ -1,7 +1,6 @@
-"""Stage 3: cuts the KV cache once after the prefill, and gives decoding steps matching inputs."""
+"""Stage 3: cuts the KV cache once after the prefill, and gives later tokens matching inputs."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,10 +9,11 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import Cache
 
+from mustdrop.engine.cache_view import SharedDecisions
 from mustdrop.engine.layout import Masks, Prompt, align, padding
-from mustdrop.functional import stable_seed, true_indices
+from mustdrop.functional import true_indices
 from mustdrop.models import ModelAdapter
-from mustdrop.strategy import CacheView, DecodeStrategy
+from mustdrop.strategy import DecodeStrategy
 
 _Rotary = tuple[Tensor, tuple[Tensor, Tensor]]  # positions, and their rotary embeddings
 
@@ -24,6 +24,8 @@ class DecodePass:
 
     Attributes:
         cache: Cache that the prefill filled.
+        ids: Tokens of the padded prompts.
+        input_pads: Padding in front of each prompt before any drop.
         pads: Padding in front of each prompt in the cache, per layer.
         lengths: Number of cached tokens of the padded prompt batch, per layer.
         shifts: Distance by which each prompt's last token moved forward in rotary position, per
@@ -36,11 +38,14 @@ class DecodePass:
         last: Rotary position of each prompt's last token before any drop; of coordinates, with all
             axes that the model hands on.
         largest: Largest coordinate of each prompt; None: positions are numbers.
+        beams: Whether the rows are beams of beam search.
     """
 
     adapter: ModelAdapter
     cache: Cache
     masks: Masks
+    ids: Int[Tensor, "batch seq"]
+    input_pads: list[int]
     pads: list[list[int]]
     lengths: list[int]
     shifts: list[Tensor | None]
@@ -49,10 +54,11 @@ class DecodePass:
     first: Int[Tensor, " batch"]
     last: Int[Tensor, "*axes batch"]
     largest: Int[Tensor, " batch"] | None
+    beams: bool = False
 
     def __post_init__(self) -> None:
         self.rotary: dict[tuple | int, _Rotary] = {}
-        self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
+        self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_cache
 
     def compact(
         self, strategy: DecodeStrategy, prompts: Sequence[Prompt], keys: Callable[[int], int]
@@ -68,7 +74,7 @@ class DecodePass:
             keys: Function from the index of a prompt to its key for random draws.
         """
         depth = len(self.lengths)
-        seen = _Seen(strategy, depth, keys)
+        seen = SharedDecisions(strategy, depth, keys)
         rows = [
             [seen.stays(prompt, number, layer) for number, prompt in enumerate(prompts)]
             for layer in range(depth)
@@ -94,108 +100,92 @@ class DecodePass:
         self.lengths[layer] = index.shape[1]
         self.changed = True
 
+    def require_lengths(self) -> None:
+        """Check that every layer's cache has the length that was recorded.
+
+        Raises:
+            RuntimeError: If it has another one.
+        """
+        lengths = [layer.get_seq_length() for layer in self.layers]
+        if lengths != self.lengths:
+            raise RuntimeError(f"the KV cache holds {lengths} tokens per layer, not {self.lengths}")
+
+    def repeat(self, count: int) -> None:
+        """Repeat each prompt's cache and state, for ``count`` sequences of each prompt."""
+        self.cache.batch_repeat_interleave(count)
+        self.ids = self.ids.repeat_interleave(count, 0)
+        self.pads = [[pad for pad in pads for _ in range(count)] for pads in self.pads]
+        self.input_pads = [pad for pad in self.input_pads for _ in range(count)]
+        shifts = {id(shift): shift for shift in self.shifts if shift is not None}
+        # layers between two drops go on sharing one tensor
+        longer = {key: shift.repeat_interleave(count) for key, shift in shifts.items()}
+        self.shifts = [None if shift is None else longer[id(shift)] for shift in self.shifts]
+        self.first = self.first.repeat_interleave(count)
+        self.last = self.last.repeat_interleave(count, -1)
+
+    @property
+    def later(self) -> int:
+        """Number of tokens in the cache that follow each prompt."""
+        return self.layers[0].get_seq_length() - self.lengths[0]
+
+    @property
+    def seen(self) -> int:
+        """Number of tokens, padding included, that the cache has seen."""
+        return self.ids.shape[1] + self.later
+
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
-        """Pre-hook of a decoder layer at a decoding step."""
+        """Pre-hook of a decoder layer that gets tokens after the prefill."""
         if not self.changed:
             return None
         hidden = args[0]
-        past = self.layers[layer].get_seq_length()
-        new = past - self.lengths[layer]
-        ids = kwargs["position_ids"]
+        new, past = hidden.shape[1], self.layers[layer].get_seq_length()
+        ids, pads = kwargs["position_ids"], self.pads[layer]
         fitting: dict[str, Any] = {
-            "attention_mask": self.masks.decode(self.pads[layer], past + 1, hidden),
+            "attention_mask": self.masks.decode(pads, past + new, new, hidden),
         }
         if self.positions == "cache_length":
-            cached = tuple(self.lengths[layer] + new - pad for pad in self.pads[layer])
+            cached = tuple(past - pad for pad in pads)
             if cached not in self.rotary:
-                ids = self.first + torch.tensor(cached, device=self.first.device)
-                self.rotary[cached] = self._rotary(hidden, ids)
+                last = self.first + torch.tensor(cached, device=self.first.device)
+                self.rotary[cached] = self._rotary(hidden, _counted(last, new))
             ids, fitting["position_embeddings"] = self.rotary[cached]
         elif (shift := self.shifts[layer]) is not None:
             if id(shift) not in self.rotary:  # layers between two drops share one tensor
-                self.rotary[id(shift)] = self._rotary(hidden, ids[:, 0].to(shift.device) - shift)
+                self.rotary[id(shift)] = self._rotary(hidden, ids.to(shift.device) - shift[:, None])
             ids, fitting["position_embeddings"] = self.rotary[id(shift)]
         fitting["position_ids"] = None if self.masks.flash else ids
         return args, {**kwargs, **fitting}
 
-    def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> _Rotary:
+    def _rotary(self, hidden: Tensor, ids: Int[Tensor, "batch new"]) -> _Rotary:
         """Positions of the new tokens, and their rotary embeddings."""
-        position_ids = ids[:, None].to(hidden.device)
+        position_ids = ids.to(hidden.device)
         return position_ids, self.adapter.rotary(hidden, position_ids)
 
-    def next_positions(self) -> Int[Tensor, "*axes batch 1"]:
-        """Position of the token now being decoded, for callers that pass none.
+    def next_positions(self, new: int) -> Int[Tensor, "*axes batch new"]:
+        """Positions of the next ``new`` tokens, for callers that pass none.
 
         Raises:
             ValueError: If the model itself has two answers: ``generate`` goes on after the last
                 token, but a call without positions after the largest coordinate of the prompt.
         """
-        new = self.layers[0].get_seq_length() - self.lengths[0]
-        if new == 0 and self.largest is not None and bool((self.largest > self.last[-1]).any()):
+        largest = self.largest if self.later == 0 else None
+        if largest is not None and bool((largest > self.last[-1]).any()):
             raise ValueError(
                 "position_ids must be given in a decoding loop on this prompt: its video reaches "
                 "farther than its last token, so the model's forward would continue elsewhere than "
                 "generate, which continues after the last token"
             )
-        return (self.last + 1 + new)[..., None]
+        return _counted(self.last + 1 + self.later, new)
 
     def step(self) -> None:
-        """Clear what only the last decoding step needed."""
+        """Clear what only the last step needed."""
         self.rotary = {}
         self.masks.memo = {}
 
 
-class LayerCacheView(CacheView):
-    """View of a prompt's cache in one layer."""
-
-    def __init__(
-        self, prompt: Prompt, number: int, layer: int, depth: int, keys: Callable[[int], int]
-    ) -> None:
-        ledger = prompt.ledger
-        cached, last = ledger.alive[layer], ledger.alive[depth - 1]
-        self.layer, self.depth, self.prompt_index, self._keys = layer, depth, number, keys
-        self.index = prompt.vision_in(cached)  # of the vision tokens among all cached tokens
-        self.positions = cached[self.index]
-        self.survives = torch.zeros_like(ledger.vision).index_fill_(0, last, True)[self.positions]
-        self.survivors = len(last) - prompt.other_count
-        self.protected = ledger.protected[self.positions]
-
-    def at(self, layer: int) -> "LayerCacheView":
-        """View of another layer's cache that holds the same tokens; it shares the tensors."""
-        view = copy(self)
-        view.layer = layer
-        return view
-
-    def generator(self, seed: int) -> torch.Generator:
-        # "cache" makes this draw differ from a prefill strategy's after the same layer
-        drawn = stable_seed(seed, self._keys(self.prompt_index), "cache", self.layer)
-        return torch.Generator().manual_seed(drawn)
-
-
-class _Seen:
-    """Decisions of a decode strategy, computed once for all layers that hold the same tokens."""
-
-    def __init__(self, strategy: DecodeStrategy, depth: int, keys: Callable[[int], int]) -> None:
-        self.strategy, self.depth, self.keys = strategy, depth, keys
-        self.views: dict[tuple[int, int], LayerCacheView] = {}
-        self.rows: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
-
-    def stays(self, prompt: Prompt, number: int, layer: int) -> Tensor:
-        """Whether each of a prompt's tokens stays in a layer's cache; text always does."""
-        cached = prompt.ledger.alive[layer]
-        # layers between two drops share one tensor, which the ledger keeps
-        same = (id(prompt), id(cached))
-        if same not in self.views:
-            self.views[same] = LayerCacheView(prompt, number, layer, self.depth, self.keys)
-        view = self.views[same]
-        keep = self.strategy.keep(view.at(layer))
-        decision = (*same, id(keep))
-        if decision not in self.rows:
-            row = torch.ones(len(cached), dtype=torch.bool, device=cached.device)
-            row[view.index] = keep
-            # ``keep`` is stored too, because ids are unique only among objects that exist
-            self.rows[decision] = (row, keep)
-        return self.rows[decision][0]
+def _counted(first: Int[Tensor, "*axes batch"], new: int) -> Int[Tensor, "*axes batch new"]:
+    """Positions of ``new`` tokens, counted from the first one's."""
+    return first[..., None] + torch.arange(new, device=first.device)
 
 
 def _take(states: Tensor, index: Tensor) -> Tensor:

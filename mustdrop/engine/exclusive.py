@@ -36,6 +36,12 @@ def attached(model: nn.Module) -> Iterator[None]:
             _ATTACHED.discard(model)
 
 
+def is_attached(model: nn.Module) -> bool:
+    """Whether a dropper is attached to a model."""
+    with _LOCK:
+        return model in _ATTACHED
+
+
 class OneCall:
     """Lets one thread at a time run a model; that thread may enter again."""
 

@@ -68,6 +68,7 @@ class FiniteNotes:
         batch: Number of images in the last encoder call.
         later: Largest magnitude of all logits after the first new token's, per prompt.
         started: Whether the logits of the first new token were noted.
+        sequences: Number of sequences of each prompt, which are rows of the logits.
     """
 
     notes: list[Note] = field(default_factory=list)
@@ -76,6 +77,7 @@ class FiniteNotes:
     batch: int = 0
     later: Tensor | None = None
     started: bool = False
+    sequences: int = 1
 
     @contextmanager
     def attach(self, adapter: ModelAdapter) -> Iterator[None]:
@@ -113,7 +115,11 @@ class FiniteNotes:
         self.pending, self.images, self.batch = [], 0, 0
 
     def begin(
-        self, owners: Sequence[int], inputs: Float[Tensor, "batch seq dim"], pads: Sequence[int]
+        self,
+        owners: Sequence[int],
+        inputs: Float[Tensor, "batch seq dim"],
+        pads: Sequence[int],
+        sequences: int = 1,
     ) -> None:
         """Start the notes of a prefill with those on its images and on the input of layer 0.
 
@@ -121,7 +127,9 @@ class FiniteNotes:
             owners: Index of the prompt of each image, in the order of the encoders' calls.
             inputs: Input embeddings of the language model.
             pads: Padding in front of each prompt.
+            sequences: Number of sequences that are decoded for each prompt.
         """
+        self.sequences = sequences
         self.notes = [
             replace(note, owner=owners[note.owner])
             for note in self.pending
@@ -196,7 +204,10 @@ class FiniteNotes:
 
     def _logits(self, module: nn.Module, args: tuple, output: Any) -> None:
         logits = output[0] if isinstance(output, tuple) else output.logits
-        peaks = torch.linalg.vector_norm(logits[:, -1], math.inf, dim=-1)
+        # of a prompt the last token's, of later text all
+        noted = logits if self.started else logits[:, -1:]
+        peaks = torch.linalg.vector_norm(noted.flatten(1), math.inf, dim=-1)
+        peaks = peaks.view(-1, self.sequences).amax(1)  # amax keeps NaN
         if self.started:
             self.later = peaks if self.later is None else torch.maximum(self.later, peaks)
             return

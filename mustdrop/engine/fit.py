@@ -23,6 +23,7 @@ def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
     Raises:
         ValueError: With the expected and the actual property of the model.
     """
+    _compiled(adapter)
     _unfit_attention(adapter)
     _windowed(adapter)
     _unfit_decoder(adapter)
@@ -39,28 +40,48 @@ def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
 
 
 def unfit_module(model: object) -> None:
-    """Raise if an object is not a model, or if a model or a part of it is compiled.
+    """Raise if an object is not a model, or if it is compiled as a whole.
 
     Raises:
         TypeError: If the object is not a model.
-        ValueError: With the part that is compiled.
+        ValueError: If it is compiled.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"expected a loaded model, got {model!r} ({type(model).__name__}); load it first, for "
             "instance by LlavaForConditionalGeneration.from_pretrained(...)"
         )
-    for name, module in model.named_modules():
-        forward = getattr(module.__dict__.get("forward"), "__dict__", {})
-        if (
-            isinstance(module, torch._dynamo.OptimizedModule)
-            or module._compiled_call_impl is not None
-            or "_torchdynamo_orig_callable" in forward
-        ):
+    if _is_compiled(model) or _has_compiled_forward(model):
+        raise ValueError(
+            f"{type(model).__name__} is compiled, and a compiled model ignores hooks silently; use "
+            "the uncompiled one"
+        )
+
+
+def _compiled(adapter: ModelAdapter) -> None:
+    """Raise if a part is compiled together with hooks, on itself or below it."""
+    layers = list(adapter.layers)
+    without_hooks = {part for layer in layers for part in layer.modules() if part is not layer}
+    for name, module in adapter.model.named_modules():
+        if module in without_hooks:
+            continue
+        # a layer's hooks run outside its forward
+        in_forward = _has_compiled_forward(module) and module not in layers
+        if _is_compiled(module) or in_forward:
             raise ValueError(
-                f"{name or type(model).__name__} is compiled, and a compiled model ignores hooks "
-                "silently; use the uncompiled one"
+                f"{name} is compiled, and a compiled module ignores hooks silently; compile "
+                "only the forward of decoder layers: layer.forward = torch.compile(layer.forward)"
             )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    wrapped = isinstance(module, torch._dynamo.OptimizedModule)
+    return wrapped or module._compiled_call_impl is not None
+
+
+def _has_compiled_forward(module: nn.Module) -> bool:
+    forward = getattr(module.__dict__.get("forward"), "__dict__", {})
+    return "_torchdynamo_orig_callable" in forward
 
 
 def _unfit_attention(adapter: ModelAdapter) -> None:

@@ -202,14 +202,17 @@ class Masks:
             self.memo[key] = mask
         return self.memo[key]
 
-    def decode(self, pads: Sequence[int], length: int, like: Tensor) -> Tensor | None:
-        """Mask of one new token over a left-padded cache of ``length`` tokens, itself included."""
-        if not any(pads):
+    def decode(self, pads: Sequence[int], length: int, new: int, like: Tensor) -> Tensor | None:
+        """Mask of ``new`` tokens over a left-padded cache of ``length`` tokens, these included."""
+        if not any(pads) and (new == 1 or self.flash):  # flash attention aligns causal rows itself
             return None
-        key = ("decode", tuple(pads), length, like.device)
+        key = ("decode", tuple(pads), length, new, like.device)
         if key not in self.memo:
             seen = valid(pads, length, like.device)
-            self.memo[key] = seen if self.flash else self._form(seen[:, None, None], like)
+            if not self.flash:
+                ones = torch.ones(new, length, dtype=torch.bool, device=like.device)
+                seen = self._form((seen[:, None] & ones.tril(length - new))[:, None], like)
+            self.memo[key] = seen
         return self.memo[key]
 
     def _form(self, seen: Bool[Tensor, "b 1 q k"], like: Tensor) -> Tensor:

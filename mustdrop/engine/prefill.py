@@ -85,6 +85,23 @@ class PrefillPass(PrefillState):
         }
         return (hidden, *args[1:]), {**kwargs, **fitting}
 
+    def require_complete(self) -> None:
+        """Check that every layer was recorded, that the strategy was called, and its decisions.
+
+        Raises:
+            RuntimeError: If a layer or a decision was left out.
+            ValueError: If a decision was wrong.
+        """
+        depth, strategy = self.adapter.facts.depth, self.stages.prefill
+        if len(self.layer_pads) != depth:
+            raise RuntimeError(f"{len(self.layer_pads)} of {depth} layers ran under the hooks")
+        if strategy is not None and self.called != set(strategy.layers):
+            raise RuntimeError(
+                f"{type(strategy).__name__} was called after layers {sorted(self.called)}, "
+                f"not {sorted(set(strategy.layers))}"
+            )
+        self.checks.require()
+
     def _decide(
         self, strategy: PrefillStrategy, layer: int, hidden: Tensor, kwargs: dict[str, Any]
     ) -> list[Reduction]:

@@ -6,59 +6,12 @@ from typing import Any
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
-from mustdrop.engine.transformers_api import cache_in, unfit_layers
+from mustdrop.engine.transformers_api import unfit_layers
 from mustdrop.stages import Stages
 
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
-# generate() options that would bypass or corrupt dropping, with the values that are harmless
-GENERATE = {
-    "num_beams": (None, 1),
-    "num_return_sequences": (None, 1),
-    "prefill_chunk_size": (None,),
-    "cache_implementation": (None, "dynamic"),
-    "use_cache": (None, True),
-    "assistant_model": (None,),
-    "prompt_lookup_num_tokens": (None,),
-    "assistant_early_exit": (None,),
-    "compile_config": (None,),
-    "inputs_embeds": (None,),
-    "mm_encoder_outputs": (None,),
-    "guidance_scale": (None, 1),
-    "custom_generate": (None,),
-    "penalty_alpha": (None,),
-    "dola_layers": (None,),
-    "speculation_type": (None,),
-    "use_mtp": (None, False),
-}
 # settings of the checkpoint that a caller of the model's forward may change
 FACTS = ("vision_feature_layer", "vision_feature_select_strategy")
-
-
-def generate_options(model: PreTrainedModel, arguments: Mapping[str, Any]) -> None:
-    """Raise on options of ``generate`` that dropping does not support.
-
-    Raises:
-        ValueError: With the name of the option and its value.
-    """
-    given = arguments.get("generation_config")
-    for name, harmless in GENERATE.items():
-        value = arguments.get(name)
-        for config in (given, model.generation_config):
-            if value is None and config is not None and name in config.__dict__:
-                value = config.__dict__[name]
-        if isinstance(value, torch.Tensor):
-            text = f"a tensor of {tuple(value.shape)}"
-        elif any(value is option or value == option for option in harmless):
-            continue
-        else:
-            text = repr(value)
-        raise ValueError(f"generate({name}={text}) is not supported while tokens are dropped")
-    cache = cache_in(arguments)
-    if isinstance(cache, Cache) and cache.get_seq_length() > 0:
-        raise ValueError(
-            "generate with a filled KV cache: a second turn on a compacted cache "
-            "would read wrong positions; pass the whole conversation as one prompt"
-        )
 
 
 def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTrainedConfig) -> None:
@@ -73,7 +26,10 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
         ValueError: With the name of the argument.
     """
     if arguments.get("labels") is not None:
-        raise ValueError("labels are not supported: dropped tokens have no logits to compare with")
+        raise ValueError(
+            "labels are not supported: dropped tokens have no logits to compare with; "
+            "mustdrop.scoring.loglikelihood scores given answers"
+        )
     if isinstance(arguments.get("logits_to_keep"), torch.Tensor):
         raise ValueError("logits_to_keep must be a number of last tokens; a drop changes positions")
     for name in FACTS if stages.may_drop or stages.key_tokens is not None else ():
@@ -88,14 +44,12 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
         raise ValueError(f"empty image: pixel_values has shape {tuple(pixels.shape)}")
 
 
-def unfit_cache(cache: Cache | None) -> Cache:
+def unfit_cache(cache: Cache) -> Cache:
     """Return the cache that a prefill fills, if it can be cut.
 
     Raises:
         ValueError: With the kind of cache that cannot be cut.
     """
-    if cache is None:
-        raise ValueError("use_cache=False is not supported: later stages work on the KV cache")
     if kinds := unfit_layers(cache):
         raise ValueError(
             f"only a plain DynamicCache can be compacted, got {', '.join(kinds)}; static, sliding, "

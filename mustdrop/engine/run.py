@@ -15,7 +15,8 @@ class DropRun:
 
     Attributes:
         stages: Stages of the dropper.
-        ledgers: Ledger of each prompt.
+        ledgers: Ledger of each prompt, whatever the number of its sequences.
+        later: Number of tokens after each prompt in the caches of all layers: answers and turns.
         images: State of each encoded image, in the order of the prompts; empty without stages 1
             and 1b.
         mixed: Layer -> reduction of each prompt, where a prefill strategy mixed tokens.
@@ -24,6 +25,7 @@ class DropRun:
 
     stages: Stages
     ledgers: list[TokenLedger] = field(default_factory=list)
+    later: int = 0
     images: list[EncodedImage] = field(default_factory=list)
     mixed: dict[int, list[Reduction]] = field(default_factory=dict)
     finite: FiniteNotes = field(default_factory=FiniteNotes)

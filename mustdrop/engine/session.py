@@ -1,6 +1,5 @@
 """Session of a dropper on a model: adds hooks, separates prefill from decoding, checks results."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mustdrop.engine import exclusive, refuse
+from mustdrop.engine import exclusive, generation, refuse, turns
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.draws import prompt_keys
@@ -19,8 +18,15 @@ from mustdrop.engine.layout import Masks
 from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_positions
 from mustdrop.engine.run import DropRun
+from mustdrop.engine.sequences import first_rows, repeated
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.transformers_api import cache_in, with_cache
+from mustdrop.engine.transformers_api import (
+    cache_in,
+    is_filled,
+    named_arguments,
+    with_cache,
+    without_cache,
+)
 from mustdrop.models import ModelAdapter, Part
 from mustdrop.stages import Stages
 
@@ -31,8 +37,10 @@ class Session:
     def __init__(self, adapter: ModelAdapter, stages: Stages, annotations: Annotations) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = exclusive.OneCall()
+        self.ids: Tensor | None = None
         self.inputs: Mapping[str, Any] = {}
         self.arrival: Arrival | None = None
+        self.sequences = generation.Sequences()
         self.prefill: PrefillPass | None = None
         self.decode: DecodePass | None = None
         self.encoder: EncoderStage | None = None
@@ -76,19 +84,26 @@ class Session:
                 self.run.finite.explained(model.generate),
                 self.call, self._before_generate, self._forget,
             )  # fmt: skip
-            stack.enter_context(exclusive.instance_method(model, "generate", generate))
-            copied = exclusive.clean_copy(model, ["generate", "__deepcopy__"])
-            stack.enter_context(exclusive.instance_method(model, "__deepcopy__", copied))
+            prepare = turns.whole_turns(model.prepare_inputs_for_generation, lambda: self.decode)
+            methods = {name: generation.refuse_batching(name) for name in generation.BATCHING}
+            methods |= {"generate": generate, "prepare_inputs_for_generation": prepare}
+            methods["__deepcopy__"] = exclusive.clean_copy(model, [*methods, "__deepcopy__"])
+            for name, method in methods.items():
+                stack.enter_context(exclusive.instance_method(model, name, method))
             yield self.run
 
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
         """Check the options and prompts of ``model.generate``, which may encode images first."""
         model = self.adapter.model
-        named = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
-        options = {**named, **kwargs}
-        refuse.generate_options(model, options)
+        options = named_arguments(type(model).generate, (model, *args), kwargs)
+        generation.unfit_options(model, options)
         refuse.forward_options(options, self.stages, model.config)
+        sequences = generation.sequences(model, options)
+        if is_filled(cache_in(options)):
+            turns.unfit_turn(self.adapter, self.decode, options, sequences.per_prompt)
+            return
         self._read(options.get("input_ids", options.get("inputs")), options)
+        self.sequences = sequences
 
     def _forget(self) -> None:
         """Discard a batch that failed before it reached the language model."""
@@ -100,21 +115,20 @@ class Session:
     def _read(self, ids: Tensor | None, options: Mapping[str, Any]) -> None:
         """Read a new batch; a faulty one is refused before its images are encoded."""
         self._forget()
-        self.decode, self.run.ledgers, self.run.images = None, [], []
+        self.decode, self.run.ledgers, self.run.images, self.run.later = None, [], [], 0
+        self.sequences = generation.Sequences()
         refuse.unfit_inputs(ids, options, self.adapter.facts.coordinates)
         assert ids is not None
-        self.inputs = options
+        self.ids, self.inputs = ids, options
         self.arrival = Arrival.of(self.adapter, ids, options)
         if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.call.enter()
-        options = kwargs
-        if args:
-            options = inspect.signature(module.forward).bind_partial(*args).arguments | kwargs
+        options = named_arguments(module.forward, args, kwargs)
         refuse.forward_options(options, self.stages, self.adapter.model.config)
-        if not _decoding(options) and self.arrival is None:
+        if not is_filled(cache_in(options)) and self.arrival is None:
             self._read(options.get("input_ids"), options)
 
     def _after_model(self, module: nn.Module, args: tuple, output: Any) -> None:
@@ -123,29 +137,37 @@ class Session:
             self.call.leave()
 
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
-        if _decoding(kwargs):
-            return args, self._placed(kwargs)
-        ids, mask = kwargs.get("input_ids", args[0] if args else None), kwargs.get("attention_mask")
+        kwargs = named_arguments(module.forward, args, kwargs)
+        if is_filled(cache_in(kwargs)):
+            return (), self._placed(kwargs)
+        ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
         elif ids is not None and not self.arrival.masked and mask is not None:
             # ``generate`` made a mask from padding
-            self.arrival = Arrival.of(self.adapter, ids, {**self.inputs, "attention_mask": mask})
+            count = self.sequences.per_prompt
+            masked = {**self.inputs, "attention_mask": mask[::count]}
+            self.arrival = Arrival.of(self.adapter, ids[::count], masked)
         cache, text = cache_in(kwargs), self.adapter.language_model
         use_cache = kwargs.get("use_cache")
-        if cache is None and (text.config.use_cache if use_cache is None else use_cache):
-            cache = DynamicCache(config=text.config)
+        wanted = text.config.use_cache if use_cache is None else use_cache
+        self.keep_cache = wanted or cache is not None
         refuse.checkpointing(self.adapter.model)
-        self.cache = refuse.unfit_cache(cache)
+        # Without a cache the prefill is the same: the cache is cut, recorded and then discarded.
+        self.cache = refuse.unfit_cache(
+            DynamicCache(config=text.config) if cache is None else cache
+        )
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
-        if _decoding(kwargs):
+        if is_filled(cache_in(kwargs)):
             return self._continue(args, kwargs)
         if self.arrival is None:
             raise ValueError(
                 "the language model was called by itself while a dropper is attached; call the "
                 "whole model, so that the prompt's vision tokens are known"
             )
+        count = self.sequences.per_prompt
+        kwargs = first_rows(kwargs, count) if count > 1 else kwargs
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
@@ -166,35 +188,32 @@ class Session:
             keys=prompt_keys(prompts, pads, self.arrival.ids),
         )  # fmt: skip
         owners = [image.prompt for image in self.arrival.images]
-        self.run.finite.begin(owners, inputs, pads)
+        self.run.finite.begin(owners, inputs, pads, count)
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
         return args, with_cache(module, {**kwargs, "inputs_embeds": inputs}, self.cache)
 
     def _placed(self, kwargs: dict) -> dict:
-        """Arguments of a decoding step, with a position; the model would count a cut cache."""
-        decode = self.decode
-        known = decode is not None and cache_in(kwargs) is decode.cache
-        if not known or kwargs.get("position_ids") is not None:
+        """Arguments of a call after the prefill, with positions; the model would count the cache.
+
+        Raises:
+            ValueError: If its tokens cannot follow the prompts of the cache.
+        """
+        decode = turns.known(self.decode, cache_in(kwargs))
+        tokens = kwargs.get("input_ids")
+        tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+        new = 1 if tokens is None else tokens.shape[1]
+        if new > 1:
+            turns.unfit_text(self.adapter, decode, kwargs, new)
+        if kwargs.get("position_ids") is not None:
             return kwargs
-        assert decode is not None
-        return {**kwargs, "position_ids": decode.next_positions()}
+        return {**kwargs, "position_ids": decode.next_positions(new)}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
-        """Check and prepare a decoding step."""
-        new = kwargs["inputs_embeds"].shape[1]
-        decode = self.decode
-        if decode is None or cache_in(kwargs) is not decode.cache:
-            raise ValueError(
-                "this cache was not filled by the last prefill under this dropper; start with the "
-                "whole prompt"
-            )
-        if new != 1:
-            raise ValueError(
-                f"{new} tokens after the prefill: chunked prefill, second turns on a compacted "
-                "cache and speculative decoding are not supported; decode one token at a time"
-            )
+        """Check and prepare a call after the prefill."""
+        decode = turns.known(self.decode, cache_in(kwargs))
+        self.run.later = decode.later + kwargs["inputs_embeds"].shape[1]
         decode.step()
         return args, kwargs
 
@@ -210,48 +229,33 @@ class Session:
         if self.prefill is not None:
             self.prefill.probe(query, key, scaling)
 
-    def _after_text(self, module: nn.Module, args: tuple, output: Any) -> None:
+    def _after_text(self, module: nn.Module, args: tuple, output: Any) -> Any:
         done, self.prefill = self.prefill, None
         if done is None:
-            return
-        self.decode = DecodePass(
-            self.adapter, self.cache, done.masks, done.layer_pads, done.layer_lengths,
-            done.layer_shifts, done.dropped, self.stages.decode_positions,
+            return None
+        assert self.ids is not None
+        self.decode = decode = DecodePass(
+            self.adapter, self.cache, done.masks, self.ids, done.input_pads, done.layer_pads,
+            done.layer_lengths, done.layer_shifts, done.dropped, self.stages.decode_positions,
             torch.stack([prompt.first for prompt in done.prompts]), self.last_positions,
             self.largest,
+            self.sequences.beams,
         )  # fmt: skip
-        self._check(done)
-        done.checks.require()
+        done.require_complete()
         if self.stages.decode is not None:
-            self.decode.compact(self.stages.decode, done.prompts, done.keys)
-        lengths = [layer.get_seq_length() for layer in self.decode.layers]
-        if lengths != self.decode.lengths:
-            raise RuntimeError(
-                f"the KV cache holds {lengths} tokens per layer, not {self.decode.lengths}"
-            )
-
-    def _check(self, done: PrefillPass) -> None:
-        """Check that every layer was recorded, and that the strategy was called at its layers."""
-        depth = self.adapter.facts.depth
-        if len(done.layer_pads) != depth:
-            raise RuntimeError(f"{len(done.layer_pads)} of {depth} layers ran under the hooks")
-        strategy = self.stages.prefill
-        if strategy is not None and done.called != set(strategy.layers):
-            raise RuntimeError(
-                f"{type(strategy).__name__} was called after layers {sorted(done.called)}, "
-                f"not {sorted(set(strategy.layers))}"
-            )
+            decode.compact(self.stages.decode, done.prompts, done.keys)
+        decode.require_lengths()
+        if not self.keep_cache:
+            self.decode = None
+            return without_cache(output)
+        if self.sequences.per_prompt > 1:
+            decode.repeat(self.sequences.per_prompt)
+            return repeated(output, self.sequences.per_prompt)
+        return None
 
     def _arrived(self) -> list[ArrivedImage]:
-        """Images of the batch in the order in which the encoders get them."""
         if self.arrival is None:
             raise ValueError(
                 "images are encoded before their prompt is known; call generate or forward"
             )
         return self.arrival.images
-
-
-def _decoding(options: Mapping[str, Any]) -> bool:
-    """Whether a call continues with a filled cache."""
-    cache = cache_in(options)
-    return cache is not None and cache.get_seq_length() > 0

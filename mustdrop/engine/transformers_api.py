@@ -14,6 +14,7 @@ from torch import nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import ModelOutput
 
 OLDEST, BELOW = "5.0", "5.25"
 # Names of the KV cache in the arguments of a forward: the first since 5.24, where the second works
@@ -43,6 +44,20 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
     return None
 
 
+def is_filled(cache: Any) -> bool:
+    """Whether a KV cache is given and holds tokens, so that a call continues with it."""
+    return isinstance(cache, Cache) and cache.get_seq_length() > 0
+
+
+def named_arguments(
+    function: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call by name."""
+    if not args:
+        return dict(kwargs)
+    return {**inspect.signature(function).bind_partial(*args).arguments, **kwargs}
+
+
 def with_cache(module: nn.Module, arguments: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
     """Arguments of a module's forward with another KV cache, under the name that it expects."""
     others = {name: value for name, value in arguments.items() if name not in CACHE_NAMES}
@@ -61,6 +76,25 @@ def unfit_layers(cache: Cache) -> list[str]:
         kinds.add(cache.layer_class_to_replicate)
     names = sorted(kind.__name__ for kind in kinds - {DynamicLayer})
     return names or (["offloaded layers"] if cache.offloading else [])
+
+
+def encodes_before_repeating(model: nn.Module) -> bool:
+    """Whether ``generate`` encodes images before it repeats prompts for their sequences.
+
+    Since 5.20; older versions repeat the pixels, in another order for each family.
+    """
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+def slices_new_tokens(model: Any) -> bool:
+    """Whether ``generate`` says how many last tokens a cache lacks (since 5.12; 5.2 does not)."""
+    parameters = inspect.signature(model.prepare_inputs_for_generation).parameters
+    return "next_sequence_length" in parameters
+
+
+def without_cache(output: ModelOutput) -> ModelOutput:
+    """Output of a module without its KV cache, whatever the cache's name."""
+    return type(output)(**{k: value for k, value in output.items() if k not in CACHE_NAMES})
 
 
 def local_attention_functions() -> dict[str, Callable]:

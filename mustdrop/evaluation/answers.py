@@ -12,6 +12,7 @@ from mustdrop.evaluation.lmms_eval_api import GenerationResult, Instance, Task, 
 
 SAMPLING = ("temperature", "top_p", "top_k")
 REPETITION_PENALTY = 1.0  # none
+COUNTERS = ("vision_tokens", "resident_tokens", "counts", "prefill_macs", "kv_bytes", "seconds")
 
 
 @dataclass
@@ -42,6 +43,7 @@ def generate_options(
     return {
         "do_sample": sampled,
         "num_beams": requested.get("num_beams") or 1,
+        "num_return_sequences": 1,
         "max_new_tokens": requested.get("max_new_tokens") or max_new_tokens,
         # With another value, which some checkpoints set, greedy decoding is not greedy.
         "repetition_penalty": REPETITION_PENALTY,
@@ -116,10 +118,10 @@ def _copied(value: Any) -> Any:
 
 def result(sample: Mapping[str, Any]) -> GenerationResult:
     """A recorded sample as lmms-eval's result type."""
-    counters = ("vision_tokens", "resident_tokens", "counts", "prefill_macs", "kv_bytes", "seconds")
-    counts = SampleCounts(
-        input_tokens=sample["prompt_tokens"],
-        output_tokens=sample["new_tokens"],
-        measured={name: sample[name] for name in counters},
-    )
-    return GenerationResult(sample["answer"], counts)
+    return GenerationResult(sample["answer"], sample_counts(sample, sample["new_tokens"]))
+
+
+def sample_counts(measured: Mapping[str, Any], new_tokens: int) -> SampleCounts:
+    """Token counts of a sample, for lmms-eval's results."""
+    counters = {name: measured[name] for name in COUNTERS if name in measured}
+    return SampleCounts(measured["prompt_tokens"], new_tokens, measured=counters)

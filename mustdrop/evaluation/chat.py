@@ -117,6 +117,13 @@ def question(chat: ChatMessages) -> str:
     )
 
 
+def prompt_text(processor: Any, chat: ChatMessages) -> str:
+    """Text of a conversation's prompt, with the tags of its images."""
+    return processor.apply_chat_template(
+        chat.to_hf_messages(), tokenize=False, add_generation_prompt=True
+    )
+
+
 def prompt_inputs(
     model: PreTrainedModel,
     processor: Any,
@@ -156,11 +163,7 @@ def processor_inputs(
     texts, images = [], []
     for name, chat in zip(names, chats, strict=True):
         with naming(name):
-            texts.append(
-                processor.apply_chat_template(
-                    chat.to_hf_messages(), tokenize=False, add_generation_prompt=True
-                )
-            )
+            texts.append(prompt_text(processor, chat))
             images.append([image.convert("RGB") for image in pictures(chat)])
     with naming(", ".join(names)):
         try:

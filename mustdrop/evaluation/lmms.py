@@ -25,6 +25,7 @@ from mustdrop.evaluation.batches import BatchFeed, DocumentOrder, PreparedBatch,
 from mustdrop.evaluation.chat import naming, on_device, question
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
+from mustdrop.evaluation.likelihood import losses
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
 from mustdrop.evaluation.metrics import CostMeter, target_recall
 from mustdrop.evaluation.passes import PassResult, model_pass
@@ -117,11 +118,17 @@ class DroppedVLM(lmms):
     def clean(self) -> None:
         """Do nothing: lmms-eval's method would delete the model before scoring."""
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise NotImplementedError("DroppedVLM only generates; loglikelihood is not supported")
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:
+        """Loss of each given answer, and whether it is the greedy one; in lmms-eval's form."""
+        if self.image is not None or self.controls is not None:
+            raise ValueError("controls need generated answers; this task scores given answers")
+        return losses(
+            requests, self.task_dict, self.model, self.processor, self.dropper, self.batch_size,
+            self._measured,
+        )  # fmt: skip
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
-        raise NotImplementedError("a second turn on a compacted cache is not supported")
+        raise NotImplementedError("tasks of several rounds are not supported")
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         """Answers as GenerationResult, in the order of the requests."""
@@ -216,11 +223,14 @@ class DroppedVLM(lmms):
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
             **scored,
-            **self.meter.measure(ledger, nominal_average(self.budget, ledger)),
+            **self._measured(ledger),
             **out_of_reach(self.budget, self.dropper, ledger, adapter_for(self.model).facts),
             **recall,
             "new_tokens": new_tokens,
         }
+
+    def _measured(self, ledger: TokenLedger) -> dict[str, Any]:
+        return self.meter.measure(ledger, nominal_average(self.budget, ledger))
 
     def _scored_answer(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
         """Answer with its scores, and its number of tokens."""

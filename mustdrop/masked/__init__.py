@@ -19,7 +19,7 @@ from mustdrop.masked.encoder import additive, enter, replace_states
 from mustdrop.masked.plain import plain_inputs
 from mustdrop.models import ModelAdapter, adapter_for
 
-__all__ = ["masked_logits", "plain_inputs", "relative_error"]
+__all__ = ["masked_logits", "masked_prompt_logits", "plain_inputs", "relative_error"]
 
 
 def relative_error(actual: Float[Tensor, "*shape"], expected: Float[Tensor, "*shape"]) -> float:
@@ -41,9 +41,39 @@ def masked_logits(
         model: Model without an attached dropper.
         run: Record of the run; its position rules are followed.
         inputs: Inputs of the run: input_ids, attention_mask, pixel_values.
-        new_tokens: Tokens that the run decoded; row i of the result predicts token i.
+        new_tokens: Tokens that followed the prompts: answers, and the text of later turns. Row i of
+            the result predicts token i.
         number: Index of the prompt.
     """
+    rows = _rows(model, run, inputs, new_tokens[number, :-1], number)
+    return rows[run.ledgers[number].seq_len - 1 :]
+
+
+@torch.inference_mode()
+def masked_prompt_logits(
+    model: Any, run: DropRun, inputs: Mapping[str, Tensor], number: int = 0
+) -> Float[Tensor, "alive vocab"]:
+    """Logits at the tokens of one prompt that reach the last layer, recomputed with masks.
+
+    Args:
+        model: Model without an attached dropper.
+        run: Record of the run; its position rules are followed.
+        inputs: Inputs of the run: input_ids, attention_mask, pixel_values.
+        number: Index of the prompt.
+    """
+    ledger = run.ledgers[number]
+    none = ledger.alive[0].new_zeros(0)
+    return _rows(model, run, inputs, none, number)[ledger.alive[ledger.depth - 1]]
+
+
+def _rows(
+    model: Any,
+    run: DropRun,
+    inputs: Mapping[str, Tensor],
+    new_tokens: Int[Tensor, " new"],
+    number: int,
+) -> Float[Tensor, "tokens vocab"]:
+    """Logits at all tokens of a prompt and after it; those at dropped tokens mean nothing."""
     adapter = adapter_for(model)
     ledger = run.ledgers[number]
     given = plain_inputs(model, adapter, inputs)
@@ -51,14 +81,13 @@ def masked_logits(
     prompt = given["inputs_embeds"][number, pad:].clone()
     if run.images:
         enter(adapter, run, number, prompt, given)
-    new = model.get_input_embeddings()(new_tokens[number, :-1])
+    new = model.get_input_embeddings()(new_tokens)
     positions = given.get("position_ids")
     if positions is not None:
         positions = positions[..., min(number, positions.shape[-2] - 1), pad:]
     hidden = _decode(adapter, run, number, torch.cat([prompt, new])[None], positions)
     assert adapter.final_norm is not None  # a dropper refuses models without it
-    rows = model.lm_head(adapter.final_norm(hidden))[0]
-    return rows[ledger.seq_len - 1 :]
+    return model.lm_head(adapter.final_norm(hidden))[0]
 
 
 def _decode(

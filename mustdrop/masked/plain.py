@@ -31,7 +31,14 @@ def plain_inputs(model: Any, adapter: ModelAdapter, inputs: Mapping[str, Tensor]
         hook = encode(encoder)
         hooks.append(encoder.module.register_forward_pre_hook(hook, with_kwargs=True))
     try:
-        model.generate(**inputs, max_new_tokens=1, do_sample=False, pad_token_id=0)
+        model.generate(
+            **inputs,
+            max_new_tokens=1,
+            do_sample=False,
+            num_beams=1,
+            num_return_sequences=1,
+            pad_token_id=0,
+        )
     except _LanguageModelCalled:
         return given
     finally:

@@ -242,8 +242,15 @@ def test_masks_take_the_form_that_each_attention_wants():
     sdpa = Masks(eager=False, flash=False)
     assert sdpa.prefill([0, 0], 5, like) is None  # its own causal path
     assert torch.equal(sdpa.prefill([2, 0], 5, like), seen[:, None])
-    assert sdpa.decode([0, 0], 6, like) is None
-    assert sdpa.decode([2, 0], 6, like)[:, 0, 0].tolist() == [[False] * 2 + [True] * 4, [True] * 6]
+    assert sdpa.decode([0, 0], 6, 1, like) is None
+    one = sdpa.decode([2, 0], 6, 1, like)
+    assert one[:, 0, 0].tolist() == [[False] * 2 + [True] * 4, [True] * 6]
+    several = sdpa.decode([2, 0], 6, 2, like)  # the first of two new tokens does not see the second
+    assert several[0, 0].tolist() == [
+        [False] * 2 + [True] * 3 + [False],
+        [False] * 2 + [True] * 4,
+    ]
+    assert sdpa.decode([0, 0], 6, 2, like)[1, 0].tolist() == [[True] * 5 + [False], [True] * 6]
     eager = Masks(eager=True, flash=False)
     assert torch.equal(eager.prefill([2, 0], 5, like) == 0, seen[:, None])
     assert eager.prefill([2, 0], 5, like).dtype == torch.float16
@@ -251,7 +258,10 @@ def test_masks_take_the_form_that_each_attention_wants():
     flash = Masks(eager=False, flash=True)
     assert flash.prefill([0, 0], 5, like) is None
     assert flash.prefill([2, 0], 5, like).tolist() == [[False] * 2 + [True] * 3, [True] * 5]
-    assert flash.decode([2, 0], 6, like).shape == (2, 6)
+    assert (
+        flash.decode([2, 0], 6, 1, like).shape == flash.decode([2, 0], 6, 2, like).shape == (2, 6)
+    )
+    assert flash.decode([0, 0], 6, 2, like) is None  # its own causal path
 
 
 def test_public_names_are_fetched_when_asked_for():

@@ -44,39 +44,46 @@ def attach(dropper: TokenDropper, model) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 2}, "num_beams=2"),
-        ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences=2"),
-        ({"prefill_chunk_size": 8}, "prefill_chunk_size=8"),
-        ({"cache_implementation": "static"}, "cache_implementation='static'"),
-        ({"cache_implementation": "quantized"}, "cache_implementation='quantized'"),
-        ({"use_cache": False}, "use_cache=False"),
-        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3"),
+        ({"prefill_chunk_size": 8}, "prefill_chunk_size=8.* a chunk of the prompt lacks the text"),
+        ({"cache_implementation": "static"}, "cache_implementation='static'.*cannot be cut"),
+        ({"cache_implementation": "offloaded"}, "cache_implementation='offloaded'.*cannot be cut"),
+        ({"cache_implementation": "quantized"}, "cache_implementation='quantized'.*cannot be cut"),
+        ({"use_cache": False}, "use_cache=False.* every step would be a new prefill"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3.* guessed tokens"),
+        ({"token_healing": True}, "token_healing=True.*rewrites the end of the prompt"),
+        ({"num_beam_groups": 2, "num_beams": 2}, "num_beam_groups=2.*loop comes from outside"),
+        ({"negative_prompt_ids": torch.ones(1, 3)}, r"a tensor of \(1, 3\).*on a second prompt"),
     ],
     ids=lambda value: str(value)[:30],
 )
 def test_generate_options_that_dropping_cannot_follow(model, inputs, options, message):
+    encoded = []
+    model.model.vision_tower.register_forward_hook(lambda *_: encoded.append(1))
     with FASTV.attach(model), pytest.raises(ValueError, match=message):
         model.generate(**inputs, max_new_tokens=2, **options)
+    assert not encoded, "refused after work has started"
+
+
+def test_an_assistant_is_refused(model, inputs):
+    with FASTV.attach(model), pytest.raises(ValueError, match=r"model=a Llava.*guessed tokens"):
+        model.generate(**inputs, max_new_tokens=2, assistant_model=tiny_llava())
 
 
 def test_generate_options_are_found_in_configs_too(model, inputs):
     config = copy.deepcopy(model.generation_config)
-    config.num_beams = 3
-    with FASTV.attach(model), pytest.raises(ValueError, match="num_beams=3"):
+    config.prompt_lookup_num_tokens = 3
+    with FASTV.attach(model), pytest.raises(ValueError, match="prompt_lookup_num_tokens=3"):
         model.generate(**inputs, max_new_tokens=2, generation_config=config)
-    model.generation_config.num_beams = 4
-    with FASTV.attach(model), pytest.raises(ValueError, match="num_beams=4"):
+    model.generation_config.prompt_lookup_num_tokens = 4
+    with FASTV.attach(model), pytest.raises(ValueError, match="prompt_lookup_num_tokens=4"):
         model.generate(**inputs, max_new_tokens=2)
 
 
-def test_a_second_turn_on_a_compacted_cache(model, inputs):
+def test_continuous_batching(model, inputs):
     with FASTV.attach(model):
-        out = model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True)
-        more = torch.cat([out.sequences, torch.tensor([[7, 8, 9]])], 1)
-        with pytest.raises(ValueError, match="second turn"):
-            model.generate(input_ids=more, past_key_values=out.past_key_values, max_new_tokens=2)
-        with pytest.raises(ValueError, match="3 tokens after the prefill"):
-            model(input_ids=more[:, -3:], past_key_values=out.past_key_values)
+        for name in ("generate_batch", "init_continuous_batching"):
+            with pytest.raises(ValueError, match=f"{name} is not supported .* pages"):
+                getattr(model, name)(inputs["input_ids"].tolist())
 
 
 def test_a_cache_of_another_prefill(model, inputs):
@@ -98,8 +105,6 @@ def test_caches_that_cannot_be_cut(model, inputs):
             model(**inputs, past_key_values=DynamicCache(config=sliding))
         with pytest.raises(ValueError, match="offloaded"):
             model(**inputs, past_key_values=DynamicCache(offloading=True))
-        with pytest.raises(ValueError, match="use_cache=False"):
-            model(**inputs, use_cache=False)
 
 
 def test_forward_arguments_that_lose_their_meaning(model, inputs):
@@ -137,6 +142,22 @@ def test_a_compiled_model(model):
         attach(FASTV, other)
     with pytest.raises(ValueError, match="OptimizedModule is compiled"):
         attach(FASTV, torch.compile(tiny_llava(), backend="eager"))
+
+
+def test_compiled_parts_whose_hooks_would_be_ignored(model):
+    layer = model.model.language_model.layers[2]
+    layer.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"layers\.2 is compiled.*layer\.forward = torch\.compile"):
+        attach(FASTV, model)
+    other = tiny_llava()
+    other.model.vision_tower.encoder.layers[1].mlp.compile(backend="eager")
+    with pytest.raises(ValueError, match=r"encoder\.layers\.1\.mlp is compiled"):
+        attach(FASTV, other)
+    third = tiny_llava()
+    third.model.language_model.layers[2].mlp.compile(backend="eager")
+    layer = third.model.language_model.layers[3]
+    layer.forward = torch.compile(layer.forward, backend="eager")
+    attach(FASTV, third)
 
 
 def test_an_attention_that_hides_its_masks(model):
