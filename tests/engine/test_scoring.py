@@ -48,7 +48,7 @@ def error(model, inputs, continuations, run, scores):
 
 
 @pytest.mark.parametrize(
-    "name", ["vanilla", "mustdrop_official", pytest.param("visionzip", marks=pytest.mark.slow)]
+    "name", ["vanilla", "mustdrop_cache_length", pytest.param("visionzip", marks=pytest.mark.slow)]
 )
 def test_scores_are_those_of_the_masked_model(model, ragged, name):
     dropper = TokenDropper() if name == "vanilla" else DROPPERS[name]
@@ -64,7 +64,7 @@ def test_scores_of_other_families_too(family):
     made = FAMILIES[family]
     model = made.model()
     inputs, continuations = made.inputs(model, *made.prompts[:2]), drawn(2)
-    with FITTING["mustdrop"].attach(model) as run:
+    with FITTING["all_stages"].attach(model) as run:
         scores = loglikelihood(model, inputs, continuations)
     assert error(model, inputs, continuations, run, scores) <= TOLERANCE
 
@@ -75,7 +75,7 @@ def test_total_and_mean_are_those_of_the_tokens():
 
 
 def test_the_greedy_answer_is_greedy_and_the_most_likely(model, ragged):
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         answer = greedy(model, ragged, 4)[0].tolist()
         scores = loglikelihood(model, ragged, [[row, row[::-1]] for row in answer])
     assert [[score.greedy for score in row] for row in scores] == [[True, False]] * 2
@@ -87,7 +87,7 @@ def test_a_forward_over_prompt_and_answer_selects_otherwise(model, ragged):
     one, answer = prompt(model, flat=0.5), drawn(1)[0][1]
     whole = {**one, "input_ids": torch.cat([one["input_ids"], torch.tensor([answer])], 1)}
     whole["attention_mask"] = torch.ones_like(whole["input_ids"])
-    with torch.inference_mode(), DROPPERS["fastv"].attach(model):
+    with torch.inference_mode(), DROPPERS["fastv_later"].attach(model):
         (score,) = loglikelihood(model, one, [[answer]])[0]
         rows = model(**whole).logits[0, -len(answer) - 1 : -1].log_softmax(-1)
     naive = rows.gather(1, torch.tensor(answer)[:, None])[:, 0]
@@ -99,7 +99,7 @@ def test_a_cache_that_keeps_the_last_answer_is_noticed(model, ragged, monkeypatc
     from transformers import DynamicCache
 
     continuations = drawn(2)
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         monkeypatch.setattr(DynamicCache, "crop", lambda cache, tokens: None)
         with pytest.raises(ValueError, match="attention_mask must cover"):
             loglikelihood(model, ragged, continuations)
@@ -112,7 +112,7 @@ def test_a_cache_that_keeps_the_last_answer_is_noticed(model, ragged, monkeypatc
 def test_order_and_neighbours_do_not_matter(model, ragged):
     rows = drawn(1)[0]
     one = prompt(model, flat=0.5)
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         scores = loglikelihood(model, one, [rows])[0]
         turned = loglikelihood(model, one, [rows[::-1]])[0][::-1]
         beside = loglikelihood(model, ragged, [rows, [[7] * 9]])[0]
@@ -126,7 +126,7 @@ def test_a_prompt_is_prefilled_once_for_all_its_continuations(model, ragged):
     hook = model.model.language_model.layers[0].register_forward_hook(
         lambda module, args, output: lengths.append(args[0].shape[1])
     )
-    with hook, DROPPERS["fastv"].attach(model):
+    with hook, DROPPERS["fastv_later"].attach(model):
         loglikelihood(model, ragged, [[[7], [8], [9, 7, 8]], [[7]]])
     assert lengths == [90, 2], "continuations of one token need the prefill alone"
 
@@ -141,7 +141,7 @@ def test_a_prompt_is_prefilled_once_for_all_its_continuations(model, ragged):
     ],
 )
 def test_continuations_that_cannot_be_scored(model, ragged, continuations, message):
-    with DROPPERS["fastv"].attach(model), pytest.raises(ValueError, match=message):
+    with DROPPERS["fastv_later"].attach(model), pytest.raises(ValueError, match=message):
         loglikelihood(model, ragged, continuations)
 
 

@@ -59,8 +59,11 @@ def worst_error(model, inputs, dropper, **options):
 @pytest.mark.parametrize(
     "name",
     [
-        "mustdrop_official",
-        *(pytest.param(name, marks=SLOW) for name in ("fastv", "mustdrop", "sparsevlm_keys")),
+        "mustdrop_cache_length",
+        *(
+            pytest.param(name, marks=SLOW)
+            for name in ("fastv_later", "all_stages", "sparsevlm_keys")
+        ),
     ],
 )
 def test_every_sequence_equals_the_masked_model(model, ragged, name, options):
@@ -80,18 +83,18 @@ def test_every_sequence_of_other_families_too(family, options):
     made = FAMILIES[family]
     model = made.model()
     inputs = made.inputs(model, *made.prompts[:2])
-    assert worst_error(model, inputs, FITTING["mustdrop"], **options) <= TOLERANCE
+    assert worst_error(model, inputs, FITTING["all_stages"], **options) <= TOLERANCE
 
 
 @SLOW
 def test_eager_attention_gives_the_same_beams(ragged):
-    assert worst_error(tiny_llava("eager"), ragged, DROPPERS["mustdrop"], **BEAMS) <= TOLERANCE
+    assert worst_error(tiny_llava("eager"), ragged, DROPPERS["all_stages"], **BEAMS) <= TOLERANCE
 
 
 def test_a_cut_cache_that_is_not_reordered_is_noticed(model, ragged, monkeypatch):
     """Negative control: without the reordering, beams read one another's tokens."""
     monkeypatch.setattr(DynamicCache, "reorder_cache", lambda self, beams: None)
-    assert worst_error(model, ragged, DROPPERS["mustdrop"], **BEAMS) > 1e-3
+    assert worst_error(model, ragged, DROPPERS["all_stages"], **BEAMS) > 1e-3
 
 
 def test_a_repeat_in_the_wrong_order_is_noticed(model, ragged, monkeypatch):
@@ -103,11 +106,11 @@ def test_a_repeat_in_the_wrong_order_is_noticed(model, ragged, monkeypatch):
         cache.batch_select_indices(torch.arange(2 * count).flip(0))
 
     monkeypatch.setattr(DynamicCache, "batch_repeat_interleave", swapped)
-    assert worst_error(model, ragged, DROPPERS["mustdrop"], **SAMPLES) > 1e-3
+    assert worst_error(model, ragged, DROPPERS["all_stages"], **SAMPLES) > 1e-3
 
 
 def test_one_beam_and_the_best_of_one_are_greedy(model, ragged):
-    dropper = DROPPERS["mustdrop"]
+    dropper = DROPPERS["all_stages"]
     with dropper.attach(model):
         tokens, _ = greedy(model, ragged, 4)
         once = model.generate(**ragged, max_new_tokens=4, num_beams=1, pad_token_id=0)
@@ -129,7 +132,7 @@ def test_each_prompt_is_prefilled_and_scored_once(model, ragged):
     handle = model.model.language_model.layers[0].register_forward_hook(
         lambda module, args, output: rows.append(args[0].shape[:2])
     )
-    with handle, DROPPERS["fastv"].attach(model) as run:
+    with handle, DROPPERS["fastv_later"].attach(model) as run:
         model.generate(**ragged, max_new_tokens=2, pad_token_id=0, num_beams=4)
     assert [tuple(shape) for shape in rows] == [(2, 90), (8, 1)]
     assert run.ledgers[0].scored_rows == {1: 1}
@@ -138,13 +141,13 @@ def test_each_prompt_is_prefilled_and_scored_once(model, ragged):
 def test_a_prompt_with_text_alone_may_have_beams(model, ragged):
     text = {"input_ids": ragged["input_ids"][:1, -6:]}
     plain = model.generate(**text, max_new_tokens=4, pad_token_id=0, num_beams=3)
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         found = model.generate(**text, max_new_tokens=4, pad_token_id=0, num_beams=3)
     assert torch.equal(found, plain)
 
 
 def test_hidden_states_are_those_of_the_rows(model, ragged):
-    with DROPPERS["fastv"].attach(model):
+    with DROPPERS["fastv_later"].attach(model):
         out = model.generate(
             **ragged, max_new_tokens=1, do_sample=True, num_return_sequences=2, pad_token_id=0,
             return_dict_in_generate=True, output_hidden_states=True,
@@ -156,7 +159,7 @@ def test_numbers_that_are_not_finite_name_the_prompt(model, ragged):
     """With several sequences per prompt, rows of the logits are not prompts."""
     broken = {**ragged, "pixel_values": ragged["pixel_values"].clone()}
     broken["pixel_values"][1] = float("nan")  # the first image of prompt 1
-    with DROPPERS["fastv"].attach(model) as run:
+    with DROPPERS["fastv_later"].attach(model) as run:
         model.generate(**broken, max_new_tokens=2, pad_token_id=0, num_beams=3)
         with pytest.raises(ValueError, match="prompt 1: the pixels are not finite"):
             run.require_finite()
@@ -175,7 +178,7 @@ def _nan_in_last_row(logits):
 def test_an_old_transformers_that_repeats_pixels_is_refused(model, ragged, monkeypatch):
     monkeypatch.setattr("mustdrop.engine.generation.encodes_before_repeating", lambda model: False)
     with (
-        DROPPERS["fastv"].attach(model),
+        DROPPERS["fastv_later"].attach(model),
         pytest.raises(ValueError, match=r"with 3 sequences per prompt needs .* 5\.20 or newer"),
     ):
         model.generate(**ragged, max_new_tokens=1, num_beams=3)

@@ -76,11 +76,11 @@ def second_turn_error(model, inputs, dropper, form="whole", **first):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("mustdrop_official", "whole"),
+        ("mustdrop_cache_length", "whole"),
         ("visionzip", "new"),
         pytest.param("visionzip", "whole", marks=SLOW),
-        pytest.param("fastv", "whole", marks=SLOW),
-        pytest.param("mustdrop_official", "new", marks=SLOW),
+        pytest.param("fastv_later", "whole", marks=SLOW),
+        pytest.param("mustdrop_cache_length", "new", marks=SLOW),
     ],
 )
 def test_a_second_turn_equals_the_masked_model(model, ragged, name, form):
@@ -92,7 +92,7 @@ def test_one_prompt_needs_no_mask(model, one):
 
 
 def test_eager_attention_and_no_drop(model, ragged):
-    assert second_turn_error(tiny_llava("eager"), ragged, DROPPERS["mustdrop"]) <= TOLERANCE
+    assert second_turn_error(tiny_llava("eager"), ragged, DROPPERS["all_stages"]) <= TOLERANCE
     assert second_turn_error(model, ragged, TokenDropper()) <= TOLERANCE
 
 
@@ -101,7 +101,7 @@ def test_a_second_turn_of_other_families(family):
     made = FAMILIES[family]
     model = made.model()
     inputs = made.inputs(model, *made.prompts[:2])
-    assert second_turn_error(model, inputs, FITTING["mustdrop"]) <= TOLERANCE
+    assert second_turn_error(model, inputs, FITTING["all_stages"]) <= TOLERANCE
 
 
 def test_without_our_count_a_second_turn_would_be_wrong(model, one, monkeypatch):
@@ -135,7 +135,7 @@ def logits_of(model, inputs, new, parts):
 
 
 @pytest.mark.parametrize(
-    "name", ["mustdrop_official", pytest.param("mustdrop_compact", marks=SLOW)]
+    "name", ["mustdrop_cache_length", pytest.param("mustdrop_compact", marks=SLOW)]
 )
 def test_several_tokens_at_once_are_single_steps(model, ragged, name):
     new = asked(torch.zeros(2, 0, dtype=torch.long), 7)
@@ -158,14 +158,14 @@ def test_a_mask_that_is_not_causal_is_noticed(model, ragged, monkeypatch):
         return mask if new == 1 else mask[:, :, -1:].expand_as(mask)
 
     new = asked(torch.zeros(2, 0, dtype=torch.long), 7)
-    with DROPPERS["mustdrop"].attach(model) as run:
+    with DROPPERS["all_stages"].attach(model) as run:
         monkeypatch.setattr(Masks, "decode", open_mask)
         logits = logits_of(model, ragged, new, [6])
     assert relative_error(logits[0], masked_logits(model, run, ragged, new, 0)) > 1e-3
 
 
 def test_a_new_image_in_a_second_turn(model, one):
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         out = model.generate(**one, **OPTIONS)
         cache = {"past_key_values": out.past_key_values}
         ids = torch.cat([asked(out.sequences), one["input_ids"]], 1)
@@ -183,7 +183,7 @@ def test_a_new_image_in_a_second_turn(model, one):
 
 def test_prefilling_the_conversation_anew_selects_by_the_new_question(model, one):
     """The exact alternative to a second turn: a plain call, with selection by all of the text."""
-    with DROPPERS["fastv"].attach(model) as run:
+    with DROPPERS["fastv_later"].attach(model) as run:
         out = model.generate(**one, **OPTIONS)
         first = run.ledgers[0].alive[5]
         ids = asked(out.sequences)
@@ -233,7 +233,7 @@ def test_prefilling_the_conversation_anew_selects_by_the_new_question(model, one
     ],
 )  # fmt: skip
 def test_turns_that_would_be_guesses(model, ragged, change, message):
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         out = model.generate(**ragged, **OPTIONS)
         call = change(asked(out.sequences), ragged)
         with pytest.raises(ValueError, match=message):
@@ -241,7 +241,7 @@ def test_turns_that_would_be_guesses(model, ragged, change, message):
 
 
 def test_caches_that_no_turn_may_continue(model, one):
-    with DROPPERS["mustdrop"].attach(model):
+    with DROPPERS["all_stages"].attach(model):
         beams = model.generate(**one, **OPTIONS, num_beams=2)
         more = asked(beams.sequences.repeat(2, 1))
         with pytest.raises(ValueError, match="a turn after beam search"):
@@ -257,7 +257,7 @@ def test_caches_that_no_turn_may_continue(model, one):
 def test_a_cache_that_was_cropped(model, one):
     """Guessed tokens may be taken back, but no token of the prompt."""
     new = asked(torch.zeros(1, 0, dtype=torch.long), 3)
-    with torch.inference_mode(), DROPPERS["mustdrop"].attach(model):
+    with torch.inference_mode(), DROPPERS["all_stages"].attach(model):
         cache = model(**one).past_key_values
         expected = model(input_ids=new, past_key_values=cache).logits
         cache.crop(-3)
@@ -269,7 +269,7 @@ def test_a_cache_that_was_cropped(model, one):
 
 def test_samples_may_be_continued(model, ragged):
     """Each sampled sequence has its row of the cache."""
-    with torch.inference_mode(), DROPPERS["mustdrop"].attach(model) as run:
+    with torch.inference_mode(), DROPPERS["all_stages"].attach(model) as run:
         out = model.generate(**ragged, **{**OPTIONS, "do_sample": True}, num_return_sequences=2)
         ids = asked(out.sequences)
         repeated = {"attention_mask": ragged["attention_mask"].repeat_interleave(2, 0)}
@@ -283,7 +283,7 @@ def test_samples_may_be_continued(model, ragged):
         assert relative_error(logits[row], expected[-STEPS:]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["mustdrop_official", pytest.param("fastv", marks=SLOW)])
+@pytest.mark.parametrize("name", ["mustdrop_cache_length", pytest.param("fastv_later", marks=SLOW)])
 def test_a_forward_without_a_cache_is_the_prefill(model, ragged, name):
     """Row i of the logits is the i-th token that the last layer has, padded on the left."""
     with torch.inference_mode(), DROPPERS[name].attach(model) as run:
@@ -302,7 +302,7 @@ def test_a_forward_without_a_cache_is_the_prefill(model, ragged, name):
 
 
 def test_a_forward_without_a_cache_leaves_none_to_continue(model, one):
-    with torch.inference_mode(), DROPPERS["mustdrop"].attach(model):
+    with torch.inference_mode(), DROPPERS["all_stages"].attach(model):
         before = model(**one).past_key_values
         model(**one, use_cache=False)
         with pytest.raises(ValueError, match="not filled by the last prefill"):
