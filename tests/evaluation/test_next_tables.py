@@ -20,6 +20,7 @@ from standins import write as write_rows
 from analysis.claims.__main__ import main as claims
 from analysis.figures.__main__ import main as figures
 from analysis.report.__main__ import main as report
+from analysis.report.tracing import Traces
 from analysis.tables.__main__ import main as tables
 from experiments import calibrate, tuned_table
 from experiments.checks.run_checks import require_buildable
@@ -177,7 +178,11 @@ def test_the_next_tables_run_from_presets_to_the_page(files, command, tmp_path, 
     trace_runs([str(tmp_path / "table6"), "--samples", "0-1"])
     assert report([str(tmp_path / "table6")]) == 0
     page = (tmp_path / "table6" / "report.html").read_text(encoding="utf-8")
-    assert "11.11 % of the vision tokens" in page and "crops in place" in page
+    assert "11.11 % of the vision tokens" in page and len(page) > 50_000
+    (trace, *_) = sorted((tmp_path / "table6").rglob("traces/*.npz"))
+    shown = Traces().add(trace.parents[1], int(trace.stem))
+    assert shown is not None
+    assert [image["label"] for image in shown["images"]] == ["whole image", "crops in place"]
 
 
 @pytest.mark.slow
