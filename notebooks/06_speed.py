@@ -100,11 +100,11 @@ plt.show()
 # MustDrop does, makes this part shorter.
 
 # %%
-own = parts[["encoder", "layers", "head"]]
+work = parts[["encoder", "layers", "head"]]
 pd.DataFrame(
     {
         "decisions / first token": parts[list(DECISIONS)].sum(axis=1) / parts.sum(axis=1),
-        "encoder / own work": own["encoder"] / own.sum(axis=1),
+        "encoder / own work": work["encoder"] / work.sum(axis=1),
         "encoder / vanilla's": parts["encoder"] / parts.loc["vanilla", "encoder"],
         "layers / vanilla's": parts["layers"] / parts.loc["vanilla", "layers"],
     }

@@ -97,8 +97,8 @@ def draw_lengths(frame: pd.DataFrame) -> Figure:
     axes: Sequence[Axes] = figure.subplots(1, 2)
     rows = frame[frame["batch"] == frame["batch"].min()].copy()
     rows["name"] = [arm_name(row) for _, row in rows.iterrows()]
-    for name, own in rows[rows["arm"] != "reference"].groupby("name", sort=False):
-        points = own.groupby("vision_tokens").median(numeric_only=True)
+    for name, lines_of_arm in rows[rows["arm"] != "reference"].groupby("name", sort=False):
+        points = lines_of_arm.groupby("vision_tokens").median(numeric_only=True)
         style = look(str(name).removeprefix("random of "))
         if str(name).startswith("random"):
             style |= {"linestyle": ":"}
@@ -122,9 +122,9 @@ def draw_break_even(frame: pd.DataFrame) -> Figure:
     figure = sheet(DOUBLE, 0.5 + 1.5 * len(methods))
     axes = figure.subplots(len(methods), 2, squeeze=False)
     for (method, budget), line in zip(methods, axes, strict=True):
-        own = rows[(rows["method"] == method) & (rows["budget"] == budget)]
+        measured = rows[(rows["method"] == method) & (rows["budget"] == budget)]
         for ax, (column, text) in zip(line, columns.items(), strict=True):
-            table = own.pivot_table(column, "batch", "vision_tokens", "median", dropna=False)
+            table = measured.pivot_table(column, "batch", "vision_tokens", "median", dropna=False)
             _map(ax, table)
             ax.set_title(f"{method} {budget}: {text} / vanilla", loc="left")
     for ax in axes[-1]:

@@ -49,7 +49,7 @@ class EfficiencyRecord:
             raise ValueError(
                 f"{self.path} holds a profile with other settings ({'; '.join(changes)}): "
                 "force=true measures again and keeps the old file under another name; another "
-                "experiment=<name> keeps both"
+                "output_root=<folder> keeps both"
             )
         self.content: dict[str, Any] = {**stored, "state": RUNNING, "settings": dict(settings)}
         self.content |= about

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from statistics import median
 from typing import Any
 
 from rich import box
@@ -30,11 +31,12 @@ def shown(record: Mapping[str, Any]) -> str:
             continue
         console.print(
             f"{cell['vision_tokens']} vision tokens, batch {cell['batch']}, {cell['rounds']} "
-            f"rounds; counts: {cell['counts']}",
+            f"rounds; processor {median(cell['processor_ms']):.1f} ms; counts: {cell['counts']}",
             markup=False,
         )
         console.print(_times(cell, settings["new_tokens"]))
         console.print(_parts(cell))
+        console.print(_limits(cell), markup=False)
     for row in record["break_even"]:
         where = _pays(row)
         measured = ", ".join(
@@ -90,6 +92,15 @@ def _parts(cell: Mapping[str, Any]) -> Table:
         cells = [_median(summary.get(f"part_{part}_ms")) for part in PARTS]
         table.add_row(name, *cells, _median(summary.get("decisions_ms")))
     return table
+
+
+def _limits(cell: Mapping[str, Any]) -> str:
+    """Say how near the plain model comes to the measured rates of the device."""
+    rates = cell["summary"]["vanilla"]["reached"]
+    text = f"vanilla reaches {rates['flops_share']:.0%} of the rate of a matrix product"
+    if "bytes_share" in rates:
+        text += f", and while decoding {rates['bytes_share']:.0%} of the rate of a copy"
+    return text
 
 
 def _median(summary: Mapping[str, Any] | None) -> str:
