@@ -1,11 +1,10 @@
 """Notes on whether all numbers on the way to an answer are finite, kept on the device.
 
 A number that overflows (float16 ends at 65504) becomes infinite, then NaN, and a model full of NaN
-still answers. A note is one reduction: the largest magnitude, which is finite only if all numbers
-are. Nothing here waits for the device until :meth:`FiniteNotes.require`.
+still answers. A note is one reduction: the least and the greatest number, which are finite only if
+all numbers are. Nothing here waits for the device until :meth:`FiniteNotes.require`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -44,17 +43,17 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Note:
-    """The largest magnitude among some numbers.
+    """The ends of the range of some numbers.
 
     Attributes:
         name: Name of the numbers.
         owner: Index of the prompt, or of the image while its prompt is not known.
-        peak: Largest magnitude; NaN where a number is NaN.
+        ends: Least and greatest number; NaN where a number is NaN.
     """
 
     name: str
     owner: int
-    peak: Float[Tensor, ""]
+    ends: Sequence[Float[Tensor, ""]]
 
 
 @dataclass(eq=False)
@@ -143,21 +142,23 @@ class FiniteNotes:
     def note(self, name: str, prompt: int, values: Float[Tensor, "*shape"]) -> None:
         """Note numbers of one prompt; ``name`` is a plural noun."""
         if values.numel():
-            self.notes.append(Note(name, prompt, torch.linalg.vector_norm(values, math.inf)))
+            self.notes.append(Note(name, prompt, values.aminmax()))
 
     def note_image(self, name: str, image: int, values: Float[Tensor, "*shape"]) -> None:
         """Note numbers of one image, by its index among all images of the batch."""
         if values.numel():
-            peak = torch.linalg.vector_norm(values, math.inf)
-            self.pending.append(Note(name, image, peak))
+            self.pending.append(Note(name, image, values.aminmax()))
 
     def flags(self) -> Bool[Tensor, " notes"]:
         """Whether each note has a number that is not finite; does not wait for the device."""
         notes = self._all()
         groups: dict[str, list[Tensor]] = {}
         for index in _by_kind(notes):
-            groups.setdefault(_kind(notes[index]), []).append(notes[index].peak)
-        flags = [torch.stack(peaks).isfinite().logical_not() for peaks in groups.values()]
+            groups.setdefault(_kind(notes[index]), []).extend(notes[index].ends)
+        flags = [
+            torch.stack(ends).isfinite().view(-1, 2).all(1).logical_not()
+            for ends in groups.values()
+        ]
         if not flags:
             return torch.zeros(0, dtype=torch.bool)
         return torch.cat([group.to(flags[-1].device) for group in flags])
@@ -177,13 +178,13 @@ class FiniteNotes:
         faults = [index for index, bad in zip(_by_kind(notes), marked, strict=True) if bad]
         if faults:
             first = notes[min(faults)]
-            raise NotFinite(first.owner, first.name, first.peak.dtype)
+            raise NotFinite(first.owner, first.name, first.ends[0].dtype)
 
     def _all(self) -> list[Note]:
         later = () if self.later is None else self.later
         return [
             *self.notes,
-            *(Note("the logits of later tokens", prompt, p) for prompt, p in enumerate(later)),
+            *(Note("the logits of later tokens", prompt, (p, p)) for prompt, p in enumerate(later)),
         ]
 
     def _pixels(self, encoder: EncoderPart) -> Callable[..., None]:
@@ -206,18 +207,18 @@ class FiniteNotes:
         logits = output[0] if isinstance(output, tuple) else output.logits
         # of a prompt the last token's, of later text all
         noted = logits if self.started else logits[:, -1:]
-        peaks = torch.linalg.vector_norm(noted.flatten(1), math.inf, dim=-1)
+        peaks = noted.flatten(1).abs().amax(-1)
         peaks = peaks.view(-1, self.sequences).amax(1)  # amax keeps NaN
         if self.started:
             self.later = peaks if self.later is None else torch.maximum(self.later, peaks)
             return
         self.started = True
         for prompt, peak in enumerate(peaks):
-            self.notes.append(Note("the logits of the first new token", prompt, peak))
+            self.notes.append(Note("the logits of the first new token", prompt, (peak, peak)))
 
 
 def _kind(note: Note) -> str:
-    return f"{note.peak.dtype} {note.peak.device}"
+    return f"{note.ends[0].dtype} {note.ends[0].device}"
 
 
 def _by_kind(notes: Sequence[Note]) -> list[int]:
