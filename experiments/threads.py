@@ -9,6 +9,8 @@ OMP_NUM_THREADS of the user takes precedence over all of them, and ``threads=`` 
 
 import os
 
+from mustdrop.runs.timing import available_cpus
+
 LIMIT = "OMP_NUM_THREADS"
 TORCHRUN = "TORCHELASTIC_RUN_ID"  # torchrun sets it in each process that it starts
 TORCHRUN_LIMIT = "1"  # what torchrun sets the limit to, unless the user has set it
@@ -33,4 +35,4 @@ def rank_threads() -> int | None:
     chosen_by_torchrun = TORCHRUN in os.environ and os.environ.get(LIMIT) == TORCHRUN_LIMIT
     if ranks == 1 or (LIMIT in os.environ and not chosen_by_torchrun):
         return None
-    return max(1, len(os.sched_getaffinity(0)) // ranks)
+    return max(1, available_cpus() // ranks)

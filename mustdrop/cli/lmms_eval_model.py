@@ -65,8 +65,6 @@ class MustDropVLM(DroppedVLM):
         max_batch_size: int | None = None,
         **args: Any,
     ) -> None:
-        if openmp.TOO_LATE:
-            print(f"note: {ACTIVE_THREADS}", file=sys.stderr)
         with Leaving(KNOWN):
             max_new_tokens = int(args.pop("max_new_tokens", 64))
             given = overrides(args)
@@ -92,6 +90,8 @@ class MustDropVLM(DroppedVLM):
                 Budget.read(config["budget"]), max_new_tokens, workers=config["workers"],
             )  # fmt: skip
             self.accelerator = _accelerator()
+        if openmp.TOO_LATE:
+            print(f"note: {ACTIVE_THREADS}", file=sys.stderr)
 
     def generate_until(self, requests: list[Instance]) -> list[Any]:
         with Leaving((DocumentError,)):

@@ -54,7 +54,7 @@ class Watch:
             "waited_seconds": None if delayed is None else round(delayed, 3),
             "load_start": self._load,
             "load_end": _load(),
-            "cpus": _cpus(),
+            "cpus": available_cpus(),
             "overlapped": self._note.overlapped(),
             "ranks": self.ranks,
             "samples": samples,
@@ -159,6 +159,7 @@ def _load() -> float | None:
         return None
 
 
-def _cpus() -> int:
+def available_cpus() -> int:
+    """Number of CPUs that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -37,7 +37,7 @@ class Processes(DroppedVLM):
     ("dropper", "more"),
     [
         (TokenDropper(prefill=FastV(keep=64, layer=0)), {"controls": CONTROLS}),
-        (TokenDropper(vision=KnownPatches(keep=200)), {}),
+        pytest.param(TokenDropper(vision=KnownPatches(keep=200)), {}, marks=pytest.mark.slow),
         (TokenDropper(prefill=Random(keep=48)), {"image": WrongImage("wrong")}),
     ],
     ids=["controls", "annotations", "wrong image"],
@@ -97,7 +97,7 @@ def noting(samples):
     return made
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_window_is_sorted_by_length_and_recorded_in_order(pocket, task, workers, monkeypatch):
     batches, ask = [], DroppedVLM._ask
 
@@ -157,7 +157,11 @@ def test_scoring_needs_no_pictures_and_gets_none(pocket, workers):
     [
         (TokenDropper(prefill=FastV(keep=64, layer=0)), 1),
         # the method's own run of the encoder drops; its controls share one that does not
-        (TokenDropper(vision=ClsTopK(keep=64), prefill=FastV(keep=32, layer=1)), 2),
+        pytest.param(
+            TokenDropper(vision=ClsTopK(keep=64), prefill=FastV(keep=32, layer=1)),
+            2,
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["prefill", "vision"],
 )

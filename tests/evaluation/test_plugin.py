@@ -111,6 +111,14 @@ def test_bad_model_args_end_the_process_without_a_traceback(args, told, capsys):
     assert not any("Traceback" in hint for hint in hints)
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_torch_that_was_imported_first_is_a_note(late, capsys, monkeypatch):
+    monkeypatch.setattr("mustdrop.openmp.TOO_LATE", late)
+    adapter = MustDropVLM(pretrained="packaged", method="vanilla", budget="none", workers=0)
+    assert ("OMP_WAIT_POLICY=PASSIVE python -m lmms_eval" in capsys.readouterr().err) == late
+    assert adapter.workers == 0
+
+
 def test_an_error_while_answering_ends_the_process_too(capsys, monkeypatch):
     """lmms-eval's command line would print it, and report success."""
 
