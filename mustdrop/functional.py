@@ -5,7 +5,7 @@ Knows nothing about models, hooks, strategies or configs. Nothing here moves dat
 
 import hashlib
 import math
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +40,17 @@ def attention_rows(
     heads, rows, dim = query.shape
     kv_heads, tokens, _ = key.shape
     grouped = query.reshape(kv_heads, heads // kv_heads * rows, dim)
-    score = ((grouped @ key.transpose(-1, -2)) * scaling).view(heads, rows, tokens)
+    # in place: a copy of the scores costs as much time as a tenth of their products
+    score = (grouped @ key.transpose(-1, -2)).mul_(scaling).view(heads, rows, tokens)
     if bias is not None:
         score = score + bias.to(score)
     if first is not None and first + 1 < tokens:
-        column = torch.arange(first, tokens, device=key.device)
-        where = column[:rows] if where is None else where.to(key.device)
-        score[..., first:].masked_fill_(column > where[:, None], -math.inf)
+        if where is None:
+            ahead = torch.ones(rows, tokens - first, dtype=torch.bool, device=key.device).triu_(1)
+        else:
+            column = torch.arange(first, tokens, device=key.device)
+            ahead = column > where.to(key.device)[:, None]
+        score[..., first:].masked_fill_(ahead, -math.inf)
     return score.softmax(-1, dtype=torch.float32).to(query.dtype)
 
 
@@ -87,40 +91,6 @@ def outliers(score: Float[Tensor, " tokens"], spread: float = 1.5) -> Bool[Tenso
     score = score.float()
     first, third = score.quantile(score.new_tensor([0.25, 0.75]))
     return score > third + spread * (third - first)
-
-
-def bipartite_matching(
-    metric: Float[Tensor, "tokens dim"], count: int, cls: bool = False
-) -> tuple[Int[Tensor, " unmerged"], Int[Tensor, " merged"], Int[Tensor, " merged"]]:
-    """ToMe's matching: tokens of set A that stay, those that leave, and their partners in set B.
-
-    A holds the even tokens, B the odd ones. Every token of A proposes an edge to the most similar
-    token of B, and the ``count`` most similar edges are taken; at most half of the tokens leave.
-
-    Source: arXiv:2210.09461, Sec. 3, and facebookresearch/ToMe, merge.py at af95e4b. As there,
-        the tokens that stay are in sequence order with a [CLS], by decreasing similarity without.
-
-    Args:
-        metric: Vectors that are compared by cosine similarity; [CLS] first, if ``cls``.
-        count: Number of edges requested.
-        cls: Whether the first token is a [CLS], which never leaves.
-
-    Returns:
-        Indices in A of the tokens that stay, indices in A of those that leave, and indices in B of
-        the partners of the latter.
-    """
-    unit = F.normalize(metric.float(), dim=-1)
-    similarity = unit[::2] @ unit[1::2].T
-    if cls:
-        similarity[0] = -math.inf
-    count = max(0, min(count, (len(metric) - cls) // 2))
-    if not count:  # also if set B is empty
-        stay = torch.arange(len(similarity), device=metric.device)
-        return stay, stay[:0], stay[:0]
-    best, partner = similarity.max(1)
-    order = best.argsort(descending=True, stable=True)
-    leave, stay = order[:count], order[count:]
-    return stay.sort().values if cls else stay, leave, partner[leave]
 
 
 def windows(height: int, width: int, window: int) -> Int[Tensor, "windows cells"]:
@@ -208,51 +178,3 @@ def stable_seed(*parts: object) -> int:
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
         digest.update(b"\0")
     return int.from_bytes(digest.digest(), "big") >> 1
-
-
-class DensityPeaks(NamedTuple):
-    """Clusters of points, and the scores by which their centres were chosen.
-
-    Attributes:
-        centres: Index of each cluster's centre, by decreasing score.
-        cluster: Number of the cluster of each point.
-        density: Closeness of each point to its nearest points, in (0, 1].
-        score: Density of each point times its distance to the nearest denser point.
-    """
-
-    centres: Int[Tensor, " clusters"]
-    cluster: Int[Tensor, " points"]
-    density: Float[Tensor, " points"]
-    score: Float[Tensor, " points"]
-
-
-def density_peaks(points: Float[Tensor, "points dim"], clusters: int) -> DensityPeaks:
-    """Cluster points around those that are dense and far from any denser one.
-
-    With d_ij = ||x_i - x_j|| / sqrt(dim), and N_i the ``clusters`` nearest points of i, i included,
-      rho_i = exp(-mean_{j in N_i} d_ij^2)
-      delta_i = min_{j: rho_j > rho_i} d_ij, or the largest distance of all where none is denser.
-    Centres are the points of highest rho * delta; each other point joins its nearest centre. Ties
-    go to the earlier point. No tensor is larger than points x points or points x dim.
-
-    Source: density peaks with k nearest neighbours (Rodriguez & Laio, 2014; Du et al., 2016), as
-        SparseVLM, arXiv:2410.04417, uses it.
-
-    Raises:
-        ValueError: If ``clusters`` is not in [1, points].
-    """
-    count, dim = points.shape
-    if not 1 <= clusters <= count:
-        raise ValueError(f"clusters must be in [1, {count}], got {clusters}")
-    points = points.float()
-    # differences, not dot products: points that are equal have distance zero exactly
-    distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist") / dim**0.5
-    nearest = distance.topk(clusters, largest=False).values
-    density = (-nearest.square().mean(-1)).exp()
-    denser = density[None] > density[:, None]
-    score = torch.where(denser, distance, distance.max()).amin(-1) * density
-    centres = ranked(score)[:clusters]
-    number = torch.arange(clusters, device=points.device)
-    # a centre belongs to its cluster, also where another centre is equal to it
-    cluster = distance[centres].argmin(0).scatter(0, centres, number)
-    return DensityPeaks(centres, cluster, density, score)

@@ -1,8 +1,8 @@
 """Stage 3: cuts the KV cache once after the prefill, and gives decoding steps matching inputs."""
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import Cache
 
-from mustdrop.engine.layout import Masks, Prompt, align, padding
+from mustdrop.engine.layout import Masks, Prompt, align, padding, take
 from mustdrop.functional import stable_seed
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import CacheView, DecodeStrategy
@@ -49,6 +49,7 @@ class DecodePass:
     last: Int[Tensor, "*axes batch"]
 
     def __post_init__(self) -> None:
+        self.fitting: dict[int, dict[str, Any]] = {}  # by the first of the layers of one layout
         self.rotary: dict[tuple | int, _Rotary] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_prefill
 
@@ -79,27 +80,53 @@ class DecodePass:
         for row, part in zip(unique, index, strict=True):
             stays[id(row)] = part - start
             start += len(row)
+        whole = {id(row) for row, count in zip(unique, counts, strict=True) if count == len(row)}
+        cuts: dict[tuple[int, ...], _Cut] = {}  # layers between two drops share theirs
         for layer, line in enumerate(rows):
-            keep = [stays[id(row)] for row in line]
-            if all(len(part) == len(row) for part, row in zip(keep, line, strict=True)):
+            same = tuple(map(id, line))
+            if whole.issuperset(same):
                 continue
-            self._cut(layer, keep)
-            for prompt, part in zip(prompts, keep, strict=True):
-                prompt.ledger.cached[layer] = prompt.ledger.alive[layer][part]
+            if same not in cuts:
+                keep = [stays[row] for row in same]
+                left = [
+                    prompt.ledger.alive[layer][part]
+                    for prompt, part in zip(prompts, keep, strict=True)
+                ]
+                cuts[same] = _Cut(
+                    align(keep, self.pads[layer]), padding(list(map(len, keep))), left
+                )
+            self._cut(layer, cuts[same])
+            for prompt, cached in zip(prompts, cuts[same].left, strict=True):
+                prompt.ledger.cached[layer] = cached
 
-    def _cut(self, layer: int, keep: Sequence[Tensor]) -> None:
+    def _cut(self, layer: int, cut: "_Cut") -> None:
         cached = self.layers[layer]
-        index = align(keep, self.pads[layer]).to(cached.keys.device)
+        index = cut.index.to(cached.keys.device)
         cached.keys, cached.values = _take(cached.keys, index), _take(cached.values, index)
-        self.pads[layer] = padding([len(part) for part in keep])
-        self.lengths[layer] = index.shape[1]
+        self.pads[layer], self.lengths[layer] = cut.pads, index.shape[1]
         self.changed = True
 
     def before(self, layer: int, args: tuple, kwargs: dict[str, Any]) -> tuple | None:
         """Pre-hook of a decoder layer at a decoding step."""
         if not self.changed:
             return None
-        hidden = args[0]
+        first = self._alike[layer]
+        if first not in self.fitting:
+            self.fitting[first] = self._fit(first, args[0], kwargs)
+        return args, {**kwargs, **self.fitting[first]}
+
+    @cached_property
+    def _alike(self) -> list[int]:
+        """First layer whose cache has the same layout as that of each layer; read after cuts."""
+        first: dict[tuple, int] = {}
+        layouts = zip(self.pads, self.lengths, self.shifts, strict=True)
+        return [
+            first.setdefault((tuple(pads), length, id(shift)), layer)
+            for layer, (pads, length, shift) in enumerate(layouts)
+        ]
+
+    def _fit(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a layer at a decoding step that fit its cache, which has yet to grow."""
         past = self.layers[layer].get_seq_length()
         new = past - self.lengths[layer]
         ids = kwargs["position_ids"]
@@ -117,7 +144,7 @@ class DecodePass:
                 self.rotary[id(shift)] = self._rotary(hidden, ids[:, 0].to(shift.device) - shift)
             ids, fitting["position_embeddings"] = self.rotary[id(shift)]
         fitting["position_ids"] = None if self.masks.flash else ids
-        return args, {**kwargs, **fitting}
+        return fitting
 
     def _rotary(self, hidden: Tensor, ids: Int[Tensor, " batch"]) -> _Rotary:
         """Positions of the new tokens, and their rotary embeddings."""
@@ -132,8 +159,22 @@ class DecodePass:
 
     def step(self) -> None:
         """Clear what only the last decoding step needed."""
-        self.rotary = {}
-        self.masks.memo = {}
+        self.fitting, self.rotary = {}, {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Cut of one layer's cache.
+
+    Attributes:
+        index: Indices of the cached tokens that stay, padding included.
+        pads: Padding in front of each prompt afterwards.
+        left: Original positions of the tokens of each prompt that stay.
+    """
+
+    index: Int[Tensor, "batch tokens"]
+    pads: list[int]
+    left: list[Int[Tensor, " _"]]
 
 
 class LayerCacheView(CacheView):
@@ -150,12 +191,6 @@ class LayerCacheView(CacheView):
         self.survives = torch.zeros_like(ledger.vision).index_fill_(0, last, True)[self.positions]
         self.survivors = len(last) - prompt.other_count
         self.protected = ledger.protected[self.positions]
-
-    def at(self, layer: int) -> "LayerCacheView":
-        """View of another layer's cache that holds the same tokens; it shares the tensors."""
-        view = copy(self)
-        view.layer = layer
-        return view
 
     def generator(self, seed: int) -> torch.Generator:
         # "cache" makes this draw differ from a prefill strategy's after the same layer
@@ -179,7 +214,8 @@ class _Seen:
         if same not in self.views:
             self.views[same] = LayerCacheView(prompt, number, layer, self.depth, self.keys)
         view = self.views[same]
-        keep = self.strategy.keep(view.at(layer))
+        view.layer = layer
+        keep = self.strategy.keep(view)
         decision = (*same, id(keep))
         if decision not in self.rows:
             row = torch.ones(len(cached), dtype=torch.bool, device=cached.device)
@@ -193,5 +229,6 @@ def _take(states: Tensor, index: Tensor) -> Tensor:
     """Select cached states [batch, heads, tokens, dim] by token index [batch, tokens]."""
     if len(states) == 1:
         return states.index_select(-2, index[0])
-    wide = index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
-    return states.gather(-2, wide)
+    heads = states.shape[1]
+    of_heads = index[:, None].expand(-1, heads, -1).flatten(0, 1)
+    return take(states.flatten(0, 1), of_heads).unflatten(0, (-1, heads))

@@ -20,7 +20,7 @@ from mustdrop.engine.prefill import PrefillPass
 from mustdrop.engine.prompts import Arrival, ArrivedImage, arrange, rotary_positions
 from mustdrop.engine.run import DropRun
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.transformers_api import cache_in, with_cache
+from mustdrop.engine.transformers_api import cache_in, cache_name, with_cache
 from mustdrop.models import ModelAdapter, Part
 from mustdrop.stages import Stages
 
@@ -31,6 +31,7 @@ class Session:
     def __init__(self, adapter: ModelAdapter, stages: Stages, annotations: Annotations) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = exclusive.OneCall()
+        self.cache_name = cache_name(adapter.language_model)
         self.ids: Tensor | None = None
         self.inputs: Mapping[str, Any] = {}
         self.arrival: Arrival | None = None
@@ -85,8 +86,10 @@ class Session:
     def _before_generate(self, *args: Any, **kwargs: Any) -> None:
         """Check the options and prompts of ``model.generate``, which may encode images first."""
         model = self.adapter.model
-        named = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
-        options = {**named, **kwargs}
+        options = kwargs
+        if args:
+            options = inspect.signature(type(model).generate).bind_partial(model, *args).arguments
+            options = {**options, **kwargs}
         refuse.generate_options(model, options)
         refuse.forward_options(options, self.stages, model.config)
         self._read(options.get("input_ids", options.get("inputs")), options)
@@ -166,12 +169,11 @@ class Session:
             entering=enter, masks=masks, finite=self.run.finite,
             keys=prompt_keys(prompts, pads, self.ids),
         )  # fmt: skip
-        owners = [image.prompt for image in self.arrival.images]
-        self.run.finite.begin(owners, inputs, pads)
+        self.run.finite.begin(self.arrival.owners, inputs, pads)
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
-        return args, with_cache(module, {**kwargs, "inputs_embeds": inputs}, self.cache)
+        return args, with_cache({**kwargs, "inputs_embeds": inputs}, self.cache_name, self.cache)
 
     def _placed(self, kwargs: dict) -> dict:
         """Arguments of a decoding step, with a position; the model would count a cut cache."""

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.budget import average, require_ascending, rising_root
-from mustdrop.functional import density_peaks, top_keep
+from mustdrop.functional import top_keep
+from mustdrop.pairwise import density_peaks
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Budget,
