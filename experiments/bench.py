@@ -7,6 +7,7 @@ The encoder is timed the same way, with windows merged behind its first block.
 
     mustdrop bench                      # LLaVA-1.5: about 4 minutes on one core
     mustdrop bench --shapes llava_next qwen2_5_vl
+    mustdrop bench --batch 1 8          # prompts that differ in length after a drop are padded
     mustdrop bench --rounds 40 --out experiments/records/bench.json
     mustdrop bench harness              # a run over a bare loop of generate; --help explains it
 """
@@ -26,7 +27,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from experiments.bench_cases import EncoderCase, PrefillCase
+from experiments.bench_cases import EncoderCase, PrefillCase, executed
 from experiments.bench_shapes import SHAPES, BenchShape
 from mustdrop import TokenDropper
 from mustdrop.cost import prefill_macs, scoring_macs
@@ -57,35 +58,23 @@ def paired(method: Callable[[], float], base: Callable[[], float], rounds: int, 
 
 
 @torch.inference_mode()
-def measure(name: str, shape: BenchShape, rounds: int, progress: Progress) -> list[dict]:
+def measure(
+    name: str, shape: BenchShape, batches: Sequence[int], rounds: int, progress: Progress
+) -> list[dict]:
     """Measure one shape; return the rows of the record."""
     rows: list[dict] = []
     model = shape.model()
-    case, encoder = PrefillCase(shape, model), EncoderCase(shape, model)
-    bar = progress.add_task(name, total=rounds * (2 * len(shape.targets) + 3))
-    tick = partial(progress.advance, bar)
+    encoder = EncoderCase(shape, model)
+    steps = len(batches) * (2 * len(shape.targets) + 1) + 2
+    tick = partial(progress.advance, progress.add_task(name, total=rounds * steps))
 
     def compare(text: str, method: Callable[[], float], base: Callable[[], float], **about) -> None:
         result = paired(method, base, rounds, tick)
         rows.append({"case": text, "shape": name, **about, **result})
 
-    def dropping(dropper: TokenDropper) -> Callable[[], float]:
-        return lambda: case.dropping(dropper)[0]
-
-    compare("hooks, nothing dropped / plain", dropping(TokenDropper()), case.plain)
-    sizes = decoder_shape(case.adapter)
-    for target in shape.targets:
-        strategy = case.calibrate(target)
-        dropper = TokenDropper(prefill=strategy, decode=OutputAware(from_layer=2))
-        _, ledger = case.dropping(dropper)
-        about = {
-            "executed": ledger.counts().executed_average, "slots": shape.slots,
-            "gamma": strategy.gamma,
-            "scoring_share": scoring_macs(ledger, sizes) / prefill_macs(ledger, sizes),
-        }  # fmt: skip
-        text = f"{shape.slots} -> {target} executed"
-        compare(f"{text} / floor", dropping(dropper), partial(case.reference, ledger), **about)
-        compare(f"{text} / plain", dropping(dropper), case.plain, **about)
+    for batch in batches:
+        prompts = f"{batch} prompts: " if batch > 1 else ""
+        _compare_prefill(PrefillCase(shape, model, batch), prompts, partial(compare, batch=batch))
     merge, left = encoder.calibrate(MERGED)
     merging = TokenDropper(vision=merge)
     calls, work = encoder.recorded(merging), partial(encoder.dropping, merging)
@@ -93,6 +82,28 @@ def measure(name: str, shape: BenchShape, rounds: int, progress: Progress) -> li
     compare(f"{text} / floor", work, partial(encoder.reference, calls), tau=merge.tau)
     compare(f"{text} / plain", work, encoder.plain, tau=merge.tau)
     return rows
+
+
+def _compare_prefill(case: PrefillCase, prompts: str, compare: Callable) -> None:
+    """Compare the prefill of one shape and batch at all budgets of the shape."""
+
+    def dropping(dropper: TokenDropper) -> Callable[[], float]:
+        return lambda: case.dropping(dropper)[0]
+
+    compare(f"{prompts}hooks, nothing dropped / plain", dropping(TokenDropper()), case.plain)
+    sizes, slots = decoder_shape(case.adapter), case.shape.slots
+    for target in case.shape.targets:
+        strategy = case.calibrate(target)
+        dropper = TokenDropper(prefill=strategy, decode=OutputAware(from_layer=2))
+        _, ledgers = case.dropping(dropper)
+        scoring = sum(scoring_macs(ledger, sizes) for ledger in ledgers)
+        about = {
+            "executed": executed(ledgers), "slots": slots, "gamma": strategy.gamma,
+            "scoring_share": scoring / sum(prefill_macs(ledger, sizes) for ledger in ledgers),
+        }  # fmt: skip
+        text = f"{prompts}{slots} -> {target} executed"
+        compare(f"{text} / floor", dropping(dropper), partial(case.reference, ledgers), **about)
+        compare(f"{text} / plain", dropping(dropper), case.plain, **about)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--shapes", nargs="+", choices=SHAPES, default=["llava15"], help="models to stand for"
     )
+    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="prompts of a batch")
     parser.add_argument("--out", type=Path, help="write the record here (json)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -115,14 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = [
             row
             for name in options.shapes
-            for row in measure(name, SHAPES[name], options.rounds, progress)
+            for row in measure(name, SHAPES[name], options.batch, options.rounds, progress)
         ]
     columns = ("shape", "case", "executed", "median", "q1 - q3", "ms", "base ms", "scoring")
     table = Table(*columns, title="CPU time, paired")
     for row in rows:
-        executed, share = row.get("executed"), row.get("scoring_share")
+        average, share = row.get("executed"), row.get("scoring_share")
         table.add_row(
-            row["shape"], row["case"], f"{executed:.1f}" if executed else "",
+            row["shape"], row["case"], f"{average:.1f}" if average else "",
             f"{row['median']:.3f}",
             f"{row['q1']:.3f} - {row['q3']:.3f}", f"{row['ms']:.0f}", f"{row['base_ms']:.0f}",
             f"{share:.2%}" if share else "",

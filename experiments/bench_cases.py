@@ -4,8 +4,9 @@ The reference runs the same stock layers or blocks on sequences cut to the count
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import DynamicCache
 
 from experiments.bench_shapes import BEFORE, BenchShape
 from mustdrop import TokenDropper
+from mustdrop.engine.layout import Masks, padding
 from mustdrop.ledger import TokenLedger
 from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
@@ -27,6 +29,11 @@ def timed(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
+
+
+def executed(ledgers: Sequence[TokenLedger]) -> float:
+    """Executed average of the prompts of a batch."""
+    return fmean(ledger.counts().executed_average for ledger in ledgers)
 
 
 class attached:
@@ -46,18 +53,21 @@ class attached:
 
 
 class PrefillCase:
-    """Prefill of one prompt by the decoder alone."""
+    """Prefill of a batch of prompts, which differ in their vision tokens, by the decoder alone."""
 
-    def __init__(self, shape: BenchShape, model: Any) -> None:
+    def __init__(self, shape: BenchShape, model: Any, batch: int = 1) -> None:
         self.shape, self.model, self.adapter = shape, model, adapter_for(model)
-        self.decoder, self.inputs = self.adapter.language_model, shape.prompt()
-        given = plain_inputs(model, self.adapter, self.inputs)
-        embeds = given["inputs_embeds"].clone()
+        self.decoder, self.inputs = self.adapter.language_model, shape.prompt(batch)
+        given = plain_inputs(model, self.adapter, shape.prompt())
+        embeds = given["inputs_embeds"].repeat(batch, 1, 1)
         generator = torch.Generator().manual_seed(3)
-        drawn = torch.randn(shape.slots, embeds.shape[-1], generator=generator)
+        drawn = torch.randn(batch, shape.slots, embeds.shape[-1], generator=generator)
         # vision tokens of the text's size, so that text attends to them
-        embeds[0, BEFORE : BEFORE + shape.slots] = drawn * embeds[0, :BEFORE].std()
-        self.embeds, self.positions = embeds, given.get("position_ids")
+        embeds[:, BEFORE : BEFORE + shape.slots] = drawn * embeds[0, :BEFORE].std()
+        positions = given.get("position_ids")
+        if positions is not None:
+            positions = positions.expand(*positions.shape[:-2], batch, -1)
+        self.embeds, self.positions = embeds, positions
 
     def prefill(self) -> None:
         self.decoder(
@@ -68,15 +78,26 @@ class PrefillCase:
     def plain(self) -> float:
         return timed(self.prefill)
 
-    def dropping(self, dropper: TokenDropper) -> tuple[float, TokenLedger]:
-        """Return seconds and ledger; attaching once serves many prompts, so it is not timed."""
+    def dropping(self, dropper: TokenDropper) -> tuple[float, list[TokenLedger]]:
+        """Return seconds and ledgers; attaching once serves many prompts, so it is not timed."""
         with attached(dropper, self.model, self.inputs) as run:
-            return timed(self.prefill), run.ledgers[0]
+            return timed(self.prefill), run.ledgers
 
-    def reference(self, ledger: TokenLedger) -> float:
-        """Time the stock layers on sequences cut to the ledger's counts."""
-        counts = [len(ledger.alive[layer]) for layer in range(ledger.depth)]
-        return timed(lambda: run_layers(self.adapter, self.embeds, counts, DynamicCache()))
+    def reference(self, ledgers: Sequence[TokenLedger]) -> float:
+        """Time the stock layers on sequences cut to the ledgers' counts.
+
+        A batch is padded to its longest prompt. The masks of the padding are made before the clock
+        starts.
+        """
+        form, made = Masks(eager=False, flash=False), {}
+        lengths, masks = [], []
+        for layer in range(ledgers[0].depth):
+            counts = tuple(len(ledger.alive[layer]) for ledger in ledgers)
+            if counts not in made:
+                made[counts] = form.prefill(padding(counts), max(counts), self.embeds)
+            lengths.append(max(counts))
+            masks.append(made[counts])
+        return timed(lambda: run_layers(self.adapter, self.embeds, lengths, DynamicCache(), masks))
 
     def calibrate(self, target: float) -> DualAttention:
         """Find dual attention with the executed average ``target``; gamma is bisected."""
@@ -85,8 +106,8 @@ class PrefillCase:
         for _ in range(30):
             middle = (low + high) / 2
             strategy = replace(strategy, gamma=middle)
-            _, ledger = self.dropping(TokenDropper(prefill=strategy))
-            average = ledger.counts().executed_average
+            _, ledgers = self.dropping(TokenDropper(prefill=strategy))
+            average = executed(ledgers)
             if abs(average - target) <= 0.01 * target:
                 break
             low, high = (middle, high) if average > target else (low, middle)

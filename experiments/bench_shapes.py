@@ -75,8 +75,8 @@ class BenchShape:
                 weight.data.normal_(0, 1.5 / weight.shape[1] ** 0.5, generator=generator)
         return model
 
-    def prompt(self) -> dict[str, Tensor]:
-        """Make a prompt of 35 text tokens, the image and 30 text tokens."""
+    def prompt(self, batch: int = 1) -> dict[str, Tensor]:
+        """Make a batch of equal prompts: 35 text tokens, the image and 30 text tokens."""
         generator = torch.Generator().manual_seed(2)
         text = torch.randint(6, 128, (BEFORE + AFTER,), generator=generator)
         slots = torch.full((self.slots,), IMAGE)
@@ -84,7 +84,8 @@ class BenchShape:
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.coordinates:
             inputs["mm_token_type_ids"] = (ids == IMAGE).long()
-        return {**inputs, **self.image(generator)}
+        inputs |= self.image(generator)
+        return {name: torch.cat([value] * batch) for name, value in inputs.items()}
 
 
 def _llava15() -> LlavaForConditionalGeneration:

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mustdrop.sources import TokenSources
+
 # Prefixes of the array names of a stored ledger.
 NAMES = (
     "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "pairs", "inside",
@@ -38,23 +40,6 @@ class Counts:
 
     def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class TokenSources:
-    """Cells that the vision tokens of one image stand for at the language model's input.
-
-    Attributes:
-        slots: Original position of each token, in the order in which they entered.
-        mix: Weight of every cell in every token; None: token i is cell ``cells[i]``.
-        cls: Weight of the encoder's [CLS] in every token, if it takes part.
-        cells: Raster index of the cell in whose place each token stands.
-    """
-
-    slots: Int[Tensor, " tokens"]
-    cells: Int[Tensor, " tokens"]
-    mix: Float[Tensor, "tokens cells"] | None = None
-    cls: Float[Tensor, " tokens"] | None = None
 
 
 @dataclass(eq=False)
@@ -201,7 +186,8 @@ class TokenLedger:
         if self.mosaics:
             arrays["mosaics"] = torch.tensor(self.mosaics)
         for image, source in enumerate(self.sources):
-            for name, value in vars(source).items():
+            named = {name: getattr(source, name) for name in ("slots", "cells", "mix", "cls")}
+            for name, value in named.items():
                 if value is not None:
                     is_float = value.is_floating_point()
                     arrays[f"source/{image}/{name}"] = value.float() if is_float else value
@@ -233,7 +219,8 @@ class TokenLedger:
         for image in range(sum(key.endswith("/slots") for key in data)):
             prefix = f"source/{image}/"
             parts = {k.removeprefix(prefix): v for k, v in data.items() if k.startswith(prefix)}
-            ledger.sources.append(TokenSources(**parts))
+            mix, cls = parts.get("mix"), parts.get("cls")
+            ledger.sources.append(TokenSources(parts["slots"], parts["cells"], mix, cls))
         kept = {
             name: {int(k.split("/")[1]): v for k, v in data.items() if k.startswith(f"{name}/")}
             for name in ("alive", "cached", "scores")

@@ -1,7 +1,7 @@
 """Reduction: how a set of tokens becomes a smaller one. Knows nothing about why."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Union
 
@@ -14,31 +14,51 @@ from mustdrop.functional import true_indices
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Tokens before -> tokens after: ``x[keep]``, or ``mix @ x`` where tokens were mixed.
+    """Tokens before -> tokens after: ``x[keep]``, or ``mix @ x`` where tokens are mixed.
 
     Attributes:
         keep: Index of the token that each survivor descends from and whose place it takes. The
             order of ``keep`` is the order of the survivors.
-        mix: Weight of every token in every survivor; None if nothing is mixed: the selection is
-            then exact to the bit. Rows sum to one unless the strategy sets ``normalised = False``.
+        dense: Weight of every token in every survivor; None if nothing is mixed or no token is
+            split. Rows sum to one unless the strategy sets ``normalised = False``.
         sizes: Number of tokens that each survivor stands for; None: one each.
-        cls: Weight of the encoder's [CLS] in every survivor, if it takes part; only with ``mix``.
+        cls: Weight of the encoder's [CLS] in every survivor, if it takes part; only with ``dense``.
         group: Index of the survivor that each token is merged into, ``len(keep)`` if it is dropped;
-            set where no token is split (see :meth:`averages`), to save multiplications by 0.
+            set where tokens are mixed and none is split (see :meth:`averages`).
+        share: Weight of each token in its survivor, 0 if it is dropped; only with ``group``.
         ascending: Whether ``keep`` is known to ascend. That all tokens stay as they are is then
             clear without a wait for the device.
     """
 
     keep: Int[Tensor, " after"]
-    mix: Float[Tensor, "after before"] | None = None
+    dense: Float[Tensor, "after before"] | None = None
     sizes: Float[Tensor, " after"] | None = None
     cls: Float[Tensor, " after"] | None = None
     group: Int[Tensor, " before"] | None = None
+    share: Float[Tensor, " before"] | None = None
     ascending: bool = False
 
     def __post_init__(self) -> None:
-        if self.cls is not None and self.mix is None:
-            raise ValueError("a reduction that mixes [CLS] in needs mix for the other tokens")
+        if self.cls is not None and self.dense is None:
+            raise ValueError("a reduction that mixes [CLS] in needs weights of the other tokens")
+        if (self.group is None) != (self.share is None):
+            raise ValueError("a reduction into groups needs the share of each token")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether tokens are mixed; a selection is exact to the bit."""
+        return self.dense is not None or self.group is not None
+
+    @property
+    def mix(self) -> Float[Tensor, "after before"] | None:
+        """Weight of every token in every survivor; None if nothing is mixed.
+
+        For groups it is made at each call: the number of its elements grows as the square of the
+        number of tokens.
+        """
+        if self.group is None or self.share is None:
+            return self.dense
+        return spread(self.group, self.share, len(self))
 
     @classmethod
     def averages(
@@ -57,9 +77,8 @@ class Reduction:
             sizes: Number of tokens that each survivor stands for; None: one each.
         """
         total = weight.new_zeros(len(keep) + 1).index_add_(0, group, weight)
-        share = weight / total[group]
-        mix = weight.new_zeros(len(keep) + 1, len(group)).scatter_(0, group[None], share[None])
-        return cls(keep, mix[:-1], sizes, group=group)
+        share = (weight / total[group]).masked_fill(group == len(keep), 0.0)
+        return cls(keep, None, sizes, group=group, share=share)
 
     def __len__(self) -> int:
         return len(self.keep)
@@ -72,14 +91,14 @@ class Reduction:
         Raises:
             ValueError: If [CLS] takes part and is not given.
         """
-        if self.mix is None:
-            return x.index_select(0, self.keep.to(x.device))
-        if self.group is not None and self.cls is None:
+        if self.group is not None and self.share is not None:
             group = self.group.to(x.device)
-            weighted = x.float() * self.mix.to(x.device).sum(0)[:, None]
+            weighted = x.float() * self.share.to(x.device)[:, None]
             rows = weighted.new_zeros(len(self) + 1, x.shape[1]).index_add_(0, group, weighted)
             return rows[:-1].to(x.dtype)
-        mixed = self.mix.to(x) @ x
+        if self.dense is None:
+            return x.index_select(0, self.keep.to(x.device))
+        mixed = self.dense.to(x) @ x
         if self.cls is None:
             return mixed
         if cls is None:
@@ -88,7 +107,24 @@ class Reduction:
 
     def macs(self, dim: int) -> int:
         """Multiply-accumulates of the matrix product of one call; 0 if it needs none."""
-        return 0 if self.mix is None or self.group is not None else self.mix.numel() * dim
+        return 0 if self.dense is None else self.dense.numel() * dim
+
+    def at(self, left: Int[Tensor, " left"]) -> "Reduction":
+        """The reduction to some of the survivors only."""
+        parts = (self.dense, self.sizes, self.cls)
+        dense, sizes, cls = (None if part is None else part[left] for part in parts)
+        if self.group is None or self.share is None:
+            return Reduction(self.keep[left], dense, sizes, cls)
+        survivor = left.new_full((len(self) + 1,), len(left))
+        survivor[left] = torch.arange(len(left), device=left.device)
+        group = survivor[self.group]
+        share = self.share.masked_fill(group == len(left), 0.0)
+        return Reduction(self.keep[left], None, sizes, None, group, share)
+
+    def to(self, device: torch.device) -> "Reduction":
+        """The reduction on another device."""
+        parts = {name: part for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **{name: part.to(device) for name, part in parts.items()})
 
     def then(self, later: "Reduction", before: int) -> "Reduction":
         """Combine this reduction of ``before`` tokens with a ``later`` one into a single reduction.
@@ -98,44 +134,51 @@ class Reduction:
         keep, sizes = self.keep[later.keep], later.sizes
         if sizes is None and self.sizes is not None:
             sizes = self.sizes[later.keep]
-        if self.mix is None and later.mix is None:
+        if not self.mixes and not later.mixes:
             return Reduction(keep, None, sizes)
         first, second = self._groups(before), later._groups(len(self))
         if first is not None and second is not None:
             survivor = torch.cat([second[0], second[0].new_full((1,), len(later))])
             weight = torch.cat([second[1], second[1].new_zeros(1)])
             group, through = survivor[first[0]], first[1] * weight[first[0]]
-            mix = through.new_zeros(len(later) + 1, before)
-            mix = mix.scatter_(0, group[None], through[None])[:-1]
-            return Reduction(keep, mix, sizes, group=group)
-        if later.mix is None:
+            return Reduction(keep, None, sizes, group=group, share=through)
+        if not later.mixes:
             cls = None if self.cls is None else self.cls[later.keep]
             return Reduction(keep, self.weights(before)[later.keep], sizes, cls)
-        if self.mix is None:  # ``later`` mixes a selection of the tokens before
-            mix = later.mix.new_zeros(len(later), before).index_copy_(1, self.keep, later.mix)
+        mix = later.weights(len(self))
+        if not self.mixes:  # ``later`` mixes a selection of the tokens before
+            mix = mix.new_zeros(len(later), before).index_copy_(1, self.keep, mix)
             return Reduction(keep, mix, sizes, later.cls)
         cls = later.cls
         if self.cls is not None:
-            through = later.mix.to(self.cls) @ self.cls
+            through = mix.to(self.cls) @ self.cls
             cls = through if cls is None else through + cls.to(through)
-        return Reduction(keep, later.mix.to(self.mix) @ self.mix, sizes, cls)
+        before_mix = self.weights(before)
+        return Reduction(keep, mix.to(before_mix) @ before_mix, sizes, cls)
 
     def weights(self, before: int) -> Float[Tensor, "after before"]:
         """Weight of every token in every survivor, also where ``mix`` is None."""
-        if self.mix is not None:
-            return self.mix
+        mix = self.mix
+        if mix is not None:
+            return mix
         weights = torch.zeros(len(self.keep), before, device=self.keep.device)
         return weights.scatter_(1, self.keep[:, None], 1.0)
 
     def _groups(self, before: int) -> tuple[Tensor, Tensor] | None:
         """(survivor of each token, its weight there); None if a token goes into several."""
-        if self.mix is None:
+        if not self.mixes:
             group = self.keep.new_full((before,), len(self))
             group[self.keep] = torch.arange(len(self), device=self.keep.device)
             return group, torch.ones(before, device=self.keep.device)
-        if self.group is None or self.cls is not None:
-            return None
-        return self.group, self.mix.sum(0)
+        return None if self.group is None or self.share is None else (self.group, self.share)
+
+
+def spread(
+    group: Int[Tensor, " before"], share: Float[Tensor, " before"], after: int
+) -> Float[Tensor, "after before"]:
+    """Weight of every token in every survivor, from the survivor of each token and its weight."""
+    mix = share.new_zeros(after + 1, len(group)).scatter_(0, group[None], share[None])
+    return mix[:-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +233,7 @@ def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[boo
         tokens: Number of tokens of each set.
     """
     changes = [
-        reduction.mix is not None or len(reduction) != before
+        reduction.mixes or len(reduction) != before
         for reduction, before in zip(reductions, tokens, strict=True)
     ]
     unsure = [

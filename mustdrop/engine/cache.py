@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from transformers import Cache
 
 from mustdrop.engine.cache_view import SharedDecisions
-from mustdrop.engine.layout import Masks, Prompt, align, padding
+from mustdrop.engine.layout import Masks, Prompt, align, padding, take
 from mustdrop.functional import true_indices
 from mustdrop.models import ModelAdapter
 from mustdrop.strategy import DecodeStrategy
@@ -57,6 +58,7 @@ class DecodePass:
     beams: bool = False
 
     def __post_init__(self) -> None:
+        self.fitting: dict[int, dict[str, Any]] = {}  # by the first of the layers of one layout
         self.rotary: dict[tuple | int, _Rotary] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_cache
 
@@ -84,20 +86,30 @@ class DecodePass:
         stays = {
             id(row): true_indices(row, count) for row, count in zip(unique, counts, strict=True)
         }
+        whole = {id(row) for row, count in zip(unique, counts, strict=True) if count == len(row)}
+        cuts: dict[tuple[int, ...], _Cut] = {}  # layers between two drops share theirs
         for layer, line in enumerate(rows):
-            keep = [stays[id(row)] for row in line]
-            if all(len(part) == len(row) for part, row in zip(keep, line, strict=True)):
+            same = tuple(map(id, line))
+            if whole.issuperset(same):
                 continue
-            self._cut(layer, keep)
-            for prompt, part in zip(prompts, keep, strict=True):
-                prompt.ledger.cached[layer] = prompt.ledger.alive[layer][part]
+            if same not in cuts:
+                keep = [stays[row] for row in same]
+                left = [
+                    prompt.ledger.alive[layer][part]
+                    for prompt, part in zip(prompts, keep, strict=True)
+                ]
+                cuts[same] = _Cut(
+                    align(keep, self.pads[layer]), padding(list(map(len, keep))), left
+                )
+            self._cut(layer, cuts[same])
+            for prompt, cached in zip(prompts, cuts[same].left, strict=True):
+                prompt.ledger.cached[layer] = cached
 
-    def _cut(self, layer: int, keep: Sequence[Tensor]) -> None:
+    def _cut(self, layer: int, cut: "_Cut") -> None:
         cached = self.layers[layer]
-        index = align(keep, self.pads[layer]).to(cached.keys.device)
+        index = cut.index.to(cached.keys.device)
         cached.keys, cached.values = _take(cached.keys, index), _take(cached.values, index)
-        self.pads[layer] = padding([len(part) for part in keep])
-        self.lengths[layer] = index.shape[1]
+        self.pads[layer], self.lengths[layer] = cut.pads, index.shape[1]
         self.changed = True
 
     def require_lengths(self) -> None:
@@ -137,7 +149,23 @@ class DecodePass:
         """Pre-hook of a decoder layer that gets tokens after the prefill."""
         if not self.changed:
             return None
-        hidden = args[0]
+        first = self._alike[layer]
+        if first not in self.fitting:
+            self.fitting[first] = self._fit(first, args[0], kwargs)
+        return args, {**kwargs, **self.fitting[first]}
+
+    @cached_property
+    def _alike(self) -> list[int]:
+        """First layer whose cache has the same layout as that of each layer; read after cuts."""
+        first: dict[tuple, int] = {}
+        layouts = zip(self.pads, self.lengths, self.shifts, strict=True)
+        return [
+            first.setdefault((tuple(pads), length, id(shift)), layer)
+            for layer, (pads, length, shift) in enumerate(layouts)
+        ]
+
+    def _fit(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a layer that fit its cache, to which the new tokens are yet to be added."""
         new, past = hidden.shape[1], self.layers[layer].get_seq_length()
         ids, pads = kwargs["position_ids"], self.pads[layer]
         fitting: dict[str, Any] = {
@@ -154,7 +182,7 @@ class DecodePass:
                 self.rotary[id(shift)] = self._rotary(hidden, ids.to(shift.device) - shift[:, None])
             ids, fitting["position_embeddings"] = self.rotary[id(shift)]
         fitting["position_ids"] = None if self.masks.flash else ids
-        return args, {**kwargs, **fitting}
+        return fitting
 
     def _rotary(self, hidden: Tensor, ids: Int[Tensor, "batch new"]) -> _Rotary:
         """Positions of the new tokens, and their rotary embeddings."""
@@ -179,8 +207,22 @@ class DecodePass:
 
     def step(self) -> None:
         """Clear what only the last step needed."""
-        self.rotary = {}
-        self.masks.memo = {}
+        self.fitting, self.rotary = {}, {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Cut of one layer's cache.
+
+    Attributes:
+        index: Indices of the cached tokens that stay, padding included.
+        pads: Padding in front of each prompt afterwards.
+        left: Original positions of the tokens of each prompt that stay.
+    """
+
+    index: Int[Tensor, "batch tokens"]
+    pads: list[int]
+    left: list[Int[Tensor, " _"]]
 
 
 def _counted(first: Int[Tensor, "*axes batch"], new: int) -> Int[Tensor, "*axes batch new"]:
@@ -192,5 +234,6 @@ def _take(states: Tensor, index: Tensor) -> Tensor:
     """Select cached states [batch, heads, tokens, dim] by token index [batch, tokens]."""
     if len(states) == 1:
         return states.index_select(-2, index[0])
-    wide = index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[-1])
-    return states.gather(-2, wide)
+    heads = states.shape[1]
+    of_heads = index[:, None].expand(-1, heads, -1).flatten(0, 1)
+    return take(states.flatten(0, 1), of_heads).unflatten(0, (-1, heads))

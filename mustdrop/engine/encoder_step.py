@@ -62,12 +62,12 @@ class Step:
         for row, length, decision in zip(back, self.before.lengths, self.decisions, strict=True):
             if decision is None:
                 row[:length] = torch.arange(length, device=short.device)
-            elif decision.mix is None:
+            elif not decision.mixes:
                 row[decision.keep] = torch.arange(len(decision), device=short.device)
             elif decision.group is not None:
                 row[:length] = decision.group
             else:
-                used = decision.mix != 0
+                used = decision.weights(length) != 0
                 if bool((used.sum(0) > 1).any()):
                     raise ValueError(
                         "inside a block a token can be merged into one survivor only, but the "

@@ -11,8 +11,9 @@ from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.layout import Prompt
 from mustdrop.engine.prompt_vision import slots_of
 from mustdrop.functional import true_indices
-from mustdrop.ledger import OFF_GRID, TokenSources
+from mustdrop.ledger import OFF_GRID
 from mustdrop.reduction import Reduction
+from mustdrop.sources import TokenSources
 
 
 def entering(
@@ -82,7 +83,7 @@ def _decide(
         if decision is not None:
             stage.batch[number].count_macs(decision.macs(inputs.shape[-1]))
             hidden[number] = decision(hidden[number])
-            if decision.mix is not None:
+            if decision.mixes:
                 mixed.append((owners[number], positions[number][decision.keep], hidden[number]))
     stage.mark("projected", hidden)
     return mixed
@@ -106,13 +107,16 @@ def _record(
         kept.append(slot[image.cells])
         sizes.append(image.sizes)
         protected[kept[-1]] = image.protected
-        whole = image.reduction
-        mix, cls = (None, None) if whole is None else (whole.mix, whole.cls)
+        whole = Reduction(image.cells) if image.reduction is None else image.reduction
         prompt.ledger.encoder.append(dict(image.blocks))
         prompt.ledger.encoder_decision_macs += image.decision_macs
         if image.pair_counts:
             prompt.ledger.encoder_pairs.append(image.pair_counts)
-        prompt.ledger.sources.append(TokenSources(vision[kept[-1]], image.cells, mix, cls))
+        prompt.ledger.sources.append(
+            TokenSources(
+                vision[kept[-1]], image.cells, whole.dense, whole.cls, whole.group, whole.share
+            )
+        )
     prompt.protected = protected
     prompt.ledger.protected[vision] = protected
     keep, size = torch.cat(kept), torch.cat(sizes)

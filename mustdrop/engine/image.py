@@ -70,7 +70,7 @@ class EncodedImage:
         """Apply a decision to the state."""
         self.steps[location] = reduction
         whole = self.reduction
-        if whole is not None and whole.mix is not None:
+        if whole is not None and whole.mixes:
             self.decision_macs += reduction.macs(self.total) if whole.group is None else 0
         if whole is None and len(self) < self.total:  # the model's packing cut cells away
             whole = Reduction(self.cells)
@@ -92,11 +92,7 @@ class EncodedImage:
             index = torch.cat([torch.arange(extra, device=left.device), left + extra])
             query, key = (part[:, index] for part in states)
             self.queries_keys[block] = (query, key)
-        whole = self.reduction
-        if whole is not None:
-            parts = (whole.mix, whole.sizes, whole.cls)
-            mix, sizes, cls = (None if part is None else part[left] for part in parts)
-            self.reduction = Reduction(whole.keep[left], mix, sizes, cls)
+        self.reduction = None if self.reduction is None else self.reduction.at(left)
 
     def move(self, device: torch.device) -> None:
         """Move the state from the encoder's device to another one."""
@@ -104,10 +100,7 @@ class EncodedImage:
             return
         self.cells, self.sizes = self.cells.to(device), self.sizes.to(device)
         self.protected = self.protected.to(device)
-        if (whole := self.reduction) is not None:
-            parts = (whole.mix, whole.sizes, whole.cls)
-            mix, sizes, cls = (None if part is None else part.to(device) for part in parts)
-            self.reduction = Reduction(whole.keep.to(device), mix, sizes, cls)
+        self.reduction = None if self.reduction is None else self.reduction.to(device)
 
     def log_sizes(self, extra: int) -> Float[Tensor, " all"]:
         """Numbers that proportional attention adds to the scores of ``extra`` [CLS] and tokens."""

@@ -16,7 +16,6 @@ from mustdrop.engine.checks import DeferredChecks
 from mustdrop.engine.layout import Masks, align, padding, take
 from mustdrop.engine.prefill_view import PrefillState, PromptView
 from mustdrop.reduction import Reduction, changing, settled
-from mustdrop.strategy import PrefillStrategy
 
 
 @dataclass(eq=False, kw_only=True)
@@ -47,7 +46,10 @@ class PrefillPass(PrefillState):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.length = self.inputs.shape[1]
+        strategy = self.stages.prefill
+        self.decides = {layer + 1 for layer in strategy.layers} if strategy is not None else set()
         self.dropped = False
+        self.fitting: dict[str, Any] | None = None  # arguments of the layers up to the next drop
         self.shifts: Tensor | None = None
         self.position_ids: Tensor | None = None
 
@@ -67,9 +69,8 @@ class PrefillPass(PrefillState):
             self.checks.equal(message, hidden, self.inputs.to(hidden.device))
         if layer == 0 and self.entering is not None:
             hidden = self._drop(self.entering, hidden, kwargs, None)
-        strategy = self.stages.prefill
-        if strategy is not None and layer - 1 in strategy.layers:
-            decisions = self._decide(strategy, layer - 1, hidden, kwargs)
+        if layer in self.decides:
+            decisions = self._decide(layer - 1, hidden, kwargs)
             hidden = self._drop(decisions, hidden, kwargs, layer - 1)
         self.layer_pads.append(self.pads)
         self.layer_lengths.append(self.length)
@@ -78,12 +79,13 @@ class PrefillPass(PrefillState):
             prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
         if not self.dropped:
             return None
-        fitting = {
-            "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
-            "position_embeddings": self.rotary,
-            "position_ids": None if self.masks.flash else self.position_ids,
-        }
-        return (hidden, *args[1:]), {**kwargs, **fitting}
+        if self.fitting is None:
+            self.fitting = {
+                "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
+                "position_embeddings": self.rotary,
+                "position_ids": None if self.masks.flash else self.position_ids,
+            }
+        return (hidden, *args[1:]), {**kwargs, **self.fitting}
 
     def require_complete(self) -> None:
         """Check that every layer was recorded, that the strategy was called, and its decisions.
@@ -102,10 +104,10 @@ class PrefillPass(PrefillState):
             )
         self.checks.require()
 
-    def _decide(
-        self, strategy: PrefillStrategy, layer: int, hidden: Tensor, kwargs: dict[str, Any]
-    ) -> list[Reduction]:
+    def _decide(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> list[Reduction]:
         """Let the strategy decide for each prompt after ``layer``."""
+        strategy = self.stages.prefill
+        assert strategy is not None
         self.called.add(layer)
         for number, pad in enumerate(self.pads if layer >= 0 else ()):
             self.finite.note(f"the hidden states after layer {layer}", number, hidden[number, pad:])
@@ -139,7 +141,7 @@ class PrefillPass(PrefillState):
         merged: dict[int, Tensor] = {}
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
-            if decision.mix is not None:
+            if decision.mixes:
                 prompt.ledger.decision_macs += decision.macs(hidden.shape[-1])
                 rows = decision(hidden[number, self.pads[number] :][prompt.vision])
                 order = prompt.order_of(decision)
@@ -156,7 +158,7 @@ class PrefillPass(PrefillState):
             where = self.prompts[number].vision_index().to(hidden.device) + self.pads[number]
             hidden[number] = hidden[number].index_copy(0, where, rows)
         self._rotate(hidden, kwargs)
-        self.dropped = True
+        self.dropped, self.fitting = True, None
         return hidden
 
     def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
@@ -169,7 +171,7 @@ class PrefillPass(PrefillState):
             return
         index = align([prompt.alive for prompt in self.prompts], self.input_pads)
         cos, sin = (
-            take(part.expand(*part.shape[:-3], len(self.prompts), -1, -1), index.to(part.device))
+            take(part if part.dim() > 2 else part[None], index.to(part.device))
             for part in kwargs["position_embeddings"]
         )
         self.rotary = (cos, sin)

@@ -50,7 +50,7 @@ class PromptVision:
         """Pixels of each encoded image."""
         return [image for visual in self.inputs for image in visual.pixels]
 
-    @property
+    @cached_property
     def ranges(self) -> list[tuple[range, bool]]:
         """Encoded images of each visual input, and whether they are frames of a video."""
         ranges, first = [], 0

@@ -92,6 +92,12 @@ class Arrival:
         vision = torch.isin(ids, tokens.to(ids, non_blocking=True))
         return cls(host, vision, where, pads, assign(list(slots), visual), mask is not None)
 
+    @property
+    def owners(self) -> list[int]:
+        """Prompt of each image (crop, frame), in the order in which the encoders get them."""
+        owners = {image: prompt for prompt, part in enumerate(self.shown) for image in part.encoded}
+        return [owners[image] for image in range(len(owners))]
+
     @cached_property
     def images(self) -> list[ArrivedImage]:
         """Images (crops, frames) of all prompts, in the order in which the encoders get them."""
@@ -148,9 +154,11 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
     for number, (where, pad, shown) in enumerate(batch):
         is_vision, position = vision[number, pad:], positions[number, pad:]
         count, tokens = len(where), len(is_vision)
-        segment = (where.diff(prepend=where[:1]) > 1).cumsum(0)
-        start = int(where[0]) if count else 0
-        unbroken = count > 0 and int(segment[-1]) == 0
+        start, last = (int(where[0]), int(where[-1])) if count else (0, -1)
+        unbroken = count > 0 and last - start == count - 1
+        segment = torch.zeros_like(where)
+        if not unbroken:
+            segment = (where.diff(prepend=where[:1]) > 1).cumsum(0)
         cells, none = shown.cells.to(device, non_blocking=True), torch.zeros_like(is_vision)
         index = where.to(device, non_blocking=True)
         prompts.append(
@@ -166,7 +174,7 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
                 sizes=torch.ones(count, device=device),
                 protected=torch.zeros(count, dtype=torch.bool, device=device),
                 other_count=tokens - count,
-                trailing_text=tokens - 1 - int(where[-1]) if count else tokens,
+                trailing_text=tokens - 1 - last,
                 shown=shown,
                 first=position[0],
                 last=position[-1],

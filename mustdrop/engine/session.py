@@ -22,6 +22,7 @@ from mustdrop.engine.sequences import first_rows, repeated
 from mustdrop.engine.tap import attention_tap
 from mustdrop.engine.transformers_api import (
     cache_in,
+    cache_name,
     is_filled,
     named_arguments,
     with_cache,
@@ -37,6 +38,7 @@ class Session:
     def __init__(self, adapter: ModelAdapter, stages: Stages, annotations: Annotations) -> None:
         self.adapter, self.stages, self.run = adapter, stages, DropRun(stages)
         self.call = exclusive.OneCall()
+        self.cache_name = cache_name(adapter.language_model)
         self.ids: Tensor | None = None
         self.inputs: Mapping[str, Any] = {}
         self.arrival: Arrival | None = None
@@ -187,12 +189,11 @@ class Session:
             entering=enter, masks=masks, finite=self.run.finite,
             keys=prompt_keys(prompts, pads, self.arrival.ids),
         )  # fmt: skip
-        owners = [image.prompt for image in self.arrival.images]
-        self.run.finite.begin(owners, inputs, pads, count)
+        self.run.finite.begin(self.arrival.owners, inputs, pads, count)
         self.arrival = None
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
-        return args, with_cache(module, {**kwargs, "inputs_embeds": inputs}, self.cache)
+        return args, with_cache({**kwargs, "inputs_embeds": inputs}, self.cache_name, self.cache)
 
     def _placed(self, kwargs: dict) -> dict:
         """Arguments of a call after the prefill, with positions; the model would count the cache.

@@ -58,11 +58,15 @@ def named_arguments(
     return {**inspect.signature(function).bind_partial(*args).arguments, **kwargs}
 
 
-def with_cache(module: nn.Module, arguments: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
-    """Arguments of a module's forward with another KV cache, under the name that it expects."""
-    others = {name: value for name, value in arguments.items() if name not in CACHE_NAMES}
+def cache_name(module: nn.Module) -> str:
+    """Name of the KV cache in the arguments of a module's forward."""
     parameters = inspect.signature(module.forward).parameters
-    name = next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[-1])
+    return next((name for name in CACHE_NAMES if name in parameters), CACHE_NAMES[-1])
+
+
+def with_cache(arguments: Mapping[str, Any], name: str, cache: Cache) -> dict[str, Any]:
+    """Arguments of a call with another KV cache, under ``name``."""
+    others = {key: value for key, value in arguments.items() if key not in CACHE_NAMES}
     return {**others, name: cache}
 
 

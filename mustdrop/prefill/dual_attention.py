@@ -18,9 +18,8 @@ def share_and_peak(attention: Float[Tensor, "text vision"]) -> Float[Tensor, "2 
 
     NaN counts as zero; otherwise one NaN would keep all tokens.
     """
-    share = attention.sum(0)
-    peak = attention.masked_fill(attention.isnan(), 0.0).amax(0)
-    return torch.stack([share.masked_fill(share.isnan(), 0.0), peak])
+    values = torch.stack([attention.sum(0), attention.nan_to_num(0.0).amax(0)])
+    return values.nan_to_num_(0.0)
 
 
 @final
@@ -92,10 +91,10 @@ class DualAttention(ThresholdPrefill):
             observed: Result of :func:`share_and_peak`.
         """
         share, peak = observed
-        drop = torch.ones_like(share, dtype=torch.bool)
-        if self.gamma is not None:
-            limit = self.gamma * share.sum()
-            drop = share < limit if self.strict else share <= limit
-        if self.alpha is not None:
-            drop = drop & (peak < self.alpha)
-        return drop
+        unseen = None if self.alpha is None else peak < self.alpha
+        if self.gamma is None:
+            assert unseen is not None
+            return unseen
+        limit = self.gamma * share.sum()
+        drop = share < limit if self.strict else share <= limit
+        return drop if unseen is None else drop & unseen

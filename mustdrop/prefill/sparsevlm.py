@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.budget import average, require_ascending, rising_root
-from mustdrop.clusters import density_peaks
 from mustdrop.functional import complement, top_keep, true_indices
+from mustdrop.pairwise import density_peaks
 from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import (
     Budget,

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.run import DropRun
-from mustdrop.engine.transformers_api import with_cache
+from mustdrop.engine.transformers_api import cache_name, with_cache
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.profiling.device import Device, Mark
@@ -159,22 +159,31 @@ def run_layers(
     hidden: Float[Tensor, "batch tokens dim"],
     lengths: Sequence[int],
     cache: DynamicCache,
+    masks: Sequence[Tensor | None] | None = None,
 ) -> Float[Tensor, "batch left dim"]:
     """Run the stock decoder layers and the last norm on states cut to these lengths."""
-    rotary = None
-    for layer, length in zip(adapter.layers, lengths, strict=True):
+    rotary, name = None, cache_name(adapter.layers[0])
+    masks = [None] * len(lengths) if masks is None else masks
+    for layer, length, mask in zip(adapter.layers, lengths, masks, strict=True):
         if rotary is None or length != hidden.shape[1]:
             hidden = hidden[:, :length].contiguous()
             rotary = adapter.rotary(hidden, torch.arange(length, device=hidden.device)[None])
-        hidden = run_layer(layer, hidden, rotary, cache)
+        hidden = run_layer(layer, hidden, rotary, cache, name, mask)
     assert adapter.final_norm is not None
     return adapter.final_norm(hidden)
 
 
-def run_layer(layer: Any, hidden: Tensor, rotary: Any, cache: DynamicCache) -> Tensor:
-    """Run one stock decoder layer without a mask."""
-    given = {"attention_mask": None, "position_embeddings": rotary, "use_cache": True}
-    return layer(hidden, **with_cache(layer, given, cache))
+def run_layer(
+    layer: Any,
+    hidden: Tensor,
+    rotary: Any,
+    cache: DynamicCache,
+    name: str,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Run one stock decoder layer, whose KV cache has this name among its arguments."""
+    given = {"attention_mask": mask, "position_embeddings": rotary, "use_cache": True}
+    return layer(hidden, **with_cache(given, name, cache))
 
 
 class Reference:
@@ -223,13 +232,13 @@ class Reference:
         for layer, length in zip(layers, self.work.lengths.cached, strict=True):
             layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
         embed, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
-        first = self.ids.shape[1]
+        first, name = self.ids.shape[1], cache_name(self.adapter.layers[0])
         for step in range(steps - 1):
             hidden = embed(token[:, None])
             position = torch.full((1, 1), first + step, device=hidden.device)
             rotary = self.adapter.rotary(hidden, position)
             for layer in self.adapter.layers:
-                hidden = run_layer(layer, hidden, rotary, cache)
+                hidden = run_layer(layer, hidden, rotary, cache, name)
             assert self.adapter.final_norm is not None
             token = head(self.adapter.final_norm(hidden))[:, -1].argmax(-1)
         last = self.device.mark()

@@ -1,5 +1,6 @@
 """DivPrune: keep a diverse set of vision tokens, those that lie farthest from each other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.fixed_counts import KeepPerImage
+from mustdrop.pairwise import block_rows
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Keep, VisionView, require_fields
 
@@ -35,16 +37,47 @@ def farthest(
             token's distance to itself is rounded up.
     """
     tokens = len(distance)
-    keep = min(keep, tokens)
     if tokens < 2 or keep == 0:
-        return torch.arange(keep, device=distance.device)
+        return torch.arange(min(keep, tokens), device=distance.device)
     gap = distance.topk(2, dim=0, largest=False).values[1]
+    return _spread(gap, lambda token: distance.index_select(0, token)[0], keep, allow_repeats)
+
+
+def farthest_in_blocks(hidden: Float[Tensor, "tokens dim"], keep: int) -> Int[Tensor, " kept"]:
+    """Result of :func:`farthest` for the cosine distance, which is computed a few rows at a time.
+
+    Each token taken costs one more row. At least two tokens, and one taken.
+    """
+    unit = F.normalize(hidden.float(), dim=-1)
+    gap = torch.cat(
+        [
+            (1.0 - part @ unit.T).topk(2, largest=False).values[:, 1]
+            for part in unit.split(block_rows(len(unit)))
+        ]
+    )
+    return _spread(gap, lambda token: 1.0 - (unit.index_select(0, token) @ unit.T)[0], keep, False)
+
+
+def _spread(
+    gap: Float[Tensor, " tokens"],
+    distance: Callable[[Int[Tensor, " 1"]], Float[Tensor, " tokens"]],
+    keep: int,
+    allow_repeats: bool,
+) -> Int[Tensor, " kept"]:
+    """Take tokens one after the other.
+
+    Args:
+        gap: Distance of each token to its nearest neighbour.
+        distance: Function from a token to its distances to all tokens.
+        keep: Number of tokens taken.
+        allow_repeats: Whether a token may be taken twice.
+    """
     nearest = torch.full_like(gap, torch.inf)
     chosen = []
-    for _ in range(keep):
+    for _ in range(min(keep, len(gap))):
         best = gap.argmax(0, keepdim=True)
         chosen.append(best)
-        nearest = torch.minimum(nearest, distance.index_select(0, best)[0])
+        nearest = torch.minimum(nearest, distance(best))
         if not allow_repeats:
             nearest.index_fill_(0, best, -torch.inf)
         gap = nearest
@@ -81,5 +114,9 @@ class DivPrune(KeepPerImage):
         if keep == tokens:
             return Reduction(torch.arange(tokens, device=hidden.device))
         view.count_macs(tokens * tokens * dim)
-        chosen = farthest(cosine_distance(hidden), keep)
+        if tokens <= block_rows(tokens) or not keep:
+            chosen = farthest(cosine_distance(hidden), keep)
+        else:
+            view.count_macs(keep * tokens * dim)
+            chosen = farthest_in_blocks(hidden, keep)
         return Reduction(chosen.sort().values)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mustdrop.budget import keep_for
-from mustdrop.functional import bipartite_matching
+from mustdrop.pairwise import bipartite_matching
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import (
     Budget,

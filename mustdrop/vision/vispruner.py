@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import ranked
+from mustdrop.pairwise import block_rows
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Keep, Share, VisionView, require_fields
 
@@ -17,19 +18,32 @@ PER_STEP = 8  # duplicates removed at a time
 
 
 def without_duplicates(
-    similarity: Float[Tensor, "tokens tokens"], listed: Int[Tensor, " listed"], keep: int
+    unit: Float[Tensor, "tokens dim"], listed: Int[Tensor, " listed"], keep: int
 ) -> Int[Tensor, " kept"]:
     """Reduce the listed tokens to ``keep`` by removing those most similar to another.
 
     Each step splits the list into its even and its odd entries and removes the even entries that
-    are most similar to an odd entry, at most PER_STEP of them.
+    are most similar to an odd entry, at most PER_STEP of them. For few tokens all similarities are
+    computed once, for many at each step.
+
+    Args:
+        unit: Vectors of length one of all tokens.
+        listed: Indices of the tokens to choose from.
+        keep: Number of tokens kept.
     """
+    few = len(unit) <= block_rows(len(unit))
+    similarity = unit @ unit.T if few else None
     while len(listed) > keep:
         even, odd = listed[::2], listed[1::2]
         if not len(odd):
             return listed[:keep]
         leave = min(PER_STEP, len(listed) - keep, len(even))
-        closest = similarity[even][:, odd].amax(1)
+        if similarity is not None:
+            closest = similarity[even][:, odd].amax(1)
+        else:
+            parts = unit[even].split(block_rows(len(odd)))
+            others = unit[odd].T
+            closest = torch.cat([(part @ others).amax(1) for part in parts])
         order = closest.argsort(descending=True, stable=True)
         listed = torch.cat([even[order[leave:]], odd])
     return listed
@@ -72,7 +86,7 @@ class VisPruner(KeepPerImage):
             hidden = view.hidden.float()
             view.count_macs(tokens * hidden.numel())
             unit = F.normalize(hidden, dim=-1)
-            others = without_duplicates(unit @ unit.T, order[important:], keep - important)
+            others = without_duplicates(unit, order[important:], keep - important)
             chosen = torch.cat([chosen, others])
         elif keep == tokens:
             chosen = order

@@ -14,7 +14,6 @@ from mustdrop.decode.scheduled import ScheduledCache
 from mustdrop.functional import (
     ROWS,
     attention_rows,
-    bipartite_matching,
     even_cells,
     outliers,
     ranked,
@@ -23,6 +22,7 @@ from mustdrop.functional import (
     window_similarity,
     windows,
 )
+from mustdrop.pairwise import bipartite_matching
 from mustdrop.prefill.dual_attention import DualAttention, share_and_peak
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.scheduled_random import ScheduledRandom

@@ -120,7 +120,7 @@ def test_a_strategy_that_fails_leaves_nothing_behind(model, inputs, name, monkey
             raise RuntimeError("its own error")
 
         with monkeypatch.context() as patch:
-            patch.setattr(type(stage), "reduce", fails)
+            patch.setattr(type(stage), "begin", fails)
             for call in (lambda: model(**inputs), lambda: greedy(model, inputs, 1)):
                 with pytest.raises(RuntimeError, match="its own error"):
                     call()

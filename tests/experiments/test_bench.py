@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import bench, bench_shapes
-from experiments.bench_cases import EncoderCase, PrefillCase
+from experiments.bench_cases import EncoderCase, PrefillCase, executed
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
 from mustdrop.profiling.counting import UNSEEN
@@ -67,24 +67,41 @@ def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     with torch.inference_mode():
         _, whole = case.dropping(TokenDropper())
         strategy = case.calibrate(shape.targets[0])
-        _, ledger = case.dropping(TokenDropper(prefill=strategy))
+        _, ledgers = case.dropping(TokenDropper(prefill=strategy))
         merge, left = encoder.calibrate(0.75)
         calls = [encoder.recorded(TokenDropper(vision=vision)) for vision in (None, merge)]
     assert flops(lambda: case.reference(whole)) == flops(case.prefill)
-    assert flops(lambda: case.reference(ledger)) < flops(case.prefill)
-    assert ledger.counts().executed_average == pytest.approx(shape.targets[0], rel=0.01)
+    assert flops(lambda: case.reference(ledgers)) < flops(case.prefill)
+    assert executed(ledgers) == pytest.approx(shape.targets[0], rel=0.01)
     assert flops(lambda: encoder.reference(calls[0])) == flops(encoder.encode)
     assert flops(lambda: encoder.reference(calls[1])) < flops(encoder.encode)
     assert left == pytest.approx(0.75, abs=0.02)
 
 
+def test_a_reference_of_a_batch_is_padded_to_its_longest_prompt(shapes):
+    shape = shapes["llava15"]
+    case = PrefillCase(shape, shape.model(), batch=3)
+    with torch.inference_mode():
+        strategy = case.calibrate(shape.targets[0])
+        _, ledgers = case.dropping(TokenDropper(prefill=strategy))
+    assert len({ledger.counts().executed_average for ledger in ledgers}) > 1
+    dropping = flops(lambda: case.dropping(TokenDropper(prefill=strategy)))
+    alone = PrefillCase(shape, case.model)
+    cut = flops(lambda: [alone.reference([ledger]) for ledger in ledgers])
+    assert cut < flops(lambda: case.reference(ledgers)) < dropping
+
+
 def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsys):
-    chosen = ["--shapes", "llava15", "--rounds", "2", "--out", str(tmp_path / "bench.json")]
+    chosen = ["--shapes", "llava15", "--rounds", "2", "--batch", "1", "2"]
+    chosen += ["--out", str(tmp_path / "bench.json")]
     threads = torch.get_num_threads()
     bench.main(chosen)
     torch.set_num_threads(threads)
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    assert [row["case"].rpartition(" / ")[2] for row in rows] == ["plain", *["floor", "plain"] * 2]
+    prefill = ["plain", "floor", "plain"]
+    expected = [*prefill, *prefill, "floor", "plain"]
+    assert [row["case"].rpartition(" / ")[2] for row in rows] == expected
+    assert [row.get("batch") for row in rows] == [1, 1, 1, 2, 2, 2, None, None]
     assert {row["shape"] for row in rows} == {"llava15"} and "executed" in rows[1]
     assert "encoder" in capsys.readouterr().out
 

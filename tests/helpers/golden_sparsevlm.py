@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
-from mustdrop.clusters import density_peaks
+from mustdrop.pairwise import density_peaks
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.presets.compose import composed
 

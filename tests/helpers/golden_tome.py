@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from mustdrop import Reduction, TokenDropper
-from mustdrop.functional import attention_rows, bipartite_matching
+from mustdrop.functional import attention_rows
+from mustdrop.pairwise import bipartite_matching
 from mustdrop.vision.tome import ToMe, key_metric, merge_schedule
 
 GIVEN = {

@@ -9,8 +9,9 @@ from models import encoder_blocks, greedy, prompt, tiny_llava
 from torch import Tensor
 
 from mustdrop import TokenDropper
-from mustdrop.functional import bipartite_matching, complement, even_regions, outliers
+from mustdrop.functional import complement, even_regions, outliers
 from mustdrop.key_tokens.cls_attention import ClsAttention
+from mustdrop.pairwise import bipartite_matching
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import ModelFacts, VisionStrategy
 from mustdrop.vision.average_pool import AveragePool

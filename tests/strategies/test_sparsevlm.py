@@ -11,8 +11,8 @@ from fake_views import prefill_view
 from models import batch, prompt, tiny_llava
 
 from mustdrop import TokenDropper
-from mustdrop.clusters import density_peaks
 from mustdrop.models import adapter_for
+from mustdrop.pairwise import density_peaks
 from mustdrop.prefill.sparsevlm import SparseVLM
 
 
