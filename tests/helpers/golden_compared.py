@@ -13,27 +13,27 @@ from golden_runners import HERE, LlavaForConditionalGeneration, cases, load, rep
 
 from mustdrop.strategy import DecodeStrategy, KeyTokenStrategy, PrefillStrategy, VisionStrategy
 
-# base class -> name of the method that decides
+# base class -> names of the methods that decide
 DECISIONS = {
-    VisionStrategy: "reduce",
-    KeyTokenStrategy: "protect",
-    PrefillStrategy: "reduce",
-    DecodeStrategy: "keep",
+    VisionStrategy: ("begin", "reduce"),
+    KeyTokenStrategy: ("protect",),
+    PrefillStrategy: ("begin", "reduce"),
+    DecodeStrategy: ("keep",),
 }
 LAYER = re.compile(r"^(L|kv)\d+_")
 Settings = Callable[[object], dict[str, object]]
 
 
 def strategies() -> Iterator[tuple[type, str]]:
-    """All strategies of the package, with the name of the method that decides."""
+    """All strategies of the package, with the name of each method that decides."""
     for stage in ("vision", "key_tokens", "prefill", "decode"):
         package = importlib.import_module(f"mustdrop.{stage}")
         for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             module = importlib.import_module(found.name)
             for _, kind in inspect.getmembers(module, inspect.isclass):
-                for base, decision in DECISIONS.items():
+                for base, decisions in DECISIONS.items():
                     if issubclass(kind, base) and kind.__module__ == module.__name__:
-                        yield kind, decision
+                        yield from ((kind, name) for name in decisions)
 
 
 def compared(model: LlavaForConditionalGeneration, settings: Settings) -> list[dict[str, Any]]:
