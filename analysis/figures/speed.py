@@ -6,6 +6,7 @@ Knows nothing about models: everything follows from :mod:`analysis.records.profi
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def offer_speed(root: Path) -> Iterator[tuple[str, Callable[[], Figure]]]:
         yield f"speed_break_even{end}", partial(draw_break_even, group)
 
 
-def arm_name(row: pd.Series) -> str:
+def arm_name(row: Any) -> str:
     """Name of a row: the method for its arm, else the arm and the method that it belongs to."""
     if row["arm"] == "vanilla":
         return "vanilla"
@@ -60,7 +61,9 @@ def arm_name(row: pd.Series) -> str:
 def lines(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows of the longest prompt at the smallest batch, with vanilla once."""
     batch = frame["batch"] == frame["batch"].min()
-    rows = frame[batch & (frame["vision_tokens"] == frame[batch]["vision_tokens"].max())].copy()
+    rows: Any = frame[
+        batch & (frame["vision_tokens"] == frame[batch]["vision_tokens"].max())
+    ].copy()
     rows["name"] = [
         f"{arm_name(row)} {row['budget']}" if row["arm"] != "vanilla" else "vanilla"
         for _, row in rows.iterrows()
@@ -71,7 +74,7 @@ def lines(frame: pd.DataFrame) -> pd.DataFrame:
 @styled
 def draw_parts(frame: pd.DataFrame) -> Figure:
     """Stacked time of each part, one bar per arm."""
-    rows = lines(frame)[::-1].reset_index(drop=True)
+    rows: Any = lines(frame)[::-1].reset_index(drop=True)
     figure = sheet(DOUBLE, 0.8 + 0.2 * len(rows))
     ax: Axes = figure.subplots()
     left = np.zeros(len(rows))
@@ -95,7 +98,7 @@ def draw_lengths(frame: pd.DataFrame) -> Figure:
     """Time to the first token and peak memory against the number of vision tokens."""
     figure = sheet(DOUBLE, 2.4)
     axes: Sequence[Axes] = figure.subplots(1, 2)
-    rows = frame[frame["batch"] == frame["batch"].min()].copy()
+    rows: Any = frame[frame["batch"] == frame["batch"].min()].copy()
     rows["name"] = [arm_name(row) for _, row in rows.iterrows()]
     for name, lines_of_arm in rows[rows["arm"] != "reference"].groupby("name", sort=False):
         points = lines_of_arm.groupby("vision_tokens").median(numeric_only=True)
@@ -115,14 +118,14 @@ def draw_lengths(frame: pd.DataFrame) -> Figure:
 @styled
 def draw_break_even(frame: pd.DataFrame) -> Figure:
     """Map of time over vanilla's, by length and batch, for the first token and a whole answer."""
-    rows = frame[frame["arm"] == "method"]
+    rows: Any = frame[frame["arm"] == "method"]
     methods = list(dict.fromkeys(zip(rows["method"], rows["budget"], strict=True)))
     answer = int(rows["new_tokens"].max())
     columns = {"vs_vanilla": "first token", "e2e_vs_vanilla": f"answer of {answer}"}
     figure = sheet(DOUBLE, 0.5 + 1.5 * len(methods))
     axes = figure.subplots(len(methods), 2, squeeze=False)
     for (method, budget), line in zip(methods, axes, strict=True):
-        measured = rows[(rows["method"] == method) & (rows["budget"] == budget)]
+        measured: Any = rows[(rows["method"] == method) & (rows["budget"] == budget)]
         for ax, (column, text) in zip(line, columns.items(), strict=True):
             table = measured.pivot_table(column, "batch", "vision_tokens", "median", dropna=False)
             _map(ax, table)

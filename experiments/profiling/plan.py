@@ -152,6 +152,11 @@ def profiled_run(cfg: DictConfig, plan: ProfilePlan, overrides: Sequence[str]) -
         ValueError: If the run cannot work.
     """
     cfg = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "profile"])
+    if cfg.model.device_map is not None:
+        raise ValueError(
+            f"model.device_map must be null, got {cfg.model.device_map!r}: times are marked on one "
+            "device"
+        )
     if plan.depth is not None:
         if plan.depth > cfg.model.layers:
             raise ValueError(

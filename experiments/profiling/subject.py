@@ -94,7 +94,10 @@ class ProfileSubject:
         model, processor, full = loaded(
             checkpoint, run.config["device"], plan.weights, plan.depth
         )  # fmt: skip
-        return cls(plan, run, model, processor, full, Device(str(model.device)))
+        device = Device(str(model.device))
+        if device.cuda:  # events are set on the current device
+            torch.cuda.set_device(model.device)
+        return cls(plan, run, model, processor, full, device)
 
     def prompts(self, images: int, batch: int) -> tuple[Mapping[str, Any], Callable[[], object]]:
         """Inputs of a batch, and the work of the processor that makes them.

@@ -51,7 +51,6 @@ class ThresholdSearch:
             vision_positions=dropper.vision_positions,
             cls_attention=dropper.cls_attention,
         )
-
         low, high = dropper.vision.thresholds["tau"]
         result = self._search(alone, "vision.tau", Budget(share=share), (low, high))
         if isinstance(result, SearchResult):
@@ -124,10 +123,11 @@ def scheduled(
     Raises:
         ValueError: If the method's prefill has no thresholds, or other layers than the schedule.
     """
-    if not isinstance(dropper.prefill, ThresholdPrefill):
-        name = type(dropper.prefill).__name__
+    method = dropper.prefill
+    if not isinstance(method, ThresholdPrefill):
+        name = type(method).__name__
         raise ValueError(f"a schedule needs a prefill strategy with thresholds, got {name}")
     if isinstance(dropper.vision, LocalMerge):
         removed = schedule["windows"] * (dropper.vision.window**2 - 1)
         dropper = search.merging(dropper, (slots - removed) / slots)
-    return replace(dropper, prefill=Counted(dropper.prefill, schedule["after"]))
+    return replace(dropper, prefill=Counted(method, schedule["after"]))

@@ -33,8 +33,13 @@ def cell(tokens, batch):
             rounds["peak_bytes"] = [2**30] * 6
             facts |= {"kv_bytes": 5e6, "kv_formula": 5e6}
         arms[arm] = {"facts": facts, "rounds": rounds}
-    sizes = {"images": tokens // 576, "batch": batch, "vision_tokens": tokens}
-    made = {**sizes, "rounds": 6, "arms": arms}
+    made = {
+        "images": tokens // 576,
+        "batch": batch,
+        "vision_tokens": tokens,
+        "rounds": 6,
+        "arms": arms,
+    }
     return {**made, "processor_ms": [3.0, 2.0, 9.0], "summary": summarised(made)}
 
 

@@ -160,6 +160,7 @@ def test_fewer_layers_are_extrapolated_and_labelled(tiny, tmp_path):
         ("profile.depth=7", "profile.depth must be at most the 6 layers of tiny, got 7"),
         ("model.pretrained=nobody/nothing", "the sizes of tiny are not known without a network"),
         ("budget=none", "there is no budget|budget: none"),
+        ("model.device_map=auto", "model.device_map must be null, got 'auto'"),
         ("device=cuda:9", "device=cuda:9 cannot be used"),
     ],
 )
