@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
@@ -42,6 +43,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ValueError(f"{name} has no value: give {name}=<value>") from error
     require_counts(config)
     require_planned(config)
+    instantiate(cfg.model)  # first, since a wrong field of the model also differs from a row's
     require_matching_thresholds(cfg, config, overrides)
     return config
 
@@ -159,8 +161,6 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
     Raises:
         ValueError: If a check fails (or TypeError, or Hydra's own error).
     """
-    from hydra.utils import instantiate
-
     dropper = instantiate(config["dropper"])
     for name in ("image", "controls", "tracker"):
         if config[name] is not None:

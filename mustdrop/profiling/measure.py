@@ -86,7 +86,7 @@ class BatchBench:
             **self._formulas(run),
         }  # fmt: skip
 
-    def _formulas(self, run: DropRun) -> dict[str, float | None]:
+    def _formulas(self, run: DropRun) -> dict[str, int | float | None]:
         try:
             decoder, encoder = decoder_shape(self.adapter), encoder_shape(self.adapter)
         except ValueError:  # a part of this model has no closed form

@@ -60,7 +60,9 @@ def test_every_row_is_used_by_the_run_that_it_is_made_for(model, row):
         each for each in ("prefill", "vision") if (CONF / each / f"{row['strategy']}.yaml").exists()
     )
     if "floor" in row:
-        assert budget_floor(config) == pytest.approx(5.76 * float(row["floor"].rstrip("%")), abs=0.5)
+        assert budget_floor(config) == pytest.approx(
+            5.76 * float(row["floor"].rstrip("%")), abs=0.5
+        )
     else:
         assert row["values"].items() <= config[stage].items()
 

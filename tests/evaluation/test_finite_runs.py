@@ -61,8 +61,8 @@ def test_drawn_answers_end_with_the_document_too(pocket):
 def test_the_document_is_that_of_the_picture_and_controls_are_looked_at(pocket, task, monkeypatch):
     ask = FiniteNotes.begin
 
-    def begin(notes, images, inputs, pads):
-        ask(notes, images, inputs, pads)
+    def begin(notes, *arguments):
+        ask(notes, *arguments)
         begin.passes += 1
         if begin.passes == begin.bad:
             notes.note("the hidden states after layer 0", 1, torch.tensor([math.nan]))

@@ -96,9 +96,9 @@ def test_a_larger_limit_goes_on_and_a_new_trace_adds_no_sample(tmp_path, monkeyp
     run(config(tmp_path, "benchmark.limit=3"))
     ask, asked = DroppedVLM._ask, []
 
-    def spied(adapter, batch):
-        asked.extend(request.doc_id for request in batch)
-        return ask(adapter, batch)
+    def spied(adapter, prepared):
+        asked.extend(request.doc_id for request in prepared.requests)
+        return ask(adapter, prepared)
 
     monkeypatch.setattr(DroppedVLM, "_ask", spied)
     record = run(config(tmp_path, "benchmark.limit=6", "traces=1"))
