@@ -65,7 +65,13 @@ def test_the_command_line_replaces_what_the_preset_says_of_a_name():
         expand([], ["a=interval(0,1)"], Loader())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "table1_next" else name
+        for name in PRESETS
+    ],
+)
 def test_every_preset_composes_into_cells_that_are_distinct(preset):
     for arguments in ((), POCKET):
         cells = plan(preset, arguments)

@@ -41,6 +41,7 @@ def test_runs_side_by_side_see_each_other_and_runs_in_turn_do_not(notes):
     assert third.so_far(0)["overlapped"] is True  # the second is still at work
     second.close()
     third.close()
+    assert all(json.loads(path.read_text())["ended"] for path in notes.glob("*.json"))
     # what ended while this one ran overlapped, what ended before did not
     assert third.so_far(0)["overlapped"] is True
     fourth = Watch()

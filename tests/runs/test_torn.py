@@ -148,9 +148,10 @@ def test_a_torn_file_names_itself_and_stops_no_other(tmp_path):
     }  # fmt: skip
     (cell,) = cells_under(tmp_path)
     assert cell.config is None and "config.yaml, line" in cell.error
-    (tmp_path / "config.yaml").write_text("ben")
-    with pytest.raises(TornFile, match="torn: it has no benchmark"):
-        read_config(tmp_path)
+    for text in ("ben", "model: {name: a}\n"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(TornFile, match="torn: it has no benchmark"):
+            read_config(tmp_path)
 
 
 def test_a_torn_status_is_vouched_for_by_the_record_or_refused(tmp_path):
