@@ -196,7 +196,7 @@ class PrefillView(ABC):
         The result is smaller if there are fewer tokens, larger if there are more key tokens.
         """
         kept = min(max(keep, self.protected_count), len(self))
-        return Reduction(top_keep(score, kept, self.protected))
+        return Reduction(top_keep(score, kept, self.protected), ascending=True)
 
 
 class CacheView(ABC):

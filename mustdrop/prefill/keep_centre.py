@@ -31,7 +31,8 @@ class KeepCentre(TopK):
     def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
         keep = self.kept(view)
         image, row, column = view.cell_coordinates.T
-        grids = torch.tensor([*view.grids, (1, 1)], device=image.device)  # the last: off the grid
+        grids = torch.tensor([*view.grids, (1, 1)])  # the last: off the grid
+        grids = grids.to(image.device, non_blocking=True)
         rows, columns = grids[image].T
         # Twice the offset from the centre is a whole number, so that equal distances compare equal.
         far = (2 * row - rows + 1).square() + (2 * column - columns + 1).square()

@@ -51,8 +51,8 @@ class AveragePool(KeepPerImage):
             sizes = number.new_zeros(numbers[0]).index_add_(0, number, ones)
             order = number.argsort(stable=True)  # tokens by region
             middle = order[sizes.cumsum(0) - sizes + (sizes - 1) // 2]
-            if len(middle) == len(cells):
-                return Reduction(middle)
+            if len(middle) == len(cells):  # no region has two tokens
+                return Reduction(torch.arange(len(cells), device=cells.device), ascending=True)
             return Reduction.averages(
                 middle, number, torch.ones_like(view.sizes), sizes.to(view.sizes)
             )

@@ -44,4 +44,4 @@ class ClsTopK(KeepPerImage):
 
     def reduce(self, view: VisionView) -> Reduction:
         score = view.cls_attention(self.block).float().mean(0)
-        return Reduction(top_keep(score, self.kept(view)))
+        return Reduction(top_keep(score, self.kept(view)), ascending=True)

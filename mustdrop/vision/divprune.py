@@ -112,11 +112,11 @@ class DivPrune(KeepPerImage):
         tokens, dim = hidden.shape
         keep = self.kept(view)
         if keep == tokens:
-            return Reduction(torch.arange(tokens, device=hidden.device))
+            return Reduction(torch.arange(tokens, device=hidden.device), ascending=True)
         view.count_macs(tokens * tokens * dim)
         if tokens <= block_rows(tokens) or not keep:
             chosen = farthest(cosine_distance(hidden), keep)
         else:
             view.count_macs(keep * tokens * dim)
             chosen = farthest_in_blocks(hidden, keep)
-        return Reduction(chosen.sort().values)
+        return Reduction(chosen.sort().values, ascending=True)

@@ -56,4 +56,4 @@ class KnownPatches(KeepPerImage):
         draw = torch.rand(len(preferred), generator=view.generator(self.seed)).to(
             preferred.device, non_blocking=True
         )
-        return Reduction(top_keep(draw + preferred, self.kept(view)))
+        return Reduction(top_keep(draw + preferred, self.kept(view)), ascending=True)

@@ -109,7 +109,7 @@ class VisionZip(VisionStrategy):
         tokens = len(score)
         top, count = self._parts(lambda budget: part_of(budget, *view.span))
         if top + count > tokens:
-            return Reduction(torch.arange(tokens, device=score.device))
+            return Reduction(torch.arange(tokens, device=score.device), ascending=True)
         keys = view.queries_keys(self.block)[1]
         cls_token = int(view.has_cls)
         dominant = top_keep(score, top - cls_token)

@@ -90,4 +90,4 @@ class VisPruner(KeepPerImage):
             chosen = torch.cat([chosen, others])
         elif keep == tokens:
             chosen = order
-        return Reduction(chosen.sort().values)
+        return Reduction(chosen.sort().values, ascending=True)

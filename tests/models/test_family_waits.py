@@ -46,12 +46,14 @@ def most_waits(name: str, family: str, prompts: int) -> int:
     most += bool(dropper.decode) + hasattr(prefill, "seed")  # a draw reads the pixels
     most += bool(dropper.key_tokens and prefill)  # number of key tokens
     if isinstance(prefill, SparseVLM) and prefill.scale is not None:
-        most += 1 + (prompts - 1) * len(prefill.layers)  # a rank waits by itself
+        most += 1 + 2 * prompts * len(
+            prefill.layers
+        )  # a rank waits by itself, and for its singular values
     if vision or dropper.key_tokens:
         if family == "llava_next" and any(isinstance(place, int) for place in places):
             most += 1  # tokens that blocks left and the model's packing cuts away
-        if family == "qwen2_5_vl":  # attention windows: their pairs, their ends after drops
-            most += 1 + calls * sum(isinstance(place, int) for place in places)
+        if family == "qwen2_5_vl":  # attention windows: their pairs, lengths, and ends after drops
+            most += 1 + calls * (1 + sum(isinstance(place, int) for place in places))
     return most
 
 
