@@ -9,7 +9,7 @@ import pytest
 import torch
 from droppers import DROPPERS, mustdrop
 from model_state import state
-from models import batch, greedy, prompt, tiny_llava
+from models import batch, encoder_blocks, greedy, prompt, tiny_llava
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
 from mustdrop import PrefillStrategy, Reduction, TokenDropper
@@ -150,7 +150,7 @@ def test_compiled_parts_whose_hooks_would_be_ignored(model):
     with pytest.raises(ValueError, match=r"layers\.2 is compiled.*layer\.forward = torch\.compile"):
         attach(FASTV, model)
     other = tiny_llava()
-    other.model.vision_tower.encoder.layers[1].mlp.compile(backend="eager")
+    encoder_blocks(other)[1].mlp.compile(backend="eager")
     with pytest.raises(ValueError, match=r"encoder\.layers\.1\.mlp is compiled"):
         attach(FASTV, other)
     third = tiny_llava()

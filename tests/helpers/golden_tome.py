@@ -160,7 +160,9 @@ def llava(weights: dict[str, Tensor], pixels: int, heads: int) -> LlavaForCondit
         image_seq_length=(pixels // patch) ** 2, vision_feature_layer=-1,
     )  # fmt: skip
     model = LlavaForConditionalGeneration(config).eval()
-    missing, unexpected = model.model.vision_tower.load_state_dict(weights, strict=False)
+    tower = model.model.vision_tower
+    tower = getattr(tower, "vision_model", tower)  # transformers 5.0 nests the encoder
+    missing, unexpected = tower.load_state_dict(weights, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing)
     return model
 
