@@ -150,7 +150,10 @@ def nothing_runs():
 
 
 def writers(cells):
-    """The process of each cell that is being run and has come to where it is held."""
+    """The process of each cell that is being run and has come to where it is held.
+
+    A worker of a run has the file open too; it is younger than the run.
+    """
     found = {}
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -159,7 +162,8 @@ def writers(cells):
             continue
         for each in cells:
             if target == each.folder / "samples.jsonl" and len(read_samples(each.folder)) == 2:
-                found[each] = int(descriptor.parts[2])
+                process = int(descriptor.parts[2])
+                found[each] = min(found.get(each, process), process)
     return found
 
 
