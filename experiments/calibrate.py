@@ -11,6 +11,7 @@ import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -32,6 +33,7 @@ from experiments.tuned_table import (
     Calibrated,
     calibrated_row,
     held_out_questions,
+    number,
     require_free,
     table_path,
     write_row,
@@ -136,6 +138,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     session.passes = 0
 
     def average(value: float) -> float:
+        value = float(number(value))  # as the table writes it, so that a run repeats the average
         label = f"{field} {value:.4g}"
         measured = session.searched(with_field(dropper, field, value), label, shares)
         console.print(f"{label}: executed {_amount(sum(measured) / n, budget)}")
@@ -146,6 +149,7 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
     result = threshold(average, replay, dropper, field, budget, low, high, tolerance)
     held_out = None
     if isinstance(result, SearchResult):
+        result = replace(result, value=float(number(result.value)))
         held_out = mean_interval(session.measured(with_field(dropper, field, result.value), shares))
     return Calibrated(result, held_out, session.passes, time.monotonic() - start)
 

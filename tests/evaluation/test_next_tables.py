@@ -211,22 +211,22 @@ def test_thresholds_at_shares_on_prompts_of_several_sizes(
         assert averages[tau, 1.0, 2e-2] < averages[tau, 1e-2, 2e-2]  # alpha 1 protects nothing
     assert averages[20.0, 1e-2, 2e-3] < averages[57.6, 1e-2, 2e-3]  # more windows are merged
 
-    for budget in ("22.2%", "1%"):
+    for budget in ("25%", "1%"):
         calibration(budget, *given)
     met, floor = yaml.safe_load(table.read_text())
-    assert (met["budget"], floor["budget"]) == ("22.2%", "1%")
-    assert "values" not in floor and 1 < float(floor["floor"].removesuffix("%")) < 22.2
+    assert (met["budget"], floor["budget"]) == ("25%", "1%")
+    assert "values" not in floor and 1 < float(floor["floor"].removesuffix("%")) < 25
     # the calibrated run on the calibration prompts, as its record counts
     assert command(
-        *given, "method=mustdrop", "budget=22.2%", "benchmark.task.split=test", "benchmark.limit=6",
+        *given, "method=mustdrop", "budget=25%", "benchmark.task.split=test", "benchmark.limit=6",
         f"output_root={tmp_path / 'again'}",
     ) == []  # fmt: skip
     ((record, samples),) = counts(tmp_path / "again").values()
     shares = [line["counts"]["executed_average"] / line["slots"]["cells"] for line in samples]
     half_a_token = fmean(0.5 / line["slots"]["cells"] for line in samples)
-    assert abs(fmean(shares) - 0.222) <= max(0.01 * 0.222, half_a_token)
+    assert abs(fmean(shares) - 0.25) <= max(0.01 * 0.25, half_a_token)
     assert fmean(shares) == pytest.approx(met["executed"] / 100, abs=1e-4)
-    assert record["budget"] == "s22.2" and len({line["slots"]["cells"] for line in samples}) == 3
+    assert record["budget"] == "s25" and len({line["slots"]["cells"] for line in samples}) == 3
     with pytest.raises(SystemExit):
         command(*given, "method=mustdrop", "budget=1%")
     assert "out of reach" in capsys.readouterr().err
