@@ -31,11 +31,13 @@ class WorkerEnded(RuntimeError):
 def chosen_workers(workers: Any) -> int:
     """Number of workers; where it is None, one, or none on systems that cannot fork safely.
 
+    None in a job of SLURM, too: its signals reach the workers of a run that is preempted.
+
     Raises:
         ValueError: If it is no count, or positive on a system that cannot fork safely.
     """
     if workers is None:
-        return int(CAN_FORK)
+        return int(CAN_FORK and "SLURM_JOB_ID" not in os.environ)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 0:
         raise ValueError(f"workers must be a count of 0 or more, got {workers!r}")
     if workers and not CAN_FORK:
