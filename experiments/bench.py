@@ -79,7 +79,7 @@ def measure(
     merging = TokenDropper(vision=merge)
     calls, work = encoder.recorded(merging), partial(encoder.dropping, merging)
     text = f"encoder, {left:.0%} of the tokens left"
-    compare(f"{text} / floor", work, partial(encoder.reference, calls), tau=merge.tau)
+    compare(f"{text} / reference", work, partial(encoder.reference, calls), tau=merge.tau)
     compare(f"{text} / plain", work, encoder.plain, tau=merge.tau)
     return rows
 
@@ -102,7 +102,7 @@ def _compare_prefill(case: PrefillCase, prompts: str, compare: Callable) -> None
             "scoring_share": scoring / sum(prefill_macs(ledger, sizes) for ledger in ledgers),
         }  # fmt: skip
         text = f"{prompts}{slots} -> {target} executed"
-        compare(f"{text} / floor", dropping(dropper), partial(case.reference, ledgers), **about)
+        compare(f"{text} / reference", dropping(dropper), partial(case.reference, ledgers), **about)
         compare(f"{text} / plain", dropping(dropper), case.plain, **about)
 
 
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Console().print(table)
     if options.out:
         record = {
-            "what": "prefill CPU time over its floor", "rows": rows, "torch": torch.__version__,
+            "what": "prefill CPU time over its reference time", "rows": rows, "torch": torch.__version__,
             "transformers": transformers.__version__, "threads": 1, "cpu": processor_name(),
             "python": platform.python_version(),
         }  # fmt: skip

@@ -98,8 +98,8 @@ def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsy
     bench.main(chosen)
     torch.set_num_threads(threads)
     rows = json.loads((tmp_path / "bench.json").read_text())["rows"]
-    prefill = ["plain", "floor", "plain"]
-    expected = [*prefill, *prefill, "floor", "plain"]
+    prefill = ["plain", "reference", "plain"]
+    expected = [*prefill, *prefill, "reference", "plain"]
     assert [row["case"].rpartition(" / ")[2] for row in rows] == expected
     assert [row.get("batch") for row in rows] == [1, 1, 1, 2, 2, 2, None, None]
     assert {row["shape"] for row in rows} == {"llava15"} and "executed" in rows[1]
