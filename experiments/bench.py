@@ -102,7 +102,8 @@ def _compare_prefill(case: PrefillCase, prompts: str, compare: Callable) -> None
             "scoring_share": scoring / sum(prefill_macs(ledger, sizes) for ledger in ledgers),
         }  # fmt: skip
         text = f"{prompts}{slots} -> {target} executed"
-        compare(f"{text} / reference", dropping(dropper), partial(case.reference, ledgers), **about)
+        reference = partial(case.reference, ledgers)
+        compare(f"{text} / reference", dropping(dropper), reference, **about)
         compare(f"{text} / plain", dropping(dropper), case.plain, **about)
 
 
