@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Console().print(table)
     if options.out:
         record = {
-            "what": "prefill CPU time over its reference time", "rows": rows, "torch": torch.__version__,
+            "what": "prefill CPU time over its reference time", "rows": rows,
+            "torch": torch.__version__,
             "transformers": transformers.__version__, "threads": 1, "cpu": processor_name(),
             "python": platform.python_version(),
         }  # fmt: skip
