@@ -181,6 +181,7 @@ def test_it_meets_a_budget_on_pocket_and_measures_on_what_was_held_out(measured)
     assert isinstance(found, SearchResult) and held_out is not None
     assert abs(found.measured / 128 - 1) <= 0.01
     assert measured[-2][0].prefill.gamma == measured[-1][0].prefill.gamma == found.value
+    assert found.value == float(tuned.number(found.value))  # the row holds this very value
     assert (measured[-2][1], measured[-1][1]) == (found.measured, pytest.approx(held_out.value))
     assert held_out.low < held_out.value < held_out.high
     assert held_out.value != found.measured

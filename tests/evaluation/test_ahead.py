@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mustdrop.evaluation import ahead as module
-from mustdrop.evaluation.ahead import WorkerEnded, ahead, chosen_workers
+from mustdrop.evaluation.ahead import CAN_FORK, WorkerEnded, ahead, chosen_workers
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"item {index}" for index in range(7)]
@@ -147,6 +147,7 @@ time.sleep(600)
 
 
 def test_a_number_of_workers_that_cannot_work_is_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert [chosen_workers(number) for number in (None, 0, 3)] == [1, 0, 3]
     for wrong in (-1, True, 1.5, "2"):
         with pytest.raises(ValueError, match="workers must be a count of 0 or more, got "):
@@ -155,3 +156,11 @@ def test_a_number_of_workers_that_cannot_work_is_refused(monkeypatch):
     assert [chosen_workers(number) for number in (None, 0)] == [0, 0]
     with pytest.raises(ValueError, match=r"workers must be 0 on .*: they need Linux; got 2"):
         chosen_workers(2)
+
+
+def test_a_job_of_slurm_has_no_workers_unless_it_is_given_some(monkeypatch):
+    """SLURM's signals reach every process of a run that is preempted."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert chosen_workers(None) == int(CAN_FORK)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert chosen_workers(None) == 0 and chosen_workers(1) == 1
