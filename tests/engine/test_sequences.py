@@ -175,6 +175,30 @@ def _nan_in_last_row(logits):
     return logits
 
 
+def test_text_after_samples_continues_each_prompt_without_given_positions(model, ragged):
+    """The cache holds the prompts alone; the next position of a row is its number of tokens."""
+    text = torch.tensor([[7], [8], [9], [10]])
+    lengths = ragged["attention_mask"].sum(1).repeat_interleave(2)
+    logits = []
+    for given in ({}, {"position_ids": lengths[:, None]}):
+        with torch.inference_mode(), DROPPERS["all_stages"].attach(model):
+            out = model.generate(**ragged, **SAMPLES, **RECORDED, max_new_tokens=1)
+            logits.append(model(text, past_key_values=out.past_key_values, **given).logits)
+    assert torch.equal(*logits)
+
+
+def test_every_token_of_a_later_text_is_looked_at(model, ragged):
+    def broken(module, args, logits):
+        return logits.index_fill(1, torch.tensor([0]), float("nan"))  # not the last token's
+
+    with torch.inference_mode(), DROPPERS["fastv_later"].attach(model) as run:
+        out = model(**ragged)
+        with model.lm_head.register_forward_hook(broken):
+            model(torch.tensor([[7, 8, 9]] * 2), past_key_values=out.past_key_values)
+        with pytest.raises(ValueError, match="prompt 0: the logits of later tokens"):
+            run.require_finite()
+
+
 def test_an_old_transformers_that_repeats_pixels_is_refused(model, ragged, monkeypatch):
     monkeypatch.setattr("mustdrop.engine.generation.encodes_before_repeating", lambda model: False)
     with (
