@@ -59,10 +59,14 @@ def paired(method: Callable[[], float], base: Callable[[], float], rounds: int, 
 
 @torch.inference_mode()
 def measure(
-    name: str, shape: BenchShape, batches: Sequence[int], rounds: int, progress: Progress
-) -> list[dict]:
-    """Measure one shape; return the rows of the record."""
-    rows: list[dict] = []
+    name: str,
+    shape: BenchShape,
+    batches: Sequence[int],
+    rounds: int,
+    progress: Progress,
+    keep: Callable[[dict], None],
+) -> None:
+    """Measure one shape; hand each row of the record to ``keep`` as soon as it stands."""
     model = shape.model()
     encoder = EncoderCase(shape, model)
     steps = len(batches) * (2 * len(shape.targets) + 1) + 2
@@ -70,7 +74,7 @@ def measure(
 
     def compare(text: str, method: Callable[[], float], base: Callable[[], float], **about) -> None:
         result = paired(method, base, rounds, tick)
-        rows.append({"case": text, "shape": name, **about, **result})
+        keep({"case": text, "shape": name, **about, **result})
 
     for batch in batches:
         prompts = f"{batch} prompts: " if batch > 1 else ""
@@ -81,7 +85,6 @@ def measure(
     text = f"encoder, {left:.0%} of the tokens left"
     compare(f"{text} / reference", work, partial(encoder.reference, calls), tau=merge.tau)
     compare(f"{text} / plain", work, encoder.plain, tau=merge.tau)
-    return rows
 
 
 def _compare_prefill(case: PrefillCase, prompts: str, compare: Callable) -> None:
@@ -124,12 +127,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the record here (json)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    rows: list[dict] = []
+
+    def keep(row: dict) -> None:
+        rows.append(row)
+        if options.out:
+            write_record(options.out, rows)
+
     with Progress() as progress:
-        rows = [
-            row
-            for name in options.shapes
-            for row in measure(name, SHAPES[name], options.batch, options.rounds, progress)
-        ]
+        for name in options.shapes:
+            measure(name, SHAPES[name], options.batch, options.rounds, progress, keep)
+    Console().print(_table(rows))
+
+
+def _table(rows: Sequence[dict]) -> Table:
     columns = ("shape", "case", "executed", "median", "q1 - q3", "ms", "base ms", "scoring")
     table = Table(*columns, title="CPU time, paired")
     for row in rows:
@@ -140,16 +151,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{row['q1']:.3f} - {row['q3']:.3f}", f"{row['ms']:.0f}", f"{row['base_ms']:.0f}",
             f"{share:.2%}" if share else "",
         )  # fmt: skip
-    Console().print(table)
-    if options.out:
-        record = {
-            "what": "prefill CPU time over its reference time", "rows": rows,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__, "threads": 1, "cpu": processor_name(),
-            "python": platform.python_version(),
-        }  # fmt: skip
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    return table
+
+
+def write_record(file: Path, rows: Sequence[dict]) -> None:
+    """Write what has been measured so far, so that a killed bench loses one row at most."""
+    record = {
+        "what": "prefill CPU time over its reference time", "rows": rows,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__, "threads": 1, "cpu": processor_name(),
+        "python": platform.python_version(),
+    }  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n")
+    temporary.replace(file)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from mustdrop.evaluation.answers import generate_options
 from mustdrop.evaluation.chat import document_name, prompt_inputs, read_document
 from mustdrop.evaluation.job import EvalJob
 from mustdrop.presets.compose import composed
+from mustdrop.profiling.device import processor_name
 from mustdrop.provenance.fingerprint import run_fingerprint
 from mustdrop.runs.folder import read_samples
 from mustdrop.runs.writer import RunWriter
@@ -153,5 +154,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        record |= {"torch": torch.__version__, "threads": 1}
+        record |= {"torch": torch.__version__, "threads": 1, "cpu": processor_name()}
         options.out.write_text(json.dumps(record, indent=1) + "\n")

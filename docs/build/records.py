@@ -187,11 +187,21 @@ def _p_value(row: Row) -> str:
 
 def _bench() -> str:
     record = json.loads((RECORDS / "bench.json").read_text(encoding="utf-8"))
-    lines = ["| case | median | quartiles | rounds |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| shapes of | case | median | quartiles | rounds |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in record["rows"]:
         quartiles = f"{row['q1']:.3f}, {row['q3']:.3f}"
-        lines.append(f"| {row['case']} | {row['median']:.3f} | {quartiles} | {row['rounds']} |")
+        cells = [row["shape"], row["case"], f"{row['median']:.3f}", quartiles, str(row["rounds"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    harness = json.loads((RECORDS / "harness.json").read_text(encoding="utf-8"))
+    wall = harness["wall"]
     return "\n".join(lines) + (
         f"\n\nRecord: `experiments/records/bench.json`; torch {record['torch']}, transformers "
-        f"{record['transformers']}, {record['threads']} thread, {record['cpu']}."
+        f"{record['transformers']}, {record['threads']} thread, {record['cpu']}.\n\n"
+        "`mustdrop run` over a bare loop of `generate` on the same prepared inputs: "
+        f"{wall['median']:.3f} (quartiles {wall['q1']:.3f} to {wall['q3']:.3f}), "
+        f"{harness['questions']} questions, batches of {harness['batch_size']}, one model thread "
+        f"and {harness['workers']} worker process. Record: `experiments/records/harness.json`."
     )
