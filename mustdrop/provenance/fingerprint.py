@@ -19,6 +19,7 @@ from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
 from mustdrop.provenance.row_files import row_files, subsets_read
 from mustdrop.provenance.syntax import imported_modules, module_file, syntax_hash
+from mustdrop.provenance.video_files import video_inputs
 from mustdrop.runs.fingerprint import MISSING, Fingerprint
 
 PACKAGE = Path(__file__).parents[1]
@@ -88,6 +89,8 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
     if not isinstance(task.get("data"), str):
         return {}
     label, hashes = "benchmark.data", {}
+    if "videos" in task:
+        return video_inputs(label, task) or {label: MISSING}
     for subset in subsets_read(task.get("subset")):
         try:
             paths = row_files(task["data"], subset, task["split"], fetch)
