@@ -59,8 +59,11 @@ class Judge:
     stop_after: int
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ValueError("judge.model must be the name of a model, got an empty string")
+        for name in ("model", "base_url", "prompt"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"judge.{name} must be a text, got {getattr(self, name)!r}")
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"judge.options must be fields of a request, got {self.options!r}")
         _check_address(self.base_url)
         if self.prompt not in PROMPTS:
             known = ", ".join(PROMPTS)
