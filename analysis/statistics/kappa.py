@@ -1,10 +1,11 @@
 """Cohen's kappa of two raters who say yes or no about the same samples, with its 95 % interval.
 
-kappa = (p_o - p_e) / (1 - p_e), with p_o the share of samples on which both agree, and p_e the share
-expected from how often each of them says yes. The interval is a t interval of the samples' influence
-on kappa; with one question per image this is the classical large-sample interval. If several samples
-share an image, it is cluster-robust. If fewer than ``FEW`` images have a disagreement, exact bounds
-of the share of disagreements are used, at the observed p_e. Knows nothing about runs.
+kappa = (p_o - p_e) / (1 - p_e), with p_o the share of samples on which both agree, and p_e the
+share expected from how often each of them says yes. The interval is a t interval of the samples'
+influence on kappa; with one question per image this is the classical large-sample interval. If
+several samples share an image, it is cluster-robust. If fewer than ``FEW`` images have a
+disagreement, exact bounds of the share of disagreements are used, at the observed p_e. Knows
+nothing about runs.
 
 Sources: J. Cohen, Educational and Psychological Measurement 20 (1960) 37-46; J. L. Fleiss, J. Cohen
 and B. S. Everitt, Psychological Bulletin 72 (1969) 323-327 (large-sample variance).

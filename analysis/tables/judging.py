@@ -32,8 +32,8 @@ def judging_frame(cells: Sequence[RunResult]) -> pd.DataFrame:
     """One row per run and judge.
 
     judged, unjudged, reasons: Number of samples with and without a verdict, and the reasons.
-    accuracy, score, run_score (_low, _high): Share of the judged samples that are correct, their mean
-        score from 0 to 5, and the mean of the run's own ``metric`` over the same samples; each
+    accuracy, score, run_score (_low, _high): Share of the judged samples that are correct, their
+        mean score from 0 to 5, and the mean of the run's own ``metric`` over the same samples; each
         with its 95 % interval.
 
     Raises:

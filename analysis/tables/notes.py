@@ -29,8 +29,8 @@ DIFFERENCE_TEXT = (
     "differ). The intervals are not adjusted for their number."
 )
 JUDGED_TEXT = (
-    "The score is a judge's, over the samples with a verdict alone; the others are neither right nor "
-    "wrong, and a difference is over the samples that were judged in both runs."
+    "The score is a judge's, over the samples with a verdict alone; the others are neither right "
+    "nor wrong, and a difference is over the samples that were judged in both runs."
 )
 FLOOR_TEXT = (
     "floor: the smallest executed average that the method can reach; it is above the budget."
@@ -95,7 +95,8 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
         yield JUDGED_TEXT
     for row in judged:
         if row["unjudged"]:
-            yield f"{row['method']} {row['budget']}: {row['unjudged']:.0f} samples without a verdict."
+            name = f"{row['method']} {row['budget']}"
+            yield f"{name}: {row['unjudged']:.0f} samples without a verdict."
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
     if any(not isnan(row["floor"]) for row in rows):

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.cells import CONTROL_NAMES, COUNTS, RunResult, agree, groups, load, load_runs
-from analysis.records.variants import alike
 from analysis.records.judgements import by_judge
+from analysis.records.variants import alike
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from mustdrop.runs.folder import RECALL, shared_machine
 

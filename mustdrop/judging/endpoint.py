@@ -1,10 +1,10 @@
 """Calls an OpenAI-compatible server: one call, one reply or one fault. Knows no cache and no run.
 
 aiohttp is used, because its time limit covers a whole call: a server that sends one byte now and
-then cannot hold a call forever. lmms-eval's judges (``lmms_eval.llm_judge``) are not used: they read keys
-and addresses from fixed variables and from ``.env``, retry every error alike, print errors as they
-are, and read a reply without a verdict as "wrong". The ``openai`` package is not used: it is not
-among the requirements of this project, and one route of its interface is enough.
+then cannot hold a call forever. The judges of lmms-eval (``lmms_eval.llm_judge``) are not used:
+they read keys and addresses from fixed variables and from ``.env``, retry every error alike, print
+errors as they are, and read a reply without a verdict as "wrong". The ``openai`` package is not
+used: it is not among the requirements of this project, and one route of its interface is enough.
 
 Redirects are not followed, netrc files and cookies are not read. Messages name the kind of a fault
 only, because aiohttp's own messages may hold the headers of a call, and so the key.

@@ -1,4 +1,4 @@
-"""Progress of a pass of a judge on standard error: a bar on a terminal, else a line now and then."""
+"""Progress of a judge on standard error: a bar on a terminal, else a line now and then."""
 
 import sys
 import time

@@ -19,7 +19,8 @@ PASSING = (TIMEOUT, CONNECTION, RATE_LIMIT, SERVER_ERROR, EMPTY, GARBAGE, CUT_OF
 HIGHEST = 5.0  # score of the best match
 BLOCK = re.compile(r"\{[^{}]{1,1000}\}")
 DECLINED = re.compile(
-    r"\W*(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|i can(no|['’])t|i['’]?m (not able|unable)|"
+    r"\W*(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|i can(no|['’])t|"
+    r"i['’]?m (not able|unable)|"
     r"i am (not able|unable)|i (must|have to) decline|as an ai)",
     re.IGNORECASE,
 )

@@ -20,7 +20,7 @@ PROMPT = "video_chatgpt/1"
 
 
 def write_verdicts(folder, verdicts, model="a"):
-    """A file of verdicts as `mustdrop judge` writes it: (correct, score), or a reason, by doc_id."""
+    """A file of verdicts as `mustdrop judge` writes it: (correct, score), or a reason, by doc."""
     identity = {"model": model, "prompt": PROMPT, "options": {}}
     entries = []
     for sample in read_samples(folder):

@@ -22,7 +22,8 @@ MODEL = "stand-in"
 STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500, "redirect": 307}
 TEXTS = {
     "garbage": "The moon is made of cheese.", "empty": "  ", "truncated": "{'pred': 'y",
-    "refusal": "I'm sorry, I cannot evaluate this.", "none": None, "high": "{'pred':'yes','score':9}",
+    "refusal": "I'm sorry, I cannot evaluate this.", "none": None,
+    "high": "{'pred': 'yes', 'score': 9}",
     "both": "{'pred': 'yes', 'score': 5} or {'pred': 'no', 'score': 0}",
 }  # fmt: skip
 

@@ -30,7 +30,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def judge(server, *arguments, **more):
-    fields = {"model": "stand-in", "base_url": server.url, "wait": 0.01, "longest_wait": 0.05, **more}
+    fields = {"model": "stand-in", "base_url": server.url, "wait": 0.01, "longest_wait": 0.05}
+    fields |= more
     given = [f"judge.{name}={value}" for name, value in fields.items()]
     return ending(lambda: script.main(["outputs", "judge=local", *given, *arguments]))
 

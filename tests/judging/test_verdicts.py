@@ -1,4 +1,4 @@
-"""A verdict is read only where there is exactly one; everything else is no verdict, never "wrong"."""
+"""A verdict is read only where there is exactly one; all else is no verdict, never "wrong"."""
 
 import pytest
 from hypothesis import given, settings
