@@ -41,17 +41,18 @@ def judging_frame(cells: Sequence[RunResult]) -> pd.DataFrame:
     """
     rows = []
     for cell, judge, verdicts in _judged_cells(cells):
-        counts, ours = Counter(verdicts["unjudged"].dropna()), cell.samples["score"]
-        both = cell.samples[verdicts[CORRECT].notna()].assign(**verdicts[[CORRECT, SCORE]])
+        reasons = Counter(verdicts["unjudged"].dropna())
+        rated = verdicts[verdicts[CORRECT].notna()]
+        samples = cell.samples.loc[rated.index]
         rows.append(
             {
-                **run_names(cell), "judge": judge.name, "n": len(verdicts), "judged": len(both),
-                "unjudged": sum(counts.values()),
-                "reasons": ", ".join(f"{n} {reason}" for reason, n in counts.most_common()),
-                **_ends("accuracy", mean_interval(both[CORRECT].astype(float), both["image"])),
-                **_ends(SCORE, mean_interval(both[SCORE].astype(float), both["image"])),
+                **run_names(cell), "judge": judge.name, "n": len(verdicts), "judged": len(rated),
+                "unjudged": sum(reasons.values()),
+                "reasons": ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()),
+                **_ends("accuracy", mean_interval(rated[CORRECT].astype(float), samples["image"])),
+                **_ends(SCORE, mean_interval(rated[SCORE].astype(float), samples["image"])),
                 "metric": cell.metric,
-                **_ends(RUN_SCORE, mean_interval(ours[both.index], both["image"])),
+                **_ends(RUN_SCORE, mean_interval(samples["score"], samples["image"])),
             }
         )  # fmt: skip
     return _frame(rows)

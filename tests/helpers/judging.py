@@ -16,8 +16,8 @@ def judge(url, **more):
     fields = {
         "model": MODEL, "base_url": url, "prompt": "video_chatgpt/1",
         "options": {"temperature": 0.0, "max_tokens": 64}, "key_variable": None, "concurrency": 4,
-        "calls_per_minute": None, "timeout": 60.0, "attempts": 3, "wait": 0.01, "longest_wait": 0.05,
-        "stop_after": 1000, **more,
+        "calls_per_minute": None, "timeout": 60.0, "attempts": 3, "wait": 0.01,
+        "longest_wait": 0.05, "stop_after": 1000, **more,
     }  # fmt: skip
     return Judge(**fields)
 

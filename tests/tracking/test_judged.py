@@ -23,23 +23,20 @@ def nobodys(monkeypatch, tmp_path):
 
 
 def judged(tmp_path, server, tracker=None):
-    """A finished run of six samples, sent before it was judged if it has a tracker."""
+    """A finished run of six samples, five of them with a verdict."""
     folder = Folder(tmp_path / "outputs")
     folder.config["tracker"] = tracker
+    folder.config["image"] = {"name": "blank"}  # so that no picture is drawn, which takes seconds
     (folder.path / "config.yaml").write_text(yaml.safe_dump(folder.config))
-    if tracker is None:
-        folder.answer(6)
-        folder.finish()
-    else:
-        folder.run(6, table_rows=4)
-        assert fully_tracked(folder.path)
+    folder.answer(6)
+    folder.finish()
     server.fault = lambda prompt, call: "refusal" if "how many 5 " in prompt else None
     settings = ("judge=local", "judge.model=stand-in", f"judge.base_url={server.url}")
     assert script.main(["outputs", *settings, "--budget", "6"]) == 0
     return folder
 
 
-def test_a_judged_run_is_sent_again_with_its_verdicts(tmp_path, monkeypatch):
+def test_a_judged_run_is_sent_with_its_verdicts(tmp_path, monkeypatch):
     with served(monkeypatch) as service, JudgeServer() as server:
         folder = judged(tmp_path, server, node(table_rows=4))
         stored = only(service.runs)
@@ -50,6 +47,12 @@ def test_a_judged_run_is_sent_again_with_its_verdicts(tmp_path, monkeypatch):
         assert (stored.summary[f"{NAME}/judged"], stored.summary[f"{NAME}/unjudged"]) == (5, 1)
         assert stored.summary["judgements"]["nrows"] == 4
         assert fully_tracked(folder.path)
+        # a run that was sent before it was judged, or judged again, is sent again
+        (path,) = judgement_files(folder.path)
+        path.write_text(path.read_text().replace('"updated": "2', '"updated": "3'))
+        assert not fully_tracked(folder.path)
+        path.unlink()
+        assert not fully_tracked(folder.path)
 
 
 def test_the_report_of_a_judged_run_has_a_table_and_the_files(tmp_path):
