@@ -50,10 +50,10 @@ class RunDocuments:
 
     def picture(self, doc_id: int) -> Image.Image | None:
         """Read the first picture of a document; None from the first error on."""
-        from mustdrop.evaluation.chat import pictures, read_document
-
         if not self.readable:
             return None
+        from mustdrop.evaluation.chat import pictures, read_document
+
         try:
             name, docs = self.task.config.task, self.task.eval_docs
             images = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
