@@ -150,12 +150,13 @@ def _judged_cells(
             yield cell, judge, entries
 
 
-def _raters(cells: Sequence[RunResult]) -> Iterator[tuple[RunResult, dict[str, pd.Series]]]:
+def _raters(cells: Sequence[RunResult]) -> Iterator[tuple[RunResult, dict[str, Any]]]:
     """Runs with verdicts, each with its raters: the run's own score if it is 0 or 1, and judges."""
-    raters: dict[str, tuple[RunResult, dict[str, pd.Series]]] = {}
+    raters: dict[str, tuple[RunResult, dict[str, Any]]] = {}
     for cell, judge, verdicts in _judged_cells(cells):
         scores = cell.samples["score"]
-        first = {str(cell.metric): scores} if scores.isin((0.0, 1.0)).all() else {}
+        binary = bool(np.isin(scores.to_numpy(), (0.0, 1.0)).all())
+        first = {str(cell.metric): scores} if binary else {}
         _, named = raters.setdefault(cell["folder"], (cell, first))
         named[judge.name] = verdicts[CORRECT]
     yield from raters.values()

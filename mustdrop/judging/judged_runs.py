@@ -15,7 +15,7 @@ from mustdrop.judging.judge import Judge, OpenAnswer
 from mustdrop.judging.verdicts import Unjudged, Verdict
 from mustdrop.runs.folder import JUDGEMENTS, TornFile, now, read_record, read_samples
 from mustdrop.runs.judgements import (
-    NOT_ASKED,
+    NO_CALL,
     JudgedTotals,
     RunJudgements,
     read_judgements,
@@ -167,9 +167,9 @@ def _write(folder: Path, judge: Judge, entries: Sequence[Mapping[str, Any]]) -> 
 
 def _earlier(before: RunJudgements | None, sample: Mapping[str, Any]) -> dict[str, Any]:
     """Reason that an earlier pass gave for a sample without a verdict."""
-    entry = {"unjudged": NOT_ASKED} if before is None else before.entry(sample)
+    entry = {"unjudged": NO_CALL} if before is None else before.entry(sample)
     reason = {name: entry[name] for name in ("unjudged", "detail") if name in entry}
-    return reason or {"unjudged": NOT_ASKED}
+    return reason or {"unjudged": NO_CALL}
 
 
 def _entry(verdict: Verdict | None, fault: Unjudged | None) -> dict[str, Any]:

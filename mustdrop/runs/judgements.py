@@ -17,8 +17,8 @@ from typing import Any
 
 from mustdrop.runs.folder import JUDGEMENTS, TornFile
 
-# Reason of a sample that no judge was asked about.
-NOT_ASKED = "not asked"
+# Reason of a sample that no call was made about.
+NO_CALL = "no call"
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class RunJudgements:
     updated: str
 
     def entry(self, sample: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Entry of a sample; if there is none for its present answer, the reason is `not asked`."""
+        """Entry of a sample; if there is none for its present answer, the reason is `no call`."""
         entry = self.entries.get(int(sample["doc_id"]))
         if entry is None or entry["digest"] != sample_digest(sample):
-            return {"unjudged": NOT_ASKED}
+            return {"unjudged": NO_CALL}
         return entry
 
     def totals(self, samples: Sequence[Mapping[str, Any]]) -> "JudgedTotals":
@@ -112,9 +112,10 @@ def _read(path: Path) -> RunJudgements:
     try:
         content = json.loads(path.read_bytes())
         entries = {int(entry["doc_id"]): entry for entry in content["samples"]}
-        for entry in entries.values():
-            if "unjudged" not in entry:
-                bool(entry["correct"]), float(entry["score"]), str(entry["digest"])
+        for doc, entry in entries.items():
+            judged = isinstance(entry.get("correct"), bool) and 0 <= entry["score"]
+            if not isinstance(entry["digest"], str) or not (judged or entry["unjudged"]):
+                raise ValueError(f"the entry of sample {doc} has neither a verdict nor a reason")
         return RunJudgements(content["judge"], content["identity"], entries, content["updated"])
     except (ValueError, KeyError, TypeError) as error:
         raise TornFile(path, f"torn: not a file of verdicts ({error!r})") from error

@@ -122,7 +122,7 @@ def test_an_answer_that_changed_is_not_judged(server, folder):
     samples[0]["answer"] = "other"
     path.write_text("".join(json.dumps(line) + "\n" for line in samples))
     (judgements,) = read_judgements(folder)
-    assert judgements.entry(samples[0]) == {"unjudged": "not asked"}
+    assert judgements.entry(samples[0]) == {"unjudged": "no call"}
     assert judgements.totals(samples).judged == 39
     assert judge(server, "--budget", "1") == 0
     (judgements,) = read_judgements(folder)

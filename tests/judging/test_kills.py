@@ -131,7 +131,7 @@ def test_one_call_in_five_fails_in_five_ways_and_the_process_is_killed_three_tim
             totals = judgements.totals(samples)
             assert totals.judged + sum(totals.unjudged.values()) == n
             assert totals.unjudged.pop("refusal") == len(refused)
-            assert sum(totals.unjudged.values()) <= 3 and "not asked" not in totals.unjudged
+            assert sum(totals.unjudged.values()) <= 3 and "no call" not in totals.unjudged
             judged = [s["doc_id"] for s in samples if "correct" in judgements.entry(s)]
             expected = [truth(doc) for doc in judged]
             assert totals.accuracy == pytest.approx(np.mean([right for right, _ in expected]))
