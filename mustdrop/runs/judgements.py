@@ -113,7 +113,7 @@ def _read(path: Path) -> RunJudgements:
         content = json.loads(path.read_bytes())
         entries = {int(entry["doc_id"]): entry for entry in content["samples"]}
         for doc, entry in entries.items():
-            judged = isinstance(entry.get("correct"), bool) and 0 <= entry["score"]
+            judged = isinstance(entry.get("correct"), bool) and entry["score"] >= 0
             if not isinstance(entry["digest"], str) or not (judged or entry["unjudged"]):
                 raise ValueError(f"the entry of sample {doc} has neither a verdict nor a reason")
         return RunJudgements(content["judge"], content["identity"], entries, content["updated"])
