@@ -138,6 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
             # a careless proxy repeats the key
             message = f"no: {self.headers.get('Authorization')}"
             self._reply(STATUSES[fault], {"error": {"message": message}})
+        elif fault == "escaped":  # the key, with every character as an escape of JSON
+            key = str(self.headers.get("Authorization")).removeprefix("Bearer ")
+            escaped = "".join(f"\\u{ord(letter):04x}" for letter in key)
+            self._send(500, f'{{"error": "no: {escaped}"}}'.encode())
         elif fault == "no json":
             self._send(200, b"<html>busy</html>")
         elif fault == "no choices":

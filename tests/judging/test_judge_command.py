@@ -107,6 +107,16 @@ def test_an_unjudged_answer_keeps_its_reason_until_it_is_judged(server, folder, 
     assert entry()[0]["correct"] is True and server.n == 39 + 5 + 1
 
 
+def test_a_pass_that_stops_keeps_the_reasons_of_earlier_ones(server, folder):
+    server.fault = lambda prompt, call: "garbage" if "q7\n" in prompt or "q8\n" in prompt else None
+    assert judge(server, "--budget", "60") == 0
+    server.die()
+    assert judge(server, "--budget", "60", stop_after=1, attempts=1, concurrency=1) == 1
+    (judgements,) = read_judgements(folder)
+    totals = judgements.totals(read_samples(folder))
+    assert totals.unjudged == {"connection": 1, "garbage": 1} and totals.judged == 38
+
+
 def test_two_judges_stand_side_by_side(server, folder):
     for more in ({}, {"model": "other"}, {"options": "{max_tokens: 9}"}):
         assert judge(server, "--budget", "40", **more) == 0

@@ -111,7 +111,7 @@ def test_a_server_that_refuses_all_calls_ends_the_pass_and_the_key_is_not_shown(
         one_pass(at, tmp_path, answers(range(6), at))
     assert KEY not in str(error.value) and "***" in str(error.value)
     assert len(read_verdicts(cache_file(tmp_path, at))) == 3  # those before it are kept
-    assert all("/elsewhere" not in request for request in server.requests)
+    assert server.n == 4  # a redirect is not followed
 
 
 def test_a_dead_server_ends_the_pass_after_some_answers(server, tmp_path):
@@ -173,6 +173,20 @@ def test_a_key_that_a_reply_repeats_is_not_stored(server, tmp_path):
     assert "***" in stored and KEY not in stored
     details = [fault.detail for fault in outcome.faults.values()]
     assert all(KEY not in detail and "***" in detail for detail in details)
+
+
+def test_a_key_behind_escapes_of_json_is_not_stored(server, tmp_path):
+    server.fault = lambda prompt, call: "escaped"
+    outcome, _ = one_pass(judge(server.url, attempts=1), tmp_path, answers([1], judge(server.url)))
+    (fault,) = outcome.faults.values()
+    assert KEY not in fault.detail and "***" in fault.detail
+
+
+def test_calls_go_through_the_proxy_of_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    at = judge("http://judge.invalid/v1")
+    outcome, verdicts = one_pass(at, tmp_path, answers(range(2), at))
+    assert len(verdicts) == 2 and outcome.faults == {}
 
 
 def test_a_torn_last_verdict_is_cut_and_a_broken_one_is_named(server, tmp_path):
