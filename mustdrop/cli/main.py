@@ -31,7 +31,7 @@ COMMANDS = {
     "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),
 }
 # Subcommands that continue after a stop where they were; the others start their work again.
-CONTINUING = ("run", "demo", "sweep", "trace", "pareto", "profile")
+CONTINUING = ("run", "demo", "sweep", "trace", "pareto", "profile", "judge")
 EXAMPLES = """\
 examples:
   mustdrop run                                   the embedded model, benchmark and MustDrop

@@ -11,6 +11,7 @@ from statsmodels.stats.inter_rater import cohens_kappa as reference_kappa
 from analysis.records.cells import load
 from analysis.statistics.kappa import cohens_kappa
 from analysis.tables.__main__ import main
+from analysis.tables.grid import measured
 from analysis.tables.judging import agreement_frame, judging_frame
 from analysis.tables.summary import summary
 from mustdrop.runs.folder import read_samples
@@ -119,6 +120,16 @@ def test_a_low_score_of_a_judge_is_not_shown_in_percent(folder, tmp_path, capsys
         write_verdicts(run, [(True, 1)] * 20 + [(False, 0)] * 20)
     assert main(["summary", "--runs", str(tmp_path), "--metric", "judge_score"]) == 0
     assert "0.5 [" in capsys.readouterr().out
+
+
+def test_a_table_of_the_paper_takes_a_judges_score_from_the_samples(folder, tmp_path):
+    write_verdicts(folder, [(True, 1)] * 10 + [(False, 0)] * 20 + ["timeout"] * 10)
+    for metric, value, factor in (("judge_accuracy", 1 / 3, 100.0), ("judge_score", 1 / 3, 1.0)):
+        (cell,) = load(folder, metric)
+        cell.record.update(benchmark="gqa", available=40, metrics={"exact_match": 0.9})
+        name, scale, score = measured(cell)
+        assert (name, scale, score.n) == (metric, factor, 30)
+        assert score.value == pytest.approx(value)
 
 
 def test_a_score_of_a_judge_needs_one_judge(folder, tmp_path):

@@ -10,6 +10,7 @@ from judging import KEY
 from experiments import judge as script
 from experiments.cli.errors import ending
 from mustdrop.cli.main import main
+from mustdrop.judging.progress import JudgingProgress
 from mustdrop.runs.folder import read_samples
 from mustdrop.runs.judgements import judgement_files, read_judgements
 from mustdrop.runs.writer import RunWriter
@@ -115,6 +116,32 @@ def test_a_pass_that_stops_keeps_the_reasons_of_earlier_ones(server, folder):
     (judgements,) = read_judgements(folder)
     totals = judgements.totals(read_samples(folder))
     assert totals.unjudged == {"connection": 1, "garbage": 1} and totals.judged == 38
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (SystemExit(143), None)])
+def test_a_stopped_pass_writes_what_it_has_and_goes_on(server, folder, monkeypatch, stop, code):
+    add = JudgingProgress.add
+
+    def stopping(progress, fault):
+        add(progress, fault)
+        if progress.n == 5:
+            raise stop
+
+    monkeypatch.setattr(JudgingProgress, "add", stopping)
+    if code is None:  # as the signal of a cluster does
+        with pytest.raises(SystemExit):
+            judge(server, "--budget", "40")
+    else:
+        assert judge(server, "--budget", "40") == code
+    (judgements,) = read_judgements(folder)
+    totals = judgements.totals(read_samples(folder))
+    assert 5 <= totals.judged < 40 and totals.unjudged == {"no call": 40 - totals.judged}
+    monkeypatch.setattr(JudgingProgress, "add", add)
+    calls = server.n
+    assert judge(server, "--budget", "40") == 0
+    assert server.n == calls + 40 - totals.judged
+    (judgements,) = read_judgements(folder)
+    assert judgements.totals(read_samples(folder)).judged == 40
 
 
 def test_two_judges_stand_side_by_side(server, folder):
