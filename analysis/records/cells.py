@@ -8,21 +8,22 @@ figures.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.records.judgements import by_judge, judged_lines
 from analysis.records.left_out import leave_out
+from analysis.records.sample_rows import CONTROL_NAMES as CONTROL_NAMES
+from analysis.records.sample_rows import sample_row
 from analysis.records.variants import variants
 from mustdrop.runs.folder import MATCH as MATCH
 from mustdrop.runs.folder import SCHEMA, TornFile, read_record, read_samples
 from mustdrop.runs.folder import agree as agree
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
-# Kinds of control passes on a method's own batches: name in records -> name in tables.
-CONTROL_NAMES = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
 # Fields that every record must have.
 FIELDS = (
     "experiment", "model", "benchmark", "method", "preset", "budget", "key", "config", "n", "floor",
@@ -166,6 +167,8 @@ def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
     if not lines or len(lines) < record["n"]:
         raise TornFile(path, f"the record says {record['n']} samples, the file has {len(lines)}")
     chosen = metric or record["metric"]
+    if by_judge(chosen):
+        lines = judged_lines(folder, lines, chosen)
     rows = []
     for number, line in enumerate(lines, 1):
         try:
@@ -175,7 +178,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
                 if metric is None:
                     raise TornFile(path, reason, number)
                 raise ValueError(f"{folder}: {reason}")
-            rows.append(_row(line, chosen))
+            rows.append(sample_row(line, chosen))
         except (AttributeError, KeyError, TypeError) as error:
             raise TornFile(path, f"the sample is incomplete ({error!r})", number) from error
         if not isfinite(rows[-1]["score"]):
@@ -199,32 +202,6 @@ def _check(record: dict[str, Any], folder: Path) -> None:
     counts = record["counts"]
     if record["n"] and not (isinstance(counts, dict) and set(COUNTS) <= set(counts)):
         raise TornFile(path, f"the record lacks counts: {', '.join(COUNTS)}")
-
-
-def _row(line: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Row of one sample, with the values that tables and figures need."""
-    for name in ("vision_tokens", "resident_tokens"):
-        if not isinstance(line[name], list) or not line[name]:
-            raise TypeError(f"{name} must have one number per layer, got {line[name]!r:.40}")
-    score = line["scores"][metric]
-    if not isinstance(score, int | float):
-        raise TypeError(f"the score must be a number, got {score!r:.40}")
-    return {
-        "score": score,
-        **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
-        **{name: line.get(name) for name in ("type", "image", "seconds")},
-        **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
-        **_control_scores(line.get("controls", {}), metric),
-    }
-
-
-def _control_scores(controls: dict[str, Any], metric: str) -> dict[str, float]:
-    """Mean score of each kind of control on one sample, over its seeds; NaN without it."""
-    means = {}
-    for kind, name in CONTROL_NAMES.items():
-        scores = [seed["scores"][metric] for seed in controls.get(kind, ())]
-        means[name] = sum(scores) / len(scores) if scores else nan
-    return means
 
 
 def _with_variants(cells: Sequence[RunResult]) -> list[RunResult]:

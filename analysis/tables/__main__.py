@@ -5,6 +5,9 @@ mustdrop tables types --runs outputs/demo            # accuracy per question typ
 mustdrop tables table1 --runs outputs/table1      # table1 to table6, as in the paper
 mustdrop tables efficiency --runs outputs/run     # time, memory and FLOPs of mustdrop profile
 mustdrop tables ablations --runs outputs/table4 outputs/ablate_positions
+mustdrop tables judging --runs outputs/run        # verdicts of mustdrop judge, next to exact match
+mustdrop tables agreement --runs outputs/run      # how far two judges agree
+mustdrop tables summary --runs outputs/run --metric judge_accuracy
 mustdrop tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
 
@@ -25,6 +28,7 @@ from analysis.tables.ablations import ablation_sheets, ablations
 from analysis.tables.costs import COST_COLUMNS, costs
 from analysis.tables.efficiency import efficiency_sheets
 from analysis.tables.grid import fill
+from analysis.tables.judging import agreement_frame, agreement_sheet, judging_frame, judging_sheet
 from analysis.tables.latex import to_latex
 from analysis.tables.layouts import layouts
 from analysis.tables.paper import cost_sheet, score_sheet
@@ -35,6 +39,10 @@ from analysis.tables.summary import by_type_of_cells, summary_of_cells
 WIDTH = 200  # if the output is not a terminal
 PLAIN = ("summary", "types")
 EFFICIENCY = "efficiency"
+JUDGES: dict[str, tuple[Callable[..., pd.DataFrame], Callable[[pd.DataFrame], Sheet]]] = {
+    "judging": (judging_frame, judging_sheet),
+    "agreement": (agreement_frame, agreement_sheet),
+}
 
 
 def runs(roots: Sequence[Path], metric: str | None, empty: bool) -> list[RunResult]:
@@ -69,6 +77,10 @@ def make_sheets(
         if console is not None:
             show(frame, console)
         return [sheet(frame)], [frame]
+    if table in JUDGES:
+        frame_of, sheet_of = JUDGES[table]
+        frame = frame_of(cells)
+        return [sheet_of(frame)], [frame]
     if table == "ablations":
         frame = ablations(cells)
         return ablation_sheets(frame), [frame]
@@ -93,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations", EFFICIENCY))
+    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations", EFFICIENCY, *JUDGES))
     parser.add_argument(
         "--runs", type=Path, nargs="+", action="extend", required=True, help="results folders"
     )
@@ -113,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             frame = profile_frame(load_profiles(options.runs))
             sheets, frames = efficiency_sheets(frame), [frame]
         else:
-            cells = runs(options.runs, options.metric, empty=options.table not in PLAIN)
+            empty = options.table not in (*PLAIN, *JUDGES)
+            cells = runs(options.runs, options.metric, empty)
             sheets, frames = make_sheets(options.table, cells, console if printed else None)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

@@ -15,6 +15,7 @@ from analysis.published.bands import NOTHING, Band, Index, index
 from analysis.published.matching import located, measures_of, names, shown_measure
 from analysis.published.numbers import published
 from analysis.records.cells import RunResult, agree
+from analysis.records.judgements import by_judge, on_scale_of_five
 from analysis.statistics.intervals import Interval, mean_interval
 from analysis.tables.commands import calibration, command
 from analysis.tables.layouts import (
@@ -196,18 +197,19 @@ def measured(cell: RunResult) -> tuple[str, float, Interval]:
 
     The metric is the one that papers report, if the run has it: from the samples, with an interval,
     or from the record, without an interval. A run on fewer samples has no such total in its record;
-    the score of its samples is used instead.
+    the score of its samples is used instead. A judge's score is always that of the samples.
     """
     wanted = shown_measure(cell["benchmark"])
     assert cell.metric is not None
-    if wanted is not None and wanted.metric != cell.metric:
+    if wanted is not None and wanted.metric != cell.metric and not by_judge(cell.metric):
         whole = cell.record.get("available") == cell["n"]
         if whole and wanted.metric in cell["metrics"]:
             value = float(cell["metrics"][wanted.metric])
             return wanted.metric, wanted.factor, Interval(value, nan, nan, "none", cell["n"])
     score = mean_interval(cell.samples["score"], cell.samples["image"])
     known = measures_of(cell["benchmark"], cell.metric)
-    scale = known[0].factor if known else (100.0 if 0 <= score.value <= 1 else 1.0)
+    share = 0 <= score.value <= 1 and not on_scale_of_five(cell.metric)
+    scale = known[0].factor if known else 100.0 if share else 1.0
     return cell.metric, scale, score
 
 

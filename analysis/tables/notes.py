@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+from analysis.records.judgements import by_judge
+
 OFF = "≠"
 SHARED, UNKNOWN = "†", "?"  # marks after seconds
 CONTROLS = ("vanilla", "random")  # controls that are separate runs
@@ -25,6 +27,10 @@ DIFFERENCE_TEXT = (
     "on the same samples, with the 95 % interval of the pairs (Newcombe for scores of 0 and 1, "
     "else t; by image if samples share an image; from exact counts of images if fewer than five "
     "differ). The intervals are not adjusted for their number."
+)
+JUDGED_TEXT = (
+    "The score is a judge's, over the samples with a verdict alone; the others are neither right "
+    "nor wrong, and a difference is over the samples that were judged in both runs."
 )
 FLOOR_TEXT = (
     "floor: the smallest executed average that the method can reach; it is above the budget."
@@ -84,6 +90,13 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
             "Δ random –: no random tokens ran on the same batches, and no separate run is within "
             "1 %, or several are that differ in more than the seed."
         )
+    judged = [row for row in ran if by_judge(str(row["metric"]))]
+    if judged:
+        yield JUDGED_TEXT
+    for row in judged:
+        if row["unjudged"]:
+            name = f"{row['method']} {row['budget']}"
+            yield f"{name}: {row['unjudged']:.0f} samples without a verdict."
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
     if any(not isnan(row["floor"]) for row in rows):

@@ -1,7 +1,6 @@
 """Text of a table: cells, title, and the rows at which groups start.
 
-Values that all rows share go into the title. Knows nothing about runs: the text depends only on the
-table.
+Values that all rows share go into the title. Reads no run: the text depends only on the table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,13 +11,15 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.records.judgements import on_scale_of_five
 from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, interval_text, notes
 
 RUN_NAMES = (
     "experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant",
 )  # fmt: skip
 PROFILE_NAMES = ("device", "dtype", "vision tokens", "batch", "arm")
-NAMES = (*RUN_NAMES, *PROFILE_NAMES)  # columns that name a row
+RATER_NAMES = ("judge", "first", "second")
+NAMES = (*RUN_NAMES, *PROFILE_NAMES, *RATER_NAMES)  # columns that name a row
 COMMAND = "mustdrop "  # prefix of a note that is a command line
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),
@@ -71,7 +72,7 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     """Sheet of a summary: one row per run."""
     setups = {setup: _letter(index) for index, setup in enumerate(_distinct(rows, "setup"))}
     sizes = _distinct(rows, "n")
-    columns: dict[str, CellText] = {name: _plain(name) for name in _name_columns(rows)}
+    columns: dict[str, CellText] = {name: _plain(name) for name in name_columns(rows)}
     if len(sizes) > 1:
         columns["n"] = lambda row: str(row["n"]) if row["n"] else "–"
     columns[f"{_metric(rows)} [95 %]"] = _accuracy
@@ -94,17 +95,17 @@ def _cells(rows: Sequence[Row]) -> Sheet:
     if len(setups) > 1:
         columns["setup"] = lambda row: setups[row["setup"]] if row["n"] else "–"
     return Sheet(
-        title=_title(rows, *([f"n = {sizes[0]}"] if len(sizes) == 1 else [])),
+        title=shared_title(rows, *([f"n = {sizes[0]}"] if len(sizes) == 1 else [])),
         heads=tuple(columns),
         rows=tuple(tuple(cell_text(row) for cell_text in columns.values()) for row in rows),
-        breaks=_breaks(rows),
+        breaks=group_breaks(rows),
         notes=(f"{_metric(rows)}: {interval_text(rows)}.", *notes(rows, setups)),
     )
 
 
 def _types(rows: Sequence[Row]) -> Sheet:
     """Sheet of scores by question type: one column per type."""
-    names = _name_columns(rows)
+    names = name_columns(rows)
     kinds = sorted({row["type"] for row in rows})
     heads = []
     for kind in kinds:
@@ -119,10 +120,10 @@ def _types(rows: Sequence[Row]) -> Sheet:
         scores = [_score(by_type[kind], digits=0) if kind in by_type else "–" for kind in kinds]
         lines.append((*(_plain(name)(first) for name in names), *scores))
     return Sheet(
-        title=_title(rows),
+        title=shared_title(rows),
         heads=(*names, *heads),
         rows=tuple(lines),
-        breaks=_breaks(firsts),
+        breaks=group_breaks(firsts),
         notes=(
             f"{_metric(rows)}: {interval_text(rows)}. A type has few samples: read the intervals.",
         ),
@@ -134,7 +135,7 @@ def _distinct(rows: Iterable[Row], name: str) -> list[Any]:
     return list(dict.fromkeys(row[name] for row in rows if row["n"]))
 
 
-def _name_columns(rows: Sequence[Row]) -> list[str]:
+def name_columns(rows: Sequence[Row]) -> list[str]:
     """Names of the columns that identify a row: method, budget, and others that differ."""
     names = {name for name in RUN_NAMES if len({str(row[name]) for row in rows}) > 1}
     methods = {row["method"] for row in rows}
@@ -143,15 +144,16 @@ def _name_columns(rows: Sequence[Row]) -> list[str]:
     return [name for name in RUN_NAMES if name in {*names, "method", "budget"}]
 
 
-def _title(rows: Sequence[Row], *more: str) -> str:
+def shared_title(rows: Sequence[Row], *more: str) -> str:
     """Title with the names that all rows share."""
-    columns = _name_columns(rows)
+    columns = name_columns(rows)
     candidates = ("experiment", "model", "benchmark", "image")
     shared = [name for name in candidates if name not in columns]
     return " · ".join([*(str(rows[0][name]) for name in shared if rows[0][name]), *more])
 
 
-def _breaks(rows: Sequence[Row]) -> frozenset[int]:
+def group_breaks(rows: Sequence[Row]) -> frozenset[int]:
+    """Indices of the rows at which another experiment, model, benchmark or budget starts."""
     keys = [[row[name] for name in ("experiment", "model", "benchmark", "budget")] for row in rows]
     return frozenset(index for index, (a, b) in enumerate(pairwise(keys), 1) if a != b)
 
@@ -183,7 +185,8 @@ def _difference(name: str) -> CellText:
 
 def _scale(row: Row) -> float:
     """Factor to the displayed scale: scores within [0, 1] are shown in percent."""
-    return 100.0 if 0 <= row["accuracy"] <= 1 else 1.0
+    share = 0 <= row["accuracy"] <= 1 and not on_scale_of_five(row["metric"])
+    return 100.0 if share else 1.0
 
 
 def span(value: float, low: float, high: float, sign: str = "", digits: int = 1) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.cells import CONTROL_NAMES, COUNTS, RunResult, agree, groups, load, load_runs
+from analysis.records.judgements import by_judge
 from analysis.records.variants import alike
 from analysis.statistics.intervals import Interval, mean_interval, paired_interval
 from mustdrop.runs.folder import RECALL, shared_machine
@@ -38,6 +39,8 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     matched: Whether the executed average is within 1 % of the budget.
     target_recall_input, target_recall: Share of the patches that the question is about and that the
         tokens carry at the language model's input, and in its last layer, if they are known.
+    unjudged: Number of samples without a verdict, which ``accuracy`` leaves out; only with a
+        judge's score as the metric.
     floor: Smallest executed average that the method can reach, if the budget is below it; such a
         run has no accuracy.
     seconds, setup: Median over the samples, which can be compared only within one setup.
@@ -91,11 +94,12 @@ def by_type_of_cells(cells: Sequence[RunResult]) -> pd.DataFrame:
             continue
         for kind, samples in cell.samples.groupby("type", sort=True):
             interval = mean_interval(samples["score"], samples["image"])
-            rows.append({**_names(cell), "type": str(kind), **_accuracy(cell, interval)})
+            rows.append({**run_names(cell), "type": str(kind), **_accuracy(cell, interval)})
     return pd.DataFrame(rows)
 
 
-def _names(cell: RunResult) -> dict[str, Any]:
+def run_names(cell: RunResult) -> dict[str, Any]:
+    """Names of a run, as the first columns of a table."""
     names = ("experiment", "model", "benchmark", "method", "preset", "budget")
     return {
         **{name: cell[name] for name in names},
@@ -119,7 +123,7 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     """Row of one run, compared with the controls among the members of its group."""
     record = cell.record
     scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
-    row = {**_names(cell), "floor": _number(record["floor"])}
+    row = {**run_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(*scored))
     differences = {name: arm_difference(cell, _arms(cell, members, name)) for name in CONTROLS}
     controls = {name: _control_difference(cell, name) for name in CONTROL_NAMES.values()}
@@ -132,6 +136,8 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     row |= {name: _number(counts.get(name)) for name in COUNTS}
     row |= {name: _number(record.get(name)) for name in RECALL}
     ran = cell.metric is not None
+    if ran and by_judge(str(cell.metric)):
+        row["unjudged"] = record["n"] - len(cell.samples)
     return row | {
         "matched": agree(cell.executed, cell.budget) if ran and cell.budget else None,
         "flops_ratio": _number(record["flops_ratio"]) if ran else nan,

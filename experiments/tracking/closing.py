@@ -14,6 +14,8 @@ from typing import Any
 from hydra.utils import instantiate
 from PIL import Image
 
+from experiments.tracking.judged import COLUMNS as COLUMNS_OF_JUDGES
+from experiments.tracking.judged import judgement_numbers, judgement_rows
 from experiments.tracking.profiled import COLUMNS as COLUMNS_OF_PROFILE
 from experiments.tracking.profiled import STATE as PROFILED
 from experiments.tracking.profiled import profile_numbers, profile_rows
@@ -24,6 +26,7 @@ from mustdrop.runs.folder import (
     read_samples,
     trace_path,
 )
+from mustdrop.runs.judgements import judgement_files, read_judgements
 from mustdrop.runs.status import SETTLED
 from mustdrop.tracking.service import Closing, Tracker
 
@@ -47,10 +50,10 @@ class RunDocuments:
 
     def picture(self, doc_id: int) -> Image.Image | None:
         """Read the first picture of a document; None from the first error on."""
-        from mustdrop.evaluation.chat import pictures, read_document
-
         if not self.readable:
             return None
+        from mustdrop.evaluation.chat import pictures, read_document
+
         try:
             name, docs = self.task.config.task, self.task.eval_docs
             images = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
@@ -90,6 +93,11 @@ def closing(
         if tracker.table_rows:
             tables["samples"] = (COLUMNS, rows(samples[: tracker.table_rows], metric, documents))
         tables["tokens_per_layer"] = (("layer", "entering", "resident"), layers(record))
+        if judges := read_judgements(folder):
+            numbers |= judgement_numbers(judges, samples)
+            first = samples[: tracker.table_rows]
+            tables["judgements"] = (COLUMNS_OF_JUDGES, judgement_rows(judges, first, metric))
+            files += judgement_files(folder)
     files += [folder / name for name in ("record.json", "config.yaml", "status.json")]
     if drawn := overlays(folder, config, samples, documents, tracker.overlays):
         tables["overlays"] = (("doc_id", "question", "overlay"), drawn)

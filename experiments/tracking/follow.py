@@ -22,6 +22,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from experiments.tracking.closing import closing
+from experiments.tracking.judged import judgement_stamp
 from experiments.tracking.profiled import profile_stamp
 from mustdrop.runs.folder import read_status
 from mustdrop.tracking.history import History
@@ -87,6 +88,7 @@ def fully_tracked(folder: Path) -> bool:
         and track["rows"] >= samples
         and track["state"] == read_status(folder).get("state")
         and track.get("efficiency") == profile_stamp(folder)
+        and track.get("judgements") == judgement_stamp(folder)
     )
 
 
@@ -153,8 +155,10 @@ def track(tracker: Tracker, folder: Path, live: bool, leash: Leash, state: dict[
             f"the service holds {sink.first} samples of this run, but the folder only {history.n}"
         )
     sink.close(closing(folder, config, read_status(folder), tracker))
-    stamp = profile_stamp(folder)
-    state.update(state=read_status(folder).get("state"), efficiency=stamp, complete=True)
+    state.update(
+        state=read_status(folder).get("state"), efficiency=profile_stamp(folder),
+        judgements=judgement_stamp(folder), complete=True,
+    )  # fmt: skip
 
 
 def _tail(path: Path) -> Iterator[list[dict[str, Any]]]:

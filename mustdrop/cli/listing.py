@@ -12,7 +12,7 @@ BAD_INPUT = 2
 GROUPS = {
     "methods": "method", "models": "model", "benchmarks": "benchmark",
     "experiments": "experiment", "inputs": "inputs", "images": "image", "controls": "controls",
-    "trackers": "tracker", "launchers": "launcher",
+    "trackers": "tracker", "launchers": "launcher", "judges": "judge",
 }  # fmt: skip
 USAGE = f"""usage: mustdrop list GROUP
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "vtw": ("experiments.vtw_layer:main", "find the layer after which VTW drops all tokens"),
     "profile": ("experiments.efficiency:program", "measure time, memory and FLOPs of a method"),
     "bench": ("experiments.bench:main", "measure the engine's time against a lower bound"),
+    "judge": ("experiments.judge:program", "judge open answers of finished runs by an LLM"),
     "tables": ("analysis.tables.__main__:main", "print or write tables of runs"),
     "claims": ("analysis.claims.__main__:main", "judge claims on finished runs"),
     "figures": ("analysis.figures.__main__:main", "draw figures of runs"),
@@ -30,7 +31,7 @@ COMMANDS = {
     "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),
 }
 # Subcommands that continue after a stop where they were; the others start their work again.
-CONTINUING = ("run", "demo", "sweep", "trace", "pareto", "profile")
+CONTINUING = ("run", "demo", "sweep", "trace", "pareto", "profile", "judge")
 EXAMPLES = """\
 examples:
   mustdrop run                                   the embedded model, benchmark and MustDrop

@@ -8,6 +8,7 @@
       traces/        ledgers of single samples, or the full traces of mustdrop trace (opt-in)
       run.log        messages and tracebacks
       efficiency.json  time, memory and operations, from mustdrop profile
+      judgements/    verdicts of judges about the answers, from mustdrop judge
 
 The disk is the truth: a killed run continues at its next sample, and a finished run is not run
 again. :mod:`mustdrop.runs.writer` writes the folder. This module imports neither lmms-eval nor
@@ -26,6 +27,7 @@ from mustdrop.runs.key import run_key
 
 SCHEMA = 1
 EFFICIENCY = "efficiency.json"
+JUDGEMENTS = "judgements"
 # Share of the answer's patches that the kept tokens show, where a benchmark knows these patches.
 RECALL = ("target_recall_input", "target_recall")
 # Two executed averages that differ by at most this share count as the same budget.

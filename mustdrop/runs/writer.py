@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from mustdrop.runs.fingerprint import Fingerprint
-from mustdrop.runs.folder import now, read_samples
+from mustdrop.runs.folder import JUDGEMENTS, now, read_samples
 from mustdrop.runs.repair import code_of, cut_torn_line, status_or_none
 from mustdrop.runs.status import failure, slurm_job
 from mustdrop.runs.timing import Watch, sum_timings
@@ -222,7 +222,7 @@ class RunWriter:
             (self.folder / f"{name}.{number}").exists() for name in ("samples.jsonl", "record.json")
         ):
             number += 1
-        for name in ("samples.jsonl", "record.json", "status.json", "traces"):
+        for name in ("samples.jsonl", "record.json", "status.json", "traces", JUDGEMENTS):
             path = self.folder / name
             if path.exists():
                 path.rename(self.folder / f"{name}.{number}")

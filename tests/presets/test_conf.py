@@ -16,6 +16,7 @@ from experiments.checks.thresholds import differing
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget, keep_for
 from mustdrop.decode.output_aware import OutputAware
+from mustdrop.judging.judge import Judge
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.prefill.dual_attention import DualAttention
 from mustdrop.prefill.fastv import FastV
@@ -70,7 +71,13 @@ def test_every_option_composes_with_every_value_in_place(group, option):
 
 def test_no_group_is_forgotten():
     found = {path.relative_to(CONF).parts[0] for path in FILES if path.parent != CONF}
-    assert found == {*GROUPS, "tuned", "hydra"}
+    assert found == {*GROUPS, "judge", "tuned", "hydra"}
+
+
+@pytest.mark.parametrize("option", [path.stem for path in sorted((CONF / "judge").glob("*.yaml"))])
+def test_every_judge_composes_and_can_be_built(option):
+    cfg = composed(f"judge={option}", "judge.model=a", name="judge")
+    assert isinstance(instantiate(cfg.judge, _convert_="all"), Judge)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())

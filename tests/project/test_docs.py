@@ -28,7 +28,7 @@ CONFIGS = {
 }  # fmt: skip
 GROUPS = (
     "method", "model", "benchmark", "controls", "image", "experiment", "launcher",
-    "tracker", "vision", "key_tokens", "prefill", "decode",
+    "tracker", "vision", "key_tokens", "prefill", "decode", "judge",
 )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import textwrap
 import mustdrop
 
 UPPER = (
-    "mustdrop.calibration", "mustdrop.cli", "mustdrop.evaluation", "mustdrop.pocket",
-    "mustdrop.presets", "mustdrop.tracking",
+    "mustdrop.calibration", "mustdrop.cli", "mustdrop.evaluation", "mustdrop.judging",
+    "mustdrop.pocket", "mustdrop.presets", "mustdrop.tracking",
 )  # fmt: skip
 CORE = sorted(
     name

@@ -1,0 +1,1 @@
+"""Judging: open answers of finished runs, judged by a language model in a separate pass."""

@@ -1,0 +1,73 @@
+"""Verdicts reach W&B, also when the run was sent before it was judged."""
+
+import pytest
+import yaml
+from judge_server import JudgeServer, truth
+from tracked import METRIC, Folder, clean, node, only, served
+
+from experiments import judge as script
+from experiments.tracking.closing import closing
+from experiments.tracking.follow import fully_tracked
+from experiments.tracking.judged import COLUMNS
+from mustdrop.runs.folder import read_samples, read_status
+from mustdrop.runs.judgements import judgement_files
+from mustdrop.tracking.wandb_sink import WandB
+
+NAME = "judge/stand-in, video_chatgpt/1"
+
+
+@pytest.fixture(autouse=True)
+def nobodys(monkeypatch, tmp_path):
+    clean(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+
+def judged(tmp_path, server, tracker=None):
+    """A finished run of six samples, five of them with a verdict."""
+    folder = Folder(tmp_path / "outputs")
+    folder.config["tracker"] = tracker
+    folder.config["image"] = {"name": "blank"}  # so that no picture is drawn, which takes seconds
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(folder.config))
+    folder.answer(6)
+    folder.finish()
+    server.fault = lambda prompt, call: "refusal" if "how many 5 " in prompt else None
+    settings = ("judge=local", "judge.model=stand-in", f"judge.base_url={server.url}")
+    assert script.main(["outputs", *settings, "--budget", "6"]) == 0
+    return folder
+
+
+def test_a_judged_run_is_sent_with_its_verdicts(tmp_path, monkeypatch):
+    with served(monkeypatch) as service, JudgeServer() as server:
+        folder = judged(tmp_path, server, node(table_rows=4))
+        stored = only(service.runs)
+        assert stored.steps == list(range(6))
+        expected = [truth(doc) for doc in range(5)]
+        assert stored.summary[f"{NAME}/accuracy"] == sum(right for right, _ in expected) / 5
+        assert stored.summary[f"{NAME}/score"] == sum(score for _, score in expected) / 5
+        assert (stored.summary[f"{NAME}/judged"], stored.summary[f"{NAME}/unjudged"]) == (5, 1)
+        assert stored.summary["judgements"]["nrows"] == 4
+        assert fully_tracked(folder.path)
+        # a run that was sent before it was judged, or judged again, is sent again
+        (path,) = judgement_files(folder.path)
+        path.write_text(path.read_text().replace('"updated": "2', '"updated": "3'))
+        assert not fully_tracked(folder.path)
+        path.unlink()
+        assert not fully_tracked(folder.path)
+
+
+def test_the_report_of_a_judged_run_has_a_table_and_the_files(tmp_path):
+    with JudgeServer() as server:
+        folder = judged(tmp_path, server)
+    status, tracker = read_status(folder.path), WandB("study", table_rows=10)
+    report = closing(folder.path, folder.config, status, tracker)
+    assert set(judgement_files(folder.path)) < set(report.files)
+    columns, rows = report.tables["judgements"]
+    assert columns == COLUMNS and len(rows) == 6
+    for row, sample in zip(rows, read_samples(folder.path), strict=True):
+        entry = dict(zip(columns, row, strict=True))
+        assert entry["prediction"] == sample["answer"] and entry["answer"] == sample["target"]
+        assert entry["metric"] == sample["scores"][METRIC]
+        if sample["doc_id"] == 5:
+            assert (entry["correct"], entry["score"], entry["unjudged"]) == (None, None, "refusal")
+        else:
+            assert (entry["correct"], entry["score"]) == truth(sample["doc_id"])
