@@ -10,6 +10,11 @@ from typing import Any
 
 from experiments.gpu.runner import GpuCell, GpuStep
 
+MODELS = ("llava15_7b", "llava_next_7b", "qwen2_5_vl_7b")
+MAIN, OTHERS = ("mustdrop", "fastv", "visionzip"), ("divprune", "sparsevlm", "random")
+# Shares of the vision tokens: 192, 128 and 64 of LLaVA-1.5's, and the same of other models'.
+LARGE, MIDDLE, SMALL = "192/576", "128/576", "64/576"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -18,17 +23,17 @@ class Setting:
     Attributes:
         device: ``cuda`` or ``cpu``.
         small: Shape of the model on which dropping is compared with masking.
-        full: Shape of the model that is timed.
+        tiny: Whether the timed models are tiny.
         batches: Batch sizes that are timed.
-        rounds: Rounds of prefills; a quarter as many, at least one, of whole answers.
-        warm_ups: Prefills of each arm before the first round; at most one of whole answers.
+        rounds: Rounds of prefills; a fifth as many, at least one, of whole answers.
         new_tokens: Length of a timed answer.
         check_tokens: Length of an answer that is compared with masking.
+        warm_ups: Prefills and short answers of each arm before the first round.
     """
 
     device: str
     small: str
-    full: str
+    tiny: bool
     batches: Sequence[int]
     rounds: int
     new_tokens: int
@@ -38,27 +43,37 @@ class Setting:
 
 SIZES = {
     "full": {
-        "small": "small", "full": "llava15_7b", "batches": (1, 8), "new_tokens": 32,
-        "check_tokens": 4, "warm_ups": 2,
+        "small": "small", "tiny": False, "batches": (1, 8), "new_tokens": 32, "check_tokens": 4,
+        "warm_ups": 1,
     },
     "tiny": {
-        "small": "tiny", "full": "tiny", "batches": (1, 2), "new_tokens": 3, "check_tokens": 2,
+        "small": "tiny", "tiny": True, "batches": (1, 2), "new_tokens": 3, "check_tokens": 2,
         "warm_ups": 0,
     },
 }  # fmt: skip
+
+
+def main_arms() -> list[str]:
+    """Arms that must be reached."""
+    return [f"{method} {budget}" for budget in (LARGE, SMALL) for method in MAIN]
+
+
+def other_arms() -> list[str]:
+    """Arms that are measured if time is left: other methods, and all at the budget between."""
+    others = [f"{method} {budget}" for budget in (SMALL, LARGE) for method in OTHERS]
+    return [*others, *(f"{method} {MIDDLE}" for method in (*MAIN, *OTHERS))]
 
 
 def cells(setting: Setting) -> list[GpuCell]:
     """List all cells, the most important first."""
 
     @cache
-    def full_model() -> Any:
-        """Build the model that all timed cells share."""
-        import torch
+    def models() -> Any:
+        """The model in memory, which the timed cells share."""
+        from experiments.gpu.models import OneModel
+        from mustdrop.profiling.device import Device
 
-        from experiments.gpu.shapes import SHAPES, build
-
-        return build(SHAPES[setting.full], setting.device, torch.bfloat16)
+        return OneModel(Device(setting.device), setting.tiny)
 
     def equality(dtype: str, attention: str) -> GpuCell:
         def steps() -> Sequence[GpuStep]:
@@ -78,26 +93,34 @@ def cells(setting: Setting) -> list[GpuCell]:
 
         return Waits(Device(setting.device), setting.small).steps()
 
-    def timing(measure: str, batch: int) -> GpuCell:
+    def timing(model: str, batch: int, tokens: int, arms: Sequence[str], name: str) -> GpuCell:
         def steps() -> Sequence[GpuStep]:
-            from experiments.gpu.timing import Bench
-            from mustdrop.profiling.device import Device
+            from experiments.gpu.timing import ArmTimes
 
-            given = (Device(setting.device), setting.full, batch, setting.new_tokens, full_model)
-            rounds, warm_ups = setting.rounds, setting.warm_ups
-            if measure == "generate":
-                rounds, warm_ups = max(1, rounds // 4), min(1, warm_ups)
-            return Bench(*given).steps(measure, rounds, warm_ups)
+            rounds = setting.rounds if tokens == 1 else max(1, setting.rounds // 5)
+            return ArmTimes(models(), model, batch, arms, tokens).steps(rounds, setting.warm_ups)
 
-        name = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
-        return GpuCell(f"{name}, {setting.full}, batch {batch}", steps)
+        measure = "first token" if tokens == 1 else f"{tokens} new tokens"
+        return GpuCell(f"{measure}, {model}, batch {batch}{name}", steps)
 
+    def timings(model: str, arms: Sequence[str], name: str = "") -> list[GpuCell]:
+        return [
+            timing(model, batch, tokens, arms, name)
+            for tokens in (1, setting.new_tokens)
+            for batch in setting.batches
+        ]
+
+    llava, llava_next, qwen = MODELS
     return [
         equality("float32", "sdpa"),
-        equality("bfloat16", "sdpa"),
         GpuCell("device waits", waits),
-        *(timing("prefill", batch) for batch in setting.batches),
-        *(timing("generate", batch) for batch in setting.batches),
-        equality("float32", "eager"),
+        *timings(llava, main_arms()),
+        *timings(llava_next, main_arms()),
+        equality("bfloat16", "sdpa, flash kernel"),
+        equality("bfloat16", "sdpa, efficient kernel"),
         equality("bfloat16", "flash_attention_2"),
+        equality("bfloat16", "flash_attention_3"),
+        *timings(qwen, main_arms()),
+        *(cell for model in MODELS for cell in timings(model, other_arms(), ", other methods")),
+        equality("float32", "eager"),
     ]
