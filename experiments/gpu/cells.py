@@ -25,6 +25,7 @@ class Setting:
         small: Shape of the model on which dropping is compared with masking.
         tiny: Whether the timed models are tiny.
         batches: Batch sizes that are timed.
+        other_batches: Batch sizes on which other methods are timed.
         rounds: Rounds of prefills; a fifth as many, at least one, of whole answers.
         new_tokens: Length of a timed answer.
         check_tokens: Length of an answer that is compared with masking.
@@ -35,6 +36,7 @@ class Setting:
     small: str
     tiny: bool
     batches: Sequence[int]
+    other_batches: Sequence[int]
     rounds: int
     new_tokens: int
     check_tokens: int
@@ -43,12 +45,12 @@ class Setting:
 
 SIZES = {
     "full": {
-        "small": "small", "tiny": False, "batches": (1, 8), "new_tokens": 32, "check_tokens": 4,
-        "warm_ups": 1,
+        "small": "small", "tiny": False, "batches": (1, 8), "other_batches": (1, 8),
+        "new_tokens": 32, "check_tokens": 4, "warm_ups": 1,
     },
     "tiny": {
-        "small": "tiny", "tiny": True, "batches": (1, 2), "new_tokens": 3, "check_tokens": 2,
-        "warm_ups": 0,
+        "small": "tiny", "tiny": True, "batches": (1, 2), "other_batches": (1,),
+        "new_tokens": 3, "check_tokens": 2, "warm_ups": 0,
     },
 }  # fmt: skip
 
@@ -103,24 +105,30 @@ def cells(setting: Setting) -> list[GpuCell]:
         measure = "first token" if tokens == 1 else f"{tokens} new tokens"
         return GpuCell(f"{measure}, {model}, batch {batch}{name}", steps)
 
-    def timings(model: str, arms: Sequence[str], name: str = "") -> list[GpuCell]:
+    def timings(
+        model: str, arms: Sequence[str], batches: Sequence[int], name: str = ""
+    ) -> list[GpuCell]:
         return [
             timing(model, batch, tokens, arms, name)
             for tokens in (1, setting.new_tokens)
-            for batch in setting.batches
+            for batch in batches
         ]
 
     llava, llava_next, qwen = MODELS
     return [
         equality("float32", "sdpa"),
         GpuCell("device waits", waits),
-        *timings(llava, main_arms()),
-        *timings(llava_next, main_arms()),
+        *timings(llava, main_arms(), setting.batches),
+        *timings(llava_next, main_arms(), setting.batches),
         equality("bfloat16", "sdpa, flash kernel"),
         equality("bfloat16", "sdpa, efficient kernel"),
         equality("bfloat16", "flash_attention_2"),
         equality("bfloat16", "flash_attention_3"),
-        *timings(qwen, main_arms()),
-        *(cell for model in MODELS for cell in timings(model, other_arms(), ", other methods")),
+        *timings(qwen, main_arms(), setting.batches),
+        *(
+            cell
+            for model in MODELS
+            for cell in timings(model, other_arms(), setting.other_batches, ", other methods")
+        ),
         equality("float32", "eager"),
     ]

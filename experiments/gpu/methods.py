@@ -125,7 +125,9 @@ class TimedMethods:
         layers = [self._at_depth(layer) for layer in counts["layers"]]
         after = [round(count * scale) for count in counts["after"]]
         dropper = TokenDropper(
-            vision=LocalMerge(0.8, 2, score="mean", edges="keep") if coordinates else LocalMerge(57.6),
+            vision=LocalMerge(0.8, 2, score="mean", edges="keep")
+            if coordinates
+            else LocalMerge(57.6),
             key_tokens=ClsAttention("ratio", ratio=counts["key_ratio"]),
             prefill=Counted(DualAttention(1e-3, 1e-3, layers), after),
             decode=OutputAware(counts["decode_from_layer"]),

@@ -125,7 +125,9 @@ class TimedModel:
             tokens, itemsize = inputs["input_ids"].numel(), self.model.dtype.itemsize
             weights = sum(weight.nbytes for weight in self.model.parameters())
             needed = weights + work_bytes(self.model.config, tokens, itemsize)
-            require_room(self.device, needed, f"{self.name} with {batch} prompts of {tokens} tokens")
+            require_room(
+                self.device, needed, f"{self.name} with {batch} prompts of {tokens} tokens"
+            )
             self.benches[batch] = BatchBench(self.device, self.model, inputs)
         return self.benches[batch]
 
@@ -167,5 +169,3 @@ class OneModel:
             size = TINY_PICTURE if self.tiny else usual_size(config)
             self.present = TimedModel(name, self.device, model, size)
         return self.present
-
-

@@ -83,8 +83,8 @@ def _equality_title(dtype: str, rows: Sequence[Record]) -> str:
             "(effect of dropping at all)"
         )
     return (
-        f"Dropping against masking, {dtype}: relative error, bar four times the noise (noise of the "
-        "masked model itself)"
+        f"Dropping against masking, {dtype}: relative error, bar four times the noise "
+        "(noise of the masked model itself)"
     )
 
 
@@ -127,7 +127,16 @@ def waits_tables(record: Record) -> list[str]:
         if row["method"] != "vanilla":
             for line, count in row["lines"].items():
                 lines[line] = lines.get(line, 0) + count
-    header = ("method", "batch", "waits", "over vanilla", "places", "each place and prompt", "bar", "")
+    header = (
+        "method",
+        "batch",
+        "waits",
+        "over vanilla",
+        "places",
+        "each place and prompt",
+        "bar",
+        "",
+    )
     ranked = sorted(lines.items(), key=lambda item: -item[1])
     lines_shown = [f"{number:5}  {line}" for line, number in ranked]
     note = " (on a CPU nothing waits)" if record["options"]["device"] == "cpu" else ""
@@ -146,9 +155,7 @@ def errors(record: Record) -> list[str]:
                 line for line in error["where"] if line.startswith(("mustdrop/", "experiments/"))
             ]
             line = "".join(f" ({line})" for line in (lines_of_ours or error["where"])[-1:])
-            steps.setdefault((entry["cell"], f"{error['error']}{line}"), []).append(
-                error["step"]
-            )
+            steps.setdefault((entry["cell"], f"{error['error']}{line}"), []).append(error["step"])
     lines = []
     for (cell, text), names in steps.items():
         more = f" and {len(names) - 1} more steps" if len(names) > 1 else ""
@@ -166,8 +173,7 @@ def not_here(record: Record) -> list[str]:
     return ["\n".join(["Not possible here", *lines])] if lines else []
 
 
-def not_reached(record
-: Record) -> list[str]:
+def not_reached(record: Record) -> list[str]:
     """List the cells and steps that the time limit or the end of the process left out."""
     lines = []
     for entry in record["cells"]:

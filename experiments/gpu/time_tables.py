@@ -14,7 +14,9 @@ def time_tables(record: Record) -> list[str]:
     """Tabulate medians, peak memory, and ratios within a round; tables for each cell."""
     all_rows = [with_decisions(row) for row in rows_of(record, "time")]
     models = {row["cell"]: row["model"] for row in rows_of(record, "model") if "model" in row}
-    facts = {(models[row["cell"]], row["batch"], row["arm"]): row for row in rows_of(record, "facts")}
+    facts = {
+        (models[row["cell"]], row["batch"], row["arm"]): row for row in rows_of(record, "facts")
+    }
     tables = []
     for cell in dict.fromkeys(row["cell"] for row in all_rows):
         rows = [row for row in all_rows if row["cell"] == cell]
@@ -51,7 +53,11 @@ def _whole(cell: str, rows: Sequence[Record], arms: Sequence[str], facts: Record
     vanilla = _of(rows, "vanilla", "method")
     lines = []
     for arm in arms:
-        method, reference, fact = _of(rows, arm, "method"), _of(rows, arm, "reference"), facts.get(arm)
+        method, reference, fact = (
+            _of(rows, arm, "method"),
+            _of(rows, arm, "reference"),
+            facts.get(arm),
+        )
         kernels = ", ".join((fact or {}).get("attention", ())) or "-"
         lines.append(
             (

@@ -64,7 +64,7 @@ class Waits:
         return {"kind": "model", "dtype": "bfloat16"}
 
     def count(self, name: str, dropper: TokenDropper | None, count: int) -> Row:
-        """Count the waits of one prefill; the bar is one for each decision and a few for reading."""
+        """Count the waits of a prefill; the bar is one for each decision and some for reading."""
         lines = self._waits(dropper, count)
         places = decision_points(dropper)
         bar = self.plain[count] + (places + READING if dropper is not None else 0)

@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def work(path: Path, started: float) -> int:
             write(path.with_suffix(".txt"), table(current))
 
     line = ProgressLine(sys.stderr)
-    runner = Runner(record, options["limit"], save, line.show, clear, started=started)
+    free = partial(clear, options["device"])
+    runner = Runner(record, options["limit"], save, line.show, free, started=started)
     try:
         runner.run(wanted_cells(options))
     except Exception:  # the device no longer works: a new process may go on
@@ -76,15 +78,15 @@ def described_device(name: str) -> dict[str, Any]:
         return {"name": "unknown", "error": f"{type(error).__name__}: {error}"}
 
 
-def clear() -> None:
-    """Free what failed steps and ended cells have left in the memory of the device.
+def clear(name: str) -> None:
+    """Free what failed steps and ended cells have left in the memory of a device.
 
     After an error of the device itself, waiting for it raises.
     """
     gc.collect()
     module = sys.modules.get("mustdrop.profiling.device")
-    if module is not None and sys.modules["torch"].cuda.is_available():
-        device = module.Device("cuda")
+    if module is not None:  # otherwise a wrong installation has kept it from loading
+        device = module.Device(name)
         device.wait()
         device.free()
 

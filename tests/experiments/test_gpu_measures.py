@@ -153,14 +153,12 @@ def timed_methods(name: str, model) -> TimedMethods:
 def on_meta(name: str):
     """The full-size model without weights."""
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(
-            config_of(name, False), dtype=torch.bfloat16
-        )
+        return AutoModelForImageTextToText.from_config(config_of(name, False), dtype=torch.bfloat16)
 
 
 @pytest.mark.parametrize("method", ["fastv", "visionzip", "divprune", "sparsevlm", "random"])
 def test_an_arm_is_the_preset_of_its_method(method):
-    """At the counts that follow from the budget, for LLaVA-1.5's 576 tokens, 24 blocks, 32 layers."""
+    """At the counts that follow from the budget on LLaVA-1.5-7B."""
     dropper = timed_methods("llava15_7b", on_meta("llava15_7b")).get(f"{method} 192/576")
     name = "sparsevlm_fixed" if method == "sparsevlm" else method
     preset = presets.load(name, model="llava15_7b", budget=192)

@@ -174,7 +174,7 @@ def test_an_installation_that_does_not_fit_is_an_error_of_every_cell(tmp_path):
     assert result.returncode == 1, result.stderr
     (path,) = tmp_path.glob("*.json")
     entries = json.loads(path.read_text())["cells"]
-    assert len(entries) == 27
+    assert len(entries) == 31
     for entry in entries:
         assert entry["errors"][0]["error"] == "ImportError: no libcudart here"
         assert f"{entry['cell']} · start: ImportError: no libcudart here" in result.stdout

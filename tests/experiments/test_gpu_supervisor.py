@@ -30,7 +30,8 @@ def clear():
 def endless():
     time.sleep(60)
 
-path, middle = Path(sys.argv[-2]), {"fault": fault, "broken": broken, "endless": endless}[sys.argv[1]]
+path = Path(sys.argv[-2])
+middle = {"fault": fault, "broken": broken, "endless": endless}[sys.argv[1]]
 step = lambda name, work=lambda: {"kind": "note"}: GpuStep(name, work)
 cells = [
     GpuCell("first", lambda: [step("one")]),

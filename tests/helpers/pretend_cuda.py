@@ -1,23 +1,19 @@
-"""A CUDA device that is not there: the pretend device under the name of CUDA, with torch's calls.
+"""The pretend device in the place of a CUDA device, with the calls of torch.cuda that are used.
 
-What runs on it takes the paths for a CUDA device: marks are events, memory is the allocator's, and
-torch warns of operations that wait. It shows no time and no kernel. Importing it changes the
-process, so that it is for a process of its own.
+The measurements take their paths for CUDA: marks are events, memory is the allocator's, and torch
+warns of operations that wait. It shows no time and no kernel. Importing it changes the process, so
+that it is for a process of its own.
 """
-
-import os
-
-os.environ["PRETEND_DEVICE"] = "cuda"
 
 import time
 import warnings
-from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import pretend_device
 import torch
-from pretend_device import Pretend, PretendDevice
+from pretend_device import NAME, Pretend, PretendDevice
+
+from mustdrop.profiling import device as devices
 
 MESSAGE = "called a synchronizing CUDA operation"
 cuda: Any = torch.cuda
@@ -85,6 +81,14 @@ def attend(query: Any, key: Any, value: Any, attn_mask: Any = None, **kwargs: An
     return Pretend(plain_attention(query, key, value, mask, **kwargs))
 
 
+def tensor(data: Any, *args: Any, **kwargs: Any) -> Any:
+    """A tensor from numbers, also where a model gives them as tensors of the device."""
+    if isinstance(data, (list, tuple)):
+        data = [part.tolist() if isinstance(part, Pretend) else part for part in data]
+    return plain_tensor(data, *args, **kwargs)
+
+
+plain_tensor, torch.tensor = torch.tensor, tensor
 plain_attention = torch.nn.functional.scaled_dot_product_attention
 torch.nn.functional.scaled_dot_product_attention = attend
 torch.Generator = Generator
@@ -97,7 +101,6 @@ for name, function in {
     "memory_allocated": lambda *_: 2**20, "max_memory_allocated": lambda *_: 2**21,
     "get_device_properties": lambda *_: card, "get_device_name": lambda *_: card.name,
     "get_device_capability": lambda *_: (9, 0), "set_sync_debug_mode": debug_mode,
-    "current_device": lambda: 0, "device_count": lambda: 1,
-    "is_current_stream_capturing": lambda: False, "device": lambda *_: nullcontext(),
 }.items():  # fmt: skip
     setattr(cuda, name, function)
+devices.Device.cuda = property(lambda device: device.name == NAME)  # pyright: ignore

@@ -6,7 +6,6 @@ refused where a GPU would refuse it, and operations that make the host wait are 
 the process that uses it (a backend is registered), so it is for a process of its own.
 """
 
-import os
 import sys
 import traceback
 from collections import Counter
@@ -19,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-NAME = os.environ.get("PRETEND_DEVICE", "pretend")
-if NAME != "cuda":
-    _setup_privateuseone_for_python_backend(NAME)
+NAME = "pretend"
+_setup_privateuseone_for_python_backend(NAME)
 torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=) is a copy from the host
 
 # Operations that take tensors of both devices; an index may be on the host.
