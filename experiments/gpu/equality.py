@@ -126,7 +126,7 @@ class Equality:
             "bar": bar, "passed": errors["error"] <= bar, "executed": counts,
         }  # fmt: skip
 
-    def _kernel(self) -> AbstractContextManager[None]:
+    def _kernel(self) -> AbstractContextManager[Any]:
         """Context in which sdpa uses the cell's kernel, or plain products where it cannot."""
         if self.kernel is None:
             return nullcontext()

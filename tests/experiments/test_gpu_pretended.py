@@ -74,13 +74,15 @@ def test_dropping_and_masking_run_on_cuda(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", ["llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
 def test_every_timed_arm_runs_on_cuda(tmp_path, model):
-    record, printed = pretended(tmp_path, f"first token, {model}, batch 2")
+    record, printed = pretended(tmp_path, f"{model}, batch 2")
     require_no_errors(record)
-    main = record["cells"][0]
-    assert len({row["arm"] for row in main["rows"] if row["kind"] == "time"}) == 7
-    for row in rows_of(record, "time"):
-        assert row["peak_bytes"] == 2**21 and row["ttft_ms"] > 0
+    first, answers = record["cells"]
+    for entry, name in ((first, "ttft_ms"), (answers, "e2e_3_ms")):
+        rows = [row for row in entry["rows"] if row["kind"] == "time"]
+        assert len({row["arm"] for row in rows}) == 7 and all(row[name] > 0 for row in rows)
+        assert {row.get("peak_bytes", row.get("peak_bytes_3")) for row in rows} == {2**21}
     waits, freed = map(int, printed.split())
     assert waits > 2 * len(list(rows_of(record, "time"))) and freed >= 2
