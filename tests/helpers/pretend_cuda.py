@@ -41,7 +41,7 @@ class Generator(torch.Generator):
 
 
 class Mode(PretendDevice):
-    """The device, which warns of operations that wait if torch was told to."""
+    """The device, which warns of operations that wait in the debug mode."""
 
     warns: ClassVar[bool] = False
 
