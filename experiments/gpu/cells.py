@@ -74,10 +74,10 @@ def cells(setting: Setting) -> list[GpuCell]:
     @cache
     def models() -> Any:
         """The model in memory, which the timed cells share."""
-        from experiments.gpu.models import OneModel
+        from experiments.gpu.models import TimedModels
         from mustdrop.profiling.device import Device
 
-        return OneModel(Device(setting.device), setting.tiny)
+        return TimedModels(Device(setting.device), setting.tiny)
 
     def equality(dtype: str, attention: str) -> GpuCell:
         def steps() -> Sequence[GpuStep]:

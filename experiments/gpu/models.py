@@ -142,7 +142,7 @@ class TimedModel:
         }  # fmt: skip
 
 
-class OneModel:
+class TimedModels:
     """The model in memory; another one takes its place.
 
     Args:

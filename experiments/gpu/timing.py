@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from experiments.gpu.models import OneModel, TimedModel
+from experiments.gpu.models import TimedModel, TimedModels
 from experiments.gpu.runner import GpuStep, Row
 from mustdrop.profiling.measure import VANILLA, Arm, BatchBench, Numbers
 
@@ -29,7 +29,7 @@ class ArmTimes:
     """
 
     def __init__(
-        self, models: OneModel, name: str, batch: int, arms: Sequence[str], new_tokens: int
+        self, models: TimedModels, name: str, batch: int, arms: Sequence[str], new_tokens: int
     ) -> None:
         self.models, self.name, self.batch = models, name, batch
         self.arms, self.new_tokens = [VANILLA, *arms], new_tokens

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
-ONE_COLOUR = 0.5  # of the upper half of a picture, so that windows can merge
+FLAT = 0.5  # of the upper half of a picture, so that windows can merge
 
 
 def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def repeated_pixels(pixels: Mapping[str, Tensor], count: int) -> dict[str, Tenso
 
 def _halved(pictures: Tensor) -> Tensor:
     """The pictures with an upper half of one colour."""
-    pictures[..., : pictures.shape[-2] // 2, :] = ONE_COLOUR
+    pictures[..., : pictures.shape[-2] // 2, :] = FLAT
     return pictures
 
 
@@ -58,6 +58,6 @@ def _patches(
     rows, columns = (max(1, round(pixels / (unit * side))) * unit for pixels in size)
     channels = 3 * vision.temporal_patch_size * side**2
     patches = torch.randn(images, rows * columns, channels, generator=generator)
-    patches[:, : rows * columns // 2] = ONE_COLOUR
+    patches[:, : rows * columns // 2] = FLAT
     grids = torch.tensor([[1, rows, columns]] * images)
     return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grids}
