@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from transformers import AutoConfig, PreTrainedConfig
 
 from experiments.profiling.plan import CALIBRATE, CONFIG, ProfiledRun, ProfilePlan
-from experiments.profiling.thresholds import MERGED, ThresholdSearch, read_schedule, scheduled
+from experiments.profiling.schedules import read_schedule
+from experiments.profiling.thresholds import MERGED, ThresholdSearch, scheduled
 from mustdrop.budget import Budget
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
@@ -21,6 +22,7 @@ from mustdrop.pocket import CHECKPOINT
 from mustdrop.profiling.device import Device
 from mustdrop.profiling.measure import METHOD, REFERENCE, VANILLA, Arm, BatchBench
 from mustdrop.profiling.random_models import build_random, with_depth
+from mustdrop.profiling.random_pictures import processed, random_pictures
 from mustdrop.profiling.random_prompts import RandomPrompts, usual_size
 from mustdrop.profiling.sizes import CONFIGS
 from mustdrop.provenance.checkpoint_files import PACKAGED
@@ -107,9 +109,9 @@ class ProfileSubject:
         """
         if self.plan.prompts == "random":
             size = self.plan.size or usual_size(self.model.config)
-            drawn = RandomPrompts(self.model, images, size)
-            pictures = drawn.pictures(batch)
-            return drawn.inputs(batch), lambda: drawn.pixels(pictures)
+            pictures = random_pictures(images, size) * batch
+            work = partial(processed, self.model.config, pictures)
+            return RandomPrompts(self.model, images, size).inputs(batch), work
         task = instantiate(self.run.cfg.benchmark.task)
         name, docs = task.config.task, task.eval_docs
         if batch > len(docs):
