@@ -22,6 +22,7 @@ from mustdrop.profiling.device import Device
 from mustdrop.profiling.measure import METHOD, REFERENCE, VANILLA, Arm, BatchBench
 from mustdrop.profiling.random_models import build_random, with_depth
 from mustdrop.profiling.random_prompts import RandomPrompts, usual_size
+from mustdrop.profiling.reference import vision_slots
 from mustdrop.profiling.sizes import CONFIGS
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
@@ -99,15 +100,17 @@ class ProfileSubject:
             torch.cuda.set_device(model.device)
         return cls(plan, run, model, processor, full, device)
 
-    def prompts(self, images: int, batch: int) -> tuple[Mapping[str, Any], Callable[[], object]]:
+    def prompts(
+        self, images: int, frames: int, batch: int
+    ) -> tuple[Mapping[str, Any], Callable[[], object]]:
         """Inputs of a batch, and the work of the processor that makes them.
 
         Raises:
             ValueError: If the benchmark has fewer questions.
         """
         if self.plan.prompts == "random":
-            size = self.plan.size or usual_size(self.model.config)
-            drawn = RandomPrompts(self.model, images, size)
+            size = self.plan.size or usual_size(self.model.config, bool(frames))
+            drawn = RandomPrompts(self.model, images, size, frames)
             pictures = drawn.pictures(batch)
             return drawn.inputs(batch), lambda: drawn.pixels(pictures)
         task = instantiate(self.run.cfg.benchmark.task)
@@ -134,7 +137,7 @@ class ProfileSubject:
         if self.plan.counts != CALIBRATE:
             names = (run.config["model"]["name"], run.config["method"]["name"])
             schedule = read_schedule(self.plan.counts, *names, budget.name if budget else "none")
-            slots = int((inputs["input_ids"][0] == self.model.config.image_token_id).sum())
+            slots = int(vision_slots(self.model, inputs)[0].sum())
             text = f"given by {self.plan.counts}; the method computes its scores and its selection"
             return scheduled(search, dropper, schedule, slots), text
         if "vision.tau" in run.free and run.searched != "vision.tau":
