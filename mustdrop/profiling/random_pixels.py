@@ -39,6 +39,16 @@ def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, 
     return {"pixel_values": torch.cat([small, crops], 1), "image_sizes": sizes}
 
 
+def as_video(config: Any, pixels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One video of Qwen's whose time steps are these pictures; it lasts a second per step."""
+    grid = pixels["image_grid_thw"][:1].clone()
+    grid[:, 0] = len(pixels["image_grid_thw"])
+    video = {"pixel_values_videos": pixels["pixel_values"], "video_grid_thw": grid}
+    if config.model_type == "qwen2_5_vl":
+        video["second_per_grid_ts"] = torch.ones(1)
+    return video
+
+
 def repeated_pixels(pixels: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Pixels of ``count`` prompts that all show the images of one."""
     return {name: torch.cat([value] * count) for name, value in pixels.items()}

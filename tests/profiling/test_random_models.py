@@ -6,12 +6,15 @@ import yaml
 from families import FAMILIES
 from transformers import AutoModelForImageTextToText
 
+from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
 from mustdrop.presets.folders import conf_dir
+from mustdrop.profiling.device import Device
 from mustdrop.profiling.random_models import build_random, with_depth
 from mustdrop.profiling.random_pictures import processed, random_pictures
 from mustdrop.profiling.random_pixels import random_pixels
 from mustdrop.profiling.random_prompts import AFTER, BEFORE, RandomPrompts, usual_size
+from mustdrop.profiling.reference import Reference, recorded, vision_slots
 from mustdrop.profiling.sizes import CONFIGS
 
 PRESETS = {
@@ -72,6 +75,34 @@ def test_a_batch_of_random_prompts_has_no_padding(family):
     with torch.inference_mode():
         logits = model(**inputs, logits_to_keep=1).logits
     assert torch.allclose(logits[0], logits[2], atol=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "batch"), [(4, 1), (6, 2)])
+def test_a_random_prompt_of_frames_shows_one_video(frames, batch):
+    model = FAMILIES["qwen2_5_vl"].model()
+    prompts = RandomPrompts(model, 0, (48, 64), frames)
+    inputs = prompts.inputs(batch)
+    (videos,) = [made for made in adapter_for(model).visual_inputs(inputs).values() if made]
+    assert len(videos) == batch and all(video.is_video for video in videos)
+    assert len(videos[0].grids) == frames // 2
+    slots = vision_slots(model, inputs).sum(1)
+    assert slots.tolist() == [len(videos[0].cells)] * batch == [frames // 2 * 6 * 8] * batch
+    assert inputs["mm_token_type_ids"].unique().tolist() == [0, 2]
+    with torch.inference_mode():
+        expected = model(**inputs, logits_to_keep=1).logits
+    work, _ = recorded(model, inputs, TokenDropper())
+    assert work.lengths.layers[0] == inputs["input_ids"].shape[1]
+    token, _, _ = Reference(model, inputs, work, Device("cpu")).prefill()
+    assert token.shape == (batch,) and bool(expected.isfinite().all())
+
+
+def test_frames_need_a_model_that_reads_videos():
+    llava, qwen = FAMILIES["llava_next"].model(), FAMILIES["qwen2_5_vl"].model()
+    with pytest.raises(ValueError, match=r"needs a model that reads videos .* got llava_next"):
+        RandomPrompts(llava, 0, (48, 48), 4)
+    with pytest.raises(ValueError, match=r"must be a multiple of 2, .* got 5"):
+        RandomPrompts(qwen, 0, (48, 48), 5)
+    assert usual_size(qwen.config, video=True) == (896, 896)
 
 
 def test_fewer_layers_are_built_and_more_are_refused():
