@@ -13,6 +13,7 @@ from transformers import (
     LlavaNextImageProcessorPil,
     PreTrainedConfig,
     Qwen2VLImageProcessorPil,
+    VideoLlavaImageProcessor,
 )
 
 from mustdrop.models import adapter_for
@@ -36,6 +37,8 @@ def image_processor(config: Any) -> Any:
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
     }
+    if config.model_type == "video_llava":
+        return VideoLlavaImageProcessor(**sizes)
     if config.model_type == "llava_next":
         return LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=config.image_grid_pinpoints)
     return CLIPImageProcessorPil(**sizes)

@@ -1,0 +1,151 @@
+"""Frames of a video file, evenly spaced, decoded with PyAV. Knows no model and no benchmark.
+
+Which frames: ``count`` indices from the first frame to the last one, rounded down, as the authors
+of Video-LLaVA choose them. A file with fewer frames shows some of them several times, a file of one
+frame only that one. Frames are turned as the file says, so that they look as in a player.
+
+A file is read twice: once for the times of its frames, without decoding, and once for the chosen
+frames, from the key frame in front of each. Where the times are of no use (none, or not those of
+the decoded frames) all frames are decoded, to count them first.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from PIL import Image
+
+# A file whose frames end before this share of its stated duration is incomplete.
+WHOLE_SHARE = 0.9
+
+
+class UnreadableVideo(ValueError):
+    """A video file without usable frames; the message names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class VideoFrames:
+    """Chosen frames of a video, in the order of time.
+
+    Attributes:
+        frames: Images of one size.
+        seconds: Time of each frame from the first frame of the file on.
+        rate: Mean number of frames per second of the file.
+        total: Number of frames of the file.
+    """
+
+    frames: Sequence[Image.Image]
+    seconds: Sequence[float]
+    rate: float
+    total: int
+
+
+def chosen_frames(total: int, count: int) -> list[int]:
+    """Indices of ``count`` evenly spaced frames of a file of ``total`` frames."""
+    return np.linspace(0, total - 1, count).astype(int).tolist()
+
+
+def read_video(path: Path, count: int) -> VideoFrames:
+    """Decode ``count`` evenly spaced frames of a file.
+
+    Raises:
+        UnreadableVideo: If the file does not exist, is no video, is incomplete or damaged, or has
+            no video stream.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = _video_stream(container)
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            _require_complete(stream, [packet.pts for packet in packets])
+            return _by_time(container, stream, packets, count) or _by_count(
+                container, stream, count
+            )
+    except (av.FFmpegError, UnreadableVideo) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnreadableVideo(f"the video {path} cannot be read: {reason}") from error
+
+
+def _video_stream(container: Any) -> Any:
+    """The first video stream that is no cover picture of a sound file."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return stream
+    kinds = sorted({stream.type for stream in container.streams})
+    raise UnreadableVideo(f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
+
+
+def _require_complete(stream: Any, times: Sequence[int | None]) -> None:
+    """Check that the frames of a file fill its stated duration, where it states one."""
+    known = [time for time in times if time is not None]
+    if not stream.duration or len(known) < 2:
+        return
+    span = max(known) - min(known)
+    end, stated = span + span / (len(known) - 1), stream.duration
+    if end < WHOLE_SHARE * stated:
+        unit = float(stream.time_base)
+        raise UnreadableVideo(
+            f"it is incomplete: its frames end after {end * unit:.2f} of {stated * unit:.2f} "
+            "seconds"
+        )
+
+
+def _by_time(container: Any, stream: Any, packets: Sequence[Any], count: int) -> VideoFrames | None:
+    """Frames at the times that the packets state; None if the decoded frames have other times."""
+    shown = [packet for packet in packets if not packet.is_discard]
+    times = [packet.pts for packet in shown]
+    if not times or None in times or len({*times}) != len(times):
+        return None
+    times.sort()
+    key_times = [packet.pts for packet in shown if packet.is_keyframe]
+    images: dict[int, Image.Image] = {}
+    decoded: Iterator[Any] = iter(())
+    position = None
+    for time in sorted({times[index] for index in chosen_frames(len(times), count)}):
+        start = max((key for key in key_times if key <= time), default=times[0])
+        if position is None or start > position:
+            container.seek(time, stream=stream)
+            decoded = container.decode(stream)
+        frame = next((frame for frame in decoded if frame.pts is None or frame.pts >= time), None)
+        if frame is None or frame.pts != time:
+            return None
+        images[times.index(time)] = _image(frame)
+        position = time
+    first, unit = times[0], float(stream.time_base)
+    return _chosen(images, [(time - first) * unit for time in times], stream, count)
+
+
+def _by_count(container: Any, stream: Any, count: int) -> VideoFrames:
+    """Frames chosen after all were decoded once, to count them."""
+    container.seek(0)
+    times = [frame.time for frame in container.decode(stream)]
+    if not times:
+        raise UnreadableVideo("it has no frame that can be decoded")
+    if None in times:
+        rate = float(stream.average_rate or 1)
+        times = [index / rate for index in range(len(times))]
+    wanted, images = {*chosen_frames(len(times), count)}, {}
+    container.seek(0)
+    for index, frame in enumerate(container.decode(stream)):
+        if index in wanted:
+            images[index] = _image(frame)
+    return _chosen(images, [time - times[0] for time in times], stream, count)
+
+
+def _chosen(
+    images: Mapping[int, Image.Image], seconds: Sequence[float], stream: Any, count: int
+) -> VideoFrames:
+    """The chosen frames; ``seconds`` holds the time of every frame of the file."""
+    total, chosen = len(seconds), chosen_frames(len(seconds), count)
+    if len({image.size for image in images.values()}) > 1:
+        raise UnreadableVideo("its frames differ in size")
+    rate = (total - 1) / seconds[-1] if seconds[-1] > 0 else float(stream.average_rate or 1)
+    frames = [images[index] for index in chosen]
+    return VideoFrames(frames, [seconds[index] for index in chosen], rate, total)
+
+
+def _image(frame: Any) -> Image.Image:
+    return frame.to_image().rotate(frame.rotation, expand=True)
