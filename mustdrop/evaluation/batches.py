@@ -112,7 +112,10 @@ class BatchFeed:
                     yield replace(batch, waiting_seconds=waiting)
 
     def _packed(self, index: int) -> bytes:
-        """What cannot be read of a window, and its batches, without instances: these hold functions."""
+        """Unreadable documents and prepared batches of a window, without instances.
+
+        Instances hold functions, which cannot be sent.
+        """
         window = self.windows[index]
         with naming(_names(window)):
             requests, unreadable = self._read(window)
@@ -130,7 +133,7 @@ class BatchFeed:
             return pickle.dumps((unreadable, prepared), pickle.HIGHEST_PROTOCOL)
 
     def _read(self, window: Sequence[Instance]) -> tuple[dict[int, Request], dict[int, str]]:
-        """Requests of a window, and the reason why others cannot be read, by index in the window."""
+        """Requests of a window by index, and the reasons why other documents cannot be read."""
         requests, unreadable = {}, {}
         for number, instance in enumerate(window):
             try:

@@ -1,4 +1,4 @@
-"""Image controls for videos: the frames of a video in another order, or one of them. Drop no token."""
+"""Image controls of videos: their frames in another order, or one of them. Drop no token."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Image controls: replace the images of a document before the model sees them. Drop no token.
 
-A video counts as its frames (:mod:`mustdrop.evaluation.frame_controls` has controls of their order).
+A video counts as its frames; :mod:`mustdrop.evaluation.frame_controls` changes their order.
 
 They measure how much an answer depends on the image, and how well a smaller image would do.
 Annotations of an image (the patches that a question is about) do not hold for its replacement.

@@ -2,7 +2,8 @@
 
 Differs from lmms-eval's wrappers, which would falsify a pruning experiment: an exception ends the
 run instead of becoming an empty answer, a document whose video file cannot be read is left out and
-never scored, documents without an image are answered without one, ``clean()`` keeps the model, and samples are passed on with their scores after each batch.
+never scored, documents without an image are answered without one, ``clean()`` keeps the model, and
+samples are passed on with their scores after each batch.
 """
 
 import json

@@ -101,7 +101,8 @@ def _video_options(processor: Any, videos: Sequence[VideoFrames]) -> dict[str, A
     ]
     metadata = [
         {
-            "total_num_frames": video.total, "fps": video.rate, "duration": video.total / video.rate,
+            "total_num_frames": video.total, "fps": video.rate,
+            "duration": video.total / video.rate,
             "frames_indices": [second * video.rate for second in video.seconds],
             "height": array.shape[1], "width": array.shape[2],
         }

@@ -60,10 +60,9 @@ def read_video(path: Path, count: int) -> VideoFrames:
         with av.open(str(path)) as container:
             stream = _video_stream(container)
             packets = [packet for packet in container.demux(stream) if packet.size]
-            _require_complete(stream, [packet.pts for packet in packets])
-            return _by_time(container, stream, packets, count) or _by_count(
-                container, stream, count
-            )
+            _require_complete(container, stream, [packet.pts for packet in packets])
+            made = _by_time(container, stream, packets, count)
+        return made or _by_count(path, count)
     except (av.FFmpegError, UnreadableVideo) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableVideo(f"the video {path} cannot be read: {reason}") from error
@@ -78,18 +77,19 @@ def _video_stream(container: Any) -> Any:
     raise UnreadableVideo(f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
 
 
-def _require_complete(stream: Any, times: Sequence[int | None]) -> None:
+def _require_complete(container: Any, stream: Any, times: Sequence[int | None]) -> None:
     """Check that the frames of a file fill its stated duration, where it states one."""
-    known = [time for time in times if time is not None]
-    if not stream.duration or len(known) < 2:
+    known, unit = [time for time in times if time is not None], float(stream.time_base or 1)
+    stated = (stream.duration or 0) * unit
+    if not stated and len(container.streams) == 1:  # sound may be longer than the frames
+        stated = (container.duration or 0) / av.time_base
+    if not stated or len(known) < 2:
         return
-    span = max(known) - min(known)
-    end, stated = span + span / (len(known) - 1), stream.duration
+    span = (max(known) - min(known)) * unit
+    end = span + span / (len(known) - 1)
     if end < WHOLE_SHARE * stated:
-        unit = float(stream.time_base)
         raise UnreadableVideo(
-            f"it is incomplete: its frames end after {end * unit:.2f} of {stated * unit:.2f} "
-            "seconds"
+            f"it is incomplete: its frames end after {end:.2f} of {stated:.2f} seconds"
         )
 
 
@@ -118,21 +118,22 @@ def _by_time(container: Any, stream: Any, packets: Sequence[Any], count: int) ->
     return _chosen(images, [(time - first) * unit for time in times], stream, count)
 
 
-def _by_count(container: Any, stream: Any, count: int) -> VideoFrames:
+def _by_count(path: Path, count: int) -> VideoFrames:
     """Frames chosen after all were decoded once, to count them."""
-    container.seek(0)
-    times = [frame.time for frame in container.decode(stream)]
+    with av.open(str(path)) as container:
+        times = [frame.time for frame in container.decode(_video_stream(container))]
     if not times:
         raise UnreadableVideo("it has no frame that can be decoded")
-    if None in times:
-        rate = float(stream.average_rate or 1)
-        times = [index / rate for index in range(len(times))]
     wanted, images = {*chosen_frames(len(times), count)}, {}
-    container.seek(0)
-    for index, frame in enumerate(container.decode(stream)):
-        if index in wanted:
-            images[index] = _image(frame)
-    return _chosen(images, [time - times[0] for time in times], stream, count)
+    with av.open(str(path)) as container:  # some streams cannot be rewound
+        stream = _video_stream(container)
+        for index, frame in enumerate(container.decode(stream)):
+            if index in wanted:
+                images[index] = _image(frame)
+        if None in times:
+            rate = float(stream.average_rate or 1)
+            times = [index / rate for index in range(len(times))]
+        return _chosen(images, [time - times[0] for time in times], stream, count)
 
 
 def _chosen(

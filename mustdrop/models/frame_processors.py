@@ -1,4 +1,4 @@
-"""Video processors that resize frames with PIL, as images are. Knows no benchmark and decodes nothing.
+"""Video processors that resize frames with PIL, as images are. They decode no file.
 
 Those of transformers need torchvision, which resizes with other numbers. These take the settings of
 the same files and return the same inputs, so that a model gets the same pixels on every machine.
@@ -33,7 +33,7 @@ class FrameProcessor(PushToHubMixin, ABC):
 
     Attributes:
         images: Image processor that resizes and normalises each frame.
-        frames: Number of frames that the model sees of a video; None: not set, no video can be shown.
+        frames: Number of frames that the model sees of a video; None: no video can be shown.
     """
 
     kind: ClassVar[Any]

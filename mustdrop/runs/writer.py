@@ -138,7 +138,7 @@ class RunWriter:
         self.samples[sample["doc_id"]] = dict(sample)
 
     def note_unreadable(self, doc_id: int, reason: str) -> None:
-        """Name a document without a sample in the status; it is tried again when the run resumes."""
+        """Name a document without a sample in the status; a resumed run tries it again."""
         self.unreadable[doc_id] = reason
         self.log(f"left out: {reason}")
         self.state("running")

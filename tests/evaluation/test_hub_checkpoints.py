@@ -31,9 +31,9 @@ from mustdrop.models.inputs import load_processor, without_video
 from mustdrop.presets.compose import composed
 from mustdrop.runs.trace import Trace
 
-# Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5, Video-LLaVA: 6 x 6 patches. LLaVA-NeXT: these and 10
-# rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding. Qwen2.5-VL:
-# 4 x 5 cells of 8 x 8 pixels.
+# Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5, Video-LLaVA: 6 x 6 patches. LLaVA-NeXT:
+# these and 10 rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding.
+# Qwen2.5-VL: 4 x 5 cells of 8 x 8 pixels.
 SLOTS = {"llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20, "video_llava": 36}
 
 

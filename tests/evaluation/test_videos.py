@@ -5,6 +5,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from video_files import STEP, frame, levels, turn, write_sound, write_video
 
 from mustdrop.evaluation import frame_cache, videos
@@ -47,6 +48,7 @@ def test_a_stream_without_times_is_counted(tmp_path):
     """A bare H.264 stream has no container that could state the times."""
     made = read_video(write_video(tmp_path / "a.h264", codec="libx264"), 4)
     assert levels(made.frames) == [0, 6, 12, 19] and made.total == 20
+    assert made.seconds == sorted({*made.seconds}) and made.rate > 0
 
 
 def test_a_rate_that_varies_shows_in_the_times(tmp_path):
@@ -91,12 +93,18 @@ def noise_in(path: Path) -> Path:
     return path
 
 
+def text_in(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 BROKEN = {
     "there is no such file": lambda path: path,
-    "Invalid data found": lambda path: (path.write_bytes(b"") and path) or path,
-    "Invalid data found when": lambda path: (path.write_text("<html>404</html>"), path)[1],
+    "Invalid data": lambda path: text_in(path, ""),
+    "Invalid data found when processing": lambda path: text_in(path, "<html>404</html>"),
     "no video stream, only audio": write_sound,
-    "moov|Invalid data found|incomplete": lambda path: cut(write_video(path, count=60), 0.5),
+    "Invalid data found": lambda path: cut(write_video(path, count=60), 0.5),
+    "Invalid data found when": lambda path: noise_in(write_video(path, codec="libx264")),
 }
 
 
@@ -109,10 +117,20 @@ def test_a_file_without_usable_frames_is_named(tmp_path, reason):
 
 
 @pytest.mark.parametrize("ending", ["mkv", "avi"])
-def test_half_a_file_is_refused(tmp_path, ending):
-    path = cut(write_video(tmp_path / f"a.{ending}", count=60), 0.5)
-    with pytest.raises(UnreadableVideo, match="incomplete|Invalid data"):
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_a_part_of_a_file_is_refused(tmp_path, ending, share):
+    path = cut(write_video(tmp_path / f"a.{ending}", count=60), share)
+    with pytest.raises(UnreadableVideo, match=r"incomplete|Invalid data"):
         read_video(path, 4)
+
+
+def test_an_animated_gif_is_a_video(tmp_path):
+    frames = [Image.fromarray(frame(STEP * number)) for number in range(9)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=200, loop=0)
+    made = read_video(path, 3)
+    assert levels(made.frames) == [0, 4, 8] and made.total == 9
+    assert made.seconds == pytest.approx([0, 0.8, 1.6]) and made.rate == pytest.approx(5)
 
 
 def test_sound_beside_frames_changes_nothing(tmp_path):
@@ -126,7 +144,7 @@ def test_the_picture_of_a_song_is_no_video(tmp_path):
         sound = container.add_stream("mp3", rate=8000)
         cover = container.add_stream("png", rate=1)
         cover.width, cover.height, cover.pix_fmt = 48, 32, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         container.mux(cover.encode(av.VideoFrame.from_ndarray(frame(9))))
         block = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
         block.rate = 8000

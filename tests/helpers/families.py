@@ -29,7 +29,7 @@ QWEN = {
     "depth": 4, "hidden_size": 24, "num_heads": 3, "patch_size": 4, "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }  # fmt: skip
-FRAMES = 4  # of every video of Video-LLaVA, whose pixels are stacked
+FRAMES = 2  # of every video of Video-LLaVA, whose pixels are stacked
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
 
@@ -204,9 +204,9 @@ class Family:
 
 def video_llava(attention: str) -> Any:
     config = transformers.VideoLlavaConfig(
-        vision_config=transformers.CLIPVisionConfig(**{**CLIP, "image_size": 16}),
+        vision_config=transformers.CLIPVisionConfig(**{**CLIP, "image_size": 28}),
         text_config=transformers.LlamaConfig(**TEXT), image_token_index=IMAGE_TOKEN,
-        video_token_index=VIDEO_TOKEN, image_seq_length=16, video_seq_length=FRAMES * 17,
+        video_token_index=VIDEO_TOKEN, image_seq_length=49, video_seq_length=FRAMES * 50,
     )  # fmt: skip
     return transformers.VideoLlavaForConditionalGeneration(config)
 

@@ -121,7 +121,7 @@ def test_frames_of_video_llava_are_the_images_that_its_image_processor_makes(tmp
 
 
 def test_two_frames_of_qwen_lie_in_each_patch(tmp_path):
-    """A patch holds 3 colours x 2 frames x 4 x 4 pixels; frames of 16 x 8 pixels are not resized."""
+    """A patch holds 3 colours x 2 frames x 4 x 4 pixels; these frames are not resized."""
     processor = QwenFrames({"patch_size": 4, "min_pixels": 1, "max_pixels": 10**6})
     frames = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3), dtype=np.uint8)
     made = processor([frames])
