@@ -19,7 +19,7 @@ from transformers import BatchFeature, CLIPImageProcessorPil, Qwen2VLImageProces
 from transformers.utils import PushToHubMixin
 from transformers.video_utils import VideoMetadata
 
-Frames = UInt8[np.ndarray, "frames height width 3"]
+Frames = UInt8[np.ndarray, "_ _ _ 3"]  # frames, height, width, colours
 VIDEO = "video_processor"
 # Files with the settings of videos, the first one that is there; older checkpoints have the last.
 FILES = ("video_preprocessor_config.json", "preprocessor_config.json")

@@ -202,7 +202,7 @@ def test_frames_stand_among_the_images_of_a_conversation():
 
 
 def test_controls_of_frames_leave_images_and_times_alone():
-    others = [pictures(conversation("12.mp4", "16.mp4", STILL))]
+    others = [pictures(conversation("12.mp4", "16.mp4"))]
     shown = {}
     for control in (
         ReversedFrames("reversed_frames"), RepeatedFrame("repeated_frame"),
