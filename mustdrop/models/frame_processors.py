@@ -83,8 +83,8 @@ class ClipFrames(FrameProcessor):
     kind = CLIPImageProcessorPil
 
     def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
-        made = [self.images(images=list(frames), return_tensors="pt") for frames in videos]
-        return {"pixel_values_videos": torch.stack([one["pixel_values"] for one in made])}
+        pixels = [self.images(images=list(frames), return_tensors="pt") for frames in videos]
+        return {"pixel_values_videos": torch.stack([part["pixel_values"] for part in pixels])}
 
 
 @final
