@@ -10,12 +10,14 @@ the decoded frames) all frames are decoded, to count them first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
 from av.stream import Disposition
 from PIL import Image
 
@@ -57,13 +59,13 @@ def read_video(path: Path, count: int) -> VideoFrames:
             no video stream.
     """
     try:
-        with av.open(str(path)) as container:
+        with closing(av.open(str(path))) as container:
             stream = _video_stream(container)
             packets = [packet for packet in container.demux(stream) if packet.size]
             _require_complete(container, stream, [packet.pts for packet in packets])
             made = _by_time(container, stream, packets, count)
         return made or _by_count(path, count)
-    except (av.FFmpegError, UnreadableVideo) as error:
+    except (FFmpegError, UnreadableVideo) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableVideo(f"the video {path} cannot be read: {reason}") from error
 
@@ -120,12 +122,12 @@ def _by_time(container: Any, stream: Any, packets: Sequence[Any], count: int) ->
 
 def _by_count(path: Path, count: int) -> VideoFrames:
     """Frames chosen after all were decoded once, to count them."""
-    with av.open(str(path)) as container:
+    with closing(av.open(str(path))) as container:
         times = [frame.time for frame in container.decode(_video_stream(container))]
     if not times:
         raise UnreadableVideo("it has no frame that can be decoded")
     wanted, images = {*chosen_frames(len(times), count)}, {}
-    with av.open(str(path)) as container:  # some streams cannot be rewound
+    with closing(av.open(str(path))) as container:  # some streams cannot be rewound
         stream = _video_stream(container)
         for index, frame in enumerate(container.decode(stream)):
             if index in wanted:

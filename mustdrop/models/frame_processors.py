@@ -16,7 +16,7 @@ from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
 from transformers import BatchFeature, CLIPImageProcessorPil, Qwen2VLImageProcessorPil
-from transformers.utils import PushToHubMixin
+from transformers.utils.hub import PushToHubMixin
 from transformers.video_utils import VideoMetadata
 
 Frames = UInt8[np.ndarray, "_ _ _ 3"]  # frames, height, width, colours
@@ -63,7 +63,7 @@ class FrameProcessor(PushToHubMixin, ABC):
         """
         inputs = self.encoded(videos)
         if return_metadata:
-            plain = [{"total_num_frames": len(video)} for video in videos]
+            plain: Sequence[dict[str, Any]] = [{"total_num_frames": len(video)} for video in videos]
             given = plain if video_metadata is None else video_metadata
             inputs["video_metadata"] = [VideoMetadata(**dict(entry)) for entry in given]
         return BatchFeature(inputs)
