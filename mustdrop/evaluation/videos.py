@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -46,6 +46,20 @@ class VideoFrames:
     total: int
 
 
+class FrameEntry(NamedTuple):
+    """One frame as the container lists it, before it is decoded.
+
+    Attributes:
+        time: Time in the unit of its stream; None: not stated.
+        is_key: Whether it can be decoded without other frames.
+        is_hidden: Whether it is decoded for other frames alone, and not shown.
+    """
+
+    time: int | None
+    is_key: bool
+    is_hidden: bool
+
+
 def chosen_frames(total: int, count: int) -> list[int]:
     """Indices of ``count`` evenly spaced frames of a file of ``total`` frames."""
     return np.linspace(0, total - 1, count).astype(int).tolist()
@@ -61,9 +75,14 @@ def read_video(path: Path, count: int) -> VideoFrames:
     try:
         with closing(av.open(str(path))) as container:
             stream = _video_stream(container)
-            packets = [packet for packet in container.demux(stream) if packet.size]
-            _require_complete(container, stream, [packet.pts for packet in packets])
-            made = _by_time(container, stream, packets, count)
+            entries = [
+                # not the packet itself, which holds its part of the file
+                FrameEntry(packet.pts, packet.is_keyframe, packet.is_discard)
+                for packet in container.demux(stream)
+                if packet.size
+            ]
+            _require_complete(container, stream, entries)
+            made = _by_time(container, stream, entries, count)
         return made or _by_count(path, count)
     except (FFmpegError, UnreadableVideo) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -79,9 +98,9 @@ def _video_stream(container: Any) -> Any:
     raise UnreadableVideo(f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
 
 
-def _require_complete(container: Any, stream: Any, times: Sequence[int | None]) -> None:
+def _require_complete(container: Any, stream: Any, entries: Sequence[FrameEntry]) -> None:
     """Check that the frames of a file fill its stated duration, where it states one."""
-    known, unit = [time for time in times if time is not None], float(stream.time_base or 1)
+    known, unit = [e.time for e in entries if e.time is not None], float(stream.time_base or 1)
     stated = (stream.duration or 0) * unit
     if not stated and len(container.streams) == 1:  # sound may be longer than the frames
         stated = (container.duration or 0) / av.time_base
@@ -95,14 +114,15 @@ def _require_complete(container: Any, stream: Any, times: Sequence[int | None]) 
         )
 
 
-def _by_time(container: Any, stream: Any, packets: Sequence[Any], count: int) -> VideoFrames | None:
-    """Frames at the times that the packets state; None if the decoded frames have other times."""
-    shown = [packet for packet in packets if not packet.is_discard]
-    times = [packet.pts for packet in shown]
-    if not times or None in times or len({*times}) != len(times):
+def _by_time(
+    container: Any, stream: Any, entries: Sequence[FrameEntry], count: int
+) -> VideoFrames | None:
+    """Frames at the times that a file states; None if the decoded frames have other times."""
+    shown = [entry for entry in entries if not entry.is_hidden]
+    times = sorted(entry.time for entry in shown if entry.time is not None)
+    if not times or len({*times}) != len(shown):
         return None
-    times.sort()
-    key_times = [packet.pts for packet in shown if packet.is_keyframe]
+    key_times = [entry.time for entry in shown if entry.time is not None and entry.is_key]
     images: dict[int, Image.Image] = {}
     decoded: Iterator[Any] = iter(())
     position = None

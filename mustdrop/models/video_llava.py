@@ -32,7 +32,7 @@ class VideoLlavaAdapter(LlavaAdapter):
         ]
 
     def keeps_cls(self, encoder: EncoderPart) -> bool:
-        # the model removes the [CLS] of images alone, and the setting concerns nothing else
+        # the setting that removes [CLS] concerns images; the model keeps that of every frame
         return encoder is self.encoders[1] or super().keeps_cls(encoder)
 
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
