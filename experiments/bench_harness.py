@@ -23,8 +23,9 @@ from rich.console import Console
 from experiments.checks.run_checks import checked
 from experiments.run import built
 from mustdrop.evaluation.answers import generate_options
-from mustdrop.evaluation.chat import document_name, prompt_inputs, read_document
+from mustdrop.evaluation.chat import document_name, read_document
 from mustdrop.evaluation.job import EvalJob
+from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.presets.compose import composed
 from mustdrop.profiling.device import processor_name
 from mustdrop.provenance.fingerprint import run_fingerprint

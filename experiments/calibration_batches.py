@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mustdrop.evaluation.chat import document_name, prompt_inputs, read_document
+from mustdrop.evaluation.chat import document_name, read_document
+from mustdrop.evaluation.frame_cache import VideoReader
+from mustdrop.evaluation.model_inputs import prompt_inputs
 
 
 def batches(
@@ -24,7 +26,8 @@ def batches(
         batch_size: Number of questions in a batch.
     """
     name, docs = task.config.task, task.eval_docs
-    chats = [read_document(name, docs, index, task.doc_to_messages)[1] for index in indices]
+    to_messages, videos = task.doc_to_messages, VideoReader.of(processor)
+    chats = [read_document(name, docs, index, to_messages, videos)[1] for index in indices]
     names = [document_name(name, index) for index in indices]
     starts = range(0, len(chats), batch_size)
     return [

@@ -37,16 +37,18 @@ from mustdrop.evaluation.ranks import OK, RankGroup, next_rank_group
 from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import budget_floor
 from mustdrop.provenance.fingerprint import model_inputs, run_fingerprint
+from mustdrop.runs.disk import Unwritable
 from mustdrop.runs.folder import TornFile, finished, read_record, run_folder
 from mustdrop.runs.repair import damage
 from mustdrop.runs.shards import put_aside, shards_folder
 from mustdrop.runs.summary import floor_record
-from mustdrop.runs.writer import Busy, RunWriter, Unwritable, note_failure
+from mustdrop.runs.writer import Busy, RunWriter, note_failure
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from mustdrop.checkpoint import Checkpoint
+    from mustdrop.evaluation.frame_cache import FrameCache
     from mustdrop.evaluation.job import EvalJob
 
 Config = Mapping[str, Any]
@@ -183,8 +185,17 @@ def built(cfg: DictConfig, config: Config) -> "EvalJob":
     return EvalJob(
         model, processor, dropper, task, config, config["benchmark"]["limit"],
         chosen_traces(config), instantiate(cfg.image),
-        instantiate(cfg.controls) if config["controls"] else None,
+        instantiate(cfg.controls) if config["controls"] else None, _frame_cache(config),
     )  # fmt: skip
+
+
+def _frame_cache(config: Config) -> "FrameCache | None":
+    """Cache of decoded videos for a run's benchmark; None where the config sets no size."""
+    from mustdrop.evaluation.frame_cache import FrameCache
+
+    gigabytes = config.get("frame_cache")  # configs of older runs have none
+    folder = Path(config["output_root"], ".frames", config["benchmark"]["name"])
+    return FrameCache(folder, int(gigabytes * 1e9)) if gigabytes else None
 
 
 @lru_cache(maxsize=1)

@@ -25,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.cli.errors import leave
 from experiments.run import built
 from mustdrop.presets.compose import resolved
+from mustdrop.runs.disk import writing
 from mustdrop.runs.folder import read_records, read_samples, trace_path
 from mustdrop.runs.repair import read_config
 from mustdrop.runs.trace import Trace
-from mustdrop.runs.writer import writing
 
 FIRST = "0-11"
 

@@ -39,6 +39,7 @@ class Checkpoint:
         template: Chat template.
         min_pixels: Least number of pixels of an image.
         max_pixels: Largest number of pixels of an image.
+        frames: Number of frames that the model sees of a video.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Checkpoint:
     template: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    frames: int | None = None
 
     def __post_init__(self) -> None:
         require_choices(
@@ -65,6 +67,8 @@ class Checkpoint:
                 "model.resize": (self.resize, ("hub", "pad")),
             }
         )
+        if self.frames is not None and self.frames < 1:
+            raise ValueError(f"model.frames must be a count of 1 or more, got {self.frames}")
 
     def load(self, device: str = "auto") -> tuple[Any, Any]:
         """Load the model, ready to generate, and its processor.
@@ -96,7 +100,9 @@ class Checkpoint:
     @property
     def inputs(self) -> Inputs:
         """Changes to the inputs that the checkpoint's files make."""
-        return Inputs(self.resize, self.system, self.template, self.min_pixels, self.max_pixels)
+        return Inputs(
+            self.resize, self.system, self.template, self.min_pixels, self.max_pixels, self.frames
+        )
 
     def usable_device(self, requested: str) -> str:
         """Name of a usable device; each of several processes takes the GPU of its rank.

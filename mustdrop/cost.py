@@ -65,6 +65,7 @@ class EncoderShape:
         projection: Multiply-accumulates of the projector for one token.
         extra_projected: Number of tokens in addition to the cells that reach the projector: 1
             where the language model receives the [CLS].
+        extra_of_frames: The same for each frame of a video.
         pooled: Whether an attention-pooling head runs after the blocks, as SigLIP's does by
             default. Its output is not used, but it is computed.
         mlp_matrices: Number of hidden x ffn matrices in the MLP: 3 with a gate (SwiGLU), 2 without.
@@ -80,6 +81,7 @@ class EncoderShape:
     patch_values: int
     projection: int
     extra_projected: int = 0
+    extra_of_frames: int = 0
     pooled: bool = False
     mlp_matrices: int = 2
     unit: int = 1
@@ -116,6 +118,7 @@ class EncoderShape:
         seen: Mapping[int, int] | None = None,
         inside: bool = False,
         pairs: Mapping[int, int] | None = None,
+        is_frame: bool = False,
     ) -> int:
         """Multiply-accumulates of patch embedding, blocks, head and projector for one image.
 
@@ -126,6 +129,7 @@ class EncoderShape:
             inside: Whether the blocks dropped tokens between attention and MLP, not after.
             pairs: Block -> number of pairs that attend to one another, where attention stays in
                 windows. A missing key stands for those of the whole image.
+            is_frame: Whether the image is a frame of a video.
         """
         seen, pairs, patches = seen or {}, pairs or {}, self.unit**2
         cells = grid[0] * grid[1]
@@ -141,8 +145,8 @@ class EncoderShape:
             )
         if self.pooled:
             total += self.head_macs(tokens + self.extra)
-        left = seen.get(self.blocks, cells) + self.extra_projected
-        return total + left * self.projection
+        extra = self.extra_of_frames if is_frame else self.extra_projected
+        return total + (seen.get(self.blocks, cells) + extra) * self.projection
 
 
 def _parts(side: int, window: int) -> list[int]:
@@ -177,15 +181,18 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     images = len(ledger.grids)
     seen, pairs = ledger.encoder or [{}] * images, ledger.encoder_pairs or [{}] * images
     blocks = sum(
-        shape.image_macs(grid, image, ledger.merged_inside_blocks, windows)
-        for grid, image, windows in zip(ledger.grids, seen, pairs, strict=True)
+        shape.image_macs(grid, image, ledger.merged_inside_blocks, windows, number in ledger.frames)
+        for number, (grid, image, windows) in enumerate(zip(ledger.grids, seen, pairs, strict=True))
     )
     return blocks + ledger.encoder_decision_macs
 
 
 def vanilla_encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     """Multiply-accumulates of encoder and projector when nothing is dropped in them."""
-    return sum(map(shape.image_macs, ledger.grids))
+    return sum(
+        shape.image_macs(grid, is_frame=number in ledger.frames)
+        for number, grid in enumerate(ledger.grids)
+    )
 
 
 def flops(macs: int | float) -> int | float:

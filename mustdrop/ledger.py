@@ -17,6 +17,7 @@ from mustdrop.sources import TokenSources
 NAMES = (
     "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "pairs", "inside",
     "scored", "alive/", "cached/", "scores/", "source/", "mosaics",
+    "videos",
 )  # fmt: skip
 OFF_GRID = -1  # cell of a vision slot that shows none, such as a newline or a frame's [CLS]
 
@@ -53,6 +54,7 @@ class TokenLedger:
         grids: Cells of each encoded image (crop, frame) of the prompt as (rows, columns).
         cells: Flat cell that each vision slot shows, counted through ``grids``, or ``OFF_GRID``.
         mosaics: (index of the first crop, rows, columns) of the crops that tile each picture.
+        videos: (index of the first frame, number of frames) of each video.
         alive: Layer -> original positions of the tokens at its input, in sequence order.
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of cells at its input, one mapping per image; the number of blocks
@@ -72,6 +74,7 @@ class TokenLedger:
     grids: Sequence[tuple[int, int]] = ()
     cells: Int[Tensor, " slots"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     mosaics: Sequence[tuple[int, int, int]] = ()
+    videos: Sequence[tuple[int, int]] = ()
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
@@ -87,6 +90,11 @@ class TokenLedger:
     def depth(self) -> int:
         """Number of decoder layers recorded."""
         return len(self.alive)
+
+    @property
+    def frames(self) -> set[int]:
+        """Indices of the encoded images that are frames of a video."""
+        return {frame for first, count in self.videos for frame in range(first, first + count)}
 
     @property
     def shown_cells(self) -> int:
@@ -185,6 +193,8 @@ class TokenLedger:
         }
         if self.mosaics:
             arrays["mosaics"] = torch.tensor(self.mosaics)
+        if self.videos:
+            arrays["videos"] = torch.tensor(self.videos)
         for image, source in enumerate(self.sources):
             named = {name: getattr(source, name) for name in ("slots", "cells", "mix", "cls")}
             for name, value in named.items():
@@ -211,6 +221,8 @@ class TokenLedger:
         ledger = cls(len(vision), vision, protected, grids, data["cells"].long())
         if "mosaics" in data:
             ledger.mosaics = [(first, *shape) for first, *shape in data["mosaics"].tolist()]
+        if "videos" in data:
+            ledger.videos = [(first, count) for first, count in data["videos"].tolist()]
         ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.decision_macs = int(data["spent"])
         ledger.encoder_decision_macs = int(data["encoder_spent"])

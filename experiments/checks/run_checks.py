@@ -63,6 +63,9 @@ def require_counts(config: Mapping[str, Any]) -> None:
     require_count("batch_window", config["batch_window"])
     require_count("threads", config["threads"], none=True)
     chosen_workers(config["workers"])
+    size = config.get("frame_cache", 0)
+    if isinstance(size, bool) or not isinstance(size, int | float) or size < 0:
+        raise ValueError(f"frame_cache must be a size in GB, 0 or more, got {size!r}")
 
 
 def require_thresholds(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from mustdrop.runs.folder import agree, cpu_share, shared_machine
+from mustdrop.runs.status import left_out
 
 
 def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
@@ -30,13 +31,16 @@ def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
         for kind, arms in record.get("controls", {}).items()
         if all(score in arm["scores"] for arm in arms)
     )
+    notes = [*record.get("thresholds", ()), *reach_notes(record)]
+    if left_out(record):
+        notes.append(left_out(record))
     lines = [
         f"{outcome}: {name}: {score} {'-' if value is None else f'{value:.3f}'} of {record['n']}"
         f"{controls}",
         f"  {counts} · FLOPs {record['flops_ratio']:.3f} of vanilla"
         f" · KV {record['kv_bytes'] / 2**20:.2f} MiB"
         f" · {record['seconds'] / record['n']:.3g} s a sample{machine(record)}",
-        *(f"  note: {note}" for note in (*record.get("thresholds", ()), *reach_notes(record))),
+        *(f"  note: {note}" for note in notes),
         f"  {folder}",
     ]
     return "\n".join(lines)

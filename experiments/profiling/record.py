@@ -9,8 +9,9 @@ from typing import Any
 
 from mustdrop.profiling.break_even import break_even_on_all_axes
 from mustdrop.profiling.summary import reached, summarised
+from mustdrop.runs.disk import Unwritable, writing
 from mustdrop.runs.folder import EFFICIENCY, TornFile, now, read_efficiency
-from mustdrop.runs.writer import Busy, Unwritable, writing
+from mustdrop.runs.writer import Busy
 
 SCHEMA = 2
 RUNNING, DONE = "running", "done"

@@ -16,7 +16,9 @@ from experiments.profiling.thresholds import MERGED, ThresholdSearch, scheduled
 from mustdrop.budget import Budget
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
-from mustdrop.evaluation.chat import document_name, prompt_inputs, read_document
+from mustdrop.evaluation.chat import document_name, read_document
+from mustdrop.evaluation.frame_cache import VideoReader
+from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.token_controls import Controls
 from mustdrop.pocket import CHECKPOINT
 from mustdrop.profiling.device import Device
@@ -120,7 +122,8 @@ class ProfileSubject:
         name, docs = task.config.task, task.eval_docs
         if batch > len(docs):
             raise ValueError(f"profile.batch must be at most {len(docs)}, the questions of {name}")
-        chats = [read_document(name, docs, i, task.doc_to_messages)[1] for i in range(batch)]
+        to_messages, videos = task.doc_to_messages, VideoReader.of(self.processor)
+        chats = [read_document(name, docs, i, to_messages, videos)[1] for i in range(batch)]
         names = [document_name(name, index) for index in range(batch)]
 
         def process() -> Mapping[str, Any]:

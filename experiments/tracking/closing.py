@@ -43,6 +43,7 @@ class RunDocuments:
     def __init__(self, config: Mapping[str, Any]) -> None:
         # with an image control, the pictures that were shown are not stored
         self.config, self.readable = config, not config.get("image")
+        self.frames = config["model"].get("frames")
 
     @cached_property
     def task(self) -> Any:
@@ -53,10 +54,13 @@ class RunDocuments:
         if not self.readable:
             return None
         from mustdrop.evaluation.chat import pictures, read_document
+        from mustdrop.evaluation.frame_cache import VideoReader
 
         try:
-            name, docs = self.task.config.task, self.task.eval_docs
-            images = pictures(read_document(name, docs, doc_id, self.task.doc_to_messages)[1])
+            name, docs, count = self.task.config.task, self.task.eval_docs, self.frames
+            videos = None if count is None else VideoReader(count)
+            messages = self.task.doc_to_messages
+            images = pictures(read_document(name, docs, doc_id, messages, videos)[1])
             return images[0].convert("RGB") if images else None
         except Exception:  # the tracker's boundary: the data set is missing, or has no images
             print("pictures cannot be read and are left out:")

@@ -81,6 +81,11 @@ class PromptVision:
             if visual.crops is not None
         ]
 
+    @property
+    def videos(self) -> list[tuple[int, int]]:
+        """(first encoded image, number of frames) of each video."""
+        return [(frames.start, len(frames)) for frames, is_video in self.ranges if is_video]
+
 
 def assign(
     slots: Sequence[Int[Tensor, " seq"]], visual: Mapping[int, Sequence[VisualInput]]

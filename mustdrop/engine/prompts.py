@@ -164,7 +164,7 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
         prompts.append(
             Prompt(
                 ledger=TokenLedger(
-                    tokens, is_vision, none, shown.grids, cells, mosaics=shown.mosaics
+                    tokens, is_vision, none, shown.grids, cells, shown.mosaics, shown.videos
                 ),
                 alive=torch.arange(tokens, device=device),
                 position=position,

@@ -12,6 +12,7 @@ from mustdrop.stages import Stages
 IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 # settings of the checkpoint that a caller of the model's forward may change
 FACTS = ("vision_feature_layer", "vision_feature_select_strategy")
+PIXELS = ("pixel_values", "pixel_values_images", "pixel_values_videos")
 
 
 def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTrainedConfig) -> None:
@@ -39,9 +40,11 @@ def forward_options(arguments: Mapping[str, Any], stages: Stages, config: PreTra
                 f"{name}={value!r} at the call differs from the model's own {configured!r}, which "
                 f"the dropper uses: set model.config.{name} before you attach it"
             )
-    pixels = arguments.get("pixel_values")
-    if isinstance(pixels, torch.Tensor) and pixels.numel() == 0:
-        raise ValueError(f"empty image: pixel_values has shape {tuple(pixels.shape)}")
+    for name in PIXELS:
+        pixels = arguments.get(name)
+        if isinstance(pixels, torch.Tensor) and pixels.numel() == 0:
+            kind = "video" if name.endswith("videos") else "image"
+            raise ValueError(f"empty {kind}: {name} has shape {tuple(pixels.shape)}")
 
 
 def unfit_cache(cache: Cache) -> Cache:

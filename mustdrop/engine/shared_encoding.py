@@ -4,8 +4,8 @@ Only for calls under droppers that leave the encoder as it is: a run of the enco
 returns the same features to all of them. Knows nothing about what the calls are for.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
@@ -17,50 +17,53 @@ from mustdrop.engine.exclusive import instance_method
 from mustdrop.models import ModelAdapter
 from mustdrop.stages import Stages
 
-FEATURES = "get_image_features"  # method of a model that encodes its images; public in transformers
+# Methods of a model that encode its images and its videos; public in transformers.
+ENCODING = ("get_image_features", "get_video_features")
 # States of all blocks, which are larger than the features and which no model reads after encoding.
 LEFT_OUT = ("hidden_states", "attentions")
 
 
 @dataclass(eq=False)
 class SharedEncoding:
-    """Image features of the last images, returned again to a call with the same images.
+    """Features of the last images and videos, returned again to a call with the same ones.
 
     The same images are the same tensors, not equal ones, so nothing waits for the device.
 
     Attributes:
         adapter: Adapter of the model.
-        arguments: Arguments of the call that computed the features.
-        features: What the model's method returned; None before a call.
+        calls: Arguments of the last call of each method, and what it returned.
     """
 
     adapter: ModelAdapter
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    features: Any = None
+    calls: dict[str, tuple[Mapping[Any, Any], Any]] = field(default_factory=dict)
 
     @contextmanager
     def attach(self, dropper: Stages) -> Iterator[None]:
         """Share features while the context is open, unless the dropper changes the encoder."""
         base = self.adapter.base
-        computed = getattr(base, FEATURES, None)
-        if dropper.vision is not None or dropper.key_tokens is not None or computed is None:
+        changes = dropper.vision is not None or dropper.key_tokens is not None
+        with ExitStack() as stack:
+            for name in () if changes else ENCODING:
+                if hasattr(base, name):
+                    stack.enter_context(instance_method(base, name, self._sharing(name)))
             yield
-            return
+
+    def _sharing(self, name: str) -> Callable[..., Any]:
+        """The method of this name, which is called only for other images than the last ones."""
+        computed = getattr(self.adapter.base, name)
 
         @wraps(computed)  # generate reads the names of the arguments
         def features(*args: Any, **kwargs: Any) -> Any:
             arguments = {**dict(enumerate(args)), **kwargs}
-            if self.features is None or not _same(arguments, self.arguments):
-                self.features = _features_alone(computed(*args, **kwargs))
-                self.arguments = arguments
-            return _features_alone(self.features)
+            if name not in self.calls or not _same(arguments, self.calls[name][0]):
+                self.calls[name] = arguments, _features_alone(computed(*args, **kwargs))
+            return _features_alone(self.calls[name][1])
 
-        with instance_method(base, FEATURES, features):
-            yield
+        return features
 
     def forget(self) -> None:
         """Discard the features."""
-        self.arguments, self.features = {}, None
+        self.calls = {}
 
 
 def _same(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:

@@ -25,6 +25,10 @@ class SampleCounts(TokenCounts):
         return {**super().to_dict(), **self.measured}
 
 
+# Stands for the answer to a document that cannot be read; it is never scored.
+NOT_SCORED = GenerationResult("", SampleCounts(0, 0))
+
+
 def generate_options(
     requested: Mapping[str, Any], max_new_tokens: int, pad_token_id: int | None
 ) -> dict[str, Any]:

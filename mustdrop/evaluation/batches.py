@@ -18,8 +18,9 @@ from PIL import Image
 
 from mustdrop.engine.annotations import Annotations
 from mustdrop.evaluation.ahead import ahead
-from mustdrop.evaluation.chat import document_name, naming, processor_inputs, replaced
+from mustdrop.evaluation.chat import UnreadableDocument, document_name, naming, replaced
 from mustdrop.evaluation.lmms_eval_api import Instance
+from mustdrop.evaluation.model_inputs import processor_inputs
 from mustdrop.evaluation.requests import Request
 
 
@@ -60,6 +61,14 @@ class DocumentOrder:
     def add(self, instance: Instance, sample: dict[str, Any]) -> None:
         """Pass on a sample, and those that waited for it."""
         self.early[id(instance)] = sample
+        self._pass_on()
+
+    def leave_out(self, instance: Instance) -> None:
+        """Wait no longer for the sample of an instance."""
+        self.remaining.remove(id(instance))
+        self._pass_on()
+
+    def _pass_on(self) -> None:
         while self.remaining and self.remaining[0] in self.early:
             self.receive(self.early.pop(self.remaining.popleft()))
 
@@ -76,6 +85,8 @@ class BatchFeed:
             sorted by the length of their prompts, the longest first.
         batch_size: Documents of a batch.
         workers: Number of worker processes that prepare the next windows; 0 for none.
+        on_unreadable: Called with each instance whose video cannot be read, which is left out, and
+            the reason; None: the first one ends the iteration with an error.
     """
 
     read: Callable[[Instance], Request]
@@ -84,34 +95,54 @@ class BatchFeed:
     windows: Sequence[Sequence[Instance]]
     batch_size: int
     workers: int = 0
+    on_unreadable: Callable[[Instance, str], None] | None = None
 
     def __iter__(self) -> Generator[PreparedBatch]:
         names = [_names(window) for window in self.windows]
         with closing(ahead(self._packed, names, self.workers)) as packed:
             for window in self.windows:
                 start = time.perf_counter()
-                batches = [_unpacked(batch, window) for batch in pickle.loads(next(packed))]
-                waiting = (time.perf_counter() - start) / len(batches)
+                unreadable, prepared = pickle.loads(next(packed))
+                batches = [_unpacked(batch, window) for batch in prepared]
+                waiting = (time.perf_counter() - start) / max(len(batches), 1)
+                for number, reason in unreadable.items():
+                    assert self.on_unreadable is not None
+                    self.on_unreadable(window[number], reason)
                 for batch in batches:
                     yield replace(batch, waiting_seconds=waiting)
 
     def _packed(self, index: int) -> bytes:
-        """The prepared batches of a window, without instances: these hold functions."""
+        """Unreadable documents and prepared batches of a window, without instances.
+
+        Instances hold functions, which cannot be sent.
+        """
         window = self.windows[index]
         with naming(_names(window)):
-            requests = [self.read(instance) for instance in window]
-            order = [*range(len(window))]
+            requests, unreadable = self._read(window)
+            order = list(requests)
             if len(window) > self.batch_size:
                 order.sort(key=lambda number: -self._length(requests[number]))
             batches = [
                 order[first : first + self.batch_size]
-                for first in range(0, len(window), self.batch_size)
+                for first in range(0, len(order), self.batch_size)
             ]
             prepared = [
                 (batch, *self._prepared([requests[number] for number in batch]))
                 for batch in batches
             ]
-            return pickle.dumps(prepared, pickle.HIGHEST_PROTOCOL)
+            return pickle.dumps((unreadable, prepared), pickle.HIGHEST_PROTOCOL)
+
+    def _read(self, window: Sequence[Instance]) -> tuple[dict[int, Request], dict[int, str]]:
+        """Requests of a window by index, and the reasons why other documents cannot be read."""
+        requests, unreadable = {}, {}
+        for number, instance in enumerate(window):
+            try:
+                requests[number] = self.read(instance)
+            except UnreadableDocument as error:
+                if self.on_unreadable is None:
+                    raise
+                unreadable[number] = str(error)
+        return requests, unreadable
 
     def _length(self, request: Request) -> int:
         """Number of tokens of a prompt, which is prepared alone to count them."""

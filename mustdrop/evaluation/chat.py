@@ -1,20 +1,31 @@
-"""Conversation, images and model inputs of a document. Knows nothing about dropping."""
+"""Conversation of a document with its images and videos. Knows no model and no processor.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+A video counts as its frames: wherever images of a conversation are listed or replaced, its frames
+stand among them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
-from transformers import PreTrainedModel
 
+from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.pictures import eight_bits, with_eight_bits
 from mustdrop.evaluation.process import whole_pictures
+from mustdrop.evaluation.videos import UnreadableVideo, VideoFrames
 
 
 class DocumentError(ValueError):
     """A document cannot be read, prepared or scored; the message names benchmark and document."""
+
+
+class UnreadableDocument(DocumentError):
+    """A document whose video file cannot be read; a run goes on without it."""
 
 
 @contextmanager
@@ -37,7 +48,8 @@ def naming(document: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if not isinstance(error, ValueError) or not reason:
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
-        raise DocumentError(f"{document}: {reason}") from error
+        kind = UnreadableDocument if isinstance(error, UnreadableVideo) else DocumentError
+        raise kind(f"{document}: {reason}") from error
 
 
 def document_name(task: str, doc_id: int) -> str:
@@ -46,7 +58,11 @@ def document_name(task: str, doc_id: int) -> str:
 
 
 def read_document(
-    task: str, docs: Any, doc_id: int, to_messages: Callable[[Any], Any]
+    task: str,
+    docs: Any,
+    doc_id: int,
+    to_messages: Callable[[Any], Any],
+    videos: VideoReader | None = None,
 ) -> tuple[Any, ChatMessages]:
     """A document and its conversation, with complete images of eight bits a channel.
 
@@ -55,133 +71,160 @@ def read_document(
         docs: All documents of the benchmark.
         doc_id: Index of the document.
         to_messages: Function of the benchmark that turns a document into messages.
+        videos: Reader of videos; None: a video is unsupported content.
 
     Raises:
+        UnreadableDocument: If a video file cannot be read.
         DocumentError: If the document cannot be read or holds unsupported content.
     """
     with naming(document_name(task, doc_id)):
         doc = with_eight_bits(docs[doc_id])
-        return doc, read_chat(task, doc_id, to_messages(doc))
+        return doc, read_chat(task, doc_id, to_messages(doc), videos)
 
 
-def read_chat(task: str, doc_id: int, messages: Any) -> ChatMessages:
-    """Conversation of a document, with its images decoded.
+def read_chat(
+    task: str, doc_id: int, messages: Any, videos: VideoReader | None = None
+) -> ChatMessages:
+    """Conversation of a document, with its images and videos decoded.
 
     Raises:
-        DocumentError: If it holds unsupported content: video, sound, an image without pixels, a
-            truncated image, or an image whose brightness has no fixed range.
+        UnreadableDocument: If a video file cannot be read.
+        DocumentError: If it holds unsupported content: sound, a video without a reader, an image
+            without pixels, a truncated image, or an image whose brightness has no fixed range.
     """
     with naming(document_name(task, doc_id)):
         chat = ChatMessages(messages=messages)
-        _, videos, sounds = chat.extract_media()
-        if videos or sounds:
-            raise ValueError("video or sound is not supported, only images")
+        if chat.extract_media()[2]:
+            raise ValueError("sound is not supported, only images and videos")
+        chat = _with_parts(chat, lambda part: _decoded(part, videos) if _is_video(part) else part)
         decoded = [eight_bits(image) for image in pictures(chat)]
         return replaced(chat, decoded) if decoded else chat
 
 
+def _decoded(part: Any, videos: VideoReader | None) -> Any:
+    """A video part of a conversation with its chosen frames in place of its path."""
+    if videos is None:
+        raise ValueError(
+            "a video needs model.frames, the number of frames that the model sees, and a model "
+            "that reads videos"
+        )
+    if not isinstance(part.url, str | Path):
+        raise ValueError(f"a video must be the path of a file, got {type(part.url).__name__}")
+    if part.start_time is not None or part.end_time is not None:
+        raise ValueError("a part of a video (start_time, end_time) is not supported: cut the file")
+    return part.model_copy(update={"url": videos.read(Path(part.url))})
+
+
+def _is_video(part: Any) -> bool:
+    return part.type == "video"
+
+
+def _with_parts(chat: ChatMessages, change: Callable[[Any], Any]) -> ChatMessages:
+    """The conversation with its parts changed; a part that becomes None is left out."""
+    turns = []
+    for turn in chat.messages:
+        parts = [new for part in turn.content if (new := change(part)) is not None]
+        turns.append(turn.model_copy(update={"content": parts}))
+    return ChatMessages(messages=turns)
+
+
 def pictures(chat: ChatMessages) -> list[Image.Image]:
-    """Images of a conversation in its order; images given by their path are opened."""
-    images = chat.extract_media()[0]
-    return [Image.open(image) if isinstance(image, str) else image for image in images]
+    """Images of a conversation in its order, with the frames of its videos among them.
+
+    Images given by their path are opened.
+    """
+    images: list[Image.Image] = []
+    for part in _visual_parts(chat):
+        if _is_video(part):
+            images += part.url.frames
+        else:
+            images.append(Image.open(part.url) if isinstance(part.url, str) else part.url)
+    return images
+
+
+def video_ranges(chat: ChatMessages) -> list[range]:
+    """Indices in :func:`pictures` of the frames of each video."""
+    ranges, first = [], 0
+    for part in _visual_parts(chat):
+        count = len(part.url.frames) if _is_video(part) else 1
+        if _is_video(part):
+            ranges.append(range(first, first + count))
+        first += count
+    return ranges
+
+
+def still_images(chat: ChatMessages) -> list[Image.Image]:
+    """Images of a conversation that are no frames of a video."""
+    return pictures(_with_parts(chat, lambda part: None if _is_video(part) else part))
+
+
+def videos_of(chat: ChatMessages) -> list[VideoFrames]:
+    """Videos of a conversation that was read."""
+    return chat.extract_media()[1]
+
+
+def _visual_parts(chat: ChatMessages) -> list[Any]:
+    return [
+        part for turn in chat.messages for part in turn.content if part.type in ("image", "video")
+    ]
 
 
 def other_pictures(
-    task: str, docs: Any, doc_id: int, to_messages: Callable[[Any], Any]
+    task: str,
+    docs: Any,
+    doc_id: int,
+    to_messages: Callable[[Any], Any],
+    videos: VideoReader | None = None,
 ) -> Iterator[list[Image.Image]]:
-    """Images of all other documents: from the next one to the last, then from the first one."""
-    for index in range(doc_id + 1, doc_id + len(docs)):
-        _, chat = read_document(task, docs, index % len(docs), to_messages)
+    """Images of all other documents: from the next one to the last, then from the first one.
+
+    A document whose video cannot be read is left out.
+    """
+    others = (index % len(docs) for index in range(doc_id + 1, doc_id + len(docs)))
+    yield from _pictures_of(others, task, docs, to_messages, videos)
+
+
+def all_pictures(
+    task: str, docs: Any, to_messages: Callable[[Any], Any], videos: VideoReader | None = None
+) -> Iterator[list[Image.Image]]:
+    """Images of all documents; a document whose video cannot be read is left out."""
+    return _pictures_of(range(len(docs)), task, docs, to_messages, videos)
+
+
+def _pictures_of(
+    indices: Iterable[int],
+    task: str,
+    docs: Any,
+    to_messages: Callable[[Any], Any],
+    videos: VideoReader | None,
+) -> Iterator[list[Image.Image]]:
+    for index in indices:
+        try:
+            _, chat = read_document(task, docs, index, to_messages, videos)
+        except UnreadableDocument:
+            continue
         yield pictures(chat)
 
 
 def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:
-    """The conversation with its images replaced in order; without images if ``shown`` is empty."""
+    """The conversation with its images and frames replaced in order, all or none of them."""
     remaining = iter(shown)
-    turns = []
-    for turn in chat.messages:
-        parts = []
-        for part in turn.content:
-            if part.type != "image":
-                parts.append(part)
-            elif shown:
-                parts.append(part.model_copy(update={"url": next(remaining)}))
-        turns.append(turn.model_copy(update={"content": parts}))
-    return ChatMessages(messages=turns)
+
+    def changed(part: Any) -> Any:
+        if part.type not in ("image", "video"):
+            return part
+        if not shown:
+            return None
+        if _is_video(part):
+            frames = list(islice(remaining, len(part.url.frames)))
+            return part.model_copy(update={"url": replace(part.url, frames=frames)})
+        return part.model_copy(update={"url": next(remaining)})
+
+    return _with_parts(chat, changed)
 
 
 def question(chat: ChatMessages) -> str:
     """Text of a conversation."""
     return "\n".join(
         part.text for turn in chat.messages for part in turn.content if part.type == "text"
-    )
-
-
-def prompt_text(processor: Any, chat: ChatMessages) -> str:
-    """Text of a conversation's prompt, with the tags of its images."""
-    return processor.apply_chat_template(
-        chat.to_hf_messages(), tokenize=False, add_generation_prompt=True
-    )
-
-
-def prompt_inputs(
-    model: PreTrainedModel,
-    processor: Any,
-    chats: Sequence[ChatMessages],
-    documents: Sequence[str] = (),
-) -> Mapping[str, Any]:
-    """Inputs of ``generate`` on the device of a model; see :func:`processor_inputs`."""
-    return on_device(model, processor_inputs(processor, chats, documents))
-
-
-def on_device(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Inputs with their tensors on the device of a model.
-
-    Pixels keep their float32, which encoders cast themselves: random draws are keyed by them, and
-    must not depend on the model's dtype.
-    """
-    return {
-        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-        for name, value in inputs.items()
-    }
-
-
-def processor_inputs(
-    processor: Any, chats: Sequence[ChatMessages], documents: Sequence[str] = ()
-) -> Mapping[str, Any]:
-    """Inputs of ``generate`` in main memory: prompts, padded on the left, with their images.
-
-    Args:
-        processor: Processor of the model.
-        chats: Conversations, one per prompt.
-        documents: Names of the documents in messages, from :func:`document_name`.
-
-    Raises:
-        DocumentError: If a document cannot be prepared; the message names it.
-    """
-    names = list(documents) or [f"prompt {index}" for index in range(len(chats))]
-    texts, images = [], []
-    for name, chat in zip(names, chats, strict=True):
-        with naming(name):
-            texts.append(prompt_text(processor, chat))
-            images.append([image.convert("RGB") for image in pictures(chat)])
-    with naming(", ".join(names)):
-        try:
-            return _processed(processor, texts, images)
-        except Exception:
-            # Processing each document alone finds the failing document.
-            for name, text, shown in zip(names, texts, images, strict=True):
-                with naming(name):
-                    _processed(processor, [text], [shown])
-            raise
-
-
-def _processed(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]
-) -> Any:
-    # A list for each prompt: of a flat list, some processors refuse a batch and others crop the
-    # images of a prompt as if each had a prompt of its own.
-    nested = [list(shown) for shown in images] if any(images) else None
-    return processor(
-        text=list(texts), images=nested, padding=True, padding_side="left", return_tensors="pt"
     )

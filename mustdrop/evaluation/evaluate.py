@@ -1,8 +1,9 @@
 """Run lmms-eval's evaluation of one task, quiet and in one process. Knows nothing about methods."""
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 from loguru import logger
 
@@ -18,10 +19,12 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of one task by lmms-eval's own code; the filter name ``none`` is removed.
 
+    Documents that cannot be read are left out of the metrics.
+
     Raises:
         Whatever the model or the scoring raises.
     """
-    with without_launcher(), _quiet(run):
+    with without_launcher(), _quiet(run), _without(task, adapter.unreadable):
         results = evaluator.simple_evaluate(
             model=adapter,
             tasks=[task],
@@ -45,6 +48,21 @@ def evaluate(
         for name, value in metrics.items()
         if isinstance(value, int | float) and "_stderr" not in name
     }
+
+
+@contextmanager
+def _without(task: Any, unreadable: Mapping[int, str]) -> Iterator[None]:
+    """A context in which lmms-eval does not score these documents."""
+    documents = task.doc_iterator
+
+    def readable(**options: Any) -> Iterator[tuple[int, Any]]:
+        return (entry for entry in documents(**options) if entry[0] not in unreadable)
+
+    task.doc_iterator = readable
+    try:
+        yield
+    finally:
+        del task.doc_iterator
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Image controls: replace the images of a document before the model sees them. Drop no token.
 
+A video counts as its frames; :mod:`mustdrop.evaluation.frame_controls` changes their order.
+
 They measure how much an answer depends on the image, and how well a smaller image would do.
 Annotations of an image (the patches that a question is about) do not hold for its replacement.
 """
@@ -14,7 +16,7 @@ from typing import Any, final
 from PIL import Image
 
 from mustdrop.dropper import TokenDropper
-from mustdrop.evaluation.chat import pictures, replaced
+from mustdrop.evaluation.chat import pictures, replaced, video_ranges
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.models.image_scale import image_scale
 
@@ -30,10 +32,12 @@ class ImageContext:
             width and height, at most 1.
         others: Returns an iterator over the images of all other documents of the task, from the
             next one to the last, then from the first one.
+        videos: Indices of the frames of each video among the images of the document.
     """
 
     scale: Callable[[tuple[int, int]], float]
     others: Callable[[], Iterator[Pictures]]
+    videos: Sequence[range] = ()
 
 
 class ImageControl(ABC):
@@ -135,6 +139,8 @@ class NoImage(ImageControl):
 class WrongImage(ImageControl):
     """The images of the next document with different images: measures the score of a guess.
 
+    A video is replaced frame by frame, by that of another document.
+
     Benchmarks ask several questions about one image, so documents with the same image are skipped.
     If the other document has fewer images, its images are repeated. The other image is resized to
     the size of the document's own, because the size decides the number of vision tokens in models
@@ -190,7 +196,8 @@ def showing(
         processor: Processor of the model.
         others: See :class:`ImageContext`.
     """
-    context = ImageContext(partial(image_scale, processor.image_processor), others)
+    scale = partial(image_scale, processor.image_processor)
+    context = ImageContext(scale, others, video_ranges(chat))
     return replaced(chat, image.shown(pictures(chat), context))
 
 

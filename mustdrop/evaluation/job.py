@@ -23,9 +23,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.evaluation.answers import REPETITION_PENALTY
-from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
+from mustdrop.evaluation.chat import all_pictures, document_name, naming
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.evaluate import evaluate
+from mustdrop.evaluation.frame_cache import FrameCache, VideoReader
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.lmms import DroppedVLM
 from mustdrop.evaluation.lmms_eval_api import Task
@@ -34,10 +35,11 @@ from mustdrop.evaluation.ranks import SINGLE, RankGroup
 from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.evaluation.token_controls import Controls
 from mustdrop.ledger import TokenLedger
+from mustdrop.runs.disk import writing
 from mustdrop.runs.folder import has_trace, read_samples, trace_path
 from mustdrop.runs.shards import Shard, merge_shards, read_shards, shards_folder
 from mustdrop.runs.summary import record_of
-from mustdrop.runs.writer import RunWriter, writing
+from mustdrop.runs.writer import RunWriter
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class EvalJob:
         traces: Indices of the samples whose ledger is kept.
         image: Image control; None shows the images of the document.
         controls: Token controls that run on the same batches; None for none.
+        frame_cache: Cache of decoded videos; None for none.
     """
 
     model: PreTrainedModel
@@ -65,6 +68,7 @@ class EvalJob:
     traces: Sequence[int] = ()
     image: ImageControl | None = None
     controls: Controls | None = None
+    frame_cache: FrameCache | None = None
 
     @property
     def budget(self) -> Budget | None:
@@ -92,10 +96,8 @@ class EvalJob:
             )
         require_original_image(self.dropper, self.image)
         if self.image is not None:
-            self.image.check(
-                pictures(read_document(name, docs, index, task.doc_to_messages)[1])
-                for index in range(len(docs))
-            )
+            videos = VideoReader.of(self.processor, self.frame_cache)
+            self.image.check(all_pictures(name, docs, task.doc_to_messages, videos))
         with self.dropper.attach(self.model, annotations=()):
             pass
 
@@ -130,7 +132,7 @@ class EvalJob:
                     run.add(sample)
                     bar.add(sample)
 
-            adapter = self._adapter(run.folder, answered, traced, keep)
+            adapter = self._adapter(run.folder, answered, traced, keep, run.note_unreadable)
             metrics = evaluate(adapter, self.task, wanted, self.config["seed"], run)
         context = beyond_context(run.samples.values(), adapter.positions)
         if context["beyond"]:
@@ -168,7 +170,8 @@ class EvalJob:
                     part.add(sample)
                     bar.add(sample)
 
-            adapter = self._adapter(folder, answered, traced, keep)
+            # rank 0 tries unreadable documents again, and notes them
+            adapter = self._adapter(folder, answered, traced, keep, lambda *_: None)
             with redirect_stderr(StringIO()):  # hides the progress bar of lmms-eval
                 self.task.build_all_requests(limit=wanted, rank=group.rank, world_size=group.world)
             adapter.task_dict[self.task.config.task] = self.task.dataset
@@ -201,6 +204,7 @@ class EvalJob:
         answered: Mapping[int, Mapping[str, Any]],
         traced: Sequence[int],
         keep: Callable[[dict[str, Any]], None],
+        on_unreadable: Callable[[int, str], None],
     ) -> DroppedVLM:
         return DroppedVLM(
             self.model,
@@ -216,6 +220,8 @@ class EvalJob:
             controls=self.controls,
             workers=self.config["workers"],
             batch_window=self.config["batch_window"],
+            on_unreadable=on_unreadable,
+            frame_cache=self.frame_cache,
         )
 
 

@@ -14,15 +14,10 @@ from transformers import PreTrainedModel
 from mustdrop.dropper import TokenDropper
 from mustdrop.engine.finite import NotFinite
 from mustdrop.evaluation.answers import sample_counts
-from mustdrop.evaluation.chat import (
-    document_name,
-    naming,
-    pictures,
-    prompt_inputs,
-    prompt_text,
-    read_document,
-)
+from mustdrop.evaluation.chat import document_name, naming, pictures, read_document
+from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.lmms_eval_api import ChatMessages, GenerationResult, Instance
+from mustdrop.evaluation.model_inputs import prompt_inputs, prompt_text
 from mustdrop.ledger import TokenLedger
 from mustdrop.scoring import ContinuationScore, loglikelihood
 
@@ -47,13 +42,14 @@ class ChoiceQuestion:
 
 
 def choice_questions(
-    requests: Sequence[Instance], datasets: Mapping[str, Any]
+    requests: Sequence[Instance], datasets: Mapping[str, Any], videos: VideoReader | None = None
 ) -> list[ChoiceQuestion]:
     """Questions of some instances; answers to the same text and document share a question.
 
     Args:
         requests: Instances of type ``loglikelihood``.
         datasets: Task -> split -> documents.
+        videos: Reader of videos; None: they are unsupported content.
 
     Raises:
         ValueError: If an instance has no document, as for mutual information.
@@ -70,7 +66,7 @@ def choice_questions(
         key = (task, split, doc_id, text)
         if key not in questions:
             messages = _user_turn(text, to_visual)
-            doc, chat = read_document(task, datasets[task][split], doc_id, messages)
+            doc, chat = read_document(task, datasets[task][split], doc_id, messages, videos)
             questions[key] = ChoiceQuestion(document_name(task, doc_id), doc, chat)
         question = questions[key]
         question.answers.append(answer if isinstance(answer, str) else answer(question.doc))
@@ -114,7 +110,7 @@ def losses(
         DocumentError: If a document cannot be read or prepared.
     """
     results = {}
-    questions = choice_questions(requests, datasets)
+    questions = choice_questions(requests, datasets, VideoReader.of(processor))
     for start in range(0, len(questions), batch_size):
         batch = questions[start : start + batch_size]
         for part, ledger, scores in zip(

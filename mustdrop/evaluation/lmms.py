@@ -1,8 +1,9 @@
 """DroppedVLM: a model with a dropper, as a model of lmms-eval 0.7.3. Knows nothing about files.
 
 Differs from lmms-eval's wrappers, which would falsify a pruning experiment: an exception ends the
-run instead of becoming an empty answer, documents without an image are answered without one,
-``clean()`` keeps the model, and samples are passed on with their scores after each batch.
+run instead of becoming an empty answer, a document whose video file cannot be read is left out and
+never scored, documents without an image are answered without one, ``clean()`` keeps the model, and
+samples are passed on with their scores after each batch.
 """
 
 import json
@@ -20,21 +21,21 @@ from mustdrop.dropper import TokenDropper
 from mustdrop.engine.annotations import Annotations
 from mustdrop.engine.shared_encoding import SharedEncoding
 from mustdrop.evaluation.ahead import chosen_workers
-from mustdrop.evaluation.answers import answer, generate_options, result, scores
+from mustdrop.evaluation.answers import NOT_SCORED, generate_options, result
 from mustdrop.evaluation.batches import BatchFeed, DocumentOrder, PreparedBatch, windows_of
-from mustdrop.evaluation.chat import naming, on_device, question
 from mustdrop.evaluation.context import beyond_context, context_warning
+from mustdrop.evaluation.frame_cache import FrameCache, VideoReader
 from mustdrop.evaluation.image_controls import ImageControl, require_original_image
 from mustdrop.evaluation.likelihood import losses
 from mustdrop.evaluation.lmms_eval_api import Instance, lmms
-from mustdrop.evaluation.metrics import CostMeter, target_recall
+from mustdrop.evaluation.metrics import CostMeter
+from mustdrop.evaluation.model_inputs import on_device
 from mustdrop.evaluation.passes import PassResult, model_pass
-from mustdrop.evaluation.reach import nominal_average, out_of_reach
 from mustdrop.evaluation.requests import Request, read_request
+from mustdrop.evaluation.samples import SampleMaker
 from mustdrop.evaluation.token_controls import ControlPass, Controls
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
-from mustdrop.reduction import Reduction
 
 
 class DroppedVLM(lmms):
@@ -52,6 +53,9 @@ class DroppedVLM(lmms):
         on_ledger: Called with doc_id and ledger of each prompt.
         image: Image control; None shows the images of the document.
         controls: Token controls that run on the same batches; None for none.
+        on_unreadable: Called with doc_id and reason of each document whose video cannot be read,
+            which is left out; None: the first one is an error.
+        frame_cache: Cache of decoded videos; None for none.
         batch_window: Number of batches whose documents are sorted by length; 1: none are sorted.
         workers: Worker processes that prepare the next batches; None for the default; 0 for none.
 
@@ -78,6 +82,8 @@ class DroppedVLM(lmms):
         controls: Controls | None = None,
         workers: int | None = 0,
         batch_window: int = 1,
+        on_unreadable: Callable[[int, str], None] | None = None,
+        frame_cache: FrameCache | None = None,
     ) -> None:
         super().__init__()
         for name, count in (("batch_size", batch_size), ("batch_window", batch_window)):
@@ -88,10 +94,14 @@ class DroppedVLM(lmms):
         self.dropper, self.image, self.controls = dropper or TokenDropper(), image, controls
         require_original_image(self.dropper, image)
         self.config = dict(config or {})
-        self.batch_size, self.budget, self.max_new_tokens = batch_size, budget, max_new_tokens
+        self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.workers, self.batch_window = chosen_workers(workers), batch_window
         self.answered, self.on_sample, self.on_ledger = answered or {}, on_sample, on_ledger
-        self.meter = CostMeter.from_model(model)
+        self.on_unreadable, self.videos = on_unreadable, VideoReader.of(processor, frame_cache)
+        self.unreadable: dict[int, str] = {}
+        self.maker = SampleMaker(
+            model, processor.tokenizer, self.dropper, budget, CostMeter.from_model(model), image
+        )
         self.encoding = SharedEncoding(adapter_for(model))
 
     def __repr__(self) -> str:
@@ -124,7 +134,7 @@ class DroppedVLM(lmms):
             raise ValueError("controls need generated answers; this task scores given answers")
         return losses(
             requests, self.task_dict, self.model, self.processor, self.dropper, self.batch_size,
-            self._measured,
+            self.maker.measured,
         )  # fmt: skip
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
@@ -138,23 +148,39 @@ class DroppedVLM(lmms):
         left = [request for request in requests if request.arguments[3] not in self.answered]
         windows = windows_of(left, self.batch_size * self.batch_window)
         order = DocumentOrder(windows, self.on_sample or (lambda sample: None))
-        feed = BatchFeed(self.read, self.processor, marks, windows, self.batch_size, self.workers)
+
+        def leave_out(instance: Instance, reason: str) -> None:
+            assert self.on_unreadable is not None
+            self.unreadable[instance.arguments[3]] = reason
+            order.leave_out(instance)
+            self.on_unreadable(instance.arguments[3], reason)
+
+        feed = BatchFeed(
+            self.read, self.processor, marks, windows, self.batch_size, self.workers,
+            leave_out if self.on_unreadable else None,
+        )  # fmt: skip
         with closing(iter(feed)) as batches:
             for batch in batches:
                 for request, sample in zip(batch.requests, self._ask(batch), strict=True):
                     samples[id(request.instance)] = sample
                     order.add(request.instance, sample)
+        if self.unreadable and not samples and not self.answered:
+            raise ValueError(
+                f"no document can be read, the first one because: {min(self.unreadable.items())[1]}"
+            )
         context = beyond_context(samples.values(), self.positions)
         if context["beyond"]:
             logger.warning(context_warning(context, next(iter(samples.values()))["task"]))
         return [
-            result(samples.get(id(instance)) or self.answered[instance.arguments[3]])
+            NOT_SCORED
+            if instance.arguments[3] in self.unreadable
+            else result(samples.get(id(instance)) or self.answered[instance.arguments[3]])
             for instance in requests
         ]
 
     def read(self, instance: Instance) -> Request:
         """Request for the document of an instance."""
-        return read_request(instance, self.task_dict, self.image, self.processor)
+        return read_request(instance, self.task_dict, self.image, self.processor, self.videos)
 
     @torch.inference_mode()
     def _ask(self, prepared: PreparedBatch) -> list[dict[str, Any]]:
@@ -174,14 +200,14 @@ class DroppedVLM(lmms):
         controls_end = time.perf_counter()
         samples = []
         for index, request in enumerate(batch):
-            sample = self._sample(request, rows[index], ledgers[index], mixed[index])
+            sample = self.maker.sample(request, rows[index], ledgers[index], mixed[index])
             model_seconds = method_end - start
             sample["seconds"] = (prepared.processor_seconds + model_seconds) / len(batch)
             sample["processor_seconds"] = prepared.processor_seconds / len(batch)
             sample["model_seconds"] = model_seconds / len(batch)
             sample["waiting_seconds"] = prepared.waiting_seconds / len(batch)
             if self.controls is not None:
-                sample["controls"] = self._control_results(request, index, controls)
+                sample["controls"] = self.maker.control_results(request, index, controls)
                 sample["controls_seconds"] = (controls_end - method_end) / len(batch)
             if self.on_ledger is not None:
                 self.on_ledger(request.doc_id, ledgers[index])
@@ -203,51 +229,3 @@ class DroppedVLM(lmms):
         shared = nullcontext() if self.controls is None else self.encoding.attach(dropper)
         with shared:
             return model_pass(self.model, dropper, names, inputs, options, annotations, control)
-
-    def _sample(
-        self, request: Request, row: torch.Tensor, ledger: TokenLedger, mixed: dict[int, Reduction]
-    ) -> dict[str, Any]:
-        """Sample of one request, without times."""
-        scored, new_tokens = self._scored_answer(request, row)
-        doc = request.doc
-        kind = {"type": doc["type"]} if "type" in doc else {}
-        # The annotations of an image do not hold for its replacement.
-        original = self.image is None and bool(ledger.vision.any())
-        target = request.target if original else None
-        recall = {} if target is None else target_recall(ledger, target, mixed)
-        return {
-            "doc_id": request.doc_id,
-            "task": request.task.config.task,
-            **kind,
-            "image": request.image,
-            "question": question(request.chat),
-            "target": request.task.doc_to_target(doc),
-            **scored,
-            **self._measured(ledger),
-            **out_of_reach(self.budget, self.dropper, ledger, adapter_for(self.model).facts),
-            **recall,
-            "new_tokens": new_tokens,
-        }
-
-    def _measured(self, ledger: TokenLedger) -> dict[str, Any]:
-        return self.meter.measure(ledger, nominal_average(self.budget, ledger))
-
-    def _scored_answer(self, request: Request, row: torch.Tensor) -> tuple[dict[str, Any], int]:
-        """Answer with its scores, and its number of tokens."""
-        text, new_tokens = answer(self.model, self.processor.tokenizer, row, request.options)
-        with naming(request.name):
-            values = scores(request.task, request.instance, request.doc, text)
-        return {"answer": text.strip(), "scores": values}, new_tokens
-
-    def _control_results(
-        self, request: Request, index: int, controls: Sequence[tuple[ControlPass, PassResult]]
-    ) -> dict[str, list[dict[str, Any]]]:
-        """Results of the controls for one request: control name -> one entry per pass."""
-        results: dict[str, list[dict[str, Any]]] = {}
-        for control, (rows, ledgers, _) in controls:
-            scored, _ = self._scored_answer(request, rows[index])
-            nominal = nominal_average(self.budget, ledgers[index])
-            counts = ledgers[index].counts(nominal).as_dict()
-            entry = {"seed": control.seed, **scored, "counts": counts}
-            results.setdefault(control.name, []).append(entry)
-        return results

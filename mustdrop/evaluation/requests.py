@@ -15,6 +15,7 @@ from mustdrop.evaluation.chat import (
     pictures,
     read_document,
 )
+from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.image_controls import ImageControl, showing
 from mustdrop.evaluation.lmms_eval_api import ChatMessages, Instance, Task
 
@@ -27,8 +28,8 @@ class Request:
         instance: lmms-eval's instance.
         doc: Fields of the document.
         chat: Conversation, with the images that the model sees.
-        image: Name of the document's own images, equal for documents with the same images; None
-            without images.
+        image: Name of the document's own images and videos, equal for documents with the same
+            ones; None without images.
     """
 
     instance: Instance
@@ -77,7 +78,11 @@ def marked_target(task: Task, doc: Mapping[str, Any]) -> Any:
 
 
 def read_request(
-    instance: Instance, datasets: Mapping[str, Any], control: ImageControl | None, processor: Any
+    instance: Instance,
+    datasets: Mapping[str, Any],
+    control: ImageControl | None,
+    processor: Any,
+    videos: VideoReader | None = None,
 ) -> Request:
     """Read the document of an instance.
 
@@ -86,24 +91,26 @@ def read_request(
         datasets: Task -> split -> documents.
         control: Image control; None shows the images of the document.
         processor: Processor of the model; a control may need its image size.
+        videos: Reader of videos; None: they are unsupported content.
 
     Raises:
+        UnreadableDocument: If a video file cannot be read.
         DocumentError: If the document cannot be read, holds unsupported content, or the control
             cannot replace its images.
     """
     _, to_messages, _, doc_id, task, split = instance.arguments
     docs = datasets[task][split]
-    doc, chat = read_document(task, docs, doc_id, to_messages)
+    doc, chat = read_document(task, docs, doc_id, to_messages, videos)
     with naming(document_name(task, doc_id)):
         name = image_name(pictures(chat))
         if control is not None:
-            others = partial(other_pictures, task, docs, doc_id, to_messages)
+            others = partial(other_pictures, task, docs, doc_id, to_messages, videos)
             chat = showing(chat, control, processor, others)
     return Request(instance, doc, chat, name)
 
 
 def image_name(shown: Sequence[Image.Image]) -> str | None:
-    """Hash of the pixels of some images, 12 hexadecimal digits; None without images."""
+    """Hash of the pixels of some images or frames, 12 hexadecimal digits; None without any."""
     if not shown:
         return None
     digest = hashlib.blake2b(digest_size=6)

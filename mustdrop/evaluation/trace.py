@@ -17,9 +17,9 @@ from torch import Tensor
 from mustdrop.engine.decode_attention import DecodeAttentionRecorder, record_decode_attention
 from mustdrop.engine.prompt_vision import NO_SLOT, assign
 from mustdrop.evaluation.answers import answer, generate_options
-from mustdrop.evaluation.chat import prompt_inputs
 from mustdrop.evaluation.job import EvalJob
 from mustdrop.evaluation.lmms import DroppedVLM
+from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.requests import Request
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import ModelAdapter, adapter_for
@@ -42,7 +42,9 @@ def trace(job: EvalJob, documents: Sequence[int]) -> Iterator[tuple[int, Trace]]
     if missing:
         raise ValueError(f"documents must be in [0, {available}), got {missing[0]}")
     job.task.build_all_requests(limit=max(documents, default=-1) + 1, rank=0, world_size=1)
-    adapter = DroppedVLM(job.model, job.processor, job.dropper, image=job.image)
+    adapter = DroppedVLM(
+        job.model, job.processor, job.dropper, image=job.image, frame_cache=job.frame_cache
+    )
     adapter.task_dict[job.task.config.task] = job.task.dataset
     instances = list[Any](job.task.instances or ())
     by_document = {instance.arguments[3]: instance for instance in instances}

@@ -13,6 +13,7 @@ ADAPTERS = {
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
     "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
+    "VideoLlavaForConditionalGeneration": ("mustdrop.models.video_llava", "VideoLlavaAdapter"),
 }
 
 __all__ = ["ADAPTERS", "EncoderPart", "ModelAdapter", "Part", "VisualInput", "adapter_for"]

@@ -97,7 +97,10 @@ class ModelAdapter(ABC):
     @cached_property
     @abstractmethod
     def encoders(self) -> Sequence[EncoderPart]:
-        """Vision encoders; a call of one encodes a batch of images."""
+        """Vision encoders; a call of one encodes a batch of images.
+
+        A model has one, or one for images and, behind it, one for the frames of videos.
+        """
 
     @property
     def projector(self) -> Part:

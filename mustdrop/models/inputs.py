@@ -3,7 +3,8 @@
 Images are read with PIL on every machine. Without this choice transformers would use torchvision
 where it is installed, which resizes with other numbers.
 
-Video processors are left out. They need torchvision, and no benchmark here shows a video.
+Frames of videos are read with PIL for the same reason (:mod:`mustdrop.models.frame_processors`); a
+video processor of another family is left out.
 """
 
 import json
@@ -13,13 +14,20 @@ from typing import Any, Literal
 
 import transformers
 from jinja2 import TemplateError
-from transformers import PROCESSOR_MAPPING, AutoProcessor, PreTrainedConfig
+from transformers import (
+    PROCESSOR_MAPPING,
+    AutoImageProcessor,
+    AutoProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
 try:
     from transformers import (
         CLIPImageProcessorPil,
         LlavaImageProcessorPil,
         Qwen2VLImageProcessorPil,
+        VideoLlavaImageProcessor,
     )
     from transformers.image_processing_backends import PilBackend
 except ImportError as error:
@@ -29,15 +37,23 @@ except ImportError as error:
         "works with 5.0 and newer"
     ) from error
 
+from mustdrop.models.frame_processors import (
+    FRAME_PROCESSORS,
+    VIDEO,
+    accepting,
+    video_settings,
+)
+
 BACKEND = "pil"
 PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
-VIDEO = "video_processor"
+# Image processors that read images with PIL; the second has no other backend.
+PIL_KINDS = (PilBackend, VideoLlavaImageProcessor)
 # Image processors that resize the shorter edge and crop the centre; the second can pad as well.
 CROPPING = (CLIPImageProcessorPil, LlavaImageProcessorPil)
 
 
 def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
-    """Processor of a checkpoint, for images and text.
+    """Processor of a checkpoint, for images and text, and videos where their reader is known.
 
     Args:
         folder: Folder of the checkpoint.
@@ -49,25 +65,37 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
     """
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     parts = [] if kind is None else kind.get_attributes()
-    if kind is not None and VIDEO in parts:
-        # The class takes its parts by position, so only the last one can be left out.
-        if parts[-1] != VIDEO:
-            raise ValueError(f"{kind.__name__} cannot be built without a video processor")
-        kind = without_video(kind)
-    else:
-        kind = AutoProcessor
     try:
-        processor = kind.from_pretrained(folder, backend=BACKEND)
+        if kind is None or VIDEO not in parts:
+            processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
+        elif kind.__name__ in FRAME_PROCESSORS:
+            processor = _with_frames(kind, Path(folder))
+        elif parts[-1] == VIDEO:  # the class takes its parts by position
+            processor = without_video(kind).from_pretrained(folder, backend=BACKEND)
+        else:
+            raise ValueError(f"{kind.__name__} cannot be built without a video processor")
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"its processor needs a package that is missing: {reason}") from error
     images = getattr(processor, "image_processor", None)
-    if images is not None and not isinstance(images, PilBackend):
+    if images is not None and not isinstance(images, PIL_KINDS):
         raise ValueError(
             f"{type(images).__name__} does not read images with PIL, so its pixels would depend on "
             "the version of torchvision"
         )
     return processor
+
+
+def _with_frames(kind: Any, folder: Path) -> Any:
+    """A processor whose video processor is a :class:`FrameProcessor`."""
+    settings, _ = kind.get_processor_dict(folder)
+    made = {
+        "image_processor": AutoImageProcessor.from_pretrained(folder, backend=BACKEND),
+        "tokenizer": AutoTokenizer.from_pretrained(folder),
+        VIDEO: FRAME_PROCESSORS[kind.__name__](video_settings(folder)),
+    }
+    parts = [made[name] for name in kind.get_attributes()]
+    return accepting(kind).from_args_and_dict(parts, settings)
 
 
 def without_video(kind: type) -> type:
@@ -91,8 +119,9 @@ class Inputs:
         system: System sentence in front of each conversation; None: none, or the template's own.
         template: Chat template in the language Jinja; None: the checkpoint's.
         min_pixels: Least number of pixels of an image for models that keep its aspect ratio; None:
-            the checkpoint's.
+            the checkpoint's. A frame of a video has the same limits.
         max_pixels: Largest number of pixels of an image for these models.
+        frames: Number of frames that the model sees of a video; None: videos are refused.
     """
 
     resize: Literal["hub", "pad"] = "hub"
@@ -100,6 +129,7 @@ class Inputs:
     template: str | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
+    frames: int | None = None
 
     def apply(self, processor: Any) -> None:
         """Change a processor in place.
@@ -110,8 +140,16 @@ class Inputs:
         """
         if self.resize == "pad":
             processor.image_processor = _padding(processor.image_processor)
+        videos = getattr(processor, VIDEO, None)
         if self.min_pixels is not None or self.max_pixels is not None:
             self._limit_pixels(processor.image_processor)
+            if videos is not None:
+                self._limit_pixels(videos.images)
+        if self.frames is not None:
+            if videos is None:
+                name = type(processor).__name__
+                raise ValueError(f"model.frames must be null: {name} reads no videos")
+            videos.frames = self.frames
         if self.template is not None:
             processor.chat_template = self.template
         if self.system is not None:

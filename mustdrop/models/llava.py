@@ -37,7 +37,7 @@ class LlavaAdapter(ModelAdapter):
     @cached_property
     def facts(self) -> ModelFacts:
         config = self.model.config
-        vision, (encoder,) = config.vision_config, self.encoders
+        vision = config.vision_config
         side = vision.image_size // vision.patch_size
         hidden_state = config.vision_feature_layer
         if not isinstance(hidden_state, int):
@@ -51,6 +51,6 @@ class LlavaAdapter(ModelAdapter):
             depth=config.text_config.num_hidden_layers,
             blocks=vision.num_hidden_layers,
             grid=(side, side),
-            has_cls=encoder.has_cls,
+            has_cls=self.encoders[0].has_cls,
             feature_block=hidden_state % states - 1,
         )

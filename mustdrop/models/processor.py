@@ -1,15 +1,17 @@
-"""Checks that a processor fits its model: images, slots, vocabulary, template.
+"""Checks that a processor fits its model: images, videos, slots, vocabulary, template.
 
 Knows no benchmark.
 """
 
 from typing import Any
 
+import numpy as np
 from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
 from mustdrop.models.base import ModelAdapter
+from mustdrop.models.frame_processors import VIDEO
 
 PROBE = Image.new("RGB", (48, 32))  # not square, to detect a processor that does not crop
 WORD = "word"
@@ -34,7 +36,11 @@ def require_fit(adapter: ModelAdapter, processor: Any) -> None:
             )
     _check_vocabulary(adapter, processor)
     _check_slots(adapter, processor)
-    _check_template(processor)
+    _check_template(processor, "image", processor.image_token)
+    videos = getattr(processor, VIDEO, None)
+    if videos is not None and videos.frames is not None:
+        _check_video(adapter, processor)
+        _check_template(processor, "video", processor.video_token)
 
 
 def _check_vocabulary(adapter: ModelAdapter, processor: Any) -> None:
@@ -74,11 +80,12 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
                 f"{expected[name]!r}, to fit the model's config"
             )
     inputs = processor(text=[processor.image_token], images=[PROBE], return_tensors="pt")
-    if adapter.facts.grid is not None:
-        _check_pixels(inputs["pixel_values"], vision.image_size)
     token = config.image_token_id
+    images = adapter.visual_inputs(inputs)[token]
+    if adapter.facts.grid is not None:
+        _check_pixels(images[0].pixels[0], vision.image_size)
     slots = int((inputs["input_ids"] == token).sum())
-    cells = sum(len(image.cells) for image in adapter.visual_inputs(inputs)[token])
+    cells = sum(len(image.cells) for image in images)
     if slots != cells:
         wrong = [
             f"{name} must be {expected[name]!r}, got {value!r}"
@@ -92,6 +99,25 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
         )
 
 
+def _check_video(adapter: ModelAdapter, processor: Any) -> None:
+    """Check the frames and the slots of one video."""
+    config, count = adapter.model.config, processor.video_processor.frames
+    inputs = processor(
+        text=[processor.video_token], videos=[np.stack([np.asarray(PROBE)] * count)],
+        return_tensors="pt", do_sample_frames=False,
+    )  # fmt: skip
+    token = config.video_token_id
+    (video,) = adapter.visual_inputs(inputs)[token]
+    if adapter.facts.grid is not None:
+        _check_pixels(video.pixels[0], config.vision_config.image_size)
+    slots = int((inputs["input_ids"] == token).sum())
+    if slots != len(video.cells):
+        raise ValueError(
+            f"the processor makes {slots} slots for a video of {count} frames, but the model has "
+            f"{len(video.cells)} vision tokens for it"
+        )
+
+
 def _check_pixels(pixels: Tensor, side: int) -> None:
     height, width = pixels.shape[-2:]
     if (height, width) != (side, side):
@@ -101,19 +127,19 @@ def _check_pixels(pixels: Tensor, side: int) -> None:
         )
 
 
-def _check_template(processor: Any) -> None:
+def _check_template(processor: Any, kind: str, token: str) -> None:
+    """Check that a message with an image or a video has one token for it, and its text."""
     if not processor.chat_template:
         raise ValueError("chat_template: the processor has none, so no prompt can be made")
-    content = [{"type": "image", "image": PROBE}, {"type": "text", "text": WORD}]
+    content = [{"type": kind, kind: PROBE}, {"type": "text", "text": WORD}]
     try:
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
     except (TemplateError, TypeError, KeyError) as error:
         raise ValueError(f"chat_template: {type(error).__name__}: {error}") from error
-    count = text.count(processor.image_token)
-    if count != 1 or WORD not in text:
+    if text.count(token) != 1 or WORD not in text:
         raise ValueError(
-            f"chat_template: the prompt must contain one {processor.image_token} and the question, "
-            f"but for an image and the text {WORD!r} it is {text!r}"
+            f"chat_template: the prompt must contain one {token} and the question, but for "
+            f"{'an' if kind == 'image' else 'a'} {kind} and the text {WORD!r} it is {text!r}"
         )

@@ -5,13 +5,14 @@ concerns costs only: :class:`mustdrop.TokenDropper` does not need them. Knows no
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
 from torch import nn
 
 from mustdrop.cost import DecoderShape, EncoderShape
-from mustdrop.models import ModelAdapter
+from mustdrop.models import EncoderPart, ModelAdapter
 
 
 def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
@@ -56,9 +57,18 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
     """Read the sizes of the vision encoder and the projector.
 
     Raises:
-        ValueError: If a part of them is not covered.
+        ValueError: If a part of them is not covered, or two encoders differ in size.
     """
-    (encoder,), config = adapter.encoders, adapter.model.config
+    shapes = [_encoder_shape(adapter, encoder) for encoder in adapter.encoders]
+    images, frames = shapes[0], shapes[-1]
+    if replace(frames, extra_projected=images.extra_projected) != images:
+        _refuse(adapter.encoders[-1].module, "it must be as large as the encoder of images")
+    return replace(images, extra_of_frames=frames.extra_projected)
+
+
+def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
+    """Sizes of one encoder and the projector."""
+    config = adapter.model.config
     tower, projector = encoder.module, _linears(adapter.projector)
     try:
         blocks = encoder.blocks

@@ -65,7 +65,7 @@ def same_budget(written: Any, budget: Budget | None) -> bool:
 
 def inputs_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a model that decide what it gets of images and conversations."""
-    return {name: model[name] for name in LATER_MODEL_FIELDS}
+    return {name: model.get(name, usual) for name, usual in LATER_MODEL_FIELDS.items()}
 
 
 def made_inputs(row: Row) -> dict[str, Any] | None:

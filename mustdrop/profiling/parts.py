@@ -41,7 +41,8 @@ class PartClock:
     @contextmanager
     def attach(self) -> Iterator[None]:
         """Add the marks; call it inside the context of the dropper."""
-        adapter, stages, (part,) = self.adapter, self.stages, self.adapter.encoders
+        # profiled prompts hold images, which the first encoder gets
+        adapter, stages, part = self.adapter, self.stages, self.adapter.encoders[0]
         with ExitStack() as stack:
 
             def around(module: Any, label: str, after: bool = False) -> None:

@@ -9,6 +9,7 @@ from transformers import (
     CLIPImageProcessorPil,
     LlavaNextImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    VideoLlavaImageProcessor,
 )
 
 
@@ -24,6 +25,8 @@ def image_processor(config: Any) -> Any:
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
     }
+    if config.model_type == "video_llava":
+        return VideoLlavaImageProcessor(**sizes)
     if config.model_type == "llava_next":
         return LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=config.image_grid_pinpoints)
     return CLIPImageProcessorPil(**sizes)

@@ -29,7 +29,8 @@ def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, 
         return _patches(vision, images, size, generator)
     side = vision.image_size
     if config.model_type != "llava_next":
-        return {"pixel_values": _halved(torch.randn(images, 3, side, side, generator=generator))}
+        name = "pixel_values_images" if config.model_type == "video_llava" else "pixel_values"
+        return {name: _halved(torch.randn(images, 3, side, side, generator=generator))}
     rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
     whole = _halved(torch.randn(images, 3, rows * side, columns * side, generator=generator))
     crops = whole.unflatten(3, (columns, side)).unflatten(2, (rows, side))

@@ -97,7 +97,7 @@ def recorded(
         ValueError: If the model does not encode all images in one call.
     """
     adapter, pixels = adapter_for(model), []
-    (part,) = adapter.encoders
+    part = adapter.encoders[0]
 
     def record(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         pixels.append(part.pixels(args, kwargs))
@@ -121,7 +121,7 @@ def recorded_calls(adapter: ModelAdapter) -> Iterator[list[Call]]:
 
     Hooks run in the order in which they were added: these see what an attached dropper leaves.
     """
-    (part,), calls = adapter.encoders, []
+    part, calls = adapter.encoders[0], []
 
     def record(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
         calls.append((args[0].shape[-2], args[1:], kwargs))
@@ -135,7 +135,7 @@ def recorded_calls(adapter: ModelAdapter) -> Iterator[list[Call]]:
 
 def run_blocks(adapter: ModelAdapter, pixels: Tensor, calls: Sequence[Call]) -> Tensor:
     """Run the patch embedding, the stock blocks and the projector on states cut to these calls."""
-    (part,) = adapter.encoders
+    part = adapter.encoders[0]
     hidden = part.embed(pixels)
     features = hidden = hidden[0] if part.packed else hidden
     for index, (block, (length, args, kwargs)) in enumerate(

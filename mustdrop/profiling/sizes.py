@@ -6,7 +6,13 @@ Knows nothing about weights.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import LlavaConfig, LlavaNextConfig, PreTrainedConfig, Qwen2_5_VLConfig
+from transformers import (
+    LlavaConfig,
+    LlavaNextConfig,
+    PreTrainedConfig,
+    Qwen2_5_VLConfig,
+    VideoLlavaConfig,
+)
 
 CLIP_L = {
     "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
@@ -70,6 +76,14 @@ def _qwen2_5_vl(text: Mapping[str, Any], tied: bool) -> PreTrainedConfig:
     )  # fmt: skip
 
 
+def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return VideoLlavaConfig(
+        vision_config={**CLIP_L, "image_size": 224}, text_config=dict(text),
+        image_token_index=32000, video_token_index=32001, vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )  # fmt: skip
+
+
 # Name of a preset in conf/model -> its config.
 CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "llava15_7b": lambda: _llava(VICUNA_7B),
@@ -79,4 +93,5 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "llava_next_mistral_7b": lambda: _llava_next(MISTRAL_7B),
     "qwen2_5_vl_7b": lambda: _qwen2_5_vl(QWEN_7B, False),
     "qwen2_5_vl_3b": lambda: _qwen2_5_vl(QWEN_3B, True),
+    "video_llava_7b": lambda: _video_llava(VICUNA_7B),
 }

@@ -46,6 +46,8 @@ def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerpri
     """
     model = config["model"]
     files, versions = code_hashes(config), library_versions()
+    if model.get("frames") is not None:
+        versions["av"] = _version("av")  # decodes videos
     inputs = {**model_inputs(model, fetch), **_row_inputs(config["benchmark"]["task"], fetch)}
     if model["pretrained"] == PACKAGED:
         for path in checkpoint_files(CHECKPOINT):

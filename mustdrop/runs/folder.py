@@ -135,8 +135,12 @@ def finished(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> dic
     if whole_lines(Path(folder) / "samples.jsonl") < record["n"]:
         return None
     requested = min(record["available"], record["available"] if limit is None else limit)
-    lacks_trace = any(not has_trace(folder, doc) for doc in traces if doc < requested)
-    return None if record["n"] < requested or lacks_trace else record
+    unreadable = {entry["doc_id"] for entry in record.get("unreadable", ())}
+    lacks_trace = any(
+        not has_trace(folder, doc) for doc in traces if doc < requested and doc not in unreadable
+    )
+    covered = record["n"] + len(unreadable)
+    return None if covered < requested or lacks_trace else record
 
 
 def whole_lines(path: Path) -> int:

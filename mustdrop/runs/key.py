@@ -8,7 +8,7 @@ from typing import Any
 # Config keys that do not enter the run key; benchmark.limit does not either.
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "workers",
-    "traces",
+    "traces", "frame_cache",
 )  # fmt: skip
 # Name of a preset whose values are fields of the model, which enter the run key.
 NAME_ONLY = "inputs"
@@ -16,6 +16,7 @@ NAME_ONLY = "inputs"
 # enter the run key, so that earlier runs keep theirs.
 LATER_MODEL_FIELDS = {
     "resize": "hub", "system": None, "template": None, "min_pixels": None, "max_pixels": None,
+    "frames": None,
 }  # fmt: skip
 # The same for later fields of runs, droppers and strategies.
 LATER_FIELDS = {"cls_attention": "cls", "edges": "refuse", "batch_window": 1}

@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mustdrop.runs.disk import writing
 from mustdrop.runs.folder import read_lines
-from mustdrop.runs.writer import writing
 
 
 def shards_folder(folder: Path, fingerprint: str) -> Path:

@@ -8,7 +8,7 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ class RunStatus:
         rate: Samples per second of the running process; None without a process, or before its
             first sample.
         where: Machine, and job if the run is one.
-        error: Error of a failed run in one line.
+        error: Error of a failed run in one line; of a run that is done, the documents left out.
     """
 
     state: State
@@ -64,7 +64,7 @@ def run_status(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> R
     record = finished(folder, limit, traces)
     if record is not None:
         state: State = "done" if record["floor"] is None else "floor"
-        return RunStatus(state, record["n"], record["n"])
+        return RunStatus(state, record["n"], record["n"], error=left_out(record))
     n = count_samples(folder)
     try:
         status = read_status(folder)
@@ -82,6 +82,15 @@ def run_status(folder: Path, limit: int | None, traces: Sequence[int] = ()) -> R
         return RunStatus(status["state"], n, wanted, None, where, status.get("error", ""))
     # the run was done, but more samples or traces are requested now
     return RunStatus("pending", n, limit)
+
+
+def left_out(record: Mapping[str, Any]) -> str:
+    """Documents of a run that could not be read, in one line; empty without any."""
+    documents = record.get("unreadable", ())
+    if not documents:
+        return ""
+    more = f", and {len(documents) - 1} more" if len(documents) > 1 else ""
+    return f"left out: {documents[0]['reason']}{more}"
 
 
 def count_samples(folder: Path) -> int:
@@ -106,6 +115,12 @@ def failure(error: BaseException) -> dict[str, str]:
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def unreadable_entry(reasons: Mapping[int, str]) -> dict[str, list[dict[str, Any]]]:
+    """Entry of a status and a record for documents that cannot be read; empty without any."""
+    documents = [{"doc_id": doc, "reason": reasons[doc]} for doc in sorted(reasons)]
+    return {"unreadable": documents} if documents else {}
 
 
 def slurm_job() -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mustdrop.runs.folder import RECALL, SCHEMA, now
+from mustdrop.runs.status import unreadable_entry
 from mustdrop.runs.writer import RunWriter
 
 # Entries of a record that need samples; None in the record of a run that has none.
@@ -57,6 +58,7 @@ def record_of(
         "timing": run.timing(),
         "finished": now(),
         "floor": None,
+        **unreadable_entry(run.unreadable),
         **_reach(samples),
     }
 

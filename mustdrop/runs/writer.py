@@ -10,16 +10,17 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from mustdrop.runs.disk import Unwritable, replace_text, write_json, writing
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import JUDGEMENTS, now, read_samples
 from mustdrop.runs.repair import code_of, cut_torn_line, status_or_none
-from mustdrop.runs.status import failure, slurm_job
+from mustdrop.runs.status import failure, slurm_job, unreadable_entry
 from mustdrop.runs.timing import Watch, sum_timings
 
 # Seconds for which a run tries to get the lock: a status check holds it for an instant.
@@ -30,10 +31,6 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 class Busy(ValueError):
     """Another process is writing to this run."""
-
-
-class Unwritable(ValueError):
-    """The disk is full, or the folder is not writable."""
 
 
 def note_failure(folder: Path, error: BaseException, message: str) -> None:
@@ -48,7 +45,7 @@ def note_failure(folder: Path, error: BaseException, message: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         before = {"n": 0, "started": now(), **status_or_none(folder)}
         failed = {**failure(error), "error": message, "updated": now()}
-        _write(folder / "status.json", {**before, **failed})
+        write_json(folder / "status.json", {**before, **failed})
 
 
 class RunWriter:
@@ -60,6 +57,7 @@ class RunWriter:
         started: Time when the run was first begun; resuming keeps it, ``force`` resets it.
         wanted: Number of samples requested; None while this is unknown.
         ranks: Number of processes that answer the samples.
+        unreadable: Why documents cannot be read, by doc_id; these have no sample.
 
     Raises:
         Busy: If another process is writing to the run.
@@ -70,6 +68,7 @@ class RunWriter:
 
     def __init__(self, folder: Path, mark: Fingerprint, config: str, force: bool = False) -> None:
         self.folder, self.mark, self.wanted, self.ranks = folder, mark, None, 1
+        self.unreadable: dict[int, str] = {}
         self._watch: Watch | None = None
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +93,7 @@ class RunWriter:
             self._refuse_other_code()
         self.started = self._status.get("started") or now()
         self._resumed, self._had = now(), len(self.samples)
-        _replace(self.folder / "config.yaml", config)
+        replace_text(self.folder / "config.yaml", config)
         # unbuffered: a line that did not fit must not be written again when the file is closed
         self._lines = (self.folder / "samples.jsonl").open("ab", buffering=0)
         self.state("running")
@@ -138,10 +137,16 @@ class RunWriter:
                 raise
         self.samples[sample["doc_id"]] = dict(sample)
 
+    def note_unreadable(self, doc_id: int, reason: str) -> None:
+        """Name a document without a sample in the status; a resumed run tries it again."""
+        self.unreadable[doc_id] = reason
+        self.log(f"left out: {reason}")
+        self.state("running")
+
     def finish(self, record: Mapping[str, Any]) -> None:
         """Write the record; a failure leaves no partial file."""
         with writing(self.folder, f"; its {len(self.samples)} samples are safe"):
-            _write(self.folder / "record.json", record)
+            write_json(self.folder / "record.json", record)
         self.state("floor" if record["floor"] is not None else "done")
 
     def expect(self, wanted: int) -> None:
@@ -168,9 +173,10 @@ class RunWriter:
             "host": platform.node(),
             "pid": os.getpid(),
             "slurm": slurm_job(),
+            **unreadable_entry(self.unreadable),
         }
         with writing(self.folder):
-            _write(
+            write_json(
                 self.folder / "status.json",
                 {**status, **more, "fingerprint": self.mark.id, "code": self.mark.as_dict()},
             )
@@ -226,34 +232,3 @@ class RunWriter:
             path = self.folder / name
             if path.exists():
                 path.rename(self.folder / f"{name}.{number}")
-
-
-@contextmanager
-def writing(folder: Path, kept: str = "") -> Iterator[None]:
-    """A context that turns errors of writing to a folder into one clear message.
-
-    Args:
-        folder: Folder of the run.
-        kept: Text about what is not lost, for the message.
-
-    Raises:
-        Unwritable: For any OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise Unwritable(
-            f"cannot write to {folder}: {error.strerror or error}{kept}; the same command "
-            "continues when the cause is removed"
-        ) from error
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    _replace(path, json.dumps(value, indent=1) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)

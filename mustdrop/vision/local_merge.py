@@ -83,7 +83,10 @@ class LocalMerge(ThresholdVision):
                 "images of this model differ in size, so windows may not fill their grids: set "
                 "LocalMerge.edges to keep"
             )
-        windows(*facts.grid, self.window)
+        try:
+            windows(*facts.grid, self.window)
+        except ValueError as error:
+            raise ValueError(f"{error}: set LocalMerge.edges to keep") from error
 
     def reduce(self, view: VisionView) -> Reduction:
         return settled([self.begin(view)])[0]

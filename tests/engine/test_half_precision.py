@@ -20,7 +20,8 @@ from mustdrop import (
 )
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.decode.scheduled import ScheduledCache
-from mustdrop.evaluation.chat import prompt_inputs, read_chat
+from mustdrop.evaluation.chat import read_chat
+from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.tasks.pocket_vqa import PocketVQA
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.pocket import load, prompt, sample

@@ -20,8 +20,9 @@ from analysis.report.tracing import Traces
 from experiments.run import run
 from experiments.trace import main as trace_runs
 from mustdrop.evaluation.answers import generate_options
-from mustdrop.evaluation.chat import pictures, processor_inputs, prompt_inputs, read_chat
+from mustdrop.evaluation.chat import pictures, read_chat
 from mustdrop.evaluation.image_controls import BlankImage, ResizedImage, WrongImage, showing
+from mustdrop.evaluation.model_inputs import processor_inputs, prompt_inputs
 from mustdrop.evaluation.trace import _pictures as trace_pictures
 from mustdrop.evaluation.trace import encoder_images
 from mustdrop.masked import masked_logits, relative_error
@@ -30,10 +31,10 @@ from mustdrop.models.inputs import load_processor, without_video
 from mustdrop.presets.compose import composed
 from mustdrop.runs.trace import Trace
 
-# Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5: 6 x 6 patches. LLaVA-NeXT: these and 10
-# rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding. Qwen2.5-VL:
-# 4 x 5 cells of 8 x 8 pixels.
-SLOTS = {"llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20}
+# Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5, Video-LLaVA: 6 x 6 patches. LLaVA-NeXT:
+# these and 10 rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding.
+# Qwen2.5-VL: 4 x 5 cells of 8 x 8 pixels.
+SLOTS = {"llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20, "video_llava": 36}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -77,19 +78,20 @@ def test_every_prompt_has_its_own_images_in_a_batch(loaded):
         together["input_ids"], together["attention_mask"], alone, strict=True
     ):
         assert torch.equal(row[mask.bool()], inputs["input_ids"][0])
-    values = [inputs["pixel_values"] for inputs in alone if "pixel_values" in inputs]
+    name = "pixel_values_images" if family == "video_llava" else "pixel_values"
+    values = [inputs[name] for inputs in alone if name in inputs]
     if family == "llava_next":  # padded to the largest number of crops
         most = max(value.shape[1] for value in values)
         values = [
             torch.nn.functional.pad(value, (0,) * 7 + (most - value.shape[1],)) for value in values
         ]
-    assert torch.equal(together["pixel_values"], torch.cat(values))
+    assert torch.equal(together[name], torch.cat(values))
 
 
 def test_prompts_without_images_have_no_pixels(loaded):
     _, model, processor = loaded
     inputs = prompt_inputs(model, processor, CHATS[1:2] * 2)
-    assert "pixel_values" not in inputs and slots(model, inputs) == [0, 0]
+    assert not any(name.startswith("pixel") for name in inputs) and slots(model, inputs) == [0, 0]
 
 
 def test_images_of_a_prompt_stay_together():

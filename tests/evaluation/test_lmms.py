@@ -224,8 +224,8 @@ def test_an_empty_image_is_refused_by_the_name_of_its_document(pocket):
         evaluated(pocket, Odd([Image.new("RGB", (0, 4))]), 3)
 
 
-def test_a_video_is_refused(pocket):
-    with pytest.raises(ValueError, match="document 1 of odd: video"):
+def test_a_video_without_a_number_of_frames_is_refused(pocket):
+    with pytest.raises(ValueError, match=r"document 1 of odd: a video needs model\.frames"):
         evaluated(pocket, Odd(["clip.mp4"]), 3)
 
 

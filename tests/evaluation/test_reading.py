@@ -26,8 +26,9 @@ from torch.distributed import distributed_c10d
 
 from experiments.run import run
 from mustdrop.evaluation import lmms
-from mustdrop.evaluation.chat import naming, pictures, prompt_inputs, read_chat, read_document
+from mustdrop.evaluation.chat import naming, pictures, read_chat, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
+from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.pictures import eight_bits
 from mustdrop.evaluation.process import unchanged_process, whole_pictures
 from mustdrop.pocket import build_processor

@@ -29,6 +29,7 @@ QWEN = {
     "depth": 4, "hidden_size": 24, "num_heads": 3, "patch_size": 4, "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }  # fmt: skip
+FRAMES = 2  # of every video of Video-LLaVA, whose pixels are stacked
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
 
@@ -201,6 +202,29 @@ class Family:
         return prompt
 
 
+def video_llava(attention: str) -> Any:
+    config = transformers.VideoLlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**{**CLIP, "image_size": 28}),
+        text_config=transformers.LlamaConfig(**TEXT), image_token_index=IMAGE_TOKEN,
+        video_token_index=VIDEO_TOKEN, image_seq_length=49, video_seq_length=FRAMES * 50,
+    )  # fmt: skip
+    return transformers.VideoLlavaForConditionalGeneration(config)
+
+
+def video_llava_input(prompt: Prompts, part: Image | Video) -> None:
+    """Every picture becomes a square of one size; a frame has its [CLS] too."""
+    vision = prompt.config.vision_config
+    side, cells = vision.image_size, (vision.image_size // vision.patch_size) ** 2
+    count = part.frames if isinstance(part, Video) else 1
+    drawn = [pixels(side, 3, side, seed=prompt.generator).transpose(0, 1) for _ in range(count)]
+    if isinstance(part, Video):
+        prompt.add(pixel_values_videos=torch.stack(drawn))
+        prompt.slots(VIDEO_TOKEN, count * (cells + 1))
+    else:
+        prompt.add(pixel_values_images=drawn[0])
+        prompt.slots(IMAGE_TOKEN, cells)
+
+
 QWEN_PROMPTS = (
     (3, Image(32, 48), 7),
     (2, Image(16, 24), 3, Image(40, 16), 12),
@@ -213,4 +237,12 @@ FAMILIES = {
     ),
     "qwen2_5_vl": Family(qwen2_5_vl, qwen_input, QWEN_PROMPTS, packed=True),
     "qwen2_vl": Family(qwen2_vl, qwen_input, QWEN_PROMPTS, packed=True),
+    "video_llava": Family(
+        video_llava, video_llava_input,
+        (
+            (3, Video(FRAMES, 16, 16), 7),
+            (2, Image(16, 16), 3, Image(24, 16), 12),
+            (9, Video(FRAMES, 16, 24), 2, Image(16, 16), 4),
+        ),
+    ),
 }  # fmt: skip

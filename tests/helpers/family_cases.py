@@ -1,11 +1,11 @@
-"""Random cases of the laws for models whose images differ in size: LLaVA-NeXT and Qwen-VL."""
+"""Random cases of the laws for models other than LLaVA-1.5: crops, cells of 2 x 2, videos."""
 
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from cases import AnyVision, decode, key_tokens, prefill, share
-from families import FAMILIES, Image, Part, Video
+from families import FAMILIES, FRAMES, Image, Part, Video
 from hypothesis import strategies as st
 
 from mustdrop import TokenDropper
@@ -19,7 +19,12 @@ from mustdrop.vision.visionzip import VisionZip
 from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
-BLOCKS = {"llava_next": 2, "qwen2_vl": 3, "qwen2_5_vl": 3}  # after which tokens may be dropped
+BLOCKS = {
+    "llava_next": 2,
+    "qwen2_vl": 3,
+    "qwen2_5_vl": 3,
+    "video_llava": 2,
+}  # after which tokens may be dropped
 
 
 @cache
@@ -44,7 +49,7 @@ def vision(family: str, cls: bool) -> st.SearchStrategy:
     count, some = st.integers(0, CELLS), st.integers(1, CELLS)
     last = BLOCKS[family] - 1
     variants = ["paper", "code"] if cls else ["paper"]
-    crops = ["own", "fewest"] if cls else ["own"]  # of one size on LLaVA-NeXT alone
+    crops = ["own", "fewest"] if cls else ["own"]  # of one size on both LLaVAs alone
     plain = {"proportional_attention": False}
     rules = [plain, {**plain, "weighted": False}, *([{}] if cls else [])]
     return st.one_of(
@@ -71,9 +76,11 @@ def vision(family: str, cls: bool) -> st.SearchStrategy:
 
 
 def visual_input(family: str) -> st.SearchStrategy[Part]:
-    """An image of any size, or on Qwen a video; from one cell on."""
+    """An image of any size, or on Qwen and Video-LLaVA a video; from one cell on."""
     if family == "llava_next":
         return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
+    if family == "video_llava":  # squares of one size
+        return st.sampled_from([Image(16, 16), Video(FRAMES, 16, 16)])
     side = st.integers(1, 5).map(lambda cells: 8 * cells)
     small = st.integers(1, 3).map(lambda cells: 8 * cells)
     video = st.builds(Video, st.sampled_from([2, 4, 6]), small, small)
@@ -83,7 +90,7 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
 @st.composite
 def prompt(draw, family: str) -> tuple[Part, ...]:
     """None to three visual inputs with text between them; text last."""
-    least = int(family != "llava_next")  # Qwen's positions need a token between two images
+    least = int(family.startswith("qwen"))  # Qwen's positions need a token between two images
     parts: list[Part] = []
     for _ in range(draw(st.sampled_from([1, 2, 3, 0]))):
         parts += [draw(st.integers(least if parts else 0, 6)), draw(visual_input(family))]
@@ -94,7 +101,7 @@ def prompt(draw, family: str) -> tuple[Part, ...]:
 def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], int]:
     """(family, attention, dropper, prompts, seed of their pixels and text)."""
     family = draw(st.sampled_from(sorted(FAMILIES)))
-    qwen = family != "llava_next"
+    qwen = family.startswith("qwen")
     received = draw(st.sampled_from([True, True, True, False] if qwen else [True, False]))
     rule = st.sampled_from(["original", "compact"])
     dropper = TokenDropper(

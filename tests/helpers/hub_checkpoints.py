@@ -27,14 +27,17 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
 )
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "video_llava")
 SIDE, PATCH = 24, 4  # of an image, a crop or a tile, in pixels
 PINPOINTS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]  # [height, width] of LLaVA-NeXT
 SPECIAL = {
     "llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
     "llava_next": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
+    "video_llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>", "<video>"),
     "qwen2_5_vl": (
         "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
         "<|image_pad|>", "<|video_pad|>",
@@ -44,6 +47,7 @@ SPECIAL = {
 VICUNA = (
     "{% for turn in messages %}{% if turn.role != 'system' %}{{ turn.role.upper() }}: {% endif %}"
     "{% for part in turn.content if part.type == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in turn.content if part.type == 'video' %}{{ '<video>\n' }}{% endfor %}"
     "{% for part in turn.content if part.type == 'text' %}{{ part.text + ' ' }}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
@@ -52,7 +56,8 @@ QWEN = (
     "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}"
     "{% for turn in messages %}{{ '<|im_start|>' + turn.role + '\n' }}"
     "{% for part in turn.content %}{% if part.type == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif part.type == 'video' %}"
+    "<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -69,6 +74,10 @@ IMAGES = {
     "llava_next": {
         **CLIP_IMAGES, "image_processor_type": "LlavaNextImageProcessor", "do_pad": True,
         "image_grid_pinpoints": PINPOINTS, "processor_class": "LlavaNextProcessor",
+    },
+    "video_llava": {
+        **CLIP_IMAGES, "image_processor_type": "VideoLlavaImageProcessor",
+        "processor_class": "VideoLlavaProcessor",
     },
     "qwen2_5_vl": {
         "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
@@ -92,6 +101,7 @@ def save(family: str, folder: Path, layers: int = 6) -> Path:
             folder / "processor_config.json",
             {
                 "image_token": "<image>", "num_additional_image_tokens": 1, "patch_size": PATCH,
+                **({"video_token": "<video>"} if family == "video_llava" else {}),
                 "processor_class": IMAGES[family]["processor_class"],
                 "vision_feature_select_strategy": "default",
             },
@@ -137,6 +147,14 @@ def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) ->
     image = text.convert_tokens_to_ids("<image>")
     if family == "qwen2_5_vl":
         made = Qwen2_5_VLForConditionalGeneration(_qwen(text, language))
+    elif family == "video_llava":
+        made = VideoLlavaForConditionalGeneration(
+            VideoLlavaConfig(
+                vision_config=_clip(), text_config=LlamaConfig(**language), image_token_index=image,
+                video_token_index=text.convert_tokens_to_ids("<video>"),
+                image_seq_length=(SIDE // PATCH) ** 2,
+            )
+        )  # fmt: skip
     elif family == "llava_next":
         made = LlavaNextForConditionalGeneration(
             LlavaNextConfig(

@@ -3,13 +3,14 @@
 The default tests take a few strategies; ``make test-all`` takes all of them.
 """
 
+import inspect
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 from cases import AnyPrefill, AnyVision
-from families import FAMILIES
+from families import FAMILIES, FRAMES
 from family_droppers import FEW, FITTING
 from models import greedy
 
@@ -17,6 +18,7 @@ from mustdrop import TokenDropper
 from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
+from mustdrop.models.video_llava import VideoLlavaAdapter
 
 MATRIX = [
     pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
@@ -198,6 +200,64 @@ def test_a_wrong_cell_is_noticed(family):
     cells[ends] = cells[ends.flip(0)]
     ledger.cells = cells
     assert relative_error(logits[1], masked_logits(model, run, inputs, tokens, 1)) > 1e-3
+
+
+def mixed_run(name: str = "local_merge"):
+    """Video-LLaVA, and a run on prompts with images, videos and both."""
+    model, made = FAMILIES["video_llava"].model(), FAMILIES["video_llava"]
+    inputs = made.inputs(model, *made.prompts)
+    with FITTING[name].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    return model, run, inputs, tokens, logits
+
+
+def test_two_encoders_that_change_places_are_noticed():
+    """Control: the masked model with the encoder of images for frames, and the reverse."""
+    model, run, inputs, tokens, logits = mixed_run()
+    base = model.model
+    base.image_tower, base.video_tower = base.video_tower, base.image_tower
+    for number in range(3):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert relative_error(logits[number], expected) > 1e-3
+
+
+def test_a_cls_slot_that_is_taken_for_a_patch_is_noticed():
+    """Control: each frame's cells begin one slot too early in the ledger's map, at its [CLS]."""
+    model, run, inputs, tokens, logits = mixed_run()
+    ledger = run.ledgers[0]
+    frames = ledger.cells.view(FRAMES, -1)
+    ledger.cells = torch.cat([frames[:, 1:], frames[:, :1]], 1).flatten()
+    assert relative_error(logits[0], masked_logits(model, run, inputs, tokens, 0)) > 1e-3
+
+
+def test_images_and_videos_in_the_wrong_order_are_noticed(monkeypatch):
+    """Control: the run expects the frames before the images, as no model encodes them."""
+    visual_inputs = VideoLlavaAdapter.visual_inputs
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            VideoLlavaAdapter, "visual_inputs",
+            lambda adapter, inputs: dict(reversed(visual_inputs(adapter, inputs).items())),
+        )  # fmt: skip
+        model, run, inputs, tokens, logits = mixed_run()
+    worst = [
+        relative_error(logits[number], masked_logits(model, run, inputs, tokens, number))
+        for number in range(3)
+    ]
+    assert min(worst) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["pixel_values", "pixel_values_images"])
+def test_both_names_of_the_pixels_of_images(name):
+    """Which one a processor gives and a model takes depends on the version of transformers."""
+    model, made = model_of("video_llava"), FAMILIES["video_llava"]
+    inputs = made.inputs(model, *made.prompts)
+    pixels = inputs.pop("pixel_values_images")
+    if name not in inspect.signature(model.forward).parameters:
+        pytest.skip(f"this version's model does not take {name}")
+    inputs[name] = pixels
+    with FITTING["all_stages"].attach(model) as run:
+        tokens, logits = greedy(model, inputs)
+    assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
 
 
 def test_positions_of_qwen_that_are_counted_are_noticed():

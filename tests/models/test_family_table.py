@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from droppers import DROPPERS
-from families import FAMILIES, Image
+from families import FAMILIES, FRAMES, Image, Video
 from models import greedy, prompt, tiny_llava
 
 from mustdrop import TokenDropper
@@ -25,6 +25,7 @@ BUILDS = {
     "LLaVA-NeXT": FAMILIES["llava_next"].model,
     "Qwen2-VL": FAMILIES["qwen2_vl"].model,
     "Qwen2.5-VL": FAMILIES["qwen2_5_vl"].model,
+    "Video-LLaVA": FAMILIES["video_llava"].model,
 }
 
 
@@ -60,7 +61,8 @@ def inputs_of(family: str):
     if family.startswith("LLaVA-1.5"):
         return prompt(model)
     made = FAMILIES[family.lower().replace("-", "_").replace(".", "_")]
-    return made.inputs(model, (3, Image(40, 24), 7))
+    shown = Video(FRAMES, 16, 16) if family.startswith("Video") else Image(40, 24)
+    return made.inputs(model, (3, shown, 7))
 
 
 def dropper_with(strategy: str) -> tuple[TokenDropper, str]:
@@ -89,8 +91,10 @@ def test_the_facts_are_those_of_the_adapter(row):
     assert row["grid"] == ("any" if facts.grid is None else "fixed")
     assert row["[CLS]"] == ("yes" if facts.has_cls else "no")
     assert row["positions"] == ("coordinates" if facts.coordinates else "numbers")
-    (images, *_) = adapter.visual_inputs(inputs_of(row["family"])).values()
-    assert row["off-grid slots"] == ("newlines" if OFF_GRID in images[0].cells else "none")
+    given = adapter.visual_inputs(inputs_of(row["family"])).values()
+    (shown,) = [visual for inputs in given for visual in inputs]
+    kind = "[CLS] of frames" if shown.is_video else "newlines"
+    assert row["off-grid slots"] == (kind if OFF_GRID in shown.cells else "none")
 
 
 @pytest.mark.parametrize(("strategy", "family", "entry"), WORKS)

@@ -29,13 +29,14 @@ print(json.dumps(waits))
 """
 # Waits that do not decide: for the ids and sizes of the batch, and for what is checked at the end.
 READING = ("models/", "engine/prompts.py", "engine/checks.py")
-MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8}  # two encoder calls on Qwen
+# two encoder calls on Qwen, whose sizes are tensors
+MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "video_llava": 3}
 
 
 def most_waits(name: str, family: str, prompts: int) -> int:
     """Largest number of waits that the decisions of a dropper may need on a batch.
 
-    An encoder is called for images and, on Qwen, once more for videos.
+    An encoder is called for images and, where a batch has both, once more for videos.
     """
     dropper = FITTING[name]
     vision, prefill = dropper.vision, dropper.prefill

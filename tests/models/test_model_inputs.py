@@ -14,13 +14,14 @@ from transformers import (
     AutoProcessor,
     GotOcr2ImageProcessorPil,
     Idefics3ImageProcessorPil,
+    PerceptionLMConfig,
     SiglipImageProcessorPil,
-    VideoLlavaConfig,
 )
 
 from mustdrop.checkpoint import Checkpoint
+from mustdrop.models.frame_processors import ClipFrames, QwenFrames
 from mustdrop.models.image_scale import image_scale
-from mustdrop.models.inputs import Inputs, load_processor
+from mustdrop.models.inputs import PIL_KINDS, Inputs, load_processor
 from mustdrop.pocket import build_processor
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.runs.key import LATER_MODEL_FIELDS, run_key
@@ -200,9 +201,9 @@ def test_images_are_read_with_pil_where_torchvision_is_installed_too(processor_o
 
     monkeypatch.setattr(AutoImageProcessor, "from_pretrained", spied)
     for family in FAMILIES:
-        assert processor_of(family).image_processor.backend == "pil"
+        assert isinstance(processor_of(family).image_processor, PIL_KINDS)
     assert requested == ["pil"] * len(FAMILIES)
-    monkeypatch.setattr("mustdrop.models.inputs.PilBackend", Image.Image)
+    monkeypatch.setattr("mustdrop.models.inputs.PIL_KINDS", Image.Image)
     with pytest.raises(ValueError, match="CLIPImageProcessorPil does not read images with PIL"):
         processor_of("llava")
 
@@ -216,17 +217,21 @@ def test_a_package_that_a_processor_needs_is_told(processor_of, monkeypatch):
         processor_of("llava")
 
 
-def test_a_processor_without_video_is_the_real_one(processor_of, folders):
+def test_a_processor_that_reads_frames_with_pil_is_the_real_one(processor_of, folders):
     """Without torchvision AutoProcessor cannot build it; the others it builds as we do."""
-    qwen = processor_of("qwen2_5_vl")
-    assert type(qwen).__name__ == "Qwen2_5_VLProcessor"
-    assert not hasattr(qwen, "video_processor")
+    for family, kind, name in (
+        ("qwen2_5_vl", QwenFrames, "Qwen2_5_VLProcessor"),
+        ("video_llava", ClipFrames, "VideoLlavaProcessor"),
+    ):
+        processor = processor_of(family)
+        assert type(processor).__name__ == name and type(processor.video_processor) is kind
+        assert processor.to_dict()["video_processor"] == processor.video_processor.to_dict()
     for family in ("llava", "llava_next"):
         theirs = AutoProcessor.from_pretrained(folders[family], backend="pil")
         assert type(theirs) is type(processor_of(family))
         assert theirs.to_dict() == processor_of(family).to_dict()
-    with pytest.raises(ValueError, match="VideoLlavaProcessor cannot be built without a video"):
-        load_processor(Path("nowhere"), VideoLlavaConfig())
+    with pytest.raises(ValueError, match="PerceptionLMProcessor cannot be built without a video"):
+        load_processor(Path("nowhere"), PerceptionLMConfig())
 
 
 def test_the_scale_of_an_image_is_that_of_its_processor(processor_of):
@@ -269,17 +274,17 @@ def test_inputs_enter_the_run_key_only_where_they_change_something():
     record = json.loads(path.read_text())
     earlier = record["config"]
     assert "resize" not in earlier["model"] and run_key(earlier) == record["key"]
-    fields = {"resize": "hub", "system": None, "template": None}
+    fields = {"resize": "hub", "system": None, "template": None, "frames": None}
     limits = {"min_pixels": None, "max_pixels": None}
     assert run_key({**earlier, "model": {**earlier["model"], **fields, **limits}}) == record["key"]
     keys = {
         run_key({**earlier, "model": {**earlier["model"], name: value}})
         for name, value in (
             ("resize", "pad"), ("system", "x"), ("template", "x"), ("min_pixels", 9),
-            ("max_pixels", 9),
+            ("max_pixels", 9), ("frames", 8),
         )
     }  # fmt: skip
-    assert len(keys | {record["key"]}) == 6
+    assert len(keys | {record["key"]}) == 7
     defaults = {field.name: field.default for field in dataclasses.fields(Checkpoint)}
     assert LATER_MODEL_FIELDS.items() <= defaults.items()
     # the name of the preset does not count, its values do

@@ -25,6 +25,7 @@ PRESETS = {
 PARAMETERS = {
     "llava15_7b": 7.06, "llava15_13b": 13.35, "llava_next_7b": 7.06, "llava_next_13b": 13.35,
     "llava_next_mistral_7b": 7.57, "qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29,
+    "video_llava_7b": 7.37,
 }  # fmt: skip
 
 
@@ -54,8 +55,12 @@ def test_every_model_preset_is_built_at_its_size(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "slots"), [("llava15_7b", 576), ("llava_next_7b", 2928), ("qwen2_5_vl_7b", 1296)]
-)
+    ("name", "slots"),
+    [
+        ("llava15_7b", 576), ("llava_next_7b", 2928), ("qwen2_5_vl_7b", 1296),
+        ("video_llava_7b", 256),
+    ],
+)  # fmt: skip
 def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
     config = CONFIGS[name]()
     with torch.device("meta"):

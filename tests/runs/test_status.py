@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import pytest
 
 from mustdrop.runs import status as looked
+from mustdrop.runs.disk import Unwritable
 from mustdrop.runs.fingerprint import Fingerprint
 from mustdrop.runs.folder import read_samples, read_status
 from mustdrop.runs.status import run_status
-from mustdrop.runs.writer import Busy, RunWriter, Unwritable, note_failure
+from mustdrop.runs.writer import Busy, RunWriter, note_failure
 
 MARK = Fingerprint({}, {})
 DONE = {"floor": None, "available": 9}
