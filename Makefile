@@ -18,11 +18,11 @@ HERE    := not gpu and not slurm and not network and not browser and not wheel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
-test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
+test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
+test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-browser test-wheel test-versions check format bench gpu gpu-needs clean
+.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ test-all: setup  ## run the slow tests too: every model family, every strategy
 test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start (slurm/README.md); skipped without one
 	$(BIN)/python -m pytest -m slurm -rs tests/experiments/test_slurm.py $(ARGS)
 
+test-gpu: setup  ## proofs and measures on a CUDA device; skipped without one, which the last lines say
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
+
 test-browser: setup  ## the page of analysis.report in a headless Chromium; skipped without one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
@@ -99,7 +102,7 @@ bench: setup  ## measure the engine's overhead over its reference time
 gpu-needs:  ## put the pure Python that `make gpu` needs into .gpu-needs, which is copied to the GPU machine with the checkout
 	$(PYTHON) -m pip install --quiet --upgrade --no-deps --constraint constraints.txt --target $(NEEDS) einops jaxtyping wadler-lindig
 
-gpu:  ## measure on a CUDA device with PYTHON as it is, in 5 minutes (ARGS=--dry-run: tiny, on the CPU)
+gpu:  ## measure on a CUDA device with PYTHON as it is, in 6 minutes (ARGS=--dry-run: tiny, on the CPU)
 	PYTHONPATH="$(CURDIR):$(CURDIR)/$(NEEDS)" $(PYTHON) -m experiments.gpu $(ARGS)
 
 clean:  ## remove the environment and every cache; results in outputs/ stay

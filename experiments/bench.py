@@ -9,6 +9,7 @@ The encoder is timed the same way, with windows merged behind its first block.
     mustdrop bench --shapes llava_next qwen2_5_vl
     mustdrop bench --batch 1 8          # prompts that differ in length after a drop are padded
     mustdrop bench --rounds 40 --out experiments/records/bench.json
+    mustdrop bench first_token          # the first token, encoder included, over that of vanilla
     mustdrop bench harness              # a run over a bare loop of generate; --help explains it
 """
 
@@ -27,15 +28,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from experiments import bench_first_token
 from experiments.bench_cases import EncoderCase, PrefillCase, executed
 from experiments.bench_shapes import SHAPES, BenchShape
+from experiments.profiling.thresholds import MERGED
 from mustdrop import TokenDropper
 from mustdrop.cost import prefill_macs, scoring_macs
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.models.shapes import decoder_shape
 from mustdrop.profiling.device import processor_name
-
-MERGED = 440 / 576  # share of the tokens that MustDrop's first stage leaves (its Table 3)
 
 
 def paired(method: Callable[[], float], base: Callable[[], float], rounds: int, tick) -> dict:
@@ -116,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from experiments.bench_harness import main as harness  # lmms-eval: only where it is used
 
         return harness(arguments[1:])
+    if arguments and arguments[0] == "first_token":
+        return bench_first_token.main(arguments[1:])
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -5,6 +5,7 @@ mustdrop profile method=fastv budget=t128 profile.batch=[1,8] profile.new_tokens
 mustdrop profile -m method=fastv,visionzip budget=t64 tracker=wandb
 mustdrop profile model=llava15_7b profile.weights=random       # full size, no files: a GPU
 mustdrop profile model=llava15_7b profile.weights=random profile.images=[1,5,8] budget=33.3%
+mustdrop profile model=qwen2_5_vl_7b method=mustdrop_qwen profile.weights=random profile.frames=[32]
 mustdrop profile model=llava15_7b model.dtype=float32 profile.weights=random profile.depth=4
 
 Measured in turn, in rounds: vanilla; the method; its reference time, which is that of the same
@@ -42,6 +43,7 @@ from mustdrop.models import adapter_for
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
 from mustdrop.profiling.measure import Arm, BatchBench
+from mustdrop.profiling.reference import vision_slots
 from mustdrop.profiling.roofline import measured_rates
 from mustdrop.profiling.rounds import RoundPlan, run_rounds
 from mustdrop.runs.folder import read_efficiency, run_folder
@@ -83,7 +85,7 @@ def profile(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def lacking(record: EfficiencyRecord, plan: ProfilePlan) -> bool:
     """Whether a batch has fewer rounds than the plan."""
-    rounds = {(c["images"], c["batch"]): c["rounds"] for c in record.content["cells"]}
+    rounds = {(c["images"], c["frames"], c["batch"]): c["rounds"] for c in record.content["cells"]}
     return any(rounds.get(cell, 0) < plan.rounds for cell in plan.batches)
 
 
@@ -101,12 +103,13 @@ def measure(subject: ProfileSubject, record: EfficiencyRecord) -> None:
             content["hardware"]["clocks_after"] = device.clocks()
             record.save()
 
-        for images, batch in plan.batches:
-            entry = record.entry(images, batch)
+        for images, frames, batch in plan.batches:
+            entry = record.entry(images, frames, batch)
             if entry["rounds"] >= plan.rounds:
                 progress.skip(rounds.steps(4))
                 continue
-            progress.prefix = f"{images} images, batch {batch}: "
+            shown_inputs = f"{frames} frames" if frames else f"{images} images"
+            progress.prefix = f"{shown_inputs}, batch {batch}: "
             progress.show("thresholds")
             bench, arms = prepared(subject, entry)
             run_rounds(bench, arms, entry, rounds, save, progress.step)
@@ -116,13 +119,13 @@ def measure(subject: ProfileSubject, record: EfficiencyRecord) -> None:
 
 def prepared(subject: ProfileSubject, entry: dict[str, Any]) -> tuple[BatchBench, list[Arm]]:
     """Make the prompts of a batch and the arms, and describe them in the batch's entry."""
-    images, batch = entry["images"], entry["batch"]
-    inputs, process = subject.prompts(images, batch)
+    images, frames, batch = entry["images"], entry["frames"], entry["batch"]
+    inputs, process = subject.prompts(images, frames, batch)
     # random prompts of a batch are the same, so that one is enough to search thresholds on
     alone = subject.plan.prompts == "random" and batch > 1
-    method, counts = subject.method(subject.prompts(images, 1)[0] if alone else inputs)
+    method, counts = subject.method(subject.prompts(images, frames, 1)[0] if alone else inputs)
     ids = inputs["input_ids"]
-    slots = int((ids == subject.model.config.image_token_id).sum())
+    slots = int(vision_slots(subject.model, inputs).sum())
     entry |= {
         "counts": counts, "prompt_tokens": ids.shape[1], "vision_tokens": slots // batch,
         "processor_ms": _processor_ms(process),

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
+from mustdrop.engine.refuse import IMPLEMENTATIONS
 from mustdrop.models import adapter_for
 from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.models.processor import require_fit
@@ -47,7 +48,7 @@ class Checkpoint:
     merging_blocks: int | None
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
     device_map: Literal["auto", "balanced"] | None = None
     resize: Literal["hub", "pad"] = "hub"
     system: str | None = None
@@ -59,7 +60,7 @@ class Checkpoint:
         require_choices(
             **{
                 "model.dtype": (self.dtype, ("float32", "bfloat16", "float16")),
-                "model.attention": (self.attention, ("sdpa", "eager", "flash_attention_2")),
+                "model.attention": (self.attention, IMPLEMENTATIONS),
                 "model.device_map": (self.device_map or "null", ("null", "auto", "balanced")),
                 "model.resize": (self.resize, ("hub", "pad")),
             }

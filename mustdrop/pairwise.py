@@ -1,4 +1,4 @@
-"""Functions of all pairs of tokens: matching and clusters, computed a block of rows at a time.
+"""Functions of all pairs of tokens: matching, neighbours, clusters; a block of rows at a time.
 
 No tensor has as many elements as there are pairs, except for few tokens. Knows nothing about
 models or strategies.
@@ -56,6 +56,55 @@ def bipartite_matching(
     order = best.argsort(descending=True, stable=True)
     leave, stay = order[:count], order[count:]
     return stay.sort().values if cls else stay, leave, partner[leave]
+
+
+class Nearest(NamedTuple):
+    """Nearest other tokens of each token, the most similar one first.
+
+    Attributes:
+        tokens: Indices of the nearest tokens.
+        similarity: Cosine similarity to each of them.
+    """
+
+    tokens: Int[Tensor, "tokens nearest"]
+    similarity: Float[Tensor, "tokens nearest"]
+
+
+def nearest_tokens(unit: Float[Tensor, "tokens dim"], count: int) -> Nearest:
+    """Nearest ``count`` other tokens of each token, or all others if there are fewer.
+
+    Args:
+        unit: Vectors of length one.
+        count: Number of nearest tokens.
+    """
+    rows, parts = block_rows(len(unit)), []
+    for start in range(0, len(unit), rows):
+        similarity = unit[start : start + rows] @ unit.T
+        similarity.diagonal(start).fill_(-math.inf)  # the token itself
+        parts.append(similarity.topk(min(count, len(unit) - 1)))
+    similarities, indices = zip(*parts, strict=True)
+    return Nearest(torch.cat(indices), torch.cat(similarities))
+
+
+def nearest_to(
+    unit: Float[Tensor, "tokens dim"], centres: Int[Tensor, " centres"], count: int
+) -> Int[Tensor, "centres nearest"]:
+    """Indices of the nearest ``count`` other tokens of some tokens, the most similar one first.
+
+    Ties go to the earlier token.
+
+    Args:
+        unit: Vectors of length one of all tokens.
+        centres: Indices of the tokens whose neighbours are needed.
+        count: Number of neighbours; all others if there are fewer.
+    """
+    parts = []
+    for part in centres.split(block_rows(2 * len(unit))):  # a rank has twice the bytes
+        similarity = unit[part] @ unit.T
+        similarity.scatter_(1, part[:, None], -math.inf)  # the token itself has the last rank
+        order = similarity.argsort(dim=1, descending=True, stable=True)
+        parts.append(order[:, : min(count, len(unit) - 1)].clone())  # or all ranks would be kept
+    return torch.cat(parts)
 
 
 class DensityPeaks(NamedTuple):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.functional import true_indices
+from mustdrop.mixing import full, product, product_macs, spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,10 +20,11 @@ class Reduction:
     Attributes:
         keep: Index of the token that each survivor descends from and whose place it takes. The
             order of ``keep`` is the order of the survivors.
-        dense: Weight of every token in every survivor; None if nothing is mixed or no token is
-            split. Rows sum to one unless the strategy sets ``normalised = False``.
+        matrix: Weight of every token in every survivor, also as a sparse tensor; None if nothing is
+            mixed or no token is split. Rows sum to one unless the strategy sets
+            ``normalised = False``.
         sizes: Number of tokens that each survivor stands for; None: one each.
-        cls: Weight of the encoder's [CLS] in every survivor, if it takes part; only with ``dense``.
+        cls: Weight of the encoder's [CLS] in every survivor, if it takes part; with ``matrix``.
         group: Index of the survivor that each token is merged into, ``len(keep)`` if it is dropped;
             set where tokens are mixed and none is split (see :meth:`averages`).
         share: Weight of each token in its survivor, 0 if it is dropped; only with ``group``.
@@ -31,7 +33,7 @@ class Reduction:
     """
 
     keep: Int[Tensor, " after"]
-    dense: Float[Tensor, "after before"] | None = None
+    matrix: Float[Tensor, "after before"] | None = None
     sizes: Float[Tensor, " after"] | None = None
     cls: Float[Tensor, " after"] | None = None
     group: Int[Tensor, " before"] | None = None
@@ -39,7 +41,7 @@ class Reduction:
     ascending: bool = False
 
     def __post_init__(self) -> None:
-        if self.cls is not None and self.dense is None:
+        if self.cls is not None and self.matrix is None:
             raise ValueError("a reduction that mixes [CLS] in needs weights of the other tokens")
         if (self.group is None) != (self.share is None):
             raise ValueError("a reduction into groups needs the share of each token")
@@ -47,7 +49,7 @@ class Reduction:
     @property
     def mixes(self) -> bool:
         """Whether tokens are mixed; a selection is exact to the bit."""
-        return self.dense is not None or self.group is not None
+        return self.matrix is not None or self.group is not None
 
     @property
     def mix(self) -> Float[Tensor, "after before"] | None:
@@ -57,7 +59,7 @@ class Reduction:
         number of tokens.
         """
         if self.group is None or self.share is None:
-            return self.dense
+            return full(self.matrix)
         return spread(self.group, self.share, len(self))
 
     @classmethod
@@ -96,9 +98,9 @@ class Reduction:
             weighted = x.float() * self.share.to(x.device)[:, None]
             rows = weighted.new_zeros(len(self) + 1, x.shape[1]).index_add_(0, group, weighted)
             return rows[:-1].to(x.dtype)
-        if self.dense is None:
+        if self.matrix is None:
             return x.index_select(0, self.keep.to(x.device))
-        mixed = self.dense.to(x) @ x
+        mixed = product(self.matrix, x)
         if self.cls is None:
             return mixed
         if cls is None:
@@ -107,14 +109,16 @@ class Reduction:
 
     def macs(self, dim: int) -> int:
         """Multiply-accumulates of the matrix product of one call; 0 if it needs none."""
-        return 0 if self.dense is None else self.dense.numel() * dim
+        return 0 if self.matrix is None else product_macs(self.matrix, dim)
 
     def at(self, left: Int[Tensor, " left"]) -> "Reduction":
         """The reduction to some of the survivors only."""
-        parts = (self.dense, self.sizes, self.cls)
-        dense, sizes, cls = (None if part is None else part[left] for part in parts)
+        parts = (self.matrix, self.sizes, self.cls)
+        matrix, sizes, cls = (
+            None if part is None else part.index_select(0, left) for part in parts
+        )
         if self.group is None or self.share is None:
-            return Reduction(self.keep[left], dense, sizes, cls)
+            return Reduction(self.keep[left], matrix, sizes, cls)
         survivor = left.new_full((len(self) + 1,), len(left))
         survivor[left] = torch.arange(len(left), device=left.device)
         group = survivor[self.group]
@@ -171,14 +175,6 @@ class Reduction:
             group[self.keep] = torch.arange(len(self), device=self.keep.device)
             return group, torch.ones(before, device=self.keep.device)
         return None if self.group is None or self.share is None else (self.group, self.share)
-
-
-def spread(
-    group: Int[Tensor, " before"], share: Float[Tensor, " before"], after: int
-) -> Float[Tensor, "after before"]:
-    """Weight of every token in every survivor, from the survivor of each token and its weight."""
-    mix = share.new_zeros(after + 1, len(group)).scatter_(0, group[None], share[None])
-    return mix[:-1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.reduction import spread
+from mustdrop.mixing import full, spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +15,8 @@ class TokenSources:
     Attributes:
         slots: Original position of each token, in the order in which they entered.
         cells: Raster index of the cell in whose place each token stands.
-        dense: Weight of every cell in every token, where cells are split among tokens.
+        matrix: Weight of every cell in every token, also as a sparse tensor, where cells are split
+            among tokens.
         cls: Weight of the encoder's [CLS] in every token, if it takes part.
         group: Index of the token that each cell is merged into, the number of tokens if it is
             dropped; where cells are mixed and none is split.
@@ -24,7 +25,7 @@ class TokenSources:
 
     slots: Int[Tensor, " tokens"]
     cells: Int[Tensor, " tokens"]
-    dense: Float[Tensor, "tokens cells"] | None = None
+    matrix: Float[Tensor, "tokens cells"] | None = None
     cls: Float[Tensor, " tokens"] | None = None
     group: Int[Tensor, " cells"] | None = None
     share: Float[Tensor, " cells"] | None = None
@@ -33,5 +34,5 @@ class TokenSources:
     def mix(self) -> Float[Tensor, "tokens cells"] | None:
         """Weight of every cell in every token; None: token i is cell ``cells[i]``."""
         if self.group is None or self.share is None:
-            return self.dense
+            return full(self.matrix)
         return spread(self.group, self.share, len(self.slots))

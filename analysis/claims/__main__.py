@@ -2,6 +2,7 @@
 
 mustdrop claims --runs outputs/demo outputs/table5
 mustdrop claims --runs outputs/table1 --format csv
+mustdrop claims --time --runs outputs/run     # the claims about time, on profiles
 """
 
 import argparse
@@ -15,10 +16,13 @@ from rich.console import Console
 from analysis.claims.hypotheses import HYPOTHESES, hypotheses
 from analysis.claims.judging import judge
 from analysis.claims.table import show, to_csv, to_markdown
+from analysis.claims.timing import judge_times, time_sheet
 from analysis.records.cells import MATCH
 from analysis.records.left_out import in_words
+from analysis.records.profiles import load_profiles
 from analysis.records.roots import load_folders
 from analysis.statistics.noninferiority import check_margin
+from analysis.tables.rendering import sheet_markdown, show_sheet
 
 
 @in_words()
@@ -42,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--claims", type=Path, default=HYPOTHESES, help="file to read the claims from"
     )
     parser.add_argument(
+        "--time", action="store_true",
+        help="judge the claims about time, on the profiles (efficiency.json) under the folders",
+    )  # fmt: skip
+    parser.add_argument(
         "--margin",
         type=float,
         help="margin in points for every claim that has one; choose it before you look",
@@ -51,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="executed averages within this percentage count as one budget (default: %(default)g)",
     )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.time:
+        return _judge_times(options)
     try:
         if not 0 <= options.match < 100:
             raise ValueError(f"match must be a percentage in [0, 100), got {options.match:g}")
@@ -76,6 +86,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         text = to_csv(judged) if options.format == "csv" else to_markdown(judged, options.missing)
         print(text, end="")
+    return 0
+
+
+def _judge_times(options: argparse.Namespace) -> int:
+    """Judge the claims about time on the profiles under some folders."""
+    try:
+        frame = judge_times(load_profiles(options.runs))
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if options.format == "csv":
+        print(frame.to_csv(index=False, lineterminator="\n"), end="")
+    elif options.format == "md":
+        print(sheet_markdown(time_sheet(frame)), end="")
+    else:
+        show_sheet(time_sheet(frame), Console(width=None if sys.stdout.isatty() else 200))
     return 0
 
 

@@ -84,7 +84,7 @@ def _rows(profile: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 **{name: settings[name] for name in ("dtype", "attention", "weights")},
                 "rounds": cell["rounds"],
                 "shared_machine": None if share is None else share < LOW_SHARE,
-                **{name: cell[name] for name in ("vision_tokens", "batch", "images")},
+                **{name: cell[name] for name in ("vision_tokens", "batch", "images", "frames")},
                 "processor_ms": _middle(cell["processor_ms"]),
                 "arm": arm, "executed_average": facts["executed_average"],
                 **{

@@ -23,6 +23,9 @@ from mustdrop.presets.planned import require_planned, usual_tokens
 from mustdrop.presets.tuned import missing_fields
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
+# Attention implementation -> module of the package that it needs.
+FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
+
 
 def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Resolve the config of a run, and check its counts, its budget and its thresholds.
@@ -196,8 +199,10 @@ def _require_device(config: Mapping[str, Any]) -> None:
     import torch
 
     name = config["device"]
-    if config["model"]["attention"] == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise ValueError("model.attention=flash_attention_2: flash_attn is not installed")
+    attention = config["model"]["attention"]
+    package = FLASH_PACKAGES.get(attention)
+    if package is not None and find_spec(package) is None:
+        raise ValueError(f"model.attention={attention}: {package} is not installed")
     if name == "auto":
         return
     try:

@@ -10,6 +10,11 @@ from typing import Any
 
 from experiments.gpu.runner import GpuCell, GpuStep
 
+MODELS = ("llava15_7b", "llava_next_7b", "qwen2_5_vl_7b")
+MAIN, OTHERS = ("mustdrop", "fastv", "visionzip"), ("divprune", "sparsevlm", "random")
+# Shares of the vision tokens: 192, 128 and 64 of LLaVA-1.5's, and the same of other models'.
+LARGE, MIDDLE, SMALL = "192/576", "128/576", "64/576"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -18,18 +23,22 @@ class Setting:
     Attributes:
         device: ``cuda`` or ``cpu``.
         small: Shape of the model on which dropping is compared with masking.
-        full: Shape of the model that is timed.
+        tiny: Whether the timed models are tiny.
         batches: Batch sizes that are timed.
-        rounds: Rounds of prefills; a quarter as many, at least one, of whole answers.
-        warm_ups: Prefills of each arm before the first round; at most one of whole answers.
+        other_batches: Batch sizes on which other methods are timed.
+        most_others: Largest number of arms of other methods.
+        rounds: Rounds of prefills; a fifth as many, at least one, of whole answers.
         new_tokens: Length of a timed answer.
         check_tokens: Length of an answer that is compared with masking.
+        warm_ups: Prefills and short answers of each arm before the first round.
     """
 
     device: str
     small: str
-    full: str
+    tiny: bool
     batches: Sequence[int]
+    other_batches: Sequence[int]
+    most_others: int
     rounds: int
     new_tokens: int
     check_tokens: int
@@ -38,27 +47,37 @@ class Setting:
 
 SIZES = {
     "full": {
-        "small": "small", "full": "llava15_7b", "batches": (1, 8), "new_tokens": 32,
-        "check_tokens": 4, "warm_ups": 2,
+        "small": "small", "tiny": False, "batches": (1, 8), "other_batches": (1, 8),
+        "most_others": 99, "new_tokens": 32, "check_tokens": 4, "warm_ups": 1,
     },
     "tiny": {
-        "small": "tiny", "full": "tiny", "batches": (1, 2), "new_tokens": 3, "check_tokens": 2,
-        "warm_ups": 0,
+        "small": "tiny", "tiny": True, "batches": (1, 2), "other_batches": (1,),
+        "most_others": 3, "new_tokens": 3, "check_tokens": 2, "warm_ups": 0,
     },
 }  # fmt: skip
+
+
+def main_arms() -> list[str]:
+    """Arms that must be reached."""
+    return [f"{method} {budget}" for budget in (LARGE, SMALL) for method in MAIN]
+
+
+def other_arms() -> list[str]:
+    """Arms that are measured if time is left: other methods, and all at the budget between."""
+    others = [f"{method} {budget}" for budget in (SMALL, LARGE) for method in OTHERS]
+    return [*others, *(f"{method} {MIDDLE}" for method in (*MAIN, *OTHERS))]
 
 
 def cells(setting: Setting) -> list[GpuCell]:
     """List all cells, the most important first."""
 
     @cache
-    def full_model() -> Any:
-        """Build the model that all timed cells share."""
-        import torch
+    def models() -> Any:
+        """The model in memory, which the timed cells share."""
+        from experiments.gpu.models import TimedModels
+        from mustdrop.profiling.device import Device
 
-        from experiments.gpu.shapes import SHAPES, build
-
-        return build(SHAPES[setting.full], setting.device, torch.bfloat16)
+        return TimedModels(Device(setting.device), setting.tiny)
 
     def equality(dtype: str, attention: str) -> GpuCell:
         def steps() -> Sequence[GpuStep]:
@@ -78,26 +97,41 @@ def cells(setting: Setting) -> list[GpuCell]:
 
         return Waits(Device(setting.device), setting.small).steps()
 
-    def timing(measure: str, batch: int) -> GpuCell:
+    def timing(model: str, batch: int, tokens: int, arms: Sequence[str], name: str) -> GpuCell:
         def steps() -> Sequence[GpuStep]:
-            from experiments.gpu.timing import Bench
-            from mustdrop.profiling.device import Device
+            from experiments.gpu.timing import ArmTimes
 
-            given = (Device(setting.device), setting.full, batch, setting.new_tokens, full_model)
-            rounds, warm_ups = setting.rounds, setting.warm_ups
-            if measure == "generate":
-                rounds, warm_ups = max(1, rounds // 4), min(1, warm_ups)
-            return Bench(*given).steps(measure, rounds, warm_ups)
+            rounds = setting.rounds if tokens == 1 else max(1, setting.rounds // 5)
+            return ArmTimes(models(), model, batch, arms, tokens).steps(rounds, setting.warm_ups)
 
-        name = "first token" if measure == "prefill" else f"{setting.new_tokens} new tokens"
-        return GpuCell(f"{name}, {setting.full}, batch {batch}", steps)
+        measure = "first token" if tokens == 1 else f"{tokens} new tokens"
+        return GpuCell(f"{measure}, {model}, batch {batch}{name}", steps)
 
+    def timings(
+        model: str, arms: Sequence[str], batches: Sequence[int], name: str = ""
+    ) -> list[GpuCell]:
+        return [
+            timing(model, batch, tokens, arms, name)
+            for tokens in (1, setting.new_tokens)
+            for batch in batches
+        ]
+
+    llava, llava_next, qwen = MODELS
+    others = other_arms()[: setting.most_others]
     return [
         equality("float32", "sdpa"),
-        equality("bfloat16", "sdpa"),
         GpuCell("device waits", waits),
-        *(timing("prefill", batch) for batch in setting.batches),
-        *(timing("generate", batch) for batch in setting.batches),
-        equality("float32", "eager"),
+        *timings(llava, main_arms(), setting.batches),
+        *timings(llava_next, main_arms(), setting.batches),
+        equality("bfloat16", "sdpa, flash kernel"),
+        equality("bfloat16", "sdpa, efficient kernel"),
         equality("bfloat16", "flash_attention_2"),
+        equality("bfloat16", "flash_attention_3"),
+        *timings(qwen, main_arms(), setting.batches),
+        *(
+            cell
+            for model in MODELS
+            for cell in timings(model, others, setting.other_batches, ", other methods")
+        ),
+        equality("float32", "eager"),
     ]

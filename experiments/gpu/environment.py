@@ -86,6 +86,14 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def device_name(device: str) -> str:
+    """Name of the first card, or of the processor, without torch."""
+    cards = nvidia_smi()
+    if device == "cuda":
+        return cards[0].partition(",")[0] if cards else device
+    return _processor()
+
+
 def nvidia_smi() -> list[str]:
     """Read one line per card: name, driver, clocks in MHz, temperature, power in W, memory."""
     command = shutil.which("nvidia-smi")
@@ -103,7 +111,7 @@ def nvidia_smi() -> list[str]:
 def code(root: Path) -> dict[str, str | None]:
     """Hash the sources that run, and read the commit; None without git."""
     sources = hashlib.sha256()
-    for folder in ("mustdrop", "experiments/gpu"):
+    for folder in ("mustdrop", "experiments/gpu", "experiments/profiling"):
         for path in sorted((root / folder).rglob("*.py")):
             sources.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     commit = None

@@ -1,7 +1,8 @@
-"""The measured methods: with small counts for equality, with scheduled counts for timing.
+"""The measured methods: with small counts for equality, at budgets for timing.
 
-Random weights make a method's thresholds meaningless. Its counts then come from schedules.json;
-scores, selection and waits for the device remain those of the method.
+Random weights make MustDrop's thresholds meaningless. Its counts then come from schedules.json;
+scores, selection and waits for the device remain those of the method. The counts of the other
+methods follow from the budget.
 """
 
 import json
@@ -10,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from experiments.profiling.thresholds import ThresholdSearch
 from mustdrop import TokenDropper
+from mustdrop.budget import Budget
 from mustdrop.decode.output_aware import OutputAware
-from mustdrop.functional import window_similarity, windows
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
@@ -24,7 +25,7 @@ from mustdrop.prefill.pyramiddrop import PyramidDrop
 from mustdrop.prefill.random import Random
 from mustdrop.prefill.sparsevlm import SparseVLM
 from mustdrop.profiling.counted import Counted
-from mustdrop.strategy import VisionStrategy
+from mustdrop.strategy import PrefillStrategy, VisionStrategy
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
@@ -34,6 +35,7 @@ from mustdrop.vision.visionzip import VisionZip
 from mustdrop.vision.vispruner import VisPruner
 
 SCHEDULES = Path(__file__).parent / "schedules.json"
+DEPTH = 32  # decoder layers of the model that the methods' layers were chosen for
 
 
 def small_methods(slots: int) -> dict[str, TokenDropper]:
@@ -74,43 +76,77 @@ def small_methods(slots: int) -> dict[str, TokenDropper]:
     }
 
 
-def schedules(model: str) -> dict[str, Any]:
-    """Read the counts of each method at each budget, for a model shape of schedules.json."""
-    return json.loads(SCHEDULES.read_text(encoding="utf-8"))[model]
-
-
-def scheduled_methods(
-    counts: Mapping[str, Any], model: Any, pixels: Tensor
-) -> dict[str, TokenDropper]:
-    """Make the droppers with scheduled counts: method and budget -> dropper.
+class TimedMethods:
+    """The methods at their budgets on one model, as its presets have them.
 
     Args:
-        counts: Counts as :func:`schedules` returns them.
-        model: Model to run on; the threshold of merging depends on its weights.
-        pixels: Pictures of the prompts, which are all the same.
+        model: Model to run on.
+        inputs: One prompt with one image; all timed prompts are equal to it.
     """
-    made = {}
-    for budget, values in counts["mustdrop"].items():
-        made[f"mustdrop {budget}"] = TokenDropper(
-            vision=LocalMerge(merge_threshold(model, pixels, values["merged_windows"])),
-            key_tokens=ClsAttention("ratio", ratio=values["key_ratio"]),
-            prefill=Counted(DualAttention(1e-3, 1e-3, values["layers"]), values["after"]),
-            decode=OutputAware(from_layer=values["decode_from_layer"]),
-            vision_positions="compact",
+
+    def __init__(self, model: Any, inputs: Mapping[str, Tensor]) -> None:
+        adapter = adapter_for(model)
+        (image,) = adapter.visual_inputs(inputs)[model.config.image_token_id]
+        self.cells = sum(rows * columns for rows, columns in image.grids)
+        self.facts, self.search = adapter.facts, ThresholdSearch(model, inputs)
+        self.merging: LocalMerge | None = None
+
+    def get(self, arm: str) -> TokenDropper:
+        """Make the dropper of an arm, such as ``fastv 64/576``."""
+        method, _, budget = arm.partition(" ")
+        if method == "mustdrop":
+            return self._mustdrop(budget)
+        return self._budgeted(method, Budget.parse(budget))
+
+    def _budgeted(self, method: str, budget: Budget | None) -> TokenDropper:
+        assert budget is not None
+        stages: dict[str, VisionStrategy | PrefillStrategy] = {
+            "fastv": FastV(budget, self._at_depth(1)),
+            "visionzip": VisionZip(budget, budget),
+            "divprune": DivPrune(budget),
+            "sparsevlm": SparseVLM(keep=budget, layers=[self._at_depth(n) for n in (2, 6, 15)]),
+            "random": Random(budget),
+        }
+        stage = stages[method]
+        if isinstance(stage, VisionStrategy):
+            source = "cls" if self.facts.has_cls else "received"
+            return TokenDropper(vision=stage, vision_positions="compact", cls_attention=source)
+        return TokenDropper(
+            prefill=stage,
+            positions="compact" if method == "sparsevlm" else "original",
+            vision_positions="original" if method == "fastv" else "compact",
         )
-    for budget, values in counts["fastv"].items():
-        made[f"fastv {budget}"] = TokenDropper(prefill=FastV(values["keep"], values["layer"]))
-    return made
+
+    def _mustdrop(self, budget: str) -> TokenDropper:
+        """MustDrop with scheduled counts, scaled to the cells and the depth of the model."""
+        tokens, _, of = budget.partition("/")
+        counts = schedule(f"t{tokens}")
+        coordinates, scale = self.facts.coordinates, self.cells / int(of)
+        layers = [self._at_depth(layer) for layer in counts["layers"]]
+        after = [round(count * scale) for count in counts["after"]]
+        dropper = TokenDropper(
+            vision=LocalMerge(0.8, 2, score="mean", edges="keep")
+            if coordinates
+            else LocalMerge(57.6),
+            key_tokens=ClsAttention("ratio", ratio=counts["key_ratio"]),
+            prefill=Counted(DualAttention(1e-3, 1e-3, layers), after),
+            decode=OutputAware(counts["decode_from_layer"]),
+            vision_positions="original" if coordinates else "compact",
+            cls_attention="cls" if self.facts.has_cls else "received",
+        )
+        if self.merging is None:  # the same at every budget
+            left = 1 - counts["merged"] / int(of)
+            merging = self.search.merging(dropper, left).vision
+            assert isinstance(merging, LocalMerge)
+            self.merging = merging
+        return replace(dropper, vision=self.merging)
+
+    def _at_depth(self, layer: int) -> int:
+        """The layer at the same relative depth of the model."""
+        return layer * self.facts.depth // DEPTH
 
 
-@torch.inference_mode()
-def merge_threshold(model: Any, pixels: Tensor, merged: int) -> float:
-    """Find the tau at which LocalMerge merges ``merged`` windows of the pictures after block 0."""
-    adapter = adapter_for(model)
-    encoder, grid = adapter.encoders[0], adapter.facts.grid
-    assert grid is not None
-    hidden = encoder.blocks[0](encoder.embed(pixels), None)
-    index = windows(*grid, 3).to(pixels.device)
-    similarity = window_similarity(hidden[0, encoder.has_cls :], index, "sum")
-    ranked = similarity.double().sort(descending=True).values
-    return float(ranked[merged - 1 : merged + 1].mean())
+def schedule(budget: str) -> dict[str, Any]:
+    """MustDrop's counts on LLaVA-1.5-7B at a budget; ``merged`` tokens leave before layer 0."""
+    stored = json.loads(SCHEDULES.read_text(encoding="utf-8"))["llava15_7b"]["mustdrop"][budget]
+    return {**stored, "merged": 8 * stored["merged_windows"]}

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 Row = Mapping[str, Any]
-OPEN = ("not reached", "running")  # states of a cell that has not ended
+NOT_REACHED, RUNNING = "not reached", "running"
+OPEN = (NOT_REACHED, RUNNING)  # states of a cell that has not ended
+
+
+class NotHere(Exception):
+    """A measurement that this machine cannot take; the message says why. It is not a failure."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,16 @@ class Runner:
     """Runs cells and keeps the record.
 
     A step starts only if the longest step of its cell so far would end before the limit. A running
-    step is not interrupted.
+    step is not interrupted. Cells of the record that have ended are left out, so that another
+    process can continue after one that ended early.
 
     Attributes:
-        record: The record; its key ``cells`` has an entry for every cell from the start.
+        record: The record; its key ``cells`` has an entry for every cell from the start on.
         limit: Seconds that all cells may take together.
         save: Saves the record; called after every step.
         report: Called before every step.
+        clear: Frees memory; called after each cell and each step that failed. It raises an error
+            if the device no longer works, which ends the run.
         clock: Seconds since some fixed moment.
         started: Moment from which the limit counts, on ``clock``; by default the call of ``run``.
     """
@@ -89,6 +97,7 @@ class Runner:
     limit: float
     save: Callable[[Mapping[str, Any]], None]
     report: Callable[[Position], None]
+    clear: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     started: float | None = None
 
@@ -96,13 +105,16 @@ class Runner:
         """Run the cells in their order."""
         if self.started is None:
             self.started = self.clock()
-        entries = [{"cell": cell.name, "state": "not reached"} for cell in cells]
-        self.record["cells"] = entries
+        entries = self.record.setdefault(
+            "cells", [{"cell": cell.name, "state": NOT_REACHED} for cell in cells]
+        )
         self.save(self.record)
         for number, (cell, entry) in enumerate(zip(cells, entries, strict=True), 1):
             if self.elapsed >= self.limit:
                 break
-            self._run_cell(cell, entry, (number, len(cells)))
+            if entry["state"] == NOT_REACHED:
+                self._run_cell(cell, entry, (number, len(cells)))
+                self.clear()
         self.record["seconds"] = self.elapsed
         self.record["finished"] = True
         self.save(self.record)
@@ -115,7 +127,7 @@ class Runner:
 
     def _run_cell(self, cell: GpuCell, entry: dict[str, Any], number: tuple[int, int]) -> None:
         begin = self.clock()
-        entry.update(state="running", rows=[], errors=[], skipped=[], not_reached=[])
+        entry.update(state=RUNNING, rows=[], errors=[], not_here=[], skipped=[], not_reached=[])
         self.report(Position(*number, 0, 0, cell.name, self.elapsed, self.limit - self.elapsed))
         try:
             steps = cell.steps()
@@ -140,6 +152,9 @@ class Runner:
             start = self.clock()
             try:
                 row = step.run()
+            except NotHere as reason:
+                failed.add(step.name)
+                entry["not_here"].append({"step": step.name, "reason": str(reason)})
             except Exception as error:
                 failed.add(step.name)
                 entry["errors"].append({"step": step.name, **described(error)})
@@ -148,12 +163,19 @@ class Runner:
             longest = max(longest, self.clock() - start)
             entry["seconds"] = self.clock() - begin
             self.save(self.record)
-        entry["state"] = "done with errors" if entry["errors"] else "done"
-        if entry["errors"] and not entry["rows"]:
-            entry["state"] = "failed"
-        if entry["not_reached"]:
-            entry["state"] = "cut by the time limit"
+            if step.name in failed:  # outside the handlers, which still hold the failed tensors
+                self.clear()
+        entry["state"] = ended(entry)
         self.save(self.record)
+
+
+def ended(entry: Mapping[str, Any]) -> str:
+    """State of a cell that has ended."""
+    if entry["not_reached"]:
+        return "cut by the time limit"
+    if entry["errors"]:
+        return "done with errors" if entry["rows"] else "failed"
+    return "not possible here" if entry["not_here"] and not entry["rows"] else "done"
 
 
 def described(error: Exception) -> dict[str, Any]:

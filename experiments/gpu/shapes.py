@@ -1,4 +1,4 @@
-"""Sizes of models with random weights, and prompts for them."""
+"""Small models on which dropping is compared with masking, and prompts for them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,6 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from mustdrop.profiling.random_models import build_random
 
 IMAGE = 5  # token id of a vision slot
-BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its image and behind it
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,6 @@ class Shape:
 SHAPES = {
     "tiny": Shape(6, 4, (24, 48, 4, 3), (32, 64, 6, 4), 97),
     "small": Shape(12, 8, (128, 256, 4, 2), (256, 512, 8, 4), 1024),
-    # CLIP ViT-L/14 at 336 pixels and Vicuna-7B, as llava-hf/llava-1.5-7b-hf has them
-    "llava15_7b": Shape(24, 14, (1024, 4096, 24, 16), (4096, 11008, 32, 32), 32064),
 }
 
 
@@ -73,7 +70,7 @@ def build(shape: Shape, device: str, dtype: torch.dtype, attention: str = "sdpa"
 def prompt(
     shape: Shape,
     model: Any,
-    text: tuple[int, int] = (BEFORE, AFTER),
+    text: tuple[int, int],
     images: int = 1,
     seed: int = 0,
 ) -> dict[str, Tensor]:
@@ -113,13 +110,6 @@ def batch(*prompts: dict[str, Tensor]) -> dict[str, Tensor]:
         "attention_mask": torch.cat([pad(item["attention_mask"]) for item in prompts]),
         "pixel_values": torch.cat([item["pixel_values"] for item in prompts]),
     }
-
-
-def questions(shape: Shape, model: Any, count: int) -> dict[str, Tensor]:
-    """Make a batch of questions of one length, all about the same picture."""
-    prompts = [prompt(shape, model, seed=seed) for seed in range(count)]
-    picture = prompts[0]["pixel_values"]
-    return batch(*({**item, "pixel_values": picture} for item in prompts))
 
 
 @torch.inference_mode()

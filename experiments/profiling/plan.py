@@ -33,7 +33,8 @@ class ProfilePlan:
         depth: Number of decoder layers of a random model; None: all.
         prompts: ``benchmark`` or ``random``.
         images: Numbers of images of a random prompt.
-        size: Pixels of a picture (height, width); None: those usual for the family.
+        frames: Numbers of frames of a random prompt that shows one video.
+        size: Pixels of a picture or a frame (height, width); None: those usual for the family.
         batch: Numbers of prompts in a batch.
         new_tokens: Lengths of answers.
         rounds: Number of rounds.
@@ -45,6 +46,7 @@ class ProfilePlan:
     depth: int | None
     prompts: str
     images: Sequence[int]
+    frames: Sequence[int]
     size: tuple[int, int] | None
     batch: Sequence[int]
     new_tokens: Sequence[int]
@@ -64,7 +66,11 @@ class ProfilePlan:
         given["prompts"] = given["prompts"] or ("random" if random else "benchmark")
         given["counts"] = str(given["counts"] or (CALIBRATE if random else CONFIG))
         _choice("prompts", given["prompts"], PROMPTS)
-        for name in ("images", "batch", "new_tokens"):
+        given["frames"] = _counts("frames", given["frames"], empty=True)
+        if given["images"] is None:
+            given["images"] = [] if given["frames"] else [1]
+        given["images"] = _counts("images", given["images"], empty=bool(given["frames"]))
+        for name in ("batch", "new_tokens"):
             given[name] = _counts(name, given[name])
         for name, none in (("depth", True), ("rounds", False)):
             require_count(f"profile.{name}", given[name], none)
@@ -92,10 +98,11 @@ class ProfilePlan:
                 "profile.counts must be calibrate, schedule or a file with profile.weights=random: "
                 "thresholds mean nothing there"
             )
-        if self.prompts == "benchmark" and (self.images != (1,) or self.size is not None):
+        alone = self.images == (1,) and not self.frames
+        if self.prompts == "benchmark" and (not alone or self.size is not None):
             raise ValueError(
-                "profile.images and profile.size need profile.prompts=random: a benchmark's "
-                "questions have their own images"
+                "profile.images, profile.frames and profile.size need profile.prompts=random: a "
+                "benchmark's questions have their own images"
             )
         if self.counts not in (CONFIG, CALIBRATE, SCHEDULE) and not Path(self.counts).is_file():
             raise ValueError(
@@ -104,9 +111,10 @@ class ProfilePlan:
             )
 
     @property
-    def batches(self) -> list[tuple[int, int]]:
-        """Images of a prompt and prompts of a batch, of every batch that is measured."""
-        return [(images, batch) for images in self.images for batch in self.batch]
+    def batches(self) -> list[tuple[int, int, int]]:
+        """Images and frames of a prompt and prompts of a batch, of every batch that is measured."""
+        inputs = [*((images, 0) for images in self.images), *((0, count) for count in self.frames)]
+        return [(images, frames, batch) for images, frames in inputs for batch in self.batch]
 
 
 def _choice(name: str, value: Any, choices: Sequence[str]) -> str:
@@ -115,10 +123,10 @@ def _choice(name: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
-def _counts(name: str, value: Any, ordered: bool = True) -> tuple[int, ...]:
+def _counts(name: str, value: Any, ordered: bool = True, empty: bool = False) -> tuple[int, ...]:
     """A list of counts; those that are swept are sorted, each once."""
     values = list(value) if isinstance(value, list) else [value]
-    if not values:
+    if not values and not empty:
         raise ValueError(f"profile.{name} must be a list of counts of 1 or more, got []")
     for count in values:
         require_count(f"profile.{name}", count)
@@ -164,7 +172,7 @@ def profiled_run(cfg: DictConfig, plan: ProfilePlan, overrides: Sequence[str]) -
                 f"{cfg.model.name}, got {plan.depth}"
             )
         cfg.model.layers = plan.depth
-    if plan.images != (1,):
+    if plan.images != (1,) or plan.frames:
         cfg.model.vision_tokens = None  # counts follow from the budget for each prompt
     run = ProfiledRun(cfg, {})
     if plan.counts == CONFIG:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mustdrop.profiling.break_even import break_even
+from mustdrop.profiling.break_even import break_even_on_all_axes
 from mustdrop.profiling.summary import reached, summarised
 from mustdrop.runs.folder import EFFICIENCY, TornFile, now, read_efficiency
 from mustdrop.runs.writer import Busy, Unwritable, writing
 
-SCHEMA = 1
+SCHEMA = 2
 RUNNING, DONE = "running", "done"
 
 
@@ -26,7 +26,8 @@ class EfficiencyRecord:
         force: Whether a profile with other settings is moved aside.
 
     Raises:
-        ValueError: If the folder holds a profile with other settings, or a torn one.
+        ValueError: If the folder holds a profile with other settings or of another format, or a
+            torn one.
     """
 
     def __init__(
@@ -44,6 +45,11 @@ class EfficiencyRecord:
             stored = None
         if stored is None:
             stored = {"schema": SCHEMA, "started": now(), "sessions": 0, "cells": []}
+        elif stored["schema"] != SCHEMA:
+            raise ValueError(
+                f"{self.path} has format {stored['schema']}, this version writes {SCHEMA}: "
+                "force=true measures again and keeps the old file under another name"
+            )
         elif stored["settings"] != json.loads(json.dumps(settings)):
             changes = _changes(stored["settings"], settings)
             raise ValueError(
@@ -55,12 +61,12 @@ class EfficiencyRecord:
         self.content |= about
         self.content["sessions"] += 1
 
-    def entry(self, images: int, batch: int) -> dict[str, Any]:
+    def entry(self, images: int, frames: int, batch: int) -> dict[str, Any]:
         """Entry of a batch, a new one if there is none."""
         for cell in self.content["cells"]:
-            if (cell["images"], cell["batch"]) == (images, batch):
+            if (cell["images"], cell["frames"], cell["batch"]) == (images, frames, batch):
                 return cell
-        cell = {"images": images, "batch": batch, "rounds": 0}
+        cell = {"images": images, "frames": frames, "batch": batch, "rounds": 0}
         self.content["cells"].append(cell)
         return cell
 
@@ -79,7 +85,7 @@ class EfficiencyRecord:
                         cell["arms"][name], summary, content["rates"], content["decoder_bytes"]
                     )
         whole = [cell for cell in content["cells"] if "summary" in cell]
-        content["break_even"] = break_even(whole)
+        content["break_even"] = break_even_on_all_axes(whole)
         content["updated"] = now()
         with writing(self.path.parent, "; earlier rounds are safe"):
             temporary = self.path.with_suffix(".tmp")

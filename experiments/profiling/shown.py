@@ -1,6 +1,6 @@
 """Summary of a profile for the terminal: a table per batch, and where the method pays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from statistics import median
 from typing import Any
@@ -9,11 +9,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mustdrop.profiling.break_even import COSTS
+from mustdrop.profiling.break_even import ANSWER, AXES, BATCH, COSTS, LENGTH
 from mustdrop.profiling.parts import PARTS
 
 WIDTH = 140
 MIB = 2**20
+NAMES = {LENGTH: "length", BATCH: "batch", ANSWER: "answer"}
+WORDS: Mapping[str, Callable[[int], str]] = {
+    LENGTH: "{} vision tokens".format,
+    BATCH: "batch {}".format,
+    ANSWER: "{} new tokens".format,
+}
 
 
 def shown(record: Mapping[str, Any]) -> str:
@@ -30,32 +36,33 @@ def shown(record: Mapping[str, Any]) -> str:
         if "summary" not in cell:
             continue
         console.print(
-            f"{cell['vision_tokens']} vision tokens, batch {cell['batch']}, {cell['rounds']} "
-            f"rounds; processor {median(cell['processor_ms']):.1f} ms; counts: {cell['counts']}",
+            f"{cell['vision_tokens']} vision tokens{_frames(cell)}, batch {cell['batch']}, "
+            f"{cell['rounds']} rounds; processor {median(cell['processor_ms']):.1f} ms; "
+            f"counts: {cell['counts']}",
             markup=False,
         )
         console.print(_times(cell, settings["new_tokens"]))
         console.print(_parts(cell))
         console.print(_limits(cell), markup=False)
     for row in record["break_even"]:
-        where = _pays(row)
         measured = ", ".join(
-            f"{point['vision_tokens']}: {point['ratio']:.2f} ({point['verdict']})"
-            for point in row["points"]
+            f"{point['at']}: {point['ratio']:.2f} ({point['verdict']})" for point in row["points"]
         )
-        console.print(
-            f"batch {row['batch']}, {row['new_tokens']} new tokens: {where} ({measured})",
-            markup=False,
-        )
+        fixed = ", ".join(WORDS[axis](row[axis]) for axis in AXES if axis != row["axis"])
+        console.print(f"{fixed}: {_pays(row)} ({measured})", markup=False)
     console.print(record["folder"], markup=False, soft_wrap=True)
     return text.getvalue().rstrip()
 
 
+def _frames(cell: Mapping[str, Any]) -> str:
+    return f" of {cell['frames']} frames" if cell["frames"] else ""
+
+
 def _pays(row: Mapping[str, Any]) -> str:
-    if row["from_tokens"]:
-        return f"pays from {row['from_tokens']} vision tokens on"
-    verdicts = {point["verdict"] for point in row["points"]}
-    return "costs time at every length" if verdicts == {COSTS} else "no length is sure to pay"
+    if row["from"]:
+        return f"pays from {WORDS[row['axis']](row['from'])} on"
+    verdicts, axis = {point["verdict"] for point in row["points"]}, NAMES[row["axis"]]
+    return f"costs time at every {axis}" if verdicts == {COSTS} else f"no {axis} is sure to pay"
 
 
 def _table(*heads: str) -> Table:
@@ -79,7 +86,8 @@ def _times(cell: Mapping[str, Any], new_tokens: Sequence[int]) -> Table:
             name, f"{facts['executed_average']:.1f}", _median(summary.get("ttft_ms")),
             _ratio(ratios.get("ttft_ms/vanilla")), _ratio(ratios.get("ttft_ms/reference")),
             *(_median(summary.get(key)) for key in times),
-            _size(summary.get("peak_bytes", {}).get("median")), _size(facts.get("kv_bytes")),
+            _size(summary.get("peak_bytes", {}).get("median")),
+            _size(facts.get("kv_bytes")),
             f"{facts['flops'] / 1e9:.2f}",
         )  # fmt: skip
     return table

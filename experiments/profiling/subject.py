@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from transformers import AutoConfig, PreTrainedConfig
 
 from experiments.profiling.plan import CALIBRATE, CONFIG, ProfiledRun, ProfilePlan
-from experiments.profiling.thresholds import MERGED, ThresholdSearch, read_schedule, scheduled
+from experiments.profiling.schedules import read_schedule
+from experiments.profiling.thresholds import MERGED, ThresholdSearch, scheduled
 from mustdrop.budget import Budget
 from mustdrop.checkpoint import Checkpoint
 from mustdrop.dropper import TokenDropper
@@ -21,7 +22,9 @@ from mustdrop.pocket import CHECKPOINT
 from mustdrop.profiling.device import Device
 from mustdrop.profiling.measure import METHOD, REFERENCE, VANILLA, Arm, BatchBench
 from mustdrop.profiling.random_models import build_random, with_depth
+from mustdrop.profiling.random_pictures import processed, random_pictures
 from mustdrop.profiling.random_prompts import RandomPrompts, usual_size
+from mustdrop.profiling.reference import vision_slots
 from mustdrop.profiling.sizes import CONFIGS
 from mustdrop.provenance.checkpoint_files import PACKAGED
 
@@ -99,17 +102,20 @@ class ProfileSubject:
             torch.cuda.set_device(model.device)
         return cls(plan, run, model, processor, full, device)
 
-    def prompts(self, images: int, batch: int) -> tuple[Mapping[str, Any], Callable[[], object]]:
+    def prompts(
+        self, images: int, frames: int, batch: int
+    ) -> tuple[Mapping[str, Any], Callable[[], object]]:
         """Inputs of a batch, and the work of the processor that makes them.
 
         Raises:
             ValueError: If the benchmark has fewer questions.
         """
         if self.plan.prompts == "random":
-            size = self.plan.size or usual_size(self.model.config)
-            drawn = RandomPrompts(self.model, images, size)
-            pictures = drawn.pictures(batch)
-            return drawn.inputs(batch), lambda: drawn.pixels(pictures)
+            size = self.plan.size or usual_size(self.model.config, bool(frames))
+            drawn = RandomPrompts(self.model, images, size, frames)
+            pictures = random_pictures(drawn.shown, size) * batch
+            work = partial(processed, self.model.config, pictures)
+            return drawn.inputs(batch), work
         task = instantiate(self.run.cfg.benchmark.task)
         name, docs = task.config.task, task.eval_docs
         if batch > len(docs):
@@ -134,7 +140,7 @@ class ProfileSubject:
         if self.plan.counts != CALIBRATE:
             names = (run.config["model"]["name"], run.config["method"]["name"])
             schedule = read_schedule(self.plan.counts, *names, budget.name if budget else "none")
-            slots = int((inputs["input_ids"][0] == self.model.config.image_token_id).sum())
+            slots = int(vision_slots(self.model, inputs)[0].sum())
             text = f"given by {self.plan.counts}; the method computes its scores and its selection"
             return scheduled(search, dropper, schedule, slots), text
         if "vision.tau" in run.free and run.searched != "vision.tau":

@@ -4,13 +4,9 @@ Thresholds are searched on the prompts that are timed. With a schedule the metho
 scores and its selection, and then the number of kept tokens is replaced.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mustdrop.budget import Budget
 from mustdrop.calibration.observe import observe
@@ -21,7 +17,6 @@ from mustdrop.profiling.counted import Counted
 from mustdrop.thresholds import ThresholdPrefill
 from mustdrop.vision.local_merge import LocalMerge
 
-SCHEDULES = Path(__file__).parents[1] / "gpu" / "schedules.json"
 MERGED = 440 / 576  # share of the tokens that MustDrop's first stage leaves (its Table 3)
 TOLERANCE = 0.01
 
@@ -89,30 +84,6 @@ class ThresholdSearch:
 
         replay = observe(self.model, dropper, field, [self.inputs])
         return threshold(average, replay, dropper, field, budget, *limits, TOLERANCE)
-
-
-def read_schedule(counts: str, model: str, method: str, budget: str) -> Mapping[str, Any]:
-    """Counts of a method at a budget from a schedule file.
-
-    Args:
-        counts: ``schedule`` for the packaged file, or the path of one.
-        model: Name of the model.
-        method: Name of the method.
-        budget: Name of the budget, such as ``t192``.
-
-    Raises:
-        ValueError: If the file holds no such counts.
-    """
-    path = SCHEDULES if counts == "schedule" else Path(counts)
-    text = path.read_text(encoding="utf-8")
-    content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    try:
-        schedule = content[model][method][budget]
-        return {"windows": int(schedule["merged_windows"]), "after": list(schedule["after"])}
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: no counts (merged_windows, after) of {method} at {budget} for {model}"
-        ) from error
 
 
 def scheduled(

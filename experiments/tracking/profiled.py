@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mustdrop.profiling.break_even import AXES
 from mustdrop.runs.folder import read_efficiency
 
 COLUMNS = (
@@ -32,8 +33,8 @@ def profile_numbers(profile: Mapping[str, Any]) -> dict[str, Any]:
                 if key.endswith("/vanilla"):
                     numbers[f"efficiency/{arm}/{key}"] = ratio["median"]
     for row in profile["break_even"]:
-        name = f"efficiency/pays from/batch {row['batch']}, {row['new_tokens']} new tokens"
-        numbers[name] = row["from_tokens"] or "no measured length"
+        fixed = ", ".join(f"{axis} {row[axis]}" for axis in AXES if axis != row["axis"])
+        numbers[f"efficiency/pays from/{row['axis']}, {fixed}"] = row["from"] or "no measured value"
     return numbers
 
 

@@ -174,7 +174,8 @@ class DecodePass:
         if self.positions == "cache_length":
             cached = tuple(past - pad for pad in pads)
             if cached not in self.rotary:
-                last = self.first + torch.tensor(cached, device=self.first.device)
+                numbers = torch.tensor(cached)
+                last = self.first + numbers.to(self.first.device, non_blocking=True)
                 self.rotary[cached] = self._rotary(hidden, _counted(last, new))
             ids, fitting["position_embeddings"] = self.rotary[cached]
         elif (shift := self.shifts[layer]) is not None:

@@ -114,7 +114,7 @@ def _record(
             prompt.ledger.encoder_pairs.append(image.pair_counts)
         prompt.ledger.sources.append(
             TokenSources(
-                vision[kept[-1]], image.cells, whole.dense, whole.cls, whole.group, whole.share
+                vision[kept[-1]], image.cells, whole.matrix, whole.cls, whole.group, whole.share
             )
         )
     prompt.protected = protected

@@ -9,7 +9,7 @@ from transformers import Cache, PreTrainedConfig, PreTrainedModel
 from mustdrop.engine.transformers_api import unfit_layers
 from mustdrop.stages import Stages
 
-IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
+IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 # settings of the checkpoint that a caller of the model's forward may change
 FACTS = ("vision_feature_layer", "vision_feature_select_strategy")
 

@@ -20,7 +20,8 @@ from typing import Any
 CAN_FORK = sys.platform == "linux"
 PIPE_BYTES = 1 << 20  # size of a worker's pipe; a small one needs many switches for one item
 PR_SET_PDEATHSIG = 1  # prctl: the signal that a process gets when its parent ends
-# Signals that a scheduler or a terminal sends to all processes of a run; the parent handles them.
+# Signals that a scheduler or a terminal sends to all processes of a run; the parent handles them,
+# and all others that it has a handler for.
 PARENTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -31,13 +32,11 @@ class WorkerEnded(RuntimeError):
 def chosen_workers(workers: Any) -> int:
     """Number of workers; where it is None, one, or none on systems that cannot fork safely.
 
-    None in a job of SLURM, too: its signals reach the workers of a run that is preempted.
-
     Raises:
         ValueError: If it is no count, or positive on a system that cannot fork safely.
     """
     if workers is None:
-        return int(CAN_FORK and "SLURM_JOB_ID" not in os.environ)
+        return int(CAN_FORK)
     if not isinstance(workers, int) or isinstance(workers, bool) or workers < 0:
         raise ValueError(f"workers must be a count of 0 or more, got {workers!r}")
     if workers and not CAN_FORK:
@@ -83,14 +82,22 @@ def _started(compute: Callable[[int], bytes], items: range) -> tuple[int, Connec
     receiver, sender = Pipe(duplex=False)
     with suppress(OSError):  # the user's limit on pipes is reached
         fcntl.fcntl(sender.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    parent = os.getpid()
+    parent, left = os.getpid(), parents_signals()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # or the worker would write what is pending again
-    with warnings.catch_warnings():
-        # Python 3.12 and later warn that other threads' locks stay locked; a worker takes none.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        # Not of the package multiprocessing: it refuses the processes of `mustdrop pareto`.
-        process = os.fork()
+    # A signal before the worker ignores it would run the parent's handler there.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, left)
+    try:
+        with warnings.catch_warnings():
+            # Python 3.12 and later warn that other threads' locks stay locked; a worker takes none.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # Not of the package multiprocessing: it refuses the processes of `mustdrop pareto`.
+            process = os.fork()
+        if not process:
+            for number in left:
+                signal.signal(number, signal.SIG_IGN)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     if not process:
         try:
             _work(compute, items, sender, parent)
@@ -100,6 +107,12 @@ def _started(compute: Callable[[int], bytes], items: range) -> tuple[int, Connec
             os._exit(1)
     sender.close()  # so that the end of the worker is the end of its pipe
     return process, receiver
+
+
+def parents_signals() -> set[int]:
+    """Signals that are left to the parent: a worker ignores them."""
+    handled = (n for n in signal.valid_signals() if callable(signal.getsignal(n)))
+    return {int(number) for number in (*PARENTS, *handled)} - {signal.SIGCHLD}
 
 
 def _received(process: int, pipe: Connection, name: str) -> bytes:
@@ -122,8 +135,6 @@ def _received(process: int, pipe: Connection, name: str) -> bytes:
 def _work(compute: Callable[[int], bytes], items: range, pipe: Connection, parent: int) -> None:
     """Compute items and send them, in a worker process."""
     _end_with(parent)
-    for number in PARENTS:
-        signal.signal(number, signal.SIG_IGN)
     import torch  # the parent has imported it, unless it checks a number of workers only
 
     # The pools of threads of torch and of the tokenizer do not survive a fork.

@@ -1,9 +1,12 @@
 """Time marks and peak memory on a CPU or a CUDA device, and the settings of its arithmetic."""
 
+import os
 import platform
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +68,37 @@ class Device:
         """Highest number of bytes in use since :meth:`start_memory`; None where it is unknown."""
         return torch.cuda.max_memory_allocated() if self.cuda else _resident("VmHWM")
 
+    def total_memory(self) -> int:
+        """Bytes of memory that the device has."""
+        if self.cuda:
+            return torch.cuda.get_device_properties(0).total_memory
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
     def free(self) -> None:
         """Give unused memory back to the device."""
         if self.cuda:
             torch.cuda.empty_cache()
 
+    @contextmanager
+    def synchronizing(self) -> Iterator[None]:
+        """Context in which torch warns of every operation that makes the host wait.
+
+        On the CPU nothing waits, so that there are no warnings.
+        """
+        if not self.cuda:
+            yield
+            return
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
     def clocks(self) -> dict[str, float]:
         """Present clock in MHz of the card, or of the first core of the processor; may be empty."""
         if self.cuda:
-            with suppress(ImportError, RuntimeError):  # needs the package of the driver's library
+            # the package of the driver's library may be missing, and a part of a card has no clock
+            with suppress(ImportError, RuntimeError, *_driver_errors()):
                 return {"sm_mhz": float(torch.cuda.clock_rate())}
             return {}
         info = Path("/proc/cpuinfo")
@@ -104,6 +129,13 @@ class Device:
             "capability": list(torch.cuda.get_device_capability(0)),
             "cuda": torch.version.cuda, "cudnn": cudnn.version(), "settings": settings,
         }  # fmt: skip
+
+
+def _driver_errors() -> list[type[Exception]]:
+    """Errors of the driver's library; empty where its package is not installed."""
+    with suppress(ImportError):
+        return [import_module("pynvml").NVMLError]
+    return []
 
 
 def processor_name() -> str:

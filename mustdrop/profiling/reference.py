@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -200,7 +200,7 @@ class Reference:
         self, model: Any, inputs: Mapping[str, Tensor], work: RecordedWork, device: Device
     ) -> None:
         self.model, self.adapter, self.work, self.device = model, adapter_for(model), work, device
-        is_vision = inputs["input_ids"] == model.config.image_token_id
+        is_vision = vision_slots(model, inputs)
         order = _text_first(is_vision)[:, : work.lengths.layers[0]].sort(-1).values
         self.ids = inputs["input_ids"].gather(1, order)
         self.slots = is_vision.gather(1, order).flatten().nonzero()[:, 0]
@@ -243,6 +243,13 @@ class Reference:
             token = head(self.adapter.final_norm(hidden))[:, -1].argmax(-1)
         last = self.device.mark()
         return {"start": marks["start"], "first": marks["end"], "last": last, "end": last}
+
+
+def vision_slots(model: Any, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "batch tokens"]:
+    """Whether each token of the prompts is a slot of an image or of a video."""
+    ids = inputs["input_ids"]
+    slots = torch.tensor([*adapter_for(model).visual_inputs(inputs)], device=ids.device)
+    return torch.isin(ids, slots)
 
 
 def _text_first(is_vision: Tensor) -> Int[Tensor, "batch tokens"]:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import attention_rows, complement, outliers, ranked, true_indices
+from mustdrop.mixing import Entries
+from mustdrop.pairwise import nearest_to
 from mustdrop.reduction import Decision, PendingReduction, Reduction, settled
 from mustdrop.strategy import Budget, Count, ModelFacts, VisionView, Within, require_fields
 
@@ -39,31 +41,28 @@ def score_and_keys(
     return score, key[0, int(view.has_cls) :].float()
 
 
-def cluster_mix(
+def cluster_entries(
     score: Float[Tensor, " tokens"],
     keys: Float[Tensor, "tokens channels"],
     centres: Int[Tensor, " centres"],
     neighbours: int,
     variant: Variant,
-) -> Float[Tensor, "centres tokens"]:
+) -> Entries:
     """Weights that merge into each centre the ``neighbours`` tokens of most similar keys.
 
     code:  y_i = x_i + sum_j a_j x_j;    paper:  y_i = (a_i x_i + sum_j a_j x_j) / (a_i + sum_j a_j)
 
     A neighbour may be another centre.
     """
-    unit = F.normalize(keys, dim=-1)
-    similarity = unit[centres] @ unit.T
-    similarity.scatter_(1, centres[:, None], -torch.inf)
-    ranked = similarity.argsort(dim=1, descending=True, stable=True)
-    nearest = ranked[:, : min(neighbours, len(score) - 1)]  # the centre itself has the last rank
-    mix = torch.zeros_like(similarity)
+    nearest = nearest_to(F.normalize(keys, dim=-1), centres, neighbours)
+    index = torch.cat([nearest, centres[:, None]], 1)
     if variant == "code":
-        mix.scatter_(1, nearest, score[nearest])
-        return mix.scatter_(1, centres[:, None], 1.0)
-    score = score.clamp_min(TINY)
-    mix.scatter_(1, nearest, score[nearest]).scatter_(1, centres[:, None], score[centres, None])
-    return mix / mix.sum(1, keepdim=True)
+        weight = torch.cat([score[nearest], torch.ones_like(score[centres, None])], 1)
+    else:
+        weight = score.clamp_min(TINY)[index]
+        weight = weight / weight.sum(1, keepdim=True)
+    survivor = torch.arange(len(centres), device=centres.device)[:, None].expand_as(index)
+    return Entries(survivor.flatten(), index.flatten(), weight.flatten())
 
 
 def merged(
@@ -80,15 +79,18 @@ def merged(
     """
     view.count_macs(len(centres) * keys.numel())
     rest = complement(centres, len(score))
-    mix = cluster_mix(score, keys, centres, neighbours, variant)
-    keep = centres
+    entries, keep = cluster_entries(score, keys, centres, neighbours, variant), centres
     if len(rest):
         left = score[rest] if variant == "code" else score[rest].clamp_min(TINY)
-        last = score.new_zeros(1, len(score))
-        last[0, rest] = left if variant == "code" else left / left.sum()
-        best = rest[ranked(score[rest])[:1]]
-        keep, mix = torch.cat([centres, best]), torch.cat([mix, last])
-    return Reduction(keep, mix, (mix > 0).to(view.sizes) @ view.sizes)
+        last = (
+            torch.full_like(rest, len(centres)),
+            rest,
+            left if variant == "code" else left / left.sum(),
+        )
+        entries = Entries(*(torch.cat(pair) for pair in zip(entries, last, strict=True)))
+        keep = torch.cat([centres, rest[ranked(score[rest])[:1]]])
+    matrix = entries.matrix(len(keep), len(score))
+    return Reduction(keep, matrix, entries.sizes(view.sizes, len(keep)))
 
 
 def grid_step(standing_out: int, tokens: int) -> int:

@@ -1,6 +1,8 @@
 """VisPruner: keep half of the tokens by [CLS] attention and half by removing duplicates."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor
 
 from mustdrop.fixed_counts import KeepPerImage
 from mustdrop.functional import ranked
-from mustdrop.pairwise import block_rows
+from mustdrop.pairwise import Nearest, block_rows, nearest_tokens
 from mustdrop.reduction import Reduction
 from mustdrop.strategy import Keep, Share, VisionView, require_fields
 
 PER_STEP = 8  # duplicates removed at a time
+NEIGHBOURS = 32  # nearest tokens of each token that are looked up before all pairs are compared
 
 
 def without_duplicates(
@@ -23,30 +26,73 @@ def without_duplicates(
     """Reduce the listed tokens to ``keep`` by removing those most similar to another.
 
     Each step splits the list into its even and its odd entries and removes the even entries that
-    are most similar to an odd entry, at most PER_STEP of them. For few tokens all similarities are
-    computed once, for many at each step.
+    are most similar to an odd entry, at most PER_STEP of them. The even entries that stay come
+    first, by falling similarity. For few tokens all similarities are computed once. For many the
+    nearest tokens of each token are computed once, and again where half of the list has left.
 
     Args:
         unit: Vectors of length one of all tokens.
         listed: Indices of the tokens to choose from.
         keep: Number of tokens kept.
     """
-    few = len(unit) <= block_rows(len(unit))
-    similarity = unit @ unit.T if few else None
+    if len(unit) <= block_rows(len(unit)):
+        similarity = unit @ unit.T
+        return _reduced(listed, keep, lambda even, odd: similarity[even][:, odd].amax(1), keep)
     while len(listed) > keep:
+        nearest, points = nearest_tokens(unit[listed], NEIGHBOURS), unit[listed]
+        order = torch.arange(len(listed), device=listed.device)
+        least = max(keep, len(listed) // 2)
+        listed = listed[_reduced(order, least, partial(_closest, points, nearest), keep)]
+    return listed
+
+
+def _reduced(
+    listed: Int[Tensor, " listed"],
+    least: int,
+    closest: Callable[[Int[Tensor, " even"], Int[Tensor, " odd"]], Float[Tensor, " even"]],
+    keep: int,
+) -> Int[Tensor, " left"]:
+    """Take steps until ``least`` tokens are left or fewer.
+
+    Args:
+        listed: Indices of the tokens to choose from.
+        least: Number of tokens at which the steps end.
+        closest: Function from even and odd entries to the similarity of each even entry to the odd
+            entry that is most similar to it.
+        keep: Number of tokens that no step goes below.
+    """
+    while len(listed) > least:
         even, odd = listed[::2], listed[1::2]
         if not len(odd):
             return listed[:keep]
         leave = min(PER_STEP, len(listed) - keep, len(even))
-        if similarity is not None:
-            closest = similarity[even][:, odd].amax(1)
-        else:
-            parts = unit[even].split(block_rows(len(odd)))
-            others = unit[odd].T
-            closest = torch.cat([(part @ others).amax(1) for part in parts])
-        order = closest.argsort(descending=True, stable=True)
+        order = closest(even, odd).argsort(descending=True, stable=True)
         listed = torch.cat([even[order[leave:]], odd])
     return listed
+
+
+def _closest(
+    points: Float[Tensor, "tokens dim"],
+    nearest: Nearest,
+    even: Int[Tensor, " even"],
+    odd: Int[Tensor, " odd"],
+) -> Float[Tensor, " even"]:
+    """Similarity of each even entry to the odd entry that is most similar to it.
+
+    It is that of the first odd entry among the nearest tokens. All odd entries are compared with
+    the even entries that have none there; the host waits for their number.
+    """
+    is_odd = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    is_odd[odd] = True
+    hits = is_odd[nearest.tokens[even]]
+    first = hits.byte().argmax(1, keepdim=True)
+    similarity = nearest.similarity[even].gather(1, first)[:, 0]
+    lacking = (~hits.gather(1, first)[:, 0]).nonzero()[:, 0]
+    if len(lacking):
+        others = points[odd].T
+        parts = points[even[lacking]].split(block_rows(len(odd)))
+        similarity[lacking] = torch.cat([(part @ others).amax(1) for part in parts])
+    return similarity
 
 
 @final

@@ -35,6 +35,7 @@ def cell(tokens, batch):
         arms[arm] = {"facts": facts, "rounds": rounds}
     made = {
         "images": tokens // 576,
+        "frames": 0,
         "batch": batch,
         "vision_tokens": tokens,
         "rounds": 6,
@@ -91,10 +92,25 @@ def test_the_table_shows_them_and_says_what_they_mean(root, capsys):
         assert tables(args) == 0 and "fastv" in out.read_text()
 
 
+def test_the_table_splits_what_a_method_saves_between_encoder_and_language_model():
+    """Vanilla takes 5 ms in each of eight parts; half of them are the encoder's side."""
+    arms = profile()["cells"][0]
+    arms["arms"]["method"]["rounds"] |= {
+        f"part_{name}_ms": [1.0 if name in ("encoder", "vision") else 3.0] * 6 for name in PARTS
+    }
+    arms["summary"] = summarised(arms)
+    frame = profile_frame([{**profile(), "folder": "x", "cells": [arms]}])
+    *_, savings = efficiency_sheets(frame)
+    (row,) = savings.rows
+    # parts of vanilla: 5 * 1.025 each
+    assert row[-5:] == ("20.5 → 8.0", "+30.5 %", "20.5 → 12.0", "+20.7 %", "50% → 40%")
+    assert row[:4] == ("llava15_7b", "576", "1", "mustdrop")
+
+
 def test_devices_get_a_column_where_they_differ(root):
     (root / "0" / "efficiency.json").write_text(json.dumps(profile(device="card B")))
     frame = profile_frame(load_profiles([root]))
-    whole, _ = efficiency_sheets(frame)
+    whole, *_ = efficiency_sheets(frame)
     assert "device" in whole.heads
     assert [stem for stem, _ in offer_speed(root)] == [
         f"speed_{name}_{number}" for number in (1, 2) for name in ("parts", "lengths", "break_even")

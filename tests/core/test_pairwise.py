@@ -13,9 +13,11 @@ import torch
 from fake_views import prefill_view, vision_view
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mustdrop import pairwise
+from mustdrop import mixing, pairwise
 from mustdrop.pairwise import bipartite_matching, density_peaks
 from mustdrop.prefill.sparsevlm import SparseVLM
+from mustdrop.reduction import Reduction
+from mustdrop.vision import vispruner
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
@@ -79,7 +81,10 @@ def test_density_peaks_in_blocks(most, clusters):
     assert found.cluster.tolist() == cluster.tolist()
 
 
-def test_duplicates_in_blocks(most):
+@pytest.mark.parametrize("neighbours", [1, 2, 32])
+def test_duplicates_in_blocks(most, neighbours, monkeypatch):
+    """With one neighbour many even entries have no odd one among their nearest tokens."""
+    monkeypatch.setattr(vispruner, "NEIGHBOURS", neighbours)
     points = drawn(50)
     similarity, listed = cosines(points), list(range(49, 9, -1))
     found = without_duplicates(points / points.norm(dim=1, keepdim=True), torch.tensor(listed), 12)
@@ -91,6 +96,47 @@ def test_duplicates_in_blocks(most):
     assert found.tolist() == listed
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2, 3])
+def test_few_tokens_of_many_are_left_without_duplicates(keep, monkeypatch):
+    monkeypatch.setattr(pairwise, "MOST_PAIRS", 1)
+    points = drawn(9)
+    left = without_duplicates(points / points.norm(dim=1, keepdim=True), torch.arange(9), keep)
+    assert len(left) == keep
+
+
+@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("strategy", [PruMerge, PruMergePlus])
+def test_weights_of_many_tokens_are_sparse_and_the_same(strategy, variant, monkeypatch):
+    def decided():
+        hidden, score = drawn(60), drawn(60, 1)[:, 0]
+        keys = torch.cat([hidden[:1], hidden])[None]
+        view = vision_view(
+            hidden, grid=(6, 10), queries_keys=lambda block: (keys, keys), block="features",
+            cls_attention=lambda block: (4 * score[None]).softmax(1),
+        )  # fmt: skip
+        return strategy(neighbours=5, variant=variant).reduce(view)
+
+    expected = decided()
+    monkeypatch.setattr(pairwise, "MOST_PAIRS", 100)
+    monkeypatch.setattr(mixing, "MOST_WEIGHTS", 0)
+    found, hidden = decided(), drawn(60, 7, 3)
+    assert found.matrix.is_sparse and not expected.matrix.is_sparse
+    assert found.keep.tolist() == expected.keep.tolist() and len(found) > 2
+    torch.testing.assert_close(found.mix, expected.mix)
+    torch.testing.assert_close(found.sizes, expected.sizes)
+    torch.testing.assert_close(found(hidden), expected(hidden))
+    torch.testing.assert_close(
+        found(hidden.bfloat16()).float(), expected(hidden), atol=0.1, rtol=0.1
+    )
+    assert 0 < found.macs(7) < expected.macs(7)
+    left = torch.tensor([2, 0])
+    torch.testing.assert_close(found.at(left).mix, expected.at(left).mix)
+    later = Reduction(torch.tensor([1, 0]))
+    torch.testing.assert_close(found.then(later, 60).mix, expected.then(later, 60).mix)
+    first = Reduction(torch.arange(60).flip(0))
+    torch.testing.assert_close(first.then(found, 60).mix, first.then(expected, 60).mix)
+
+
 WIDTH = 4
 STRATEGIES = {
     "divprune": lambda tokens: DivPrune(16),
@@ -99,7 +145,10 @@ STRATEGIES = {
     "prumerge": lambda tokens: PruMerge(16),
     "prumerge_plus": lambda tokens: PruMergePlus(16),
     "visionzip": lambda tokens: VisionZip(13, 3),
-    "vispruner": lambda tokens: VisPruner(tokens - 8),
+    "prumerge_adaptive": lambda tokens: PruMerge(),
+    "prumerge_plus_adaptive": lambda tokens: PruMergePlus(variant="paper"),
+    "vispruner": lambda tokens: VisPruner(tokens - 400),
+    "vispruner_few": lambda tokens: VisPruner(16),
     "average_pool": lambda tokens: AveragePool(16),
     "sparsevlm": lambda tokens: SparseVLM(keep=[tokens // 2], layers=[1]),
 }
@@ -143,7 +192,7 @@ class AllocatedBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for part in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(part, torch.Tensor):
+            if isinstance(part, torch.Tensor) and not part.is_sparse:  # of sparse ones: the parts
                 self.count(part)
         return result
 
@@ -162,7 +211,13 @@ class AllocatedBytes(TorchDispatchMode):
             self.alive -= size
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+SLOW = ("vispruner_few", "prumerge_plus_adaptive")  # half a minute each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in STRATEGIES],
+)
 def test_memory_of_a_decision_grows_with_its_tokens(name, monkeypatch):
     monkeypatch.setattr(pairwise, "MOST_PAIRS", 2**19)
     peaks = []

@@ -60,20 +60,6 @@ for family, made in FAMILIES.items():
                 errors[key].append(relative_error(logits[number], masked))
 print(json.dumps(errors))
 """
-SCRIPT = """
-from mustdrop.profiling.device import Device
-from experiments.gpu.shapes import SHAPES, build
-from experiments.gpu.timing import Bench
-
-model = moved(build(SHAPES["tiny"], "cpu", torch.bfloat16))
-with PretendDevice():
-    rows = [
-        step.run()
-        for measure in ("prefill", "generate")
-        for step in Bench(Device("pretend"), "tiny", 2, 3, lambda: model).steps(measure, 1, 0)
-    ]
-print(json.dumps(sorted({(row["arm"], row["way"]) for row in rows if row["kind"] == "time"})))
-"""
 MIXED = """
 messages = []
 with PretendDevice() as device:
@@ -102,9 +88,3 @@ def test_a_pretend_device_refuses_to_mix_and_counts_waits():
 def test_every_dropper_and_the_masked_model_run_on_one_device(code):
     for name, errors in alone(code).items():
         assert max(errors) <= 1e-5, (name, errors)
-
-
-@pytest.mark.slow
-def test_the_timed_arms_of_the_gpu_script_run_on_one_device():
-    arms = {"vanilla", "mustdrop t12", "mustdrop t8", "fastv t12", "fastv t8"}
-    assert {arm for arm, _ in alone(SCRIPT)} == arms

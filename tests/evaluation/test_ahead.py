@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mustdrop.evaluation import ahead as module
-from mustdrop.evaluation.ahead import CAN_FORK, WorkerEnded, ahead, chosen_workers
+from mustdrop.evaluation.ahead import WorkerEnded, ahead, chosen_workers
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"item {index}" for index in range(7)]
@@ -117,6 +117,51 @@ def test_signals_to_all_processes_of_a_run_are_left_to_the_parent():
     assert [pickle.loads(item)[0] for item in ahead(signalled, NAMES, 1)] == [*range(7)]
 
 
+HANDLED = """
+import os, signal, sys, time
+from pathlib import Path
+from mustdrop.evaluation.ahead import ahead
+
+folder = Path(sys.argv[1])
+
+def handle(number, frame):
+    (folder / f"{signal.Signals(number).name} {os.getpid()}").touch()
+
+for number in (signal.SIGURG, signal.SIGCONT):
+    signal.signal(number, handle)
+if "early" in sys.argv:  # before a worker runs its first line
+    os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGURG))
+
+def compute(index):
+    (folder / "started").touch()
+    if index:
+        time.sleep(0.2)
+    return str(os.getpid()).encode()
+
+items = list(ahead(compute, ["a", "b", "c", "d", "e", "f"], 1))
+assert len(items) == 6 and str(os.getpid()).encode() not in items
+(folder / f"run {os.getpid()}").touch()
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "later"])
+def test_a_handler_of_the_parent_runs_in_the_parent_alone(tmp_path, when):
+    """SLURM sends the warning of a preemption, SIGURG of submitit's tasks, to all processes."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HANDLED, str(tmp_path), when], start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if when == "later":
+        assert until((tmp_path / "started").exists, 120)
+        for number in (signal.SIGURG, signal.SIGCONT):
+            os.killpg(process.pid, number)
+    assert process.wait(120) == 0
+    handled = sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("SIG"))
+    expected = [f"{name} {process.pid}" for name in ("SIGCONT", "SIGURG")]
+    assert handled == ([] if when == "early" else expected)
+    assert (tmp_path / f"run {process.pid}").exists()
+
+
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     """Their copies of its open files would keep the run's folder locked."""
     script = f"""
@@ -147,7 +192,6 @@ time.sleep(600)
 
 
 def test_a_number_of_workers_that_cannot_work_is_refused(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert [chosen_workers(number) for number in (None, 0, 3)] == [1, 0, 3]
     for wrong in (-1, True, 1.5, "2"):
         with pytest.raises(ValueError, match="workers must be a count of 0 or more, got "):
@@ -156,11 +200,3 @@ def test_a_number_of_workers_that_cannot_work_is_refused(monkeypatch):
     assert [chosen_workers(number) for number in (None, 0)] == [0, 0]
     with pytest.raises(ValueError, match=r"workers must be 0 on .*: they need Linux; got 2"):
         chosen_workers(2)
-
-
-def test_a_job_of_slurm_has_no_workers_unless_it_is_given_some(monkeypatch):
-    """SLURM's signals reach every process of a run that is preempted."""
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert chosen_workers(None) == int(CAN_FORK)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert chosen_workers(None) == 0 and chosen_workers(1) == 1

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import bench, bench_shapes
+from experiments import bench, bench_first_token, bench_shapes
 from experiments.bench_cases import EncoderCase, PrefillCase, executed
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
 from mustdrop.profiling.counting import UNSEEN
+from mustdrop.profiling.sizes import CONFIGS
 
 ROPE = bench_shapes.QWEN["rope_parameters"]
 SMALL = {
@@ -104,6 +105,48 @@ def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsy
     assert [row.get("batch") for row in rows] == [1, 1, 1, 2, 2, 2, None, None]
     assert {row["shape"] for row in rows} == {"llava15"} and "executed" in rows[1]
     assert "encoder" in capsys.readouterr().out
+
+
+def encoder_share(vision, text, prompt=641):
+    """Operations of the encoder over those of the language model's prefill, by their products."""
+
+    def macs(width, inner, products, tokens, layers):
+        return tokens * layers * (4 * width**2 + products * width * inner + 2 * tokens * width)
+
+    patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    encoder = (vision.hidden_size, vision.intermediate_size, 2, patches)
+    decoder = (text.hidden_size, text.intermediate_size, 3, prompt)
+    return macs(*encoder, vision.num_hidden_layers) / macs(*decoder, text.num_hidden_layers)
+
+
+def test_the_encoder_of_the_first_token_has_the_share_of_llava15s():
+    ours = bench_shapes.FIRST_TOKEN.build().config
+    theirs = CONFIGS["llava15_7b"]()
+    shares = [encoder_share(config.vision_config, config.text_config) for config in (ours, theirs)]
+    assert shares[0] == pytest.approx(shares[1], rel=0.05)
+
+
+def test_the_first_token_of_mustdrop_and_of_a_short_encoder_are_measured(
+    shapes, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(bench_shapes, "SHALLOW_CLIP", {})
+    small = replace(bench_shapes.FIRST_TOKEN, targets=(300,), layers=(0,))
+    monkeypatch.setattr(bench_first_token, "FIRST_TOKEN", small)
+    threads, out = torch.get_num_threads(), tmp_path / "first.json"
+    bench.main(["first_token", "--rounds", "6", "--out", str(out)])
+    torch.set_num_threads(threads)
+    record = json.loads(out.read_text())
+    plain, mustdrop, short = record["arms"].values()
+    assert (plain["encoder_tokens"], plain["executed"], plain["faster"]["median"]) == (576, 576, 1)
+    assert mustdrop["encoder_tokens"] == pytest.approx(440, abs=8)
+    assert mustdrop["executed"] == pytest.approx(300, rel=0.011)
+    assert (short["encoder_tokens"], short["executed"]) == (64, 64)
+    assert short["flops"] < mustdrop["flops"] < plain["flops"]
+    assert 0 < record["encoder_share"] < 1
+    for arm in (mustdrop, short):
+        assert 0 < arm["faster"]["low"] <= arm["faster"]["median"] <= arm["faster"]["high"]
+    text = capsys.readouterr().out
+    assert "short encoder" in text and f"{mustdrop['faster']['median']:.2f} [" in text
 
 
 def test_the_harness_is_measured_in_whole_chunks(capsys):

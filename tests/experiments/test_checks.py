@@ -151,8 +151,9 @@ def test_a_device_that_is_not_there_is_known_where_the_run_will_be(monkeypatch):
     assert "device=nowhere cannot be used" in refused(require_ready, config("device=nowhere"))
     require_ready(config("device=cuda:1"), False)
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    flash = config("model.attention=flash_attention_2")
-    assert "flash_attn is not installed" in refused(require_ready, flash)
+    for version, package in ((3, "flash_attn_interface"), (2, "flash_attn")):
+        flash = config(f"model.attention=flash_attention_{version}")
+        assert f"{package} is not installed" in refused(require_ready, flash)
     require_ready(flash, False)
 
 

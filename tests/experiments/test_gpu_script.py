@@ -15,7 +15,7 @@ from experiments.gpu.__main__ import main
 from experiments.gpu.environment import NEEDS, misfits, versions
 from experiments.gpu.equality import largest
 from experiments.gpu.report import failures, table
-from experiments.gpu.runner import GpuCell, GpuStep, Runner, dumps
+from experiments.gpu.runner import GpuCell, GpuStep, NotHere, Runner, dumps
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "gpu"
@@ -27,7 +27,10 @@ def run_cells(cells: list[GpuCell], limit: float = 100.0) -> tuple[dict, list[st
     record = {"options": {"limit": limit, "device": "cpu"}, "machine": {"nvidia_smi": []}}
     record |= {"versions": versions(), "misfits": [], "started": "", "command": ""}
     record["code"] = {"sources": ""}
-    runner = Runner(record, limit, lambda now: saved.append(dumps(now)), lambda _: None, CLOCK)
+    runner = Runner(
+        record, limit, lambda now: saved.append(dumps(now)), lambda _: None,
+        lambda: CLEARED.append(CLOCK.seconds), CLOCK,
+    )  # fmt: skip
     runner.run(cells)
     return record, saved
 
@@ -42,6 +45,7 @@ class Clock:
 
 
 CLOCK = Clock()
+CLEARED: list[float] = []
 
 
 def lasting(name: str, seconds: float, needs: tuple[str, ...] = ()) -> GpuStep:
@@ -97,6 +101,35 @@ def test_a_cell_that_raises_is_recorded_with_its_error_and_the_others_run():
     assert "- half · a: RuntimeError: the device is on fire" in table(record)
 
 
+def test_memory_is_freed_after_a_step_that_failed_and_after_each_cell():
+    CLEARED.clear()
+    run_cells([GpuCell("one", lambda: [failing("a"), lasting("b", 1)])])
+    assert len(CLEARED) == 2
+
+
+def test_what_a_machine_cannot_measure_is_a_reason_and_no_failure():
+    def small() -> dict:
+        raise NotHere("the model needs about 95 GiB, and the device has 24")
+
+    cell = GpuCell("large", lambda: [GpuStep("build", small), lasting("round", 1, ("build",))])
+    record, _ = run_cells([cell])
+    (entry,) = record["cells"]
+    assert entry["state"] == "not possible here" and entry["skipped"] == ["round"]
+    assert failures(record) == 0
+    text = table(record)
+    assert "Not possible here\n- large: the model needs about 95 GiB, and the device has 24" in text
+
+
+def test_another_process_continues_with_the_cells_that_have_not_begun():
+    first, second = (GpuCell(name, lambda: [lasting("step", 1)]) for name in ("first", "second"))
+    record, _ = run_cells([first, second])
+    record["cells"][1] = {"cell": "second", "state": "not reached"}
+    before = record["cells"][0]["rows"]
+    Runner(record, 100, lambda _: None, lambda _: None, clock=CLOCK).run([first, second])
+    assert record["cells"][0]["rows"] is before
+    assert record["cells"][1]["state"] == "done"
+
+
 def test_a_number_that_is_none_stays_readable_and_is_a_failure():
     assert json.loads(dumps({"error": float("nan")})) == {"error": "nan"}
     assert largest([0.1, float("nan"), 0.2]) != largest([0.1, 0.2]) == 0.2
@@ -141,7 +174,7 @@ def test_an_installation_that_does_not_fit_is_an_error_of_every_cell(tmp_path):
     assert result.returncode == 1, result.stderr
     (path,) = tmp_path.glob("*.json")
     entries = json.loads(path.read_text())["cells"]
-    assert len(entries) == 9
+    assert len(entries) == 31
     for entry in entries:
         assert entry["errors"][0]["error"] == "ImportError: no libcudart here"
         assert f"{entry['cell']} · start: ImportError: no libcudart here" in result.stdout
@@ -178,7 +211,10 @@ def test_without_a_device_it_says_so_in_one_sentence(tmp_path, capsys):
 
 def test_it_begins_without_anything_that_a_machine_may_lack():
     """The modules that run before a cell import the standard library and each other."""
-    early = ("__main__", "cells", "environment", "progress", "report", "runner")
+    early = (
+        "__main__", "cells", "environment", "progress", "report", "runner", "supervisor",
+        "text_table", "time_tables", "worker",
+    )  # fmt: skip
     allowed = {*sys.stdlib_module_names, "experiments"}
     for name in early:
         for node in ast.parse((SCRIPT / f"{name}.py").read_text()).body:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import tracked
 import wandb_log
+from families import FAMILIES
 from models import tiny_llava
 
 from experiments import efficiency
@@ -76,7 +77,8 @@ def test_a_profile_has_all_arms_and_says_where_it_was_measured(fastv):
         assert summary["ttft_ms"]["n"] == 1 and summary["reached"]["flops_share"] > 0
         assert {"ttft_ms/vanilla", "e2e_2_ms/reference"} <= set(summary["ratios"])
         assert len(cell["processor_ms"]) == 3
-    assert {row["new_tokens"] for row in record["break_even"]} == {1, 2}
+    lengths = [row for row in record["break_even"] if row["axis"] == "vision_tokens"]
+    assert {row["new_tokens"] for row in lengths} == {1, 2}
     text = shown(record)
     assert "fastv at s50" in text and "no length is sure to pay" in text
     assert not Path(record["folder"], "samples.jsonl").exists()
@@ -99,6 +101,26 @@ def test_a_profile_stands_in_the_folder_of_its_run(fastv):
     run = [text for text in arm if not text.startswith(("profile.", "model.vision_tokens"))]
     config = composed(f"output_root={root}", *run, "model.vision_tokens=null")
     assert run_folder(resolved(config)) == Path(record["folder"])
+
+
+def test_frames_of_a_video_are_profiled_beside_images(tmp_path):
+    folder = tmp_path / "tiny"
+    FAMILIES["qwen2_5_vl"].model().config.save_pretrained(folder)
+    record = profiled(
+        tmp_path, "model=qwen2_5_vl_7b", f"model.pretrained={folder}", "model.name=small",
+        "model.dtype=float32", "model.layers=6", "model.merging_blocks=4", "method=fastv",
+        "budget=50%", "profile.weights=random", "profile.images=[1]", "profile.frames=[4]",
+        "profile.size=[48,64]", "profile.rounds=1", "profile.warm_ups=0", "threads=1", "device=cpu",
+    )  # fmt: skip
+    image, video = record["cells"]
+    assert [(c["images"], c["frames"]) for c in (image, video)] == [(1, 0), (0, 4)]
+    assert video["vision_tokens"] == 2 * image["vision_tokens"] > 0
+    method = video["arms"]["method"]["facts"]
+    assert method["executed_average"] == pytest.approx(video["vision_tokens"] / 2, rel=0.05)
+    assert method["flops"] < video["arms"]["vanilla"]["facts"]["flops"]
+    assert f"{video['vision_tokens']} vision tokens of 4 frames" in shown(record)
+    lengths = [row for row in record["break_even"] if row["axis"] == "vision_tokens"]
+    assert {len(row["points"]) for row in lengths} == {2}
 
 
 def test_a_stop_keeps_the_rounds_and_the_same_command_goes_on(tiny, tmp_path, monkeypatch):
@@ -153,6 +175,8 @@ def test_fewer_layers_are_extrapolated_and_labelled(tiny, tmp_path):
         ("profile.rounds=0", "profile.rounds must be a count of 1 or more, got 0"),
         ("profile.batch=[1,0]", "profile.batch must be a count of 1 or more, got 0"),
         ("profile.batch=[]", r"profile.batch must be a list of counts of 1 or more, got \[\]"),
+        ("profile.images=[]", r"profile.images must be a list of counts of 1 or more, got \[\]"),
+        ("profile.frames=[4]", "profile.frames needs a model that reads videos"),
         ("profile.prompts=benchmark", "a model without files has no tokenizer"),
         ("profile.counts=config", "thresholds mean nothing there"),
         ("profile.counts=nowhere.json", "the path of a file, got 'nowhere.json'"),
@@ -170,8 +194,10 @@ def test_bad_input_is_refused_in_one_sentence(tiny, tmp_path, override, sentence
 
 
 def test_images_belong_to_random_prompts(tmp_path):
-    with pytest.raises(ValueError, match=r"profile.images .* need profile.prompts=random"):
+    with pytest.raises(ValueError, match=r"profile.images, .* need profile.prompts=random"):
         profiled(tmp_path, "profile.images=[2]")
+    with pytest.raises(ValueError, match=r"profile.frames and profile.size need"):
+        profiled(tmp_path, "profile.frames=[2]")
 
 
 @pytest.mark.slow
@@ -250,3 +276,12 @@ def test_force_measures_again_and_keeps_the_old_file(fastv):
     forced = profiled(root, *arm, "profile.new_tokens=[1,3]", "force=true")
     kept = json.loads(Path(record["folder"], "efficiency.json.1").read_text())
     assert forced["sessions"] == 1 and kept["settings"]["new_tokens"] == [1, 2]
+
+
+def test_a_record_of_another_format_is_refused(fastv, tmp_path):
+    record, _, _ = fastv
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "efficiency.json").write_text(json.dumps({**record, "schema": 1}))
+    with pytest.raises(ValueError, match=r"has format 1, this version writes 2: force"):
+        recording.EfficiencyRecord(folder, record["settings"], {}, False)

@@ -6,10 +6,15 @@ import yaml
 from families import FAMILIES
 from transformers import AutoModelForImageTextToText
 
+from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
 from mustdrop.presets.folders import conf_dir
+from mustdrop.profiling.device import Device
 from mustdrop.profiling.random_models import build_random, with_depth
+from mustdrop.profiling.random_pictures import processed, random_pictures
+from mustdrop.profiling.random_pixels import random_pixels
 from mustdrop.profiling.random_prompts import AFTER, BEFORE, RandomPrompts, usual_size
+from mustdrop.profiling.reference import Reference, recorded, vision_slots
 from mustdrop.profiling.sizes import CONFIGS
 
 PRESETS = {
@@ -55,8 +60,7 @@ def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
     config = CONFIGS[name]()
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    prompts = RandomPrompts(model, 1, usual_size(config))
-    pixels = {**prompts.pixels(prompts.pictures(1)), "mm_token_type_ids": torch.zeros(0)}
+    pixels = {**random_pixels(config, 1, usual_size(config)), "mm_token_type_ids": torch.zeros(0)}
     (image,) = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
     assert len(image.cells) == slots
 
@@ -73,6 +77,34 @@ def test_a_batch_of_random_prompts_has_no_padding(family):
     assert torch.allclose(logits[0], logits[2], atol=1e-5)
 
 
+@pytest.mark.parametrize(("frames", "batch"), [(4, 1), (6, 2)])
+def test_a_random_prompt_of_frames_shows_one_video(frames, batch):
+    model = FAMILIES["qwen2_5_vl"].model()
+    prompts = RandomPrompts(model, 0, (48, 64), frames)
+    inputs = prompts.inputs(batch)
+    (videos,) = [made for made in adapter_for(model).visual_inputs(inputs).values() if made]
+    assert len(videos) == batch and all(video.is_video for video in videos)
+    assert len(videos[0].grids) == frames // 2
+    slots = vision_slots(model, inputs).sum(1)
+    assert slots.tolist() == [len(videos[0].cells)] * batch == [frames // 2 * 6 * 8] * batch
+    assert inputs["mm_token_type_ids"].unique().tolist() == [0, 2]
+    with torch.inference_mode():
+        expected = model(**inputs, logits_to_keep=1).logits
+    work, _ = recorded(model, inputs, TokenDropper())
+    assert work.lengths.layers[0] == inputs["input_ids"].shape[1]
+    token, _, _ = Reference(model, inputs, work, Device("cpu")).prefill()
+    assert token.shape == (batch,) and bool(expected.isfinite().all())
+
+
+def test_frames_need_a_model_that_reads_videos():
+    llava, qwen = FAMILIES["llava_next"].model(), FAMILIES["qwen2_5_vl"].model()
+    with pytest.raises(ValueError, match=r"needs a model that reads videos .* got llava_next"):
+        RandomPrompts(llava, 0, (48, 48), 4)
+    with pytest.raises(ValueError, match=r"must be a multiple of 2, .* got 5"):
+        RandomPrompts(qwen, 0, (48, 48), 5)
+    assert usual_size(qwen.config, video=True) == (896, 896)
+
+
 def test_fewer_layers_are_built_and_more_are_refused():
     config = FAMILIES["llava_next"].model().config
     model = build_random(with_depth(config, 3), "cpu", torch.float32)
@@ -80,3 +112,28 @@ def test_fewer_layers_are_built_and_more_are_refused():
     assert with_depth(config, None) is config
     with pytest.raises(ValueError, match=r"depth must be in \[2, 3\] layers, got 9"):
         with_depth(config, 9)
+
+
+@pytest.mark.parametrize("size", [None, (336, 616), (700, 420)])
+@pytest.mark.parametrize("name", ["llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
+def test_drawn_pixels_have_the_form_of_processed_pictures(name, size):
+    config = CONFIGS[name]()
+    size = size or usual_size(config)
+    drawn = random_pixels(config, 2, size)
+    made = processed(config, random_pictures(2, size))
+    assert {key: value.shape for key, value in drawn.items()} == {
+        key: value.shape for key, value in made.items()
+    }
+    for key in drawn.keys() - {"pixel_values"}:
+        assert torch.equal(drawn[key], made[key])
+    assert 0.5 < drawn["pixel_values"].std() / made["pixel_values"].std() < 2
+
+
+def test_the_upper_half_of_a_drawn_picture_has_one_colour():
+    small, *crops = random_pixels(CONFIGS["llava_next_7b"](), 1, (672, 672))["pixel_values"][0]
+    assert len(crops) == 4
+    assert float(small[:, :168].std()) == 0 < float(small[:, 168:].std())
+    flat = [float(crop.std()) == 0 for crop in crops]
+    assert flat == [True, True, False, False]
+    patches = random_pixels(CONFIGS["qwen2_5_vl_7b"](), 1, (1008, 1008))["pixel_values"]
+    assert float(patches[:2592].std()) == 0 < float(patches[2592:].std())

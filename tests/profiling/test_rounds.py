@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from mustdrop.profiling.break_even import break_even, verdict
+from mustdrop.profiling.break_even import break_even, break_even_on_all_axes, verdict
 from mustdrop.profiling.measure import Arm
 from mustdrop.profiling.rounds import RoundPlan, run_rounds
 from mustdrop.profiling.summary import full_depth, median_interval, reached, summarised
@@ -134,9 +134,27 @@ def test_break_even_is_the_length_from_which_on_every_interval_is_below_one():
         cell(576, 0.2, 0.3, 8),
     ]
     alone, many = break_even(cells)
-    assert (alone["batch"], alone["new_tokens"], alone["from_tokens"]) == (1, 1, 2880)
+    assert (alone["batch"], alone["new_tokens"], alone["from"]) == (1, 1, 2880)
     assert [point["verdict"] for point in alone["points"]] == ["unclear", "pays", "pays"]
-    assert (many["batch"], many["from_tokens"]) == (8, 576)
+    assert (many["batch"], many["from"]) == (8, 576)
     (never,) = break_even([cell(576, 0.5, 0.6), cell(2880, 1.2, 1.3)])
-    assert never["from_tokens"] is None and never["points"][1]["verdict"] == "costs"
+    assert never["from"] is None and never["points"][1]["verdict"] == "costs"
     assert verdict({"low": None, "high": None}) == "unclear"
+
+
+def test_break_even_is_also_found_on_the_batch_and_on_the_answer():
+    alone, many = cell(576, 0.9, 1.1), cell(576, 0.2, 0.3, 8)
+    many["summary"]["method"]["ratios"]["e2e_32_ms/vanilla"] = {
+        "median": 1.2,
+        "low": 1.1,
+        "high": 1.3,
+    }
+    rows = {row["axis"]: row for row in break_even_on_all_axes([alone, many])}
+    by_batch = break_even([alone, many], axis="batch")
+    assert [(row["vision_tokens"], row["new_tokens"], row["from"]) for row in by_batch] == [
+        (576, 1, 8), (576, 32, None),
+    ]  # fmt: skip
+    answer = rows["new_tokens"]
+    assert (answer["batch"], answer["from"]) == (8, None)
+    assert [point["at"] for point in answer["points"]] == [1, 32]
+    assert not [row for row in break_even_on_all_axes([alone]) if row["axis"] != "vision_tokens"]

@@ -118,15 +118,15 @@ def read_rows(folder: Path, split: str) -> list[dict[str, Any]]:
         )
     rows = []
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-        place = f"{folder}, row {number} of {split}"
+        named = f"{folder}, row {number} of {split}"
         if missing := [column for column in COLUMNS if column not in question]:
-            raise ValueError(f"{place}_q.json lacks {missing[0]}")
+            raise ValueError(f"{named}_q.json lacks {missing[0]}")
         if "answer" not in answer:
-            raise ValueError(f"{place}_a.json lacks answer")
+            raise ValueError(f"{named}_a.json lacks answer")
         name = question["question_id"]
         if answer.get("question_id", name) != name:
             raise ValueError(
-                f"{place}: the files must have their rows in the same order, got question "
+                f"{named}: the files must have their rows in the same order, got question "
                 f"{name} and the answer of {answer['question_id']}"
             )
         columns = {column: str(question[column]) for column in COLUMNS}

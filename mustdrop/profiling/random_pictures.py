@@ -1,0 +1,41 @@
+"""Random pictures, and the work of an image processor on them. Knows no model."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    CLIPImageProcessorPil,
+    LlavaNextImageProcessorPil,
+    Qwen2VLImageProcessorPil,
+)
+
+
+def image_processor(config: Any) -> Any:
+    """Image processor of a model's family, with the sizes of the model and PIL as its backend."""
+    vision = config.vision_config
+    if config.model_type.startswith("qwen2"):
+        cell = (vision.patch_size * vision.spatial_merge_size) ** 2
+        limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
+        return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)
+    side = vision.image_size
+    sizes: dict[str, Any] = {
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
+    }
+    if config.model_type == "llava_next":
+        return LlavaNextImageProcessorPil(**sizes, image_grid_pinpoints=config.image_grid_pinpoints)
+    return CLIPImageProcessorPil(**sizes)
+
+
+def random_pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
+    """Pictures of (height, width) pixels; their upper half has one colour."""
+    drawn = np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8)
+    drawn[:, : size[0] // 2] = 128
+    return [Image.fromarray(picture) for picture in drawn]
+
+
+def processed(config: Any, pictures: list[Image.Image]) -> dict[str, Tensor]:
+    """Run the image processor."""
+    return dict(image_processor(config)(images=pictures, return_tensors="pt"))

@@ -1,0 +1,73 @@
+"""Pixels of random pictures, in the form that the image processor of a model's family returns.
+
+They are drawn as numbers, so that neither a processor nor PIL is needed.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+FLAT = 0.5  # of the upper half of a picture, so that windows can merge
+
+
+def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, Tensor]:
+    """Draw the pixels of the images of one prompt.
+
+    Args:
+        config: Config of the model.
+        images: Number of images.
+        size: Pixels of a picture as (height, width); a fixed size of the encoder takes precedence.
+
+    Returns:
+        Arguments of the model: pixel_values, and what describes them in the family.
+    """
+    vision, generator = config.vision_config, torch.Generator().manual_seed(0)
+    if config.model_type.startswith("qwen2"):
+        return _patches(vision, images, size, generator)
+    side = vision.image_size
+    if config.model_type != "llava_next":
+        return {"pixel_values": _halved(torch.randn(images, 3, side, side, generator=generator))}
+    rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+    whole = _halved(torch.randn(images, 3, rows * side, columns * side, generator=generator))
+    crops = whole.unflatten(3, (columns, side)).unflatten(2, (rows, side))
+    crops = crops.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    small = _halved(torch.randn(images, 1, 3, side, side, generator=generator))
+    sizes = torch.tensor([size] * images)
+    return {"pixel_values": torch.cat([small, crops], 1), "image_sizes": sizes}
+
+
+def as_video(config: Any, pixels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One video of Qwen's whose time steps are these pictures; it lasts a second per step."""
+    grid = pixels["image_grid_thw"][:1].clone()
+    grid[:, 0] = len(pixels["image_grid_thw"])
+    video = {"pixel_values_videos": pixels["pixel_values"], "video_grid_thw": grid}
+    if config.model_type == "qwen2_5_vl":
+        video["second_per_grid_ts"] = torch.ones(1)
+    return video
+
+
+def repeated_pixels(pixels: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Pixels of ``count`` prompts that all show the images of one."""
+    return {name: torch.cat([value] * count) for name, value in pixels.items()}
+
+
+def _halved(pictures: Tensor) -> Tensor:
+    """The pictures with an upper half of one colour."""
+    pictures[..., : pictures.shape[-2] // 2, :] = FLAT
+    return pictures
+
+
+def _patches(
+    vision: Any, images: int, size: tuple[int, int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Patches of Qwen's pictures, cell after cell; sides are rounded to whole cells."""
+    unit, side = vision.spatial_merge_size, vision.patch_size
+    rows, columns = (max(1, round(pixels / (unit * side))) * unit for pixels in size)
+    channels = 3 * vision.temporal_patch_size * side**2
+    patches = torch.randn(images, rows * columns, channels, generator=generator)
+    patches[:, : rows * columns // 2] = FLAT
+    grids = torch.tensor([[1, rows, columns]] * images)
+    return {"pixel_values": patches.flatten(0, 1), "image_grid_thw": grids}
