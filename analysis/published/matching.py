@@ -67,8 +67,9 @@ def shown_measure(benchmark: str) -> Measure | None:
 
 
 def measures_of(benchmark: str, metric: str) -> list[Measure]:
-    """Measures of a metric of this project, comparable or not."""
-    return [m for m in measures() if (m.benchmark, m.metric) == (benchmark, metric)]
+    """Measures of a metric of this project, comparable or not; any judge's score of this name."""
+    plain = metric.partition("@")[0]
+    return [m for m in measures() if (m.benchmark, m.metric) == (benchmark, plain)]
 
 
 @cache

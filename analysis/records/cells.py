@@ -22,6 +22,7 @@ from analysis.records.variants import variants
 from mustdrop.runs.folder import MATCH as MATCH
 from mustdrop.runs.folder import SCHEMA, TornFile, read_record, read_samples
 from mustdrop.runs.folder import agree as agree
+from mustdrop.runs.judgements import judgement_files
 
 COUNTS = ("nominal", "paper_average", "executed_average", "resident")
 # Fields that every record must have.
@@ -141,6 +142,26 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunRes
     for reason in reasons:
         leave_out(reason)
     return sorted(_with_variants(cells), key=_order)
+
+
+def judged(cell: RunResult, metric: str) -> RunResult | None:
+    """The same run with a judge's score; None if no judge has read it.
+
+    Args:
+        cell: Run. If its score is a judge's, the same judge's other score is read.
+        metric: ``judge_accuracy`` or ``judge_score``.
+
+    Raises:
+        ValueError: If several judges have read the run and the run's score names none.
+    """
+    if cell.metric is None:
+        return cell
+    folder, judge = Path(cell["folder"]), (cell.metric if by_judge(cell.metric) else "")
+    if not judgement_files(folder):
+        return None
+    return replace(
+        _cell(cell.record, metric + "".join(judge.partition("@")[1:])), variant=cell.variant
+    )
 
 
 def groups(cells: Sequence[RunResult]) -> dict[tuple[str, str, str], list[RunResult]]:

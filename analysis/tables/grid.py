@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.published.bands import NOTHING, Band, Index, index
 from analysis.published.matching import located, measures_of, names, shown_measure
 from analysis.published.numbers import published
-from analysis.records.cells import RunResult, agree
+from analysis.records.cells import RunResult, agree, judged
 from analysis.records.judgements import by_judge, on_scale_of_five
 from analysis.statistics.intervals import Interval, mean_interval
 from analysis.tables.commands import calibration, command
@@ -30,7 +30,7 @@ from analysis.tables.layouts import (
 
 RELATIVE = "relative average"
 SLOTS = ("cells", "off_grid", "off_grid_average")
-STATES = ("measured", "floor", "missing", "several", "absent")
+STATES = ("measured", "floor", "missing", "several", "unjudged", "absent")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def fill(name: str, cells: Sequence[RunResult]) -> list[Filled]:
     cell and that show none, before any stage), off_grid_average (part of the executed average that
     shows no cell), floor; paper (number of the paper itself); band_low, band_high, band_values,
     band_independent, band_sources, verdict; calibration and command (for a missing
-    cell, the command lines that fill it).
+    cell, the command lines that fill it), folder (of a run that no judge has read).
 
     Args:
         name: Name of the table, such as ``table1``.
@@ -153,15 +153,17 @@ def _row(
         **{"n": 0, "available": None, "metric": None, "interval": "none"},
         **{"executed_average": nan, "matched": None, "floor": nan},
         **dict.fromkeys(SLOTS, nan),
-        **{"calibration": "", "command": "", "variants": ""},
+        **{"calibration": "", "command": "", "variants": "", "folder": ""},
     }
     metric, comparable = None, True
     if len(runs) > 1:
         row |= {"state": "several", "variants": "; ".join(cell.variant for cell in runs)}
     elif runs and runs[0].metric is None:
         row |= {"state": "floor", "floor": float(runs[0]["floor"])}
+    elif runs and (cell := _scored(runs[0], part.metric)) is None:
+        row |= {"state": "unjudged", "folder": runs[0]["folder"]}
     elif runs:
-        cell = runs[0]
+        assert cell is not None
         metric, factor, score = measured(cell)
         row |= {
             "state": "measured",
@@ -190,6 +192,11 @@ def _row(
         **{f"band_{name}": part for name, part in vars(band).items()},
         "verdict": verdict,
     }
+
+
+def _scored(cell: RunResult, metric: str | None) -> RunResult | None:
+    """The run with the score that a part shows; None if no judge has read it."""
+    return cell if metric is None else judged(cell, metric)
 
 
 def measured(cell: RunResult) -> tuple[str, float, Interval]:
@@ -249,5 +256,5 @@ def _relative(cells: pd.DataFrame) -> pd.DataFrame:
             if name == "ours":
                 row["n"] = len(shares)
         row["state"] = "measured" if row["n"] else ("absent" if row["state"] == "absent" else "–")
-        rows.append({**row, "calibration": "", "command": "", "variants": ""})
+        rows.append({**row, **dict.fromkeys(("calibration", "command", "variants", "folder"), "")})
     return pd.DataFrame(rows)

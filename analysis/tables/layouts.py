@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from analysis.published.matching import Index, published_count, shown_measure
+from analysis.published.matching import Index, measures_of, published_count, shown_measure
 from analysis.published.numbers import REFERENCE
 from mustdrop.budget import Budget
 
@@ -63,6 +63,7 @@ class TablePart:
         experiment: Name of the preset whose runs fill the part.
         relative: Whether the table has the mean over benchmarks, relative to vanilla.
         note: Note for the reader, such as the reason why there is no model.
+        metric: Score of a judge that the part shows; None: the score that papers report first.
     """
 
     model: str | None
@@ -72,6 +73,7 @@ class TablePart:
     experiment: str
     relative: bool = False
     note: str = ""
+    metric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,9 @@ def uncalibrated() -> Sequence[str]:
 def for_model(part: TablePart, model: str, benchmarks: Sequence[str]) -> TablePart:
     """Rows of the part for another model with its own benchmarks and no published numbers."""
     lines = tuple(Line(line.budget, line.method) for line in part.lines)
-    columns = tuple(map(_column, benchmarks))
-    return TablePart(model, None, lines, columns, part.experiment, part.relative)
+    columns = tuple(_column(benchmark, part.metric) for benchmark in benchmarks)
+    relative, metric = part.relative, part.metric
+    return TablePart(model, None, lines, columns, part.experiment, relative, metric=metric)
 
 
 def with_methods(
@@ -173,7 +176,8 @@ def _above(budget: str, other: str) -> bool:
 
 
 def _part(part: Mapping[str, Any], table: str) -> TablePart:
-    columns = [_column(name) for name in part.get("columns", ())]
+    metric = part.get("metric")
+    columns = [_column(name, metric) for name in part.get("columns", ())]
     for benchmark, metric, split in part.get("published_columns", ()):
         columns.append(Column(f"{benchmark} {metric}", None, (benchmark, metric, split)))
     return TablePart(
@@ -184,6 +188,7 @@ def _part(part: Mapping[str, Any], table: str) -> TablePart:
         part.get("experiment", table),
         part.get("relative", False),
         part.get("absent") or part.get("note", ""),
+        metric,
     )
 
 
@@ -191,6 +196,7 @@ def _line(row: Mapping[str, Any]) -> Line:
     return Line(**{**row, "budget": _name(row["budget"])}) if "method" in row else Line(**row)
 
 
-def _column(benchmark: str) -> Column:
-    measure = shown_measure(benchmark)
+def _column(benchmark: str, metric: str | None) -> Column:
+    measures = measures_of(benchmark, metric) if metric else [shown_measure(benchmark)]
+    measure = measures[0] if measures else None
     return Column(benchmark, benchmark, measure.published if measure else None)

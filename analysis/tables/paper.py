@@ -51,6 +51,7 @@ def score_sheet(layout: Layout, filled: Filled) -> Sheet:
         lines.append(tuple(line))
         last_budget = budget
     title = [layout.name, layout.title, part.model or part.published_model or ""]
+    title += [part.metric.replace("_", " ")] if part.metric else []
     return Sheet(
         title=" · ".join([*title, *([f"n = {sizes[0]}"] if len(sizes) == 1 else [])]),
         heads=tuple(heads),
@@ -81,6 +82,8 @@ def ours(row: Row, sizes: bool = False) -> str:
         return f"floor {row['floor']:.0f}"
     if row["state"] == "several":
         return "several runs"
+    if row["state"] == "unjudged":
+        return "not judged"
     if row["state"] != "measured":
         return "missing"
     score = span(row["ours"], row["low"], row["high"])
@@ -152,6 +155,9 @@ def _notes(
             "relative average: mean over benchmarks of the score relative to vanilla, in percent; "
             "published: computed from the scores in the paper, which does not print it."
         )
+    if unread := [row["folder"] for row in cells.to_dict("records") if row["state"] == "unjudged"]:
+        yield "not judged: a judge has to read the answers first (docs/judging.md):"
+        yield f"mustdrop judge {' '.join(dict.fromkeys(unread))} --dry-run"
     yield from missing(layout, filled)
 
 
@@ -167,8 +173,8 @@ def _entered(ran: Sequence[Row]) -> Iterator[str]:
         )
     if any(row["off_grid"] > 0 for row in ran):
         yield (
-            "off grid: newlines, which show no cell. The executed average counts them, the budget "
-            "does not. A method that acts in the encoder cannot drop them."
+            "off grid: newlines and the [CLS] of frames, which show no cell. The executed average "
+            "counts them, the budget does not. A method that acts in the encoder cannot drop them."
         )
 
 

@@ -11,7 +11,7 @@ from statsmodels.stats.inter_rater import cohens_kappa as reference_kappa
 from analysis.records.cells import load
 from analysis.statistics.kappa import cohens_kappa
 from analysis.tables.__main__ import main
-from analysis.tables.grid import measured
+from analysis.tables.grid import fill, measured
 from analysis.tables.judging import agreement_frame, judging_frame
 from analysis.tables.summary import summary
 from mustdrop.runs.folder import read_samples
@@ -221,3 +221,36 @@ def test_kappa_without_a_choice_is_unknown():
     with pytest.raises(ValueError, match="0 or 1"):
         cohens_kappa([0.5, 1], [1, 1])
     assert not isnan(cohens_kappa([1, 1], [0, 0]).value)
+
+
+def video_run(root, method, budget, scores=None):
+    model = {"model": "video_llava_7b", "experiment": "table2", "benchmark": "msvd_qa"}
+    executed = 2048.0 if budget == "none" else 1024.0
+    scores = results.draws(1) if scores is None else scores
+    return results.write(root, method, budget, executed, scores, key=f"{method}{budget}", **model)
+
+
+def test_table_2_has_accuracy_and_score_of_the_judge(tmp_path, capsys):
+    verdicts = drawn(8, unjudged=(0, 5))
+    write_verdicts(video_run(tmp_path, "vanilla", "none"), verdicts)
+    unread = video_run(tmp_path, "random", "s50")
+    accuracy, score = (part.cells for part in fill("table2", load(tmp_path)))
+    judged = [verdict for verdict in verdicts if not isinstance(verdict, str)]
+    for cells, column, factor, paper in ((accuracy, 0, 100, 70.2), (score, 1, 1, 3.9)):
+        cells = cells[cells["benchmark"] == "msvd_qa"].set_index("method")
+        row = cells.loc["vanilla"]
+        expected = factor * np.mean([float(verdict[column]) for verdict in judged])
+        assert (row["state"], row["n"], row["paper"]) == ("measured", 38, paper)
+        assert row["ours"] == pytest.approx(expected)
+        assert row["verdict"] == "not comparable"  # the paper names no version of its judge
+        assert cells.loc["random", "state"] == "unjudged"  # and not exact match in its place
+        assert cells.loc["fastv", "state"] == "missing"
+    assert main(["table2", "--runs", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.replace("\n", "")
+    assert shown.count("not judged: a judge has to read") == 2 and str(unread) in shown
+    write_verdicts(unread, drawn(9), model="b")
+    write_verdicts(unread, drawn(9), model="a")
+    assert main(["table2", "--runs", str(tmp_path)]) == 1
+    assert "the score must name one judge" in capsys.readouterr().err
+    named = ["table2", "--runs", str(tmp_path), "--metric", "judge_accuracy@a"]
+    assert main(named) == 0 and "judge score" in capsys.readouterr().out
