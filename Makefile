@@ -13,7 +13,7 @@ VERSIONS ?= 5.0.0 5.17.0 5.24.0
 CORE_TESTS := tests/core $(addprefix tests/engine/test_,$(addsuffix .py,refusals calls positions threads))
 VERSION_TESTS := tests/core/test_core.py $(addprefix tests/engine/test_,$(addsuffix .py,masked refusals calls threads positions finite)) \
   $(addprefix tests/strategies/test_,$(addsuffix .py,selection parity))
-PROOF_TESTS := $(addprefix tests/,engine models strategies budgets evaluation/test_next_tables.py project/test_docs.py)
+PROOF_TESTS := $(addprefix tests/,engine models strategies budgets evaluation/test_next_tables.py evaluation/test_video_table.py project/test_docs.py)
 HERE    := not gpu and not slurm and not network and not browser and not wheel
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

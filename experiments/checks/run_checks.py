@@ -151,6 +151,14 @@ def require_folders(config: Mapping[str, Any]) -> None:
         _require_cached("benchmark.data", data, None, "dataset")
         return
     split = task.get("split")
+    if "videos" in task:
+        for name in (f"{split}_q.json", f"{split}_a.json", task["videos"]):
+            if not (folder / name).exists():
+                raise FileNotFoundError(
+                    f"benchmark.data: {data} must hold {split}_q.json, {split}_a.json and the "
+                    f"videos in {task['videos']}/ (docs/video.md), but has no {name}"
+                )
+        return
     if split is not None and not any(
         path.name == f"{split}.parquet" or path.name.startswith(f"{split}-")
         for path in folder.rglob("*.parquet")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from experiments.checks.run_checks import require_folders
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.evaluation.tasks.video_qa import VideoQA, plain_words, score
 from mustdrop.presets.compose import composed
@@ -96,6 +98,15 @@ def test_missing_folders_and_files_are_refused(tmp_path):
         task(tmp_path)
     with pytest.raises(ValueError, match="max_new_tokens must be a count of 1 or more, got 0"):
         task(folder(tmp_path), max_new_tokens=0)
+
+
+@pytest.mark.parametrize("missing", ["test_q.json", "test_a.json", "videos"])
+def test_a_folder_without_a_part_is_refused_before_work(missing, tmp_path):
+    folder(tmp_path)
+    (tmp_path / missing).rename(tmp_path / "elsewhere")
+    cfg = composed("benchmark=msvd_qa", f"benchmark.data={tmp_path}", "method=vanilla")
+    with pytest.raises(FileNotFoundError, match=rf"docs/video\.md\), but has no {missing}"):
+        require_folders(OmegaConf.to_container(cfg, resolve=True))
 
 
 def test_a_missing_video_is_an_error_of_its_question(tmp_path):
