@@ -38,7 +38,7 @@ class FrameCache:
     def get(self, video: Path, count: int) -> VideoFrames | None:
         """Frames of a video; None if they are not in the cache, or their file is damaged."""
         try:
-            with np.load(self._path(video, count)) as stored:
+            with self._path(video, count).open("rb") as file, np.load(file) as stored:
                 frames = [Image.fromarray(frame) for frame in stored["frames"]]
                 return VideoFrames(
                     frames, stored["seconds"].tolist(), float(stored["rate"]), int(stored["total"])

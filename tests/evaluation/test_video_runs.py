@@ -94,7 +94,7 @@ def checked(cfg):
     return checked(cfg)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_file_that_cannot_be_read_is_named_and_not_scored(
     checkpoint, folder, tmp_path, workers, capsys
 ):
@@ -227,9 +227,13 @@ def test_a_control_of_frames_needs_a_video():
         showing(chat, ReversedFrames("reversed_frames"), build_processor(), lambda: iter(()))
 
 
-@pytest.mark.parametrize(
-    "control", ["blank", "wrong", "shuffled_frames", "reversed_frames", "repeated_frame"]
-)
+SLOW = [
+    pytest.param(name, marks=pytest.mark.slow)
+    for name in ("blank", "shuffled_frames", "reversed_frames")
+]
+
+
+@pytest.mark.parametrize("control", ["wrong", "repeated_frame", *SLOW])
 def test_controls_run_on_videos_with_as_many_tokens(checkpoint, folder, tmp_path, control):
     (folder / "0.png").unlink()
     (folder / "1.mp4").write_bytes(b"no video")
