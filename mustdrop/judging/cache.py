@@ -16,8 +16,9 @@ from typing import Any
 from mustdrop.judging.endpoint import JudgeReply
 from mustdrop.judging.judge import Judge, OpenAnswer
 from mustdrop.judging.verdicts import Verdict
+from mustdrop.runs.disk import writing
 from mustdrop.runs.folder import TornFile, now
-from mustdrop.runs.writer import NO_LOCKS, Busy, writing
+from mustdrop.runs.writer import NO_LOCKS, Busy
 
 LONGEST_TEXT = 2000  # characters of a reply that are stored
 

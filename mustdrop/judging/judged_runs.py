@@ -13,6 +13,7 @@ from typing import Any
 
 from mustdrop.judging.judge import Judge, OpenAnswer
 from mustdrop.judging.verdicts import Unjudged, Verdict
+from mustdrop.runs.disk import writing
 from mustdrop.runs.folder import JUDGEMENTS, TornFile, now, read_record, read_samples
 from mustdrop.runs.judgements import (
     NO_CALL,
@@ -21,7 +22,6 @@ from mustdrop.runs.judgements import (
     read_judgements,
     sample_digest,
 )
-from mustdrop.runs.writer import writing
 
 CHARACTERS = 4  # of English text in a token, about
 OVERHEAD = 8  # tokens of a call's form, about

@@ -10,8 +10,9 @@ from judging import KEY, answers, judge, one_pass, right
 
 from mustdrop.judging.cache import VerdictCache, cache_file, read_verdicts
 from mustdrop.judging.endpoint import JudgeRefused
+from mustdrop.runs.disk import Unwritable
 from mustdrop.runs.folder import TornFile
-from mustdrop.runs.writer import Busy, Unwritable
+from mustdrop.runs.writer import Busy
 
 
 @pytest.fixture
