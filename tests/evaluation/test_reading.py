@@ -25,7 +25,7 @@ from standins import write
 from torch.distributed import distributed_c10d
 
 from experiments.run import run
-from mustdrop.evaluation import lmms
+from mustdrop.evaluation import lmms, samples
 from mustdrop.evaluation.chat import naming, pictures, read_chat, read_document
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.model_inputs import prompt_inputs
@@ -371,7 +371,7 @@ def test_what_fails_while_an_answer_is_scored_names_the_document(tmp_path, monke
     def scores(task, instance, doc, text):
         return {"pope_accuracy": 1.0 / (instance.arguments[3] - 1)}
 
-    monkeypatch.setattr(lmms, "scores", scores)
+    monkeypatch.setattr(samples, "scores", scores)
     with pytest.raises(ValueError, match=r"^document 1 of pope: ZeroDivisionError"):
         run(config(tmp_path, [encoded(WHOLE)] * 3))
 
