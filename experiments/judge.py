@@ -13,6 +13,7 @@ Exit codes: 0 all answers were asked about, 1 some were not or a run cannot be r
 75 another process uses this judge.
 """
 
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import asyncio
 import signal
