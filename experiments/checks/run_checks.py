@@ -21,7 +21,7 @@ from mustdrop.presets.compose import resolved
 from mustdrop.presets.from_budget import budget_floor
 from mustdrop.presets.planned import require_planned, usual_tokens
 from mustdrop.presets.tuned import missing_fields
-from mustdrop.provenance.checkpoint_files import PACKAGED
+from mustdrop.provenance.checkpoint_files import PACKAGED_FOLDERS, PACKAGED_SMOL
 
 # Attention implementation -> module of the package that it needs.
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
@@ -133,7 +133,11 @@ def require_folders(config: Mapping[str, Any]) -> None:
         FileNotFoundError: If a folder is missing, or lacks the files that it must hold.
     """
     name = config["model"]["pretrained"]
-    if name != PACKAGED:
+    if name == PACKAGED_SMOL:
+        from mustdrop.pocket.smol.package import weights_file
+
+        weights_file()
+    elif name not in PACKAGED_FOLDERS:
         folder = _folder("model.pretrained", name)
         if folder is None:
             _require_cached("model.pretrained", name, config["model"]["revision"], "model")
@@ -196,7 +200,7 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
 def _require_layers(model: Mapping[str, Any]) -> None:
     """Check ``model.layers`` against the checkpoint's config, if that states a number."""
     path = Path(model["pretrained"]).expanduser() / "config.json"
-    if model["pretrained"] == PACKAGED or not path.is_file():
+    if model["pretrained"] in PACKAGED_FOLDERS or not path.is_file():
         return
     config = json.loads(path.read_bytes())
     depth = (config.get("text_config") or config).get("num_hidden_layers")

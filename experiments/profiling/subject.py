@@ -20,7 +20,6 @@ from mustdrop.evaluation.chat import document_name, read_document
 from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.token_controls import Controls
-from mustdrop.pocket import CHECKPOINT
 from mustdrop.profiling.device import Device
 from mustdrop.profiling.measure import METHOD, REFERENCE, VANILLA, Arm, BatchBench
 from mustdrop.profiling.random_models import build_random, with_depth
@@ -28,7 +27,7 @@ from mustdrop.profiling.random_pictures import processed, random_pictures
 from mustdrop.profiling.random_prompts import RandomPrompts, usual_size
 from mustdrop.profiling.reference import vision_slots
 from mustdrop.profiling.sizes import CONFIGS
-from mustdrop.provenance.checkpoint_files import PACKAGED
+from mustdrop.provenance.checkpoint_files import PACKAGED_FOLDERS
 
 RANDOM = "random"
 SEED = 0  # of the random tokens
@@ -42,8 +41,8 @@ def config_of(checkpoint: Checkpoint) -> PreTrainedConfig:
     """
     if checkpoint.name in CONFIGS:
         return CONFIGS[checkpoint.name]()
-    packaged = checkpoint.pretrained == PACKAGED
-    folder = CHECKPOINT if packaged else Path(checkpoint.pretrained).expanduser()
+    packaged = PACKAGED_FOLDERS.get(checkpoint.pretrained)
+    folder = packaged or Path(checkpoint.pretrained).expanduser()
     if not (folder / "config.json").is_file():
         raise ValueError(
             f"the sizes of {checkpoint.name} are not known without a network: give "

@@ -3,8 +3,9 @@
 Needs no network and no download. Does not import :mod:`mustdrop.pocket.training`.
 """
 
-from mustdrop.pocket.dataset import DEFAULT_SPLIT, SPLITS, Sample, Split, pope, sample
+from mustdrop.pocket.dataset import DEFAULT_SPLIT, LONG_SPLITS, SPLITS, Sample, Split, pope, sample
 from mustdrop.pocket.evaluation import Score, answer, exact_match, prompt
+from mustdrop.pocket.long_questions import LONG_TYPES, ask_long, items_right
 from mustdrop.pocket.model import CHECKPOINT, build_model, build_processor, config, load
 from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask
 from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE, Scene, SceneObject, scene
@@ -14,6 +15,8 @@ __all__ = [
     "DEFAULT_SPLIT",
     "GRID",
     "IMAGE_SIZE",
+    "LONG_SPLITS",
+    "LONG_TYPES",
     "PATCH_SIZE",
     "QUESTION_TYPES",
     "SPLITS",
@@ -25,10 +28,12 @@ __all__ = [
     "Split",
     "answer",
     "ask",
+    "ask_long",
     "build_model",
     "build_processor",
     "config",
     "exact_match",
+    "items_right",
     "load",
     "pope",
     "prompt",

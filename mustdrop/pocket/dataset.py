@@ -1,13 +1,16 @@
 """PocketVQA: named splits of generated scenes with one question each. Knows no model.
 
 Each split has a different seed, so splits share no draw. Question types are balanced: each group
-of eight indices, starting at a multiple of eight, has each type once, in random order.
+of eight indices, starting at a multiple of eight, has each type once, in random order. In the long
+splits a group has as many indices as there are long types, two.
 
     name                  objects  for
     crowded_test          10 - 16  results (the default)
     crowded_calibration   10 - 16  choosing thresholds
     easy_test              2 - 8   results; a text-blind saliency map nearly solves it
     easy_calibration       2 - 8   choosing thresholds
+    long_test             10 - 16  long answers, which PocketLLaVA has not learned
+    long_calibration      10 - 16  choosing thresholds
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from PIL import Image
 
+from mustdrop.pocket.long_questions import LONG_TYPES, ask_long
 from mustdrop.pocket.questions import QUESTION_TYPES, Question, ask, exist
 from mustdrop.pocket.scenes import Scene, SceneObject, Stream, generator, scene
 
@@ -31,12 +35,14 @@ class Split:
         fewest: Least number of objects in a scene.
         most: Largest number of objects in a scene.
         size: Number of samples; indices are ``range(size)``.
+        types: Question types.
     """
 
     seed: int
     fewest: int
     most: int
     size: int = 10_000
+    types: tuple[str, ...] = QUESTION_TYPES
 
 
 DEFAULT_SPLIT = "crowded_test"
@@ -46,6 +52,12 @@ SPLITS = MappingProxyType(
         "crowded_calibration": Split(seed=42, fewest=10, most=16),
         "easy_test": Split(seed=43, fewest=2, most=8),
         "easy_calibration": Split(seed=44, fewest=2, most=8),
+    }
+)
+LONG_SPLITS = MappingProxyType(
+    {
+        "long_test": Split(seed=45, fewest=10, most=16, types=LONG_TYPES),
+        "long_calibration": Split(seed=46, fewest=10, most=16, types=LONG_TYPES),
     }
 )
 TRAINING_SEED = 51
@@ -61,8 +73,8 @@ class Sample:
         index: Index of the sample in the split.
         image: RGB image of 192 x 192 pixels.
         question: Words of the question, separated by spaces.
-        answer: Answer, one word.
-        type: One of ``QUESTION_TYPES``; in the yes/no pairs, "adversarial" or "random".
+        answer: Answer: one word, or items separated by commas in a long split.
+        type: One of the split's types; in the yes/no pairs, "adversarial" or "random".
         targets: Indices of the objects that the question is about; empty if no object fits.
         objects: All objects of the scene.
         patch_owner: Index of the object that each patch shows, or -1.
@@ -105,7 +117,9 @@ def pope(split: str, index: int) -> Sample:
     Raises:
         ValueError: If the split is unknown or the index is not in ``range(2 * size)``.
     """
-    source = _source(split)
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    source = SPLITS[split]
     if not 0 <= index < 2 * source.size:
         raise ValueError(f"index must be in [0, {2 * source.size}) for {split}, got {index}")
     scene_index, absent = divmod(index, 2)
@@ -122,9 +136,10 @@ def pope(split: str, index: int) -> Sample:
 
 
 def _source(split: str) -> Split:
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    return SPLITS[split]
+    splits = {**SPLITS, **LONG_SPLITS}
+    if split not in splits:
+        raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
+    return splits[split]
 
 
 def _sample(split: str, index: int, drawn: Scene, question: Question) -> Sample:
@@ -145,14 +160,16 @@ def _sample(split: str, index: int, drawn: Scene, question: Question) -> Sample:
 
 def _draw(source: Split, index: int) -> tuple[Scene, Question]:
     """Draw scenes until one allows a question of the type of this index."""
-    group, position = divmod(index, len(QUESTION_TYPES))
-    question_type = generator(source.seed, group, Stream.TYPE).permutation(QUESTION_TYPES)[position]
+    group, position = divmod(index, len(source.types))
+    question_type = generator(source.seed, group, Stream.TYPE).permutation(source.types)[position]
+    draw = ask_long if question_type in LONG_TYPES else ask
     for attempt in count():
         drawn = scene(source.seed, index, source.fewest, source.most, attempt)
         # Every attempt uses the same question draws. For example, if they ask for the answer "no"
         # and the scene does not allow it, the next scene is tried for the same answer, so that
         # rejections leave the answers as evenly spread as they were.
-        question = ask(generator(source.seed, index, Stream.QUESTION), drawn.objects, question_type)
+        rng = generator(source.seed, index, Stream.QUESTION)
+        question = draw(rng, drawn.objects, str(question_type))
         if question is not None:
             return drawn, question
     raise AssertionError("count() ended")

@@ -42,14 +42,23 @@ def answer(
     processor: LlavaProcessor,
     samples: Sequence[Sample],
     batch_size: int = 16,
+    max_new_tokens: int = 4,
 ) -> list[str]:
     """Answer each sample with the model by greedy decoding.
 
+    Args:
+        model: Model to run.
+        processor: Its processor.
+        samples: Samples to answer.
+        batch_size: Number of samples at a time.
+        max_new_tokens: Most tokens of an answer; long answers need 48.
+
     Raises:
-        ValueError: If ``batch_size`` is less than one.
+        ValueError: If ``batch_size`` or ``max_new_tokens`` is less than one.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     answers: list[str] = []
     for start in range(0, len(samples), batch_size):
         batch = samples[start : start + batch_size]
@@ -60,7 +69,7 @@ def answer(
             images_kwargs={"return_tensors": "pt"},
         ).to(model.device, model.dtype)
         tokens = model.generate(  # pyright: ignore[reportAttributeAccessIssue]
-            **inputs, do_sample=False, max_new_tokens=4
+            **inputs, do_sample=False, max_new_tokens=max_new_tokens
         )
         generated = tokens[:, inputs["input_ids"].shape[1] :]
         answers += processor.batch_decode(generated, skip_special_tokens=True)

@@ -39,9 +39,9 @@ class Question:
     """A question about a scene.
 
     Attributes:
-        type: One of ``QUESTION_TYPES``.
+        type: One of ``QUESTION_TYPES``, or of ``LONG_TYPES``.
         text: Words and question mark, separated by spaces.
-        answer: Answer, one word.
+        answer: Answer: one word, or items separated by commas for a long type.
         targets: Indices of the objects that the question is about; empty if no object fits.
     """
 
@@ -62,17 +62,19 @@ def ask(rng: np.random.Generator, objects: Sequence[SceneObject], type: str) -> 
     return _ASK[type](rng, objects)
 
 
-def _pick(rng: np.random.Generator, candidates: Sequence[Choice]) -> Choice | None:
+def pick(rng: np.random.Generator, candidates: Sequence[Choice]) -> Choice | None:
+    """Draw one of the candidates; None if there are none."""
     return candidates[int(rng.integers(len(candidates)))] if candidates else None
 
 
-def _name(item: SceneObject) -> str:
+def object_name(item: SceneObject) -> str:
+    """Colour and shape of an object, which no other object of its scene has together."""
     return f"{item.color} {item.shape}"
 
 
 def _color(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
     shapes = Counter(item.shape for item in objects)
-    target = _pick(rng, [i for i, item in enumerate(objects) if shapes[item.shape] == 1])
+    target = pick(rng, [i for i, item in enumerate(objects) if shapes[item.shape] == 1])
     if target is None:
         return None
     item = objects[target]
@@ -81,7 +83,7 @@ def _color(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
 
 def _shape(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question | None:
     colors = Counter(item.color for item in objects)
-    target = _pick(rng, [i for i, item in enumerate(objects) if colors[item.color] == 1])
+    target = pick(rng, [i for i, item in enumerate(objects) if colors[item.color] == 1])
     if target is None:
         return None
     item = objects[target]
@@ -92,13 +94,13 @@ def _character(
     rng: np.random.Generator, objects: Sequence[SceneObject], type: str, characters: str
 ) -> Question | None:
     carried = [(i, item.character) for i, item in enumerate(objects) if item.character]
-    pick = _pick(rng, [(i, character) for i, character in carried if character in characters])
-    if pick is None:
+    chosen = pick(rng, [(i, character) for i, character in carried if character in characters])
+    if chosen is None:
         return None
-    target, character = pick
+    target, character = chosen
     item = objects[target]
     unique = sum(item.shape == other.shape for other in objects) == 1
-    name = item.shape if unique and rng.random() < _SHORT_NAMES else _name(item)
+    name = item.shape if unique and rng.random() < _SHORT_NAMES else object_name(item)
     return Question(type, f"what {type} is on the {name} ?", character, (target,))
 
 
@@ -133,7 +135,7 @@ def exist(
     """
     if present:
         target = int(rng.integers(len(objects)))
-        return Question("exist", f"is there a {_name(objects[target])} ?", "yes", (target,))
+        return Question("exist", f"is there a {object_name(objects[target])} ?", "yes", (target,))
     pairs = {(item.color, item.shape) for item in objects}
     colors, shapes = {color for color, _ in pairs}, {shape for _, shape in pairs}
     absent = [
@@ -142,7 +144,7 @@ def exist(
         for shape in SHAPES
         if (color, shape) not in pairs and (color in colors and shape in shapes) == adversarial
     ]
-    pair = _pick(rng, absent)
+    pair = pick(rng, absent)
     if pair is None:
         return None
     return Question("exist", f"is there a {pair[0]} {pair[1]} ?", "no", ())
@@ -153,8 +155,8 @@ def _count(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question
     groups = {f"{color} objects": _where(objects, "color", color) for color in COLORS}
     groups |= {PLURALS[shape]: _where(objects, "shape", shape) for shape in SHAPES}
     counts = sorted({len(group) for group in groups.values()} & {*range(MAX_COUNT + 1)})
-    answer = _pick(rng, counts)
-    noun = _pick(rng, [noun for noun, group in groups.items() if len(group) == answer])
+    answer = pick(rng, counts)
+    noun = pick(rng, [noun for noun, group in groups.items() if len(group) == answer])
     if noun is None:
         return None
     return Question("count", f"how many {noun} are there ?", str(answer), groups[noun])
@@ -168,7 +170,7 @@ def _spatial(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
     axis = int(rng.integers(2))
     along = [item.center[axis] for item in objects]
     pairs = product(range(len(objects)), repeat=2)
-    pair = _pick(rng, [(i, j) for i, j in pairs if abs(along[i] - along[j]) >= _MIN_DISTANCE])
+    pair = pick(rng, [(i, j) for i, j in pairs if abs(along[i] - along[j]) >= _MIN_DISTANCE])
     if pair is None:
         return None
     first, second = pair
@@ -179,7 +181,8 @@ def _spatial(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
     else:
         side = int(rng.integers(2))
         relation, answer = sides[side], "yes" if before == (side == 0) else "no"
-    text = f"is the {_name(objects[first])} {relation}{suffix} the {_name(objects[second])} ?"
+    names = object_name(objects[first]), object_name(objects[second])
+    text = f"is the {names[0]} {relation}{suffix} the {names[1]} ?"
     return Question("spatial", text, answer, pair)
 
 
@@ -187,7 +190,7 @@ def _two_hop(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
     """Draw a question about an unnamed object that is the neighbour of a named one."""
     attribute = str(rng.choice(["color", "shape", "number", "letter"]))
     characters = {"number": DIGITS, "letter": LETTERS}.get(attribute)
-    pick = _pick(
+    chosen = pick(
         rng,
         [
             (anchor, side, target)
@@ -197,14 +200,14 @@ def _two_hop(rng: np.random.Generator, objects: Sequence[SceneObject]) -> Questi
             if characters is None or (objects[target].character or "?") in characters
         ],
     )
-    if pick is None:
+    if chosen is None:
         return None
-    anchor, side, target = pick
+    anchor, side, target = chosen
     item = objects[target]
     verb, answer = "is", item.color if attribute == "color" else item.shape
     if characters is not None:
         verb, answer = "is on", str(item.character)
-    text = f"what {attribute} {verb} the object {side} the {_name(objects[anchor])} ?"
+    text = f"what {attribute} {verb} the object {side} the {object_name(objects[anchor])} ?"
     return Question("two_hop", text, answer, (anchor, target))
 
 

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from mustdrop.provenance.folders import is_hub_name, local_folder
 
-PACKAGED = "packaged"
+PACKAGED, PACKAGED_SMOL = "packaged", "packaged_smol"
+POCKET = Path(__file__).parents[1] / "pocket"
+# Folders of the embedded models: PocketLLaVA, and what PocketSmol adds to SmolLM2.
+PACKAGED_FOLDERS = {PACKAGED: POCKET / "checkpoint", PACKAGED_SMOL: POCKET / "checkpoint_smol"}
 # File patterns; without those of a second copy of the weights.
 WANTED = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 

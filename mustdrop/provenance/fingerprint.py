@@ -14,7 +14,11 @@ from typing import Any
 
 from mustdrop.models import ADAPTERS
 from mustdrop.models.encoders import ENCODERS
-from mustdrop.provenance.checkpoint_files import PACKAGED, checkpoint_files, checkpoint_folder
+from mustdrop.provenance.checkpoint_files import (
+    PACKAGED_FOLDERS,
+    checkpoint_files,
+    checkpoint_folder,
+)
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
 from mustdrop.provenance.row_files import row_files, subsets_read
@@ -23,7 +27,6 @@ from mustdrop.provenance.video_files import video_inputs
 from mustdrop.runs.fingerprint import MISSING, Fingerprint
 
 PACKAGE = Path(__file__).parents[1]
-CHECKPOINT = PACKAGE / "pocket" / "checkpoint"  # the packaged model
 # Modules that every run imports, whatever its config.
 ROOTS = ("mustdrop.evaluation.job", "mustdrop.checkpoint")
 # Modules that write answers down and do not decide them.
@@ -49,8 +52,8 @@ def run_fingerprint(config: Mapping[str, Any], fetch: bool = False) -> Fingerpri
     if model.get("frames") is not None:
         versions["av"] = _version("av")  # decodes videos
     inputs = {**model_inputs(model, fetch), **_row_inputs(config["benchmark"]["task"], fetch)}
-    if model["pretrained"] == PACKAGED:
-        for path in checkpoint_files(CHECKPOINT):
+    if model["pretrained"] in PACKAGED_FOLDERS:
+        for path in checkpoint_files(PACKAGED_FOLDERS[model["pretrained"]]):
             files[path.relative_to(PACKAGE.parent).as_posix()] = content_hash(path)
     return Fingerprint(files, versions, inputs)
 
@@ -72,7 +75,7 @@ def library_versions() -> dict[str, str]:
 def model_inputs(model: Mapping[str, Any], fetch: bool = False) -> dict[str, str]:
     """Hash of each file of a local model; the commit of a model of the hub."""
     pretrained, label = model["pretrained"], "model.pretrained"
-    if pretrained == PACKAGED:
+    if pretrained in PACKAGED_FOLDERS:
         return {}
     try:
         folder = checkpoint_folder(pretrained, model.get("revision"), fetch)
@@ -105,10 +108,8 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
 def _adapter_modules(model: Mapping[str, Any]) -> list[str]:
     """Modules of the adapter and the encoders of a model; empty where its files are missing."""
     try:
-        folder = (
-            CHECKPOINT
-            if model["pretrained"] == PACKAGED
-            else checkpoint_folder(model["pretrained"], model.get("revision"), fetch=False)
+        folder = PACKAGED_FOLDERS.get(model["pretrained"]) or checkpoint_folder(
+            model["pretrained"], model.get("revision"), fetch=False
         )
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # loading the model reports it

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mustdrop.provenance.fingerprint import CHECKPOINT
+from mustdrop.provenance.checkpoint_files import PACKAGED_FOLDERS
 
-PACKAGED = "packaged"
-FILE = CHECKPOINT / "model.safetensors"
+FILE = "model.safetensors"
 FIRST = 4096  # bytes of each tensor that are hashed
 
 
@@ -21,11 +20,12 @@ def weights_mark(pretrained: str, revision: str | None = None) -> str | None:
     """Mark of a checkpoint's weights, twelve digits; None if they are not on this machine.
 
     Args:
-        pretrained: Folder, hub name, or ``packaged``.
+        pretrained: Folder, hub name, or name of an embedded model.
         revision: Revision on the hub; None for the newest.
     """
-    if pretrained == PACKAGED:
-        return hashlib.sha256(FILE.read_bytes()).hexdigest()[:12]
+    if pretrained in PACKAGED_FOLDERS:
+        content = (PACKAGED_FOLDERS[pretrained] / FILE).read_bytes()
+        return hashlib.sha256(content).hexdigest()[:12]
     folder = Path(pretrained).expanduser()
     if not folder.is_dir():
         cached = _cached(pretrained, revision)

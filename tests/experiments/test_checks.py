@@ -11,9 +11,9 @@ from experiments.checks.run_checks import require_folders, require_ready
 from experiments.sweeps import launch
 from experiments.sweeps.cells import plan
 from experiments.sweeps.ready import unready
+from mustdrop.pocket import CHECKPOINT
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.names import require_fields, require_names
-from mustdrop.provenance.weights_mark import FILE
 
 TINY_LLAVA = {
     "model_type": "llava",
@@ -94,7 +94,7 @@ def checkpoint(tmp_path):
     folder = tmp_path / "llava"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(TINY_LLAVA))
-    shutil.copy(FILE, folder / "model.safetensors")
+    shutil.copy(CHECKPOINT / "model.safetensors", folder / "model.safetensors")
     return folder
 
 

@@ -30,7 +30,9 @@ from mustdrop.vision.local_merge import LocalMerge
 
 CONF = conf_dir()
 # the training recipe has scripts and tests of its own
-FILES = sorted({*CONF.rglob("*.yaml")} - {CONF / "train_pocket.yaml"})
+FILES = sorted(
+    {*CONF.rglob("*.yaml")} - {CONF / f"train_{name}.yaml" for name in ("pocket", "smol")}
+)
 GROUPS = (
     "model", "inputs", "benchmark", "controls", "experiment", "image", "launcher",
     "method", "tracker", *STAGES,

@@ -40,15 +40,17 @@ class Documents:
 
 
 class PocketTask(ConfigurableMessagesTask):
-    """Generated questions with one-word answers, as an lmms-eval task.
+    """Generated questions, as an lmms-eval task.
 
     Args:
         name: Name of the task in lmms-eval.
-        split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
+        split: Name of one of ``splits``.
         draw: Function that returns the sample of a split at an index.
         size: Number of documents.
         process_results: Function that scores one document.
         metric_list: Metrics in lmms-eval's format.
+        splits: Names of the splits that the task may have.
+        max_new_tokens: Most tokens of an answer.
 
     Raises:
         ValueError: If the split does not exist.
@@ -62,9 +64,11 @@ class PocketTask(ConfigurableMessagesTask):
         size: int,
         process_results: Callable[[Mapping[str, Any], Sequence[str]], Mapping[str, Any]],
         metric_list: Sequence[Mapping[str, Any]],
+        splits: Sequence[str] = tuple(SPLITS),
+        max_new_tokens: int = 4,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if split not in splits:
+            raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
         self.split = split
         self.made = {split: [Documents(draw, split, size, images) for images in (True, False)]}
         super().__init__(
@@ -76,7 +80,11 @@ class PocketTask(ConfigurableMessagesTask):
                 "doc_to_text": lambda doc: doc["question"],
                 "doc_to_target": lambda doc: doc["answer"],
                 "process_results": process_results,
-                "generation_kwargs": {"max_new_tokens": 4, "do_sample": False, "until": []},
+                "generation_kwargs": {
+                    "max_new_tokens": max_new_tokens,
+                    "do_sample": False,
+                    "until": [],
+                },
                 "metric_list": list(metric_list),
                 "metadata": {"version": 1.0, "recall_mark": RECALL_MARK},
             }

@@ -137,12 +137,12 @@ class Batches(Dataset[Batch]):
         """Fields of one image, in the order of the batch's fields."""
         drawn = scene(self.seed, index, *self.objects)
         owner = drawn.patch_owner.ravel()
-        kept = _objects_first(generator(self.seed, index, Stream.TOKENS), owner, tokens)
+        kept = objects_first(generator(self.seed, index, Stream.TOKENS), owner, tokens)
         rng = generator(self.seed, index, Stream.QUESTION)
         questions = [self._draw_question(rng, drawn.objects) for _ in range(self.questions)]
         slots, length = (np.arange(tokens), tokens) if compact else (kept, GRID**2)
         image_fields = (drawn.pixels, kept, slots, np.array(length))
-        labels = _image_labels(drawn, owner[kept])
+        labels = image_labels(drawn, owner[kept])
         return (*image_fields, *labels, *_question_fields(drawn.objects, questions))
 
     def _draw_question(self, rng: np.random.Generator, objects: Sequence[SceneObject]) -> Question:
@@ -153,7 +153,7 @@ class Batches(Dataset[Batch]):
         return question
 
 
-def _objects_first(
+def objects_first(
     rng: np.random.Generator, owner: Int[np.ndarray, " patches"], tokens: int
 ) -> Int[np.ndarray, " kept"]:
     """Choose ``tokens`` patches: those with objects first, then background, each at random."""
@@ -161,7 +161,7 @@ def _objects_first(
     return np.sort(np.argsort(draw - (owner >= 0))[:tokens])
 
 
-def _image_labels(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.ndarray, ...]:
+def image_labels(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.ndarray, ...]:
     """Labels of the patches and of the whole image."""
     colors, shapes = list(COLORS), list(SHAPES)
     labels = np.zeros((len(scene.objects) + 1, 3), np.int64)  # the last row is for background
@@ -171,7 +171,7 @@ def _image_labels(scene: Scene, owner: Int[np.ndarray, " kept"]) -> tuple[np.nda
         color, shape = colors.index(item.color), shapes.index(item.shape)
         census[color * len(shapes) + shape] = 1
         labels[index, :2] = color + 1, shape + 1
-        centers[index] = _center(item)
+        centers[index] = center(item)
         if item.character:
             character = CHARACTERS.index(item.character)
             census[PAIRS + character] = 1
@@ -194,14 +194,14 @@ def _question_fields(
         words[row, : len(text)] = [TOKEN_IDS[word] for word in text]
         ends[row], answers[row] = len(text) - 2, TOKEN_IDS[question.answer]
         types[row] = QUESTION_TYPES.index(question.type)
-        for column, (word, index) in enumerate(_mentions(question)):
+        for column, (word, index) in enumerate(noun_mentions(question)):
             mentions[row, column] = word
-            centers[row, column] = _center(objects[index])
+            centers[row, column] = center(objects[index])
             weights[row, column] = 1
     return words, ends, answers, types, mentions, centers, weights
 
 
-def _mentions(question: Question) -> list[tuple[int, int]]:
+def noun_mentions(question: Question) -> list[tuple[int, int]]:
     """Pairs of a word's index and the index of the object that is known from this word on.
 
     Questions about counted or absent objects have none, as no single object is meant.
@@ -216,7 +216,7 @@ def _mentions(question: Question) -> list[tuple[int, int]]:
     return [(last, question.targets[0])]
 
 
-def _center(item: SceneObject) -> tuple[float, float]:
+def center(item: SceneObject) -> tuple[float, float]:
     """Centre of an object, from -1 to 1 across and down."""
     across, down = item.center
     return across / IMAGE_SIZE * 2 - 1, down / IMAGE_SIZE * 2 - 1

@@ -1,7 +1,7 @@
 """Training curve: a CSV file that gets a line every few steps and survives a restart."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 
@@ -9,7 +9,7 @@ from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.training.trainer import Progress
 
-COLUMNS: tuple[str, ...] = ("stage", "step", "done", "seconds", "loss", "right", *QUESTION_TYPES)
+COLUMNS = ("stage", "step", "done", "seconds", "loss", "right")
 
 
 class Curve:
@@ -21,15 +21,19 @@ class Curve:
         path: File of the table; lines beyond ``done`` are removed, as those steps are repeated.
         done: Number of steps in the saved state.
         every: Number of steps between two lines.
+        types: Question types, one column each for the validation scores.
     """
 
-    def __init__(self, path: Path, done: int, every: int = 100):
+    def __init__(
+        self, path: Path, done: int, every: int = 100, types: Sequence[str] = QUESTION_TYPES
+    ):
         self.path, self.every = path, every
+        self.columns = (*COLUMNS, *types)
         lines = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
         lines = [line for line in lines if int(line["done"]) <= done]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(lines)
         self._earlier_seconds = float(lines[-1]["seconds"]) if lines else 0.0
@@ -55,5 +59,5 @@ class Curve:
         }
         line |= {name: round(score.share, 4) for name, score in validation.items()}
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(line)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(line)
         self._recent.clear()

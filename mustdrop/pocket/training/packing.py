@@ -9,7 +9,7 @@ The Hugging Face modules compute everything except the attention. The attention 
 where it is not masked: within the image, from questions to the image, within each question.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ from transformers import (
 from mustdrop.pocket.model import BOS, FEATURE_LAYER, TOKEN_IDS
 from mustdrop.pocket.scenes import GRID
 
-_OPENING = (BOS, TOKEN_IDS["USER:"])
+OPENING = (BOS, TOKEN_IDS["USER:"])
 _CLIP_STATISTICS = (CLIPImageProcessorPil.image_mean, CLIPImageProcessorPil.image_std)
 
 
@@ -35,12 +35,14 @@ class Packing:
     """Layout of a packed sequence.
 
     Attributes:
+        opening: Number of tokens before the image.
         prefix: Number of tokens before the first question: the opening and the image.
         questions: Number of questions.
         words: Number of tokens per question.
         closed: Layers in which questions attend to the opening but not to the image.
     """
 
+    opening: int
     prefix: int
     questions: int
     words: int
@@ -77,6 +79,7 @@ def decode(
     length: Int[Tensor, " images"],
     questions: Int[Tensor, "images questions words"],
     closed: Collection[int] = (),
+    opening: Sequence[int] = OPENING,
 ) -> list[Float[Tensor, "images questions words hidden"]]:
     """Compute the questions' hidden states after each decoder layer, before the final norm.
 
@@ -87,15 +90,17 @@ def decode(
         length: Number of positions that the image takes up.
         questions: Tokens of the questions.
         closed: Layers in which the questions do not attend to the image.
+        opening: Tokens before the image.
     """
     language = model.model.language_model
     images, count, words = questions.shape
-    opening = slots.new_tensor(_OPENING).expand(images, -1)
-    text = language.embed_tokens(torch.cat([opening, questions.flatten(1)], dim=1))
+    first = slots.new_tensor(opening).expand(images, -1)
+    text = language.embed_tokens(torch.cat([first, questions.flatten(1)], dim=1))
     vision = model.model.multi_modal_projector(features)
-    packing = Packing(len(_OPENING) + slots.shape[1], count, words, closed)
-    hidden = torch.cat([text[:, : len(_OPENING)], vision, text[:, len(_OPENING) :]], dim=1)
-    rotation = language.rotary_emb(hidden, position_ids=_positions(slots, length, count, words))
+    packing = Packing(len(opening), len(opening) + slots.shape[1], count, words, closed)
+    hidden = torch.cat([text[:, : len(opening)], vision, text[:, len(opening) :]], dim=1)
+    positions = _positions(len(opening), slots, length, count, words)
+    rotation = language.rotary_emb(hidden, position_ids=positions)
     states = []
     with _packed_attention(language.config):
         for layer in language.layers:
@@ -121,12 +126,16 @@ def answers(
 
 
 def _positions(
-    slots: Int[Tensor, "images kept"], length: Int[Tensor, " images"], count: int, words: int
+    opening: int,
+    slots: Int[Tensor, "images kept"],
+    length: Int[Tensor, " images"],
+    count: int,
+    words: int,
 ) -> Int[Tensor, "images sequence"]:
-    """Positions of the opening, the kept patches, and the words of ``count`` questions."""
-    opening = torch.arange(len(_OPENING), device=slots.device).expand(len(slots), -1)
+    """Positions of ``opening`` tokens, the kept patches, and the words of ``count`` questions."""
+    first = torch.arange(opening, device=slots.device).expand(len(slots), -1)
     question = length[:, None] + torch.arange(words, device=slots.device)
-    return torch.cat([opening, len(_OPENING) + torch.cat([slots, question.repeat(1, count)], 1)], 1)
+    return torch.cat([first, opening + torch.cat([slots, question.repeat(1, count)], 1)], 1)
 
 
 @contextmanager
@@ -155,7 +164,7 @@ def _attend(
     key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     prefix, questions, words = packing.prefix, packing.questions, packing.words
     query = query * scaling
-    visible = len(_OPENING) if module.layer_idx in packing.closed else prefix
+    visible = packing.opening if module.layer_idx in packing.closed else prefix
 
     scores = query[:, :, :prefix] @ key[:, :, :prefix].mT
     image = (scores + _causal(prefix, scores)).softmax(-1) @ value[:, :, :prefix]

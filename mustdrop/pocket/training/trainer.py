@@ -8,7 +8,6 @@ same weights as an uninterrupted run. Prints nothing; ``run`` yields the progres
 import copy
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,11 +25,10 @@ from mustdrop.pocket.training.batches import ALONE, Batch, Batches
 from mustdrop.pocket.training.losses import Probes, objective
 from mustdrop.pocket.training.packing import answers
 from mustdrop.pocket.training.recipe import Recipe, Stage
+from mustdrop.pocket.training.state import STATE, write_state
 from mustdrop.pocket.training.team import Team
 
 MAX_BYTES = 8_000_000  # limit of the exported weights, which are part of the package
-
-_STATE = "state.pt"
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Training:
         nn.ModuleList([self.model, self.probes]).to(self.device)
         self.stage_index, self.step = 0, 0
         self.optimizer = self._optimizer()
-        if (folder / _STATE).is_file():
+        if (folder / STATE).is_file():
             self._restore()
 
     @property
@@ -144,13 +142,7 @@ class Training:
             "probes": self.probes.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{_STATE}.unfinished"
-        with unfinished.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.folder / _STATE)
+        write_state(state, self.folder)
 
     @torch.no_grad()
     def validate(self, batches: int = 8) -> dict[str, Score]:
@@ -236,7 +228,7 @@ class Training:
         )
 
     def _restore(self) -> None:
-        state = torch.load(self.folder / _STATE, map_location=self.device, weights_only=True)
+        state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
         saved, current = json.loads(state["recipe"]), json.loads(self._fingerprint())
         begun = state["number"] + (state["step"] > 0)
         for recipe in (saved, current):

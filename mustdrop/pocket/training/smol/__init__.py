@@ -1,0 +1,1 @@
+"""Training of PocketSmol. No other package of mustdrop imports it."""
