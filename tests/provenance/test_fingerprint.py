@@ -64,7 +64,7 @@ def test_every_file_of_the_packaged_model_that_decides_an_answer_is_in_it(tmp_pa
     folder.mkdir(parents=True)
     for name in (*DECIDING, "README.md", "curve.csv"):
         (folder / name).write_text(name)
-    monkeypatch.setattr(found, "CHECKPOINT", folder)
+    monkeypatch.setitem(found.PACKAGED_FOLDERS, "packaged", folder)
     monkeypatch.setattr(found, "PACKAGE", tmp_path / "mustdrop")
     before = fingerprint()
     inside = {name for name in before.files if name.startswith("mustdrop/pocket/checkpoint/")}
