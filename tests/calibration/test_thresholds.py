@@ -232,7 +232,7 @@ def write_users_table(tmp_path, monkeypatch, rows):
 
 
 def test_weights_are_told_apart_by_what_they_hold(tmp_path, monkeypatch):
-    tensors = load_file(weights.FILE)
+    tensors = load_file(weights.PACKAGED_FOLDERS["packaged"] / weights.FILE)
     first, second, tuned = (tmp_path / name for name in ("first", "second", "tuned"))
     for folder in (first, second, tuned):
         folder.mkdir()
