@@ -67,7 +67,7 @@ def measure(
     progress: Progress,
     keep: Callable[[dict], None],
 ) -> None:
-    """Measure one shape; hand each row of the record to ``keep`` as soon as it stands."""
+    """Measure one shape; hand each row of the record to ``keep`` once it is measured."""
     model = shape.model()
     encoder = EncoderCase(shape, model)
     steps = len(batches) * (2 * len(shape.targets) + 1) + 2

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from experiments.checks.run_checks import require_folders
+from mustdrop.evaluation.chat import UnreadableDocument, read_document
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.evaluation.tasks.video_qa import VideoQA, plain_words, score
 from mustdrop.presets.compose import composed
@@ -113,8 +114,9 @@ def test_a_missing_video_is_an_error_of_its_question(tmp_path):
     made = task(folder(tmp_path))
     (tmp_path / "videos" / "second.gif").unlink()
     made.doc_to_messages(made.eval_docs[0])
-    with pytest.raises(ValueError, match=r"no video second in .*videos"):
-        made.doc_to_messages(made.eval_docs[1])
+    # the kind of error that leaves out one question and does not end the run
+    with pytest.raises(UnreadableDocument, match=r"document 1 of msvd_qa: .*no video second in"):
+        read_document("msvd_qa", made.eval_docs, 1, made.doc_to_messages, None)
 
 
 def test_a_video_is_found_by_its_name_with_and_without_ending(tmp_path):

@@ -1,4 +1,4 @@
-"""`mustdrop judge`: what is needed is said before, what was decided lands in the runs' folders."""
+"""`mustdrop judge` prints the calls it needs before it makes them, and writes verdicts into runs."""
 
 import json
 

@@ -16,10 +16,13 @@ from mustdrop.vision.local_merge import LocalMerge
 # Video-LLaVA's encoders are those of LLaVA-NeXT, but for the [CLS] of frames.
 SOME = (None, "fastv", "local_merge", "all_stages")
 CASES = [
-    pytest.param(family, name, marks=pytest.mark.slow if later else ())
+    pytest.param(
+        family,
+        name,
+        marks=[pytest.mark.slow] if family == "video_llava" and name not in SOME else [],
+    )
     for family in FAMILIES
     for name in (None, *FEW)
-    if (later := family == "video_llava" and name not in SOME) or True
 ]
 
 

@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
+from mustdrop.evaluation.videos import UnreadableVideo
 from mustdrop.provenance.folders import local_folder
 from mustdrop.provenance.video_files import SUFFIXES, video_file
 
@@ -39,7 +40,7 @@ class VideoQA(ConfigurableMessagesTask):
     ``<split>_q.json`` is a list of rows with ``question_id``, ``question`` and ``video_name``;
     ``<split>_a.json`` is a list of the same length and order with ``answer``. The authors' script
     pairs them by their place and leaves out questions without a video; here a pair of two ids is
-    refused, and so is a video that is missing, when its question comes.
+    refused, and a question without a video is left out and named, as one whose video is damaged.
 
     The prompt is the question alone. ``exact_match`` compares the answer with the target without
     case, punctuation and articles; ``contains`` looks for the target among the answer's words. The
@@ -91,13 +92,13 @@ class VideoQA(ConfigurableMessagesTask):
         """A document's video as lmms-eval describes one: its kind and its path.
 
         Raises:
-            ValueError: If there is no such file.
+            UnreadableVideo: If there is no such file.
         """
         folder = self.folder / self.videos
         file = video_file(folder, doc["video_name"])
         if file is None:
             endings = ", ".join(SUFFIXES)
-            raise ValueError(
+            raise UnreadableVideo(
                 f"there is no video {doc['video_name']} in {folder} (with one of the endings "
                 f"{endings})"
             )
