@@ -60,6 +60,7 @@ def test_a_preset_reads_its_folder(name, tmp_path):
         ("onions", "onion", 0, 0),  # words, not letters
         ("a hot-dog!", "hot dog", 1, 1),
         ("dog hot", "hot dog", 0, 0),
+        ("a hot potato", "hot dog", 0, 0),
         ("", "man", 0, 0),
         ("anything", "the", 0, 0),  # a target without words is found nowhere
     ],

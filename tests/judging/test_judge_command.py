@@ -1,4 +1,4 @@
-"""`mustdrop judge` prints the calls it needs before it makes them, and writes verdicts into runs."""
+"""`mustdrop judge` prints the calls it needs before it makes them; verdicts land in the runs."""
 
 import json
 
