@@ -21,7 +21,8 @@ SPELLED = {
     "vispruner": "VisPruner", "fastervlm": "FasterVLM", "divprune": "DivPrune",
     "pyramiddrop": "PyramidDrop", "pocket": "PocketLLaVA", "pocket_vqa": "PocketVQA",
     "pocket_vqa_easy": "PocketVQA (easy)", "pocket_vqa_calibration": "PocketVQA (calibration)",
-    "pocket_pope": "PocketPOPE", "llava15_7b": "LLaVA-1.5-7B", "llava15_13b": "LLaVA-1.5-13B",
+    "pocket_pope": "PocketPOPE", "pocket_long": "PocketVQA (long answers)",
+    "pocket_smol": "PocketSmol", "llava15_7b": "LLaVA-1.5-7B", "llava15_13b": "LLaVA-1.5-13B",
     "gqa": "GQA", "vqav2": "VQAv2", "textvqa": "TextVQA", "vizwiz": "VizWiz", "pope": "POPE",
     "mme": "MME", "mmbench": "MMBench", "scienceqa": "ScienceQA",
 }  # fmt: skip
