@@ -142,12 +142,12 @@ class FiniteNotes:
     def note(self, name: str, prompt: int, values: Float[Tensor, "*shape"]) -> None:
         """Note numbers of one prompt; ``name`` is a plural noun."""
         if values.numel():
-            self.notes.append(Note(name, prompt, values.aminmax()))
+            self.notes.append(Note(name, prompt, values.detach().aminmax()))
 
     def note_image(self, name: str, image: int, values: Float[Tensor, "*shape"]) -> None:
         """Note numbers of one image, by its index among all images of the batch."""
         if values.numel():
-            self.pending.append(Note(name, image, values.aminmax()))
+            self.pending.append(Note(name, image, values.detach().aminmax()))
 
     def flags(self) -> Bool[Tensor, " notes"]:
         """Whether each note has a number that is not finite; does not wait for the device."""
@@ -207,7 +207,7 @@ class FiniteNotes:
         logits = output[0] if isinstance(output, tuple) else output.logits
         # of a prompt the last token's, of later text all
         noted = logits if self.started else logits[:, -1:]
-        peaks = noted.flatten(1).abs().amax(-1)
+        peaks = noted.detach().flatten(1).abs().amax(-1)
         peaks = peaks.view(-1, self.sequences).amax(1)  # amax keeps NaN
         if self.started:
             self.later = peaks if self.later is None else torch.maximum(self.later, peaks)

@@ -287,6 +287,13 @@ def test_images_of_a_prompt_that_failed_are_forgotten(model, inputs):
         run.require_finite()
 
 
+def test_notes_keep_no_graph_alive(model, inputs):
+    with mustdrop().attach(model) as run:
+        logits = model(**inputs).logits
+    assert logits.requires_grad
+    assert not any(end.requires_grad for note in run.finite.notes for end in note.ends)
+
+
 def test_only_what_cannot_be_drawn_is_replaced():
     (processor,) = generate_options({"do_sample": True}, 4, 0)["logits_processor"]
     scores = torch.tensor([[math.nan, math.inf, -math.inf, 2.5]])
