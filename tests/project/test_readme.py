@@ -1,5 +1,6 @@
 """The README is true: its example runs, its commands and links work, its numbers are records."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -45,6 +46,23 @@ def test_it_counts_the_presets_and_the_rows_of_the_record():
     record = pd.read_csv(ROOT / "experiments/records/rivals.csv")
     assert f"{presets} presets" in README
     assert f"All {len(record)} runs of the {record.method.nunique()} presets" in README
+
+
+def test_its_speeds_are_those_of_the_records():
+    records = ROOT / "experiments/records"
+    (row,) = re.findall(r"^\| speed \|(.*)$", README, re.MULTILINE)
+    bench, token, harness = (
+        json.loads((records / f"{name}.json").read_text())
+        for name in ("bench", "first_token", "harness")
+    )
+    ratios = [
+        f"{one['median']:.3f}" for one in bench["rows"]
+        if (one["shape"], one.get("batch")) == ("llava15", 1) and "executed / ref" in one["case"]
+    ]  # fmt: skip
+    assert f"{min(ratios)} to {max(ratios)}" in row
+    faster = token["arms"]["mustdrop"]["faster"]
+    assert "{median:.2f} [{low:.2f}, {high:.2f}]".format(**faster) in row
+    assert f"{harness['wall']['median']:.2f} of a bare loop" in row
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)#]+)\)", README))
