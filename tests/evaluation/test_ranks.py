@@ -214,6 +214,7 @@ def torchrun(world, *command, **more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_torchrun_writes_what_one_process_writes(whole, tmp_path):
     cfg = config(tmp_path)
     told_by = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -137,6 +137,7 @@ def _rest(folder, one):
     torch.save(training.model.state_dict(), folder.parent / f"rank{one.rank}.pt")
 
 
+@pytest.mark.slow
 def test_a_team_trains_one_model_and_goes_on_as_one(tmp_path):
     """The first process's model is everybody's: the same gradients, the same steps, one state."""
 

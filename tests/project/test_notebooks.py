@@ -29,6 +29,13 @@ build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 
 
+# `make docs` runs all of them.
+RUN = [
+    pytest.param(name, marks=[pytest.mark.slow] if number else [])
+    for number, name in enumerate(build.names())
+]
+
+
 def imported(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -54,7 +61,7 @@ def test_one_that_does_more_is_caught():
     assert faults("import os\ndef f(): pass\nfrom pandas import read_csv") == ["os", "FunctionDef"]
 
 
-@pytest.mark.parametrize("name", build.names())
+@pytest.mark.parametrize("name", RUN)
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     path = build.build(name, tmp_path)
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
