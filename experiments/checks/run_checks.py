@@ -163,6 +163,11 @@ def require_folders(config: Mapping[str, Any]) -> None:
                     f"videos in {task['videos']}/ (docs/video.md), but has no {name}"
                 )
         return
+    if "media" in task:
+        from mustdrop.evaluation.tasks.own_rows import question_file, read_rows
+
+        read_rows(question_file(folder, task["split"]), folder / task["media"])
+        return
     if split is not None and not any(
         path.name == f"{split}.parquet" or path.name.startswith(f"{split}-")
         for path in folder.rglob("*.parquet")

@@ -9,10 +9,12 @@ from mustdrop.evaluation.process import unchanged_process
 with unchanged_process():
     from lmms_eval import evaluator, tasks
     from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+    from lmms_eval.api.metrics import anls
     from lmms_eval.api.model import lmms
     from lmms_eval.api.task import ConfigurableMessagesTask, Task
     from lmms_eval.protocol import ChatMessages
     from lmms_eval.tasks import TaskManager
+    from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
     from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator, mmbench_process_results
     from lmms_eval.tasks.mme.utils import mme_aggregate_results, mme_process_results
     from lmms_eval.tasks.pope import utils as pope_utils
@@ -21,11 +23,13 @@ with unchanged_process():
 __all__ = [
     "ChatMessages",
     "ConfigurableMessagesTask",
+    "EvalAIAnswerProcessor",
     "GenerationResult",
     "Instance",
     "Task",
     "TaskManager",
     "TokenCounts",
+    "anls",
     "evaluator",
     "lmms",
     "load_yaml_config",

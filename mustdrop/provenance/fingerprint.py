@@ -21,9 +21,9 @@ from mustdrop.provenance.checkpoint_files import (
 )
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
+from mustdrop.provenance.media_files import own_inputs, video_inputs
 from mustdrop.provenance.row_files import row_files, subsets_read
 from mustdrop.provenance.syntax import imported_modules, module_file, syntax_hash
-from mustdrop.provenance.video_files import video_inputs
 from mustdrop.runs.fingerprint import MISSING, Fingerprint
 
 PACKAGE = Path(__file__).parents[1]
@@ -96,6 +96,8 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
     label, hashes = "benchmark.data", {}
     if "videos" in task:
         return video_inputs(label, task) or {label: MISSING}
+    if "media" in task:
+        return own_inputs(label, task) or {label: MISSING}
     for subset in subsets_read(task.get("subset")):
         try:
             paths = row_files(task["data"], subset, task["split"], fetch)

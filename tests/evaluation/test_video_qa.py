@@ -12,7 +12,7 @@ from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.evaluation.tasks.video_qa import VideoQA, plain_words, score
 from mustdrop.presets.compose import composed
 from mustdrop.provenance.fingerprint import run_fingerprint
-from mustdrop.provenance.video_files import video_file
+from mustdrop.provenance.media_files import video_file
 
 BENCHMARKS = ("msvd_qa", "msrvtt_qa", "tgif_qa", "activitynet_qa")
 QUESTIONS = [

@@ -11,7 +11,7 @@ from typing import Any
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.evaluation.videos import UnreadableVideo
 from mustdrop.provenance.folders import local_folder
-from mustdrop.provenance.video_files import SUFFIXES, video_file
+from mustdrop.provenance.media_files import SUFFIXES, video_file
 
 EXACT, CONTAINS = "exact_match", "contains"
 COLUMNS = ("question_id", "question", "video_name")
