@@ -104,7 +104,19 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
         except ValueError:  # reading the rows reports it
             continue
         hashes |= {f"{label}/{path.parent.name}/{path.name}": content_hash(path) for path in paths}
-    return hashes or {label: MISSING}
+    return (hashes or {label: MISSING}) | _own_yaml(task.get("stock"))
+
+
+def _own_yaml(stock: str | None) -> dict[str, str]:
+    """Hashes of a user's own lmms-eval yaml and of the yamls and modules beside it.
+
+    Those of lmms-eval are known by its version.
+    """
+    path = Path(stock or "").expanduser()
+    if not path.is_absolute():
+        return {}
+    files = sorted(f for f in path.parent.glob("*") if f.suffix in (".yaml", ".py"))
+    return {f"benchmark.stock/{file.name}": content_hash(file) for file in files}
 
 
 def _adapter_modules(model: Mapping[str, Any]) -> list[str]:

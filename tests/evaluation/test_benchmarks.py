@@ -317,6 +317,6 @@ def test_every_yaml_of_a_stock_benchmark_is_tested_here():
     stock = {
         path.stem
         for path in (conf_dir() / "benchmark").glob("*.yaml")
-        if "stock:" in path.read_text()
+        if "stock:" in path.read_text() and path.stem != "custom_task"
     }
     assert stock == {*NAMES}

@@ -5,6 +5,8 @@ import math
 
 import pandas as pd
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -218,6 +220,52 @@ def test_a_changed_file_is_another_run(tmp_path):
     assert changed != before
     folder(tmp_path, ROWS[:2])
     assert mark() not in (before, changed)
+
+
+TASK = """
+task: theirs
+test_split: test
+output_type: generate_until
+doc_to_visual: !function words.shown
+doc_to_text: !function words.text
+doc_to_target: answer
+process_results: !function words.score
+metric_list: [{metric: long_enough, aggregation: mean, higher_is_better: true}]
+"""
+WORDS = """
+def shown(doc): return [doc["image"].convert("RGB")]
+def text(doc): return doc["question"] + " Say it loudly."
+def score(doc, results): return {"long_enough": float(len(results[0]) >= LEAST)}
+LEAST = 1
+"""
+
+
+def test_a_task_in_lmms_evals_form_may_lie_anywhere(tmp_path):
+    folder(tmp_path / "data")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/theirs.yaml").write_text(TASK)
+    (tmp_path / "tasks/words.py").write_text(WORDS)
+    content = {"bytes": (tmp_path / "data/pictures/a.png").read_bytes(), "path": None}
+    row = {"image": content, "question": "What?", "answer": "cat"}
+    pd.DataFrame([row, row]).to_parquet(tmp_path / "data/test.parquet")
+    own = [
+        "benchmark=custom_task", f"benchmark.task.stock={tmp_path}/tasks/theirs.yaml",
+        f"benchmark.data={tmp_path}/data", "benchmark.metric=long_enough", "method=vanilla",
+        f"output_root={tmp_path}",
+    ]  # fmt: skip
+    cfg = composed(*own)
+    record = run(cfg)
+    assert record["n"] == 2 and "long_enough" in record["metrics"]
+    (sample, _) = read_samples(next((tmp_path / "run").rglob("samples.jsonl")).parent)
+    assert sample["question"] == "What? Say it loudly." and sample["target"] == "cat"
+    before = run_fingerprint(OmegaConf.to_container(cfg, resolve=True))
+    (tmp_path / "tasks/words.py").write_text(WORDS.replace("LEAST = 1", "LEAST = 2"))
+    assert run_fingerprint(OmegaConf.to_container(cfg, resolve=True)) != before
+    (tmp_path / "tasks/theirs.yaml").write_text(TASK.replace("generate_until", "loglikelihood"))
+    with pytest.raises(InstantiationException, match="output_type must be generate_until, got log"):
+        instantiate(cfg.benchmark.task)
+    with pytest.raises(InstantiationException, match="or the absolute path of another one, got no"):
+        instantiate(cfg.benchmark.task, stock="no.yaml")
 
 
 def test_a_run_answers_own_questions(tmp_path):

@@ -81,9 +81,9 @@ def contains(answer: str, target: str) -> bool:
 def people_agree(answer: str, people: Sequence[str]) -> float:
     """VQA accuracy of an answer, with lmms-eval's rules for punctuation, numbers and articles."""
     plain = EvalAIAnswerProcessor()
-    given, answers = plain(answer), [plain(one) for one in people]
-    same = sum(one == given for one in answers)
-    return sum(min(1.0, (same - (one == given)) / 3) for one in answers) / len(answers)
+    given, answers = plain(answer), [plain(person) for person in people]
+    same = sum(other == given for other in answers)
+    return sum(min(1.0, (same - (left == given)) / 3) for left in answers) / len(answers)
 
 
 def chosen(answer: str, choices: Sequence[str]) -> str | None:
@@ -92,10 +92,10 @@ def chosen(answer: str, choices: Sequence[str]) -> str | None:
     for letter, choice in zip(letters, choices, strict=True):
         if equal(answer, choice):
             return letter
-    found = _LETTER.match(answer.strip())
-    if found is None:
+    start = _LETTER.match(answer.strip())
+    if start is None:
         return None
     # "A dog" and "I think" begin with a word of one letter
-    letter, after = found.group(1), answer.strip()[found.end() :]
+    letter, after = start.group(1), answer.strip()[start.end() :]
     bare = not after.strip(" .:)\n") or after[:1] in (".", ":", ")", "\n", ",")
     return letter.upper() if bare and letter.upper() in letters else None

@@ -27,7 +27,8 @@ class StockTask(ConfigurableMessagesTask):
 
     Args:
         name: Name of the task in records.
-        stock: Path of lmms-eval's yaml in its folder of tasks, such as ``gqa/gqa.yaml``.
+        stock: Path of lmms-eval's yaml in its folder of tasks, such as ``gqa/gqa.yaml``; or the
+            absolute path of a yaml in lmms-eval's form.
         data: Name of the data set on the hub, or folder with the split's parquet files.
         subset: Name of a configuration on the hub; None if the data set has none.
         split: Name of the split in the data set.
@@ -35,7 +36,8 @@ class StockTask(ConfigurableMessagesTask):
         prompt: Values that override the yaml's ``lmms_eval_specific_kwargs.default``.
 
     Raises:
-        ValueError: If the yaml or the rows do not exist, or the rows lack a required column.
+        ValueError: If the yaml or the rows do not exist, the yaml is of a task that does not
+            generate answers, or the rows lack a required column.
     """
 
     def __init__(
@@ -48,22 +50,30 @@ class StockTask(ConfigurableMessagesTask):
         max_new_tokens: int,
         prompt: Mapping[str, Any],
     ) -> None:
-        path = Path(tasks.__file__).parent / stock
+        path = Path(tasks.__file__).parent / Path(stock).expanduser()
         if not path.is_file():
-            raise ValueError(f"stock must be a yaml of lmms-eval's tasks, got {stock}")
+            raise ValueError(
+                "stock must be a yaml of lmms-eval's tasks or the absolute path of another one, "
+                f"got {stock}"
+            )
         if max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be a count of 1 or more, got {max_new_tokens}")
         self.data, self.subset, self.split = data, subset, split
         config = {key: value for key, value in _yaml(path).items() if key not in LEFT_OUT}
         words = config.get("lmms_eval_specific_kwargs", {}).get("default", {})
-        options = config["generation_kwargs"]
+        options = config.get("generation_kwargs", {})
+        kind = config.get("output_type", "generate_until")
+        if kind != "generate_until":
+            raise ValueError(f"{stock}: output_type must be generate_until, got {kind}")
         config |= {
             "task": name,
             "dataset_path": data,
             "test_split": split,
             "generation_kwargs": {**options, "max_new_tokens": max_new_tokens, "do_sample": False},
-            "lmms_eval_specific_kwargs": {"default": {**words, **dict(prompt)}},
         }
+        config.pop("lmms_eval_specific_kwargs", None)
+        if words := {**words, **dict(prompt)}:  # else functions of the yaml would get an empty one
+            config["lmms_eval_specific_kwargs"] = {"default": words}
         try:
             super().__init__(config=self.adapted(config))
             with naming(document_name(name, 0)):
