@@ -108,8 +108,8 @@ def measure(subject: ProfileSubject, record: EfficiencyRecord) -> None:
             if entry["rounds"] >= plan.rounds:
                 progress.skip(rounds.steps(4))
                 continue
-            shown_inputs = f"{frames} frames" if frames else f"{images} images"
-            progress.prefix = f"{shown_inputs}, batch {batch}: "
+            shquestion_inputs = f"{frames} frames" if frames else f"{images} images"
+            progress.prefix = f"{shquestion_inputs}, batch {batch}: "
             progress.show("thresholds")
             bench, arms = prepared(subject, entry)
             run_rounds(bench, arms, entry, rounds, save, progress.step)

@@ -164,7 +164,7 @@ def require_folders(config: Mapping[str, Any]) -> None:
                 )
         return
     if "media" in task:
-        from mustdrop.evaluation.tasks.own_rows import question_file, read_rows
+        from mustdrop.evaluation.tasks.custom_rows import question_file, read_rows
 
         read_rows(question_file(folder, task["split"]), folder / task["media"])
         return

@@ -21,7 +21,7 @@ from mustdrop.provenance.checkpoint_files import (
 )
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
-from mustdrop.provenance.media_files import own_inputs, video_inputs
+from mustdrop.provenance.media_files import question_inputs, video_inputs
 from mustdrop.provenance.row_files import row_files, subsets_read
 from mustdrop.provenance.syntax import imported_modules, module_file, syntax_hash
 from mustdrop.runs.fingerprint import MISSING, Fingerprint
@@ -97,17 +97,17 @@ def _row_inputs(task: Mapping[str, Any], fetch: bool) -> dict[str, str]:
     if "videos" in task:
         return video_inputs(label, task) or {label: MISSING}
     if "media" in task:
-        return own_inputs(label, task) or {label: MISSING}
+        return question_inputs(label, task) or {label: MISSING}
     for subset in subsets_read(task.get("subset")):
         try:
             paths = row_files(task["data"], subset, task["split"], fetch)
         except ValueError:  # reading the rows reports it
             continue
         hashes |= {f"{label}/{path.parent.name}/{path.name}": content_hash(path) for path in paths}
-    return (hashes or {label: MISSING}) | _own_yaml(task.get("stock"))
+    return (hashes or {label: MISSING}) | _task_yaml(task.get("stock"))
 
 
-def _own_yaml(stock: str | None) -> dict[str, str]:
+def _task_yaml(stock: str | None) -> dict[str, str]:
     """Hashes of a user's own lmms-eval yaml and of the yamls and modules beside it.
 
     Those of lmms-eval are known by its version.

@@ -32,7 +32,7 @@ def video_inputs(label: str, task: Mapping[str, Any]) -> dict[str, str]:
     return {**hashes, f"{label}/{task['videos']}": videos_mark(folder / task["videos"])}
 
 
-def own_inputs(label: str, task: Mapping[str, Any]) -> dict[str, str]:
+def question_inputs(label: str, task: Mapping[str, Any]) -> dict[str, str]:
     """Hash of the file of a user's questions and of the folder of media; empty if missing."""
     folder = local_folder(task["data"])
     if folder is None:

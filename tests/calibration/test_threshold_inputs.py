@@ -94,7 +94,7 @@ def test_a_table_holds_a_row_for_each_kind_of_inputs(calibrated):
     assert [row["values"]["gamma"] for row in rows] == [2e-3, 5e-3, 4e-3]
 
 
-def test_a_floor_holds_for_its_own_inputs(calibrated):
+def test_a_floor_holds_for_its_question_inputs(calibrated):
     calibrated(2e-3)
     cfg = composed(*LLAVA, "prefill.alpha=0.01", "prefill.gamma=1.0", name="calibrate")
     done = tuned_table.Calibrated(OutOfReach(70.0, 64.0), None, 1, 1.0)

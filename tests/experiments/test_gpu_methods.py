@@ -98,7 +98,7 @@ def test_the_schedule_has_the_shape_of_the_record_that_it_names(budget):
     assert "llava15_7b mustdrop: " in " ".join(json.loads(SCHEDULES.read_text())["origin"])
 
 
-def test_a_scheduled_filter_keeps_the_best_of_its_own_scores_and_every_key_token():
+def test_a_scheduled_filter_keeps_the_best_of_its_custom_scores_and_every_key_token():
     attention = torch.rand(2, 5, 20)
     protected = torch.zeros(20, dtype=torch.bool)
     protected[3] = True

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mustdrop.evaluation.lmms_eval_api import EvalAIAnswerProcessor, anls
-from mustdrop.evaluation.tasks.own_rows import LETTERS
+from mustdrop.evaluation.tasks.custom_rows import LETTERS
 from mustdrop.evaluation.tasks.video_qa import plain_words
 
 EXACT, CONTAINS, ANLS = "exact_match", "contains", "anls"

@@ -12,8 +12,8 @@ from PIL import Image
 
 from experiments.checks.run_checks import require_folders
 from experiments.run import run
-from mustdrop.evaluation.tasks.own_data import OwnData
-from mustdrop.evaluation.tasks.own_scores import chosen, people_agree, score
+from mustdrop.evaluation.tasks.custom import CustomData
+from mustdrop.evaluation.tasks.custom_scores import chosen, people_agree, score
 from mustdrop.presets.compose import composed
 from mustdrop.provenance.fingerprint import run_fingerprint
 from mustdrop.runs.folder import read_samples
@@ -39,7 +39,7 @@ def task(root, **fields):
         "name": "mine", "split": "questions", "media": ".", "metric": "exact_match",
         "max_new_tokens": 8, "suffix": " Be short.", "choice_suffix": " Choose.",
     }  # fmt: skip
-    return OwnData(data=str(root), **{**given, **fields})
+    return CustomData(data=str(root), **{**given, **fields})
 
 
 def test_rows_become_conversations(tmp_path):

@@ -18,7 +18,7 @@ FIELDS = (
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class OwnRows:
+class CustomRows:
     """Questions as lmms-eval reads a split: length, documents by index, names of the fields.
 
     Args:

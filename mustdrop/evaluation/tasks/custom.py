@@ -5,12 +5,25 @@ from statistics import fmean
 from typing import Any
 
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
-from mustdrop.evaluation.tasks.own_rows import LETTERS, OwnRows, opened, question_file, read_rows
-from mustdrop.evaluation.tasks.own_scores import ANSWERERS, CHOICE, PEOPLE, SCORES, score, scores_of
+from mustdrop.evaluation.tasks.custom_rows import (
+    LETTERS,
+    CustomRows,
+    opened,
+    question_file,
+    read_rows,
+)
+from mustdrop.evaluation.tasks.custom_scores import (
+    ANSWERERS,
+    CHOICE,
+    PEOPLE,
+    SCORES,
+    score,
+    scores_of,
+)
 from mustdrop.provenance.folders import local_folder
 
 
-class OwnData(ConfigurableMessagesTask):
+class CustomData(ConfigurableMessagesTask):
     """The questions of ``<split>.jsonl`` or ``<split>.parquet``; docs/own_data.md has the fields.
 
     Args:
@@ -49,7 +62,7 @@ class OwnData(ConfigurableMessagesTask):
             )
         self.split, self.suffix, self.choice_suffix = split, suffix, choice_suffix
         file = question_file(folder, split)
-        self.documents = OwnRows(read_rows(file, folder / media))
+        self.documents = CustomRows(read_rows(file, folder / media))
         self.scores = scores_of(self.documents.rows)
         _require_metric(str(file), metric, self.scores)
         super().__init__(
