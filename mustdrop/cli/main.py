@@ -21,6 +21,7 @@ COMMANDS = {
     "vtw": ("experiments.vtw_layer:main", "find the layer after which VTW drops all tokens"),
     "profile": ("experiments.efficiency:program", "measure time, memory and FLOPs of a method"),
     "bench": ("experiments.bench:main", "measure the engine's time against a lower bound"),
+    "doctor": ("experiments.doctor.command:program", "check a model on a benchmark before runs"),
     "judge": ("experiments.judge:program", "judge open answers of finished runs by an LLM"),
     "tables": ("analysis.tables.__main__:main", "print or write tables of runs"),
     "claims": ("analysis.claims.__main__:main", "judge claims on finished runs"),
