@@ -146,7 +146,7 @@ def _expected(
 ) -> tuple[float | None, float | None, str, float, str]:
     """Lower and upper end of what is known, its source, the scale, and the name of the metric."""
     frame = pd.read_csv(REFERENCE / "measured.csv")
-    known = frame[(frame["model"] == model) & (frame["benchmark"] == benchmark)]
+    known = frame.query("model == @model and benchmark == @benchmark")
     for row in known.to_dict("records"):
         if row["metric"] in metrics:
             return row["value"], row["value"], row["record"], 100.0, row["metric"]
