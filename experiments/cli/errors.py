@@ -23,8 +23,9 @@ def message(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} has no value: give {error.full_key}=<value>"
     if isinstance(error, InstantiationException):
-        key = str(error).rpartition("full_key: ")[2].strip()
-        return f"{key}: {error.__cause__ or error}"
+        _, named, key = str(error).rpartition("full_key: ")
+        reason = str(error.__cause__ or error)
+        return f"{key.strip()}: {reason}" if named else reason
     if isinstance(error, OmegaConfBaseException):
         # the resolver's own error is in the first line, after a prefix of OmegaConf
         reason = str(error).splitlines()[0].rpartition("resolving interpolation: ")[2]

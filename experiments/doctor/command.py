@@ -26,7 +26,7 @@ from experiments.doctor.findings import Broken, Examination, Finding, finding_li
 from experiments.doctor.images import image_handling, normalisation, probe, save_picture, seen
 from experiments.doctor.machine import kernels, machine
 from experiments.doctor.prompts import template
-from experiments.doctor.rows import rows
+from experiments.doctor.rows import rows, scorable
 from mustdrop.evaluation.chat import pictures, read_document
 from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
@@ -94,7 +94,8 @@ def _examine(doctor: Examination, cfg: DictConfig, overrides: Sequence[str], fol
         "exactness",
         lambda: exactness(setup.model, first, instantiate(arms[first].dropper), setup.prompts),
     )
-    _answers(doctor, run_cfg, arms, limit, int(cfg.few), device)
+    few = scorable(task, min(int(cfg.few), limit))
+    _answers(doctor, run_cfg, arms, scorable(task, limit), few, device)
 
 
 class _Setup:
@@ -168,7 +169,7 @@ def _answers(
     answered = {"vanilla": samples[:few]}
     seconds = {"vanilla": record["seconds"] / record["n"]}
     for name, arm in arms.items():
-        arm.benchmark.limit = min(few, limit)
+        arm.benchmark.limit = few
         done = doctor.run("methods", lambda arm=arm: runs.run(arm))
         answered[name] = read_samples(run_folder(checked(arm)))[:few]
         seconds[name] = done["seconds"] / done["n"]

@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from analysis.published.numbers import REFERENCE
 from experiments.cli.errors import KNOWN, message
 from experiments.doctor.findings import Finding
+from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir
 
+MORE = 100  # rows behind the asked number in which a benchmark's group may end
 LOOKED_AT = 200  # rows whose targets are compared
 
 
@@ -89,10 +91,27 @@ def calibration(config: Mapping[str, Any]) -> Finding:
         task = instantiate(OmegaConf.create(dict(node)))
     except KNOWN as error:
         text = f"the split for thresholds cannot be read: {message(error)}"
-        return Finding("calibration", "warning", text)
+        return Finding("calibration", "note", text)
     count = len(task.eval_docs)
     text = f"{count:,} prompts in split {task.config.test_split} to find thresholds on"
     return Finding("calibration", "ok", text, {"rows": count})
+
+
+def scorable(task: Any, limit: int) -> int:
+    """Smallest number of first rows, from ``limit`` on, that the benchmark can score alone.
+
+    MME needs both questions of an image.
+    """
+    available = len(task.eval_docs)
+    if not isinstance(task, StockTask) or limit >= available:
+        return min(limit, available)
+    for count in range(limit, min(limit + MORE, available) + 1):
+        try:
+            task.require(count)
+        except ValueError:
+            continue
+        return count
+    return available
 
 
 def official_rows(benchmark: str) -> int | None:

@@ -13,8 +13,10 @@ from experiments.doctor.answers import accuracy, sound_answers, table_runs
 from experiments.doctor.command import examine, program
 from experiments.doctor.findings import Broken, Examination, Finding, finding_lines
 from experiments.doctor.prompts import template
+from experiments.doctor.rows import scorable
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.model_inputs import prompt_inputs
+from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.pocket import load, sample
 from mustdrop.presets.compose import composed
 
@@ -263,6 +265,20 @@ def test_a_sample_beside_published_numbers(right, level, words):
     assert found.level == level and words in found.text
     other = {**config, "model": {"name": "nobodys"}}
     assert accuracy(other, samples, {"exact_match": 0.6}).level == "note"
+
+
+def test_a_sample_ends_where_its_benchmark_can_be_scored(tmp_path):
+    class Pairs(StockTask):
+        eval_docs = range(9)  # type: ignore[assignment]
+
+        def __init__(self):
+            pass
+
+        def require(self, wanted):
+            if wanted % 2:
+                raise ValueError("a pair is torn")
+
+    assert [scorable(Pairs(), limit) for limit in (2, 3, 8, 20)] == [2, 4, 8, 9]
 
 
 def test_runs_of_the_papers_table():
