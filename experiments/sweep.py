@@ -3,6 +3,7 @@
 mustdrop sweep plan table4            # cells, their states and the time left
 mustdrop sweep status table4          # a live table; --once prints it once
 mustdrop sweep table table4           # one table of the finished cells
+mustdrop sweep complete table4        # find missing thresholds, run all cells here, write tables
 mustdrop sweep retry table4           # run failed, stopped and stale cells again, here
 mustdrop sweep submit table4          # unfinished cells as one SLURM array
 mustdrop run -m experiment=table4     # run all, here or by launcher=joblib, slurm
@@ -13,6 +14,7 @@ without a preset has the name none: plan none method=fastv,random. status also t
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
+import shlex
 import sys
 import time
 from collections import Counter
@@ -27,6 +29,7 @@ from rich.text import Text
 
 from experiments.cli.errors import BAD_INPUT, KNOWN, STOPPED, leave, message
 from experiments.sweeps.cells import SweepCell, cells_under, plan
+from experiments.sweeps.complete import calibrations, complete
 from experiments.sweeps.forecast import Forecast, spoken
 from experiments.sweeps.launch import require_start, tabulate
 from experiments.sweeps.ready import UNREADY
@@ -34,9 +37,9 @@ from mustdrop.runs.status import SETTLED, RunStatus
 
 COLOURS = {
     "done": "green", "floor": "green", "running": "cyan", "pending": "dim", "stale": "yellow",
-    "stopped": "yellow", "unready": "red", "failed": "red",
+    "stopped": "yellow", "needs calibration": "magenta", "unready": "red", "failed": "red",
 }  # fmt: skip
-WRONG = ("unready", "failed")
+WRONG = ("unready", "needs calibration", "failed")
 EVERY = 2.0  # seconds between two updates of the live table
 
 
@@ -58,6 +61,13 @@ def show_plan(cells: Sequence[SweepCell], console: Console) -> int:
         line += f": {spoken(total)} on one process" if total else ": no record yet for a forecast"
         line += f", {unknown} cells of unknown length" if unknown and total else ""
     console.print(line)
+    if commands := calibrations(cells):
+        console.print(
+            f"{states['needs calibration']} cells need thresholds first; mustdrop sweep complete "
+            "finds them and runs all, or:"
+        )
+        for words in commands:
+            console.print(f"  mustdrop {shlex.join(words)}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -85,14 +95,23 @@ def retry(cells: Sequence[SweepCell], console: Console) -> int:
     Returns:
         1 if one of them is still not done, else 0.
     """
+    again = [c for c in cells if c.config and c.status.state in ("failed", "stopped", "stale")]
+    console.print(f"running {len(again)} of {len(cells)} cells again")
+    return run_here(again, console)
+
+
+def run_here(cells: Sequence[SweepCell], console: Console) -> int:
+    """Run cells one after the other in this process.
+
+    Returns:
+        1 if one of them is not done, else 0.
+    """
     from experiments.run import attempt
     from mustdrop.presets.compose import composed
 
-    again = [c for c in cells if c.config and c.status.state in ("failed", "stopped", "stale")]
-    console.print(f"running {len(again)} of {len(cells)} cells again")
     codes = []
-    for number, cell in enumerate(again, 1):
-        console.print(f"[bold]{number}/{len(again)}[/] {escape(cell.name)}", highlight=False)
+    for number, cell in enumerate(cells, 1):
+        console.print(f"[bold]{number}/{len(cells)}[/] {escape(cell.name)}", highlight=False)
         codes.append(attempt(composed(*cell.overrides), cell.overrides))
     return int(any(codes))
 
@@ -155,17 +174,19 @@ def _samples(now: RunStatus) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the five commands and return its exit code."""
+    """Run one of the six commands and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="mustdrop sweep", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("plan", "status", "table", "retry", "submit"):
+    for name in ("plan", "status", "table", "complete", "retry", "submit"):
         command = commands.add_parser(name)
         command.add_argument("experiment", help="a preset of conf/experiment/")
         command.add_argument("overrides", nargs="*", help="name=value[,value], as for run.py")
         if name == "status":
             command.add_argument("--once", action="store_true", help="print the table once")
+        if name == "complete":
+            command.add_argument("--dry-run", action="store_true", help="print the steps only")
         if name == "submit":
             command.add_argument("--site", type=Path, help="site file (slurm/README.md)")
             command.add_argument(
@@ -181,8 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(options.experiment)
         is_folder = options.command == "status" and folder.is_dir()
         cells = cells_under(folder) if is_folder else plan(options.experiment, options.overrides)
-        for cell in cells if options.command != "submit" else ():  # submit reports them itself
-            if cell.config is None:
+        reported = options.command in ("submit", "complete")  # by these commands themselves
+        for cell in () if reported else cells:
+            if cell.config is None and not cell.calibration:
                 console.print(f"[red]error[/]: {escape(cell.name)}: {escape(cell.error)}")
         match options.command:
             case "plan":
@@ -192,6 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "table":
                 tabulate(cells, console)
                 return 0
+            case "complete":
+                return complete(
+                    lambda: plan(options.experiment, options.overrides),
+                    lambda ready: run_here(ready, console),
+                    console, options.dry_run,
+                )  # fmt: skip
             case "retry":
                 return retry(cells, console)
             case _:
@@ -200,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {message(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        if options.command == "retry":
+        if options.command in ("retry", "complete"):
             raise
         return STOPPED  # nothing was running here
 

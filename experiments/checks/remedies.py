@@ -12,23 +12,38 @@ from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir
 from mustdrop.runs.key import UNKEYED
 
-CALIBRATE = "mustdrop calibrate"
-WITHDRAW = "mustdrop vtw write=true"
+CALIBRATE = ("calibrate",)
+WITHDRAW = ("vtw", "write=true")
 # overrides that the calibration command names by preset, and overrides that it does not need
 NAMED = ("model", "method", "benchmark", "benchmark.limit", "benchmark.metric", "batch_size")
 UNUSED = ("budget", "controls", "image", "hydra", "tuned", *UNKEYED)
 
 
-def remedy(
+class NeedsCalibration(ValueError):
+    """A run that lacks thresholds.
+
+    Attributes:
+        command: Words of the command that finds them, after ``mustdrop``; empty if no command can,
+            because the benchmark has no split for it or the run has no budget.
+    """
+
+    def __init__(self, text: str, command: Sequence[str]) -> None:
+        super().__init__(text)
+        self.command = tuple(command)
+
+
+def needs_calibration(
+    lacking: str,
     cfg: DictConfig,
     config: Mapping[str, Any],
     fields: Sequence[str],
     made: Mapping[str, Any] | None,
     overrides: Sequence[str] = (),
-) -> str:
-    """Advise how a run gets its thresholds, as the end of a sentence: a command, or the values.
+) -> NeedsCalibration:
+    """Error about missing thresholds, with advice: a command that finds them, or the values.
 
     Args:
+        lacking: What is missing, as the start of the sentence.
         cfg: Composed config.
         config: Model, method, benchmark and budget of the config, resolved.
         fields: Fields that lack a value for this run.
@@ -37,28 +52,32 @@ def remedy(
     """
     values = " ".join(f"{field}=<value>" for field in fields)
     if fields == ["prefill.layer"]:
-        words = [f"model={config['model']['name']}", *_chosen(overrides), *_inputs(cfg, overrides)]
-        model = shlex.join(words)
-        return f"find it with {WITHDRAW} {model}, or give {values}"
+        chosen = [*_chosen(overrides), *_inputs(cfg, overrides)]
+        words = [*WITHDRAW, f"model={config['model']['name']}", *chosen]
+        return NeedsCalibration(f"{lacking}: find it with {_line(words)}, or give {values}", words)
     if Budget.parse(cfg.budget) is None or (made is not None and "budget" not in made):
-        return f"give {values}"
+        return NeedsCalibration(f"{lacking}: give {values}", ())
     benchmark, chosen = config["benchmark"], _chosen(overrides)
     names = {group: config[group]["name"] for group in ("model", "method", "benchmark")}
     if benchmark["calibration"] is None:
         chosen = [text for text in chosen if not text.startswith("benchmark.")]
         names["benchmark"] = _with_split(benchmark)
-    words = [f"{group}={name}" for group, name in names.items()] + [f"budget={cfg.budget}"] + chosen
-    words += _inputs(cfg, overrides)
+    words = [*CALIBRATE, *(f"{group}={name}" for group, name in names.items())]
+    words += [f"budget={cfg.budget}", *chosen, *_inputs(cfg, overrides)]
     words += [
         word for word in _fixed(cfg, fields, made) if word.partition("=")[0] not in given_by(chosen)
     ]
-    command = f"{CALIBRATE} {shlex.join(words)}"
     if benchmark["calibration"] is None:
-        return (
-            f"{benchmark['name']} has no split to choose thresholds on, so calibrate on another "
-            f"benchmark ({command}) and give its values to this run, {values}"
+        text = (
+            f"{lacking}: {benchmark['name']} has no split to choose thresholds on, so calibrate on "
+            f"another benchmark ({_line(words)}) and give its values to this run, {values}"
         )
-    return f"calibrate first ({command}), or give {values}"
+        return NeedsCalibration(text, ())
+    return NeedsCalibration(f"{lacking}: calibrate first ({_line(words)}), or give {values}", words)
+
+
+def _line(words: Sequence[str]) -> str:
+    return f"mustdrop {shlex.join(words)}"
 
 
 def given_by(overrides: Sequence[str]) -> list[str]:
@@ -66,8 +85,10 @@ def given_by(overrides: Sequence[str]) -> list[str]:
     return [text.partition("=")[0].lstrip("+~") for text in overrides]
 
 
-def missing(cfg: DictConfig, fields: Sequence[str], overrides: Sequence[str] = ()) -> str:
-    """Explain in a sentence how to give the missing values of a stage.
+def missing(
+    cfg: DictConfig, fields: Sequence[str], overrides: Sequence[str] = ()
+) -> NeedsCalibration:
+    """Error about the missing values of a stage.
 
     Args:
         cfg: Composed config.
@@ -82,7 +103,7 @@ def missing(cfg: DictConfig, fields: Sequence[str], overrides: Sequence[str] = (
     at = f"at {budget.name}" if budget else "without a budget"
     run = f"{config['model']['name']} x {config['benchmark']['name']} {at}"
     lacking = " and ".join(f"{field} has no value" for field in fields)
-    return f"{lacking} for {run}: {remedy(cfg, config, fields, None, overrides)}"
+    return needs_calibration(f"{lacking} for {run}", cfg, config, fields, None, overrides)
 
 
 def typed() -> list[str]:

@@ -72,11 +72,11 @@ def require_thresholds(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
     """Check that each field of the stages has a value, for this model, benchmark and budget.
 
     Raises:
-        ValueError: If a field has none; says how to get it.
+        NeedsCalibration: If a field has none; says how to get it.
     """
     fields = missing_fields(cfg)
     if fields:
-        raise ValueError(missing(cfg, fields, overrides))
+        raise missing(cfg, fields, overrides)
 
 
 def require_count(name: str, value: Any, none: bool = False) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.checks.remedies import remedy
+from experiments.checks.remedies import needs_calibration
 from mustdrop.presets.from_budget import STAGES
 from mustdrop.presets.tuned import Row, inputs_of, made_inputs, same_inputs, tuned_fields
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
@@ -76,7 +76,7 @@ def require_matching_thresholds(
         overrides: Overrides as typed, for the command in the message.
 
     Raises:
-        ValueError: If a threshold was made for something else.
+        NeedsCalibration: If a threshold was made for something else.
     """
     for stage in STAGES:
         for fields, row in chosen_together(cfg, stage):
@@ -84,10 +84,11 @@ def require_matching_thresholds(
             if wrong:
                 values = " and ".join(f"{stage}.{name} {row['values'][name]:g}" for name in fields)
                 lacking = [f"{stage}.{name}" for name in fields]
-                raise ValueError(
+                made_for = (
                     f"{values} of conf/tuned {'were' if fields[1:] else 'was'} made for "
-                    f"{' and for '.join(wrong)}: " + remedy(cfg, config, lacking, row, overrides)
+                    f"{' and for '.join(wrong)}"
                 )
+                raise needs_calibration(made_for, cfg, config, lacking, row, overrides)
 
 
 def require_matching_model(cfg: DictConfig) -> None:

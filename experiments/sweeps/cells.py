@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from experiments.checks.remedies import NeedsCalibration
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
 from experiments.sweeps.compositions import Compositions
@@ -44,12 +45,15 @@ class SweepCell:
         config: Resolved config; None if it cannot be composed.
         folder: Folder of the run; None without a config.
         error: Reason why the config cannot be composed.
+        calibration: Words of the command that finds the run's missing thresholds, after
+            ``mustdrop``; empty if nothing is missing, or no command can find it.
     """
 
     overrides: Overrides
     config: Mapping[str, Any] | None
     folder: Path | None
     error: str = ""
+    calibration: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -62,7 +66,8 @@ class SweepCell:
             config = checked(cfg, overrides)
             return cls(overrides, config, run_folder(config))
         except KNOWN as error:
-            return cls(overrides, None, None, _reason(error, overrides, compose))
+            command = error.command if isinstance(error, NeedsCalibration) else ()
+            return cls(overrides, None, None, _reason(error, overrides, compose), command)
 
     @property
     def name(self) -> str:
@@ -81,7 +86,8 @@ class SweepCell:
     def status(self) -> RunStatus:
         """Present status of the run, read from its folder."""
         if self.config is None or self.folder is None:
-            return RunStatus("unready", error=self.error)
+            state = "needs calibration" if self.calibration else "unready"
+            return RunStatus(state, error=self.error)
         traces = self.config["traces"]
         return run_status(
             self.folder,

@@ -16,7 +16,10 @@ from typing import Any, Literal
 
 from mustdrop.runs.folder import TornFile, finished, read_status
 
-State = Literal["unready", "pending", "running", "stale", "stopped", "failed", "done", "floor"]
+State = Literal[
+    "unready", "needs calibration", "pending", "running", "stale", "stopped", "failed", "done",
+    "floor",
+]  # fmt: skip
 SETTLED = ("done", "floor")
 # Seconds without a new sample after which a run on another machine counts as dead: its lock may
 # not be visible from here. On this machine the lock decides.
@@ -28,8 +31,9 @@ class RunStatus:
     """Status of one run.
 
     Attributes:
-        state: State of the run. ``unready``: it has no config, so it cannot start; ``stale``: its
-            status is running, but its process is gone; ``stopped``: it was stopped by a user.
+        state: State of the run. ``unready``: it has no config, so it cannot start; ``needs
+            calibration``: it cannot start because it lacks thresholds; ``stale``: its status is
+            running, but its process is gone; ``stopped``: it was stopped by a user.
         n: Number of samples on disk.
         wanted: Number of samples requested; None while this is unknown.
         rate: Samples per second of the running process; None without a process, or before its

@@ -102,7 +102,7 @@ def test_commands_parse(command):
     for flag in flags:
         assert f'"{flag}"' in source, flag
     if name == "sweep" and arguments:
-        assert arguments[0] in ("plan", "status", "table", "retry", "submit")
+        assert arguments[0] in ("plan", "status", "table", "complete", "retry", "submit")
         assert len(arguments) == 1 or arguments[1] in preset_names("experiment")
     if name == "list" and arguments:
         assert arguments[0] in ("methods", "models", "benchmarks", "experiments")
