@@ -49,12 +49,12 @@ def test_dropping_equals_masking(family, name, attention):
     inputs = made.inputs(model, *PROMPTS[family])
     with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=4)
-        ledgers = run.ledgers
-        for number, parts in enumerate(PROMPTS[family]):
-            expected = masked_logits(model, run, inputs, tokens, number)
-            assert torch.equal(tokens[number], expected.argmax(-1))
-            assert relative_error(logits[number], expected) <= 1e-5
-            assert ledgers[number].counts().resident < len(slots(family, parts))
+    for number, parts in enumerate(PROMPTS[family]):
+        expected = masked_logits(model, run, inputs, tokens, number)
+        assert torch.equal(tokens[number], expected.argmax(-1))
+        assert relative_error(logits[number], expected) <= 1e-5
+        assert run.ledgers[number].counts().resident < len(slots(family, parts))
+    with dropper.attach(model):
         for number, parts in enumerate(PROMPTS[family]):  # the batch does not matter
             _, alone = greedy(model, made.inputs(model, parts, seed=number), steps=4)
             assert relative_error(logits[number], alone[0]) <= 1e-5
