@@ -6,6 +6,8 @@ mustdrop sweep table table4           # one table of the finished cells
 mustdrop sweep complete table4        # find missing thresholds, run all cells here, write tables
 mustdrop sweep retry table4           # run failed, stopped and stale cells again, here
 mustdrop sweep submit table4          # unfinished cells as one SLURM array
+mustdrop sweep chain "run -m experiment=table2" "judge outputs/table2 --budget 9000"
+                                      # SLURM jobs, each after the success of the one before it
 mustdrop run -m experiment=table4     # run all, here or by launcher=joblib, slurm
 
 The overrides after the name are those of mustdrop run: model=pocket budget=t192,t64. A sweep
@@ -135,6 +137,20 @@ def submit(
     return 0
 
 
+def submit_commands(
+    commands: Sequence[str], site: Path | None, dry_run: bool, console: Console
+) -> int:
+    """Submit commands of mustdrop as SLURM jobs, each after the success of the one before it."""
+    from experiments.cluster.job import submit_chain
+    from experiments.cluster.site_file import load_site
+
+    jobs = submit_chain([shlex.split(command) for command in commands], load_site(site), dry_run)
+    if not dry_run:
+        jobs = [f"job {job}: mustdrop {text}" for job, text in zip(jobs, commands, strict=True)]
+    console.print("\n".join(jobs), soft_wrap=True, markup=False, highlight=False)
+    return 0
+
+
 def _status(cells: Sequence[SweepCell]) -> Group:
     table = Table("cell", "state", "samples", "a second", "time left", "where", box=None)
     statuses = [(cell, cell.status) for cell in cells]
@@ -196,9 +212,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 help="what to do if some cells cannot start",
             )
             command.add_argument("--dry-run", action="store_true", help="print the script only")
+    chain = commands.add_parser("chain")
+    chain.add_argument("commands", nargs="+", help="commands of mustdrop, one text each")
+    chain.add_argument("--site", type=Path, help="site file (slurm/README.md)")
+    chain.add_argument("--dry-run", action="store_true", help="print the script only")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
+        if options.command == "chain":
+            return submit_commands(options.commands, options.site, options.dry_run, console)
         folder = Path(options.experiment)
         is_folder = options.command == "status" and folder.is_dir()
         cells = cells_under(folder) if is_folder else plan(options.experiment, options.overrides)

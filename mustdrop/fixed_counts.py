@@ -52,8 +52,8 @@ class KeepPerImage(VisionStrategy):
 
 
 @dataclass(frozen=True)
-class TopK(PrefillStrategy):
-    """Base of the prefill strategies that keep the tokens of highest score, after one layer.
+class KeepPerPrompt(PrefillStrategy):
+    """Stage 2 with a fixed number of tokens per prompt, after one layer.
 
     Attributes:
         keep: Number of tokens kept per prompt, or the budget that it follows from.
@@ -70,13 +70,6 @@ class TopK(PrefillStrategy):
     def layers(self) -> tuple[int]:
         return (self.layer,)
 
-    def reduce(self, view: PrefillView) -> Reduction:
-        return view.top(self.score(view), self.kept(view))
-
-    @abstractmethod
-    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
-        """Score of each vision token of one prompt."""
-
     def kept(self, view: PrefillView) -> int:
         """Number of tokens kept of a prompt, all of them if it has fewer."""
         return min(keep_for(self.keep, view.entered_cells, view.depth, self.layer), len(view))
@@ -86,3 +79,15 @@ class TopK(PrefillStrategy):
 
     def left(self, entered: int) -> Sequence[int] | None:
         return None if isinstance(self.keep, Budget) else [min(self.keep, entered)]
+
+
+@dataclass(frozen=True)
+class TopK(KeepPerPrompt):
+    """Base of the prefill strategies that keep the tokens of highest score, after one layer."""
+
+    def reduce(self, view: PrefillView) -> Reduction:
+        return view.top(self.score(view), self.kept(view))
+
+    @abstractmethod
+    def score(self, view: PrefillView) -> Float[Tensor, " vision"]:
+        """Score of each vision token of one prompt."""

@@ -201,9 +201,12 @@ class PrefillStrategy(Strategy, ABC):
 
     Attributes:
         layers: Layers after which the strategy acts; -1 is the language model's input.
+        videos_only: Whether prompts with images are refused, because the strategy chooses among the
+            frames of a video.
     """
 
     layers: Sequence[int]
+    videos_only: bool = False
 
     def plan(self: Same, entered: int, depth: int) -> Same:
         """This strategy with counts in place of budgets, for prompts of ``entered`` vision tokens.

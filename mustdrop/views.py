@@ -5,10 +5,11 @@ Knows nothing about models; the engine implements the views.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from mustdrop.functional import top_keep
@@ -189,6 +190,26 @@ class PrefillView(ABC):
     @abstractmethod
     def count_macs(self, macs: int) -> None:
         """Add the multiply-accumulates of a decision, without attention rows, to its cost."""
+
+    def of_cells(
+        self, values: Shaped[Tensor, " cells"], off_grid: float
+    ) -> Shaped[Tensor, " vision"]:
+        """Value of the cell in whose place each vision token stands.
+
+        Args:
+            values: Value of each cell, counted through ``grids``; on the host.
+            off_grid: Value of a slot that shows no cell.
+        """
+        starts = [0, *accumulate(rows * columns for rows, columns in self.grids)]
+        widths = [columns for _, columns in self.grids] or [1]
+        coordinates = self.cell_coordinates
+        image, row, column = coordinates.T
+        first, width = (
+            torch.tensor(numbers).to(image, non_blocking=True)[image]
+            for numbers in (starts, widths)
+        )
+        padded = torch.cat([values, values.new_zeros(1)]).to(image.device, non_blocking=True)
+        return padded[first + row * width + column].masked_fill(image < 0, off_grid)
 
     def top(self, score: Float[Tensor, " vision"], keep: int) -> Reduction:
         """Keep the ``keep`` tokens of highest score, in sequence order; key tokens rank first.

@@ -22,6 +22,7 @@ from mustdrop.presets.from_budget import budget_floor
 from mustdrop.presets.planned import require_planned, usual_tokens
 from mustdrop.presets.tuned import missing_fields
 from mustdrop.provenance.checkpoint_files import PACKAGED_FOLDERS, PACKAGED_SMOL
+from mustdrop.provenance.media_files import question_files
 
 # Attention implementation -> module of the package that it needs.
 FLASH_PACKAGES = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
@@ -156,11 +157,11 @@ def require_folders(config: Mapping[str, Any]) -> None:
         return
     split = task.get("split")
     if "videos" in task:
-        for name in (f"{split}_q.json", f"{split}_a.json", task["videos"]):
-            if not (folder / name).exists():
+        for path in (*question_files(folder, task), folder / task["videos"]):
+            if not path.exists():
                 raise FileNotFoundError(
-                    f"benchmark.data: {data} must hold {split}_q.json, {split}_a.json and the "
-                    f"videos in {task['videos']}/ (docs/video.md), but has no {name}"
+                    f"benchmark.data: {data} has no {path.relative_to(folder)}; docs/video.md "
+                    "describes the layout"
                 )
         return
     if "media" in task:

@@ -1,4 +1,4 @@
-"""A sweep's cells as one SLURM array: its manifest, its script, and the run of one task.
+"""A sweep's cells as one SLURM array, or commands as a chain of jobs: manifest, script, one task.
 
 The caller chooses the cells. The status of a cell is read from its folder, never from SLURM.
 """
@@ -10,13 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.cluster.site_file import ROOT, Site
 
 TEMPLATE = ROOT / "slurm" / "array.sbatch"
+# commands that a chain may run; none of them waits for a user
+CHAINED = ("calibrate", "sweep", "run", "judge", "tables", "claims", "figures", "report", "profile")
 SCRIPT = ROOT / "experiments" / "run.py"
 
 
@@ -57,13 +59,61 @@ def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str
         )
     if dry_run:
         return text
-    manifest = write_manifest(cells, folder)
+    lines = [{"overrides": list(cell.overrides), "folder": str(cell.folder)} for cell in cells]
+    return _sbatch(_written(site, lines))
+
+
+def submit_chain(commands: Sequence[Sequence[str]], site: Site, dry_run: bool = False) -> list[str]:
+    """Submit commands as jobs, each of which starts when the one before it has succeeded.
+
+    If a job fails, SLURM cancels those after it.
+
+    Args:
+        commands: Arguments of ``mustdrop``, one list for each job.
+        site: Site of the cluster.
+        dry_run: Whether to write and submit nothing.
+
+    Returns:
+        Ids of the jobs; in a dry run the script alone.
+
+    Raises:
+        ValueError: If a command is none of ``CHAINED``, or as :func:`submit`.
+    """
+    for command in commands:
+        if not command or command[0] not in CHAINED:
+            raise ValueError(
+                f"a command of a chain must start with one of {', '.join(CHAINED)}, got "
+                f"{shlex.join(command)!r}"
+            )
+    if dry_run:
+        return [script(site, _free(Path(site.logs)), len(commands))]
+    file = _written(site, [{"command": list(command)} for command in commands])
+    jobs: list[str] = []
+    for index in range(len(commands)):
+        after = [f"--dependency=afterok:{jobs[-1]}", "--kill-on-invalid-dep=yes"] if jobs else []
+        jobs.append(_sbatch(file, f"--array={index}", *after))
+    return jobs
+
+
+def _written(site: Site, lines: Sequence[Mapping[str, Any]]) -> Path:
+    """Write the manifest and the script of an array; the path of the script."""
+    manifest = write_manifest(lines, Path(site.logs))
     file = manifest.with_suffix(".sbatch")
-    file.write_text(script(site, manifest, len(cells)))
+    file.write_text(script(site, manifest, len(lines)))
+    return file
+
+
+def _sbatch(file: Path, *options: str) -> str:
+    """Submit a script; the id of its job.
+
+    Raises:
+        ValueError: If there is no sbatch, or it refuses the script.
+    """
     try:
         done = subprocess.run(
-            ["sbatch", "--parsable", str(file)], capture_output=True, text=True, check=False
-        )
+            ["sbatch", "--parsable", *options, str(file)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     except FileNotFoundError:
         raise ValueError(
             "there is no sbatch on this machine: submit from a login node, or print the script "
@@ -74,18 +124,14 @@ def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str
     return done.stdout.strip().partition(";")[0]  # with several clusters, a name follows the id
 
 
-def write_manifest(cells: Sequence[ArrayCell], folder: Path) -> Path:
-    """Write one line for each cell to a new file, which stays unchanged while the array waits."""
+def write_manifest(lines: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """Write one line for each task to a new file, which stays unchanged while its jobs wait."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"overrides": list(cell.overrides), "folder": str(cell.folder)})
-        for cell in cells
-    ]
     while True:
         path = _free(folder)
         try:
             with path.open("x") as file:
-                file.write("\n".join(lines) + "\n")
+                file.writelines(f"{json.dumps(line)}\n" for line in lines)
         except FileExistsError:  # another submission has just taken the name
             continue
         return path
@@ -97,7 +143,7 @@ def script(site: Site, manifest: Path, cells: int, python: str = sys.executable)
     Args:
         site: Site of the cluster.
         manifest: File of the cells, one task a line.
-        cells: Number of cells.
+        cells: Number of tasks.
         python: Python that runs a task if the site names no command.
     """
     manifest = manifest.absolute()
@@ -117,7 +163,7 @@ def script(site: Site, manifest: Path, cells: int, python: str = sys.executable)
     ]
     run = site.run or shlex.quote(python)
     values = {
-        "what": f"{cells} cells of {manifest}",
+        "what": f"{cells} tasks of {manifest}",
         "options": "\n".join(flags),
         "max_restarts": str(site.max_restarts),
         "environment": site.environment.rstrip("\n"),
@@ -128,7 +174,7 @@ def script(site: Site, manifest: Path, cells: int, python: str = sys.executable)
 
 
 def task(manifest: Path, index: int) -> None:
-    """Replace this process by the run of one cell.
+    """Replace this process by the run of one cell, or by one command of a chain.
 
     Raises:
         ValueError: If the manifest has no line of that index.
@@ -137,8 +183,13 @@ def task(manifest: Path, index: int) -> None:
     if not 0 <= index < len(lines):
         raise ValueError(f"{manifest} has {len(lines)} cells, but no cell {index}")
     cell = json.loads(lines[index])
-    print(f"{cell['folder']}\n{shlex.join(cell['overrides'])}", flush=True)
-    os.execv(sys.executable, [sys.executable, str(SCRIPT), *cell["overrides"]])
+    if "command" in cell:
+        title, program = shlex.join(["mustdrop", *cell["command"]]), ["-m", "mustdrop.cli"]
+    else:
+        title, program = f"{cell['folder']}\n{shlex.join(cell['overrides'])}", [str(SCRIPT)]
+    print(title, flush=True)
+    arguments = cell.get("command") or cell["overrides"]
+    os.execv(sys.executable, [sys.executable, *program, *arguments])
 
 
 def _free(folder: Path) -> Path:

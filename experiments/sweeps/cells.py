@@ -1,7 +1,7 @@
 """The cells of an experiment: its runs, and the status of each.
 
 A preset under conf/experiment/ lists them under ``hydra.sweeper.cells``. A name on the command line
-replaces the same name in the preset. Launches nothing.
+replaces the same name in the preset; a method goes to the entries that list it. Launches nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +24,7 @@ from experiments.checks.run_checks import checked
 from experiments.cli.errors import KNOWN, message
 from experiments.sweeps.compositions import Compositions
 from mustdrop.presets.folders import conf_dir, preset_names, user_configs
+from mustdrop.presets.from_budget import STAGES
 from mustdrop.presets.names import require_fields, require_names
 from mustdrop.runs.folder import TornFile, run_folder
 from mustdrop.runs.key import UNKEYED
@@ -32,6 +33,8 @@ from mustdrop.runs.status import SETTLED, RunStatus, run_status
 
 Overrides = tuple[str, ...]
 
+METHOD = "method="
+VANILLA = f"{METHOD}vanilla"
 # overrides that a cell's name leaves out: its folder shows them, or all cells share them
 PLAIN = ("experiment", "model", "method", "budget", "benchmark", "benchmark.limit", *UNKEYED)
 
@@ -116,6 +119,10 @@ def expand(
 ) -> list[Overrides]:
     """Expand entries and arguments into the overrides of every cell, by the product of values.
 
+    A method that the arguments name goes to the entries that list it. One that no entry lists goes
+    to all entries but that of vanilla, without their fields of strategies, which are those of
+    other methods.
+
     Args:
         entries: Entries of a preset; without any, the arguments alone are expanded.
         arguments: Overrides of the command line, such as ``budget=t192,t64``.
@@ -130,13 +137,33 @@ def expand(
     varied = {override.get_key_element(): _choices(override) for override in given}.values()
     cells: dict[Overrides, None] = {}
     for entry in entries or [{}]:
-        options = [
-            [f"{name}={_text(value)}" for value in (values if _is_list(values) else [values])]
-            for name, values in entry.items()
-            if name not in named
-        ]
-        cells |= dict.fromkeys(product(*varied, *options))
+        for chosen in product(*varied):
+            method = next((text for text in chosen if text.startswith(METHOD)), None)
+            listed = method is None or not entry.get("method") or method in _methods(entry)
+            if not listed and not _takes(entry, method, entries):
+                continue
+            options = [
+                [f"{name}={_text(value)}" for value in (values if _is_list(values) else [values])]
+                for name, values in entry.items()
+                if name not in named and (listed or name.split(".")[0] not in STAGES)
+            ]
+            cells |= dict.fromkeys((*chosen, *rest) for rest in product(*options))
     return list(cells)
+
+
+def _methods(entry: Mapping[str, Any]) -> list[str]:
+    """Overrides of the methods that an entry lists."""
+    methods = entry.get("method", [])
+    return [f"{METHOD}{name}" for name in (methods if _is_list(methods) else [methods])]
+
+
+def _takes(
+    entry: Mapping[str, Any], method: str | None, entries: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether an entry takes a method that it does not list."""
+    if any(method in _methods(other) for other in entries):
+        return False
+    return _methods(entry) != [VANILLA] or all(_methods(other) == [VANILLA] for other in entries)
 
 
 def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:

@@ -127,6 +127,19 @@ class Arrival:
                     "instance the chat template's generation prompt"
                 )
 
+    def require_videos(self, strategy: str) -> None:
+        """Check that no prompt holds an image.
+
+        Raises:
+            ValueError: With the index of the prompt and the name of the strategy.
+        """
+        for number, shown in enumerate(self.shown):
+            if not all(is_video for _, is_video in shown.ranges):
+                raise ValueError(
+                    f"{strategy} chooses among the frames of a video, but prompt {number} holds an "
+                    "image, which has one frame: use it on prompts with videos alone"
+                )
+
 
 def rotary_positions(
     arrival: Arrival, position_ids: Int[Tensor, "*axes _ seq"] | None

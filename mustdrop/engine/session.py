@@ -125,6 +125,8 @@ class Session:
         self.arrival = Arrival.of(self.adapter, ids, options)
         if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
+        if self.stages.prefill is not None and self.stages.prefill.videos_only:
+            self.arrival.require_videos(type(self.stages.prefill).__name__)
 
     def _on_model(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         self.call.enter()

@@ -85,8 +85,8 @@ class BatchFeed:
             sorted by the length of their prompts, the longest first.
         batch_size: Documents of a batch.
         workers: Number of worker processes that prepare the next windows; 0 for none.
-        on_unreadable: Called with each instance whose video cannot be read, which is left out, and
-            the reason; None: the first one ends the iteration with an error.
+        on_unreadable: Called with each instance whose image or video cannot be read, which is left
+            out, and the reason; None: the first one ends the iteration with an error.
     """
 
     read: Callable[[Instance], Request]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
-from mustdrop.evaluation.pictures import eight_bits, with_eight_bits
+from mustdrop.evaluation.pictures import UnreadableImage, decoding, eight_bits, with_eight_bits
 from mustdrop.evaluation.process import whole_pictures
 from mustdrop.evaluation.videos import UnreadableVideo, VideoFrames
 
@@ -25,7 +25,7 @@ class DocumentError(ValueError):
 
 
 class UnreadableDocument(DocumentError):
-    """A document whose video file cannot be read; a run goes on without it."""
+    """A document whose image or video cannot be read; a run goes on without it."""
 
 
 @contextmanager
@@ -48,7 +48,8 @@ def naming(document: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         if not isinstance(error, ValueError) or not reason:
             reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
-        kind = UnreadableDocument if isinstance(error, UnreadableVideo) else DocumentError
+        unreadable = isinstance(error, UnreadableVideo | UnreadableImage)
+        kind = UnreadableDocument if unreadable else DocumentError
         raise kind(f"{document}: {reason}") from error
 
 
@@ -74,12 +75,14 @@ def read_document(
         videos: Reader of videos; None: a video is unsupported content.
 
     Raises:
-        UnreadableDocument: If a video file cannot be read.
+        UnreadableDocument: If an image or a video cannot be read.
         DocumentError: If the document cannot be read or holds unsupported content.
     """
     with naming(document_name(task, doc_id)):
-        doc = with_eight_bits(docs[doc_id])
-        return doc, read_chat(task, doc_id, to_messages(doc), videos)
+        with decoding():
+            doc = with_eight_bits(docs[doc_id])
+            messages = to_messages(doc)
+        return doc, read_chat(task, doc_id, messages, videos)
 
 
 def read_chat(
@@ -88,16 +91,17 @@ def read_chat(
     """Conversation of a document, with its images and videos decoded.
 
     Raises:
-        UnreadableDocument: If a video file cannot be read.
+        UnreadableDocument: If an image or a video cannot be read.
         DocumentError: If it holds unsupported content: sound, a video without a reader, an image
-            without pixels, a truncated image, or an image whose brightness has no fixed range.
+            without pixels, or an image whose brightness has no fixed range.
     """
     with naming(document_name(task, doc_id)):
         chat = ChatMessages(messages=messages)
         if chat.extract_media()[2]:
             raise ValueError("sound is not supported, only images and videos")
         chat = _with_parts(chat, lambda part: _decoded(part, videos) if _is_video(part) else part)
-        decoded = [eight_bits(image) for image in pictures(chat)]
+        with decoding():
+            decoded = [eight_bits(image) for image in pictures(chat)]
         return replaced(chat, decoded) if decoded else chat
 
 
@@ -132,14 +136,24 @@ def pictures(chat: ChatMessages) -> list[Image.Image]:
     """Images of a conversation in its order, with the frames of its videos among them.
 
     Images given by their path are opened.
+
+    Raises:
+        UnreadableImage: If a file of an image cannot be read.
     """
     images: list[Image.Image] = []
     for part in _visual_parts(chat):
         if _is_video(part):
             images += part.url.frames
         else:
-            images.append(Image.open(part.url) if isinstance(part.url, str) else part.url)
+            images.append(_opened(part.url) if isinstance(part.url, str) else part.url)
     return images
+
+
+def _opened(file: str) -> Image.Image:
+    with decoding(f"the image {file}"):
+        picture = Image.open(file)
+        picture.load()
+        return picture
 
 
 def video_ranges(chat: ChatMessages) -> list[range]:
@@ -151,6 +165,13 @@ def video_ranges(chat: ChatMessages) -> list[range]:
             ranges.append(range(first, first + count))
         first += count
     return ranges
+
+
+def visual_inputs(chat: ChatMessages) -> list[list[Image.Image]]:
+    """Images of each image (one) and each video (its frames) of a conversation."""
+    images = iter(pictures(chat))
+    counts = [len(part.url.frames) if _is_video(part) else 1 for part in _visual_parts(chat)]
+    return [list(islice(images, count)) for count in counts]
 
 
 def still_images(chat: ChatMessages) -> list[Image.Image]:
@@ -178,32 +199,33 @@ def other_pictures(
 ) -> Iterator[list[Image.Image]]:
     """Images of all other documents: from the next one to the last, then from the first one.
 
-    A document whose video cannot be read is left out.
+    A document whose image or video cannot be read is left out.
     """
     others = (index % len(docs) for index in range(doc_id + 1, doc_id + len(docs)))
-    yield from _pictures_of(others, task, docs, to_messages, videos)
+    return map(pictures, _readable(others, task, docs, to_messages, videos))
 
 
-def all_pictures(
+def all_visual_inputs(
     task: str, docs: Any, to_messages: Callable[[Any], Any], videos: VideoReader | None = None
-) -> Iterator[list[Image.Image]]:
-    """Images of all documents; a document whose video cannot be read is left out."""
-    return _pictures_of(range(len(docs)), task, docs, to_messages, videos)
+) -> Iterator[list[list[Image.Image]]]:
+    """Images and videos of all documents; one that cannot be read is left out."""
+    return map(visual_inputs, _readable(range(len(docs)), task, docs, to_messages, videos))
 
 
-def _pictures_of(
+def _readable(
     indices: Iterable[int],
     task: str,
     docs: Any,
     to_messages: Callable[[Any], Any],
     videos: VideoReader | None,
-) -> Iterator[list[Image.Image]]:
+) -> Iterator[ChatMessages]:
+    """Conversations of the documents that can be read."""
     for index in indices:
         try:
             _, chat = read_document(task, docs, index, to_messages, videos)
         except UnreadableDocument:
             continue
-        yield pictures(chat)
+        yield chat
 
 
 def replaced(chat: ChatMessages, shown: Sequence[Image.Image]) -> ChatMessages:

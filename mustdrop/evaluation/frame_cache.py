@@ -17,7 +17,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from mustdrop.evaluation.videos import UnreadableVideo, VideoFrames, read_video
+from mustdrop.evaluation.videos import UnreadableVideo, VideoFrames, read_frame_folder, read_video
 from mustdrop.provenance.content import content_hash
 
 FORMAT = 1  # of the files, and of the rule by which frames are chosen
@@ -87,11 +87,13 @@ class VideoReader:
         return None if count is None else cls(count, cache)
 
     def read(self, path: Path) -> VideoFrames:
-        """Frames of a video file.
+        """Frames of a video file, or of a folder of pictures, which is not cached.
 
         Raises:
             UnreadableVideo: If the file has no usable frames.
         """
+        if path.is_dir():
+            return read_frame_folder(path, self.count)
         if not path.is_file():
             raise UnreadableVideo(f"the video {path} cannot be read: there is no such file")
         made = self.cache.get(path, self.count) if self.cache else None

@@ -49,8 +49,12 @@ class ImageControl(ABC):
 
     name: str
 
-    def check(self, documents: Iterable[Pictures]) -> None:  # noqa: B027  (most controls accept all documents)
-        """Raise ValueError if these images cannot be replaced; called before a run starts."""
+    def check(self, documents: Iterable[Sequence[Pictures]]) -> None:  # noqa: B027  (most accept all documents)
+        """Raise ValueError if the images of documents cannot be replaced; called before a run.
+
+        Args:
+            documents: Images of each image (one) and each video (its frames) of each document.
+        """
 
     @abstractmethod
     def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
@@ -141,10 +145,11 @@ class WrongImage(ImageControl):
 
     A video is replaced frame by frame, by that of another document.
 
-    Benchmarks ask several questions about one image, so documents with the same image are skipped.
-    If the other document has fewer images, its images are repeated. The other image is resized to
-    the size of the document's own, because the size decides the number of vision tokens in models
-    that keep it.
+    Benchmarks ask several questions about one image or video, so documents with the same one are
+    skipped. Videos with some equal frames, such as a black one at the start, are different; a video
+    whose frames are all frames of another is the same. If the other document has fewer images, its
+    images are repeated. The other image is resized to the size of the document's own, because the
+    size decides the number of vision tokens in models that keep it.
 
     Source: control, ours.
 
@@ -154,13 +159,13 @@ class WrongImage(ImageControl):
 
     name: str
 
-    def check(self, documents: Iterable[Pictures]) -> None:
-        first: set[bytes] = set()
-        for shown in documents:
-            seen = {_content(picture) for picture in shown}
-            if first and seen and not first & seen:
+    def check(self, documents: Iterable[Sequence[Pictures]]) -> None:
+        first: list[set[bytes]] = []
+        for inputs in documents:
+            contents = [_contents(shown) for shown in inputs]
+            if first and contents and not _same(first, set().union(*contents)):
                 return
-            first = first or seen
+            first = first or contents
         raise ValueError(
             f"image={self.name} needs two documents with different images, but all documents of "
             "this task have the same images, or none"
@@ -169,16 +174,20 @@ class WrongImage(ImageControl):
     def shown(self, originals: Pictures, context: ImageContext) -> Pictures:
         if not originals:
             return []
-        contents = {_content(picture) for picture in originals}
+        frames = {index for video in context.videos for index in video}
+        stills = [range(index, index + 1) for index in range(len(originals)) if index not in frames]
+        inputs = [
+            _contents([originals[index] for index in part]) for part in [*stills, *context.videos]
+        ]
         for other in context.others():
-            if other and not contents & {_content(picture) for picture in other}:
+            if other and not _same(inputs, _contents(other)):
                 return [
                     _with_size(other[index % len(other)], original.size)
                     for index, original in enumerate(originals)
                 ]
         raise ValueError(
             f"image={self.name} needs a document with different images, but every other document "
-            "has an image of this document"
+            "has an image or a video of this document"
         )
 
 
@@ -220,6 +229,15 @@ def _with_size(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     if picture.size == size:
         return picture
     return picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _same(inputs: Sequence[set[bytes]], other: set[bytes]) -> bool:
+    """Whether another document has one of these images or videos, or nothing else."""
+    return any(part <= other for part in inputs) or other <= set().union(*inputs)
+
+
+def _contents(images: Pictures) -> set[bytes]:
+    return {_content(picture) for picture in images}
 
 
 def _content(picture: Image.Image) -> bytes:

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mustdrop.budget import Budget
 from mustdrop.dropper import TokenDropper
 from mustdrop.evaluation.answers import REPETITION_PENALTY
-from mustdrop.evaluation.chat import all_pictures, document_name, naming
+from mustdrop.evaluation.chat import all_visual_inputs
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.evaluate import evaluate
 from mustdrop.evaluation.frame_cache import FrameCache, VideoReader
@@ -86,8 +86,7 @@ class EvalJob:
         vision = self.dropper.vision
         task: Any = self.task  # a ConfigurableMessagesTask, which has doc_to_messages
         name, docs = task.config.task, task.eval_docs
-        with naming(document_name(name, 0)):
-            lacking = sorted(set(vision.annotations if vision else ()) - set(docs[0]))
+        lacking = sorted(set(vision.annotations if vision else ()) - set(docs.features))
         if lacking:
             benchmark = self.config["benchmark"]["name"]
             raise ValueError(
@@ -97,7 +96,7 @@ class EvalJob:
         require_original_image(self.dropper, self.image)
         if self.image is not None:
             videos = VideoReader.of(self.processor, self.frame_cache)
-            self.image.check(all_pictures(name, docs, task.doc_to_messages, videos))
+            self.image.check(all_visual_inputs(name, docs, task.doc_to_messages, videos))
         with self.dropper.attach(self.model, annotations=()):
             pass
 

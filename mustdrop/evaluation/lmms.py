@@ -1,9 +1,9 @@
 """DroppedVLM: a model with a dropper, as a model of lmms-eval 0.7.3. Knows nothing about files.
 
 Differs from lmms-eval's wrappers, which would falsify a pruning experiment: an exception ends the
-run instead of becoming an empty answer, a document whose video file cannot be read is left out and
-never scored, documents without an image are answered without one, ``clean()`` keeps the model, and
-samples are passed on with their scores after each batch.
+run instead of becoming an empty answer, a document whose image or video cannot be read is left out
+and never scored, documents without an image are answered without one, ``clean()`` keeps the model,
+and samples are passed on with their scores after each batch.
 """
 
 import json
@@ -53,8 +53,8 @@ class DroppedVLM(lmms):
         on_ledger: Called with doc_id and ledger of each prompt.
         image: Image control; None shows the images of the document.
         controls: Token controls that run on the same batches; None for none.
-        on_unreadable: Called with doc_id and reason of each document whose video cannot be read,
-            which is left out; None: the first one is an error.
+        on_unreadable: Called with doc_id and reason of each document whose image or video cannot be
+            read, which is left out; None: the first one is an error.
         frame_cache: Cache of decoded videos; None for none.
         batch_window: Number of batches whose documents are sorted by length; 1: none are sorted.
         workers: Worker processes that prepare the next batches; None for the default; 0 for none.

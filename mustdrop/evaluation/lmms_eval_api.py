@@ -14,13 +14,21 @@ with unchanged_process():
     from lmms_eval.api.task import ConfigurableMessagesTask, Task
     from lmms_eval.protocol import ChatMessages
     from lmms_eval.tasks import TaskManager
+    from lmms_eval.tasks._task_utils.mcq_extract import extract_mcq_answer
     from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
     from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator, mmbench_process_results
     from lmms_eval.tasks.mme.utils import mme_aggregate_results, mme_process_results
+    from lmms_eval.tasks.mvbench.utils import DATA_LIST as MVBENCH_FOLDERS
+    from lmms_eval.tasks.mvbench.utils import (
+        mvbench_aggregate_results,
+        mvbench_doc_to_text,
+        mvbench_process_results,
+    )
     from lmms_eval.tasks.pope import utils as pope_utils
     from lmms_eval.utils import load_yaml_config
 
 __all__ = [
+    "MVBENCH_FOLDERS",
     "ChatMessages",
     "ConfigurableMessagesTask",
     "EvalAIAnswerProcessor",
@@ -31,12 +39,16 @@ __all__ = [
     "TokenCounts",
     "anls",
     "evaluator",
+    "extract_mcq_answer",
     "lmms",
     "load_yaml_config",
     "mmbench_evaluator",
     "mmbench_process_results",
     "mme_aggregate_results",
     "mme_process_results",
+    "mvbench_aggregate_results",
+    "mvbench_doc_to_text",
+    "mvbench_process_results",
     "pope_utils",
     "tasks",
 ]

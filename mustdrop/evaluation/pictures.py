@@ -13,7 +13,10 @@ white:
 - 32-bit integers and floats have no fixed range; they are refused.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,36 @@ from PIL import Image, TiffImagePlugin
 # Pillow reads 16-bit files of these formats as 32-bit integers, scaled to 0 .. 65535.
 SIXTEEN_BITS = ("PNG", "PPM")
 BITS, PHOTOMETRIC, BLACK_IS_ZERO = 258, 262, 1  # tags of a TIFF file
+ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-f]+>")  # differs from run to run
+
+
+class UnreadableImage(ValueError):
+    """An image that Pillow cannot decode."""
+
+
+@contextmanager
+def decoding(name: str = "an image") -> Iterator[None]:
+    """A context in which an error of Pillow, whatever its type, is an unreadable image.
+
+    Not so its limit of pixels, which is a setting of the process.
+
+    Args:
+        name: Name of the image in the message.
+
+    Raises:
+        UnreadableImage: If Pillow raises an error inside.
+    """
+    try:
+        yield
+    except (UnreadableImage, MemoryError, Image.DecompressionBombError):
+        raise
+    # A boundary: Pillow raises errors of any type for damaged files.
+    except Exception as error:
+        frames = walk_tb(error.__traceback__)
+        if not any(frame.f_globals["__name__"].split(".")[0] == "PIL" for frame, _ in frames):
+            raise
+        reason = ADDRESS.sub("", str(error)) or type(error).__name__
+        raise UnreadableImage(f"{name} cannot be read: {reason}") from error
 
 
 def eight_bits(picture: Image.Image) -> Image.Image:

@@ -94,7 +94,7 @@ def read_request(
         videos: Reader of videos; None: they are unsupported content.
 
     Raises:
-        UnreadableDocument: If a video file cannot be read.
+        UnreadableDocument: If an image or a video cannot be read.
         DocumentError: If the document cannot be read, holds unsupported content, or the control
             cannot replace its images.
     """

@@ -6,7 +6,8 @@ frame only that one. Frames are turned as the file says, so that they look as in
 
 A file is read twice: once for the times of its frames, without decoding, and once for the chosen
 frames, from the key frame in front of each. Where the times are of no use (none, or not those of
-the decoded frames) all frames are decoded, to count them first.
+the decoded frames) all frames are decoded, to count them first. A folder of pictures is a video,
+too, of ``FOLDER_RATE`` frames per second.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,11 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from PIL import Image
 
+from mustdrop.provenance.media_files import frame_files
+
 # A file whose frames end before this share of its stated duration is incomplete.
 WHOLE_SHARE = 0.9
+FOLDER_RATE = 3.0  # frames per second of TVQA, whose videos are published as folders of pictures
 
 
 class UnreadableVideo(ValueError):
@@ -87,6 +91,26 @@ def read_video(path: Path, count: int) -> VideoFrames:
     except (FFmpegError, UnreadableVideo) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableVideo(f"the video {path} cannot be read: {reason}") from error
+
+
+def read_frame_folder(folder: Path, count: int) -> VideoFrames:
+    """Read ``count`` evenly spaced frames of a video that is a folder of pictures.
+
+    Raises:
+        UnreadableVideo: If there is none, or one of the chosen ones is damaged.
+    """
+    files = frame_files(folder)
+    chosen = chosen_frames(len(files), count) if files else []
+    try:
+        images = {index: Image.open(files[index]).convert("RGB") for index in {*chosen}}
+        if not images:
+            raise UnreadableVideo("it is a folder without pictures")
+        if len({image.size for image in images.values()}) > 1:
+            raise UnreadableVideo("its frames differ in size")
+    except (OSError, UnreadableVideo) as error:
+        raise UnreadableVideo(f"the video {folder} cannot be read: {error}") from error
+    seconds = [index / FOLDER_RATE for index in chosen]
+    return VideoFrames([images[index] for index in chosen], seconds, FOLDER_RATE, len(files))
 
 
 def _video_stream(container: Any) -> Any:

@@ -1,5 +1,6 @@
 """UniformGrid: keep evenly spaced patches (a control that reads neither image nor question)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -34,21 +35,19 @@ def evenness(view: PrefillView, keep: int) -> Float[Tensor, " vision"]:
     Off-grid slots (newlines) rank last. Where a wanted cell is gone already, the earliest other
     cell replaces it, because ties go to the earlier token.
     """
-    keep = min(keep, len(view))
-    images = len(view.grids)
-    wanted, starts = [], [0]
-    for image, (rows, columns) in enumerate(view.grids):
-        share = keep * (image + 1) // images - keep * image // images
+    keep, images = min(keep, len(view)), len(view.grids)
+    counts = [keep * (image + 1) // images - keep * image // images for image in range(images)]
+    return even_score(view, counts)
+
+
+def even_score(view: PrefillView, counts: Sequence[int]) -> Float[Tensor, " vision"]:
+    """Score that is highest at so many cells of each image, spread evenly over its grid.
+
+    Off-grid slots rank last.
+    """
+    wanted = [torch.zeros(0)]
+    for (rows, columns), count in zip(view.grids, counts, strict=True):
         of_image = torch.zeros(rows * columns)
-        of_image[even_cells(rows, columns, min(share, rows * columns))] = 1.0
+        of_image[even_cells(rows, columns, min(count, rows * columns))] = 1.0
         wanted.append(of_image)
-        starts.append(starts[-1] + rows * columns)
-    coordinates = view.cell_coordinates
-    image, row, column = coordinates.T
-    columns = [columns for _, columns in view.grids] or [1]
-    first, width = (
-        torch.tensor(numbers).to(image, non_blocking=True)[image] for numbers in (starts, columns)
-    )
-    cell = first + row * width + column
-    score = torch.cat([*wanted, torch.zeros(1)]).to(coordinates.device, non_blocking=True)[cell]
-    return score.masked_fill(image < 0, -1.0)
+    return view.of_cells(torch.cat(wanted), off_grid=-1.0)

@@ -8,8 +8,10 @@ from typing import Any
 
 from mustdrop.provenance.content import content_hash
 from mustdrop.provenance.folders import local_folder
+from mustdrop.provenance.row_files import row_files
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png")
 BLOCK = 4096  # bytes at the start and at the end of a file that its mark covers
 
 
@@ -22,13 +24,30 @@ def video_file(folder: Path, name: str) -> Path | None:
     return None
 
 
+def question_files(folder: Path, task: Mapping[str, Any]) -> list[Path]:
+    """Files that must hold the questions of a benchmark of videos.
+
+    Raises:
+        ValueError: If they are parquet files, and there are none of the split.
+    """
+    if "sub_tasks" in task:
+        return [folder / "json" / f"{name}.json" for name in task["sub_tasks"]]
+    if "subset" in task:
+        return row_files(str(folder), task["subset"], task["split"])
+    return [folder / f"{task['split']}_{part}.json" for part in "qa"]
+
+
 def video_inputs(label: str, task: Mapping[str, Any]) -> dict[str, str]:
-    """Hash of the files of questions and answers and of the folder of videos; empty if missing."""
+    """Hash of the files of questions and of the folder of videos; empty if missing."""
     folder = local_folder(task["data"])
     if folder is None:
         return {}
-    files = [folder / f"{task['split']}_{part}.json" for part in "qa"]
-    hashes = {f"{label}/{file.name}": content_hash(file) for file in files if file.is_file()}
+    try:
+        files = [file for file in question_files(folder, task) if file.is_file()]
+    except ValueError:  # reading the rows reports it
+        files = []
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    hashes = {f"{label}/{name}": content_hash(file) for name, file in names.items()}
     return {**hashes, f"{label}/{task['videos']}": videos_mark(folder / task["videos"])}
 
 
@@ -42,19 +61,31 @@ def question_inputs(label: str, task: Mapping[str, Any]) -> dict[str, str]:
     media = folder / task["media"]
     # an image may have any ending
     shown = [file for file in media.rglob("*") if file.is_file() and not _is_hidden(file, media)]
-    return {**hashes, f"{label}/{task['media']}": files_mark(media, shown)}
+    return {**hashes, f"{label}/{task['media']}": _mark(media, _states(shown), ())}
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """Pictures of a folder that holds the frames of one video, in the order of their numbers."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES]
+    return sorted(files, key=lambda file: (len(file.stem), file.stem))
 
 
 def videos_mark(folder: Path) -> str:
-    """Mark of a folder's videos."""
-    return files_mark(folder, (f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES))
+    """Hash of twelve digits of a folder's videos: names, sizes, first and last bytes of each.
+
+    Of a frame of a video that is a folder of pictures, only name and size enter.
+    """
+    kinds = (*SUFFIXES, *PICTURES)
+    files = (file for file in folder.rglob("*") if file.suffix.lower() in kinds)
+    return _mark(folder, _states(files), PICTURES)
 
 
-def files_mark(folder: Path, among: Iterable[Path]) -> str:
-    """Hash of twelve digits of some files of a folder: names, sizes, first and last bytes."""
-    files = sorted(among)
-    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return _mark(folder, states)
+State = tuple[Path, int, int]  # a file with its size and the time of its last change
+
+
+def _states(files: Iterable[Path]) -> tuple[State, ...]:
+    stats = ((file, file.stat()) for file in sorted(files))
+    return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:
@@ -62,12 +93,14 @@ def _is_hidden(file: Path, folder: Path) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _mark(folder: Path, states: tuple[tuple[Path, int, int], ...]) -> str:
+def _mark(folder: Path, states: tuple[State, ...], unread: tuple[str, ...]) -> str:
+    """Hash of names, sizes and ends of files; of those with the endings ``unread`` no bytes."""
     digest = hashlib.sha256()
     for path, size, _ in states:
-        with path.open("rb") as file:
-            head = file.read(BLOCK)
-            file.seek(max(0, size - BLOCK))
-            tail = file.read(BLOCK)
-        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode() + head + tail)
+        digest.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        if path.suffix.lower() not in unread:
+            with path.open("rb") as file:
+                digest.update(file.read(BLOCK))
+                file.seek(max(0, size - BLOCK))
+                digest.update(file.read(BLOCK))
     return digest.hexdigest()[:12]

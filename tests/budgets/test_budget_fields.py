@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from models import prompt, tiny_llava
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from tiny_methods import METHODS, closed, config_of
+from tiny_methods import OF_IMAGES, closed, config_of
 
 from experiments.cli.errors import KNOWN, message
 from mustdrop import TokenDropper
@@ -47,7 +47,7 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {**config, "budget": entry}
 
 
-CLOSED = [method for method in METHODS if closed(method)]
+CLOSED = [method for method in OF_IMAGES if closed(method)]
 # presets of a strategy that an earlier one has, with other values of its fields
 AGAIN = {"oracle", "fastervlm", "fastv_paper", "prumerge_paper", "prumerge_plus_paper"}
 

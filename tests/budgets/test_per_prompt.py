@@ -4,6 +4,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from models import batch, prompt, tiny_llava
+from tiny_methods import OF_IMAGES
 
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget, part_of
@@ -13,7 +14,6 @@ from mustdrop.models import adapter_for
 from mustdrop.prefill.fastv import FastV
 from mustdrop.prefill.vtw import VTW
 from mustdrop.presets.compose import composed, resolved
-from mustdrop.presets.folders import conf_dir
 from mustdrop.presets.from_budget import budget_floor
 from mustdrop.presets.planned import planned, require_planned
 from mustdrop.presets.tuned import missing_fields
@@ -23,10 +23,9 @@ from mustdrop.vision.tome import ToMe
 
 DEPTH, GRID = 8, 12
 TOKENS = GRID**2
-METHODS = sorted(path.stem for path in (conf_dir() / "method").glob("*.yaml"))
 CLOSED = [
     method
-    for method in METHODS
+    for method in OF_IMAGES
     if method != "vanilla" and not missing_fields(composed(f"method={method}", "budget=45.3%"))
 ]
 

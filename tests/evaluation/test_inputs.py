@@ -176,11 +176,14 @@ def test_wrong_goes_round_and_is_never_ones_own(pocket):
     assert seen == [own[2], own[2], own[0]]
 
 
-@pytest.mark.parametrize("documents", [[], [[noise(4, 4)]], [[noise(4, 4)]] * 5, [[], [], []]])
+SAME = [[noise(4, 4)]]  # a document with one image
+
+
+@pytest.mark.parametrize("documents", [[], [SAME], [SAME] * 5, [[], [], []]])
 def test_wrong_needs_two_different_pictures(documents):
     with pytest.raises(ValueError, match="image=wrong needs two documents with different images"):
         WrongImage("wrong").check(documents)
-    WrongImage("wrong").check([*documents, [noise(4, 4)], [], [noise(4, 4, 1)]])
+    WrongImage("wrong").check([*documents, SAME, [], [[noise(4, 4, 1)]]])
 
 
 def test_wrong_repeats_pictures_where_the_other_document_has_fewer():
@@ -188,7 +191,7 @@ def test_wrong_repeats_pictures_where_the_other_document_has_fewer():
     shown = WrongImage("wrong").shown(own, beside([], [own[1], other[0]], other))
     assert [one.tobytes() for one in shown] == [other[n].tobytes() for n in (0, 1, 0)]
     assert WrongImage("wrong").shown([], beside(other)) == []
-    with pytest.raises(ValueError, match="every other document has an image of this"):
+    with pytest.raises(ValueError, match="every other document has an image or a video of this"):
         WrongImage("wrong").shown(own, beside([own[2]], []))
 
 

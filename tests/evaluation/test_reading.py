@@ -26,14 +26,21 @@ from torch.distributed import distributed_c10d
 
 from experiments.run import run
 from mustdrop.evaluation import lmms, samples
-from mustdrop.evaluation.chat import naming, pictures, read_chat, read_document
+from mustdrop.evaluation.chat import (
+    DocumentError,
+    UnreadableDocument,
+    naming,
+    pictures,
+    read_chat,
+    read_document,
+)
 from mustdrop.evaluation.context import beyond_context, context_warning
 from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.pictures import eight_bits
 from mustdrop.evaluation.process import unchanged_process, whole_pictures
 from mustdrop.pocket import build_processor
 from mustdrop.presets.compose import composed
-from mustdrop.runs.folder import read_samples
+from mustdrop.runs.folder import read_samples, read_status, run_folder
 
 ROOT = Path(__file__).parents[2]
 API = "mustdrop/evaluation/lmms_eval_api.py"
@@ -214,7 +221,7 @@ def test_half_a_picture_is_refused_whatever_the_process_is_set_to(kind, monkeypa
         return [{"role": "user", "content": [{"type": "image", "url": picture}]}]
 
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(ValueError, match=r"^document 1 of pope: "):
+    with pytest.raises(UnreadableDocument, match=r"^document 1 of pope: an image cannot be read"):
         read_document("pope", docs, 1, messages)
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True  # another's setting is left alone
     with pytest.raises(KeyError), whole_pictures():
@@ -227,7 +234,8 @@ def test_a_path_to_half_a_picture_is_refused_too(tmp_path):
     file = encoded(Image.fromarray(gradient(200)), "JPEG")
     (tmp_path / "half.jpg").write_bytes(file[: len(file) // 2])
     content = [{"type": "image", "url": str(tmp_path / "half.jpg")}]
-    with pytest.raises(ValueError, match=r"^document 3 of own: .*truncated"):
+    named = r"^document 3 of own: the image .*half\.jpg cannot be read: .*truncated"
+    with pytest.raises(UnreadableDocument, match=named):
         read_chat("own", 3, [{"role": "user", "content": content}])
 
 
@@ -243,15 +251,38 @@ def test_an_error_of_several_lines_is_told_in_one_and_named_once():
 
 @pytest.mark.parametrize("bad", [0, 2])
 @pytest.mark.parametrize("image", ["own", "wrong"])
-def test_a_run_ends_at_the_document_that_is_no_picture(bad, image, tmp_path):
-    """The first is read by lmms-eval itself; a control reads the pictures of others."""
-    files = [encoded(WHOLE), encoded(Image.new("RGB", (9, 9))), encoded(WHOLE)]
+def test_a_run_goes_on_without_the_document_that_is_no_picture(bad, image, tmp_path):
+    """lmms-eval reads the first one when it makes the task; a control reads those of others."""
+    files = [encoded(WHOLE), encoded(Image.new("RGB", (9, 9))), encoded(WHOLE), encoded(WHOLE)]
     files[bad] = NO_PICTURE
-    cfg = config(tmp_path, files, f"image={image}")
-    with pytest.raises(Exception, match=f"document {bad} of pope: ") as refused:
-        run(cfg)
-    assert "\n" not in str(refused.value.__cause__ or refused.value)
+    record = run(config(tmp_path, files, f"image={image}"))
+    where = run_folder(record["config"])
+    assert record["n"] == 3 and record["available"] == 4
+    assert [line["doc_id"] for line in read_samples(where)] == [n for n in range(4) if n != bad]
+    assert read_status(where)["unreadable"] == record["unreadable"] == [
+        {"doc_id": bad, "reason": f"document {bad} of pope: an image cannot be read: cannot "
+                                  "identify image file"}
+    ]  # fmt: skip
+
+
+def test_a_run_without_any_picture_fails_with_the_reason(tmp_path):
+    with pytest.raises(ValueError, match="no document can be read, the first one because: doc"):
+        run(config(tmp_path, [NO_PICTURE] * 2))
     assert not list(tmp_path.rglob("record.json"))
+
+
+def test_only_an_error_of_pillow_leaves_out_a_document(tmp_path):
+    """A wrong column, a wrong size or an unknown white is the same for every document."""
+    docs = [{"image": Image.new("F", (9, 9))}]
+    with pytest.raises(DocumentError, match="document 0 of pope: an image of mode F") as refused:
+        read_document("pope", docs, 0, lambda doc: [])
+    assert not isinstance(refused.value, UnreadableDocument)
+    with pytest.raises(DocumentError, match="KeyError: 'picture'") as refused:
+        read_document("pope", [{}], 0, lambda doc: doc["picture"])
+    assert not isinstance(refused.value, UnreadableDocument)
+    missing = [{"role": "user", "content": [{"type": "image", "url": str(tmp_path / "no.png")}]}]
+    with pytest.raises(UnreadableDocument, match=r"the image .*no\.png cannot be read"):
+        read_document("pope", [{}], 0, lambda doc: missing)
 
 
 def test_the_control_names_the_document_whose_picture_it_would_show(tmp_path):

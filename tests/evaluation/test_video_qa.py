@@ -107,7 +107,7 @@ def test_a_folder_without_a_part_is_refused_before_work(missing, tmp_path):
     folder(tmp_path)
     (tmp_path / missing).rename(tmp_path / "elsewhere")
     cfg = composed("benchmark=msvd_qa", f"benchmark.data={tmp_path}", "method=vanilla")
-    with pytest.raises(FileNotFoundError, match=rf"docs/video\.md\), but has no {missing}"):
+    with pytest.raises(FileNotFoundError, match=rf"has no {missing}; docs/video\.md"):
         require_folders(OmegaConf.to_container(cfg, resolve=True))
 
 

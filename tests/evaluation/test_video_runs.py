@@ -15,7 +15,13 @@ from video_files import STEP, levels, write_sound, write_video
 from experiments.run import run
 from experiments.trace import main as trace_runs
 from mustdrop.evaluation.batches import BatchFeed
-from mustdrop.evaluation.chat import pictures, read_chat, replaced, video_ranges
+from mustdrop.evaluation.chat import (
+    pictures,
+    read_chat,
+    replaced,
+    video_ranges,
+    visual_inputs,
+)
 from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.frame_controls import RepeatedFrame, ReversedFrames, ShuffledFrames
 from mustdrop.evaluation.image_controls import BlankImage, NoImage, WrongImage, showing
@@ -219,6 +225,21 @@ def test_controls_of_frames_leave_images_and_times_alone():
     assert sorted(shuffled[:4]) == [0, 1, 2, 3] and sorted(shuffled[5:]) == [8, 9, 10, 11]
     assert shuffled[4] == 24 and shuffled != other
     assert wrong[:4] == [12, 13, 14, 15] and blank == [0] * 9 and none == []
+
+
+def test_videos_with_a_common_frame_are_different_and_parts_of_one_are_the_same():
+    """Many videos begin with the same black frame; a control must find another one all the same."""
+    wrong = WrongImage("wrong")
+    own, common = conversation("0.mp4"), conversation("3.mp4")  # frames 0 to 3, frames 3 to 6
+    found = showing(own, wrong, build_processor(), lambda: iter([pictures(common)]))
+    assert levels(pictures(found)) == [3, 4, 5, 6]
+    part = [pictures(own)[0], pictures(own)[2]]
+    both = pictures(conversation("9.mp4", "0.mp4"))
+    with pytest.raises(ValueError, match="has an image or a video of this document"):
+        showing(own, wrong, build_processor(), lambda: iter([part, both, pictures(own)]))
+    wrong.check([visual_inputs(own), visual_inputs(common)])
+    with pytest.raises(ValueError, match="needs two documents with different images"):
+        wrong.check([visual_inputs(own), [both], [part]])
 
 
 def test_a_control_of_frames_needs_a_video():

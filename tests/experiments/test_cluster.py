@@ -17,6 +17,7 @@ from hydra.errors import CompactHydraException
 from hydra.utils import instantiate
 from submitit.core.utils import UncompletedJobError
 
+from experiments import sweep
 from experiments.cluster import job as cluster
 from experiments.cluster.job import script, submit, task
 from experiments.cluster.site_file import ROOT, Site, load_site
@@ -164,6 +165,39 @@ def test_a_warning_ends_the_cell_and_asks_for_another_turn(place, sent, restarts
     assert (asked.read_text().splitlines() if asked.exists() else []) == requeued
 
 
+def test_a_chain_is_one_script_and_each_job_waits_for_the_one_before_it(place, capsys):
+    count = "n=$(cat n 2>/dev/null || echo 40); echo $((n + 1)) > n; echo $((n + 1))"
+    program(place, "sbatch", f'cd "{place}"; echo "$@" >> asked; {count}')
+    (place / "site.yaml").write_text("logs: logs")
+    commands = ["calibrate -m budget=22.2%", "run -m 'experiment=my table'", "tables summary"]
+    given = ["chain", *commands, "--site", "site.yaml"]
+    assert sweep.main([*given, "--dry-run"]) == 0 and not (place / "asked").exists()
+    assert "#SBATCH --array=0-2%8" in capsys.readouterr().out
+    assert sweep.main(given) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"job {41 + number}: mustdrop {command}" for number, command in enumerate(commands)
+    ]
+    after = "--dependency=afterok:{} --kill-on-invalid-dep=yes "
+    file = "logs/cells-001.sbatch"
+    assert (place / "asked").read_text().splitlines() == [
+        f"--parsable --array=0 {file}", f"--parsable --array=1 {after.format(41)}{file}",
+        f"--parsable --array=2 {after.format(42)}{file}",
+    ]  # fmt: skip
+    lines = (place / "logs" / "cells-001.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"command": ["run", "-m", "experiment=my table"]}
+    assert sweep.main(["chain", "run -m x=1", "rm -r outputs"]) == 2
+    assert "must start with one of calibrate, sweep, run, judge" in capsys.readouterr().err
+
+
+def test_a_task_of_a_chain_is_a_command_of_mustdrop(place, monkeypatch):
+    manifest = cluster.write_manifest([{"command": ["tables", "summary"]}], place)
+    called = []
+    monkeypatch.setattr(os, "execv", lambda *given: called.append(given))
+    task(manifest, 0)
+    python = sys.executable
+    assert called == [(python, [python, "-m", "mustdrop.cli", "tables", "summary"])]
+
+
 def test_submitting_writes_a_manifest_and_a_script_of_its_own(place):
     program(place, "sbatch", f'echo "$@" >> "{place}/asked"; echo "17;cluster"')
     site = Site(logs="logs")
@@ -204,7 +238,8 @@ def test_what_keeps_a_sweep_from_being_submitted_is_told(place, monkeypatch):
 
 
 def test_a_task_becomes_the_run_of_its_line(place, monkeypatch, capfd):
-    manifest = cluster.write_manifest(CELLS, place)
+    lines = [{"overrides": list(c.overrides), "folder": str(c.folder)} for c in CELLS]
+    manifest = cluster.write_manifest(lines, place)
     became = []
     monkeypatch.setattr(os, "execv", lambda *call: became.append(call))
     task(manifest, 1)

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from pathlib import Path
 import local_slurm
 import pytest
 import yaml
+from judge_server import MODEL, JudgeServer
 
-from experiments.cluster.job import submit
+from experiments.cluster.job import submit, submit_chain
 from experiments.cluster.site_file import Site
 from experiments.run import run
 from mustdrop.presets.compose import composed, resolved
@@ -329,6 +331,67 @@ def test_a_cancelled_task_stays_cancelled_and_a_second_process_is_refused(root):
     assert jobs(array)["0"][0] == "CANCELLED"
     assert "ended by SLURM" in (root / "the logs" / f"{array}_0.out").read_text()
     assert [line["doc_id"] for line in read_samples(one.folder)] == [0, 1]
+
+
+def states(chain):
+    """State and exit code of each job of a chain, task ``n`` of array ``n``."""
+    return [jobs(job)[str(number)][:2] for number, job in enumerate(chain)]
+
+
+def times(job):
+    """Start and end of a job, as SLURM's text, which sorts by time."""
+    shown = subprocess.check_output(["scontrol", "-o", "show", "job", job], text=True)
+    return re.findall(r"(?:StartTime|EndTime)=(\S+)", shown)
+
+
+def like_a_wheel(folder):
+    """The packages without what makes them a checkout; their configs are a copy."""
+    folder.mkdir()
+    for name in ("mustdrop", "experiments", "analysis", "hydra_plugins", "slurm"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    return folder
+
+
+@pytest.mark.slow
+def test_calibrate_run_judge_and_tables_are_jobs_that_wait_for_each_other(root, monkeypatch):
+    monkeypatch.chdir(root)
+    tree = like_a_wheel(root / "tree")  # thresholds of a checkout would go to its own table
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'hook'}:{tree}")
+    chosen = ["budget=t300", "threads=1"]
+    few = ["calibration.n=8", "calibration.held_out=8", "calibration.tolerance=0.1"]
+    with JudgeServer() as server:
+        server.fault = lambda prompt, call: "right"
+        at = ["judge=local", f"judge.model={MODEL}", f"judge.base_url={server.url}"]
+        chain = submit_chain(
+            [
+                ["calibrate", "method=mustdrop_merge", *chosen, *few],
+                ["run", "-m", "method=vanilla,mustdrop_merge", *chosen, *COMMON[:2]],
+                ["judge", "outputs/run", "--budget", str(2 * LIMIT), *at],
+                ["tables", "judging", "--runs", "outputs/run", "--format", "csv", "--out", "t.csv"],
+            ],
+            site_of(root),
+        )
+        wait(nothing_runs, seconds=700)
+    logs = [path.read_text() for path in sorted((root / "the logs").glob("*.out"))]
+    assert states(chain) == [("COMPLETED", "0:0")] * 4, logs
+    ends = [times(job) for job in chain]
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
+    assert (root / "conf" / "tuned" / "pocket.yaml").is_file()
+    assert 0 < server.n <= 2 * LIMIT
+    table = (root / "t.csv").read_text()
+    assert "vanilla" in table and "mustdrop_merge" in table
+
+
+@pytest.mark.slow
+def test_jobs_behind_one_that_fails_are_cancelled(root, monkeypatch):
+    monkeypatch.chdir(root)
+    table = ["tables", "summary", "--runs", "outputs/run", "--out", "t.txt"]
+    chain = submit_chain([["run", "budget=nonsense"], table, table], site_of(root))
+    wait(nothing_runs)
+    assert states(chain)[0] == ("FAILED", "2:0")
+    assert [state for state, _ in states(chain)[1:]] == ["CANCELLED"] * 2
+    assert not (root / "t.txt").exists()
 
 
 def test_nothing_of_the_cluster_is_left_whatever_happened(cluster):

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from rich.console import Console
 from untimed import untimed
 
@@ -20,6 +22,7 @@ from experiments.run import run, run_cell
 from experiments.sweeps import launch
 from experiments.sweeps.cells import SweepCell, cells_under, distinct, expand, plan
 from experiments.sweeps.forecast import Forecast, spoken
+from mustdrop import TokenDropper
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import conf_dir
 from mustdrop.runs.fingerprint import Fingerprint
@@ -63,6 +66,35 @@ def test_the_command_line_replaces_what_the_preset_says_of_a_name():
     assert expand([], ["a=1,2"], Loader()) == [("a=1",), ("a=2",)]
     with pytest.raises(ValueError, match="name the values"):
         expand([], ["a=interval(0,1)"], Loader())
+
+
+def test_a_method_on_the_command_line_goes_to_the_entries_that_list_it():
+    entries = [
+        {"method": "vanilla", "budget": "none"},
+        {"method": ["fastv", "random"], "budget": "50%"},
+        {"method": "mustdrop", "budget": "50%", "vision.edges": "keep", "vision": "x"},
+    ]
+    assert expand(entries, ["method=random"], Loader()) == [("method=random", "budget=50%")]
+    assert expand(entries, ["method=mustdrop,vanilla"], Loader()) == [
+        ("method=vanilla", "budget=none"),
+        ("method=mustdrop", "budget=50%", "vision.edges=keep", "vision=x"),
+    ]
+    # a method of the user's own: not in the place of vanilla, and without fields of another one
+    assert expand(entries, ["method=tome"], Loader()) == [("method=tome", "budget=50%")]
+    assert expand(entries[:1], ["method=tome"], Loader()) == [("method=tome", "budget=none")]
+    assert expand([{"budget": "t9"}], ["method=tome"], Loader()) == [("method=tome", "budget=t9")]
+
+
+@pytest.mark.parametrize("method", ["mustdrop", "fastv", "uniform_frames", "every_other_frame"])
+def test_the_video_table_takes_a_method_with_what_it_needs(method):
+    """The table prints such a command for each missing cell."""
+    entries = OmegaConf.load(conf_dir() / "experiment" / "table2.yaml").hydra.sweeper.cells
+    given = [f"method={method}", "model=video_llava_7b", "inputs=authors"]
+    for overrides in expand(entries, given, Loader()):
+        assert ("vision.edges=keep" in overrides) == (method == "mustdrop")
+        thresholds = ["prefill.gamma=1e-3", "prefill.alpha=1e-2"] if method == "mustdrop" else []
+        cfg = composed("experiment=table2", *overrides, *thresholds)
+        assert cfg.budget == "50%" and isinstance(instantiate(cfg.dropper), TokenDropper)
 
 
 MANY = ("table1", "table1_next")  # hundreds of cells on the models of the paper

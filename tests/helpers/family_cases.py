@@ -9,6 +9,9 @@ from families import FAMILIES, FRAMES, Image, Part, Video
 from hypothesis import strategies as st
 
 from mustdrop import TokenDropper
+from mustdrop.prefill.average_frames import AverageFrames
+from mustdrop.prefill.every_other_frame import EveryOtherFrame
+from mustdrop.prefill.uniform_frames import UniformFrames
 from mustdrop.vision.average_pool import AveragePool
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.divprune import DivPrune
@@ -97,6 +100,21 @@ def prompt(draw, family: str) -> tuple[Part, ...]:
     return (*parts, draw(st.integers(1, 8)))
 
 
+def video_prefill() -> st.SearchStrategy:
+    """Any strategy that chooses among the frames of a video."""
+    layer, count = st.sampled_from([-1, 0, 2]), st.integers(0, 3 * CELLS)
+    return st.one_of(
+        st.builds(UniformFrames, count, layer),
+        st.builds(AverageFrames, count, layer),
+        st.builds(EveryOtherFrame, layer),
+    )
+
+
+def as_video(part: Part) -> Part:
+    """The same picture as a video; text and videos as they are."""
+    return Video(FRAMES, *part) if isinstance(part, Image) else part
+
+
 @st.composite
 def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], int]:
     """(family, attention, dropper, prompts, seed of their pixels and text)."""
@@ -104,8 +122,10 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
     qwen = family.startswith("qwen")
     received = draw(st.sampled_from([True, True, True, False] if qwen else [True, False]))
     rule = st.sampled_from(["original", "compact"])
+    of_frames = family != "llava_next" and draw(st.sampled_from([False, False, False, True]))
     dropper = TokenDropper(
-        draw(vision(family, not qwen)), draw(key_tokens(True)), draw(prefill(CELLS)),
+        draw(vision(family, not qwen)), draw(key_tokens(True)),
+        draw(video_prefill() if of_frames else prefill(CELLS)),
         draw(decode()), positions=draw(rule), vision_positions=draw(rule),
         cls_attention="received" if received else "cls",
     )  # fmt: skip
@@ -113,5 +133,7 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
         position = draw(st.sampled_from(["continue", "cache_length"]))
         dropper = replace(dropper, decode_positions=position)
     prompts = draw(st.lists(prompt(family), min_size=1, max_size=4))
+    if of_frames:
+        prompts = [tuple(map(as_video, parts)) for parts in prompts]
     attention = draw(st.sampled_from(["sdpa", "eager"]))
     return family, attention, dropper, prompts, draw(st.integers(0, 10**6))

@@ -6,7 +6,7 @@
 
 ``fault`` gets the text of a prompt and the number of this call about it, from 1, and names the kind
 of failure, or None for a true reply. A true reply depends on the question's number alone, so that
-tests know the totals.
+tests know the totals; "right" is a reply about a question without a number.
 """
 
 import json
@@ -21,6 +21,7 @@ QUESTION = re.compile(r"^Question: \D*(\d+)", re.MULTILINE)
 MODEL = "stand-in"
 STATUSES = {"400": 400, "401": 401, "404": 404, "429": 429, "500": 500, "redirect": 307}
 TEXTS = {
+    "right": "{'pred': 'yes', 'score': 5}",
     "garbage": "The moon is made of cheese.", "empty": "  ", "truncated": "{'pred': 'y",
     "refusal": "I'm sorry, I cannot evaluate this.", "none": None,
     "high": "{'pred': 'yes', 'score': 9}",

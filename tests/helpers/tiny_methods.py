@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from models import prompt, tiny_llava
 from omegaconf import DictConfig, OmegaConf
 
@@ -65,8 +65,11 @@ def middle(node: DictConfig, names: list[str], point: float = 0.5) -> dict[str, 
 
 
 def every_method() -> dict[str, TokenDropper]:
-    """Dropper of each method by name; without vanilla, and without bounds that know the answer."""
-    droppers = {method: dropper_of(method) for method in METHODS}
+    """Dropper of each method by name, for prompts with images.
+
+    Vanilla and the bounds that know the answer are left out.
+    """
+    droppers = {method: dropper_of(method) for method in OF_IMAGES}
     return {name: dropper for name, dropper in droppers.items() if _for_any_prompt(dropper)}
 
 
@@ -104,6 +107,12 @@ def _dropped(stage: str, strategy: Any) -> float:
     return 1 - run.ledgers[0].vision_per_layer()[-1] / GRID**2
 
 
+def _videos_only(method: str) -> bool:
+    """Whether a method refuses images; see the prefill strategies."""
+    prefill = options(method).get("prefill", "none")
+    return prefill != "none" and get_class(_read("prefill", prefill)._target_).videos_only
+
+
 @cache
 def _model() -> Any:
     return tiny_llava(grid=GRID, layers=DEPTH)
@@ -118,3 +127,7 @@ def _read(group: str, option: str) -> DictConfig:
 
 def _for_any_prompt(dropper: TokenDropper) -> bool:
     return dropper.may_drop and not (dropper.vision and dropper.vision.annotations)
+
+
+OF_VIDEOS = [method for method in METHODS if _videos_only(method)]
+OF_IMAGES = [method for method in METHODS if method not in OF_VIDEOS]

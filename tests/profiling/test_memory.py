@@ -4,6 +4,7 @@ import pytest
 import torch
 from allocated import allocated_peak
 from omegaconf import OmegaConf
+from tiny_methods import OF_IMAGES
 
 from experiments import bench_shapes
 from experiments.profiling.plan import ProfilePlan, profiled_run
@@ -11,17 +12,12 @@ from experiments.profiling.subject import ProfileSubject
 from mustdrop import TokenDropper
 from mustdrop.prefill.random import Random
 from mustdrop.presets.compose import composed
-from mustdrop.presets.folders import conf_dir
 from mustdrop.profiling.device import Device
 from mustdrop.vision.local_merge import LocalMerge
 
 LAYERS = 16
 KNOW_THE_ANSWER = ("oracle", "anti_oracle")
-METHODS = sorted(
-    path.stem
-    for path in (conf_dir() / "method").glob("*.yaml")
-    if path.stem not in ("vanilla", *KNOW_THE_ANSWER)
-)
+METHODS = [m for m in OF_IMAGES if m not in ("vanilla", *KNOW_THE_ANSWER)]
 
 
 @pytest.fixture(scope="module")

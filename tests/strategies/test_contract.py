@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from model_state import state
 from models import greedy
-from tiny_methods import METHODS, closed, middle
+from tiny_methods import METHODS, OF_IMAGES, closed, middle
 
 from mustdrop import TokenDropper
 from mustdrop.masked import masked_logits, relative_error
@@ -68,7 +68,7 @@ def test_a_strategy_is_a_final_frozen_dataclass_of_plain_values(method):
             assert isinstance(value, (int, float, str, tuple, type(None))), (field.name, value)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_records_are_sound_and_equal_the_cache(pocket, method):
     model, processor = pocket
     depth = model.config.text_config.num_hidden_layers
@@ -100,7 +100,7 @@ def test_records_are_sound_and_equal_the_cache(pocket, method):
                 assert (own + cls > 0).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_a_method_repeats_itself_and_keeps_no_state(pocket, method):
     model, processor = pocket
     dropper = build(method)
@@ -118,7 +118,7 @@ def test_a_method_repeats_itself_and_keeps_no_state(pocket, method):
     assert vars(dropper) == before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_dropping_equals_masking_on_a_trained_model(pocket, method):
     model, processor = pocket
     inputs = questions(processor, 0, 1)
@@ -130,7 +130,7 @@ def test_dropping_equals_masking_on_a_trained_model(pocket, method):
         assert relative_error(logits[number], expected) <= 1e-5
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_the_model_is_as_found(pocket, method):
     model, processor = pocket
     inputs = questions(processor, 0)
@@ -142,7 +142,7 @@ def test_the_model_is_as_found(pocket, method):
     assert torch.equal(greedy(model, inputs)[1], plain[1])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_IMAGES)
 def test_half_precision_runs_and_agrees(method):
     model, processor = load(dtype=torch.bfloat16)
     inputs = questions(processor, 0, 1, 2)
@@ -155,7 +155,7 @@ def test_half_precision_runs_and_agrees(method):
         assert relative_error(logits[number].float(), expected.float()) <= 0.05
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("vanilla",)])
+@pytest.mark.parametrize("method", [m for m in OF_IMAGES if m not in ("vanilla",)])
 def test_a_method_drops_what_its_preset_claims(pocket, method):
     model, processor = pocket
     with build(method).attach(model, known(0)) as run:

@@ -7,7 +7,6 @@ from typing import Any
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask
 from mustdrop.evaluation.tasks.custom_rows import (
     LETTERS,
-    CustomRows,
     opened,
     question_file,
     read_rows,
@@ -20,6 +19,7 @@ from mustdrop.evaluation.tasks.custom_scores import (
     score,
     scores_of,
 )
+from mustdrop.evaluation.tasks.video_task import ListedRows
 from mustdrop.provenance.folders import local_folder
 
 
@@ -62,7 +62,7 @@ class CustomData(ConfigurableMessagesTask):
             )
         self.split, self.suffix, self.choice_suffix = split, suffix, choice_suffix
         file = question_file(folder, split)
-        self.documents = CustomRows(read_rows(file, folder / media))
+        self.documents = ListedRows(read_rows(file, folder / media))
         self.scores = scores_of(self.documents.rows)
         _require_metric(str(file), metric, self.scores)
         super().__init__(

@@ -18,27 +18,6 @@ FIELDS = (
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-class CustomRows:
-    """Questions as lmms-eval reads a split: length, documents by index, names of the fields.
-
-    Args:
-        rows: Checked rows.
-    """
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = rows
-        self.features = dict.fromkeys(["image", "video", "question", "answers"])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self.rows[index])
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(dict, self.rows)
-
-
 def question_file(folder: Path, split: str) -> Path:
     """File of a split's questions.
 

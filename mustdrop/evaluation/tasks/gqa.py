@@ -26,7 +26,7 @@ class GQA(StockTask):
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         super().download(dataset_kwargs)
         self.pictures = None
-        if PICTURE not in self.dataset[self.split].column_names:
+        if PICTURE not in self.illustrated.column_names:
             assert self.subset is not None
             self.pictures = self.rows(picture_subset(self.subset))
             self.row_of_image = {key: row for row, key in enumerate(self.pictures["id"])}

@@ -6,12 +6,13 @@ open are fixed here: the length of an answer, greedy decoding, and the source of
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mustdrop.evaluation.chat import DocumentError, document_name, naming
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask, load_yaml_config, tasks
-from mustdrop.evaluation.pictures import with_eight_bits
+from mustdrop.evaluation.pictures import UnreadableImage, decoding, with_eight_bits
 from mustdrop.evaluation.process import unchanged_process
 from mustdrop.evaluation.tasks.rows import PICTURE, load_rows
 
@@ -76,17 +77,24 @@ class StockTask(ConfigurableMessagesTask):
             config["lmms_eval_specific_kwargs"] = {"default": words}
         try:
             super().__init__(config=self.adapted(config))
+            self.dataset = {split: self.illustrated}
+            self.task_docs = self.test_docs()
+            self.features = list(self.task_docs.features)
             with naming(document_name(name, 0)):
-                first = self.eval_docs[0]
-                self.doc_to_messages(first)
-                # Unlike process_results, this neither retries nor hides the error.
-                if callable(self.config.process_results):
-                    self.config.process_results(first, [""])
+                self._try_first()
         except (KeyError, DocumentError) as error:
             missing = error.__cause__ if isinstance(error, DocumentError) else error
             if not isinstance(missing, KeyError):
                 raise
             raise ValueError(f"{name}: rows of {data} lack the column {missing}") from error
+
+    def _try_first(self) -> None:
+        """Read and score the first document, so that a missing column is an error before work."""
+        with suppress(UnreadableImage), decoding():  # the run leaves out such a document
+            self.doc_to_messages(self.eval_docs[0])
+        # Unlike process_results, this neither retries nor hides the error.
+        if callable(self.config.process_results):
+            self.config.process_results(self.dataset_no_image[self.split][0], [""])
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         """Config of the task; subclasses change it for their benchmark."""
@@ -96,12 +104,10 @@ class StockTask(ConfigurableMessagesTask):
         """Raise ValueError if the first ``wanted`` documents cannot be scored alone."""
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
-        rows = self.rows()
-        # lmms-eval reads the first row next, and its error would not name the document.
-        with naming(document_name(self.config.task, 0)):
-            rows[0]
+        self.illustrated = rows = self.rows()
         plain = rows.remove_columns(PICTURE) if PICTURE in rows.column_names else rows
-        self.dataset, self.dataset_no_image = {self.split: rows}, {self.split: plain}
+        # lmms-eval reads the first row next; its image may be damaged, and is not needed for that.
+        self.dataset, self.dataset_no_image = {self.split: plain}, {self.split: plain}
 
     def rows(self, subset: str | None = None) -> Any:
         """Rows of the split in a subset, by default the task's subset."""
