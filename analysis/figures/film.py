@@ -33,6 +33,7 @@ from analysis.records.frames import frame_names, frames_of_videos
 from mustdrop.ledger import TokenLedger
 
 MOST_FRAMES, MOST_DROPS = 12, 4
+WIDEST, NARROWEST = 1.1, 4.4  # inches: of a frame, of the figure
 LABELS, NUMBERS, NAMES, FOOT, GAP = 1.08, 0.15, 0.16, 0.24, 0.02  # inches
 PLAIN, SIDE = (143, 163, 179), 96  # colour and pixels of a frame without picture
 
@@ -160,37 +161,32 @@ def _arranged(
     rows: Sequence[FilmRow], names: Sequence[str], lines: Sequence[tuple[str, str]]
 ) -> Figure:
     """Arrange the rows below the header lines, with the name of each frame above its column."""
-    wide = (DOUBLE - LABELS) / max(len(names), 4)
+    wide = min((DOUBLE - LABELS) / len(names), WIDEST)
+    across = max(LABELS + len(names) * wide, NARROWEST)
     height, width = rows[0].pictures[0].picture.shape[:2]
     tall = (wide - 2 * GAP) * min(max(height / width, 0.4), 2.5)
-    lines = [(textwrap.fill(text, int(DOUBLE * LETTERS)), colour) for text, colour in lines]
+    lines = [(textwrap.fill(text, int(across * LETTERS)), colour) for text, colour in lines]
     head = LINE * sum(text.count("\n") + 1 for text, _ in lines) + 0.08
     size = head + NAMES + len(rows) * (tall + NUMBERS) + FOOT
-    canvas = sheet(DOUBLE, size, layout=None)
+    canvas = sheet(across, size, layout=None)
+    canvas.text(EDGE / across, 1 - (head + NAMES - GAP) / size, "frame", va="bottom", size=7)
     for row_index, row in enumerate(rows):
         top = head + NAMES + row_index * (tall + NUMBERS)
-        canvas.text(
-            EDGE / DOUBLE,
-            1 - (top + tall / 2) / size,
-            row.label,
-            va="center",
-            size=7,
-            linespacing=1.2,
-        )
+        middle = 1 - (top + tall / 2) / size
+        canvas.text(EDGE / across, middle, row.label, va="center", size=7, linespacing=1.2)
         for column, (panel, number) in enumerate(zip(row.pictures, row.numbers, strict=True)):
-            left, across = LABELS + column * wide + GAP, wide - 2 * GAP
-            ax = canvas.add_axes(
-                (left / DOUBLE, 1 - (top + tall) / size, across / DOUBLE, tall / size)
-            )
+            left = LABELS + column * wide + GAP
+            box = left, size - top - tall, wide - 2 * GAP, tall
+            ax = canvas.add_axes(tuple(np.divide(box, (across, size, across, size))))
             framed(ax, panel, None, 0.9, 0.45)
-            middle = (left + across / 2) / DOUBLE
+            centre = (LABELS + (column + 0.5) * wide) / across
             canvas.text(
-                middle, 1 - (top + tall + 0.02) / size, f"{number:.4g}", ha="center", va="top",
+                centre, 1 - (top + tall + GAP) / size, f"{number:.4g}", ha="center", va="top",
                 size=SMALL, color=GREY,
             )  # fmt: skip
             if not row_index:
                 canvas.text(
-                    middle, 1 - (top - 0.02) / size, names[column], ha="center", va="bottom", size=7
+                    centre, 1 - (top - GAP) / size, names[column], ha="center", va="bottom", size=7
                 )
     write_lines(canvas, lines)
     typical = [max(row.pictures, key=lambda panel: len(panel.outlines)) for row in rows]

@@ -128,4 +128,6 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
     for index in (0, 1):
         axes[-1, index].set_xlabel("frame")
     shade_bar(figure, axes[:, [0, 2]], "patches alive, % (square-root scale)")
+    for ax in axes[:, 2]:
+        ax.set_anchor("N")  # the scale of shares moved it down
     return figure
