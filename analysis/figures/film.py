@@ -9,6 +9,7 @@ counted. Reads only a ledger and pictures. Knows nothing about models.
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,12 +22,13 @@ from analysis.figures.overlays import (
     Panel,
     Stage,
     framed,
+    header_lines,
     layers_of,
     legend,
     panels,
     write_lines,
 )
-from analysis.figures.style import BLACK, DOUBLE, GREEN, GREY, ORANGE, SMALL, sheet, styled
+from analysis.figures.style import BLACK, DOUBLE, GREEN, GREY, ORANGE, SMALL, save, sheet, styled
 from analysis.figures.traced import Traced
 from analysis.records.fates import Fates, joint_fates
 from analysis.records.frames import frame_names, frames_of_videos
@@ -51,6 +53,38 @@ class FilmRow:
     label: str
     pictures: Sequence[Panel]
     numbers: Sequence[float]
+
+
+def draw(
+    ledger: TokenLedger,
+    pictures: Sequence[Image.Image],
+    path: Path | str,
+    *,
+    title: str = "",
+    question: str = "",
+    answer: str = "",
+    target: str = "",
+    number: int = 0,
+    shown: int | None = None,
+) -> Path:
+    """Draw a film strip into a file.
+
+    Args:
+        ledger: Ledger of the prompt.
+        pictures: Pictures of all encoded images of the prompt; empty: frames are plain.
+        path: Output file; its suffix sets the format.
+        title: First line, such as the method and its budget.
+        question: Question of the prompt.
+        answer: Answer of the model.
+        target: Expected answer; decides whether the answer is right.
+        number: Index of the video in the prompt.
+        shown: See :func:`figure`.
+
+    Raises:
+        ValueError: If the prompt has no such video.
+    """
+    lines = header_lines(title, question, answer, target)
+    return save(figure(ledger, pictures, lines, number, shown), Path(path))
 
 
 def of_trace(source: Traced, number: int = 0) -> Figure:

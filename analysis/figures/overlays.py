@@ -95,7 +95,7 @@ def draw(
         region: Mask of the patches that hold the answer, outlined in every panel; None if unknown.
     """
     shown = panels(image, fates(ledger, number))
-    return save(figure(shown, _lines(title, question, answer, target), region), Path(path))
+    return save(figure(shown, header_lines(title, question, answer, target), region), Path(path))
 
 
 def of_trace(source: Traced, number: int = 0) -> Figure:
@@ -106,7 +106,7 @@ def of_trace(source: Traced, number: int = 0) -> Figure:
     """
     trace = source.trace
     shown = panels(trace.picture(number), fates(trace.ledger, number))
-    lines = _lines(source.arm, source.question, "", "")
+    lines = header_lines(source.arm, source.question, "", "")
     colour = GREEN if source["score"] >= 1 else ORANGE
     lines.append((f"answer: {source.verdict}", colour))
     return figure(shown, lines, trace.region if number == 0 else None)
@@ -228,7 +228,7 @@ def legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
     return [mark for name, mark in LEGEND.items() if name in stages]
 
 
-def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
+def header_lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
     """Header lines of the figure, as (text, colour)."""
     lines = [(text, BLACK) for text in (title, question) if text]
     if answer or target:
