@@ -18,6 +18,7 @@ from analysis.figures.style import DOUBLE, HEAT, look, sheet, styled
 from analysis.figures.survival import COLUMNS, ROWS, marginal, shade_bar
 from analysis.figures.traced import Traced, alive
 from analysis.records.frames import frame_names, frames_of_videos
+from mustdrop.runs.trace import Trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,24 +38,27 @@ class FrameShares:
     names: Sequence[str]
 
 
-def frame_shares(samples: Sequence[Traced]) -> FrameShares:
-    """Count the patches alive in the first video of each sample.
+def frame_shares(traces: Sequence[Trace], shown: int | None = None) -> FrameShares:
+    """Count the patches alive in the first video of each traced prompt.
+
+    Args:
+        traces: Trace of each prompt; a ledger alone is enough.
+        shown: Number of frames of a file that the model was given; None: not known.
 
     Raises:
-        ValueError: If there is no sample, a prompt has no video, or the numbers of frames or
-            layers differ.
+        ValueError: If there is no trace, a prompt has no video, or the numbers of frames or layers
+            differ.
     """
-    if not samples:
+    if not traces:
         raise ValueError("no traced sample to count")
     by_frame, last = [], []
-    for sample in samples:
-        ledger = sample.trace.ledger
-        videos = frames_of_videos(ledger)
+    for number, trace in enumerate(traces):
+        videos = frames_of_videos(trace.ledger)
         if not videos:
-            raise ValueError(f"sample {sample.doc_id} of {sample.arm} shows no video")
+            raise ValueError(f"trace {number} shows no video")
         masks = [
-            np.stack([alive(sample.trace, layer, frame) for frame in videos[0]])
-            for layer in range(ledger.depth)
+            np.stack([alive(trace, layer, frame) for frame in videos[0]])
+            for layer in range(trace.ledger.depth)
         ]
         by_frame.append(np.stack([mask.mean((1, 2)) for mask in masks]))
         last.append(masks[-1].mean(0))
@@ -62,7 +66,6 @@ def frame_shares(samples: Sequence[Traced]) -> FrameShares:
         shapes = sorted({shares.shape for shares in by_frame})
         raise ValueError(f"numbers of layers and frames differ between samples: {shapes}")
     grid = min(map(len, last)), min(shares.shape[1] for shares in last)
-    shown = samples[0].cell["config"]["model"].get("frames")
     return FrameShares(
         np.stack(by_frame),
         np.stack([resampled(shares, grid) for shares in last]),
@@ -87,12 +90,17 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
     """Draw one row per arm: by frame and layer, by frame, by position, by row and by column.
 
     Args:
-        arms: Traced samples of each run, each with a video.
+        arms: Traced samples of each run, one or more, each with a video.
 
     Raises:
         ValueError: See :func:`frame_shares`.
     """
-    counted = [frame_shares(samples) for samples in arms]
+    counted = [
+        frame_shares(
+            [sample.trace for sample in samples], samples[0].cell["config"]["model"].get("frames")
+        )
+        for samples in arms
+    ]
     figure = sheet(DOUBLE, len(arms) * 1.2 + 0.75)
     axes = figure.subplots(len(arms), 5, squeeze=False, width_ratios=[1.25, 1.25, 1.0, 0.85, 1.0])
     norm = PowerNorm(0.5, 0.0, 1.0)

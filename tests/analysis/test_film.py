@@ -5,7 +5,6 @@ import pytest
 import torch
 from matplotlib.text import Text
 from PIL import Image
-from results import write
 from scipy import stats
 from small_traces import fastv, keep
 from traced_runs import BEFORE
@@ -16,7 +15,6 @@ from video_traces import (
     SIZE,
     filtered,
     last_frame,
-    pictured,
     video_ledger,
     write_videos,
 )
@@ -29,6 +27,7 @@ from analysis.records.cells import load
 from analysis.records.fates import fates, joint_fates
 from analysis.records.frames import frame_names
 from mustdrop.ledger import OFF_GRID
+from mustdrop.runs.trace import Trace
 
 
 def texts(figure):
@@ -156,7 +155,7 @@ def test_names_of_frames_say_which_frames_a_model_encodes_together():
 
 def test_survival_is_counted_frame_by_frame(samples):
     for method, ledger in (("mustdrop", filtered()), ("keep_last", last_frame())):
-        shares = frames.frame_shares(samples[method])
+        shares = frames.frame_shares([sample.trace for sample in samples[method]])
         assert shares.by_frame.shape == (2, 3, FRAMES) and shares.by_position.shape == (2, *GRID)
         for layer in range(3):
             for frame in range(FRAMES):
@@ -173,17 +172,15 @@ def test_off_grid_slots_are_not_counted(samples):
     ledger = samples["keep_last"][0].trace.ledger
     slots = ledger.vision.nonzero().flatten()
     assert torch.isin(slots[ledger.cells == OFF_GRID], ledger.alive[2]).all()
-    assert frames.frame_shares(samples["keep_last"]).by_frame[0, 2].tolist() == [0, 0, 1]
+    assert frames.frame_shares([Trace(ledger)]).by_frame[0, 2].tolist() == [0, 0, 1]
 
 
-def test_frames_of_several_sizes_are_shown_on_the_smallest_grid(tmp_path):
+def test_frames_of_several_sizes_are_shown_on_the_smallest_grid():
     wide = (GRID[0], 2 * GRID[1])
     places = tuple(range(FRAMES * 2 * SIZE))
     right = tuple(place for place in places if place % wide[1] >= GRID[1])
-    ledgers = {"random": [last_frame(), video_ledger(places, places, right, grid=wide)]}
-    write_videos(tmp_path, ledgers=ledgers)
-    cell = next(cell for cell in load(tmp_path) if cell["method"] == "random")
-    shares = frames.frame_shares(list(traced(cell)))
+    ledgers = [last_frame(), video_ledger(places, places, right, grid=wide)]
+    shares = frames.frame_shares([Trace(ledger) for ledger in ledgers])
     assert shares.by_position.shape == (2, *GRID)
     assert shares.by_position[1].tolist() == [[0, 0, 1, 1]] * 2
     assert shares.by_frame[1, 2].tolist() == [0.5] * FRAMES
@@ -193,17 +190,13 @@ def test_frames_of_several_sizes_are_shown_on_the_smallest_grid(tmp_path):
     assert not np.isnan(frames.resampled(values, (4, 5))).any()
 
 
-def test_survival_refuses_samples_that_do_not_compare(samples, tmp_path):
+def test_survival_refuses_samples_that_do_not_compare():
     with pytest.raises(ValueError, match="no traced sample to count"):
         frames.frame_shares([])
-    more = {"random": [last_frame(), last_frame(layers=4)]}
-    write_videos(tmp_path, ledgers=more)
-    cell = next(cell for cell in load(tmp_path) if cell["method"] == "random")
     with pytest.raises(ValueError, match="numbers of layers and frames differ between samples"):
-        frames.frame_shares(list(traced(cell)))
-    keep(write(tmp_path / "images", "fastv"), fastv(), 1)
-    with pytest.raises(ValueError, match="sample 1 of fastv at 192 shows no video"):
-        frames.frame_shares(list(traced(load(tmp_path / "images")[0])))
+        frames.frame_shares([Trace(last_frame()), Trace(last_frame(layers=4))])
+    with pytest.raises(ValueError, match="trace 1 shows no video"):
+        frames.frame_shares([Trace(last_frame()), fastv()])
 
 
 def test_the_line_by_frame_has_students_interval(tmp_path):
@@ -277,7 +270,7 @@ def test_samples_of_both_kinds_are_drawn_each_by_its_figures(tmp_path, quick, ca
 
 def test_a_video_without_pictures_names_the_command(tmp_path, quick, capsys):
     folder = write_videos(tmp_path / "runs", ledgers={"mustdrop": [filtered()]})[-1]
-    keep(folder, type(pictured(filtered()))(filtered()), 0)
+    keep(folder, Trace(filtered()), 0)
     out = tmp_path / "out"
     assert command.main(["film", "--runs", str(tmp_path / "runs"), "--out", str(out)]) == 1
     assert "has no picture: mustdrop trace" in capsys.readouterr().err
