@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "mustdrop", "experiments", "analysis", "numpy", "pandas", "matplotlib", "torch", "IPython",
     "transformers", "pathlib",
 }  # fmt: skip
+HEAVY = ("08_video",)  # notebooks that run for more than ten seconds
 PYTHON = {"language_info": {"name": "python"}}  # of a notebook that was run
 
 spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/build.py")
@@ -54,7 +55,13 @@ def test_one_that_does_more_is_caught():
     assert faults("import os\ndef f(): pass\nfrom pandas import read_csv") == ["os", "FunctionDef"]
 
 
-@pytest.mark.parametrize("name", build.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name
+        for name in build.names()
+    ],
+)
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     path = build.build(name, tmp_path)
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
