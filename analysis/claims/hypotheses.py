@@ -18,6 +18,7 @@ HYPOTHESES = Path(__file__).parents[1] / "reference" / "hypotheses.yaml"
 Kind = Literal["superiority", "non-inferiority", "equivalence", "all"]
 CONTROLS = ("schedule", "flat", "grid")
 Cost = Literal["seconds", "cached tokens", "operations"]
+JudgeScore = Literal["judge_accuracy", "judge_score"]
 FIELDS = {
     "id",
     "says",
@@ -30,6 +31,10 @@ FIELDS = {
     "each",
     "budgets",
     "saves",
+    "score",
+    "benchmarks",
+    "average",
+    "model",
     "run",
 }
 ARM = {"method", "budget", "control", "config"}
@@ -90,6 +95,10 @@ class Hypothesis:
         parts: Ids of the claims that must all hold.
         run: Command that measures the claim.
         saves: Cost that the claim is about, in place of scores; None for a claim about scores.
+        score: Score of a judge that the claim is about; None: main score of each benchmark.
+        benchmarks: Benchmarks that the claim is about; empty: any.
+        averaged: Whether the claim is about the mean over the benchmarks, not about each.
+        model: Model of the command if no run is given; None: the embedded one.
     """
 
     id: str
@@ -103,6 +112,10 @@ class Hypothesis:
     parts: tuple[str, ...]
     run: str
     saves: Saving | None = None
+    score: JudgeScore | None = None
+    benchmarks: tuple[str, ...] = ()
+    averaged: bool = False
+    model: str | None = None
 
 
 def hypotheses(path: Path = HYPOTHESES) -> list[Hypothesis]:
@@ -148,6 +161,7 @@ def _claims(entry: Mapping[str, Any], path: Path) -> list[Hypothesis]:
     elif margin is not None:
         raise ValueError(f"{where}: kind {entry['kind']} has no margin, got {margin}")
     _saving(entry, where)
+    _check_scope(entry, where)
     axes = entry.get("each", {})
     if unknown := set(axes) - {"method", "budget"}:
         raise ValueError(f"{where}: each must name method or budget, got {sorted(unknown)}")
@@ -178,6 +192,10 @@ def _claim(
         parts=tuple(f"{part}{suffix}" for part in entry.get("all", ())),
         run=str(entry["run"]).format(**{**values, "budget": _typed(values.get("budget"))}),
         saves=_saving(entry, where),
+        score=entry.get("score"),
+        benchmarks=tuple(entry.get("benchmarks", ())),
+        averaged=entry.get("average", False),
+        model=entry.get("model"),
     )
 
 
@@ -198,6 +216,25 @@ def _saving(entry: Mapping[str, Any], where: str) -> Saving | None:
             f"{where}: cost must be one of {costs} and percent in (0, 100), got {dict(given)}"
         )
     return Saving(**given)
+
+
+def _check_scope(entry: Mapping[str, Any], where: str) -> None:
+    """Check the score and the benchmarks of a claim."""
+    scores = get_args(JudgeScore)
+    if entry.get("score") not in (None, *scores):
+        raise ValueError(f"{where}: score must be one of {scores}, got {entry['score']!r}")
+    if entry.get("score") and entry.get("saves"):
+        raise ValueError(f"{where}: a claim has score or saves, not both")
+    arms = (entry.get("ours") or {}, entry.get("theirs") or {})
+    if entry.get("score") and any("control" in arm for arm in arms):
+        raise ValueError(f"{where}: answers of a control are not judged, so score needs whole runs")
+    benchmarks = entry.get("benchmarks", [])
+    if not isinstance(benchmarks, list) or not all(isinstance(name, str) for name in benchmarks):
+        raise ValueError(f"{where}: benchmarks must be a list of names, got {benchmarks!r}")
+    if not isinstance(entry.get("average", False), bool):
+        raise ValueError(f"{where}: average must be true or false, got {entry['average']!r}")
+    if entry.get("average") and len(benchmarks) < 2:
+        raise ValueError(f"{where}: average needs two or more benchmarks, got {benchmarks}")
 
 
 def _arm(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> ArmSpec:

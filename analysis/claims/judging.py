@@ -1,12 +1,13 @@
-"""Verdicts on claims: holds, fails, not distinguishable, not measured.
+"""Verdicts on claims: holds, fails, not distinguishable, unjudged, not measured.
 
     superiority      holds if ours > theirs, fails if ours < theirs
     non-inferiority  holds if ours > theirs - margin, fails if ours < theirs - margin
     equivalence      holds if |ours - theirs| < margin, fails if it is larger
     all              holds if all parts hold, fails if one part fails
 
-Every test is two-sided at 5 % after Holm's correction over all claims judged in one call. Knows
-nothing about files and layout.
+A claim about a judge's score is unjudged if a run has no verdicts of a judge. Every test is
+two-sided at 5 % after Holm's correction over all claims judged in one call. Knows nothing about
+files and layout.
 """
 
 from collections.abc import Sequence
@@ -63,23 +64,33 @@ def _together(claim: Hypothesis, parts: Sequence[Sequence[Judgement]]) -> list[J
     """Combine the parts that were judged on the same model, benchmark, image and first arm."""
     by_group = [{_group(judgement): judgement for judgement in part} for part in parts]
     groups = dict.fromkeys(
-        group for part in by_group for group, judgement in part.items() if judgement.difference
+        group
+        for part in by_group
+        for group, judgement in part.items()
+        if judgement.difference or judgement.verdict == "unjudged"
     )
-    order: tuple[Verdict, ...] = ("fails", "not measured", "not distinguishable", "holds")
+    order: tuple[Verdict, ...] = (
+        "fails", "not measured", "unjudged", "not distinguishable", "holds"
+    )  # fmt: skip
     out = []
     for group in groups:
         judgements = [part.get(group) for part in by_group]
         verdicts: list[Verdict] = [j.verdict if j else "not measured" for j in judgements]
         measured = [j for j in judgements if j and j.difference]
         complete = len(measured) == len(judgements)
-        where = dict.fromkeys(name for j in measured for name in j.where.split(" + "))
+        verdict = min(verdicts, key=order.index)
+        unjudged = [j for j in judgements if j and j.verdict == verdict == "unjudged"]
+        named = unjudged or measured
+        where = dict.fromkeys(name for j in named for name in j.where.split(" + "))
         out.append(
             Judgement(
                 claim,
                 group[0],
                 " + ".join(where),
-                min(verdicts, key=order.index),
+                verdict,
                 ", ".join(map(" ".join, zip(claim.parts, verdicts, strict=True))),
+                ours=unjudged[0].ours if unjudged else None,
+                theirs=unjudged[0].theirs if unjudged else None,
                 p=max(j.p for j in measured) if complete else nan,
                 adjusted=max(j.adjusted for j in measured) if complete else nan,
             )

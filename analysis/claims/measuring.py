@@ -8,31 +8,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from analysis.claims.arms import ArmRuns, NotMeasured, find, fits
+from analysis.claims.averages import averages
 from analysis.claims.hypotheses import ArmSpec, Hypothesis
-from analysis.claims.judgement import Judgement, Setting
+from analysis.claims.judgement import Judgement, Setting, p_value
 from analysis.claims.pairing import pair
 from analysis.claims.savings import saved_pairs, with_costs
+from analysis.claims.verdicts import WithoutVerdicts, with_verdicts
 from analysis.records.cells import MATCH, RunResult, agree
-from analysis.statistics.difference import Difference, difference
+from analysis.statistics.difference import difference
 
 
 def measure(claim: Hypothesis, cells: Sequence[RunResult], match: float = MATCH) -> list[Judgement]:
     """Measure a claim on every model, benchmark and image condition with a run of either arm.
 
-    Equal scores in several experiments count as one measurement. Verdicts are not set here.
+    A claim about a mean over benchmarks is measured on every model and image condition. Equal
+    scores in several experiments count as one measurement. Verdicts are not set here.
 
     Raises:
         ValueError: If runs of one benchmark are not on the same documents.
     """
     settings: dict[Setting, list[RunResult]] = {}
     for cell in cells:
+        if claim.benchmarks and cell["benchmark"] not in claim.benchmarks:
+            continue
         settings.setdefault((cell["model"], cell["benchmark"], cell.image or ""), []).append(cell)
     assert claim.ours is not None and claim.theirs is not None
     arms = claim.ours, claim.theirs
-    out = []
+    out: list[Judgement] = []
     for setting, runs in settings.items():
         if any(fits(cell, arm) for cell in runs for arm in arms):
             out += _measure_setting(claim, arms, setting, runs, match)
+    if claim.averaged and out:
+        return averages(claim, out)
     missing = f"no run of {claim.ours}, nor of {claim.theirs}"
     return out or [Judgement(claim, reason=missing)]
 
@@ -99,11 +106,16 @@ def _compare(
             )
         if claim.saves is not None:
             ours, theirs = with_costs(ours, theirs, claim.saves.cost)
+        notes = []
+        if claim.score is not None:
+            ours, theirs, note = with_verdicts(ours, theirs, claim.score)
+            notes += [note] if note else []
+    except WithoutVerdicts as error:
+        return replace(judgement, reason=str(error), verdict="unjudged")
     except NotMeasured as error:
         return replace(judgement, reason=str(error))
     paired = pair(ours.frames, theirs.frames)
     result = difference(paired if claim.saves is None else saved_pairs(paired, claim.saves))
-    notes = []
     if claim.matched and not agree(ours.executed, theirs.executed):
         notes.append(f"at {ours.executed:.1f} against {theirs.executed:.1f} tokens")
     if len(ours.cells) > 1 or len(theirs.cells) > 1:
@@ -111,23 +123,11 @@ def _compare(
     if not fits(their_run, arms[1]):
         notes.append(f"{arms[1].method} at the budget {their_run['budget']}")
     judgement = replace(judgement, difference=result, reason="; ".join(notes))
-    return replace(judgement, p=_p_value(claim, result, judgement.scale))
+    return replace(judgement, p=p_value(claim, result, judgement.scale))
 
 
 def _where(*arms: ArmRuns) -> str:
     return " + ".join(dict.fromkeys(str(cell["experiment"]) for arm in arms for cell in arm.cells))
-
-
-def _p_value(claim: Hypothesis, result: Difference, scale: float) -> float:
-    if claim.margin is None:
-        return result.p
-    margin = claim.margin / scale
-    if claim.kind == "non-inferiority":
-        return result.p_at(-margin)
-    at_lower, at_upper = result.p_at(-margin), result.p_at(margin)
-    if abs(result.value) < margin:
-        return max(at_lower, at_upper)  # equivalence needs both tests to reject
-    return at_lower if result.value < 0 else at_upper
 
 
 def _merged(judged: Sequence[Judgement]) -> list[Judgement]:

@@ -14,7 +14,10 @@ from rich.text import Text
 
 from analysis.claims.judgement import Judgement
 
-COLORS = {"holds": "green", "fails": "red", "not distinguishable": "yellow", "not measured": "dim"}
+COLORS = {
+    "holds": "green", "fails": "red", "not distinguishable": "yellow", "unjudged": "magenta",
+    "not measured": "dim",
+}  # fmt: skip
 HEADS = (
     *("claim", "verdict", "points [95 %]", "p", "p Holm"),
     *("n", "detects", "tokens", "on", "runs"),
@@ -24,7 +27,8 @@ NOTES = (
     "if scores lie in [0, 1]. The 95 % interval is a bootstrap of images with all their questions, "
     "or comes from exact counts (c) if fewer than ten images differ. It is not adjusted for the "
     "number of claims. For a claim about a cost: percent of the second arm's cost that is saved, "
-    "minus the percent of the claim.",
+    "minus the percent of the claim. A judge's score from 0 to 5 is shown as it is. A mean over "
+    "benchmarks counts each benchmark once.",
     "p: p value of the hypothesis of no difference (McNemar's mid-p; sign flips by image if images "
     "have several questions or scores are not 0 and 1); for a claim with a margin, of a difference "
     "equal to the margin. Verdicts use p Holm, corrected over all claims judged here, at 5 %.",
@@ -64,7 +68,8 @@ def to_text(judged: Sequence[Judgement], missing: bool = False) -> Group:
     parts = [table] if table.rows else [Text("No claim could be judged on these runs.")]
     parts += [Text(note, style="dim") for note in (NOTES if table.rows else ())]
     parts += [Text(f"[{number}] {folder}", style="dim") for folder, number in runs.items()]
-    return Group(*parts, *(Text(line) for line in _unmeasured(judged, missing)))
+    lines = [*_unjudged(judged), *_unmeasured(judged, missing)]
+    return Group(*parts, *(Text(line) for line in lines))
 
 
 def show(judged: Sequence[Judgement], console: Console, missing: bool = False) -> None:
@@ -90,7 +95,8 @@ def to_markdown(judged: Sequence[Judgement], missing: bool = True) -> str:
         [*lines, "", *(f"- {note}" for note in NOTES)] if rows else ["No claim could be judged."]
     )
     listed = [f"- \\[{number}\\] `{folder}`" for folder, number in runs.items()]
-    return "\n".join([*table, "", *listed, *_unmeasured(judged, missing)]).rstrip() + "\n"
+    lines = [*table, "", *listed, *_unjudged(judged), *_unmeasured(judged, missing)]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _cells(judgement: Judgement, runs: dict[str, int]) -> list[str]:
@@ -142,6 +148,15 @@ def _runs(judged: Sequence[Judgement]) -> dict[str, int]:
         for folder in arm.folders
     )
     return {folder: number for number, folder in enumerate(folders, 1)}
+
+
+def _unjudged(judged: Sequence[Judgement]) -> list[str]:
+    """List the commands that judge the runs of the claims about a judge's score."""
+    commands = {j.command: None for j in judged if j.verdict == "unjudged"}
+    if not commands:
+        return []
+    head = "Unjudged, because a run has no verdicts of a judge. These commands count the calls:"
+    return ["", head, "", *(f"- `{command}`" for command in commands)]
 
 
 def _unmeasured(judged: Sequence[Judgement], missing: bool) -> list[str]:

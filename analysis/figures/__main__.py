@@ -3,6 +3,7 @@
 mustdrop figures --runs outputs/demo
 mustdrop figures stages attention --runs outputs/demo --methods mustdrop --sample 3 5
 mustdrop figures tradeoff --runs outputs/table1 --against tokens
+mustdrop figures film frames --runs outputs/table2   # of videos
 mustdrop figures speed --runs outputs/run            # of mustdrop profile
 """
 
@@ -12,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis.figures.catalogue import FIGURES, Offer, figure_requests
+from analysis.figures.catalogue import FIGURES, Offer
+from analysis.figures.request import figure_requests
 from analysis.figures.speed import offer_speed
 from analysis.figures.style import save
 from analysis.records.cells import load

@@ -58,7 +58,8 @@ def draw(source: Traced, number: int = 0) -> Figure:
         raise ValueError(f"{source.arm}: the trace has no text attention")
     layers = _chosen(sorted(trace.text_attention))
     thresholds = has_thresholds(trace)
-    picture = np.asarray(trace.picture(number), dtype=float) / 255 if trace.pictures else None
+    pictured = trace.pictures and not trace.ledger.videos  # one picture cannot show a video
+    picture = np.asarray(trace.picture(number), dtype=float) / 255 if pictured else None
     words = [saving_words(trace, layer) for layer in layers] if thresholds else []
     ratios = [1.0, *([0.95] if picture is not None else []), *([0.5] if any(words) else [])]
     wide = DOUBLE if len(layers) > 2 else 0.55 * DOUBLE

@@ -5,9 +5,7 @@ ValueError with the reason and the remedy. Knows nothing about how figures look.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -15,6 +13,8 @@ from matplotlib.figure import Figure
 from analysis.figures import (
     attention,
     decode_attention,
+    film,
+    frames,
     layers,
     overlays,
     stages,
@@ -22,94 +22,11 @@ from analysis.figures import (
     sweep,
     tradeoff,
 )
-from analysis.figures.points import Cost
+from analysis.figures.request import FigureRequest, Visual, rank, visual
 from analysis.figures.traced import Traced, named, traced
-from analysis.records.cells import RunResult, groups
 
 Offer = tuple[str, Callable[[], Figure]]
-FIRST = ("mustdrop", "fastv", "random")  # preferred methods if none is given
 ARMS = 4  # methods in a figure of position bias
-
-
-@dataclass(frozen=True, eq=False)
-class FigureRequest:
-    """Runs and samples to draw figures of.
-
-    Attributes:
-        root: Results folder, as the user wrote it.
-        cells: Runs of one experiment, model and benchmark.
-        docs: Ids of the samples; by default the first traced one.
-        methods: Names of the methods; by default all, and one for figures of single samples.
-        budget: Budget for figures of traces; by default the one with the fewest tokens, and for
-            position bias the one with the most traced runs.
-        against: Costs to plot accuracy against.
-        prefix: Prefix of the file names, empty with one experiment.
-    """
-
-    root: str
-    cells: Sequence[RunResult]
-    docs: Sequence[int] = ()
-    methods: Sequence[str] = ()
-    budget: str | None = None
-    against: Sequence[Cost] = ("tokens", "flops", "latency")
-    prefix: str = ""
-
-    def chosen(self) -> list[RunResult]:
-        """Select the runs of the requested methods, and vanilla.
-
-        Raises:
-            ValueError: If a method has no run.
-        """
-        known = {cell["method"] for cell in self.cells}
-        for name in self.methods:
-            if name not in known:
-                raise ValueError(f"no run of {name}: expected one of {', '.join(sorted(known))}")
-        wanted = {*self.methods, "vanilla"} if self.methods else known
-        return [cell for cell in self.cells if cell["method"] in wanted]
-
-    def arms(self, together: bool = False) -> list[tuple[RunResult, Traced]]:
-        """Find the runs at one budget that have a requested trace, with the first trace of each.
-
-        Args:
-            together: Whether to use the budget with the most traced runs, not the fewest tokens.
-
-        Raises:
-            ValueError: If no run has such a trace.
-        """
-        arms = []
-        for cell in self.chosen():
-            if self.budget in (None, cell["budget"]) and cell["method"] != "vanilla":
-                first = next(traced(cell, self.docs), None)
-                if first is not None and not cell.image:
-                    arms.append((cell, first))
-        if not arms:
-            raise ValueError(f"no trace: {self.hint(self.methods or FIRST[:1])} makes them")
-        shared = Counter(cell["budget"] for cell, _ in arms)
-        chosen = min(
-            (cell for cell, _ in arms),
-            key=lambda cell: (-shared[cell["budget"]] if together else 0, cell.executed),
-        )["budget"]
-        arms = [(cell, first) for cell, first in arms if cell["budget"] == chosen]
-        return sorted(arms, key=lambda pair: _rank(pair[0], self.methods))
-
-    def shown(self) -> list[Traced]:
-        """Samples for figures of one sample; by default the first sample of one method."""
-        arms = self.arms() if self.methods else self.arms()[:1]
-        return [
-            sample
-            for cell, first in arms
-            for sample in (traced(cell, self.docs) if self.docs else [first])
-        ]
-
-    def hint(self, methods: Sequence[str]) -> str:
-        """Command that writes the traces."""
-        return f"mustdrop trace {self.root} --methods {','.join(methods)}"
-
-
-def _rank(cell: RunResult, methods: Sequence[str]) -> tuple[int, str]:
-    order = list(methods or FIRST)
-    name = cell["method"]
-    return order.index(name) if name in order else len(order), name
 
 
 def _stem(request: FigureRequest, figure: str, *parts: object) -> str:
@@ -129,7 +46,7 @@ def offer_stages(request: FigureRequest) -> Iterator[Offer]:
     except ValueError:  # no trace: draw the mean over the samples of a run
         ran = [cell for cell in request.chosen() if cell.metric is not None]
         dropped = [cell for cell in ran if cell["method"] != "vanilla"] or ran
-        dropped.sort(key=lambda cell: (*_rank(cell, request.methods), cell.executed))
+        dropped.sort(key=lambda cell: (*rank(cell, request.methods), cell.executed))
         for cell in dropped[:1]:
             stem = _stem(request, "stages", cell["method"], cell["budget"], "mean")
             yield stem, partial(stages.draw, cell)
@@ -140,15 +57,27 @@ def offer_stages(request: FigureRequest) -> Iterator[Offer]:
 
 def offer_overlays(request: FigureRequest) -> Iterator[Offer]:
     """Dropped patches on the picture of each chosen sample."""
-    for sample in request.shown():
-        yield _sample_stem(request, "overlays", sample), partial(_draw_overlays, request, sample)
+    for sample in request.shown("image"):
+        draw = partial(overlays.of_trace, sample)
+        yield _sample_stem(request, "overlays", sample), partial(_pictured, request, sample, draw)
 
 
-def _draw_overlays(request: FigureRequest, sample: Traced) -> Figure:
+def offer_film(request: FigureRequest) -> Iterator[Offer]:
+    """Film strip of each video of each chosen sample."""
+    for sample in request.shown("video"):
+        stem = _sample_stem(request, "film", sample)
+        for number in range(len(sample.trace.ledger.videos)):
+            draw = partial(film.of_trace, sample, number)
+            name = f"{stem}_video{number + 1}" if number else stem
+            yield name, partial(_pictured, request, sample, draw)
+
+
+def _pictured(request: FigureRequest, sample: Traced, draw: Callable[[], Figure]) -> Figure:
+    """Draw a figure that needs the pictures of a trace."""
     if not sample.trace.pictures:
         hint = request.hint([sample.cell["method"]])
         raise ValueError(f"the trace of {sample.arm} has no picture: {hint} writes it")
-    return overlays.of_trace(sample)
+    return draw()
 
 
 def offer_attention(request: FigureRequest) -> Iterator[Offer]:
@@ -204,9 +133,21 @@ def offer_sweep(request: FigureRequest) -> Iterator[Offer]:
 
 
 def offer_survival(request: FigureRequest) -> Iterator[Offer]:
-    """Position bias of the runs at one budget, over all traced samples."""
-    samples = [list(traced(cell)) for cell, _ in request.arms(together=True)[:ARMS]]
+    """Position bias of the runs at one budget, over all traced samples without videos."""
+    samples = _samples_of_arms(request, "image")
     yield _stem(request, "survival", samples[0][0].cell["budget"]), partial(survival.draw, samples)
+
+
+def offer_frames(request: FigureRequest) -> Iterator[Offer]:
+    """Bias of the runs at one budget by frame and position, over all traced videos."""
+    samples = _samples_of_arms(request, "video")
+    yield _stem(request, "frames", samples[0][0].cell["budget"]), partial(frames.draw, samples)
+
+
+def _samples_of_arms(request: FigureRequest, kind: Visual) -> list[list[Traced]]:
+    """All traced samples of a kind, of the runs at the budget with the most traced runs."""
+    arms = request.arms(together=True, kind=kind)[:ARMS]
+    return [[sample for sample in traced(cell) if visual(sample) == kind] for cell, _ in arms]
 
 
 FIGURES: Mapping[str, Callable[[FigureRequest], Iterator[Offer]]] = {
@@ -218,13 +159,6 @@ FIGURES: Mapping[str, Callable[[FigureRequest], Iterator[Offer]]] = {
     "tradeoff": offer_tradeoff,
     "sweep": offer_sweep,
     "survival": offer_survival,
+    "film": offer_film,
+    "frames": offer_frames,
 }
-
-
-def figure_requests(root: str, cells: Sequence[RunResult]) -> list[FigureRequest]:
-    """One request per experiment, model and benchmark of the cells."""
-    parts = groups(cells)
-    return [
-        FigureRequest(root, members, prefix="_".join(name) + "_" if len(parts) > 1 else "")
-        for name, members in parts.items()
-    ]

@@ -97,6 +97,8 @@ def draw(arms: Sequence[Traced], number: int = 0) -> Figure:
     axes = lower.subplots(len(arms), columns, squeeze=False)
     for row, arm in zip(axes, arms, strict=True):
         _row(row, arm, layers, number)
+    if arms[0].trace.ledger.videos:
+        axes[0, 0].set_title(f"frame {number + 1}")
     for ax, layer in zip(axes[0, 1:], layers, strict=True):
         ax.set_title(f"layer {layer}")
     shades = lower.colorbar(

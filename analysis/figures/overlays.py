@@ -5,7 +5,7 @@ bytes. Knows nothing about models. After Figure 3 (a) of MustDrop, arXiv:2411.10
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ from analysis.figures.style import (
     styled,
 )
 from analysis.figures.traced import Traced
-from analysis.records.fates import Fates, fates
+from analysis.records.fates import Drop, Fates, fates
 from mustdrop.ledger import TokenLedger
 
 COLUMNS, WIDEST = 4, 2.2
@@ -47,6 +47,9 @@ LEGEND = {
 }
 
 
+Stage = Literal["picture", "encoder", "key", "drop", "cache"]
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One panel of the figure.
@@ -59,7 +62,7 @@ class Panel:
         colour: Colour of the outlines.
     """
 
-    stage: Literal["picture", "encoder", "key", "drop", "cache"]
+    stage: Stage
     title: str
     picture: Picture
     outlines: Sequence[Mask] = ()
@@ -92,7 +95,7 @@ def draw(
         region: Mask of the patches that hold the answer, outlined in every panel; None if unknown.
     """
     shown = panels(image, fates(ledger, number))
-    return save(figure(shown, _lines(title, question, answer, target), region), Path(path))
+    return save(figure(shown, header_lines(title, question, answer, target), region), Path(path))
 
 
 def of_trace(source: Traced, number: int = 0) -> Figure:
@@ -103,18 +106,24 @@ def of_trace(source: Traced, number: int = 0) -> Figure:
     """
     trace = source.trace
     shown = panels(trace.picture(number), fates(trace.ledger, number))
-    lines = _lines(source.arm, source.question, "", "")
+    lines = header_lines(source.arm, source.question, "", "")
     colour = GREEN if source["score"] >= 1 else ORANGE
     lines.append((f"answer: {source.verdict}", colour))
     return figure(shown, lines, trace.region if number == 0 else None)
 
 
-def panels(image: Image.Image, life: Fates) -> list[Panel]:
-    """Panels of the picture, of each stage that changed the tokens, and of the KV cache."""
+def panels(image: Image.Image, life: Fates, always: Collection[Stage] = ()) -> list[Panel]:
+    """Panels of the picture, of each stage that changed the tokens, and of the KV cache.
+
+    Args:
+        image: Image (or crop, frame) that the patches tile.
+        life: Fates of the patches.
+        always: Stages that get a panel also where they changed nothing.
+    """
     picture = np.asarray(image.convert("RGB"), dtype=float) / 255
     patches = life.grid[0] * life.grid[1]
     out = [Panel("picture", f"picture\n{patches} patches", picture)]
-    if life.merged or not life.arrived.all():
+    if life.merged or not life.arrived.all() or "encoder" in always:
         merged = [mask_of(group, life.grid) for group in life.merged]
         mixed = averaged(picture, merged)
         out.append(
@@ -126,22 +135,26 @@ def panels(image: Image.Image, life: Fates) -> list[Panel]:
                 BLUE,
             )
         )
-    if life.key.any():
+    if life.key.any() or "key" in always:
         others = shade(picture, ~life.key, GONE, 0.72)
         title = f"key tokens\n{int(life.key.sum())} patches, never dropped"
         out.append(Panel("key", title, others, [life.key], GREEN))
     for drop in life.drops:
         gone = shade(picture, ~drop.alive & ~drop.dropped, GONE, 0.85)
-        when = f"after layer {drop.first}" if drop.first >= 0 else "before layer 0"
-        if drop.last != drop.first:
-            when = f"after layers {drop.first} to {drop.last}"
         counts = f"{drop.before} − {drop.before - drop.left} = {drop.left} tokens"
         lost = shade(gone, drop.dropped, VERMILION, 0.62)
-        out.append(Panel("drop", f"{when}\n{counts}", lost))
+        out.append(Panel("drop", f"{layers_of(drop)}\n{counts}", lost))
     cached = blend(picture, GONE, 0.85 * (1 - life.resident))
     title = f"KV cache while decoding\n{life.resident_tokens:.4g} tokens per layer"
     out.append(Panel("cache", title, cached))
     return out
+
+
+def layers_of(drop: Drop) -> str:
+    """Layers of a drop in words."""
+    if drop.last != drop.first:
+        return f"after layers {drop.first} to {drop.last}"
+    return f"after layer {drop.first}" if drop.first >= 0 else "before layer 0"
 
 
 @styled
@@ -167,17 +180,23 @@ def figure(
         ax = canvas.add_axes((left / wide, bottom / size[1], across / wide, tall / size[1]))
         framed(ax, item, region)
         ax.set_title(item.title, size=7, linespacing=1.15)
-    y = 1 - 0.05 / size[1]
-    for number, (text, colour) in enumerate(lines):
-        weight = "normal" if number else "bold"
-        canvas.text(EDGE / wide, y, text, va="top", size=7.5, weight=weight, color=colour)
-        y -= LINE * (text.count("\n") + 1) / size[1]
+    write_lines(canvas, lines)
     marks = legend(shown, region is not None and bool(region.any()))
     canvas.legend(
         handles=marks, loc="lower center", ncols=5, fontsize=SMALL, borderaxespad=0.2,
         handlelength=1.4, columnspacing=1.2,
     )  # fmt: skip
     return canvas
+
+
+def write_lines(canvas: Figure, lines: Sequence[tuple[str, str]]) -> None:
+    """Write header lines of (text, colour) at the top of a figure, the first one in bold."""
+    wide, tall = canvas.get_size_inches()
+    y = 1 - 0.05 / tall
+    for number, (text, colour) in enumerate(lines):
+        weight = "normal" if number else "bold"
+        canvas.text(EDGE / wide, y, text, va="top", size=7.5, weight=weight, color=colour)
+        y -= LINE * (text.count("\n") + 1) / tall
 
 
 def framed(
@@ -209,7 +228,7 @@ def legend(shown: Sequence[Panel], region: bool) -> list[Patch]:
     return [mark for name, mark in LEGEND.items() if name in stages]
 
 
-def _lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
+def header_lines(title: str, question: str, answer: str, target: str) -> list[tuple[str, str]]:
     """Header lines of the figure, as (text, colour)."""
     lines = [(text, BLACK) for text in (title, question) if text]
     if answer or target:

@@ -76,9 +76,12 @@ def draw(source: Traced | RunResult) -> Figure:
 
 
 def _pictures(source: Traced) -> tuple[list[Panel], list[float]]:
-    """Panels above the band, and the layer each belongs to; below -1 is the encoder."""
+    """Panels above the band, and the layer each belongs to; below -1 is the encoder.
+
+    There are none for a video, whose frames :mod:`analysis.figures.film` shows.
+    """
     trace = source.trace
-    if not trace.pictures:
+    if not trace.pictures or trace.ledger.videos:
         return [], []
     others = 3 + bool(trace.ledger.protected.any())
     life = fates(trace.ledger, most_drops=SHOWN - others)

@@ -18,6 +18,7 @@ from analysis.figures.style import DOUBLE, GREY, HEAT, SMALL, look, sheet, style
 from analysis.figures.traced import Traced, alive
 
 MAPS = 3
+ROWS, COLUMNS = ("top", "bottom"), ("left", "right")  # ends of the axes of a picture
 
 
 def lives(samples: Sequence[Traced]) -> Float[np.ndarray, "samples layers rows columns"]:
@@ -66,21 +67,26 @@ def draw(arms: Sequence[Sequence[Traced]]) -> Figure:
         row[0].set_ylabel(f"{samples[0].arm}\nn = {len(samples)}")
         last = patches[:, -1]
         colour = look(samples[0].cell["method"])["color"]
-        _marginal(row[MAPS], last.mean(2), colour, upright=True)
-        _marginal(row[MAPS + 1], last.mean(1), colour, upright=False)
+        marginal(row[MAPS], last.mean(2), colour, ROWS, upright=True)
+        marginal(row[MAPS + 1], last.mean(1), colour, COLUMNS)
     top = 105 * max(patches[:, -1].mean(0).mean(axis).max() for patches in masks for axis in (0, 1))
     for row in axes:
         row[MAPS].set_xlim(0, max(top, 1.0))
         row[MAPS + 1].set_ylim(0, max(top, 1.0))
     axes[0, MAPS].set_title("by row, last layer, %")
     axes[0, MAPS + 1].set_title("by column, last layer, %")
+    shade_bar(figure, axes[:, :MAPS], "patches alive, % of samples (square-root scale)")
+    return figure
+
+
+def shade_bar(figure: Figure, axes: np.ndarray, label: str) -> None:
+    """Draw the scale of shares below axes, of which the first holds a picture of shares."""
     shades = figure.colorbar(
-        axes[0, 0].images[0], ax=axes[:, :MAPS], orientation="horizontal", aspect=40, fraction=0.05
+        axes.flat[0].images[0], ax=axes, orientation="horizontal", aspect=40, fraction=0.05
     )
     shades.set_ticks([0, 0.04, 0.25, 0.5, 1], labels=["0", "4", "25", "50", "100"])
     shades.ax.tick_params(labelsize=SMALL, length=2)
-    shades.set_label("patches alive, % of samples (square-root scale)", size=SMALL)
-    return figure
+    shades.set_label(label, size=SMALL)
 
 
 def _chosen(rates: Float[np.ndarray, " layers"]) -> list[int]:
@@ -91,10 +97,22 @@ def _chosen(rates: Float[np.ndarray, " layers"]) -> list[int]:
     return sorted({0, between, last})
 
 
-def _marginal(
-    ax: Axes, shares: Float[np.ndarray, "samples cells"], colour: str, upright: bool
+def marginal(
+    ax: Axes,
+    shares: Float[np.ndarray, "samples cells"],
+    colour: str,
+    ends: tuple[str, str],
+    upright: bool = False,
 ) -> None:
-    """Draw the mean over samples with its 95 % Student interval, by row or by column."""
+    """Draw the mean over samples with its 95 % Student interval, along an axis of the picture.
+
+    Args:
+        ax: Axes to draw in.
+        shares: Share of each sample at each position of the axis.
+        colour: Colour of the line.
+        ends: Names of the first and the last position.
+        upright: Whether the axis of the picture is drawn from top to bottom.
+    """
     cells = np.arange(shares.shape[1])
     count, mean = len(shares), 100 * shares.mean(0)
     margin = np.zeros_like(mean)
@@ -106,10 +124,10 @@ def _marginal(
         ax.plot(mean, cells, color=colour)
         ax.axvline(mean.mean(), color=GREY, lw=0.7, ls=":")
         ax.set(ylim=(len(cells) - 0.5, -0.5), yticks=[0, len(cells) - 1])
-        ax.set_yticklabels(["top", "bottom"])
+        ax.set_yticklabels(ends)
     else:
         ax.fill_between(cells, low, high, color=colour, alpha=0.18, lw=0)
         ax.plot(cells, mean, color=colour)
         ax.axhline(mean.mean(), color=GREY, lw=0.7, ls=":")
         ax.set(xlim=(-0.5, len(cells) - 0.5), xticks=[0, len(cells) - 1])
-        ax.set_xticklabels(["left", "right"])
+        ax.set_xticklabels(ends)

@@ -4,6 +4,7 @@ It is computed from the ledger alone. A patch lives as long as a token that carr
 nothing about pictures.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,11 +62,7 @@ class Fates:
     end: Bool[np.ndarray, "rows columns"]
 
 
-def fates(
-    ledger: TokenLedger,
-    image: int = 0,
-    most_drops: int = 8,
-) -> Fates:
+def fates(ledger: TokenLedger, image: int = 0, most_drops: int = 8) -> Fates:
     """Follow the patches of one image of a prompt.
 
     Args:
@@ -76,12 +73,50 @@ def fates(
     Raises:
         ValueError: If the ledger has no prefill or no such image.
     """
+    return joint_fates(ledger, [image], most_drops)[0]
+
+
+def joint_fates(ledger: TokenLedger, images: Sequence[int], most_drops: int = 8) -> list[Fates]:
+    """Follow the patches of several images of a prompt, such as the frames of a video.
+
+    All of them have the same drops, also an image of which a drop takes no token.
+
+    Args:
+        ledger: Ledger of the prompt.
+        images: Indices of the images (crops, frames) in the prompt.
+        most_drops: Largest number of drops in the result; neighbouring drops are joined.
+
+    Raises:
+        ValueError: If the ledger has no prefill or no such image.
+    """
     if not ledger.alive:
         raise ValueError("the ledger is empty: run a prefill with this dropper attached first")
     if most_drops < 1:
         raise ValueError(f"most_drops must be 1 or more, got {most_drops}")
-    shape, *tensors = ledger.image_tokens(image)
-    slots, carries = map(to_numpy, tensors)
+    parts = [ledger.image_tokens(image) for image in images]
+    slots = np.concatenate([to_numpy(part[1]) for part in parts])
+    counts = [len(slots)]
+    counts += [
+        int(np.isin(slots, to_numpy(ledger.alive[layer])).sum()) for layer in range(ledger.depth)
+    ]
+    leaving = [layer - 1 for layer in range(ledger.depth) if counts[layer] != counts[layer + 1]]
+    spans = [
+        (int(chunk[0]), int(chunk[-1]))
+        for chunk in np.array_split(leaving, min(most_drops, len(leaving)) or 1)
+        if len(chunk)
+    ]
+    return [_fates(ledger, *part, spans) for part in parts]
+
+
+def _fates(
+    ledger: TokenLedger,
+    shape: tuple[int, int],
+    slot_index: Tensor,
+    cells_of_tokens: Tensor,
+    spans: Sequence[tuple[int, int]],
+) -> Fates:
+    """Fates of the patches of one image, with drops after these first and last layers."""
+    slots, carries = to_numpy(slot_index), to_numpy(cells_of_tokens)
 
     def patches(tokens: Bool[np.ndarray, " tokens"]) -> Bool[np.ndarray, "rows columns"]:
         return np.asarray(carries[tokens].any(0)).reshape(shape)
@@ -89,16 +124,8 @@ def fates(
     present = [np.isin(slots, to_numpy(ledger.alive[layer])) for layer in range(ledger.depth)]
     cached = [np.isin(slots, to_numpy(ledger.cached[layer])) for layer in sorted(ledger.cached)]
     states = [np.ones(len(slots), dtype=bool), *present]
-    leaving = [
-        layer - 1
-        for layer, (before, after) in enumerate(zip(states, present, strict=False))
-        if before.sum() != after.sum()
-    ]
     drops = []
-    for chunk in np.array_split(leaving, min(most_drops, len(leaving)) or 1):
-        if not len(chunk):
-            continue
-        first, last = int(chunk[0]), int(chunk[-1])
+    for first, last in spans:
         before, after = states[first + 1], states[last + 2]
         drops.append(
             Drop(

@@ -38,7 +38,7 @@ def judged_lines(folder: Path, lines: Sequence[Mapping[str, Any]], metric: str) 
         ValueError: If there is no such judge, more than one, or no verdict.
     """
     name, _, wanted = metric.partition("@")
-    judge = _chosen(folder, wanted)
+    judge = chosen_judge(folder, wanted)
     judged = []
     for line in lines:
         entry = judge.entry(line)
@@ -51,8 +51,13 @@ def judged_lines(folder: Path, lines: Sequence[Mapping[str, Any]], metric: str) 
     return judged
 
 
-def _chosen(folder: Path, wanted: str) -> RunJudgements:
-    """Judge of this name, or the only one if the name is empty."""
+def chosen_judge(folder: Path, wanted: str) -> RunJudgements:
+    """Judge of a run with this name, or the only one if the name is empty.
+
+    Raises:
+        TornFile: If a file of verdicts cannot be read.
+        ValueError: If there is no such judge, or more than one.
+    """
     judges = read_judgements(folder)
     matches = [
         judge for judge in judges if not wanted or wanted in (judge.name, judge.identity["model"])

@@ -25,6 +25,9 @@ SPELLED = {
     "pocket_smol": "PocketSmol", "llava15_7b": "LLaVA-1.5-7B", "llava15_13b": "LLaVA-1.5-13B",
     "gqa": "GQA", "vqav2": "VQAv2", "textvqa": "TextVQA", "vizwiz": "VizWiz", "pope": "POPE",
     "mme": "MME", "mmbench": "MMBench", "scienceqa": "ScienceQA",
+    "video_llava_7b": "Video-LLaVA-7B", "qwen2_5_vl_3b": "Qwen2.5-VL-3B",
+    "qwen2_5_vl_7b": "Qwen2.5-VL-7B", "tgif_qa": "TGIF-QA", "msvd_qa": "MSVD-QA",
+    "msrvtt_qa": "MSRVTT-QA", "activitynet_qa": "ActivityNet-QA",
 }  # fmt: skip
 
 

@@ -16,7 +16,10 @@ from analysis.report.page_data import PageData
 
 HERE = Path(__file__).parent
 # The order matters: a script uses only the scripts before it.
-SCRIPTS = ("data.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js", "page.js")
+SCRIPTS = (
+    "data.js", "views.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js",
+    "page.js",
+)  # fmt: skip
 
 
 def page(gathered: PageData) -> str:

@@ -165,7 +165,7 @@ def _arm(
         column: [None] * len(indices)
         for column in ("score", "answer", "tokens", "resident", *CONTROL_NAMES.values())
     }
-    traced = {}
+    traced, config = {}, cell["config"]
     for (task, doc), row in zip(cell.samples.index, cell.samples.to_dict("records"), strict=True):
         index = indices.get((cell["benchmark"], task, doc))
         if index is None:
@@ -176,11 +176,10 @@ def _arm(
         columns["resident"][index] = profiles.index_of(row["resident_tokens"])
         for kind in CONTROL_NAMES.values():
             columns[kind][index] = number(row[kind])
-        trace = traces.add(cell["folder"], int(doc))
+        trace = traces.add(cell["folder"], int(doc), config["model"].get("frames"))
         if trace is not None:
             traced[index] = trace
     controls = {kind: columns.pop(kind) for kind in CONTROL_NAMES.values()}
-    config = cell["config"]
     return {
         "key": key,
         "name": name,

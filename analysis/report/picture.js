@@ -9,7 +9,7 @@ const GLYPHS = {
 function drawPicture(canvas, picture, fates, step, depth, cursor) {
   const scale = Math.min(window.devicePixelRatio || 1, 2);
   const width = Math.round(canvas.clientWidth * scale) || 480;
-  const ratio = picture ? picture.naturalHeight / picture.naturalWidth : fates.rows / fates.columns;
+  const ratio = picture ? picture.height / picture.width : fates.rows / fates.columns;
   canvas.width = width;
   canvas.height = Math.round(width * ratio);
   const pen = canvas.getContext("2d");
@@ -56,6 +56,7 @@ function drawPicture(canvas, picture, fates, step, depth, cursor) {
     border(pen, fates, wide, tall, 1.4 * thin, "#1a1a1a", [3 * thin, 3 * thin],
       (patch) => (fates.region.has(patch) ? 1 : 0));
   }
+  if (fates.tiles) separate(pen, fates.tiles, canvas, scale);
   if (cursor !== null) {
     const x = (cursor % fates.columns) * wide, y = Math.floor(cursor / fates.columns) * tall;
     for (const [colour, line] of [["#ffffff", 5 * scale], ["#1a1a1a", 2 * scale]]) {
@@ -64,6 +65,24 @@ function drawPicture(canvas, picture, fates, step, depth, cursor) {
       pen.strokeRect(x, y, wide, tall);
     }
   }
+}
+
+// Draw a line around each tile, and its name in its corner.
+function separate(pen, { across, names }, canvas, scale) {
+  const wide = canvas.width / across, tall = canvas.height / Math.ceil(names.length / across);
+  pen.strokeStyle = "#ffffff";
+  pen.lineWidth = 4 * scale;
+  pen.font = `${11 * scale}px sans-serif`;
+  pen.textBaseline = "top";
+  names.forEach((name, tile) => {
+    const x = (tile % across) * wide, y = Math.floor(tile / across) * tall;
+    pen.strokeRect(x, y, wide, tall);
+    const text = name.replace("frame ", "");
+    pen.fillStyle = "rgba(0, 0, 0, 0.6)";
+    pen.fillRect(x, y, pen.measureText(text).width + 6 * scale, 14 * scale);
+    pen.fillStyle = "#ffffff";
+    pen.fillText(text, x + 3 * scale, y + 2 * scale);
+  });
 }
 
 function stroke(pen, glyphs, x, y, wide, tall, thin, colour) {

@@ -19,14 +19,13 @@ async function showSample(data, state, change) {
     const arm = data.arm.get(key);
     const trace = arm.traces[index];
     if (!trace) continue;
-    const shown = Math.min(state.image, trace.images.length - 1);
-    const image = trace.images[shown];
-    const fates = await fatesOf(data, image);
+    const views = viewsOf(trace), shown = Math.min(state.image, views.length - 1);
+    const fates = await viewFates(data, trace, views[shown]);
     const depth = tokensOf(data, arm, index).length;
     const sum = (value) => trace.images.reduce((total, item) => total + value(item), 0);
     const patches = sum((item) => item.grid[0] * item.grid[1]), encoded = sum((item) => item.tokens);
-    panels.push({ letter, arm, index, trace, shown, fates, depth, patches, encoded, slots: trace.slots,
-      picture: await pictureOf(data, image.picture) });
+    panels.push({ letter, arm, index, trace, views, shown, fates, depth, patches, encoded,
+      slots: trace.slots, picture: await viewPicture(data, trace, views[shown]) });
   }
   if (viewKey(view.state) !== viewKey(state)) return;
   view.panels = panels;
@@ -74,10 +73,10 @@ function buildPanels(data, change) {
       onblur: () => redraw(panel, null),
       onpointerleave: () => redraw(panel, null),
     }, panel.canvas);
-    const pick = panel.trace.images.length < 2 ? "" : element("label", {}, "picture ",
+    const pick = panel.views.length < 2 ? "" : element("label", {}, "picture ",
       element("select", { onchange: (event) => change({ image: Number(event.target.value) }) },
-        ...panel.trace.images.map((item, at) => element("option",
-          { value: String(at), selected: at === panel.shown }, pictureName(panel.trace.images, item, at)))));
+        ...panel.views.map((_, at) => element("option",
+          { value: String(at), selected: at === panel.shown }, viewName(panel.views, at)))));
     return element("section", { class: "panel", "aria-label": name },
       element("h3", {}, name), element("p", {}, answerElement(data, panel.arm, panel.index), " ", pick),
       panel.frame, panel.count, panel.message);
@@ -86,11 +85,6 @@ function buildPanels(data, change) {
     element("div", {}, chart(data), document.getElementById("legend")));
   const slider = document.getElementById("layer");
   slider.max = String(view.steps.length - 1);
-}
-
-// Name of a picture, such as "1 of 2: whole image".
-function pictureName(images, item, at) {
-  return [`${at + 1} of ${images.length}`, item.label].filter(Boolean).join(": ");
 }
 
 function stepOf(state) {

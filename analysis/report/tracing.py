@@ -1,7 +1,8 @@
 """Traces of runs in the form that the page contains: unique pictures, a few bytes per patch.
 
 A trace without pictures (a ledger alone) is shown without them. Crops are shown together, where
-they lie in their picture. Knows nothing about scores.
+they lie in their picture. Frames of a video are entries each, which the page can show together.
+Knows nothing about scores.
 """
 
 import base64
@@ -10,12 +11,14 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from analysis.records.frames import frame_names, frames_of_videos
 from analysis.records.left_out import leave_out
 from analysis.records.mosaics import CropMosaic, crop_mosaics
 from analysis.records.patches import PatchFates, patch_fates
@@ -46,8 +49,15 @@ class Traces:
     torn: int = 0
     _indices: dict[Any, int] = field(default_factory=dict)
 
-    def add(self, folder: Path | str, doc_id: int) -> dict[str, Any] | None:
+    def add(
+        self, folder: Path | str, doc_id: int, frames: int | None = None
+    ) -> dict[str, Any] | None:
         """Add the trace of one sample of a run; return None if it is missing or cannot be shown.
+
+        Args:
+            folder: Folder of the run.
+            doc_id: Document id of the sample.
+            frames: Number of frames of a video that the model was given; None: not known.
 
         Warns:
             LeftOut: If the trace is torn.
@@ -57,14 +67,14 @@ class Traces:
             return None
         trace = read_trace(folder, doc_id)
         try:
-            shown = self._shown(trace) if trace is not None else None
+            shown = self._shown(trace, frames) if trace is not None else None
         except (KeyError, IndexError, ValueError, OSError) as error:
             leave_out(f"{path} cannot be shown: {error}")
             trace = shown = None
         self.torn += trace is None
         return shown
 
-    def _shown(self, trace: Trace) -> dict[str, Any] | None:
+    def _shown(self, trace: Trace, frames: int | None = None) -> dict[str, Any] | None:
         """Entry of a trace on the page; None if its prompt has no image."""
         ledger = trace.ledger
         if not ledger.grids:
@@ -75,12 +85,20 @@ class Traces:
             "gamma": trace.threshold("gamma"),
             "alpha": trace.threshold("alpha"),
             "words": self._index(self.words, list(trace.words), tuple(trace.words)),
-            "images": self._images(trace),
+            **self._images(trace, frames),
         }
 
-    def _images(self, trace: Trace) -> list[dict[str, Any]]:
-        """Entries of the images of a trace; the crops of a picture are one entry."""
+    def _images(self, trace: Trace, frames: int | None) -> dict[str, Any]:
+        """Entries of the images of a trace, and its videos; the crops of a picture are one entry.
+
+        A video of several frames is given by its first entry, the number of its entries, and the
+        number of frames in a row when all of them are shown together.
+        """
         mosaics = {mosaic.images.start: mosaic for mosaic in crop_mosaics(trace.ledger)}
+        labels, videos, counts = {}, [], dict(trace.ledger.videos)
+        for video in frames_of_videos(trace.ledger):
+            names = frame_names(len(video), frames)
+            labels |= {index: f"frame {name}" for index, name in zip(video, names, strict=True)}
         entries, number = [], 0
         while number < len(trace.ledger.grids):
             mosaic, picture = mosaics.get(number), None
@@ -90,14 +108,18 @@ class Traces:
                     picture = self._mosaic_picture(trace, mosaic)
                 number = mosaic.images.stop
             else:
-                label = "whole image" if number + 1 in mosaics else ""
+                label = "whole image" if number + 1 in mosaics else labels.get(number, "")
+                count = counts.get(number, 0)
+                if count > 1:
+                    columns = columns_of(count)
+                    videos.append({"first": len(entries), "count": count, "columns": columns})
                 fates = patch_fates(trace, number)
                 if number < len(trace.pictures):
                     content = trace.pictures[number]
                     picture = self._picture(content, partial(light, content))
                 number += 1
             entries.append(self._image(trace, label, fates, picture))
-        return entries
+        return {"images": entries, "videos": videos}
 
     def _image(
         self, trace: Trace, label: str, fates: PatchFates, picture: int | None
@@ -139,6 +161,11 @@ class Traces:
             self._indices[key] = len(kept)
             kept.append(value)
         return self._indices[key]
+
+
+def columns_of(count: int) -> int:
+    """Least number of pictures in a row that fills all rows, and is not below that of the rows."""
+    return next(n for n in range(isqrt(count - 1) + 1, count + 1) if count % n == 0)
 
 
 def light(encoded: bytes) -> bytes:

@@ -67,10 +67,17 @@ function endOf(arm, fates, patch, depth) {
   return `dropped ${when}${by ? `: ${by}` : ""}`;
 }
 
+// Position of a patch: its row and column, and its frame where all frames are shown.
+function positionWords(fates, patch) {
+  if (!fates.tiles) return `Row ${Math.floor(patch / fates.columns) + 1}, column ${(patch % fates.columns) + 1}`;
+  const { tile, row, column } = tileOf(fates.tiles, fates.columns, patch);
+  const name = fates.tiles.names[tile];
+  return `${name[0].toUpperCase()}${name.slice(1)}, row ${row + 1}, column ${column + 1}`;
+}
+
 // Full fate of one patch.
 function patchWords(data, arm, trace, fates, patch, depth) {
-  const row = Math.floor(patch / fates.columns), column = patch % fates.columns;
-  const parts = [`Row ${row + 1}, column ${column + 1}`];
+  const parts = [positionWords(fates, patch)];
   const group = fates.group[patch];
   if (group) parts.push(`merged with ${fates.sizes[group - 1] - 1} more into one token`);
   if (fates.key[patch] && fates.reason[patch] !== "key") parts.push("carried by a key token");

@@ -1,31 +1,22 @@
-"""Final report of a run for a tracker: its numbers, a table of samples, overlays.
+"""Final report of a run for a tracker: its numbers, a table of samples, what was dropped.
 
 Pictures are read from the benchmark's documents, only those that are shown; if they cannot be
 read, the report is made without them. Knows no tracker.
 """
 
 import json
-import traceback
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from PIL import Image
-
+from experiments.tracking.documents import RunDocuments
+from experiments.tracking.drawings import drawn_samples
 from experiments.tracking.judged import COLUMNS as COLUMNS_OF_JUDGES
 from experiments.tracking.judged import judgement_numbers, judgement_rows
 from experiments.tracking.profiled import COLUMNS as COLUMNS_OF_PROFILE
 from experiments.tracking.profiled import STATE as PROFILED
 from experiments.tracking.profiled import profile_numbers, profile_rows
-from mustdrop.runs.folder import (
-    EFFICIENCY,
-    read_efficiency,
-    read_record,
-    read_samples,
-    trace_path,
-)
+from mustdrop.runs.folder import EFFICIENCY, read_efficiency, read_record, read_samples
 from mustdrop.runs.judgements import judgement_files, read_judgements
 from mustdrop.runs.status import SETTLED
 from mustdrop.tracking.service import Closing, Tracker
@@ -35,44 +26,6 @@ COLUMNS = (
     "doc_id", "image", "question", "answer", "prediction", "correct", "executed_average",
     "resident", "paper_average", "nominal", "seconds",
 )  # fmt: skip
-
-
-class RunDocuments:
-    """Documents of a run's benchmark; the task is built when its first picture is needed."""
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        # with an image control, the pictures that were shown are not stored
-        self.config, self.readable = config, not config.get("image")
-        self.frames = config["model"].get("frames")
-
-    @cached_property
-    def task(self) -> Any:
-        return instantiate(self.config["benchmark"]["task"])
-
-    def picture(self, doc_id: int) -> Image.Image | None:
-        """Read the first picture of a document; None from the first error on."""
-        if not self.readable:
-            return None
-        from mustdrop.evaluation.chat import pictures, read_document
-        from mustdrop.evaluation.frame_cache import VideoReader
-
-        try:
-            name, docs, count = self.task.config.task, self.task.eval_docs, self.frames
-            videos = None if count is None else VideoReader(count)
-            messages = self.task.doc_to_messages
-            images = pictures(read_document(name, docs, doc_id, messages, videos)[1])
-            return images[0].convert("RGB") if images else None
-        except Exception:  # the tracker's boundary: the data set is missing, or has no images
-            print("pictures cannot be read and are left out:")
-            traceback.print_exc()
-            self.readable = False
-            return None
-
-    def region(self, doc_id: int) -> Any:
-        """Patches that a question is about; None if its benchmark does not know them."""
-        from mustdrop.evaluation.requests import marked_target
-
-        return marked_target(self.task, self.task.eval_docs[doc_id])
 
 
 def closing(
@@ -103,8 +56,7 @@ def closing(
             tables["judgements"] = (COLUMNS_OF_JUDGES, judgement_rows(judges, first, metric))
             files += judgement_files(folder)
     files += [folder / name for name in ("record.json", "config.yaml", "status.json")]
-    if drawn := overlays(folder, config, samples, documents, tracker.overlays):
-        tables["overlays"] = (("doc_id", "question", "overlay"), drawn)
+    tables |= drawn_samples(folder, config, samples, documents, tracker.overlays)
     return Closing(state, {**summary(record), **numbers}, tables, files)
 
 
@@ -149,42 +101,3 @@ def layers(record: Mapping[str, Any]) -> list[list[float]]:
     """List, for each layer, the mean numbers of vision tokens that enter and that stay cached."""
     both = zip(record["vision_tokens"], record["resident_tokens"], strict=True)
     return [[layer, entering, resident] for layer, (entering, resident) in enumerate(both)]
-
-
-def overlays(
-    folder: Path,
-    config: Mapping[str, Any],
-    samples: Sequence[Mapping[str, Any]],
-    documents: RunDocuments,
-    most: int,
-) -> list[list[Any]]:
-    """Draw what was dropped, for the first ``most`` samples whose ledger was kept."""
-    traced = [line for line in samples if trace_path(folder, line["doc_id"]).exists()][:most]
-    if not traced:
-        return []
-    from analysis.figures.overlays import draw
-    from mustdrop.ledger import TokenLedger
-
-    budget = config["budget"]["name"] if config["budget"] else "none"
-    drawn = []
-    for line in traced:
-        doc = line["doc_id"]
-        image = documents.picture(doc)
-        if image is None:
-            continue
-        try:
-            path = draw(
-                image,
-                TokenLedger.load(trace_path(folder, doc)),
-                folder / "overlays" / f"{doc}.png",
-                title=f"{config['method']['name']} at {budget}",
-                question=line["question"],
-                answer=line["answer"],
-                target=str(line["target"]),
-                region=documents.region(doc),
-            )
-        except Exception:  # the tracker's boundary: a failed overlay must not prevent the others
-            traceback.print_exc()
-            continue
-        drawn.append([doc, line["question"], path])
-    return drawn

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+# Columns and rows; a cell may be an image, as a PIL image or a path.
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
+
 
 @dataclass(frozen=True)
 class Card:
@@ -45,13 +48,13 @@ class Closing:
     Attributes:
         state: State from the run's status; ``running`` if its process was killed.
         summary: Numbers and strings by name.
-        tables: Columns and rows by table name; a cell may be an image, as a PIL image or a path.
+        tables: Tables by name.
         files: Files to upload with the run.
     """
 
     state: str
     summary: Mapping[str, Any]
-    tables: Mapping[str, tuple[Sequence[str], Sequence[Sequence[Any]]]]
+    tables: Mapping[str, Table]
     files: Sequence[Path]
 
 
@@ -82,7 +85,8 @@ class Tracker(ABC):
         project: Name of the project at the service.
         finish_seconds: Seconds that the tracker may take after the end of the run.
         table_rows: Number of samples in the final table, from the first on.
-        overlays: Number of images that show the dropped tokens, for samples with a ledger.
+        overlays: Number of samples with a picture of the dropped tokens, of those with a ledger: an
+            overlay of an image, or a film strip of a video.
         name: Name of the service and of its package.
         extra: Extra of mustdrop that installs the package.
 

@@ -41,6 +41,8 @@ def test_without_names_all_that_the_records_allow_is_drawn(tmp_path, capsys, qui
     assert all(f"{name}.pdf" in told.out for name in expected)
     assert told.err == (
         "sweep: no method ran with two settings swept, as experiment=sweep_thresholds does\n"
+        "film: no traced sample shows a video\n"
+        "frames: no traced sample shows a video\n"
     )
 
 

@@ -1,7 +1,5 @@
 """The page as a browser shows it: real headless Chromium, nothing faked but the runs."""
 
-import os
-import shutil
 import time
 
 import pytest
@@ -15,26 +13,9 @@ from analysis.report.page_data import gather
 from mustdrop.runs.folder import trace_path
 
 pytestmark = pytest.mark.browser
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 N = 120
 SCORES = (draws(0, N, 0.9), draws(1, N), draws(2, N))
 NASTY = "</script><script>window.broken = 1</script><img src=x onerror=window.broken=2>"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: none of chromium, chromium-browser, google-chrome is on the path")
-    api = pytest.importorskip("playwright.sync_api")
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"] if root else []
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -208,8 +189,7 @@ def test_the_encoder_hands_on_what_leaves_before_layer_0(tab):
 
 def test_a_picture_says_what_it_shows(tab):
     names = tab.evaluate(
-        "[{ label: 'whole image' }, { label: '' }].map((item, at, all) => "
-        "pictureName(all, item, at))"
+        "[{ label: 'whole image' }, { label: '' }].map((item, at, all) => viewName(all, at))"
     )
     assert names == ["1 of 2: whole image", "2 of 2"]
 

@@ -1,0 +1,104 @@
+"""Pictures for a tracker of what was dropped: overlays of images, film strips of videos.
+
+Overlays are drawn on the document's picture. A film strip shows the frames as the encoder saw them
+if the trace has them (``mustdrop trace``), else plain frames: a frame of the document may have been
+cropped before the encoder saw it. Knows no tracker.
+"""
+
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.tracking.documents import RunDocuments
+from mustdrop.runs.folder import trace_path
+from mustdrop.runs.trace import Trace
+from mustdrop.tracking.service import Table
+
+OVERLAYS, FILMS = "overlays", "film_strips"  # names of the tables
+COLUMNS = {
+    OVERLAYS: ("doc_id", "question", "overlay"), FILMS: ("doc_id", "question", "film_strip")
+}  # fmt: skip
+
+
+def drawn_samples(
+    folder: Path,
+    config: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    documents: RunDocuments,
+    most: int,
+) -> dict[str, Table]:
+    """Tables of pictures of the first ``most`` samples whose ledger was kept, by name."""
+    rows: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
+    traced = [line for line in samples if trace_path(folder, line["doc_id"]).exists()][:most]
+    for line in traced:
+        try:
+            trace = Trace.load(trace_path(folder, line["doc_id"]))
+            name = FILMS if trace.ledger.videos else OVERLAYS
+            draw = films if trace.ledger.videos else overlays
+            pictures = draw(folder, config, line, trace, documents)
+        except Exception:  # the tracker's boundary: a failed picture must not prevent the others
+            traceback.print_exc()
+            continue
+        rows[name] += [[line["doc_id"], line["question"], path] for path in pictures]
+    return {name: (COLUMNS[name], made) for name, made in rows.items() if made}
+
+
+def overlays(
+    folder: Path,
+    config: Mapping[str, Any],
+    line: Mapping[str, Any],
+    trace: Trace,
+    documents: RunDocuments,
+) -> list[Path]:
+    """Draw what was dropped of the first image of a sample; nothing without its picture."""
+    from analysis.figures.overlays import draw
+
+    doc = line["doc_id"]
+    image = documents.picture(doc)
+    if image is None:
+        return []
+    return [
+        draw(
+            image,
+            trace.ledger,
+            folder / OVERLAYS / f"{doc}.png",
+            **_texts(config, line),
+            region=documents.region(doc),
+        )
+    ]
+
+
+def films(
+    folder: Path,
+    config: Mapping[str, Any],
+    line: Mapping[str, Any],
+    trace: Trace,
+    documents: RunDocuments,
+) -> list[Path]:
+    """Draw a film strip of each video of a sample."""
+    from analysis.figures.film import draw
+
+    pictures = [trace.picture(index) for index in range(len(trace.pictures))]
+    return [
+        draw(
+            trace.ledger,
+            pictures,
+            folder / OVERLAYS / f"{line['doc_id']}_video{number + 1}.png",
+            **_texts(config, line),
+            number=number,
+            shown=documents.frames,
+        )
+        for number in range(len(trace.ledger.videos))
+    ]
+
+
+def _texts(config: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, str]:
+    """Header of a picture."""
+    budget = config["budget"]["name"] if config["budget"] else "none"
+    return {
+        "title": f"{config['method']['name']} at {budget}",
+        "question": line["question"],
+        "answer": line["answer"],
+        "target": str(line["target"]),
+    }
