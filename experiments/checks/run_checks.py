@@ -159,9 +159,9 @@ def require_folders(config: Mapping[str, Any]) -> None:
     if "videos" in task:
         for path in (*question_files(folder, task), folder / task["videos"]):
             if not path.exists():
+                name = path.relative_to(folder) if path.is_relative_to(folder) else path
                 raise FileNotFoundError(
-                    f"benchmark.data: {data} has no {path.relative_to(folder)}; docs/video.md "
-                    "describes the layout"
+                    f"benchmark.data: {data} has no {name}; docs/video.md describes the layout"
                 )
         return
     if split is not None and not any(
