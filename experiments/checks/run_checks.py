@@ -185,6 +185,11 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
         if config[name] is not None:
             instantiate(config[name])
     last, prefill = config["model"]["layers"] - 2, dropper.prefill
+    if prefill is not None and prefill.videos_only and config["model"].get("frames") is None:
+        raise ValueError(
+            f"{type(prefill).__name__} chooses among the frames of a video, but model.frames is "
+            "null, so that videos are refused: choose a model and a benchmark of videos"
+        )
     if prefill is not None:  # with its counts: the layer of VTW follows from the budget
         prefill = prefill.plan(usual_tokens(config), last + 2)
     for layer in prefill.layers if prefill is not None else ():
