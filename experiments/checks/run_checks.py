@@ -159,9 +159,9 @@ def require_folders(config: Mapping[str, Any]) -> None:
     if "videos" in task:
         for path in (*question_files(folder, task), folder / task["videos"]):
             if not path.exists():
+                name = path.relative_to(folder) if path.is_relative_to(folder) else path
                 raise FileNotFoundError(
-                    f"benchmark.data: {data} has no {path.relative_to(folder)}; docs/video.md "
-                    "describes the layout"
+                    f"benchmark.data: {data} has no {name}; docs/video.md describes the layout"
                 )
         return
     if "media" in task:
@@ -190,6 +190,11 @@ def require_buildable(config: Mapping[str, Any], here: bool = True) -> None:
         if config[name] is not None:
             instantiate(config[name])
     last, prefill = config["model"]["layers"] - 2, dropper.prefill
+    if prefill is not None and prefill.videos_only and config["model"].get("frames") is None:
+        raise ValueError(
+            f"{type(prefill).__name__} chooses among the frames of a video, but model.frames is "
+            "null, so that videos are refused: choose a model and a benchmark of videos"
+        )
     if prefill is not None:  # with its counts: the layer of VTW follows from the budget
         prefill = prefill.plan(usual_tokens(config), last + 2)
     for layer in prefill.layers if prefill is not None else ():

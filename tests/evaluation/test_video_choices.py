@@ -239,6 +239,19 @@ def test_a_folder_without_a_part_is_refused_before_work(name, gone, tmp_path):
         require_folders(OmegaConf.to_container(config(name, root), resolve=True))
 
 
+def test_the_videos_may_lie_in_another_folder(tmp_path):
+    """Such as lmms-eval's own cache, which has no questions."""
+    root = mvbench(tmp_path / "data")
+    (root / "video").rename(tmp_path / "mvbench_video")
+    cfg = config("mvbench", root, f"benchmark.task.videos={tmp_path / 'mvbench_video'}")
+    made = instantiate(cfg.benchmark.task)
+    assert all(made.video(doc).exists() for doc in made.eval_docs)
+    require_folders(OmegaConf.to_container(cfg, resolve=True))
+    cfg.benchmark.task.videos = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has no .*nowhere; docs"):
+        require_folders(OmegaConf.to_container(cfg, resolve=True))
+
+
 def test_wrong_rows_and_names_are_refused(tmp_path):
     root = mvbench(tmp_path / "data")
     given = {"name": "mvbench", "data": str(root), "split": "train", "videos": "video",

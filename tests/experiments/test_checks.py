@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from rich.console import Console
+from tiny_methods import OF_IMAGES, OF_VIDEOS
 
 from experiments.checks import run_checks as checks
 from experiments.checks.run_checks import require_folders, require_ready
@@ -57,6 +58,19 @@ def test_what_is_spelt_right_or_is_hydras_own_passes():
         "prefill=none", "~vision", "budget=null", "budget=22.2%", "budget=640/2880,96",
         "not an override", "a=[", "prefill.gamma=1e-3",
     ])  # fmt: skip
+
+
+@pytest.mark.parametrize("method", OF_VIDEOS)
+def test_a_method_of_videos_is_refused_where_videos_are(method):
+    given = resolved(composed(f"method={method}", "budget=50%"))
+    assert "model.frames is null, so that videos are refused" in refused(require_ready, given)
+
+
+def test_every_method_of_images_is_one_choice():
+    """The command of the documentation, which leaves out the methods of videos."""
+    runs = plan("none", ["method=glob(*,exclude=*_frame*)", "budget=none"])
+    names = {text for run in runs for text in run.overrides if text.startswith("method=")}
+    assert names == {f"method={name}" for name in OF_IMAGES}
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,12 @@ def read_rows(folder: Path, sub_task: str) -> list[dict[str, Any]]:
 def score(doc: Document, results: Sequence[str]) -> dict[str, Any]:
     """lmms-eval's result for one answer; for the means in a list, as it is no score there."""
     ((_, result),) = mvbench_process_results(doc, list(results)).items()
-    metric = f"mvbench_{doc['sub_task']}"
-    return {ACCURACY: float(result["score"]), AVERAGE: [doc["sub_task"], result], metric: result}
+    sub_task = doc["sub_task"]
+    return {
+        ACCURACY: float(result["score"]),
+        AVERAGE: [sub_task, result],
+        f"mvbench_{sub_task}": result,
+    }
 
 
 def average(results: Sequence[Sequence[Any]]) -> float:

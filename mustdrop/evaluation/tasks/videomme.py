@@ -7,6 +7,7 @@ needs OpenCV, and ends the process where a video is missing.
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from mustdrop.evaluation.lmms_eval_api import extract_mcq_answer
 from mustdrop.evaluation.tasks.rows import load_rows
@@ -61,7 +62,7 @@ class VideoMME(VideoTask):
     ) -> None:
         folder = existing_folder(name, data)
         self.videos, self.post_prompt = folder / videos, post_prompt
-        table = load_rows(str(folder), subset, split)
+        table: Any = load_rows(str(folder), subset, split)
         require_columns(table[0], COLUMNS, f"{name}: split {split} of {folder}")
         rows = [{column: row[column] for column in COLUMNS} for row in table]
         metrics = {ACCURACY: fmean, **{f"videomme_{length}": fmean for length in DURATIONS}}
