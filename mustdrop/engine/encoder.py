@@ -109,6 +109,9 @@ class EncoderStage(EncoderState):
                         norm, mlp = encoder.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
+                for index, module in encoder.added_projectors.items():
+                    before(module, self._before_added(index))
+                    after(module, self._after_added)
                 if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
             before(self.adapter.projector, self._features)
@@ -167,6 +170,18 @@ class EncoderStage(EncoderState):
 
     def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.cls = output[:, 0]
+
+    def _before_added(self, index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> tuple | None:
+            step = self.steps.get(index)  # the output of this block still has all tokens
+            return None if step is None else (step.apply(args[0], 0, None), *args[1:])
+
+        return hook
+
+    def _after_added(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """Put what is projected of a block's output into the places of the cells."""
+        whole = all(image.reduction is None for image in self.batch)
+        return None if whole else self.layout.expand(0, output)
 
     def _decide(self, location: Place, tokens: Tensor, front: Tensor) -> Step | None:
         """Let the strategy decide for each image of the call; None: all tokens stay as they are."""

@@ -24,6 +24,8 @@ class PrefillPass(PrefillState):
 
     Attributes:
         entering: Reduction of each prompt's vision slots by the encoder; None: nothing was dropped.
+        added: States that the model adds after layer 0, layer 1, and so on, of the tokens that
+            remain; they are dropped and mixed with the tokens.
         masks: Attention masks.
         layer_pads: Padding in front of each prompt at the input of each layer.
         layer_shifts: Distance by which each prompt's last token moved forward in rotary position,
@@ -35,6 +37,7 @@ class PrefillPass(PrefillState):
     """
 
     entering: Sequence[Reduction] | None
+    added: list[Float[Tensor, "batch seq dim"]] = field(default_factory=list)
     masks: Masks
     layer_pads: list[list[int]] = field(default_factory=list)
     layer_shifts: list[Int[Tensor, " batch"] | None] = field(default_factory=list)
@@ -46,6 +49,12 @@ class PrefillPass(PrefillState):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.length = self.inputs.shape[1]
+        depth = self.adapter.facts.depth
+        if len(self.added) >= depth:
+            raise ValueError(
+                f"the model adds states after {len(self.added)} of its layers, which must be fewer "
+                f"than all {depth}"
+            )
         strategy = self.stages.prefill
         self.decides = {layer + 1 for layer in strategy.layers} if strategy is not None else set()
         self.dropped = False
@@ -67,6 +76,8 @@ class PrefillPass(PrefillState):
                 "before layer 0"
             )
             self.checks.equal(message, hidden, self.inputs.to(hidden.device))
+        if 0 < layer <= len(self.added):
+            hidden = hidden + self.added[layer - 1].to(hidden)
         if layer == 0 and self.entering is not None:
             hidden = self._drop(self.entering, hidden, kwargs, None)
         if layer in self.decides:
@@ -78,7 +89,7 @@ class PrefillPass(PrefillState):
         for prompt in self.prompts:
             prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
         if not self.dropped:
-            return None
+            return (hidden, *args[1:]), kwargs
         if self.fitting is None:
             self.fitting = {
                 "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
@@ -138,25 +149,32 @@ class PrefillPass(PrefillState):
         moved = changing(decisions, [prompt.vision_count for prompt in self.prompts])
         if not any(moved):
             return hidden
-        merged: dict[int, Tensor] = {}
+        later = 0 if layer is None else layer + 1  # what earlier layers add is part of the states
+        streams = [hidden, *self.added[later:]]
+        merged: dict[int, list[Tensor]] = {}
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mixes:
-                prompt.ledger.decision_macs += decision.macs(hidden.shape[-1])
-                rows = decision(hidden[number, self.pads[number] :][prompt.vision])
+                prompt.ledger.decision_macs += len(streams) * decision.macs(hidden.shape[-1])
+                rows = [
+                    decision(states[number, self.pads[number] :][prompt.vision])
+                    for states in streams
+                ]
                 order = prompt.order_of(decision)
-                merged[number] = rows if order is None else rows[order]
+                merged[number] = rows if order is None else [row[order] for row in rows]
             # a prompt that is unchanged keeps its positions, also if others of the batch changed
             gather.append(prompt.reduce(decision, compact and moved[number]))
         if merged and layer is not None:
             self.mixed[layer] = list(decisions)
-        index = align(gather, self.pads).to(hidden.device)
+        index = align(gather, self.pads)
         self.pads = padding([len(prompt) for prompt in self.prompts])
         self.length = index.shape[1]
-        hidden = take(hidden, index)
-        for number, rows in merged.items():
-            where = self.prompts[number].vision_index().to(hidden.device) + self.pads[number]
-            hidden[number] = hidden[number].index_copy(0, where, rows)
+        streams = [take(states, index.to(states.device)) for states in streams]
+        for number, mixed in merged.items():
+            where = self.prompts[number].vision_index() + self.pads[number]
+            for states, rows in zip(streams, mixed, strict=True):
+                states[number] = states[number].index_copy(0, where.to(states.device), rows)
+        hidden, *self.added[later:] = streams
         self._rotate(hidden, kwargs)
         self.dropped, self.fitting = True, None
         return hidden

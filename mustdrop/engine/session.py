@@ -168,8 +168,10 @@ class Session:
                 "the language model was called by itself while a dropper is attached; call the "
                 "whole model, so that the prompt's vision tokens are known"
             )
+        kwargs, added = self.adapter.take_added(kwargs)
         count = self.sequences.per_prompt
-        kwargs = first_rows(kwargs, count) if count > 1 else kwargs
+        if count > 1:
+            kwargs, added = first_rows(kwargs, count), [states[::count] for states in added]
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
@@ -178,7 +180,7 @@ class Session:
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
-            inputs, enter = entering(encoder, prompts, inputs, pads)
+            inputs, enter = entering(encoder, prompts, inputs, pads, added)
             encoder.forget()
             for prompt in prompts:
                 prompt.ledger.merged_inside_blocks = encoder.inside
@@ -186,7 +188,7 @@ class Session:
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
         self.prefill = PrefillPass(
             adapter=self.adapter, stages=self.stages, prompts=prompts, inputs=inputs, pads=pads,
-            entering=enter, masks=masks, finite=self.run.finite,
+            entering=enter, added=added, masks=masks, finite=self.run.finite,
             keys=prompt_keys(prompts, pads, self.arrival.ids),
         )  # fmt: skip
         self.run.finite.begin(self.arrival.owners, inputs, pads, count)

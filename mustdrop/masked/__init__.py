@@ -6,7 +6,7 @@ correct only if its logits equal these. *Which* tokens stay is taken from the ru
 is verified, not the selection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,13 +79,15 @@ def _rows(
     given = plain_inputs(model, adapter, inputs)
     pad = given["inputs_embeds"].shape[1] - ledger.seq_len
     prompt = given["inputs_embeds"][number, pad:].clone()
+    _, added = adapter.take_added(given)
+    added = [states[number, pad:].clone() for states in added]
     if run.images:
-        enter(adapter, run, number, prompt, given)
+        enter(adapter, run, number, prompt, added, given)
     new = model.get_input_embeddings()(new_tokens)
     positions = given.get("position_ids")
     if positions is not None:
         positions = positions[..., min(number, positions.shape[-2] - 1), pad:]
-    hidden = _decode(adapter, run, number, torch.cat([prompt, new])[None], positions)
+    hidden = _decode(adapter, run, number, torch.cat([prompt, new])[None], positions, added)
     assert adapter.final_norm is not None  # a dropper refuses models without it
     return model.lm_head(adapter.final_norm(hidden))[0]
 
@@ -96,6 +98,7 @@ def _decode(
     number: int,
     hidden: Float[Tensor, "1 tokens dim"],
     positions: Int[Tensor, "*axes seq"] | None,
+    added: Sequence[Float[Tensor, "prompt dim"]],
 ) -> Float[Tensor, "1 tokens dim"]:
     """Run all decoder layers over prompt and new tokens, at full length."""
     ledger, stages = run.ledgers[number], run.stages
@@ -106,11 +109,14 @@ def _decode(
     first = position[..., :1]
     for layer, module in enumerate(adapter.layers):
         alive = ledger.alive[layer]
+        if 0 < layer <= len(added):
+            hidden[0, :length] += added[layer - 1]
         moved = not torch.equal(alive, before)
         if layer - 1 in run.mixed:
             moved |= run.mixed[layer - 1][number].mix is not None
             vision = before[ledger.vision[before]] if layer else _entered(ledger)
-            replace_states(hidden[0], vision, run.mixed[layer - 1][number])
+            for states in (hidden[0], *added[layer:]):
+                replace_states(states, vision, run.mixed[layer - 1][number])
         rule = stages.vision_positions if layer == 0 else stages.positions
         if rule == "compact" and moved and not adapter.facts.coordinates:
             position = position.clone()

@@ -13,6 +13,8 @@ ADAPTERS = {
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
     "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
+    "Qwen3VLForConditionalGeneration": ("mustdrop.models.qwen3_vl", "Qwen3VLAdapter"),
+    "Qwen3VLMoeForConditionalGeneration": ("mustdrop.models.qwen3_vl", "Qwen3VLAdapter"),
     "VideoLlavaForConditionalGeneration": ("mustdrop.models.video_llava", "VideoLlavaAdapter"),
 }
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.ledger import OFF_GRID
@@ -135,6 +135,20 @@ class ModelAdapter(ABC):
     def keeps_cls(self, encoder: EncoderPart) -> bool:
         """Whether the language model gets this encoder's [CLS], in an off-grid slot."""
         return False
+
+    def take_added(
+        self, arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[Float[Tensor, "batch seq dim"]]]:
+        """Separate the states that the language model adds between its layers (DeepStack).
+
+        Args:
+            arguments: Arguments of the language model.
+
+        Returns:
+            The arguments without these states; and the states that are added after layer 0, after
+            layer 1, and so on, with zeros for tokens that get none.
+        """
+        return dict(arguments), []
 
     def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
         """Rotary embeddings (cos, sin) that the decoder's layers get for these positions.

@@ -6,7 +6,7 @@ concerns costs only: :class:`mustdrop.TokenDropper` does not need them. Knows no
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -30,18 +30,19 @@ def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
     counted: list[nn.Module] = []
     shapes = set()
     for layer in adapter.layers:
-        attention, projections, mlp = _attention_and_mlp(layer)
+        attention, projections, mlp, experts = _attention_and_mlp(layer)
         width = attention.__dict__.get("head_dim") or 0
         query = width * (config.get("num_attention_heads") or 0)
         kv = width * (config.get("num_key_value_heads") or 0)
         if _macs(projections) != 2 * hidden * (query + kv):
             _refuse(attention, "attention must have only query, key, value and output matrices")
-        shapes.add((query, kv, *_mlp(mlp, hidden, layer)))
-        counted += [*projections, *mlp]
+        width = _mlp(mlp, hidden, layer) if not experts else _width(*experts, hidden)
+        shapes.add((query, kv, *width, len(experts[0].weight) if experts else 0))
+        counted += [*projections, *mlp, *experts]
     _require_counted(adapter.language_model, counted)
     if len(shapes) != 1:
         _refuse(adapter.layers[0], "all layers must have the same sizes")
-    query, kv, ffn, matrices = shapes.pop()
+    query, kv, ffn, matrices, choices = shapes.pop()
     return DecoderShape(
         hidden=hidden,
         query=query,
@@ -50,6 +51,7 @@ def decoder_shape(adapter: ModelAdapter) -> DecoderShape:
         vocab=head.out_features,
         bytes_per_value=torch.finfo(model.dtype).bits // 8,
         mlp_matrices=matrices,
+        experts=choices,
     )
 
 
@@ -75,10 +77,13 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
         names = {_child_name(block, encoder.attention(block)) for block in blocks}
     except AttributeError as error:
         _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
-    counted: list[nn.Module] = [*projector]
+    added = {block: _linears(part) for block, part in encoder.added_projectors.items()}
+    if any(_macs(linears) != _macs(projector) for linears in added.values()):
+        _refuse(tower, "all modules that project a block's output must have the same sizes")
+    counted: list[nn.Module] = [*projector, *(part for parts in added.values() for part in parts)]
     sizes = set()
     for block in blocks:
-        attention, projections, mlp = _attention_and_mlp(block, *names)
+        attention, projections, mlp, _ = _attention_and_mlp(block, *names)
         width = projections[0].in_features
         if _macs(projections) != 4 * width**2:
             _refuse(attention, "an encoder's attention must have exactly four square matrices")
@@ -112,6 +117,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
         unit=encoder.unit,
         window=encoder.window,
         full_blocks=encoder.full_blocks,
+        added_blocks=tuple(added),
     )
 
 
@@ -130,17 +136,17 @@ def _macs(matrices: Sequence[nn.Linear]) -> int:
 
 def _attention_and_mlp(
     layer: nn.Module, name: str = "self_attn"
-) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
-    """A layer's attention module, the attention's matrices, and the MLP's matrices.
+) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear], list[Any]]:
+    """A layer's attention module, the attention's matrices, the MLP's, and router and experts.
 
     Raises:
-        ValueError: If the layer has no attention of this name, or weights in other parts, such as
-            experts.
+        ValueError: If the layer has no attention of this name, or weights in other parts.
     """
     parts = dict(layer.named_children())
     if name not in parts:
         _refuse(layer, f"a layer must have an attention module called {name}")
-    _require_counted(layer, _linears(layer))
+    experts = _router_and_experts(layer)
+    _require_counted(layer, [*_linears(layer), *experts])
     attention = parts.pop(name)
     projections = _linears(attention)
     mlp = [matrix for part in parts.values() for matrix in _linears(part)]
@@ -148,7 +154,34 @@ def _attention_and_mlp(
         owners = [part for part in layer.modules() if {*matrices} & {*part.children()}]
         if len(owners) > 1:
             _refuse(owners[1], "a layer must have one attention and one MLP, for every token")
-    return attention, projections, mlp
+    if experts and mlp:
+        _refuse(layer, "a layer must have experts or an MLP for all tokens, not both")
+    return attention, projections, mlp, experts
+
+
+def _router_and_experts(layer: nn.Module) -> list[Any]:
+    """Router of a layer and its experts, whose weights are stacked; empty without experts."""
+    for part in layer.modules():
+        children = dict(part.named_children())
+        if {"gate", "experts"} <= children.keys():
+            router, experts = children["gate"], children["experts"]
+            weights = [name for name, _ in experts.named_parameters()]
+            if hasattr(router, "top_k") and weights == ["gate_up_proj", "down_proj"]:
+                return [router, experts]
+    return []
+
+
+def _width(router: Any, experts: Any, hidden: int) -> tuple[int, int]:
+    """Inner width of the experts that compute a token, and the number of matrices of each.
+
+    Raises:
+        ValueError: If an expert is no MLP of three matrices.
+    """
+    choices, width = experts.down_proj.shape[0], experts.down_proj.shape[2]
+    expected = (choices, 2 * width, hidden), (choices, hidden, width), (choices, hidden)
+    if (experts.gate_up_proj.shape, experts.down_proj.shape, router.weight.shape) != expected:
+        _refuse(experts, "an expert must be an MLP with a gate, and a router one matrix")
+    return router.top_k * width, 3
 
 
 def _mlp(matrices: Sequence[nn.Linear], hidden: int, owner: nn.Module) -> tuple[int, int]:

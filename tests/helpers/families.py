@@ -29,6 +29,10 @@ QWEN = {
     "depth": 4, "hidden_size": 24, "num_heads": 3, "patch_size": 4, "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }  # fmt: skip
+QWEN3 = {
+    **QWEN, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0, 1, 2],
+}  # fmt: skip
 FRAMES = 2  # of every video of Video-LLaVA, whose pixels are stacked
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 
@@ -125,6 +129,26 @@ def qwen2_vl(attention: str) -> Any:
     return transformers.Qwen2VLForConditionalGeneration(config)
 
 
+def qwen3_vl(attention: str) -> Any:
+    config = transformers.Qwen3VLConfig(
+        vision_config=QWEN3, text_config={**TEXT, "head_dim": 8, "rope_parameters": ROPE},
+        image_token_id=IMAGE_TOKEN, video_token_id=VIDEO_TOKEN, vision_start_token_id=2,
+        vision_end_token_id=3,
+    )  # fmt: skip
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
+def qwen3_vl_moe(attention: str) -> Any:
+    text = {**TEXT, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
+    config = transformers.Qwen3VLMoeConfig(
+        vision_config=QWEN3,
+        text_config={**text, "moe_intermediate_size": 24, "rope_parameters": ROPE},
+        image_token_id=IMAGE_TOKEN, video_token_id=VIDEO_TOKEN, vision_start_token_id=2,
+        vision_end_token_id=3,
+    )  # fmt: skip
+    return transformers.Qwen3VLMoeForConditionalGeneration(config)
+
+
 def qwen_input(prompt: Prompts, part: Image | Video) -> None:
     """Flat patches, four after four of a cell, and the numbers of patches along each axis."""
     vision = prompt.config.vision_config
@@ -140,7 +164,11 @@ def qwen_input(prompt: Prompts, part: Image | Video) -> None:
     else:
         prompt.add(pixel_values=drawn, image_grid_thw=grid)
     token = VIDEO_TOKEN if isinstance(part, Video) else IMAGE_TOKEN
-    prompt.slots(token, frames * height * width // vision.spatial_merge_size**2)
+    runs = frames if vision.model_type.startswith("qwen3") else 1  # a time before each frame
+    for run in range(runs):
+        if run:
+            prompt.text(2)
+        prompt.slots(token, frames // runs * height * width // vision.spatial_merge_size**2)
 
 
 @dataclass(frozen=True)
@@ -237,6 +265,7 @@ FAMILIES = {
     ),
     "qwen2_5_vl": Family(qwen2_5_vl, qwen_input, QWEN_PROMPTS, packed=True),
     "qwen2_vl": Family(qwen2_vl, qwen_input, QWEN_PROMPTS, packed=True),
+    "qwen3_vl": Family(qwen3_vl, qwen_input, QWEN_PROMPTS, packed=True),
     "video_llava": Family(
         video_llava, video_llava_input,
         (
@@ -246,3 +275,5 @@ FAMILIES = {
         ),
     ),
 }  # fmt: skip
+# Other classes of models that the same adapters serve.
+OTHER_CLASSES = {"qwen3_vl_moe": Family(qwen3_vl_moe, qwen_input, QWEN_PROMPTS, packed=True)}

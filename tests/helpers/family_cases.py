@@ -23,6 +23,7 @@ BLOCKS = {
     "llava_next": 2,
     "qwen2_vl": 3,
     "qwen2_5_vl": 3,
+    "qwen3_vl": 3,
     "video_llava": 2,
 }  # after which tokens may be dropped
 

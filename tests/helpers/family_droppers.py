@@ -1,8 +1,11 @@
 """Droppers that fit every family: no [CLS], grids of any size, coordinates as positions."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from droppers import DROPPERS
+from families import FAMILIES
 
 from mustdrop import TokenDropper
 from mustdrop.vision.local_merge import LocalMerge
@@ -28,3 +31,18 @@ FEW = (
     "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
     "cls_topk", "visionzip", "all_stages", "sink_recent",
 )  # fmt: skip
+# One of each stage, for the default tests of all families but the first.
+ONE_EACH = ("fastv", "divprune", "local_merge", "all_stages", "sink_recent")
+FIRST = ("llava_next", "qwen2_vl", "qwen2_5_vl", "video_llava")
+
+
+def fitting_cases(*names: str, families: Iterable[str] = FAMILIES) -> list:
+    """Test cases (family, name) of these droppers; those outside the default run are slow."""
+    return [
+        pytest.param(
+            family, name,
+            marks=() if family in FIRST or name in ONE_EACH else pytest.mark.slow,
+        )
+        for family in families
+        for name in names
+    ]  # fmt: skip

@@ -10,8 +10,8 @@ from functools import cache
 import pytest
 import torch
 from cases import AnyPrefill, AnyVision
-from families import FAMILIES, FRAMES
-from family_droppers import FEW, FITTING
+from families import FAMILIES, FRAMES, OTHER_CLASSES
+from family_droppers import FEW, FIRST, FITTING, ONE_EACH, fitting_cases
 from models import greedy
 
 from mustdrop import TokenDropper
@@ -20,20 +20,31 @@ from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models.video_llava import VideoLlavaAdapter
 
+MADE = FAMILIES | OTHER_CLASSES
+
+
+def by_default(family: str, name: str, attention: str) -> bool:
+    """Whether a case belongs to the default tests."""
+    names = FEW if family in FIRST else ONE_EACH if family in FAMILIES else ("all_stages",)
+    return name in names and (attention == "sdpa" or (name == "all_stages" and family in FAMILIES))
+
+
 MATRIX = [
-    pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
-    for family in FAMILIES
+    pytest.param(
+        family, name, attention,
+        marks=() if by_default(family, name, attention) else pytest.mark.slow,
+    )
+    for family in MADE
     for name in FITTING
     for attention in ("sdpa", "eager")
-    if (few := name in FEW and (attention == "sdpa" or name == "all_stages")) or True
-]
+]  # fmt: skip
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
 
 
 @cache
 def model_of(family: str, attention: str = "sdpa"):
-    return FAMILIES[family].model(attention)
+    return MADE[family].model(attention)
 
 
 def errors(model, run, inputs, tokens, logits) -> list[float]:
@@ -48,7 +59,7 @@ def errors(model, run, inputs, tokens, logits) -> list[float]:
 
 @pytest.mark.parametrize(("family", "name", "attention"), MATRIX)
 def test_dropping_equals_masking(family, name, attention):
-    model, made = model_of(family, attention), FAMILIES[family]
+    model, made = model_of(family, attention), MADE[family]
     for prompts in (made.prompts[:1], made.prompts):
         inputs = made.inputs(model, *prompts)
         with FITTING[name].attach(model) as run:
@@ -68,8 +79,9 @@ def test_nothing_changes_without_stages(family):
     assert torch.equal(plain[0], held[0]) and torch.equal(plain[1], held[1])
 
 
-@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "all_stages", "visionzip"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("random", "fastv", "divprune", "all_stages", "visionzip")
+)
 def test_neighbours_do_not_matter(family, name):
     """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
     model, made = model_of(family), FAMILIES[family]
@@ -112,8 +124,9 @@ def test_text_beside_images(family):
     assert run.ledgers[1].vision_per_layer() == [0] * 6
 
 
-@pytest.mark.parametrize("name", ["all_stages", "fastv", "sink_recent", "pyramiddrop"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("all_stages", "fastv", "sink_recent", "pyramiddrop")
+)
 def test_a_loop_without_positions(family, name):
     """A caller that hands over no position_ids gets those that ``generate`` would make."""
     model, made = model_of(family), FAMILIES[family]
@@ -158,8 +171,9 @@ def test_no_token_of_any_image_is_left(family, place):
         assert ledger.counts().resident == int((ledger.cells == OFF_GRID).sum())
 
 
-@pytest.mark.parametrize("name", ["all_stages", "visionzip", "tome_plain", "divprune"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("all_stages", "visionzip", "tome_plain", "divprune")
+)
 def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
     """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
     made = FAMILIES[family]
@@ -270,7 +284,7 @@ def test_positions_of_qwen_that_are_counted_are_noticed():
     assert relative_error(logits[0], masked_logits(model, run, flat, tokens, 0)) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
 def test_coordinates_are_kept_whatever_the_rule(family):
     model, made = model_of(family), FAMILIES[family]
     inputs, results = made.inputs(model, *made.prompts), []

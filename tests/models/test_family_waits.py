@@ -30,7 +30,7 @@ print(json.dumps(waits))
 # Waits that do not decide: for the ids and sizes of the batch, and for what is checked at the end.
 READING = ("models/", "engine/prompts.py", "engine/checks.py")
 # two encoder calls on Qwen, whose sizes are tensors
-MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "video_llava": 3}
+MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "qwen3_vl": 8, "video_llava": 3}
 
 
 def most_waits(name: str, family: str, prompts: int) -> int:
