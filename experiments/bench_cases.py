@@ -20,7 +20,13 @@ from mustdrop.ledger import TokenLedger
 from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
-from mustdrop.profiling.reference import Call, recorded_calls, run_blocks, run_layers
+from mustdrop.profiling.reference import (
+    Call,
+    joined_images,
+    recorded_calls,
+    run_blocks,
+    run_layers,
+)
 from mustdrop.vision.local_merge import LocalMerge
 
 
@@ -68,11 +74,18 @@ class PrefillCase:
         if positions is not None:
             positions = positions.expand(*positions.shape[:-2], batch, -1)
         self.embeds, self.positions = embeds, positions
+        self.added = {  # what Qwen3-VL adds between its layers
+            name: given[name].repeat(batch, 1)
+            if name == "visual_pos_masks"
+            else [states.repeat(batch, 1) for states in given[name]]
+            for name in ("visual_pos_masks", "deepstack_visual_embeds")
+            if given.get(name) is not None
+        }
 
     def prefill(self) -> None:
         self.decoder(
             inputs_embeds=self.embeds, position_ids=self.positions, use_cache=True,
-            past_key_values=DynamicCache(),
+            past_key_values=DynamicCache(), **self.added,
         )  # fmt: skip
 
     def plain(self) -> float:
@@ -126,6 +139,12 @@ class EncoderCase:
             for name, value in self.inputs.items()
             if name.startswith(("pixel", "image"))
         }
+        visual = self.adapter.visual_inputs(self.inputs).values()
+        shown = [image for images in visual for image in images]
+        self.encoded = joined_images(
+            [pixels for image in shown for pixels in image.pixels],
+            [grid for image in shown for grid in image.grids],
+        )
 
     def encode(self) -> None:
         self.model.model.get_image_features(**self.images)
@@ -146,9 +165,7 @@ class EncoderCase:
 
     def reference(self, calls: list[Call]) -> float:
         """Time the patch embedding, the stock blocks and the projector on states cut to a run's."""
-        pixels = self.images["pixel_values"]
-        pixels = pixels[None] if self.part.packed else pixels.view(-1, *pixels.shape[-3:])
-        return timed(lambda: run_blocks(self.adapter, pixels, calls))
+        return timed(lambda: run_blocks(self.adapter, self.encoded, calls))
 
     def calibrate(self, share: float) -> tuple[LocalMerge, float]:
         """Find local merging that leaves this share of the tokens; tau is bisected.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 IMAGE, BEFORE, AFTER = 5, 35, 30  # token id of a vision slot; text tokens around the image
@@ -42,6 +45,20 @@ QWEN_VISION: dict[str, Any] = {
     "depth": 32, "hidden_size": 128, "intermediate_size": 344, "num_heads": 4, "patch_size": PATCH,
     "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": 224,
     "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+# four query heads share a key head, as in Qwen3-VL-8B
+QWEN3: dict[str, Any] = {
+    "vocab_size": 128, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 36,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 5.0e6, "mrope_section": [6, 5, 5],
+    },
+}  # fmt: skip
+QWEN3_VISION: dict[str, Any] = {
+    "depth": 27, "hidden_size": 128, "intermediate_size": 478, "num_heads": 4, "patch_size": 16,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
+    "out_hidden_size": 256, "deepstack_visual_indexes": [8, 16, 24],
 }  # fmt: skip
 
 
@@ -119,6 +136,15 @@ def _qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
     )  # fmt: skip
 
 
+def _qwen3_vl() -> Qwen3VLForConditionalGeneration:
+    return Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            vision_config=QWEN3_VISION, text_config=QWEN3, image_token_id=IMAGE, video_token_id=4,
+            vision_start_token_id=2, vision_end_token_id=3,
+        )
+    )  # fmt: skip
+
+
 def _square(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator)}
 
@@ -128,9 +154,9 @@ def _crops(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": pixels, "image_sizes": torch.tensor([[2 * SIDE, 2 * SIDE]])}
 
 
-def _patches(generator: torch.Generator) -> dict[str, Tensor]:
-    side = 1008 // PATCH
-    pixels = torch.randn(side**2, 3 * 2 * PATCH**2, generator=generator)
+def _patches(generator: torch.Generator, patch: int = PATCH) -> dict[str, Tensor]:
+    side = 72  # 36 cells
+    pixels = torch.randn(side**2, 3 * 2 * patch**2, generator=generator)
     return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, side, side]])}
 
 
@@ -141,6 +167,10 @@ SHAPES: Mapping[str, BenchShape] = {
     "llava_next": BenchShape(_llava_next, _crops, 2928, (640, 320), (2, 6, 10, 14), 3),
     # 1008 x 1008 pixels: 36 x 36 cells; a third, two ninths and a ninth, as in LLaVA-1.5
     "qwen2_5_vl": BenchShape(_qwen2_5_vl, _patches, 1296, (432, 288, 144), (1, 5, 8, 12), 2, True),
+    # 1152 x 1152 pixels: 36 x 36 cells
+    "qwen3_vl": BenchShape(
+        _qwen3_vl, partial(_patches, patch=16), 1296, (432, 288, 144), (2, 6, 11, 15), 2, True
+    ),
 }
 # LLaVA-1.5 with an encoder of LLaVA-1.5's share, for the time to the first token
 FIRST_TOKEN = BenchShape(lambda: _llava15(**SHALLOW_CLIP), _square, 576, (64,), (2, 6, 10, 14), 3)

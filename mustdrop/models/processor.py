@@ -105,6 +105,7 @@ def _check_video(adapter: ModelAdapter, processor: Any) -> None:
     inputs = processor(
         text=[processor.video_token], videos=[np.stack([np.asarray(PROBE)] * count)],
         return_tensors="pt", do_sample_frames=False,
+        video_metadata=[{"total_num_frames": count, "fps": 1.0, "frames_indices": [*range(count)]}],
     )  # fmt: skip
     token = config.video_token_id
     (video,) = adapter.visual_inputs(inputs)[token]

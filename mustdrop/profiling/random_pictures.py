@@ -16,7 +16,7 @@ from transformers import (
 def image_processor(config: Any) -> Any:
     """Image processor of a model's family, with the sizes of the model and PIL as its backend."""
     vision = config.vision_config
-    if config.model_type.startswith("qwen2"):
+    if config.model_type.startswith("qwen"):
         cell = (vision.patch_size * vision.spatial_merge_size) ** 2
         limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
         return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)

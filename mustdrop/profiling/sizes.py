@@ -11,6 +11,8 @@ from transformers import (
     LlavaNextConfig,
     PreTrainedConfig,
     Qwen2_5_VLConfig,
+    Qwen3VLConfig,
+    Qwen3VLMoeConfig,
     VideoLlavaConfig,
 )
 
@@ -49,6 +51,33 @@ QWEN_3B = {
     **QWEN_7B, "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
     "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
 }  # fmt: skip
+QWEN3_VISION = {
+    "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "patch_size": 16,
+    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [8, 16, 24],
+}  # fmt: skip
+QWEN3_SMALL_VISION = {
+    **QWEN3_VISION, "depth": 24, "hidden_size": 1024, "intermediate_size": 4096,
+    "deepstack_visual_indexes": [5, 11, 17],
+}  # fmt: skip
+QWEN3_8B = {
+    "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "pad_token_id": 0,
+    "rope_parameters": {
+        "rope_type": "default", "rope_theta": 5.0e6, "mrope_section": [24, 20, 20],
+    },
+}  # fmt: skip
+QWEN3_4B = {**QWEN3_8B, "hidden_size": 2560, "intermediate_size": 9728}
+QWEN3_2B = {
+    **QWEN3_8B, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+}  # fmt: skip
+QWEN3_30B_A3B = {
+    **QWEN3_8B, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+    "num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8,
+    "moe_intermediate_size": 768,
+}  # fmt: skip
 CROPS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
@@ -76,6 +105,17 @@ def _qwen2_5_vl(text: Mapping[str, Any], tied: bool) -> PreTrainedConfig:
     )  # fmt: skip
 
 
+def _qwen3_vl(
+    text: Mapping[str, Any], vision: Mapping[str, Any], tied: bool, kind: Any = Qwen3VLConfig
+) -> PreTrainedConfig:
+    return kind(
+        vision_config={**vision, "out_hidden_size": text["hidden_size"]},
+        text_config={**text, "tie_word_embeddings": tied}, tie_word_embeddings=tied,
+        image_token_id=151655, video_token_id=151656, vision_start_token_id=151652,
+        vision_end_token_id=151653,
+    )  # fmt: skip
+
+
 def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
     return VideoLlavaConfig(
         vision_config={**CLIP_L, "image_size": 224}, text_config=dict(text),
@@ -93,5 +133,9 @@ CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "llava_next_mistral_7b": lambda: _llava_next(MISTRAL_7B),
     "qwen2_5_vl_7b": lambda: _qwen2_5_vl(QWEN_7B, False),
     "qwen2_5_vl_3b": lambda: _qwen2_5_vl(QWEN_3B, True),
+    "qwen3_vl_2b": lambda: _qwen3_vl(QWEN3_2B, QWEN3_SMALL_VISION, True),
+    "qwen3_vl_4b": lambda: _qwen3_vl(QWEN3_4B, QWEN3_SMALL_VISION, True),
+    "qwen3_vl_8b": lambda: _qwen3_vl(QWEN3_8B, QWEN3_VISION, False),
+    "qwen3_vl_30b_a3b": lambda: _qwen3_vl(QWEN3_30B_A3B, QWEN3_VISION, False, Qwen3VLMoeConfig),
     "video_llava_7b": lambda: _video_llava(VICUNA_7B),
 }

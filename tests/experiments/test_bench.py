@@ -30,6 +30,14 @@ SMALL = {
         "out_hidden_size": 56,
         "fullatt_block_indexes": [2],
     },
+    "QWEN3": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
+    "QWEN3_VISION": {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "out_hidden_size": 32,
+        "deepstack_visual_indexes": [0, 1],
+    },
 }
 
 
@@ -60,7 +68,16 @@ def test_a_shape_has_the_slots_of_its_image(shapes, name):
     assert len(image.cells) == shapes[name].slots
 
 
-@pytest.mark.parametrize("name", bench_shapes.SHAPES)
+SLOW = ("qwen3_vl",)  # its images have as many cells as those of Qwen2.5-VL, without windows
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in bench_shapes.SHAPES
+    ],
+)
 def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     shape = shapes[name]
     model = shape.model()

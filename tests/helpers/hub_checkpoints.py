@@ -27,21 +27,25 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     VideoLlavaConfig,
     VideoLlavaForConditionalGeneration,
 )
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "video_llava")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "video_llava")
 SIDE, PATCH = 24, 4  # of an image, a crop or a tile, in pixels
 PINPOINTS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]  # [height, width] of LLaVA-NeXT
+QWEN_SPECIAL = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
+    "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 SPECIAL = {
     "llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
     "llava_next": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
     "video_llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>", "<video>"),
-    "qwen2_5_vl": (
-        "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
-        "<|image_pad|>", "<|video_pad|>",
-    ),
+    "qwen2_5_vl": QWEN_SPECIAL,
+    "qwen3_vl": QWEN_SPECIAL,
 }  # fmt: skip
 # They make the same prompts as the templates on the hub.
 VICUNA = (
@@ -60,6 +64,10 @@ QWEN = (
     "<|vision_start|><|video_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}"
     "{{ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# without the sentence of the system, and with the times of a video's frames in its own place
+QWEN3 = QWEN[QWEN.index("{% for turn") :].replace(
+    "<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>"
 )
 CLIP_IMAGES = {
     "image_processor_type": "CLIPImageProcessor",
@@ -85,7 +93,21 @@ IMAGES = {
         "temporal_patch_size": 2, "image_mean": CLIP_IMAGES["image_mean"],
         "image_std": CLIP_IMAGES["image_std"],
     },
+    "qwen3_vl": {
+        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen3VLProcessor",
+        "size": {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}, "patch_size": PATCH,
+        "merge_size": 2, "temporal_patch_size": 2, "image_mean": CLIP_IMAGES["image_mean"],
+        "image_std": CLIP_IMAGES["image_std"],
+    },
 }  # fmt: skip
+# Settings of videos, where they have a file of their own. The limits hold for all frames together.
+VIDEOS = {
+    "qwen3_vl": {
+        **IMAGES["qwen3_vl"], "video_processor_type": "Qwen3VLVideoProcessor",
+        "size": {"shortest_edge": 16 * 16, "longest_edge": 4 * 64 * 64},
+    },
+}  # fmt: skip
+TEMPLATES = {"qwen2_5_vl": QWEN, "qwen3_vl": QWEN3}
 
 
 def save(family: str, folder: Path, layers: int = 6) -> Path:
@@ -93,10 +115,11 @@ def save(family: str, folder: Path, layers: int = 6) -> Path:
     text = tokenizer(family)
     random_model(family, text, layers).save_pretrained(folder)
     text.save_pretrained(folder)
-    template = QWEN if family == "qwen2_5_vl" else VICUNA
-    write(folder / "chat_template.json", {"chat_template": template})
+    write(folder / "chat_template.json", {"chat_template": TEMPLATES.get(family, VICUNA)})
     write(folder / "preprocessor_config.json", IMAGES[family])
-    if family != "qwen2_5_vl":
+    if family in VIDEOS:
+        write(folder / "video_preprocessor_config.json", VIDEOS[family])
+    if not family.startswith("qwen"):
         write(
             folder / "processor_config.json",
             {
@@ -120,7 +143,7 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     made = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
-    if family == "qwen2_5_vl":
+    if family.startswith("qwen"):
         roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     else:
         made.post_processor = processors.TemplateProcessing(
@@ -147,6 +170,8 @@ def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) ->
     image = text.convert_tokens_to_ids("<image>")
     if family == "qwen2_5_vl":
         made = Qwen2_5_VLForConditionalGeneration(_qwen(text, language))
+    elif family == "qwen3_vl":
+        made = Qwen3VLForConditionalGeneration(_qwen3(text, language))
     elif family == "video_llava":
         made = VideoLlavaForConditionalGeneration(
             VideoLlavaConfig(
@@ -171,7 +196,7 @@ def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) ->
         )  # fmt: skip
     condition(made)
     assert made.generation_config is not None
-    if family == "qwen2_5_vl":
+    if family.startswith("qwen"):
         made.generation_config.update(do_sample=True, temperature=1e-6, repetition_penalty=1.05)
     return made.eval()
 
@@ -191,9 +216,26 @@ def _qwen(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> Qwen2_5_VL
             "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2,
             "window_size": 16, "out_hidden_size": 32, "fullatt_block_indexes": [1, 3],
         },
-        text_config={**language, "rope_parameters": rope},
-        image_token_id=text.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=text.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=text.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=text.convert_tokens_to_ids("<|vision_end|>"),
+        text_config={**language, "rope_parameters": rope}, **_qwen_tokens(text),
     )  # fmt: skip
+
+
+def _qwen3(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> Qwen3VLConfig:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
+    return Qwen3VLConfig(
+        vision_config={
+            "depth": 4, "hidden_size": 24, "intermediate_size": 48, "num_heads": 3,
+            "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "out_hidden_size": 32, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        text_config={**language, "head_dim": 8, "rope_parameters": rope}, **_qwen_tokens(text),
+    )  # fmt: skip
+
+
+def _qwen_tokens(text: PreTrainedTokenizerFast) -> dict[str, int]:
+    names = {
+        "image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>", "vision_end_token_id": "<|vision_end|>",
+    }  # fmt: skip
+    return {name: text.convert_tokens_to_ids(token) for name, token in names.items()}
