@@ -112,6 +112,8 @@ class EncoderStage(EncoderState):
                 for index, module in encoder.added_projectors.items():
                     before(module, self._before_added(index))
                     after(module, self._after_added)
+                if self.adapter.feature_norm is not None:
+                    before(self.adapter.feature_norm, self._before_added(self.facts.feature_block))
                 if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
             before(self.adapter.projector, self._features)
@@ -238,7 +240,8 @@ class EncoderStage(EncoderState):
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
-        if inside is not None:  # the features are that block's output, still with all tokens
+        if inside is not None and self.adapter.feature_norm is None:
+            # the features are that block's output, still with all tokens
             features = inside.apply(features, front, self.cls)
         whole, cut = (self.layout, features), packing_step(self.layout)
         if cut is not None:

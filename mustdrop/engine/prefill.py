@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.engine.checks import DeferredChecks
-from mustdrop.engine.layout import Masks, align, padding, take
+from mustdrop.engine.layout import Masks, align, padding, seen_in, take
 from mustdrop.engine.prefill_view import PrefillState, PromptView
 from mustdrop.reduction import Reduction, changing, settled
 
@@ -57,10 +57,9 @@ class PrefillPass(PrefillState):
             )
         strategy = self.stages.prefill
         self.decides = {layer + 1 for layer in strategy.layers} if strategy is not None else set()
-        self.dropped = False
-        self.fitting: dict[str, Any] | None = None  # arguments of the layers up to the next drop
+        # arguments of the layers up to the next drop, by the ids of the model's own, which are held
+        self.fitting: dict[tuple[int, ...], tuple[Any, dict[str, Any]]] = {}
         self.shifts: Tensor | None = None
-        self.position_ids: Tensor | None = None
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """Store the queries and keys of a layer after which the strategy acts."""
@@ -79,10 +78,10 @@ class PrefillPass(PrefillState):
         if 0 < layer <= len(self.added):
             hidden = hidden + self.added[layer - 1].to(hidden)
         if layer == 0 and self.entering is not None:
-            hidden = self._drop(self.entering, hidden, kwargs, None)
+            hidden = self._drop(self.entering, hidden, None)
         if layer in self.decides:
             decisions = self._decide(layer - 1, hidden, kwargs)
-            hidden = self._drop(decisions, hidden, kwargs, layer - 1)
+            hidden = self._drop(decisions, hidden, layer - 1)
         self.layer_pads.append(self.pads)
         self.layer_lengths.append(self.length)
         self.layer_shifts.append(self.shifts)
@@ -90,13 +89,19 @@ class PrefillPass(PrefillState):
             prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
         if not self.dropped:
             return (hidden, *args[1:]), kwargs
-        if self.fitting is None:
-            self.fitting = {
-                "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
-                "position_embeddings": self.rotary,
+        given = kwargs.get("attention_mask"), kwargs["position_embeddings"]
+        key = tuple(map(id, given))
+        if key not in self.fitting:
+            own = None if self.adapter.causal else seen_in(given[0])
+            fitting = {
+                "attention_mask": self.masks.prefill(self.pads, self.length, hidden)
+                if own is None
+                else self.masks.gathered(own, self.index, self.pads, hidden),
+                "position_embeddings": self.rotary(layer, hidden, kwargs),
                 "position_ids": None if self.masks.flash else self.position_ids,
             }
-        return (hidden, *args[1:]), {**kwargs, **self.fitting}
+            self.fitting[key] = given, fitting
+        return (hidden, *args[1:]), {**kwargs, **self.fitting[key][1]}
 
     def require_complete(self) -> None:
         """Check that every layer was recorded, that the strategy was called, and its decisions.
@@ -139,7 +144,6 @@ class PrefillPass(PrefillState):
         self,
         decisions: Sequence[Reduction],
         hidden: Float[Tensor, "batch before dim"],
-        kwargs: dict[str, Any],
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
         """Apply decisions to the hidden states; ``layer`` None: slots that the encoder emptied."""
@@ -175,21 +179,9 @@ class PrefillPass(PrefillState):
             for states, rows in zip(streams, mixed, strict=True):
                 states[number] = states[number].index_copy(0, where.to(states.device), rows)
         hidden, *self.added[later:] = streams
-        self._rotate(hidden, kwargs)
-        self.dropped, self.fitting = True, None
-        return hidden
-
-    def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
-        """Set the rotary embeddings of the survivors: at original or at renumbered positions."""
         positions = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
         self.position_ids = positions.to(hidden.device)
         if any(prompt.recounted for prompt in self.prompts):
             self.shifts = torch.stack([p.last - p.position[-1] for p in self.prompts])
-            self.rotary = self.adapter.rotary(hidden, self.position_ids)
-            return
-        index = align([prompt.alive for prompt in self.prompts], self.input_pads)
-        cos, sin = (
-            take(part if part.dim() > 2 else part[None], index.to(part.device))
-            for part in kwargs["position_embeddings"]
-        )
-        self.rotary = (cos, sin)
+        self.dropped, self.fitting, self.rotaries = True, {}, {}
+        return hidden

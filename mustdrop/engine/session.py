@@ -25,6 +25,7 @@ from mustdrop.engine.transformers_api import (
     cache_name,
     is_filled,
     named_arguments,
+    plain_cache,
     with_cache,
     without_cache,
 )
@@ -123,6 +124,7 @@ class Session:
         assert ids is not None
         self.ids, self.inputs = ids, options
         self.arrival = Arrival.of(self.adapter, ids, options)
+        refuse.beyond_window(self.adapter.window, ids.shape[1] - min(self.arrival.pads))
         if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
 
@@ -156,8 +158,9 @@ class Session:
         self.keep_cache = wanted or cache is not None
         refuse.checkpointing(self.adapter.model)
         # Without a cache the prefill is the same: the cache is cut, recorded and then discarded.
+        cache = DynamicCache(config=text.config) if cache is None else cache
         self.cache = refuse.unfit_cache(
-            DynamicCache(config=text.config) if cache is None else cache
+            cache if self.adapter.window is None else plain_cache(cache)
         )
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
@@ -207,6 +210,8 @@ class Session:
         tokens = kwargs.get("input_ids")
         tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
         new = 1 if tokens is None else tokens.shape[1]
+        length = decode.seen - min(decode.input_pads) + new
+        refuse.beyond_window(self.adapter.window, length)
         if new > 1:
             turns.unfit_text(self.adapter, decode, kwargs, new)
         if kwargs.get("position_ids") is not None:

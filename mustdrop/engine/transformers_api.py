@@ -11,8 +11,8 @@ from typing import Any
 import transformers
 from packaging.version import Version
 from torch import nn
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import ModelOutput
 
@@ -80,6 +80,16 @@ def unfit_layers(cache: Cache) -> list[str]:
         kinds.add(cache.layer_class_to_replicate)
     names = sorted(kind.__name__ for kind in kinds - {DynamicLayer})
     return names or (["offloaded layers"] if cache.offloading else [])
+
+
+def plain_cache(cache: Cache) -> Cache:
+    """A plain cache in place of an empty one, some of whose layers would forget old tokens.
+
+    ``DynamicSlidingWindowLayer`` since 4.56. Any other cache is returned as it is.
+    """
+    kinds = {type(layer) for layer in cache.layers}
+    windowed = kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and len(kinds - {DynamicLayer})
+    return DynamicCache() if windowed and not is_filled(cache) else cache
 
 
 def encodes_before_repeating(model: nn.Module) -> bool:

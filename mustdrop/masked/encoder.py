@@ -98,6 +98,8 @@ def _encode(
             added.append(encoder.added_projectors[index](hidden[0]))
     kept = int(adapter.keeps_cls(encoder))
     features = hidden[:, cls - kept :].contiguous()
+    if adapter.feature_norm is not None:
+        features = adapter.feature_norm(features)
     if "features" in steps:
         alive = alive[seen_cells[alive]]
         alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)

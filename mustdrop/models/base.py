@@ -111,10 +111,33 @@ class ModelAdapter(ABC):
         """Map the features of one image [1, tokens, dim] to [tokens, width], as the model does."""
         return self.projector(features).flatten(0, -2)
 
+    @property
+    def feature_norm(self) -> Part | None:
+        """Norm between the block whose output is read and the projector; None: there is none."""
+        return None
+
     @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:
         """Facts about the model that strategies may use."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token of a prompt sees those before it; if not, the model's masks count."""
+        return True
+
+    @property
+    def window(self) -> int | None:
+        """Number of tokens up to which all layers see a whole conversation; None: all of them do.
+
+        Without it, a model with layers that see less is refused.
+        """
+        return None
+
+    def kind(self, layer: int) -> str:
+        """Kind of a decoder layer; layers of one kind get the same masks and rotary embeddings."""
+        kinds = getattr(self.language_model.config, "layer_types", None)
+        return kinds[layer] if kinds else "full_attention"
 
     @abstractmethod
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
@@ -150,8 +173,10 @@ class ModelAdapter(ABC):
         """
         return dict(arguments), []
 
-    def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
-        """Rotary embeddings (cos, sin) that the decoder's layers get for these positions.
+    def rotary(
+        self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"], layer: int = 0
+    ) -> Any:
+        """Rotary embeddings (cos, sin) that a decoder layer gets for these positions.
 
         Coordinates have three axes, the last ones; a position that is one number has it on each.
         """

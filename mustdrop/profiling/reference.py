@@ -156,6 +156,8 @@ def run_blocks(adapter: ModelAdapter, images: Sequence[Images], calls: Sequence[
             features = hidden
         if index in part.added_projectors:
             part.added_projectors[index](hidden)
+    if adapter.feature_norm is not None:
+        features = adapter.feature_norm(features)
     length, args, kwargs = calls[-1]
     return adapter.projector(_cut(features, length), *args, **kwargs)
 
@@ -173,13 +175,17 @@ def run_layers(
     masks: Sequence[Tensor | None] | None = None,
 ) -> Float[Tensor, "batch left dim"]:
     """Run the stock decoder layers and the last norm on states cut to these lengths."""
-    rotary, name = None, cache_name(adapter.layers[0])
+    name = cache_name(adapter.layers[0])
+    rotary: dict[str, Any] = {}
     masks = [None] * len(lengths) if masks is None else masks
-    for layer, length, mask in zip(adapter.layers, lengths, masks, strict=True):
-        if rotary is None or length != hidden.shape[1]:
-            hidden = hidden[:, :length].contiguous()
-            rotary = adapter.rotary(hidden, torch.arange(length, device=hidden.device)[None])
-        hidden = run_layer(layer, hidden, rotary, cache, name, mask)
+    for index, (layer, length, mask) in enumerate(zip(adapter.layers, lengths, masks, strict=True)):
+        if length != hidden.shape[1]:
+            hidden, rotary = hidden[:, :length].contiguous(), {}
+        kind = adapter.kind(index)
+        if kind not in rotary:
+            positions = torch.arange(length, device=hidden.device)[None]
+            rotary[kind] = adapter.rotary(hidden, positions, index)
+        hidden = run_layer(layer, hidden, rotary[kind], cache, name, mask)
     assert adapter.final_norm is not None
     return adapter.final_norm(hidden)
 
@@ -247,9 +253,12 @@ class Reference:
         for step in range(steps - 1):
             hidden = embed(token[:, None])
             position = torch.full((1, 1), first + step, device=hidden.device)
-            rotary = self.adapter.rotary(hidden, position)
-            for layer in self.adapter.layers:
-                hidden = run_layer(layer, hidden, rotary, cache, name)
+            rotary: dict[str, Any] = {}
+            for index, layer in enumerate(self.adapter.layers):
+                kind = self.adapter.kind(index)
+                if kind not in rotary:
+                    rotary[kind] = self.adapter.rotary(hidden, position, index)
+                hidden = run_layer(layer, hidden, rotary[kind], cache, name)
             assert self.adapter.final_norm is not None
             token = head(self.adapter.final_norm(hidden))[:, -1].argmax(-1)
         last = self.device.mark()
