@@ -1,4 +1,4 @@
-"""PaliGemma (arXiv:2407.07726): SigLIP, one matrix, and prompts that are seen in both directions."""
+"""PaliGemma (arXiv:2407.07726): SigLIP, one matrix, and prompts seen in both directions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 from droppers import DROPPERS
-from families import FAMILIES
+from families import FAMILIES, OTHER_CLASSES
 
 from mustdrop import TokenDropper
+from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
 from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.tome import ToMe
@@ -25,7 +26,23 @@ def fitting(dropper: TokenDropper) -> TokenDropper:
     return replace(dropper, vision=vision, cls_attention="received", decode_positions="continue")
 
 
+def behind_the_encoder(dropper: TokenDropper) -> TokenDropper:
+    """The dropper without what acts or reads inside the encoder; DivPrune takes its place."""
+    vision = dropper.vision
+    if vision is not None and {*vision.places} != {"projected"}:
+        vision = DivPrune(12)
+    return replace(dropper, vision=vision, key_tokens=None)
+
+
 FITTING = {name: fitting(dropper) for name, dropper in DROPPERS.items()}
+# Families whose encoder takes part in no decision.
+BEHIND = ("gemma3",)
+FITTING_OF = {
+    family: {name: behind_the_encoder(dropper) for name, dropper in FITTING.items()}
+    if family in BEHIND
+    else FITTING
+    for family in FAMILIES | OTHER_CLASSES
+}
 # One strategy of each stage, for the default tests.
 FEW = (
     "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from families import FAMILIES, OTHER_CLASSES
-from family_droppers import FEW, FIRST, FITTING
+from family_droppers import FEW, FIRST, FITTING_OF
 from torch.utils.flop_counter import FlopCounterMode
 
 from mustdrop import TokenDropper, cost
@@ -35,7 +35,7 @@ def test_closed_forms_equal_the_counter(family, name):
     meter = CostMeter.from_model(model)
     for parts in made.prompts:
         inputs = made.inputs(model, parts)
-        dropper = TokenDropper() if name is None else FITTING[name]
+        dropper = TokenDropper() if name is None else FITTING_OF[family][name]
         if isinstance(dropper.vision, LocalMerge) and not model.config.model_type.startswith(
             "qwen"
         ):
