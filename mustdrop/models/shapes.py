@@ -70,17 +70,13 @@ def encoder_shape(adapter: ModelAdapter) -> EncoderShape:
 
 def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     """Sizes of one encoder and the projector."""
-    config = adapter.model.config
-    tower, projector = encoder.module, _linears(adapter.projector)
+    tower, unit = encoder.module, adapter.facts.unit
     try:
         blocks = encoder.blocks
         names = {_child_name(block, encoder.attention(block)) for block in blocks}
     except AttributeError as error:
         _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
-    added = {block: _linears(part) for block, part in encoder.added_projectors.items()}
-    if any(_macs(linears) != _macs(projector) for linears in added.values()):
-        _refuse(tower, "all modules that project a block's output must have the same sizes")
-    counted: list[nn.Module] = [*projector, *(part for parts in added.values() for part in parts)]
+    counted: list[nn.Module] = []
     sizes = set()
     for block in blocks:
         attention, projections, mlp, _ = _attention_and_mlp(block, *names)
@@ -92,33 +88,59 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     width, ffn, matrices = sizes.pop()
     if sizes:
         _refuse(blocks[0], "all blocks of an encoder must have the same sizes")
+    hidden = adapter.model.config.text_config.hidden_size
+    projection, projector = _projection(adapter.projector, width, unit, hidden)
+    for part in encoder.added_projectors.values():
+        macs, inside = _projection(part, width, unit, hidden)
+        counted += inside
+        if macs != projection:
+            _refuse(part, "all modules that project a block's output must have the same sizes")
     kinds = (nn.Conv2d, nn.Conv3d)
     patches = [part for part in tower.modules() if isinstance(part, kinds)]
     if len(patches) != 1 or patches[0].kernel_size != patches[0].stride:
         _refuse(tower, "the patch embedding must be one convolution whose stride is its size")
     pooling = _pooling(tower, width, ffn)
-    _require_counted(tower, [*counted, *patches, *pooling])
-    _require_counted(adapter.projector, projector)
-    chain = [width * encoder.unit**2, *(matrix.out_features for matrix in projector)]
-    if chain[:-1] != [matrix.in_features for matrix in projector] or (
-        chain[-1] != config.text_config.hidden_size
-    ):
-        _refuse(adapter.projector, "the projector must apply one matrix after the other")
+    _require_counted(tower, [*counted, *patches, *pooling, *projector])
     return EncoderShape(
         hidden=width,
         ffn=ffn,
         blocks=len(blocks),
         extra=int(encoder.has_cls),
         patch_values=patches[0].weight[0].numel(),
-        projection=_macs(projector),
+        projection=projection,
         extra_projected=int(adapter.keeps_cls(encoder)),
         pooled=bool(pooling),
         mlp_matrices=matrices,
-        unit=encoder.unit,
+        unit=unit,
         window=encoder.window,
         full_blocks=encoder.full_blocks,
-        added_blocks=tuple(added),
+        added_blocks=tuple(encoder.added_projectors),
     )
+
+
+def _projection(
+    projector: nn.Module, width: int, unit: int, hidden: int
+) -> tuple[int, list[nn.Module]]:
+    """Multiply-accumulates of a projector for one cell, and its counted modules.
+
+    It gets the patches of a cell side by side, or, if its only matrix is a parameter, their mean.
+
+    Raises:
+        ValueError: If it does not apply one matrix after the other.
+    """
+    linears = _linears(projector)
+    counted: list[nn.Module] = [*linears]
+    sizes = [(matrix.in_features, matrix.out_features) for matrix in linears]
+    start = width * unit**2
+    if not linears:
+        matrices = [part for part in projector.parameters(recurse=False) if part.dim() == 2]
+        counted, start = [projector], width
+        sizes = [(matrix.shape[0], matrix.shape[1]) for matrix in matrices]
+    _require_counted(projector, counted)
+    chain = [start, *(outer for _, outer in sizes)]
+    if chain[:-1] != [inner for inner, _ in sizes] or chain[-1] != hidden:
+        _refuse(projector, "the projector must apply one matrix after the other")
+    return sum(inner * outer for inner, outer in sizes), counted
 
 
 def _child_name(owner: nn.Module, child: nn.Module) -> str:

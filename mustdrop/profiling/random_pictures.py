@@ -9,6 +9,7 @@ from transformers import (
     CLIPImageProcessorPil,
     LlavaNextImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    SiglipImageProcessorPil,
     VideoLlavaImageProcessor,
 )
 
@@ -21,6 +22,8 @@ def image_processor(config: Any) -> Any:
         limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
         return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)
     side = vision.image_size
+    if config.model_type in ("gemma3", "paligemma"):
+        return SiglipImageProcessorPil(size={"height": side, "width": side})
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},

@@ -72,7 +72,8 @@ class RandomPrompts:
         pixels = random_pixels(config, self.shown, self.size)
         if self.frames:
             pixels = as_video(config, pixels)
-        kinds = {"mm_token_type_ids": torch.zeros(0)}  # asked for by the adapter before it is known
+        # asked for by the adapter before they are known
+        kinds = dict.fromkeys(("mm_token_type_ids", "token_type_ids"), torch.zeros(0))
         visual: Mapping[int, Any] = adapter_for(self.model).visual_inputs({**pixels, **kinds})
         slot = config.video_token_id if self.frames else config.image_token_id
         shown = visual[slot]
@@ -94,6 +95,10 @@ class RandomPrompts:
         inputs |= repeated_pixels(pixels, batch)
         if config.model_type.startswith("qwen"):
             inputs["mm_token_type_ids"] = (ids == slot).long() * (2 if self.frames else 1)
+        if config.model_type == "gemma3":
+            inputs["token_type_ids"] = (ids == slot).long()
+        if config.model_type == "paligemma":  # 0: the prompt; 1 would be an answer to learn from
+            inputs["token_type_ids"] = torch.zeros_like(ids)
         return {name: value.to(device) for name, value in inputs.items()}
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import (
+    Gemma3Config,
     LlavaConfig,
     LlavaNextConfig,
+    PaliGemmaConfig,
     PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
@@ -78,7 +80,45 @@ QWEN3_30B_A3B = {
     "num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8,
     "moe_intermediate_size": 768,
 }  # fmt: skip
+SIGLIP_SO = {
+    "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
+    "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14, "vision_use_head": False,
+}  # fmt: skip
+GEMMA3_4B = {
+    "vocab_size": 262208, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "query_pre_attn_scalar": 256, "sliding_window": 1024, "max_position_embeddings": 131072,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1.0e4},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1.0e6},
+    },
+}  # fmt: skip
+GEMMA3_12B = {
+    **GEMMA3_4B, "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48,
+    "num_attention_heads": 16, "num_key_value_heads": 8,
+}  # fmt: skip
+GEMMA_2B = {
+    "model_type": "gemma", "vocab_size": 257216, "hidden_size": 2048, "intermediate_size": 16384,
+    "num_hidden_layers": 18, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
+    "max_position_embeddings": 8192, "pad_token_id": 0,
+}  # fmt: skip
 CROPS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+
+
+def _gemma3(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return Gemma3Config(
+        vision_config={**SIGLIP_SO, "image_size": 896}, text_config=dict(text),
+        mm_tokens_per_image=256, image_token_index=262144, boi_token_index=255999,
+        eoi_token_index=256000, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def _paligemma(side: int) -> PreTrainedConfig:
+    return PaliGemmaConfig(
+        vision_config={**SIGLIP_SO, "image_size": side, "projection_dim": 2048},
+        text_config=dict(GEMMA_2B), projection_dim=2048, image_token_index=257152,
+        tie_word_embeddings=True,
+    )  # fmt: skip
 
 
 def _llava(text: Mapping[str, Any]) -> PreTrainedConfig:
@@ -126,11 +166,15 @@ def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
 
 # Name of a preset in conf/model -> its config.
 CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
+    "gemma3_4b": lambda: _gemma3(GEMMA3_4B),
+    "gemma3_12b": lambda: _gemma3(GEMMA3_12B),
     "llava15_7b": lambda: _llava(VICUNA_7B),
     "llava15_13b": lambda: _llava(VICUNA_13B),
     "llava_next_7b": lambda: _llava_next(VICUNA_7B),
     "llava_next_13b": lambda: _llava_next(VICUNA_13B),
     "llava_next_mistral_7b": lambda: _llava_next(MISTRAL_7B),
+    "paligemma_3b_224": lambda: _paligemma(224),
+    "paligemma_3b_448": lambda: _paligemma(448),
     "qwen2_5_vl_7b": lambda: _qwen2_5_vl(QWEN_7B, False),
     "qwen2_5_vl_3b": lambda: _qwen2_5_vl(QWEN_3B, True),
     "qwen3_vl_2b": lambda: _qwen3_vl(QWEN3_2B, QWEN3_SMALL_VISION, True),

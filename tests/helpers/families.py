@@ -180,13 +180,13 @@ SIGLIP = {
 
 
 def gemma3(attention: str) -> Any:
-    """Layers 0 to 4 see a window of 512 tokens, layer 5 all; 4 x 4 cells of 2 x 2 patches."""
+    """Layers 0 to 4 see a window of 512 tokens, layer 5 all; 4 x 4 cells of 4 x 4 patches."""
     rope = {
         "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
         "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
     }
     config = transformers.Gemma3Config(
-        vision_config={**SIGLIP, "image_size": 32}, mm_tokens_per_image=16,
+        vision_config={**SIGLIP, "image_size": 64}, mm_tokens_per_image=16,
         text_config={**TEXT, "head_dim": 8, "sliding_window": 512, "query_pre_attn_scalar": 8,
                      "rope_parameters": rope},
         image_token_index=IMAGE_TOKEN, boi_token_index=2, eoi_token_index=3,

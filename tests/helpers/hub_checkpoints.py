@@ -18,11 +18,15 @@ from models import condition
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
@@ -33,19 +37,31 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "video_llava")
+FAMILIES = (
+    "gemma3", "llava", "llava_next", "paligemma", "qwen2_5_vl", "qwen3_vl", "video_llava",
+)  # fmt: skip
 SIDE, PATCH = 24, 4  # of an image, a crop or a tile, in pixels
 PINPOINTS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]  # [height, width] of LLaVA-NeXT
 QWEN_SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
     "<|image_pad|>", "<|video_pad|>",
 )  # fmt: skip
+GEMMA_SPECIAL = (
+    "<pad>", "<eos>", "<bos>", "<unk>", "<image>", "<start_of_turn>", "<end_of_turn>",
+    "<start_of_image>", "<end_of_image>", "<image_soft_token>",
+)  # fmt: skip
 SPECIAL = {
+    "gemma3": GEMMA_SPECIAL,
+    "paligemma": GEMMA_SPECIAL,
     "llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
     "llava_next": ("<unk>", "<s>", "</s>", "<pad>", "<image>"),
     "video_llava": ("<unk>", "<s>", "</s>", "<pad>", "<image>", "<video>"),
     "qwen2_5_vl": QWEN_SPECIAL,
     "qwen3_vl": QWEN_SPECIAL,
+}  # fmt: skip
+GEMMA3_TOKENS = {
+    "image_token": "<image_soft_token>", "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
 }  # fmt: skip
 # They make the same prompts as the templates on the hub.
 VICUNA = (
@@ -69,6 +85,17 @@ QWEN = (
 QWEN3 = QWEN[QWEN.index("{% for turn") :].replace(
     "<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>"
 )
+GEMMA3 = (
+    "{{ bos_token }}{% for turn in messages %}{{ '<start_of_turn>' + turn.role + '\n' }}"
+    "{% for part in turn.content %}{% if part.type == 'image' %}<start_of_image>"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{{ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+PALIGEMMA = (  # of the presets; the hub has none
+    "{% for turn in messages %}{% for part in turn.content if part.type == 'image' %}<image>"
+    "{% endfor %}{% for part in turn.content if part.type == 'text' %}answer en {{ part.text }}"
+    "{% endfor %}{% endfor %}"
+)
 CLIP_IMAGES = {
     "image_processor_type": "CLIPImageProcessor",
     "size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE},
@@ -77,7 +104,21 @@ CLIP_IMAGES = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }  # fmt: skip
+SIGLIP_IMAGES = {
+    "do_normalize": True, "do_rescale": True, "do_resize": True, "resample": 2,
+    "rescale_factor": 1 / 255, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+}  # fmt: skip
+GEMMA3_SIDE = 32
 IMAGES = {
+    "gemma3": {
+        **SIGLIP_IMAGES, "image_processor_type": "Gemma3ImageProcessor", "image_seq_length": 16,
+        "size": {"height": GEMMA3_SIDE, "width": GEMMA3_SIDE}, "do_pan_and_scan": None,
+        "processor_class": "Gemma3Processor",
+    },
+    "paligemma": {
+        **SIGLIP_IMAGES, "image_processor_type": "SiglipImageProcessor", "image_seq_length": 36,
+        "size": {"height": SIDE, "width": SIDE}, "processor_class": "PaliGemmaProcessor",
+    },
     "llava": {**CLIP_IMAGES, "processor_class": "LlavaProcessor"},
     "llava_next": {
         **CLIP_IMAGES, "image_processor_type": "LlavaNextImageProcessor", "do_pad": True,
@@ -107,7 +148,12 @@ VIDEOS = {
         "size": {"shortest_edge": 16 * 16, "longest_edge": 4 * 64 * 64},
     },
 }  # fmt: skip
-TEMPLATES = {"qwen2_5_vl": QWEN, "qwen3_vl": QWEN3}
+TEMPLATES = {"gemma3": GEMMA3, "paligemma": PALIGEMMA, "qwen2_5_vl": QWEN, "qwen3_vl": QWEN3}
+# Settings of the whole processor; the others need some of LLaVA's.
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "gemma3": {"image_seq_length": 16, "processor_class": "Gemma3Processor"},
+    "paligemma": {}, "qwen2_5_vl": {}, "qwen3_vl": {},
+}  # fmt: skip
 
 
 def save(family: str, folder: Path, layers: int = 6) -> Path:
@@ -119,7 +165,10 @@ def save(family: str, folder: Path, layers: int = 6) -> Path:
     write(folder / "preprocessor_config.json", IMAGES[family])
     if family in VIDEOS:
         write(folder / "video_preprocessor_config.json", VIDEOS[family])
-    if not family.startswith("qwen"):
+    if family in PROCESSORS:
+        if PROCESSORS[family]:
+            write(folder / "processor_config.json", PROCESSORS[family])
+    else:
         write(
             folder / "processor_config.json",
             {
@@ -145,6 +194,14 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     made.decoder = decoders.ByteLevel()
     if family.startswith("qwen"):
         roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    elif family in ("gemma3", "paligemma"):
+        made.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", special.index("<bos>"))]
+        )
+        roles = {
+            "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>",
+            "extra_special_tokens": GEMMA3_TOKENS if family == "gemma3" else {},
+        }  # fmt: skip
     else:
         made.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", special.index("<s>"))]
@@ -168,8 +225,14 @@ def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) ->
         "bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id,
     }  # fmt: skip
     image = text.convert_tokens_to_ids("<image>")
+    if family == "paligemma":  # its processor adds tokens for places and segments
+        language["vocab_size"] += 1152
     if family == "qwen2_5_vl":
         made = Qwen2_5_VLForConditionalGeneration(_qwen(text, language))
+    elif family == "gemma3":
+        made = Gemma3ForConditionalGeneration(_gemma3(text, language))
+    elif family == "paligemma":
+        made = PaliGemmaForConditionalGeneration(_paligemma(image, language))
     elif family == "qwen3_vl":
         made = Qwen3VLForConditionalGeneration(_qwen3(text, language))
     elif family == "video_llava":
@@ -205,6 +268,30 @@ def _clip() -> CLIPVisionConfig:
     return CLIPVisionConfig(
         hidden_size=24, intermediate_size=48, num_hidden_layers=4, num_attention_heads=3,
         image_size=SIDE, patch_size=PATCH,
+    )  # fmt: skip
+
+
+def _siglip(side: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": "siglip_vision_model", "hidden_size": 24, "intermediate_size": 48,
+        "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": side, "patch_size": PATCH,
+        "vision_use_head": False, **more,
+    }  # fmt: skip
+
+
+def _gemma3(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> Gemma3Config:
+    soft, start, end = (text.convert_tokens_to_ids(name) for name in GEMMA3_TOKENS.values())
+    return Gemma3Config(
+        vision_config=_siglip(GEMMA3_SIDE), mm_tokens_per_image=16,
+        text_config={**language, "head_dim": 8, "sliding_window": 1024, "query_pre_attn_scalar": 8},
+        image_token_index=soft, boi_token_index=start, eoi_token_index=end,
+    )  # fmt: skip
+
+
+def _paligemma(image: int, language: dict[str, Any]) -> PaliGemmaConfig:
+    return PaliGemmaConfig(
+        vision_config=_siglip(SIDE, projection_dim=32), projection_dim=32, image_token_index=image,
+        text_config={**language, "model_type": "gemma", "head_dim": 8},
     )  # fmt: skip
 
 
