@@ -50,7 +50,7 @@ class PrefillState:
     def __post_init__(self) -> None:
         self.input_pads = self.pads
         # rotary embeddings by the id of the model's own, which is held so that its id stays its own
-        self.rotaries: dict[int, tuple[Any, tuple[Tensor, Tensor]]] = {}
+        self.rotaries: dict[int, tuple[Any, Any]] = {}
 
     @property
     def index(self) -> Int[Tensor, "batch tokens"]:
@@ -72,6 +72,7 @@ class PrefillState:
             return own
         if id(own) not in self.rotaries:
             if any(prompt.recounted for prompt in self.prompts):
+                assert self.position_ids is not None
                 made = self.adapter.rotary(hidden, self.position_ids, layer)
             else:
                 made = tuple(

@@ -143,7 +143,7 @@ class Session:
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
         kwargs = named_arguments(module.forward, args, kwargs)
         if is_filled(cache_in(kwargs)):
-            return (), self._placed(kwargs)
+            return (), turns.placed(self.adapter, self.decode, kwargs)
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
@@ -199,24 +199,6 @@ class Session:
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
         return args, with_cache({**kwargs, "inputs_embeds": inputs}, self.cache_name, self.cache)
-
-    def _placed(self, kwargs: dict) -> dict:
-        """Arguments of a call after the prefill, with positions; the model would count the cache.
-
-        Raises:
-            ValueError: If its tokens cannot follow the prompts of the cache.
-        """
-        decode = turns.known(self.decode, cache_in(kwargs))
-        tokens = kwargs.get("input_ids")
-        tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
-        new = 1 if tokens is None else tokens.shape[1]
-        length = decode.seen - min(decode.input_pads) + new
-        refuse.beyond_window(self.adapter.window, length)
-        if new > 1:
-            turns.unfit_text(self.adapter, decode, kwargs, new)
-        if kwargs.get("position_ids") is not None:
-            return kwargs
-        return {**kwargs, "position_ids": decode.next_positions(new)}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """Check and prepare a call after the prefill."""
