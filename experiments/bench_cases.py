@@ -4,7 +4,7 @@ The reference runs the same stock layers or blocks on sequences cut to the count
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -74,18 +74,24 @@ class PrefillCase:
         if positions is not None:
             positions = positions.expand(*positions.shape[:-2], batch, -1)
         self.embeds, self.positions = embeds, positions
-        self.added = {  # what Qwen3-VL adds between its layers
-            name: given[name].repeat(batch, 1)
-            if name == "visual_pos_masks"
-            else [states.repeat(batch, 1) for states in given[name]]
-            for name in ("visual_pos_masks", "deepstack_visual_embeds")
-            if given.get(name) is not None
-        }
+        self.others: dict[str, Any] = {}
+        if given.get("deepstack_visual_embeds") is not None:  # states added between layers
+            rows = given["deepstack_visual_embeds"]
+            self.others["deepstack_visual_embeds"] = [states.repeat(batch, 1) for states in rows]
+            self.others["visual_pos_masks"] = given["visual_pos_masks"].repeat(batch, 1)
+        if not self.adapter.causal:
+            masks = given["attention_mask"]
+            named = isinstance(masks, Mapping)
+            repeated = {
+                kind: None if mask is None else mask.expand(batch, -1, -1, -1)
+                for kind, mask in (masks if named else {"": masks}).items()
+            }
+            self.others["attention_mask"] = repeated if named else repeated[""]
 
     def prefill(self) -> None:
         self.decoder(
             inputs_embeds=self.embeds, position_ids=self.positions, use_cache=True,
-            past_key_values=DynamicCache(), **self.added,
+            past_key_values=DynamicCache(), **self.others,
         )  # fmt: skip
 
     def plain(self) -> float:

@@ -20,7 +20,7 @@ from mustdrop.models import ModelAdapter
 
 VISUAL = (
     "pixel_values", "pixel_values_images", "pixel_values_videos", "image_sizes",
-    "image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts",
+    "image_grid_thw", "video_grid_thw", "mm_token_type_ids", "token_type_ids", "second_per_grid_ts",
 )  # fmt: skip
 ANEW = "pass the whole conversation as one new prompt, without the cache"
 

@@ -9,6 +9,7 @@ from models import greedy
 from PIL import Image
 from standins import write_benchmark
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     LlavaOnevisionImageProcessorPil,
     LlavaOnevisionProcessor,
@@ -105,6 +106,16 @@ def test_every_prompt_has_its_own_images_in_a_batch(loaded):
             torch.nn.functional.pad(value, (0,) * 7 + (most - value.shape[1],)) for value in values
         ]
     assert torch.equal(together[name], torch.cat(values))
+
+
+@pytest.mark.parametrize("family", ["gemma3", "paligemma"])
+def test_a_prompt_begins_once_and_brings_no_labels(family, tmp_path):
+    """Gemma 3's template begins as its tokenizer does; PaliGemma's processor makes labels."""
+    folder = save(family, tmp_path)
+    processor = load_processor(folder, AutoConfig.from_pretrained(folder))
+    inputs = processor_inputs(processor, CHATS[:1])
+    begins = inputs["input_ids"][0] == processor.tokenizer.bos_token_id
+    assert int(begins.sum()) == 1 and "labels" not in inputs
 
 
 def test_prompts_without_images_have_no_pixels(loaded):
