@@ -11,7 +11,7 @@ from typing import Any
 import transformers
 from packaging.version import Version
 from torch import nn
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import ModelOutput
@@ -102,8 +102,9 @@ def encodes_before_repeating(model: nn.Module) -> bool:
 
 def slices_new_tokens(model: Any) -> bool:
     """Whether ``generate`` says how many last tokens a cache lacks (since 5.12; 5.2 does not)."""
-    parameters = inspect.signature(model.prepare_inputs_for_generation).parameters
-    return "next_sequence_length" in parameters
+    # a model's own method may hand all arguments on to the usual one
+    methods = (model.prepare_inputs_for_generation, GenerationMixin.prepare_inputs_for_generation)
+    return any("next_sequence_length" in inspect.signature(one).parameters for one in methods)
 
 
 def without_cache(output: ModelOutput) -> ModelOutput:

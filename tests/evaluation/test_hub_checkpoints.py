@@ -42,7 +42,7 @@ SLOTS = {
 }  # fmt: skip
 
 
-SLOW = ("gemma3", "paligemma")
+SLOW = ("gemma3", "paligemma", "qwen3_vl")
 
 
 @pytest.fixture(

@@ -49,7 +49,15 @@ def test_the_language_model_gets_nothing_to_add():
     assert calls[0]["deepstack_visual_embeds"] is None and calls[0]["visual_pos_masks"] is None
 
 
-@pytest.mark.parametrize("layers", [(-1,), (0,), (1,), (2,), (3,), (-1, 0, 1, 2)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (-1,), (1,), (-1, 0, 1, 2), *(pytest.param((layer,), marks=SLOW) for layer in (0, 2, 3)),
+    ],
+)  # fmt: skip
 def test_tokens_may_leave_before_and_after_each_layer_that_adds(layers):
     keep = tuple(range(12, 12 - 2 * len(layers), -2))
     dropper = TokenDropper(prefill=UniformGrid(12, layers[0]))
@@ -58,8 +66,8 @@ def test_tokens_may_leave_before_and_after_each_layer_that_adds(layers):
     assert error(dropper) <= 1e-5
 
 
-@pytest.mark.parametrize("block", [0, 1, 2])
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
+@pytest.mark.parametrize("block", [0, 1, pytest.param(2, marks=SLOW)])
+@pytest.mark.parametrize("family", ["qwen3_vl", pytest.param("qwen3_vl_moe", marks=SLOW)])
 def test_a_merge_in_the_encoder_mixes_what_earlier_blocks_gave(family, block):
     made = (FAMILIES | OTHER_CLASSES)[family]
     model = made.model()
@@ -88,7 +96,7 @@ def of_the_next_layer(adapter, arguments):
 
 
 @pytest.mark.parametrize("wrong", [forgotten, of_the_next_token, of_the_next_layer])
-@pytest.mark.parametrize("name", ["fastv", "divprune"])
+@pytest.mark.parametrize("name", ["fastv", pytest.param("divprune", marks=SLOW)])
 def test_states_that_are_forgotten_or_misaligned_are_noticed(wrong, name, monkeypatch):
     monkeypatch.setattr(Qwen3VLAdapter, "take_added", wrong)
     assert error(FITTING[name], monkeypatch) > 1e-3

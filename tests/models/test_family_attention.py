@@ -73,8 +73,15 @@ def worst_error(family: str, drops: bool = False, layers: tuple[int, ...] = (0, 
     return worst
 
 
-@pytest.mark.parametrize("drops", [False, True])
-@pytest.mark.parametrize("family", MADE)
+SLOW = pytest.mark.slow
+USUAL = ("gemma3", "llava_next", "paligemma", "qwen2_5_vl", "qwen3_vl")
+
+
+@pytest.mark.parametrize("drops", [pytest.param(False, marks=SLOW), True])
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(family, marks=() if family in USUAL else SLOW) for family in MADE],
+)
 def test_attention_rows_equal_eager_attention(family, drops):
     assert 0 < worst_error(family, drops) <= 1e-6
 

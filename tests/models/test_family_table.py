@@ -50,13 +50,17 @@ def classes(row: dict[str, str]) -> list[str]:
 
 
 FACTS = rows("| family | class")
+BRIEF = ("Gemma 3", "PaliGemma", "Qwen3-VL")  # default tests: what needs a field or is refused
 WORKS = [
-    pytest.param(strategy, family, entry, id=f"{strategy}-{family}")
+    pytest.param(
+        strategy, family, entry, id=f"{strategy}-{family}",
+        marks=pytest.mark.slow if family in BRIEF and entry == "yes" else (),
+    )
     for row in rows("| strategy | LLaVA")
     for strategy in re.findall(r"`(\w+)`", row["strategy"])
     for family, entry in row.items()
     if family != "strategy"
-]
+]  # fmt: skip
 
 
 @cache

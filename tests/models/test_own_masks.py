@@ -136,7 +136,9 @@ def test_strategies_inside_the_encoder_are_refused_where_cells_are_pooled(name):
         FITTING[name].attach(model).__enter__()
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2}])
+@pytest.mark.parametrize(
+    "options", [{"num_beams": 2}, pytest.param({"num_return_sequences": 2}, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("family", ["gemma3", "paligemma"])
 def test_every_sequence_of_a_prompt_gets_its_masks(family, options):
     made = FAMILIES[family]
