@@ -70,7 +70,8 @@ def measure(
     """Measure one shape; hand each row of the record to ``keep`` once it is measured."""
     model = shape.model()
     encoder = EncoderCase(shape, model)
-    steps = len(batches) * (2 * len(shape.targets) + 1) + 2
+    merges = encoder.adapter.facts.shortens  # otherwise no token leaves inside the encoder
+    steps = len(batches) * (2 * len(shape.targets) + 1) + 2 * merges
     tick = partial(progress.advance, progress.add_task(name, total=rounds * steps))
 
     def compare(text: str, method: Callable[[], float], base: Callable[[], float], **about) -> None:
@@ -80,6 +81,8 @@ def measure(
     for batch in batches:
         prompts = f"{batch} prompts: " if batch > 1 else ""
         _compare_prefill(PrefillCase(shape, model, batch), prompts, partial(compare, batch=batch))
+    if not merges:
+        return
     merge, left = encoder.calibrate(MERGED)
     merging = TokenDropper(vision=merge)
     calls, work = encoder.recorded(merging), partial(encoder.dropping, merging)

@@ -4,7 +4,7 @@ The reference runs the same stock layers or blocks on sequences cut to the count
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,13 @@ from mustdrop.ledger import TokenLedger
 from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 from mustdrop.prefill.dual_attention import DualAttention
-from mustdrop.profiling.reference import Call, recorded_calls, run_blocks, run_layers
+from mustdrop.profiling.reference import (
+    Call,
+    joined_images,
+    recorded_calls,
+    run_blocks,
+    run_layers,
+)
 from mustdrop.vision.local_merge import LocalMerge
 
 
@@ -68,11 +74,24 @@ class PrefillCase:
         if positions is not None:
             positions = positions.expand(*positions.shape[:-2], batch, -1)
         self.embeds, self.positions = embeds, positions
+        self.others: dict[str, Any] = {}
+        if given.get("deepstack_visual_embeds") is not None:  # states added between layers
+            rows = given["deepstack_visual_embeds"]
+            self.others["deepstack_visual_embeds"] = [states.repeat(batch, 1) for states in rows]
+            self.others["visual_pos_masks"] = given["visual_pos_masks"].repeat(batch, 1)
+        if not self.adapter.causal:
+            masks = given["attention_mask"]
+            named = isinstance(masks, Mapping)
+            repeated = {
+                kind: None if mask is None else mask.expand(batch, -1, -1, -1)
+                for kind, mask in (masks if named else {"": masks}).items()
+            }
+            self.others["attention_mask"] = repeated if named else repeated[""]
 
     def prefill(self) -> None:
         self.decoder(
             inputs_embeds=self.embeds, position_ids=self.positions, use_cache=True,
-            past_key_values=DynamicCache(),
+            past_key_values=DynamicCache(), **self.others,
         )  # fmt: skip
 
     def plain(self) -> float:
@@ -126,6 +145,12 @@ class EncoderCase:
             for name, value in self.inputs.items()
             if name.startswith(("pixel", "image"))
         }
+        visual = self.adapter.visual_inputs(self.inputs).values()
+        shown = [image for images in visual for image in images]
+        self.encoded = joined_images(
+            [pixels for image in shown for pixels in image.pixels],
+            [grid for image in shown for grid in image.grids],
+        )
 
     def encode(self) -> None:
         self.model.model.get_image_features(**self.images)
@@ -146,9 +171,7 @@ class EncoderCase:
 
     def reference(self, calls: list[Call]) -> float:
         """Time the patch embedding, the stock blocks and the projector on states cut to a run's."""
-        pixels = self.images["pixel_values"]
-        pixels = pixels[None] if self.part.packed else pixels.view(-1, *pixels.shape[-3:])
-        return timed(lambda: run_blocks(self.adapter, pixels, calls))
+        return timed(lambda: run_blocks(self.adapter, self.encoded, calls))
 
     def calibrate(self, share: float) -> tuple[LocalMerge, float]:
         """Find local merging that leaves this share of the tokens; tau is bisected.

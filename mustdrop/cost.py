@@ -35,6 +35,8 @@ class DecoderShape:
         vocab: Number of rows of the language-model head.
         bytes_per_value: Size of one cached number in bytes.
         mlp_matrices: Number of d x m matrices in the MLP: 3 with a gate (SwiGLU), 2 without.
+        experts: Number of experts that a router scores for each token; m is then the inner width of
+            all experts together that compute a token. 0: there is one MLP for all tokens.
     """
 
     hidden: int
@@ -44,11 +46,12 @@ class DecoderShape:
     vocab: int
     bytes_per_value: int = 2
     mlp_matrices: int = 3
+    experts: int = 0
 
     def layer_macs(self, tokens: int) -> int:
         """Multiply-accumulates of one layer over ``tokens`` tokens."""
         projections = 2 * self.hidden * (self.query + self.kv)
-        projections += self.mlp_matrices * self.hidden * self.ffn
+        projections += (self.mlp_matrices * self.ffn + self.experts) * self.hidden
         return tokens * projections + 2 * tokens**2 * self.query
 
 
@@ -72,6 +75,7 @@ class EncoderShape:
         unit: Number of patches along each side of a cell.
         window: Side of an attention window in cells; None: all blocks attend to the whole image.
         full_blocks: Blocks that attend to the whole image although there are windows.
+        added_blocks: Blocks whose output is projected too, for layers of the decoder (DeepStack).
     """
 
     hidden: int
@@ -87,6 +91,7 @@ class EncoderShape:
     unit: int = 1
     window: int | None = None
     full_blocks: Sequence[int] = ()
+    added_blocks: Sequence[int] = ()
 
     def block_macs(self, tokens: int, left: int, pairs: int | None = None) -> int:
         """Multiply-accumulates of a block.
@@ -143,6 +148,8 @@ class EncoderShape:
                 left * patches + self.extra,
                 pairs.get(block, self.window_pairs(grid, block)),
             )
+            if block in self.added_blocks:
+                total += left * self.projection
         if self.pooled:
             total += self.head_macs(tokens + self.extra)
         extra = self.extra_of_frames if is_frame else self.extra_projected

@@ -23,6 +23,7 @@ def attention_rows(
     first: int | None = None,
     where: Int[Tensor, " rows"] | None = None,
     bias: Float[Tensor, " tokens"] | None = None,
+    seen: Bool[Tensor, "rows tokens"] | None = None,
 ) -> Float[Tensor, "heads rows tokens"]:
     """Attention weights of some rows only, as eager attention would compute them.
 
@@ -38,6 +39,7 @@ def attention_rows(
             least the tokens up to it. None: every row sees all tokens.
         where: Index of each row among the tokens; None: the rows are consecutive from ``first``.
         bias: Numbers that are added to the scores of every row.
+        seen: Whether each row sees each token, in place of the causal mask.
     """
     heads, rows, dim = query.shape
     kv_heads, tokens, _ = key.shape
@@ -46,7 +48,9 @@ def attention_rows(
     score = (grouped @ key.transpose(-1, -2)).mul_(scaling).view(heads, rows, tokens)
     if bias is not None:
         score = score + bias.to(score)
-    if first is not None and first + 1 < tokens:
+    if seen is not None:
+        score.masked_fill_(seen.to(key.device).logical_not(), -math.inf)
+    elif first is not None and first + 1 < tokens:
         if where is None:
             ahead = torch.ones(rows, tokens - first, dtype=torch.bool, device=key.device).triu_(1)
         else:
@@ -62,6 +66,7 @@ def received_attention(
     scaling: float,
     first: int | None = None,
     bias: Float[Tensor, " tokens"] | None = None,
+    seen: Bool[Tensor, "rows tokens"] | None = None,
 ) -> Float[Tensor, "heads tokens"]:
     """Attention that each token receives: the mean over the rows, in float32, a few at a time.
 
@@ -71,7 +76,8 @@ def received_attention(
     for start in range(0, query.shape[1], ROWS):
         rows = query[:, start : start + ROWS]
         row = None if first is None else first + start
-        total += attention_rows(rows, key, scaling, row, bias=bias).float().sum(1)
+        part = None if seen is None else seen[start : start + ROWS]
+        total += attention_rows(rows, key, scaling, row, bias=bias, seen=part).float().sum(1)
     return total / query.shape[1]
 
 

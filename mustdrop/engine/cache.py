@@ -59,7 +59,7 @@ class DecodePass:
 
     def __post_init__(self) -> None:
         self.fitting: dict[int, dict[str, Any]] = {}  # by the first of the layers of one layout
-        self.rotary: dict[tuple | int, _Rotary] = {}
+        self.rotary: dict[tuple, _Rotary] = {}
         self.layers: list[Any] = self.cache.layers  # all DynamicLayer, see refuse.unfit_cache
 
     def compact(
@@ -160,35 +160,38 @@ class DecodePass:
         first: dict[tuple, int] = {}
         layouts = zip(self.pads, self.lengths, self.shifts, strict=True)
         return [
-            first.setdefault((tuple(pads), length, id(shift)), layer)
+            first.setdefault((tuple(pads), length, id(shift), self.adapter.kind(layer)), layer)
             for layer, (pads, length, shift) in enumerate(layouts)
         ]
 
     def _fit(self, layer: int, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments of a layer that fit its cache, to which the new tokens are yet to be added."""
         new, past = hidden.shape[1], self.layers[layer].get_seq_length()
-        ids, pads = kwargs["position_ids"], self.pads[layer]
+        ids, pads, kind = kwargs["position_ids"], self.pads[layer], self.adapter.kind(layer)
         fitting: dict[str, Any] = {
             "attention_mask": self.masks.decode(pads, past + new, new, hidden),
         }
         if self.positions == "cache_length":
             cached = tuple(past - pad for pad in pads)
-            if cached not in self.rotary:
+            key = (kind, cached)
+            if key not in self.rotary:
                 numbers = torch.tensor(cached)
                 last = self.first + numbers.to(self.first.device, non_blocking=True)
-                self.rotary[cached] = self._rotary(hidden, _counted(last, new))
-            ids, fitting["position_embeddings"] = self.rotary[cached]
+                self.rotary[key] = self._rotary(hidden, _counted(last, new), layer)
+            ids, fitting["position_embeddings"] = self.rotary[key]
         elif (shift := self.shifts[layer]) is not None:
-            if id(shift) not in self.rotary:  # layers between two drops share one tensor
-                self.rotary[id(shift)] = self._rotary(hidden, ids.to(shift.device) - shift[:, None])
-            ids, fitting["position_embeddings"] = self.rotary[id(shift)]
+            key = (kind, id(shift))  # layers between two drops share one tensor
+            if key not in self.rotary:
+                moved = ids.to(shift.device) - shift[:, None]
+                self.rotary[key] = self._rotary(hidden, moved, layer)
+            ids, fitting["position_embeddings"] = self.rotary[key]
         fitting["position_ids"] = None if self.masks.flash else ids
         return fitting
 
-    def _rotary(self, hidden: Tensor, ids: Int[Tensor, "batch new"]) -> _Rotary:
-        """Positions of the new tokens, and their rotary embeddings."""
+    def _rotary(self, hidden: Tensor, ids: Int[Tensor, "batch new"], layer: int) -> _Rotary:
+        """Positions of the new tokens, and their rotary embeddings in a layer."""
         position_ids = ids.to(hidden.device)
-        return position_ids, self.adapter.rotary(hidden, position_ids)
+        return position_ids, self.adapter.rotary(hidden, position_ids, layer)
 
     def next_positions(self, new: int) -> Int[Tensor, "*axes batch new"]:
         """Positions of the next ``new`` tokens, for callers that pass none.

@@ -10,39 +10,33 @@ MLP's output for a survivor is copied to all tokens that it stands for, and the 
 projector) receives M of the block's output. M maps a copy to what was copied: nothing is lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mustdrop.engine.encoder_attention import EncoderAttention
+from mustdrop.engine.encoder_decisions import EncoderDecisions
 from mustdrop.engine.encoder_layout import layout_of
 from mustdrop.engine.encoder_step import Step, packing_step
 from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.models import EncoderPart
-from mustdrop.reduction import Reduction, changing, settled
-from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
+from mustdrop.strategy import Place
 
 
 @dataclass(eq=False, kw_only=True)
-class EncoderStage(EncoderState):
+class EncoderStage(EncoderDecisions):
     """Hooks on encoder and projector that let the vision strategies decide, image by image.
 
     Attributes:
-        vision: Strategy of stage 1.
-        key_tokens: Strategy of stage 1b.
         received: Whether the attention that a patch receives stands for the attention of [CLS].
     """
 
-    vision: VisionStrategy | None
-    key_tokens: KeyTokenStrategy | None
     received: bool = False
 
     def __post_init__(self) -> None:
@@ -109,6 +103,11 @@ class EncoderStage(EncoderState):
                         norm, mlp = encoder.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
+                for index, module in encoder.added_projectors.items():
+                    before(module, self._before_added(index))
+                    after(module, self._after_added)
+                if self.adapter.feature_norm is not None:
+                    before(self.adapter.feature_norm, self._before_added(self.facts.feature_block))
                 if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
             before(self.adapter.projector, self._features)
@@ -168,6 +167,18 @@ class EncoderStage(EncoderState):
     def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.cls = output[:, 0]
 
+    def _before_added(self, index: int) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> tuple | None:
+            step = self.steps.get(index)  # the output of this block still has all tokens
+            return None if step is None else (step.apply(args[0], 0, None), *args[1:])
+
+        return hook
+
+    def _after_added(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """Put what is projected of a block's output into the places of the cells."""
+        whole = all(image.reduction is None for image in self.batch)
+        return None if whole else self.layout.expand(0, output)
+
     def _decide(self, location: Place, tokens: Tensor, front: Tensor) -> Step | None:
         """Let the strategy decide for each image of the call; None: all tokens stay as they are."""
         before = self.layout
@@ -192,38 +203,11 @@ class EncoderStage(EncoderState):
         cls = self.cls if location == "features" else ahead[:, 0] if front else None
         return step.after.join(ahead, step.shorten(tokens, cls))
 
-    def decide(
-        self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]
-    ) -> list[Reduction | None]:
-        """Let the strategy decide for each image of the batch, and apply it to the images' state.
-
-        Args:
-            location: Place of the decision.
-            hidden: States of each image's tokens there.
-
-        Returns:
-            The decision on each image; None: its tokens stay as they are.
-        """
-        assert self.vision is not None
-        views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
-        begun = [
-            # the model's packing may have cut all tokens of a crop away
-            self.vision.begin(view) if len(view.cells) else Reduction(view.cells)
-            for view in views
-        ]
-        decisions = settled(begun)
-        changed = changing(decisions, [len(image) for image in self.batch])
-        for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
-            if changes:
-                image.apply(location, decision)
-                weighs = self.vision.proportional_attention and decision.sizes is not None
-                self.weighted |= weighs
-        return [part if changes else None for part, changes in zip(decisions, changed, strict=True)]
-
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls
         inside = self.steps.get(self.facts.feature_block)
-        if inside is not None:  # the features are that block's output, still with all tokens
+        if inside is not None and self.adapter.feature_norm is None:
+            # the features are that block's output, still with all tokens
             features = inside.apply(features, front, self.cls)
         whole, cut = (self.layout, features), packing_step(self.layout)
         if cut is not None:
@@ -240,14 +224,6 @@ class EncoderStage(EncoderState):
         for image, length in zip(self.batch, self.layout.lengths, strict=True):
             image.blocks[self.facts.blocks] = length
         return (features, *args[1:])
-
-    def mark(self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]) -> None:
-        """Mark the key tokens among the tokens that all of stage 1 has kept."""
-        if self.key_tokens is None:
-            return
-        for number, image in enumerate(self.batch):
-            if len(image):  # otherwise stage 1 has kept nothing to mark
-                image.protected = self.key_tokens.protect(ImageView(self, number, location, hidden))
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.encoded.extend(self.batch)

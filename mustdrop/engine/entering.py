@@ -21,8 +21,16 @@ def entering(
     prompts: Sequence[Prompt],
     inputs: Float[Tensor, "batch seq dim"],
     pads: Sequence[int],
+    added: Sequence[Float[Tensor, "batch seq dim"]],
 ) -> tuple[Float[Tensor, "batch seq dim"], list[Reduction] | None]:
     """Let the strategy decide at ``projected``, and collect what stage 1 left. Fills the ledgers.
+
+    Args:
+        stage: Stage 1, after all calls of the encoders.
+        prompts: State of each prompt.
+        inputs: Input embeddings of the language model.
+        pads: Padding in front of each prompt.
+        added: States that the model adds after its first layers; mixed in place, as the tokens are.
 
     Returns:
         The input embeddings, in which mixed tokens stand in the slots that they take, and the
@@ -43,6 +51,8 @@ def entering(
     mixed = []
     if stage.at_input and stage.batch:
         mixed = _decide(stage, prompts, [slot for part in slots for slot in part], inputs, pads)
+    if added and stage.batch:
+        _mix_added(stage, prompts, [slot for part in slots for slot in part], added, pads)
     batch = zip(images, prompts, slots, strict=True)
     reductions = [_record(part, prompt, slot) for part, prompt, slot in batch]
     if all(image.reduction is None for image in stage.encoded):
@@ -87,6 +97,33 @@ def _decide(
                 mixed.append((owners[number], positions[number][decision.keep], hidden[number]))
     stage.mark("projected", hidden)
     return mixed
+
+
+def _mix_added(
+    stage: EncoderStage,
+    prompts: Sequence[Prompt],
+    slots: Sequence[Int[Tensor, " _"]],
+    added: Sequence[Float[Tensor, "batch seq dim"]],
+    pads: Sequence[int],
+) -> None:
+    """Mix the states that come later, in place, as the tokens of each image were mixed.
+
+    A decision before the end of a block has mixed what is projected of its output already.
+    """
+    for states, block in zip(added, stage.part.added_projectors, strict=True):
+        for image, slot in zip(stage.batch, slots, strict=True):
+            if not any(step.mixes for step in image.steps.values()):
+                continue
+            owner = image.image.prompt
+            position = (prompts[owner].vision_index() + pads[owner])[slot].to(states.device)
+            rows = states[owner][position]
+            for place, step in image.steps.items():
+                before = isinstance(place, int) and place < block + stage.inside
+                if not before:
+                    image.count_macs(step.macs(rows.shape[-1]))
+                rows = rows[step.keep.to(rows.device)] if before else step.to(rows.device)(rows)
+            kept = position[image.cells.to(position.device)]
+            states[owner] = states[owner].index_copy(0, kept, rows)
 
 
 def _record(

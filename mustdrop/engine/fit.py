@@ -97,6 +97,11 @@ def _unfit_attention(adapter: ModelAdapter) -> None:
                 "eager attention cannot be read with this version of transformers: load the model "
                 "with attn_implementation='sdpa', or install transformers 5.2 or newer"
             )
+    if not adapter.causal and is_flash(adapter.language_model):
+        raise ValueError(
+            f"{type(adapter.language_model).__name__} does not attend causally in its prompts, "
+            "which flash attention cannot mask: load the model with attn_implementation='sdpa'"
+        )
 
 
 def _unfit_decoder(adapter: ModelAdapter) -> None:
@@ -150,6 +155,8 @@ def _unfit_layer(name: str, index: int, attention: Any, parameters: Any) -> None
 
 def _windowed(adapter: ModelAdapter) -> None:
     """Raise if layers use window attention; a full mask replaces it after a drop."""
+    if adapter.window is not None:
+        return
     config = adapter.language_model.config
     kinds = sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"})
     window = getattr(config, "sliding_window", None)
@@ -201,6 +208,8 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
                 "the blocks of this encoder take no mask: set proportional_attention=False"
             )
         for location in vision.places:
+            if location == "features":
+                facts.require_shortens()
             if isinstance(location, int) and facts.block(location) > last:
                 raise ValueError(
                     f"{type(vision).__name__} acts at block {facts.block(location)}, but features "

@@ -178,6 +178,13 @@ def valid(pads: Sequence[int], length: int, device: torch.device) -> Bool[Tensor
     return torch.arange(length, device=device) >= front[:, None]
 
 
+def seen_in(mask: Tensor | None) -> Bool[Tensor, "#batch 1 rows tokens"] | None:
+    """Whether each row sees each token by a layer's mask; None: the mask is causal."""
+    if mask is None or mask.dim() < 4:
+        return None
+    return mask if mask.dtype == torch.bool else mask >= 0  # otherwise added to the scores
+
+
 @dataclass(eq=False)
 class Masks:
     """Attention masks in the form that the layers' attention needs; None if no mask is needed.
@@ -201,6 +208,28 @@ class Masks:
         seen = causal[None] & valid(pads, length, like.device)[:, None]
         seen.diagonal(dim1=1, dim2=2).fill_(True)
         return self._form(seen[:, None], like)
+
+    def gathered(
+        self,
+        own: Bool[Tensor, "#batch 1 before before"],
+        index: Int[Tensor, "batch after"],
+        pads: Sequence[int],
+        like: Tensor,
+    ) -> Tensor | None:
+        """Mask of the tokens that remain of a left-padded batch, from the model's own mask.
+
+        Args:
+            own: Whether each token (row) sees each other one in the model itself.
+            index: Slot of each token that remains; meaningless in the padding.
+            pads: Padding in front of each prompt now.
+            like: States whose dtype and device the mask has.
+        """
+        rows = torch.arange(len(own) if len(own) > 1 else 1, device=own.device)[:, None, None]
+        index = index.to(own.device)
+        seen = own[rows, 0, index[:, :, None], index[:, None]]
+        seen &= valid(pads, index.shape[1], own.device)[:, None]
+        seen.diagonal(dim1=1, dim2=2).fill_(True)
+        return self._form(seen[:, None].to(like.device), like)
 
     def decode(self, pads: Sequence[int], length: int, new: int, like: Tensor) -> Tensor | None:
         """Mask of ``new`` tokens over a left-padded cache of ``length`` tokens, these included."""

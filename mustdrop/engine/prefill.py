@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.engine.checks import DeferredChecks
-from mustdrop.engine.layout import Masks, align, padding, take
+from mustdrop.engine.layout import Masks, align, padding, seen_in, take
 from mustdrop.engine.prefill_view import PrefillState, PromptView
 from mustdrop.reduction import Reduction, changing, settled
 
@@ -24,6 +24,8 @@ class PrefillPass(PrefillState):
 
     Attributes:
         entering: Reduction of each prompt's vision slots by the encoder; None: nothing was dropped.
+        added: States that the model adds after layer 0, layer 1, and so on, of the tokens that
+            remain; they are dropped and mixed with the tokens.
         masks: Attention masks.
         layer_pads: Padding in front of each prompt at the input of each layer.
         layer_shifts: Distance by which each prompt's last token moved forward in rotary position,
@@ -35,6 +37,7 @@ class PrefillPass(PrefillState):
     """
 
     entering: Sequence[Reduction] | None
+    added: list[Float[Tensor, "batch seq dim"]] = field(default_factory=list)
     masks: Masks
     layer_pads: list[list[int]] = field(default_factory=list)
     layer_shifts: list[Int[Tensor, " batch"] | None] = field(default_factory=list)
@@ -46,12 +49,17 @@ class PrefillPass(PrefillState):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.length = self.inputs.shape[1]
+        depth = self.adapter.facts.depth
+        if len(self.added) >= depth:
+            raise ValueError(
+                f"the model adds states after {len(self.added)} of its layers, which must be fewer "
+                f"than all {depth}"
+            )
         strategy = self.stages.prefill
         self.decides = {layer + 1 for layer in strategy.layers} if strategy is not None else set()
-        self.dropped = False
-        self.fitting: dict[str, Any] | None = None  # arguments of the layers up to the next drop
+        # arguments of the layers up to the next drop, by the ids of the model's own, which are held
+        self.fitting: dict[tuple[int, ...], tuple[Any, dict[str, Any]]] = {}
         self.shifts: Tensor | None = None
-        self.position_ids: Tensor | None = None
 
     def probe(self, query: Tensor, key: Tensor, scaling: float) -> None:
         """Store the queries and keys of a layer after which the strategy acts."""
@@ -67,25 +75,33 @@ class PrefillPass(PrefillState):
                 "before layer 0"
             )
             self.checks.equal(message, hidden, self.inputs.to(hidden.device))
+        if 0 < layer <= len(self.added):
+            hidden = hidden + self.added[layer - 1].to(hidden)
         if layer == 0 and self.entering is not None:
-            hidden = self._drop(self.entering, hidden, kwargs, None)
+            hidden = self._drop(self.entering, hidden, None)
         if layer in self.decides:
             decisions = self._decide(layer - 1, hidden, kwargs)
-            hidden = self._drop(decisions, hidden, kwargs, layer - 1)
+            hidden = self._drop(decisions, hidden, layer - 1)
         self.layer_pads.append(self.pads)
         self.layer_lengths.append(self.length)
         self.layer_shifts.append(self.shifts)
         for prompt in self.prompts:
             prompt.ledger.alive[layer] = prompt.ledger.cached[layer] = prompt.alive
         if not self.dropped:
-            return None
-        if self.fitting is None:
-            self.fitting = {
-                "attention_mask": self.masks.prefill(self.pads, self.length, hidden),
-                "position_embeddings": self.rotary,
+            return (hidden, *args[1:]), kwargs
+        given = kwargs.get("attention_mask"), kwargs["position_embeddings"]
+        key = tuple(map(id, given))
+        if key not in self.fitting:
+            own = None if self.adapter.causal else seen_in(given[0])
+            fitting = {
+                "attention_mask": self.masks.prefill(self.pads, self.length, hidden)
+                if own is None
+                else self.masks.gathered(own, self.index, self.pads, hidden),
+                "position_embeddings": self.rotary(layer, hidden, kwargs),
                 "position_ids": None if self.masks.flash else self.position_ids,
             }
-        return (hidden, *args[1:]), {**kwargs, **self.fitting}
+            self.fitting[key] = given, fitting
+        return (hidden, *args[1:]), {**kwargs, **self.fitting[key][1]}
 
     def require_complete(self) -> None:
         """Check that every layer was recorded, that the strategy was called, and its decisions.
@@ -128,7 +144,6 @@ class PrefillPass(PrefillState):
         self,
         decisions: Sequence[Reduction],
         hidden: Float[Tensor, "batch before dim"],
-        kwargs: dict[str, Any],
         layer: int | None,
     ) -> Float[Tensor, "batch after dim"]:
         """Apply decisions to the hidden states; ``layer`` None: slots that the encoder emptied."""
@@ -138,40 +153,35 @@ class PrefillPass(PrefillState):
         moved = changing(decisions, [prompt.vision_count for prompt in self.prompts])
         if not any(moved):
             return hidden
-        merged: dict[int, Tensor] = {}
+        later = 0 if layer is None else layer + 1  # what earlier layers add is part of the states
+        streams = [hidden, *self.added[later:]]
+        merged: dict[int, list[Tensor]] = {}
         gather = []
         for number, (prompt, decision) in enumerate(zip(self.prompts, decisions, strict=True)):
             if decision.mixes:
-                prompt.ledger.decision_macs += decision.macs(hidden.shape[-1])
-                rows = decision(hidden[number, self.pads[number] :][prompt.vision])
+                prompt.ledger.decision_macs += len(streams) * decision.macs(hidden.shape[-1])
+                rows = [
+                    decision(states[number, self.pads[number] :][prompt.vision])
+                    for states in streams
+                ]
                 order = prompt.order_of(decision)
-                merged[number] = rows if order is None else rows[order]
+                merged[number] = rows if order is None else [row[order] for row in rows]
             # a prompt that is unchanged keeps its positions, also if others of the batch changed
             gather.append(prompt.reduce(decision, compact and moved[number]))
         if merged and layer is not None:
             self.mixed[layer] = list(decisions)
-        index = align(gather, self.pads).to(hidden.device)
+        index = align(gather, self.pads)
         self.pads = padding([len(prompt) for prompt in self.prompts])
         self.length = index.shape[1]
-        hidden = take(hidden, index)
-        for number, rows in merged.items():
-            where = self.prompts[number].vision_index().to(hidden.device) + self.pads[number]
-            hidden[number] = hidden[number].index_copy(0, where, rows)
-        self._rotate(hidden, kwargs)
-        self.dropped, self.fitting = True, None
-        return hidden
-
-    def _rotate(self, hidden: Tensor, kwargs: dict[str, Any]) -> None:
-        """Set the rotary embeddings of the survivors: at original or at renumbered positions."""
+        streams = [take(states, index.to(states.device)) for states in streams]
+        for number, mixed in merged.items():
+            where = self.prompts[number].vision_index() + self.pads[number]
+            for states, rows in zip(streams, mixed, strict=True):
+                states[number] = states[number].index_copy(0, where.to(states.device), rows)
+        hidden, *self.added[later:] = streams
         positions = align([prompt.position for prompt in self.prompts], [0] * len(self.prompts))
         self.position_ids = positions.to(hidden.device)
         if any(prompt.recounted for prompt in self.prompts):
             self.shifts = torch.stack([p.last - p.position[-1] for p in self.prompts])
-            self.rotary = self.adapter.rotary(hidden, self.position_ids)
-            return
-        index = align([prompt.alive for prompt in self.prompts], self.input_pads)
-        cos, sin = (
-            take(part if part.dim() > 2 else part[None], index.to(part.device))
-            for part in kwargs["position_embeddings"]
-        )
-        self.rotary = (cos, sin)
+        self.dropped, self.fitting, self.rotaries = True, {}, {}
+        return hidden

@@ -1,16 +1,16 @@
 """View of one prompt for a prefill strategy; attention rows are computed when they are read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mustdrop.engine.finite import FiniteNotes
-from mustdrop.engine.layout import Prompt
+from mustdrop.engine.layout import Prompt, align, seen_in, take
 from mustdrop.engine.prompt_vision import coordinates
 from mustdrop.engine.tap import attention_tap
 from mustdrop.functional import attention_rows, received_attention, stable_seed
@@ -31,7 +31,8 @@ class PrefillState:
         pads: Padding in front of each prompt now; at first, at the language model's input.
         keys: Function from the index of a prompt to its key for random draws.
         heads: Queries, keys and scaling of the layer that has just run, if the strategy acts there.
-        rotary: Rotary embeddings of the tokens that remain; None: those of the model.
+        dropped: Whether any token has left; if not, the model's arguments fit.
+        position_ids: Rotary positions of the tokens that remain, once a token has left.
         finite: Notes on whether all numbers are finite.
     """
 
@@ -42,11 +43,54 @@ class PrefillState:
     pads: list[int]
     keys: Callable[[int], int]
     heads: tuple[Tensor, Tensor, float] | None = None
-    rotary: tuple[Tensor, Tensor] | None = None
+    dropped: bool = False
+    position_ids: Int[Tensor, "batch tokens"] | None = None
     finite: FiniteNotes = field(default_factory=FiniteNotes)
 
     def __post_init__(self) -> None:
         self.input_pads = self.pads
+        # rotary embeddings by the id of the model's own, which is held so that its id stays its own
+        self.rotaries: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def index(self) -> Int[Tensor, "batch tokens"]:
+        """Slot of each token that remains in the padded batch before any drop."""
+        return align([prompt.alive for prompt in self.prompts], self.input_pads)
+
+    def rotary(
+        self, layer: int, hidden: Tensor, arguments: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotary embeddings of the tokens that remain, at their positions, as a layer needs them.
+
+        Args:
+            layer: Layer that gets them.
+            hidden: States of the tokens that remain.
+            arguments: Arguments that the model has for the layer.
+        """
+        own = arguments["position_embeddings"]
+        if not self.dropped:
+            return own
+        if id(own) not in self.rotaries:
+            if any(prompt.recounted for prompt in self.prompts):
+                assert self.position_ids is not None
+                made = self.adapter.rotary(hidden, self.position_ids, layer)
+            else:
+                made = tuple(
+                    take(part if part.dim() > 2 else part[None], self.index.to(part.device))
+                    for part in own
+                )
+            self.rotaries[id(own)] = own, made
+        return self.rotaries[id(own)][1]
+
+    def seen(
+        self, number: int, arguments: Mapping[str, Any]
+    ) -> Bool[Tensor, "tokens tokens"] | None:
+        """Whether each token of a prompt sees each other one in a layer; None: causally."""
+        own = None if self.adapter.causal else seen_in(arguments.get("attention_mask"))
+        if own is None:
+            return None
+        slots = self.prompts[number].alive.to(own.device) + self.input_pads[number]
+        return own[min(number, len(own) - 1), 0][slots][:, slots]
 
     @cached_property
     def protected_counts(self) -> list[int]:
@@ -127,7 +171,10 @@ class PromptView(PrefillView):
             self.count_macs(query.shape[1] * key.shape[1] * query.shape[0] * query.shape[2])
         else:
             self._count_rows(query.shape[1])
-        weights = attention_rows(query, key, scaling, seen_from, where)
+        seen = self._state.seen(self.prompt_index, self._kwargs)
+        if seen is not None:
+            seen = seen[slice(seen_from, None) if where is None else where]
+        weights = attention_rows(query, key, scaling, seen_from, where, seen=seen)
         self._note_scores(self.layer + (of == "next"), weights)
         return weights.to(self._prompt.alive.device)[..., self._prompt.vision]
 
@@ -137,7 +184,9 @@ class PromptView(PrefillView):
         query, key, scaling = self._this_layer()
         prompt = self._prompt
         self._count_rows(len(prompt))
-        received = received_attention(query, key, scaling, first=0).mean(0)[prompt.vision]
+        seen = self._state.seen(self.prompt_index, self._kwargs)
+        received = received_attention(query, key, scaling, first=0, seen=seen)
+        received = received.mean(0)[prompt.vision]
         self._note_scores(self.layer, received)
         return received.to(prompt.alive.device)
 
@@ -182,7 +231,7 @@ class PromptView(PrefillView):
         state, hidden = self._state, self._hidden
         module = state.adapter.layers[self.layer + 1]
         row = slice(self.prompt_index, self.prompt_index + 1)
-        rotary = state.rotary or self._kwargs["position_embeddings"]
+        rotary = state.rotary(self.layer + 1, hidden, self._kwargs)
         cos, sin = (
             part.expand(*part.shape[:-3], len(hidden), -1, -1)[..., row, self._pad :, :]
             for part in rotary

@@ -61,6 +61,23 @@ def unfit_cache(cache: Cache) -> Cache:
     return cache
 
 
+def beyond_window(window: int | None, length: int) -> None:
+    """Raise if a conversation is longer than what layers with window attention see.
+
+    Args:
+        window: Number of tokens that they see; None: there are no such layers.
+        length: Number of tokens of the conversation so far.
+
+    Raises:
+        ValueError: With both numbers.
+    """
+    if window is not None and length > window:
+        raise ValueError(
+            f"a conversation may have at most {window} tokens, because some layers of this model "
+            f"see no more, got {length}: show fewer or smaller images, or shorten the text"
+        )
+
+
 def unfit_inputs(input_ids: Any, arguments: Mapping[str, Any], coordinates: bool) -> None:
     """Raise if prompts have a form that dropping does not support.
 

@@ -21,9 +21,14 @@ def first_rows(arguments: Mapping[str, Any], count: int) -> dict[str, Any]:
     """
     taken = dict(arguments)
     rows = len(taken["inputs_embeds"])
+
+    def shorten(value: Any) -> Any:
+        if isinstance(value, Mapping):  # a mask for each kind of layer
+            return {kind: shorten(mask) for kind, mask in value.items()}
+        return value[::count] if isinstance(value, Tensor) and len(value) == rows else value
+
     for name in ("inputs_embeds", "attention_mask"):
-        if isinstance(taken.get(name), Tensor):
-            taken[name] = taken[name][::count]
+        taken[name] = shorten(taken.get(name))
     positions = taken.get("position_ids")
     if positions is not None and positions.shape[-2] == rows:  # otherwise all rows share one
         taken["position_ids"] = positions[..., ::count, :]

@@ -25,6 +25,7 @@ from mustdrop.engine.transformers_api import (
     cache_name,
     is_filled,
     named_arguments,
+    plain_cache,
     with_cache,
     without_cache,
 )
@@ -123,6 +124,7 @@ class Session:
         assert ids is not None
         self.ids, self.inputs = ids, options
         self.arrival = Arrival.of(self.adapter, ids, options)
+        refuse.beyond_window(self.adapter.window, ids.shape[1] - min(self.arrival.pads))
         if self.stages.may_drop:
             self.arrival.require_text_at_the_end()
         if self.stages.prefill is not None and self.stages.prefill.videos_only:
@@ -143,7 +145,7 @@ class Session:
     def _on_base(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
         kwargs = named_arguments(module.forward, args, kwargs)
         if is_filled(cache_in(kwargs)):
-            return (), self._placed(kwargs)
+            return (), turns.placed(self.adapter, self.decode, kwargs)
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         if self.arrival is None:
             self._read(ids, kwargs)
@@ -158,8 +160,9 @@ class Session:
         self.keep_cache = wanted or cache is not None
         refuse.checkpointing(self.adapter.model)
         # Without a cache the prefill is the same: the cache is cut, recorded and then discarded.
+        cache = DynamicCache(config=text.config) if cache is None else cache
         self.cache = refuse.unfit_cache(
-            DynamicCache(config=text.config) if cache is None else cache
+            cache if self.adapter.window is None else plain_cache(cache)
         )
 
     def _on_text(self, module: Part, args: tuple, kwargs: dict) -> tuple | None:
@@ -170,8 +173,10 @@ class Session:
                 "the language model was called by itself while a dropper is attached; call the "
                 "whole model, so that the prompt's vision tokens are known"
             )
+        kwargs, added = self.adapter.take_added(kwargs)
         count = self.sequences.per_prompt
-        kwargs = first_rows(kwargs, count) if count > 1 else kwargs
+        if count > 1:
+            kwargs, added = first_rows(kwargs, count), [states[::count] for states in added]
         inputs, pads = kwargs["inputs_embeds"], self.arrival.pads
         positions = rotary_positions(self.arrival, kwargs.get("position_ids"))
         prompts = arrange(self.arrival, positions)
@@ -180,7 +185,7 @@ class Session:
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
             images = encoder.encoded
-            inputs, enter = entering(encoder, prompts, inputs, pads)
+            inputs, enter = entering(encoder, prompts, inputs, pads, added)
             encoder.forget()
             for prompt in prompts:
                 prompt.ledger.merged_inside_blocks = encoder.inside
@@ -188,7 +193,7 @@ class Session:
         masks = Masks(refuse.is_eager(attention), refuse.is_flash(attention))
         self.prefill = PrefillPass(
             adapter=self.adapter, stages=self.stages, prompts=prompts, inputs=inputs, pads=pads,
-            entering=enter, masks=masks, finite=self.run.finite,
+            entering=enter, added=added, masks=masks, finite=self.run.finite,
             keys=prompt_keys(prompts, pads, self.arrival.ids),
         )  # fmt: skip
         self.run.finite.begin(self.arrival.owners, inputs, pads, count)
@@ -196,22 +201,6 @@ class Session:
         self.run.ledgers = [prompt.ledger for prompt in prompts]
         self.run.images, self.run.mixed = images, self.prefill.mixed
         return args, with_cache({**kwargs, "inputs_embeds": inputs}, self.cache_name, self.cache)
-
-    def _placed(self, kwargs: dict) -> dict:
-        """Arguments of a call after the prefill, with positions; the model would count the cache.
-
-        Raises:
-            ValueError: If its tokens cannot follow the prompts of the cache.
-        """
-        decode = turns.known(self.decode, cache_in(kwargs))
-        tokens = kwargs.get("input_ids")
-        tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
-        new = 1 if tokens is None else tokens.shape[1]
-        if new > 1:
-            turns.unfit_text(self.adapter, decode, kwargs, new)
-        if kwargs.get("position_ids") is not None:
-            return kwargs
-        return {**kwargs, "position_ids": decode.next_positions(new)}
 
     def _continue(self, args: tuple, kwargs: dict) -> tuple | None:
         """Check and prepare a call after the prefill."""

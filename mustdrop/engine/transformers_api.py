@@ -11,8 +11,8 @@ from typing import Any
 import transformers
 from packaging.version import Version
 from torch import nn
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicCache, GenerationMixin
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import ModelOutput
 
@@ -82,6 +82,16 @@ def unfit_layers(cache: Cache) -> list[str]:
     return names or (["offloaded layers"] if cache.offloading else [])
 
 
+def plain_cache(cache: Cache) -> Cache:
+    """A plain cache in place of an empty one, some of whose layers would forget old tokens.
+
+    ``DynamicSlidingWindowLayer`` since 4.56. Any other cache is returned as it is.
+    """
+    kinds = {type(layer) for layer in cache.layers}
+    windowed = kinds <= {DynamicLayer, DynamicSlidingWindowLayer} and len(kinds - {DynamicLayer})
+    return DynamicCache() if windowed and not is_filled(cache) else cache
+
+
 def encodes_before_repeating(model: nn.Module) -> bool:
     """Whether ``generate`` encodes images before it repeats prompts for their sequences.
 
@@ -92,8 +102,9 @@ def encodes_before_repeating(model: nn.Module) -> bool:
 
 def slices_new_tokens(model: Any) -> bool:
     """Whether ``generate`` says how many last tokens a cache lacks (since 5.12; 5.2 does not)."""
-    parameters = inspect.signature(model.prepare_inputs_for_generation).parameters
-    return "next_sequence_length" in parameters
+    # a model's own method may hand all arguments on to the usual one
+    methods = (model.prepare_inputs_for_generation, GenerationMixin.prepare_inputs_for_generation)
+    return any("next_sequence_length" in inspect.signature(one).parameters for one in methods)
 
 
 def without_cache(output: ModelOutput) -> ModelOutput:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from mustdrop.engine.cache import DecodePass
 from mustdrop.engine.layout import valid
+from mustdrop.engine.refuse import beyond_window
 from mustdrop.engine.transformers_api import cache_in, slices_new_tokens
 from mustdrop.models import ModelAdapter
 
 VISUAL = (
     "pixel_values", "pixel_values_images", "pixel_values_videos", "image_sizes",
-    "image_grid_thw", "video_grid_thw", "mm_token_type_ids", "second_per_grid_ts",
+    "image_grid_thw", "video_grid_thw", "mm_token_type_ids", "token_type_ids", "second_per_grid_ts",
 )  # fmt: skip
 ANEW = "pass the whole conversation as one new prompt, without the cache"
 
@@ -135,6 +136,26 @@ def unfit_text(
             f"the padding in front, got {tuple(mask.shape)} with {int(mask.sum())} tokens: where "
             "an answer of a batch ended early, continue it alone"
         )
+
+
+def placed(
+    adapter: ModelAdapter, decode: DecodePass | None, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a call after the prefill, with positions; the model would count the cache.
+
+    Raises:
+        ValueError: If its tokens cannot follow the prompts of the cache.
+    """
+    decode = known(decode, cache_in(arguments))
+    tokens = arguments.get("input_ids")
+    tokens = arguments.get("inputs_embeds") if tokens is None else tokens
+    new = 1 if tokens is None else tokens.shape[1]
+    beyond_window(adapter.window, decode.seen - min(decode.input_pads) + new)
+    if new > 1:
+        unfit_text(adapter, decode, arguments, new)
+    if arguments.get("position_ids") is not None:
+        return dict(arguments)
+    return {**arguments, "position_ids": decode.next_positions(new)}
 
 
 def whole_turns(prepare: Callable, decode: Callable[[], DecodePass | None]) -> Callable:

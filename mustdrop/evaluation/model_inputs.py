@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from mustdrop.evaluation.chat import naming, still_images, videos_of
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.videos import VideoFrames
+from mustdrop.models.inputs import require_images
 
 
 def prompt_text(processor: Any, chat: ChatMessages) -> str:
@@ -61,6 +62,7 @@ def processor_inputs(
         with naming(name):
             text = prompt_text(processor, chat)
             images = [image.convert("RGB") for image in still_images(chat)]
+            require_images(processor, images)
             prompts.append((text, images, videos_of(chat)))
     with naming(", ".join(names)):
         try:
@@ -82,10 +84,16 @@ def _processed(
     # images of a prompt as if each had a prompt of its own.
     images = [shown for _, shown, _ in prompts]
     videos = [video for _, _, shown in prompts for video in shown]
-    return processor(
+    options = _video_options(processor, videos) if videos else {}
+    start = processor.tokenizer.bos_token
+    if start and all(text.startswith(start) for text in texts):  # from the chat template
+        options["add_special_tokens"] = False
+    inputs = processor(
         text=texts, images=images if any(images) else None, padding=True, padding_side="left",
-        return_tensors="pt", **(_video_options(processor, videos) if videos else {}),
+        return_tensors="pt", **options,
     )  # fmt: skip
+    # PaliGemma's processor returns labels that mask all of a prompt; they serve training alone
+    return {name: value for name, value in inputs.items() if name != "labels"}
 
 
 def _video_options(processor: Any, videos: Sequence[VideoFrames]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ correct only if its logits equal these. *Which* tokens stay is taken from the ru
 is verified, not the selection.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -79,13 +79,17 @@ def _rows(
     given = plain_inputs(model, adapter, inputs)
     pad = given["inputs_embeds"].shape[1] - ledger.seq_len
     prompt = given["inputs_embeds"][number, pad:].clone()
+    _, added = adapter.take_added(given)
+    added = [states[number, pad:].clone() for states in added]
     if run.images:
-        enter(adapter, run, number, prompt, given)
+        enter(adapter, run, number, prompt, added, given)
     new = model.get_input_embeddings()(new_tokens)
     positions = given.get("position_ids")
     if positions is not None:
         positions = positions[..., min(number, positions.shape[-2] - 1), pad:]
-    hidden = _decode(adapter, run, number, torch.cat([prompt, new])[None], positions)
+    masks = {} if adapter.causal else _masks(given.get("attention_mask"), number, pad)
+    hidden = torch.cat([prompt, new])[None]
+    hidden = _decode(adapter, run, number, hidden, positions, added, masks)
     assert adapter.final_norm is not None  # a dropper refuses models without it
     return model.lm_head(adapter.final_norm(hidden))[0]
 
@@ -96,8 +100,13 @@ def _decode(
     number: int,
     hidden: Float[Tensor, "1 tokens dim"],
     positions: Int[Tensor, "*axes seq"] | None,
+    added: Sequence[Float[Tensor, "prompt dim"]],
+    masks: Mapping[str, Bool[Tensor, "prompt prompt"]],
 ) -> Float[Tensor, "1 tokens dim"]:
-    """Run all decoder layers over prompt and new tokens, at full length."""
+    """Run all decoder layers over prompt and new tokens, at full length.
+
+    ``masks`` are the plain model's masks by the kind of layer; empty: attention is causal.
+    """
     ledger, stages = run.ledgers[number], run.stages
     length, total = ledger.seq_len, hidden.shape[1]
     new = torch.arange(total - length, device=hidden.device)
@@ -106,11 +115,14 @@ def _decode(
     first = position[..., :1]
     for layer, module in enumerate(adapter.layers):
         alive = ledger.alive[layer]
+        if 0 < layer <= len(added):
+            hidden[0, :length] += added[layer - 1]
         moved = not torch.equal(alive, before)
         if layer - 1 in run.mixed:
             moved |= run.mixed[layer - 1][number].mix is not None
             vision = before[ledger.vision[before]] if layer else _entered(ledger)
-            replace_states(hidden[0], vision, run.mixed[layer - 1][number])
+            for states in (hidden[0], *added[layer:]):
+                replace_states(states, vision, run.mixed[layer - 1][number])
         rule = stages.vision_positions if layer == 0 else stages.positions
         if rule == "compact" and moved and not adapter.facts.coordinates:
             position = position.clone()
@@ -119,11 +131,12 @@ def _decode(
         if stages.decode_positions == "cache_length" and _changed(ledger):
             follow = first + len(ledger.cached[layer])
         ids = torch.cat([position, follow + new], -1)[..., None, :]
-        mask = additive(_seen(ledger, layer, total), hidden)
+        own = masks.get(adapter.kind(layer), masks.get(""))
+        mask = additive(_seen(ledger, layer, total, own), hidden)
         text = ids if ids.dim() == 2 else ids[0]
         hidden = module(
-            hidden, attention_mask=mask, position_embeddings=adapter.rotary(hidden, ids),
-            position_ids=text,
+            hidden, attention_mask=mask, position_ids=text,
+            position_embeddings=adapter.rotary(hidden, ids, layer),
         )  # fmt: skip
         before = alive
     return hidden
@@ -144,15 +157,32 @@ def _changed(ledger: TokenLedger) -> bool:
     return any(len(cached) != ledger.seq_len for cached in ledger.cached.values())
 
 
-def _seen(ledger: TokenLedger, layer: int, total: int) -> Bool[Tensor, "tokens tokens"]:
-    """Whether each token (row) may attend to each token (column) in a layer."""
+def _masks(given: Any, number: int, pad: int) -> dict[str, Bool[Tensor, "prompt prompt"]]:
+    """What the plain model's masks let each token of a prompt see, by the kind of layer."""
+    kinds = given if isinstance(given, Mapping) else {"": given}
+    masks = {}
+    for kind, mask in kinds.items():
+        if mask is not None and mask.dim() == 4:
+            own = mask[min(number, len(mask) - 1), 0, pad:, pad:]
+            masks[kind] = own if own.dtype == torch.bool else own == 0
+    return masks
+
+
+def _seen(
+    ledger: TokenLedger, layer: int, total: int, own: Bool[Tensor, "prompt prompt"] | None
+) -> Bool[Tensor, "tokens tokens"]:
+    """Whether each token (row) may attend to each token (column) in a layer.
+
+    ``own`` is the plain model's mask of the prompt; None: attention is causal.
+    """
     length, alive = ledger.seq_len, ledger.alive[layer]
     rank = torch.full((length,), total, device=alive.device)
     rank[alive] = torch.arange(len(alive), device=alive.device)
     # dropped tokens attend to themselves, so that no row is empty (NaN)
     seen = torch.eye(total, dtype=torch.bool, device=alive.device)
     is_alive = rank < total
-    seen[:length, :length] |= (rank[None] <= rank[:, None]) & is_alive[:, None] & is_alive[None]
+    allowed = rank[None] <= rank[:, None] if own is None else own
+    seen[:length, :length] |= allowed & is_alive[:, None] & is_alive[None]
     seen[length:, ledger.cached[layer]] = True
     new = total - length
     seen[length:, length:] = torch.ones(new, new, dtype=torch.bool, device=alive.device).tril()

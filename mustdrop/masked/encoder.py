@@ -1,6 +1,6 @@
 """The masked model's stage 1: encoders at full length, with masks in place of drops."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,13 @@ def enter(
     run: DropRun,
     number: int,
     prompt: Float[Tensor, "prompt dim"],
+    added: Sequence[Float[Tensor, "prompt dim"]],
     given: Mapping[str, Any],
 ) -> None:
-    """Write what stage 1 made of each image into the vision slots of a prompt's embeddings."""
+    """Write what stage 1 made of each image into the vision slots of a prompt's embeddings.
+
+    ``added``, the states that the model adds after its first layers, are written as well.
+    """
     ledger = run.ledgers[number]
     slots = ledger.vision.nonzero().flatten()
     images = [image for image in run.images if image.image.prompt == number]
@@ -35,13 +39,15 @@ def enter(
         if image.steps.keys() - {"projected"}:
             encoder, pixels = given["encoded"][image.image.encoded]
             seen = position >= 0
-            cls, features, alive = _encode(adapter, encoder, pixels, image, run.stages.vision, seen)
-            prompt[position[seen]] = features[seen].to(prompt)
+            cls, streams, alive = _encode(adapter, encoder, pixels, image, run.stages.vision, seen)
+            for states, features in zip((prompt, *added), streams, strict=True):
+                states[position[seen]] = features[seen].to(states)
             if len(cls):  # [CLS] stands in the slot before the image
                 prompt[slots[shown[:1] - 1]] = cls.to(prompt)
         if "projected" in image.steps:
             alive = alive[position[alive] >= 0]
-            replace_states(prompt, position[alive], image.steps["projected"])
+            for states in (prompt, *added):
+                replace_states(states, position[alive], image.steps["projected"])
 
 
 def _encode(
@@ -51,21 +57,25 @@ def _encode(
     image: EncodedImage,
     vision: VisionStrategy | None,
     seen_cells: Bool[Tensor, " cells"],
-) -> tuple[Float[Tensor, "cls dim"], Float[Tensor, "cells dim"], Int[Tensor, " alive"]]:
-    """Encode one image: ([CLS] if the model keeps it, features of all cells, cells alive).
+) -> tuple[Float[Tensor, "cls dim"], list[Float[Tensor, "cells dim"]], Int[Tensor, " alive"]]:
+    """Encode one image: ([CLS] if the model keeps it, states of all cells, cells alive).
 
-    Features are dropped and merged among the cells that have a slot in the prompt.
+    The states are the features, and what is projected of some blocks for later layers. They are
+    dropped and merged among the cells that have a slot in the prompt.
     """
     facts, steps = adapter.facts, image.steps
     cls, cells, unit = int(encoder.has_cls), image.total, encoder.unit**2
-    hidden = encoder.embed(pixels[None])
+    hidden = encoder.embed(pixels[None], image.image.grid)
     inside = vision is not None and vision.inside_block
     alive = torch.arange(cells, device=hidden.device)
     sizes = torch.ones(cls + cells, device=hidden.device)
+    added: list[Tensor] = []
 
     def replace(states: Tensor, location: Place, token: Tensor | None) -> Tensor:
         step = steps[location]
         kept = replace_states(states.view(cells, -1), alive, step, token)
+        for later in added:
+            replace_states(later, alive, step)
         if step.sizes is not None and vision is not None and vision.proportional_attention:
             sizes[cls + kept] = step.sizes.to(sizes)
         return kept
@@ -84,13 +94,17 @@ def _encode(
             alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
         norm, mlp = encoder.mlp(block)
         hidden = hidden + mlp(norm(hidden))
+        if index in encoder.added_projectors:
+            added.append(encoder.added_projectors[index](hidden[0]))
     kept = int(adapter.keeps_cls(encoder))
     features = hidden[:, cls - kept :].contiguous()
+    if adapter.feature_norm is not None:
+        features = adapter.feature_norm(features)
     if "features" in steps:
         alive = alive[seen_cells[alive]]
         alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)
     features = adapter.project(features)
-    return features[:kept], features[kept:], alive
+    return features[:kept], [features[kept:], *added], alive
 
 
 def additive(

@@ -9,10 +9,14 @@ from mustdrop.models.encoders import EncoderPart, Part
 
 # Name of a model class of transformers -> module and name of its adapter.
 ADAPTERS = {
+    "Gemma3ForConditionalGeneration": ("mustdrop.models.gemma3", "Gemma3Adapter"),
     "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
+    "PaliGemmaForConditionalGeneration": ("mustdrop.models.paligemma", "PaliGemmaAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
     "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
+    "Qwen3VLForConditionalGeneration": ("mustdrop.models.qwen3_vl", "Qwen3VLAdapter"),
+    "Qwen3VLMoeForConditionalGeneration": ("mustdrop.models.qwen3_vl", "Qwen3VLAdapter"),
     "VideoLlavaForConditionalGeneration": ("mustdrop.models.video_llava", "VideoLlavaAdapter"),
 }
 

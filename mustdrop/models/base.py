@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mustdrop.ledger import OFF_GRID
@@ -111,10 +111,33 @@ class ModelAdapter(ABC):
         """Map the features of one image [1, tokens, dim] to [tokens, width], as the model does."""
         return self.projector(features).flatten(0, -2)
 
+    @property
+    def feature_norm(self) -> Part | None:
+        """Norm between the block whose output is read and the projector; None: there is none."""
+        return None
+
     @cached_property
     @abstractmethod
     def facts(self) -> ModelFacts:
         """Facts about the model that strategies may use."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether each token of a prompt sees those before it; if not, the model's masks count."""
+        return True
+
+    @property
+    def window(self) -> int | None:
+        """Number of tokens up to which all layers see a whole conversation; None: all of them do.
+
+        Without it, a model with layers that see less is refused.
+        """
+        return None
+
+    def kind(self, layer: int) -> str:
+        """Kind of a decoder layer; layers of one kind get the same masks and rotary embeddings."""
+        kinds = getattr(self.language_model.config, "layer_types", None)
+        return kinds[layer] if kinds else "full_attention"
 
     @abstractmethod
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
@@ -136,8 +159,24 @@ class ModelAdapter(ABC):
         """Whether the language model gets this encoder's [CLS], in an off-grid slot."""
         return False
 
-    def rotary(self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"]) -> Any:
-        """Rotary embeddings (cos, sin) that the decoder's layers get for these positions.
+    def take_added(
+        self, arguments: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[Float[Tensor, "batch seq dim"]]]:
+        """Separate the states that the language model adds between its layers (DeepStack).
+
+        Args:
+            arguments: Arguments of the language model.
+
+        Returns:
+            The arguments without these states; and the states that are added after layer 0, after
+            layer 1, and so on, with zeros for tokens that get none.
+        """
+        return dict(arguments), []
+
+    def rotary(
+        self, hidden: Tensor, positions: Int[Tensor, "*axes batch seq"], layer: int = 0
+    ) -> Any:
+        """Rotary embeddings (cos, sin) that a decoder layer gets for these positions.
 
         Coordinates have three axes, the last ones; a position that is one number has it on each.
         """

@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import UInt8
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature, CLIPImageProcessorPil, Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 from transformers.utils.hub import PushToHubMixin
 from transformers.video_utils import VideoMetadata
 
+Frame = UInt8[np.ndarray, "_ _ 3"]  # height, width, colours
 Frames = UInt8[np.ndarray, "_ _ _ 3"]  # frames, height, width, colours
 VIDEO = "video_processor"
 # Files with the settings of videos, the first one that is there; older checkpoints have the last.
@@ -63,7 +66,10 @@ class FrameProcessor(PushToHubMixin, ABC):
         """
         inputs = self.encoded(videos)
         if return_metadata:
-            plain: Sequence[dict[str, Any]] = [{"total_num_frames": len(video)} for video in videos]
+            plain: Sequence[dict[str, Any]] = [
+                {"total_num_frames": len(video), "frames_indices": [*range(len(video))]}
+                for video in videos
+            ]
             given = plain if video_metadata is None else video_metadata
             inputs["video_metadata"] = [VideoMetadata(**dict(entry)) for entry in given]
         return BatchFeature(inputs)
@@ -87,7 +93,6 @@ class ClipFrames(FrameProcessor):
         return {"pixel_values_videos": torch.stack([part["pixel_values"] for part in pixels])}
 
 
-@final
 class QwenFrames(FrameProcessor):
     """Frames of any size as patches, two frames in each, in place of ``Qwen2VLVideoProcessor``."""
 
@@ -119,7 +124,7 @@ class QwenFrames(FrameProcessor):
         depth = self.temporal_patch_size
         missing = -len(frames) % depth
         padded = [*frames, *[frames[-1]] * missing]  # the last frame stands for missing ones
-        made = self.images(images=padded, return_tensors="pt")
+        made = self._of_images(padded, len(frames))
         grid = made["image_grid_thw"][0].tolist()
         # an image fills each of its patches along time with copies of itself
         patches = rearrange(
@@ -128,11 +133,45 @@ class QwenFrames(FrameProcessor):
         patches = rearrange(patches, "(g t) n c p -> (g n) (c t p)", t=depth)
         return patches, [len(padded) // depth, *grid[1:]]
 
+    def _of_images(self, frames: Sequence[Frame], count: int) -> BatchFeature:
+        """Patches of each frame as if it were an image; ``count`` of them are the video's own."""
+        return self.images(images=frames, return_tensors="pt")
+
+
+@final
+class Qwen3Frames(QwenFrames):
+    """Frames as patches, in place of ``Qwen3VLVideoProcessor``.
+
+    The settings limit the pixels of all frames of a video together. The limits of ``images`` hold
+    for each frame in addition; at first there are none.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__(settings)
+        self.limits = dict(self.images.size)
+        self.images.size = {**self.limits, "shortest_edge": 1}
+
+    def _of_images(self, frames: Sequence[Frame], count: int) -> BatchFeature:
+        height, width = frames[0].shape[:2]
+        limits, each = self.limits, dict(self.images.size)
+        rows, columns = smart_resize(
+            num_frames=count, height=height, width=width, temporal_factor=self.temporal_patch_size,
+            factor=self.images.patch_size * self.merge_size,
+            min_pixels=max(limits["shortest_edge"], count * each["shortest_edge"]),
+            max_pixels=min(limits["longest_edge"], count * each["longest_edge"]),
+        )  # fmt: skip
+        resized = [
+            Image.fromarray(frame).resize((columns, rows), Image.Resampling(self.images.resample))
+            for frame in frames
+        ]
+        return self.images(images=resized, do_resize=False, return_tensors="pt")
+
 
 # Name of a processor's class -> its video processor.
 FRAME_PROCESSORS = {
     "Qwen2VLProcessor": QwenFrames,
     "Qwen2_5_VLProcessor": QwenFrames,
+    "Qwen3VLProcessor": Qwen3Frames,
     "VideoLlavaProcessor": ClipFrames,
 }
 

@@ -8,6 +8,7 @@ video processor of another family is left out.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,8 @@ from mustdrop.models.frame_processors import (
 )
 
 BACKEND = "pil"
+# Processors that put the first token in the middle of a prompt without an image, or refuse it.
+NEED_IMAGES = ("PaliGemmaProcessor",)
 PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
 # Image processors that read images with PIL; the second has no other backend.
 PIL_KINDS = (PilBackend, VideoLlavaImageProcessor)
@@ -197,6 +200,16 @@ class Inputs:
                 "model.system must be null: the chat template leaves it out and makes the prompt "
                 f"{prompt!r}"
             )
+
+
+def require_images(processor: Any, images: Sequence[Any]) -> None:
+    """Check that a prompt has an image, if the processor makes a wrong prompt without one.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not images and type(processor).__name__ in NEED_IMAGES:
+        raise ValueError(f"{type(processor).__name__} makes prompts with images only, got text")
 
 
 def has_pixel_limits(images: Any) -> bool:

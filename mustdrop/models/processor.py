@@ -45,6 +45,8 @@ def require_fit(adapter: ModelAdapter, processor: Any) -> None:
 
 def _check_vocabulary(adapter: ModelAdapter, processor: Any) -> None:
     tokenizer, token = processor.tokenizer, processor.image_token
+    if hasattr(processor, "full_image_sequence"):  # Gemma 3's token of an image becomes others
+        token = tokenizer.image_token
     ids = tokenizer.encode(token, add_special_tokens=False)
     if token not in tokenizer.get_vocab():
         raise ValueError(f"image_token: the tokenizer has no token {token!r}")
@@ -66,7 +68,8 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
     config = adapter.model.config
     vision = config.vision_config
     expected = {}
-    if adapter.facts.grid is not None:  # these processors count the slots from such fields
+    # these processors count the slots from such fields
+    if adapter.facts.grid is not None and hasattr(config, "vision_feature_select_strategy"):
         expected = {
             "patch_size": vision.patch_size,
             "vision_feature_select_strategy": config.vision_feature_select_strategy,
@@ -105,6 +108,7 @@ def _check_video(adapter: ModelAdapter, processor: Any) -> None:
     inputs = processor(
         text=[processor.video_token], videos=[np.stack([np.asarray(PROBE)] * count)],
         return_tensors="pt", do_sample_frames=False,
+        video_metadata=[{"total_num_frames": count, "fps": 1.0, "frames_indices": [*range(count)]}],
     )  # fmt: skip
     token = config.video_token_id
     (video,) = adapter.visual_inputs(inputs)[token]

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
 
 from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, Part, encoder_for
@@ -13,7 +12,6 @@ from mustdrop.models.encoders.qwen import frames
 from mustdrop.strategy import ModelFacts
 
 
-@final
 @dataclass(frozen=True, eq=False)
 class QwenVLAdapter(ModelAdapter):
     """Adapter of ``Qwen2VLForConditionalGeneration`` and ``Qwen2_5_VLForConditionalGeneration``.

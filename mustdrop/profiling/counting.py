@@ -38,12 +38,19 @@ def _attention(query: Any, key: Any, *args: Any, out_shape: Any = None, **kwargs
     return 4 * batch * heads * rows * key[2] * width
 
 
+def _grouped(rows: Any, matrices: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Each row is multiplied by the matrix of its group: the experts of a layer."""
+    return 2 * rows[0] * matrices[1] * matrices[2]
+
+
 # Operations that torch's counter leaves out.
 UNSEEN = {
     torch.ops.aten._cdist_forward: _distances,
     torch.ops.aten._linalg_svd: _singular_values,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }
+if hasattr(torch.ops.aten, "_grouped_mm"):  # since torch 2.7
+    UNSEEN[torch.ops.aten._grouped_mm] = _grouped
 
 
 def counted_flops(work: Callable[[], object]) -> int:

@@ -9,6 +9,7 @@ from transformers import (
     CLIPImageProcessorPil,
     LlavaNextImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    SiglipImageProcessorPil,
     VideoLlavaImageProcessor,
 )
 
@@ -16,11 +17,13 @@ from transformers import (
 def image_processor(config: Any) -> Any:
     """Image processor of a model's family, with the sizes of the model and PIL as its backend."""
     vision = config.vision_config
-    if config.model_type.startswith("qwen2"):
+    if config.model_type.startswith("qwen"):
         cell = (vision.patch_size * vision.spatial_merge_size) ** 2
         limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
         return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)
     side = vision.image_size
+    if config.model_type in ("gemma3", "paligemma"):
+        return SiglipImageProcessorPil(size={"height": side, "width": side})
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},

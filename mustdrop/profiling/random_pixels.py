@@ -25,7 +25,7 @@ def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, 
         Arguments of the model: pixel_values, and what describes them in the family.
     """
     vision, generator = config.vision_config, torch.Generator().manual_seed(0)
-    if config.model_type.startswith("qwen2"):
+    if config.model_type.startswith("qwen"):
         return _patches(vision, images, size, generator)
     side = vision.image_size
     if config.model_type != "llava_next":

@@ -13,8 +13,11 @@ from mustdrop.profiling.random_pixels import as_video, random_pixels, repeated_p
 
 BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its images and behind them
 # Pixels of a picture (height, width), for models whose number of vision tokens depends on it: with
-# these, LLaVA-NeXT gets its small copy and four crops, and Qwen2.5-VL 36 x 36 cells.
-SIZES = {"llava_next": (672, 672), "qwen2_vl": (1008, 1008), "qwen2_5_vl": (1008, 1008)}
+# these, LLaVA-NeXT gets its small copy and four crops, and Qwen 36 x 36 cells.
+SIZES = {
+    "llava_next": (672, 672), "qwen2_vl": (1008, 1008), "qwen2_5_vl": (1008, 1008),
+    "qwen3_vl": (1152, 1152), "qwen3_vl_moe": (1152, 1152),
+}  # fmt: skip
 USUAL_SIZE = (336, 336)
 VIDEO_SIZE = (896, 896)  # 32 x 32 cells of Qwen2.5-VL a time step: 16,384 of 32 frames
 
@@ -43,7 +46,7 @@ class RandomPrompts:
 
     def __post_init__(self) -> None:
         config = self.model.config
-        if self.frames and not config.model_type.startswith("qwen2"):
+        if self.frames and not config.model_type.startswith("qwen"):
             raise ValueError(
                 f"profile.frames needs a model that reads videos (Qwen-VL), got {config.model_type}"
             )
@@ -69,25 +72,33 @@ class RandomPrompts:
         pixels = random_pixels(config, self.shown, self.size)
         if self.frames:
             pixels = as_video(config, pixels)
-        kinds = {"mm_token_type_ids": torch.zeros(0)}  # asked for by the adapter before it is known
+        # asked for by the adapter before they are known
+        kinds = dict.fromkeys(("mm_token_type_ids", "token_type_ids"), torch.zeros(0))
         visual: Mapping[int, Any] = adapter_for(self.model).visual_inputs({**pixels, **kinds})
         slot = config.video_token_id if self.frames else config.image_token_id
         shown = visual[slot]
         generator = torch.Generator().manual_seed(2)
         vocabulary = min(config.get_text_config().vocab_size, 32000)
-        count = BEFORE + AFTER + len(shown) - 1
+        runs = [len(image.cells) for image in shown]
+        if self.frames and config.model_type.startswith("qwen3"):  # a time before each frame
+            runs = [rows * columns for rows, columns in shown[0].grids]
+        count = BEFORE + AFTER + len(runs) - 1
         words = torch.randint(6, vocabulary, (count,), generator=generator)
         words[words == slot] += 1
         parts = [words[:BEFORE]]
-        for number, image in enumerate(shown):
-            parts.append(torch.full((len(image.cells),), slot))
-            end = len(words) if number == len(shown) - 1 else BEFORE + number + 1
+        for number, length in enumerate(runs):
+            parts.append(torch.full((length,), slot))
+            end = len(words) if number == len(runs) - 1 else BEFORE + number + 1
             parts.append(words[BEFORE + number : end])
         ids = torch.cat(parts).expand(batch, -1)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         inputs |= repeated_pixels(pixels, batch)
-        if config.model_type.startswith("qwen2"):
+        if config.model_type.startswith("qwen"):
             inputs["mm_token_type_ids"] = (ids == slot).long() * (2 if self.frames else 1)
+        if config.model_type == "gemma3":
+            inputs["token_type_ids"] = (ids == slot).long()
+        if config.model_type == "paligemma":  # 0: the prompt; 1 would be an answer to learn from
+            inputs["token_type_ids"] = torch.zeros_like(ids)
         return {name: value.to(device) for name, value in inputs.items()}
 
 

@@ -8,6 +8,7 @@ Where a block drops tokens in its middle, as ToMe's do, its MLP runs on all toke
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from mustdrop.models import ModelAdapter, adapter_for
 from mustdrop.profiling.device import Device, Mark
 
 Call = tuple[int, tuple, dict[str, Any]]  # length of the states, other arguments by order and name
+Images = tuple[Tensor, tuple[int, int]]  # pixels of images of one grid, and the grid
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ class RecordedWork:
     """Work of one prefill: what its encoder blocks and decoder layers got.
 
     Attributes:
-        pixels: Input of the encoder, as its patch embedding takes it.
+        images: Images that the encoder gets, see :func:`joined_images`.
         calls: Calls of the encoder's blocks and of the projector.
         lengths: Lengths of the run.
     """
 
-    pixels: Tensor
+    images: Sequence[Images]
     calls: Sequence[Call]
     lengths: Lengths
 
@@ -109,10 +111,16 @@ def recorded(
         model(**inputs, logits_to_keep=1)
     if len(pixels) != 1:
         raise ValueError(f"the reference needs one call of the encoder, got {len(pixels)}")
-    images = torch.cat(list(pixels[0]))[None] if part.packed else torch.stack(list(pixels[0]))
+    images = joined_images(pixels[0], [grid for ledger in run.ledgers for grid in ledger.grids])
     front = [int(part.has_cls)] * len(part.blocks) + [int(adapter.keeps_cls(part))]
     lengths = [length - extra for (length, _, _), extra in zip(calls, front, strict=True)]
     return RecordedWork(images, calls, Lengths.of(run.ledgers, lengths)), run
+
+
+def joined_images(pixels: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> list[Images]:
+    """Join the images of one grid that follow one another, as patch embeddings take them."""
+    pairs = groupby(zip(grids, pixels, strict=True), key=lambda pair: pair[0])
+    return [(torch.stack([part for _, part in group]), grid) for grid, group in pairs]
 
 
 @contextmanager
@@ -133,11 +141,12 @@ def recorded_calls(adapter: ModelAdapter) -> Iterator[list[Call]]:
         yield calls
 
 
-def run_blocks(adapter: ModelAdapter, pixels: Tensor, calls: Sequence[Call]) -> Tensor:
+def run_blocks(adapter: ModelAdapter, images: Sequence[Images], calls: Sequence[Call]) -> Tensor:
     """Run the patch embedding, the stock blocks and the projector on states cut to these calls."""
     part = adapter.encoders[0]
-    hidden = part.embed(pixels)
-    features = hidden = hidden[0] if part.packed else hidden
+    embedded = [part.embed(pixels, grid) for pixels, grid in images]
+    hidden = torch.cat([states.flatten(0, 1) if part.packed else states for states in embedded])
+    features = hidden
     for index, (block, (length, args, kwargs)) in enumerate(
         zip(part.blocks, calls[:-1], strict=True)
     ):
@@ -145,6 +154,10 @@ def run_blocks(adapter: ModelAdapter, pixels: Tensor, calls: Sequence[Call]) -> 
         hidden = states if isinstance(states, Tensor) else states[0]
         if index == adapter.facts.feature_block:
             features = hidden
+        if index in part.added_projectors:
+            part.added_projectors[index](hidden)
+    if adapter.feature_norm is not None:
+        features = adapter.feature_norm(features)
     length, args, kwargs = calls[-1]
     return adapter.projector(_cut(features, length), *args, **kwargs)
 
@@ -162,13 +175,17 @@ def run_layers(
     masks: Sequence[Tensor | None] | None = None,
 ) -> Float[Tensor, "batch left dim"]:
     """Run the stock decoder layers and the last norm on states cut to these lengths."""
-    rotary, name = None, cache_name(adapter.layers[0])
+    name = cache_name(adapter.layers[0])
+    rotary: dict[str, Any] = {}
     masks = [None] * len(lengths) if masks is None else masks
-    for layer, length, mask in zip(adapter.layers, lengths, masks, strict=True):
-        if rotary is None or length != hidden.shape[1]:
-            hidden = hidden[:, :length].contiguous()
-            rotary = adapter.rotary(hidden, torch.arange(length, device=hidden.device)[None])
-        hidden = run_layer(layer, hidden, rotary, cache, name, mask)
+    for index, (layer, length, mask) in enumerate(zip(adapter.layers, lengths, masks, strict=True)):
+        if length != hidden.shape[1]:
+            hidden, rotary = hidden[:, :length].contiguous(), {}
+        kind = adapter.kind(index)
+        if kind not in rotary:
+            positions = torch.arange(length, device=hidden.device)[None]
+            rotary[kind] = adapter.rotary(hidden, positions, index)
+        hidden = run_layer(layer, hidden, rotary[kind], cache, name, mask)
     assert adapter.final_norm is not None
     return adapter.final_norm(hidden)
 
@@ -210,7 +227,7 @@ class Reference:
         """Return first tokens, cache, and marks at the start, after each part and at the end."""
         marks = {"start": self.device.mark()}
         hidden = self.model.get_input_embeddings()(self.ids)
-        features = run_blocks(self.adapter, self.work.pixels, self.work.calls)
+        features = run_blocks(self.adapter, self.work.images, self.work.calls)
         features = features.reshape(-1, hidden.shape[-1])
         slots = self.slots[: len(features)]  # newlines are slots without features
         hidden.view(-1, hidden.shape[-1]).index_copy_(
@@ -236,9 +253,12 @@ class Reference:
         for step in range(steps - 1):
             hidden = embed(token[:, None])
             position = torch.full((1, 1), first + step, device=hidden.device)
-            rotary = self.adapter.rotary(hidden, position)
-            for layer in self.adapter.layers:
-                hidden = run_layer(layer, hidden, rotary, cache, name)
+            rotary: dict[str, Any] = {}
+            for index, layer in enumerate(self.adapter.layers):
+                kind = self.adapter.kind(index)
+                if kind not in rotary:
+                    rotary[kind] = self.adapter.rotary(hidden, position, index)
+                hidden = run_layer(layer, hidden, rotary[kind], cache, name)
             assert self.adapter.final_norm is not None
             token = head(self.adapter.final_norm(hidden))[:, -1].argmax(-1)
         last = self.device.mark()

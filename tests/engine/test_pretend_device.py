@@ -31,16 +31,16 @@ print(json.dumps(errors))
 """
 EVERY_FAMILY = """
 from families import FAMILIES
-from family_droppers import FITTING
+from family_droppers import FITTING_OF
 from models import greedy
 from mustdrop.masked import masked_logits, relative_error
 
 NAMES = ("fastv", "divprune", "average_pool", "tome_plain", "visionzip", "all_stages", "random")
 
-def dropped(model, inputs):
+def dropped(family, model, inputs):
     outputs = {}
     for name in NAMES:
-        with FITTING[name].attach(model) as run:
+        with FITTING_OF[family][name].attach(model) as run:
             outputs[name] = (*greedy(model, inputs, 2), run)
     return outputs
 
@@ -48,11 +48,11 @@ errors = {}
 for family, made in FAMILIES.items():
     model = made.model()
     inputs = made.inputs(model, *made.prompts)
-    expected = dropped(model, inputs)
+    expected = dropped(family, model, inputs)
     moved(model)
     inputs = moved(inputs)
     with PretendDevice():
-        for name, (tokens, logits, run) in dropped(model, inputs).items():
+        for name, (tokens, logits, run) in dropped(family, model, inputs).items():
             key = f"{family} {name}"
             errors[key] = [relative_error(logits.inner, expected[name][1])]
             for number in range(3):

@@ -49,9 +49,9 @@ def folder(tmp_path):
     return made
 
 
-def config(checkpoint, files, root, *more):
+def config(checkpoint, files, root, *more, model="video_llava_7b"):
     return composed(
-        "model=video_llava_7b", f"model.pretrained={checkpoint}", "model.layers=6",
+        f"model={model}", f"model.pretrained={checkpoint}", "model.layers=6",
         "model.merging_blocks=3", "model.dtype=float32", "model.frames=4", "method=vanilla",
         "budget=none", "benchmark=pocket_vqa", "benchmark.name=files", "benchmark.limit=null",
         "benchmark.task._target_=video_files.FileQuestions", "~benchmark.task.split",
@@ -84,6 +84,24 @@ def test_images_and_videos_run_with_records_and_traces(checkpoint, folder, tmp_p
     (image, video) = (Trace.load(path) for path in traces[:2])
     assert len(image.pictures) == 1 and len(video.pictures) == 4
     assert video.ledger.videos == [(0, 4)] and image.ledger.videos == ()
+
+
+@pytest.mark.slow
+def test_a_video_whose_frames_stand_apart_runs_with_record_and_trace(folder, tmp_path):
+    """Qwen3-VL: a time in front of each step of two frames."""
+    made = save("qwen3_vl", tmp_path / "tiny")
+    options = ("model.merging_blocks=4", "model.min_pixels=256", "model.max_pixels=4096")
+    given = (*options, "method=fastv", "prefill.keep=12")
+    record = run(config(made, folder, tmp_path, *given, model="qwen3_vl_8b"))
+    assert record["n"] == record["available"] == 4 and record["flops_ratio"] < 1
+    samples = read_samples(run_folder(record["config"]))
+    assert all(line["vision_tokens"][0] > 12 for line in samples)
+    assert all(line["vision_tokens"][-1] == 12 for line in samples)
+    trace_runs([str(tmp_path / "run"), "--samples", "0-1"])
+    traces = sorted((tmp_path / "run").rglob("traces/*.npz"))
+    (image, video) = (Trace.load(path) for path in traces[:2])
+    assert len(image.pictures) == 1 and len(video.pictures) == 2  # two frames in each step
+    assert video.ledger.videos == [(0, 2)] and image.ledger.videos == ()
 
 
 def test_the_number_of_frames_enters_the_key_and_the_cache_does_not(checkpoint, folder, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FITTING
+from family_droppers import FITTING, FITTING_OF
 from models import batch, greedy, prompt, tiny_llava
 
 from experiments.gpu.equality import ATTENTION, Equality
@@ -50,7 +50,7 @@ def test_dropping_equals_masking_for_every_family(family, name):
     made = FAMILIES[family]
     model = made.model()
     inputs = on_gpu(made.inputs(model, *made.prompts))
-    require_equality(model.cuda(), inputs, FITTING[name])
+    require_equality(model.cuda(), inputs, FITTING_OF[family][name])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -15,6 +15,8 @@ from models import condition
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
+from mustdrop.models import adapter_for
+
 IMAGE_TOKEN, VIDEO_TOKEN = 5, 4
 TEXT = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6,
@@ -28,6 +30,10 @@ CLIP = {
 QWEN = {
     "depth": 4, "hidden_size": 24, "num_heads": 3, "patch_size": 4, "spatial_merge_size": 2,
     "temporal_patch_size": 2,
+}  # fmt: skip
+QWEN3 = {
+    **QWEN, "intermediate_size": 48, "out_hidden_size": 32, "num_position_embeddings": 64,
+    "deepstack_visual_indexes": [0, 1, 2],
 }  # fmt: skip
 FRAMES = 2  # of every video of Video-LLaVA, whose pixels are stacked
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
@@ -125,6 +131,26 @@ def qwen2_vl(attention: str) -> Any:
     return transformers.Qwen2VLForConditionalGeneration(config)
 
 
+def qwen3_vl(attention: str) -> Any:
+    config = transformers.Qwen3VLConfig(
+        vision_config=QWEN3, text_config={**TEXT, "head_dim": 8, "rope_parameters": ROPE},
+        image_token_id=IMAGE_TOKEN, video_token_id=VIDEO_TOKEN, vision_start_token_id=2,
+        vision_end_token_id=3,
+    )  # fmt: skip
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
+def qwen3_vl_moe(attention: str) -> Any:
+    text = {**TEXT, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2}
+    config = transformers.Qwen3VLMoeConfig(
+        vision_config=QWEN3,
+        text_config={**text, "moe_intermediate_size": 24, "rope_parameters": ROPE},
+        image_token_id=IMAGE_TOKEN, video_token_id=VIDEO_TOKEN, vision_start_token_id=2,
+        vision_end_token_id=3,
+    )  # fmt: skip
+    return transformers.Qwen3VLMoeForConditionalGeneration(config)
+
+
 def qwen_input(prompt: Prompts, part: Image | Video) -> None:
     """Flat patches, four after four of a cell, and the numbers of patches along each axis."""
     vision = prompt.config.vision_config
@@ -140,7 +166,47 @@ def qwen_input(prompt: Prompts, part: Image | Video) -> None:
     else:
         prompt.add(pixel_values=drawn, image_grid_thw=grid)
     token = VIDEO_TOKEN if isinstance(part, Video) else IMAGE_TOKEN
-    prompt.slots(token, frames * height * width // vision.spatial_merge_size**2)
+    runs = frames if vision.model_type.startswith("qwen3") else 1  # a time before each frame
+    for run in range(runs):
+        if run:
+            prompt.text(2)
+        prompt.slots(token, frames // runs * height * width // vision.spatial_merge_size**2)
+
+
+SIGLIP = {
+    **{name: CLIP[name] for name in CLIP if name != "image_size"}, "vision_use_head": False,
+    "model_type": "siglip_vision_model",
+}  # fmt: skip
+
+
+def gemma3(attention: str) -> Any:
+    """Layers 0 to 4 see a window of 512 tokens, layer 5 all; 4 x 4 cells of 4 x 4 patches."""
+    rope = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    config = transformers.Gemma3Config(
+        vision_config={**SIGLIP, "image_size": 64}, mm_tokens_per_image=16,
+        text_config={**TEXT, "head_dim": 8, "sliding_window": 512, "query_pre_attn_scalar": 8,
+                     "rope_parameters": rope},
+        image_token_index=IMAGE_TOKEN, boi_token_index=2, eoi_token_index=3,
+    )  # fmt: skip
+    return transformers.Gemma3ForConditionalGeneration(config)
+
+
+def paligemma(attention: str) -> Any:
+    config = transformers.PaliGemmaConfig(
+        vision_config={**SIGLIP, "image_size": 24, "projection_dim": 32}, projection_dim=32,
+        text_config={**TEXT, "model_type": "gemma", "head_dim": 8}, image_token_index=IMAGE_TOKEN,
+    )  # fmt: skip
+    return transformers.PaliGemmaForConditionalGeneration(config)
+
+
+def square_input(prompt: Prompts, image: Image) -> None:
+    """Every picture becomes a square of one size."""
+    side = prompt.config.vision_config.image_size
+    prompt.add(pixel_values=pixels(side, 3, side, seed=prompt.generator).transpose(0, 1)[None])
+    prompt.slots(IMAGE_TOKEN, adapter_for(prompt.model).image_tokens)
 
 
 @dataclass(frozen=True)
@@ -151,6 +217,8 @@ class Family:
     draw: Callable[[Prompts, Any], None]
     prompts: Sequence[Sequence[Part]]
     packed: bool = False  # pixels of a batch are concatenated, and not padded to most crops
+    types: str | None = None  # name of the input that tells what kind of token each one is
+    marks: bool = True  # whether that differs between text and images
 
     def model(self, attention: str = "sdpa", seed: int = 0) -> Any:
         torch.manual_seed(seed)
@@ -175,8 +243,8 @@ class Family:
             "input_ids": rows(ids),
             "attention_mask": rows([torch.ones_like(row) for row in ids]),
         }
-        if self.packed:
-            inputs["mm_token_type_ids"] = rows([torch.cat(prompt.kinds) for prompt in made])
+        if self.types is not None:
+            inputs[self.types] = self.marks * rows([torch.cat(prompt.kinds) for prompt in made])
         names = {name: None for prompt in made for name in prompt.given}
         for name in names:
             inputs[name] = self._joined([v for p in made for v in p.given.get(name, ())])
@@ -225,18 +293,29 @@ def video_llava_input(prompt: Prompts, part: Image | Video) -> None:
         prompt.slots(IMAGE_TOKEN, cells)
 
 
+MARKED = "mm_token_type_ids"
 QWEN_PROMPTS = (
     (3, Image(32, 48), 7),
     (2, Image(16, 24), 3, Image(40, 16), 12),
     (9, Video(4, 24, 32), 2, Image(24, 24), 4),
 )
+SQUARE_PROMPTS = (
+    (3, Image(16, 16), 7),
+    (2, Image(16, 16), 3, Image(24, 16), 12),
+    (9, Image(16, 24), Image(16, 16), 4),
+)
 FAMILIES = {
+    "gemma3": Family(gemma3, square_input, SQUARE_PROMPTS, packed=True, types="token_type_ids"),
     "llava_next": Family(
         llava_next, llava_next_image,
         ((3, Image(24, 48), 7), (2, Image(40, 22), 2, Image(24, 24), 12), (9, Image(48, 48), 4)),
     ),
-    "qwen2_5_vl": Family(qwen2_5_vl, qwen_input, QWEN_PROMPTS, packed=True),
-    "qwen2_vl": Family(qwen2_vl, qwen_input, QWEN_PROMPTS, packed=True),
+    "paligemma": Family(
+        paligemma, square_input, SQUARE_PROMPTS, packed=True, types="token_type_ids", marks=False
+    ),
+    "qwen2_5_vl": Family(qwen2_5_vl, qwen_input, QWEN_PROMPTS, packed=True, types=MARKED),
+    "qwen2_vl": Family(qwen2_vl, qwen_input, QWEN_PROMPTS, packed=True, types=MARKED),
+    "qwen3_vl": Family(qwen3_vl, qwen_input, QWEN_PROMPTS, packed=True, types=MARKED),
     "video_llava": Family(
         video_llava, video_llava_input,
         (
@@ -246,3 +325,7 @@ FAMILIES = {
         ),
     ),
 }  # fmt: skip
+# Other classes of models that the same adapters serve.
+OTHER_CLASSES = {
+    "qwen3_vl_moe": Family(qwen3_vl_moe, qwen_input, QWEN_PROMPTS, packed=True, types=MARKED),
+}

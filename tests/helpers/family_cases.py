@@ -6,6 +6,7 @@ from typing import Any
 
 from cases import AnyVision, decode, key_tokens, prefill, share
 from families import FAMILIES, FRAMES, Image, Part, Video
+from family_droppers import BEHIND
 from hypothesis import strategies as st
 
 from mustdrop import TokenDropper
@@ -23,9 +24,12 @@ from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
 BLOCKS = {
+    "gemma3": 0,
     "llava_next": 2,
+    "paligemma": 3,
     "qwen2_vl": 3,
     "qwen2_5_vl": 3,
+    "qwen3_vl": 3,
     "video_llava": 2,
 }  # after which tokens may be dropped
 
@@ -40,6 +44,7 @@ def family_model(family: str, attention: str) -> Any:
 def anywhere(draw, family: str) -> AnyVision:
     """Any order and any mix at some of all places."""
     places = [*range(BLOCKS[family]), "features", "projected"]
+    places = places[-1:] if family in BEHIND else places
     chosen = draw(st.sets(st.sampled_from(places), min_size=1, max_size=3))
     return AnyVision(
         tuple(place for place in places if place in chosen), draw(st.integers(0, 99)),
@@ -50,6 +55,9 @@ def anywhere(draw, family: str) -> AnyVision:
 def vision(family: str, cls: bool) -> st.SearchStrategy:
     """Any strategy of stage 1; ``cls``: whether the encoder has [CLS]."""
     count, some = st.integers(0, CELLS), st.integers(1, CELLS)
+    if family in BEHIND:
+        made = st.builds(DivPrune, count), st.builds(AveragePool, count)
+        return st.one_of(st.none(), anywhere(family), *made)
     last = BLOCKS[family] - 1
     variants = ["paper", "code"] if cls else ["paper"]
     crops = ["own", "fewest"] if cls else ["own"]  # of one size on both LLaVAs alone
@@ -82,6 +90,8 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
     """An image of any size, or on Qwen and Video-LLaVA a video; from one cell on."""
     if family == "llava_next":
         return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
+    if family in ("gemma3", "paligemma"):
+        return st.just(Image(16, 16))
     if family == "video_llava":  # squares of one size
         return st.sampled_from([Image(16, 16), Video(FRAMES, 16, 16)])
     side = st.integers(1, 5).map(lambda cells: 8 * cells)
@@ -120,11 +130,15 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
     """(family, attention, dropper, prompts, seed of their pixels and text)."""
     family = draw(st.sampled_from(sorted(FAMILIES)))
     qwen = family.startswith("qwen")
-    received = draw(st.sampled_from([True, True, True, False] if qwen else [True, False]))
+    cls = family.startswith(("llava", "video"))
+    received = draw(st.sampled_from([True, False] if cls else [True, True, True, False]))
     rule = st.sampled_from(["original", "compact"])
-    of_frames = family != "llava_next" and draw(st.sampled_from([False, False, False, True]))
+    of_frames = family.startswith(("qwen", "video")) and draw(
+        st.sampled_from([False, False, False, True])
+    )
     dropper = TokenDropper(
-        draw(vision(family, not qwen)), draw(key_tokens(True)),
+        draw(vision(family, cls)),
+        draw(key_tokens(True)) if family not in BEHIND else None,
         draw(video_prefill() if of_frames else prefill(CELLS)),
         draw(decode()), positions=draw(rule), vision_positions=draw(rule),
         cls_attention="received" if received else "cls",

@@ -1,10 +1,14 @@
 """Droppers that fit every family: no [CLS], grids of any size, coordinates as positions."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
 from droppers import DROPPERS
+from families import FAMILIES, OTHER_CLASSES
 
 from mustdrop import TokenDropper
+from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
 from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.tome import ToMe
@@ -22,9 +26,40 @@ def fitting(dropper: TokenDropper) -> TokenDropper:
     return replace(dropper, vision=vision, cls_attention="received", decode_positions="continue")
 
 
+def behind_the_encoder(dropper: TokenDropper) -> TokenDropper:
+    """The dropper without what acts or reads inside the encoder; DivPrune takes its place."""
+    vision = dropper.vision
+    if vision is not None and {*vision.places} != {"projected"}:
+        vision = DivPrune(12)
+    return replace(dropper, vision=vision, key_tokens=None)
+
+
 FITTING = {name: fitting(dropper) for name, dropper in DROPPERS.items()}
+# Families whose encoder takes part in no decision.
+BEHIND = ("gemma3",)
+FITTING_OF = {
+    family: {name: behind_the_encoder(dropper) for name, dropper in FITTING.items()}
+    if family in BEHIND
+    else FITTING
+    for family in FAMILIES | OTHER_CLASSES
+}
 # One strategy of each stage, for the default tests.
 FEW = (
     "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
     "cls_topk", "visionzip", "all_stages", "sink_recent",
 )  # fmt: skip
+# One of each stage, for the default tests of all families but the first.
+ONE_EACH = ("fastv", "divprune", "local_merge", "all_stages", "sink_recent")
+FIRST = ("llava_next", "qwen2_vl", "qwen2_5_vl", "video_llava")
+
+
+def fitting_cases(*names: str, families: Iterable[str] = FAMILIES) -> list:
+    """Test cases (family, name) of these droppers; those outside the default run are slow."""
+    return [
+        pytest.param(
+            family, name,
+            marks=() if family in FIRST or name in ONE_EACH else pytest.mark.slow,
+        )
+        for family in families
+        for name in names
+    ]  # fmt: skip

@@ -10,8 +10,8 @@ from functools import cache
 import pytest
 import torch
 from cases import AnyPrefill, AnyVision
-from families import FAMILIES, FRAMES
-from family_droppers import FEW, FITTING
+from families import FAMILIES, FRAMES, OTHER_CLASSES
+from family_droppers import BEHIND, FEW, FIRST, FITTING, FITTING_OF, ONE_EACH, fitting_cases
 from models import greedy
 
 from mustdrop import TokenDropper
@@ -20,20 +20,31 @@ from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models.video_llava import VideoLlavaAdapter
 
+MADE = FAMILIES | OTHER_CLASSES
+
+
+def by_default(family: str, name: str, attention: str) -> bool:
+    """Whether a case belongs to the default tests."""
+    names = FEW if family in FIRST else ONE_EACH if family in FAMILIES else ("all_stages",)
+    return name in names and (attention == "sdpa" or (name == "all_stages" and family in FAMILIES))
+
+
 MATRIX = [
-    pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
-    for family in FAMILIES
+    pytest.param(
+        family, name, attention,
+        marks=() if by_default(family, name, attention) else pytest.mark.slow,
+    )
+    for family in MADE
     for name in FITTING
     for attention in ("sdpa", "eager")
-    if (few := name in FEW and (attention == "sdpa" or name == "all_stages")) or True
-]
+]  # fmt: skip
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
 
 
 @cache
 def model_of(family: str, attention: str = "sdpa"):
-    return FAMILIES[family].model(attention)
+    return MADE[family].model(attention)
 
 
 def errors(model, run, inputs, tokens, logits) -> list[float]:
@@ -48,10 +59,10 @@ def errors(model, run, inputs, tokens, logits) -> list[float]:
 
 @pytest.mark.parametrize(("family", "name", "attention"), MATRIX)
 def test_dropping_equals_masking(family, name, attention):
-    model, made = model_of(family, attention), FAMILIES[family]
+    model, made = model_of(family, attention), MADE[family]
     for prompts in (made.prompts[:1], made.prompts):
         inputs = made.inputs(model, *prompts)
-        with FITTING[name].attach(model) as run:
+        with FITTING_OF[family][name].attach(model) as run:
             tokens, logits = greedy(model, inputs, steps=4)
         assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
         counts = [(ledger.counts(), int(ledger.vision.sum())) for ledger in run.ledgers]
@@ -68,12 +79,13 @@ def test_nothing_changes_without_stages(family):
     assert torch.equal(plain[0], held[0]) and torch.equal(plain[1], held[1])
 
 
-@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "all_stages", "visionzip"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("random", "fastv", "divprune", "all_stages", "visionzip")
+)
 def test_neighbours_do_not_matter(family, name):
     """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
     model, made = model_of(family), FAMILIES[family]
-    with FITTING[name].attach(model) as run:
+    with FITTING_OF[family][name].attach(model) as run:
         _, together = greedy(model, made.inputs(model, *made.prompts))
         ledgers = run.ledgers
         for number, parts in enumerate(made.prompts):
@@ -85,7 +97,7 @@ def test_neighbours_do_not_matter(family, name):
                 assert torch.equal(alive, ledgers[number].alive[layer])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in BEHIND])
 def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch):
     """The attention of a block fails after its queries and keys were stored."""
     model, made = model_of(family), FAMILIES[family]
@@ -106,19 +118,20 @@ def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch)
 def test_text_beside_images(family):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, made.prompts[0], (6, 5))
-    with FITTING["all_stages"].attach(model) as run:
+    with FITTING_OF[family]["all_stages"].attach(model) as run:
         tokens, logits = greedy(model, inputs)
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
     assert run.ledgers[1].vision_per_layer() == [0] * 6
 
 
-@pytest.mark.parametrize("name", ["all_stages", "fastv", "sink_recent", "pyramiddrop"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("all_stages", "fastv", "sink_recent", "pyramiddrop")
+)
 def test_a_loop_without_positions(family, name):
     """A caller that hands over no position_ids gets those that ``generate`` would make."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING[name].attach(model), torch.inference_mode():
+    with FITTING_OF[family][name].attach(model), torch.inference_mode():
         tokens, logits = greedy(model, inputs, steps=4)
         out = model(**inputs, use_cache=True)
         mask = inputs["attention_mask"]
@@ -136,7 +149,7 @@ def test_a_loop_without_positions(family, name):
 def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
     """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
     model, made = model_of(family), FAMILIES[family]
-    before = replace(TokenDropper(), **{stage: getattr(FITTING["all_stages"], stage)})
+    before = replace(TokenDropper(), **{stage: getattr(FITTING_OF[family]["all_stages"], stage)})
     dropper = replace(
         before, prefill=AnyPrefill((-1, 1), 3, 0.5, mixes=True), cls_attention="received"
     )
@@ -146,8 +159,15 @@ def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
 
 
-@pytest.mark.parametrize("place", ["features", "projected"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "place"),
+    [
+        (family, place)
+        for family in FAMILIES
+        for place in ("features", "projected")
+        if place == "projected" or family not in BEHIND
+    ],
+)
 def test_no_token_of_any_image_is_left(family, place):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
@@ -158,14 +178,15 @@ def test_no_token_of_any_image_is_left(family, place):
         assert ledger.counts().resident == int((ledger.cells == OFF_GRID).sum())
 
 
-@pytest.mark.parametrize("name", ["all_stages", "visionzip", "tome_plain", "divprune"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"), fitting_cases("all_stages", "visionzip", "tome_plain", "divprune")
+)
 def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
     """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
     made = FAMILIES[family]
     model = made.model().to(torch.bfloat16)
     inputs = made.inputs(model, *made.prompts)
-    with FITTING[name].attach(model) as run:
+    with FITTING_OF[family][name].attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=2)
     for number in range(3):
         expected = masked_logits(model, run, inputs, tokens, number)
@@ -177,7 +198,7 @@ def test_a_forgotten_drop_is_noticed(family):
     """Control: the masked model with one token less, and with one image in another's place."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING["all_stages"].attach(model) as run:
+    with FITTING_OF[family]["all_stages"].attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[0]
     last = ledger.depth - 1
@@ -192,7 +213,8 @@ def test_a_wrong_cell_is_noticed(family):
     """Control: two cells of an image change places in the ledger's map of slots."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING["local_merge"].attach(model) as run:
+    dropper = FITTING["average_pool" if family in BEHIND else "local_merge"]
+    with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[1]
     cells = ledger.cells.clone()
@@ -270,7 +292,7 @@ def test_positions_of_qwen_that_are_counted_are_noticed():
     assert relative_error(logits[0], masked_logits(model, run, flat, tokens, 0)) > 1e-3
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
 def test_coordinates_are_kept_whatever_the_rule(family):
     model, made = model_of(family), FAMILIES[family]
     inputs, results = made.inputs(model, *made.prompts), []

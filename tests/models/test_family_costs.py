@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import FAMILIES
-from family_droppers import FEW, FITTING
+from families import FAMILIES, OTHER_CLASSES
+from family_droppers import FEW, FIRST, FITTING_OF
 from torch.utils.flop_counter import FlopCounterMode
 
 from mustdrop import TokenDropper, cost
@@ -13,27 +13,29 @@ from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.profiling.counting import UNSEEN
 from mustdrop.vision.local_merge import LocalMerge
 
+MADE = FAMILIES | OTHER_CLASSES
 # Video-LLaVA's encoders are those of LLaVA-NeXT, but for the [CLS] of frames.
-SOME = (None, "fastv", "local_merge", "all_stages")
+SOME = {"video_llava": (None, "fastv", "local_merge", "all_stages")}
+SOME |= {family: (None, "all_stages") for family in MADE if family not in FIRST}
 CASES = [
     pytest.param(
         family,
         name,
-        marks=[pytest.mark.slow] if family == "video_llava" and name not in SOME else [],
+        marks=[] if name in SOME.get(family, (None, *FEW)) else [pytest.mark.slow],
     )
-    for family in FAMILIES
+    for family in MADE
     for name in (None, *FEW)
 ]
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
 def test_closed_forms_equal_the_counter(family, name):
-    made = FAMILIES[family]
+    made = MADE[family]
     model = made.model("eager")
     meter = CostMeter.from_model(model)
     for parts in made.prompts:
         inputs = made.inputs(model, parts)
-        dropper = TokenDropper() if name is None else FITTING[name]
+        dropper = TokenDropper() if name is None else FITTING_OF[family][name]
         if isinstance(dropper.vision, LocalMerge) and not model.config.model_type.startswith(
             "qwen"
         ):

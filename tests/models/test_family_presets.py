@@ -22,14 +22,17 @@ from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
     "llava_next": "mustdrop", "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen",
-    "video_llava": "mustdrop",
+    "paligemma": "mustdrop_qwen", "qwen3_vl": "mustdrop_qwen", "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
 TINY = (*THRESHOLDS, "prefill.layers=[0,1,3]", "decode.from_layer=1", "key_tokens.mu=0.0")
 # of random states; the presets' 0.8 is of trained ones
 LOW_TAU = {"mustdrop": "vision.tau=4.0", "mustdrop_qwen": "vision.tau=0.2"}
-OWN = {"video_llava": ("vision.edges=keep",)}  # windows of 3 x 3 do not fill its grid
+OWN = {
+    "video_llava": ("vision.edges=keep",),  # windows of 3 x 3 do not fill its grid
+    "qwen3_vl": ("prefill.gamma=6.0e-2",),
+}
 
 
 def built(method: str, *overrides: str) -> TokenDropper:

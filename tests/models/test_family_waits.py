@@ -3,14 +3,14 @@
 import pytest
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FEW, FITTING
+from family_droppers import FEW, FIRST, FITTING, FITTING_OF
 from pretend_process import alone
 
 from mustdrop.prefill.sparsevlm import SparseVLM
 
 COUNTED = """
 from families import FAMILIES
-from family_droppers import FITTING
+from family_droppers import FITTING_OF
 
 FAMILY, NAMES = {family!r}, {names!r}
 made = FAMILIES[FAMILY]
@@ -21,7 +21,7 @@ waits = {{}}
 for name in NAMES:
     waits[name] = []
     for inputs in batches:
-        with torch.no_grad(), FITTING[name].attach(model), PretendDevice() as device:
+        with torch.no_grad(), FITTING_OF[FAMILY][name].attach(model), PretendDevice() as device:
             model(**inputs)
         # the waits of the model itself have the path of another file
         waits[name].append({{k: v for k, v in device.waits.items() if not k.startswith("/")}})
@@ -30,7 +30,11 @@ print(json.dumps(waits))
 # Waits that do not decide: for the ids and sizes of the batch, and for what is checked at the end.
 READING = ("models/", "engine/prompts.py", "engine/checks.py")
 # two encoder calls on Qwen, whose sizes are tensors
-MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "video_llava": 3}
+MOST_READING = {
+    "gemma3": 3, "llava_next": 3, "paligemma": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "qwen3_vl": 8,
+    "video_llava": 3,
+}  # fmt: skip
+ONE_CALL = ("gemma3", "llava_next", "paligemma")  # they read no videos
 
 
 def most_waits(name: str, family: str, prompts: int) -> int:
@@ -38,9 +42,9 @@ def most_waits(name: str, family: str, prompts: int) -> int:
 
     An encoder is called for images and, where a batch has both, once more for videos.
     """
-    dropper = FITTING[name]
+    dropper = FITTING_OF[family][name]
     vision, prefill = dropper.vision, dropper.prefill
-    calls = 1 if family == "llava_next" or prompts == 1 else 2
+    calls = 1 if family in ONE_CALL or prompts == 1 else 2
     places = vision.places if vision else ()
     within = sum(place != "projected" for place in places)
     most = calls * within + len(places) - within + len(prefill.layers if prefill else ())
@@ -68,7 +72,13 @@ def require_few_waits(family: str, names: list[str]) -> None:
             assert sum(rest.values()) <= most_waits(name, family, prompts), (name, prompts, rest)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in FIRST else pytest.mark.slow)
+        for family in FAMILIES
+    ],
+)
 def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
     require_few_waits(family, ["all_stages", "sparsevlm_fixed"])
 

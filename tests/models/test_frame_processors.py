@@ -1,6 +1,7 @@
 """Videos through real processors: pixels of each frame, slots, times; and the proof behind them."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,15 +18,15 @@ from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.videos import VideoFrames
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import adapter_for
-from mustdrop.models.frame_processors import QwenFrames, video_settings
+from mustdrop.models.frame_processors import Qwen3Frames, QwenFrames, video_settings
 from mustdrop.models.inputs import Inputs, load_processor
 from mustdrop.models.processor import require_fit
 
-FAMILIES = ("qwen2_5_vl", "video_llava")
+FAMILIES = ("qwen2_5_vl", "qwen3_vl", "video_llava")
 FRAMES = 4
 # Vision tokens of a video of 4 frames of 40 x 32 pixels. Video-LLaVA: 6 x 6 patches and a [CLS] per
-# frame. Qwen2.5-VL: 5 x 4 cells of 8 x 8 pixels in each of two steps of time.
-SLOTS = {"video_llava": FRAMES * 37, "qwen2_5_vl": 2 * 20}
+# frame. Qwen: 5 x 4 cells of 8 x 8 pixels in each of two steps of time.
+SLOTS = {"video_llava": FRAMES * 37, "qwen2_5_vl": 2 * 20, "qwen3_vl": 2 * 20}
 
 
 class Clips(VideoReader):
@@ -149,6 +150,34 @@ def test_times_reach_the_positions_of_qwen(tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(folder)
     inputs = prompt_inputs(model, processor, CHATS[:1])
     assert torch.as_tensor(inputs["second_per_grid_ts"]).tolist() == pytest.approx([1.0])
+
+
+def test_times_reach_the_prompt_of_qwen3(tmp_path):
+    """A step of two frames stands behind the mean of their times."""
+    folder = save("qwen3_vl", tmp_path)
+    config = AutoModelForImageTextToText.from_pretrained(folder).config
+    processor = load_processor(folder, config)
+    (video,) = [Clips(4).read(tmp_path / "1")]
+    array = np.stack([np.asarray(frame) for frame in video.frames])
+    inputs = processor(
+        text=["<|video_pad|>"], videos=[array], do_sample_frames=False, return_tensors="pt",
+        video_metadata=[{"total_num_frames": 20, "fps": 10.0, "frames_indices": [0, 5, 10, 15]}],
+    )  # fmt: skip
+    step = "<|vision_start|>" + 20 * "<|video_pad|>" + "<|vision_end|>"
+    prompt = processor.tokenizer.decode(inputs["input_ids"][0])
+    assert prompt == f"<0.2 seconds>{step}<1.2 seconds>{step}"
+
+
+def test_the_limits_of_a_video_of_qwen3_hold_for_all_frames_together():
+    settings = {"patch_size": 4, "size": {"shortest_edge": 64, "longest_edge": 4 * 16 * 24}}
+    processor = Qwen3Frames(settings)
+    video = np.zeros((4, 64, 96, 3), np.uint8)
+    assert processor([video])["video_grid_thw"].tolist() == [[2, 4, 6]]
+    assert processor([video[:2]])["video_grid_thw"].tolist() == [[1, 4, 8]]  # 2 x 21 x 32 pixels
+    Inputs(max_pixels=16 * 16, frames=4).apply(
+        SimpleNamespace(image_processor=processor.images, video_processor=processor)
+    )
+    assert processor([video])["video_grid_thw"].tolist() == [[2, 2, 4]]  # 4 x 13 x 19 pixels
 
 
 def test_limits_on_pixels_hold_for_frames_too(tmp_path):

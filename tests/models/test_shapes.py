@@ -21,6 +21,7 @@ from transformers import (
     Phi3Config,
     PhiConfig,
     Qwen2Config,
+    Qwen2MoeConfig,
     Qwen3Config,
     SiglipVisionConfig,
     StableLmConfig,
@@ -33,6 +34,7 @@ from mustdrop.cost import flops
 from mustdrop.decode.output_aware import OutputAware
 from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.prefill.fastv import FastV
+from mustdrop.profiling.counting import UNSEEN
 from mustdrop.vision.cls_topk import ClsTopK
 from mustdrop.vision.local_merge import LocalMerge
 
@@ -55,10 +57,14 @@ COUNTED = {
     "fused matrices": Phi3Config(**TEXT),
     "norms with a weight a head": CohereConfig(**TEXT, use_qk_norm=True),
     "norms in a list": StableLmConfig(**TEXT, qk_layernorm=True),
+    "experts, mixtral": MixtralConfig(**TEXT, num_local_experts=4, num_experts_per_tok=3),
+    "experts, olmoe": OlmoeConfig(**TEXT, num_experts=4, num_experts_per_tok=2),
 }
 REFUSED = {
-    "MixtralTopKRouter": MixtralConfig(**TEXT, num_local_experts=4),
-    "OlmoeTopKRouter": OlmoeConfig(**TEXT, num_experts=4, num_experts_per_tok=2),
+    "Qwen2MoeMLP": Qwen2MoeConfig(
+        **TEXT, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+        shared_expert_intermediate_size=24,
+    ),
     "DiffLlamaAttention": DiffLlamaConfig(**TEXT),
     "DeepseekV3Attention": DeepseekV3Config(
         **TEXT, q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
@@ -86,7 +92,7 @@ def told_and_counted(model, dropper: TokenDropper, images: int = 1) -> tuple[int
     with (
         dropper.attach(model) as run,
         torch.no_grad(),
-        FlopCounterMode(display=False) as counter,
+        FlopCounterMode(display=False, custom_mapping=UNSEEN) as counter,
     ):
         model(**prompt(model, images=images, flat=0.5), logits_to_keep=1)
     line = meter.measure(run.ledgers[0], None)
@@ -131,7 +137,7 @@ def test_a_decoder_without_a_closed_form_is_refused_by_the_name_of_its_class(nam
 
 
 def test_a_refused_cost_hinders_no_dropping():
-    model = llava(REFUSED["MixtralTopKRouter"])
+    model = llava(REFUSED["DiffLlamaAttention"])
     with TokenDropper(prefill=FastV(5, layer=1)).attach(model) as run:
         greedy(model, prompt(model))
     assert run.ledgers[0].vision_per_layer() == [36, 36, 5, 5]
@@ -235,6 +241,25 @@ def with_narrow_attention(base, _):
 def test_a_changed_part_is_refused_by_its_structure_not_by_its_models_name(change, where):
     with pytest.raises(ValueError, match=f"^the costs of {where} have no closed form here: "):
         CostMeter.from_model(changed(change))
+
+
+def with_a_shared_expert(layer):
+    layer.mlp.shared = nn.Linear(32, 32)
+
+
+def with_a_wide_router(layer):
+    layer.mlp.gate.weight = nn.Parameter(torch.zeros(4, 64))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [(with_a_shared_expert, "MixtralDecoderLayer"), (with_a_wide_router, "MixtralExperts")],
+)
+def test_other_experts_are_refused(change, where):
+    model = llava(COUNTED["experts, mixtral"])
+    change(model.model.language_model.layers[2])
+    with pytest.raises(ValueError, match=f"^the costs of {where} have no closed form here: "):
+        CostMeter.from_model(model)
 
 
 def test_an_encoder_of_another_structure_is_refused():

@@ -12,9 +12,12 @@ from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 
 SHAPES = {
+    "gemma3": [(3, Image(16, 16), 7), (2, Image(16, 16), 2, Image(16, 16), 5)],
     "llava_next": [(3, Image(24, 48), 7), (2, Image(40, 22), 2, Image(24, 24), 5)],
+    "paligemma": [(3, Image(16, 16), 7), (2, Image(16, 16), 2, Image(16, 16), 5)],
     "qwen2_5_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
     "qwen2_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
+    "qwen3_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
     "video_llava": [
         (3, Video(FRAMES, 16, 16), 7),
         (2, Video(FRAMES, 16, 16), 2, Image(16, 16), 5),

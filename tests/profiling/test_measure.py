@@ -114,7 +114,7 @@ def test_operations_and_cache_equal_the_costs_of_the_ledger(family, name):
         assert facts["kv_bytes"] < bench.facts(Arm("arm", None))["kv_bytes"]
 
 
-@pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("name", ["fastv", "mustdrop"])
 def test_a_reference_computes_the_work_of_the_method_without_its_decisions(family, name):
     made, dropper = FAMILIES[family], FITTING[name]

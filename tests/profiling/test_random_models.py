@@ -25,11 +25,20 @@ PRESETS = {
 PARAMETERS = {
     "llava15_7b": 7.06, "llava15_13b": 13.35, "llava_next_7b": 7.06, "llava_next_13b": 13.35,
     "llava_next_mistral_7b": 7.57, "qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29,
-    "video_llava_7b": 7.37,
+    "qwen3_vl_2b": 2.13, "qwen3_vl_4b": 4.44, "qwen3_vl_8b": 8.77, "qwen3_vl_30b_a3b": 31.07,
+    "video_llava_7b": 7.37, "gemma3_4b": 4.30, "gemma3_12b": 12.19, "paligemma_3b_224": 2.92,
+    "paligemma_3b_448": 2.92,
 }  # fmt: skip
 
 
-FEW = ("llava_next_mistral_7b", "qwen2_5_vl_3b")  # the others have the same builders
+FEW = (
+    "llava_next_mistral_7b",
+    "qwen2_5_vl_3b",
+    "qwen3_vl_8b",
+    "qwen3_vl_30b_a3b",
+    "gemma3_4b",
+    "paligemma_3b_224",
+)  # the others have the same builders
 MARKED = [
     pytest.param(name, marks=() if name in FEW else pytest.mark.slow)
     for name in PRESETS
@@ -58,19 +67,21 @@ def test_every_model_preset_is_built_at_its_size(name):
     ("name", "slots"),
     [
         ("llava15_7b", 576), ("llava_next_7b", 2928), ("qwen2_5_vl_7b", 1296),
-        ("video_llava_7b", 256),
+        ("qwen3_vl_4b", 1296), ("video_llava_7b", 256), ("gemma3_4b", 256),
+        ("paligemma_3b_448", 1024),
     ],
 )  # fmt: skip
 def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
     config = CONFIGS[name]()
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
-    pixels = {**random_pixels(config, 1, usual_size(config)), "mm_token_type_ids": torch.zeros(0)}
+    kinds = dict.fromkeys(("mm_token_type_ids", "token_type_ids"), torch.zeros(0))
+    pixels = {**random_pixels(config, 1, usual_size(config)), **kinds}
     (image,) = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
     assert len(image.cells) == slots
 
 
-@pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["gemma3", "llava_next", "paligemma", "qwen2_5_vl"])
 def test_a_batch_of_random_prompts_has_no_padding(family):
     model = FAMILIES[family].model()
     inputs = RandomPrompts(model, 2, (48, 48)).inputs(3)
@@ -82,9 +93,12 @@ def test_a_batch_of_random_prompts_has_no_padding(family):
     assert torch.allclose(logits[0], logits[2], atol=1e-5)
 
 
-@pytest.mark.parametrize(("frames", "batch"), [(4, 1), (6, 2)])
-def test_a_random_prompt_of_frames_shows_one_video(frames, batch):
-    model = FAMILIES["qwen2_5_vl"].model()
+@pytest.mark.parametrize(
+    ("family", "frames", "batch"),
+    [("qwen2_5_vl", 4, 1), ("qwen2_5_vl", 6, 2), ("qwen3_vl", 4, 2)],
+)
+def test_a_random_prompt_of_frames_shows_one_video(family, frames, batch):
+    model = FAMILIES[family].model()
     prompts = RandomPrompts(model, 0, (48, 64), frames)
     inputs = prompts.inputs(batch)
     (videos,) = [made for made in adapter_for(model).visual_inputs(inputs).values() if made]

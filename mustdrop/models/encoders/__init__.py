@@ -9,6 +9,8 @@ ENCODERS = {
     "clip_vision_model": ("mustdrop.models.encoders.clip", "ClipEncoder"),
     "qwen2_5_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "qwen2_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
+    "qwen3_vl_moe_vision": ("mustdrop.models.encoders.qwen", "Qwen3Encoder"),
+    "qwen3_vl_vision": ("mustdrop.models.encoders.qwen", "Qwen3Encoder"),
     "siglip_vision_model": ("mustdrop.models.encoders.siglip", "SiglipEncoder"),
 }
 

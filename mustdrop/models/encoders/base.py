@@ -57,13 +57,21 @@ class EncoderPart(ABC):
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         """Pixels of each image of a call of ``module``."""
 
+    @cached_property
+    def added_projectors(self) -> Mapping[int, Part]:
+        """Modules that project the output of a block for a layer of the language model (DeepStack).
+
+        The keys are the blocks, in the order of the layers.
+        """
+        return {}
+
     def order(self, grid: tuple[int, int]) -> Int[Tensor, " cells"]:
         """Raster index of the cells of an image in the order in which packed states hold them."""
         return torch.arange(grid[0] * grid[1])
 
     @abstractmethod
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Compute the input of the first block, [images, tokens, dim], for images of one size."""
+    def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Compute the input of the first block, [images, tokens, dim], for images of one grid."""
 
     @abstractmethod
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -29,7 +29,7 @@ class ClipEncoder(EncoderPart):
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         return list(args[0] if args else kwargs["pixel_values"])
 
-    def embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.module.pre_layrnorm(self.module.embeddings(pixels))
 
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:

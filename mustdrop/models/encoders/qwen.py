@@ -1,4 +1,4 @@
-"""Qwen's vision encoders (arXiv:2409.12191, 2502.13923): patches of all images in one sequence."""
+"""Qwen's vision encoders (arXiv:2409.12191, 2502.13923, 2511.21631): patches in one sequence."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from mustdrop.models.encoders.base import EncoderPart, Part
 
@@ -57,7 +57,7 @@ class QwenEncoder(EncoderPart):
     def full_blocks(self) -> Sequence[int]:
         return getattr(self.module.config, "fullatt_block_indexes", ())
 
-    def embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.module.patch_embed(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1)
 
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -78,6 +78,31 @@ class QwenEncoder(EncoderPart):
         weights = (scores + mask[0]).softmax(-1)
         attended = torch.einsum("hij,jhd->ihd", weights, value).flatten(1)
         return hidden + attention.proj(attended)
+
+
+@dataclass(frozen=True, eq=False)
+class Qwen3Encoder(QwenEncoder):
+    """Parts of the vision transformer of Qwen3-VL: no windows, but positions that are learned.
+
+    The outputs of some blocks are projected too, for the first layers of the language model.
+    """
+
+    @cached_property
+    def added_projectors(self) -> Mapping[int, Part]:
+        mergers = zip(
+            self.module.deepstack_visual_indexes, self.module.deepstack_merger_list, strict=True
+        )
+        return dict(sorted(mergers, key=lambda pair: pair[0]))
+
+    def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        learned = self.module.pos_embed.weight
+        side = math.isqrt(len(learned))
+        size = (grid[0] * self.unit, grid[1] * self.unit)
+        positions = nn.functional.interpolate(
+            learned.T.view(1, -1, side, side), size, mode="bilinear", align_corners=True
+        )[0]
+        row, column = _coordinates(grid, self.unit)
+        return super().embed(pixels, grid) + positions[:, row, column].T
 
 
 def _coordinates(grid: tuple[int, int], unit: int) -> tuple[Tensor, Tensor]:

@@ -13,5 +13,5 @@ class SiglipEncoder(ClipEncoder):
 
     has_cls = False
 
-    def embed(self, pixels: Tensor) -> Tensor:
+    def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.module.embeddings(pixels)
