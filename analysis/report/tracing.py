@@ -88,7 +88,7 @@ class Traces:
             **self._images(trace, frames),
         }
 
-    def _images(self, trace: Trace, frames: int | None) -> dict[str, Any]:
+    def _images(self, trace: Trace, frames: int | None = None) -> dict[str, Any]:
         """Entries of the images of a trace, and its videos; the crops of a picture are one entry.
 
         A video of several frames is given by its first entry, the number of its entries, and the

@@ -63,7 +63,10 @@ def overlays(
             image,
             trace.ledger,
             folder / OVERLAYS / f"{doc}.png",
-            **_texts(config, line),
+            title=_title(config),
+            question=line["question"],
+            answer=line["answer"],
+            target=str(line["target"]),
             region=documents.region(doc),
         )
     ]
@@ -85,7 +88,10 @@ def films(
             trace.ledger,
             pictures,
             folder / OVERLAYS / f"{line['doc_id']}_video{number + 1}.png",
-            **_texts(config, line),
+            title=_title(config),
+            question=line["question"],
+            answer=line["answer"],
+            target=str(line["target"]),
             number=number,
             shown=documents.frames,
         )
@@ -93,12 +99,7 @@ def films(
     ]
 
 
-def _texts(config: Mapping[str, Any], line: Mapping[str, Any]) -> dict[str, str]:
-    """Header of a picture."""
+def _title(config: Mapping[str, Any]) -> str:
+    """Method and budget."""
     budget = config["budget"]["name"] if config["budget"] else "none"
-    return {
-        "title": f"{config['method']['name']} at {budget}",
-        "question": line["question"],
-        "answer": line["answer"],
-        "target": str(line["target"]),
-    }
+    return f"{config['method']['name']} at {budget}"

@@ -420,7 +420,7 @@ def test_traces_that_cannot_be_shown_are_counted(tmp_path):
 def test_several_pictures_of_a_prompt_are_several_images():
     book = ledger(4, [range(16), range(8)])
     book.grids = [(2, 4)] * 2
-    images = Traces()._images(Trace(book, pictures=[picture(0), picture(1)]), None)["images"]
+    images = Traces()._images(Trace(book, pictures=[picture(0), picture(1)]))["images"]
     assert [image["start"] for image in images] == [0, 8 * len(PLANES)]
     assert [image["picture"] for image in images] == [0, 1]
     assert [image["label"] for image in images] == ["", ""]
