@@ -28,20 +28,20 @@ from experiments.run import run
 from experiments.sweeps.cells import plan
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.pocket import answer, sample
-from mustdrop.pocket.smol import load_smol
 from mustdrop.presets.compose import composed
 from mustdrop.presets.loading import load as preset
 from mustdrop.runs.folder import run_folder
 
 torch.set_num_threads(1)
+study = StudyPrompts("pocket_smol", "t64")
 with capture_output():
-    model, processor = load_smol()
-items = [sample("crowded_calibration", index) for index in range(6)]
+    model, processor = study.network(), study.processor
+items = [sample("crowded_calibration", index) for index in range(4)]
 pd.DataFrame(
     {
         "question": [item.question for item in items],
         "expected": [item.answer for item in items],
-        "answer": answer(model, processor, items, batch_size=3),
+        "answer": answer(model, processor, items, batch_size=4),
     }
 )
 
@@ -52,7 +52,6 @@ pd.DataFrame(
 # paper's Figure 4 shows the same for LLaVA-1.5.
 
 # %%
-study = StudyPrompts("pocket_smol", "t64")
 with capture_output():
     row = attention_row(study, ["fastv", "cls_topk"], 0)
 shares = 100 * np.array(row["shares"])
@@ -79,9 +78,9 @@ print("kept by:", [method for method, keeps in row["keeps"].items() if keeps])
 # %%
 fastv = preset("fastv", model="pocket_smol", budget=64)
 inputs = study.prompt(0)
-dropped, tokens, logits = answered(study.network(), fastv, inputs, 3)
+dropped, tokens, logits = answered(model, fastv, inputs, 3)
 print(dropped.ledgers[0].vision_per_layer())
-masked = masked_logits(study.network(), dropped, inputs, tokens)
+masked = masked_logits(model, dropped, inputs, tokens)
 print(f"largest relative difference: {relative_error(logits[0], masked):.1e}")
 
 # %% [markdown]
@@ -104,7 +103,7 @@ pd.DataFrame(rows)[["layers", "kl", "same"]].round(4)
 cells = plan(
     "sweep_thresholds",
     [
-        "model=pocket_smol", "benchmark.limit=4", "batch_size=4", "output_root=outputs/notebook_07",
+        "model=pocket_smol", "benchmark.limit=2", "batch_size=2", "output_root=outputs/notebook_07",
         "vision.tau=57.6,66.0", "prefill.gamma=1e-4,1e-3", "prefill.alpha=1e-2", "threads=1",
     ],
 )  # fmt: skip

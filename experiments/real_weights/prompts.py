@@ -51,6 +51,11 @@ class StudyPrompts:
         """The model in a dtype; it is loaded once."""
         return self._pair(dtype, attention)[0]
 
+    @property
+    def processor(self) -> Any:
+        """The model's processor."""
+        return self._pair(FLOAT32, "sdpa")[1]
+
     def prompt(self, *indices: int, dtype: str = FLOAT32) -> Mapping[str, Tensor]:
         """Inputs of ``generate`` for these questions, padded to one length."""
         network, processor = self._pair(dtype, "sdpa")

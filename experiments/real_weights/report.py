@@ -141,14 +141,16 @@ def figure(record: Mapping[str, Any]) -> Figure:
         where.plot(shares[:, column], color=colour, label=kind)
     where.set(title="Where text looks", xlabel="layer", ylabel="attention, %", ylim=(0, 100))
     where.legend()
+    highest = 0.0
     for name, colour, label in (
-        ("first", GREY, "prompt's first token, of all"),
+        ("first", GREY, "first token of the prompt"),
         ("top", BLUE, "top vision token, of vision"),
     ):
         values = 100 * np.mean([row[name] for row in rows["attention"]], 0)
         sink.plot(values, color=colour, label=label)
-    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, None))
-    sink.legend()
+        highest = max(highest, values.max())
+    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, 1.3 * highest))
+    sink.legend(loc="upper center", ncols=2)
     methods = _order(row["method"] for row in rows["stability"])
     colours = (BLUE, SKY, GREEN, PURPLE)
     for number, (name, colour) in enumerate(zip(CONDITIONS, colours, strict=True)):
@@ -161,7 +163,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
     stable.set_yticks(range(len(methods)), methods)
     stable.invert_yaxis()
     stable.set(title="Kept tokens that change", xlabel="%")
-    stable.legend()
+    stable.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=len(CONDITIONS))
     layers = sorted({row["layers"] for row in rows["withdrawal"]})
     same = [
         100 * fmean(row["same"] for row in rows["withdrawal"] if row["layers"] == count)

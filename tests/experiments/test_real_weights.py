@@ -84,6 +84,7 @@ def test_a_part_that_was_not_measured_has_no_table():
 
 
 @pytest.mark.smol
+@pytest.mark.timeout(900)
 def test_it_runs_on_pocket_smol(smol_package, tmp_path):
     arguments = ["--n", "1", "--methods", "fastv", "cls_topk", "--out", str(tmp_path)]
     assert script.main([*arguments, "--parts", "attention", "masking"]) == 0

@@ -115,6 +115,7 @@ def test_it_runs_through_lmms_eval(smol_package, monkeypatch, tmp_path):
 
 
 @pytest.mark.smol
+@pytest.mark.timeout(900)
 def test_a_multirun_over_tau_gamma_and_alpha_ends_in_a_table(smol_package, tmp_path):
     """What notebook 07 shows, as a user types it."""
     command = [

@@ -27,6 +27,7 @@ spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/build.p
 assert spec is not None and spec.loader is not None
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
+SMOL_MARKS = (pytest.mark.smol, pytest.mark.timeout(1800))  # three loads of a larger model
 
 
 def imported(tree):
@@ -57,7 +58,7 @@ def test_one_that_does_more_is_caught():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.smol] if name in build.NEED_SMOL else [])
+        pytest.param(name, marks=SMOL_MARKS if name in build.NEED_SMOL else ())
         for name in build.names()
     ],
 )
