@@ -12,6 +12,7 @@ import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
@@ -112,6 +113,8 @@ def write(root: Path, console: Console) -> None:
     pd.DataFrame(rows).to_csv(root / "bars.csv", index=False)
     console.print(table(made))
     claims.main(["--runs", str(root)])
+    with (root / "claims.csv").open("w", encoding="utf-8") as file, redirect_stdout(file):
+        claims.main(["--runs", str(root), "--format", "csv"])
     figures.main(["--runs", str(root), "--out", str(root / "figures"), "--against", "tokens"])
     report.main([str(root)])
 

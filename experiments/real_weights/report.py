@@ -149,8 +149,8 @@ def figure(record: Mapping[str, Any]) -> Figure:
         values = 100 * np.mean([row[name] for row in rows["attention"]], 0)
         sink.plot(values, color=colour, label=label)
         highest = max(highest, values.max())
-    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, 1.3 * highest))
-    sink.legend(loc="upper center", ncols=2)
+    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, 1.5 * highest))
+    sink.legend(loc="upper right")
     methods = _order(row["method"] for row in rows["stability"])
     colours = (BLUE, SKY, GREEN, PURPLE)
     for number, (name, colour) in enumerate(zip(CONDITIONS, colours, strict=True)):
