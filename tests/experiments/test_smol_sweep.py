@@ -42,6 +42,8 @@ def test_every_threshold_of_the_sweep_is_listed_once():
     short = {(t.strategy, t.overrides[-1]) for t in listed if "pocket_vqa" in t.name}
     calibrated = ("dual_attention", "dual_attention_official", "sparsevlm")
     expected = {(strategy, f"budget={budget}") for strategy in calibrated for budget in BUDGETS}
+    ablations = ("dual_attention_no_keys", "global_attention", "individual_attention")
+    expected |= {(strategy, "budget=t64") for strategy in (*ablations, "local_merge_alone")}
     assert short == {*expected, ("vtw_kl", "budget=none")}
     assert len({t.name for t in listed}) == len(listed)
     # the three variants of MustDrop on long answers share their thresholds
@@ -88,6 +90,17 @@ def test_a_wide_range_is_searched_coarsely_first(monkeypatch):
     assert first["calibration.n"] == "12" and second["calibration.n"] == "96"
     low, high = (float(second[f"calibration.{end}"]) for end in ("low", "high"))
     assert low < 20 < high < 2 * low and second["calibration.points"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("fields", "searched"), [(("alpha",), "prefill.alpha"), (("gamma",), "prefill.gamma")]
+)
+def test_a_single_threshold_is_the_field_that_is_searched(monkeypatch, fields, searched):
+    runs = []
+    monkeypatch.setattr(script.calibrate, "main", lambda arguments: runs.append(arguments))
+    script.search(WantedThreshold("a", "prefill", fields, ("budget=t64",), None), ["threads=1"], 64)
+    (arguments,) = runs
+    assert {"budget=t64", "threads=1", f"calibration.field={searched}"} <= set(arguments)
 
 
 def test_an_experiment_must_be_named():
