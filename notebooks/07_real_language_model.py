@@ -17,7 +17,7 @@
 import numpy as np
 import pandas as pd
 import torch
-from IPython.utils.io import capture_output
+from IPython.utils.capture import capture_output
 from matplotlib import pyplot as plt
 
 from analysis.tables import summary_of
@@ -30,7 +30,6 @@ from mustdrop.masked import masked_logits, relative_error
 from mustdrop.pocket import answer, sample
 from mustdrop.presets.compose import composed
 from mustdrop.presets.loading import load as preset
-from mustdrop.runs.folder import run_folder
 
 torch.set_num_threads(1)
 study = StudyPrompts("pocket_smol", "t64")
@@ -110,5 +109,5 @@ cells = plan(
 with capture_output():
     for cell in cells:
         run(composed(*cell.overrides), cell.overrides)
-table = summary_of([run_folder(cell.config) for cell in cells])
+table = summary_of([cell.folder for cell in cells if cell.folder])
 table[["variant", "executed_average", "accuracy", "n"]]

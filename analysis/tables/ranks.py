@@ -50,11 +50,11 @@ def measured_shares(rows: pd.DataFrame, budget: str, benchmark: str = "pocket_vq
     Raises:
         ValueError: If there is not exactly one run of vanilla.
     """
-    rows = rows[(rows.benchmark == benchmark) & rows.image.isna() & rows.variant.isna()]
-    vanilla = rows[rows.method == "vanilla"]
+    rows = rows.loc[(rows.benchmark == benchmark) & rows.image.isna() & rows.variant.isna()]
+    vanilla = rows.loc[rows.method == "vanilla"]
     if len(vanilla) != 1:
         raise ValueError(f"need one run of vanilla on {benchmark}, got {len(vanilla)}")
-    here = rows[(rows.budget == budget) & rows.floor.isna()]
+    here = rows.loc[(rows.budget == budget) & rows.floor.isna()]
     return 100 * here.set_index("method").accuracy / float(vanilla.accuracy.iloc[0])
 
 
@@ -75,9 +75,9 @@ def published_shares(
     """
     numbers = numbers.assign(benchmark=numbers.benchmark.replace(ALIASES))
     wanted = numbers.benchmark.map(COMMON) == numbers.metric
-    numbers = numbers[wanted & (numbers.model == model)]
-    whole = numbers[numbers.method == "vanilla"].groupby("benchmark").value.median()
-    numbers = numbers[numbers.tokens == tokens]
+    numbers = numbers.loc[wanted & (numbers.model == model)]
+    whole = numbers.loc[numbers.method == "vanilla"].groupby("benchmark").value.median()
+    numbers = numbers.loc[numbers.tokens == tokens]
     shares = 100 * numbers.value / numbers.benchmark.map(whole)
     numbers = numbers.assign(share=shares).dropna(subset="share")
     by_source = numbers.groupby(["method", "source"]).agg(
@@ -98,10 +98,10 @@ def agreement(first: pd.Series, second: pd.Series) -> RankAgreement:
     shared = first.dropna().index.intersection(second.dropna().index)
     if len(shared) < 3:
         return RankAgreement(float("nan"), float("nan"), len(shared))
-    x, y = first[shared].to_numpy(float), second[shared].to_numpy(float)
+    x, y = (np.asarray(series.loc[list(shared)], dtype=float) for series in (first, second))
 
     def rho(values: np.ndarray) -> float:
-        return float(stats.spearmanr(values, y).statistic)
+        return float(np.corrcoef(stats.rankdata(values), stats.rankdata(y))[0, 1])
 
     test = stats.permutation_test(
         (x,), rho, permutation_type="pairings", n_resamples=PERMUTATIONS,
@@ -117,11 +117,11 @@ def side_by_side(columns: Mapping[str, pd.Series]) -> pd.DataFrame:
     is no method here.
     """
     frame = pd.DataFrame(dict(columns)).drop(index="vanilla", errors="ignore")
-    frame = frame[frame.notna().sum(axis=1) > 1]
+    frame = frame.loc[frame.notna().sum(axis=1) > 1]
     shared = frame.dropna().index
     for name in columns:
         frame[f"{name} rank"] = frame.loc[shared, name].rank(ascending=False)
-    return frame.sort_values(next(iter(columns)), ascending=False, kind="stable")
+    return frame.sort_values(by=[next(iter(columns))], ascending=False, kind="stable")
 
 
 def ranks_markdown(columns: Mapping[str, pd.Series]) -> str:
@@ -131,7 +131,7 @@ def ranks_markdown(columns: Mapping[str, pd.Series]) -> str:
         f"| method | {' | '.join(columns)} |",
         "| --- " * (len(columns) + 1) + "|",
     ]
-    for method, row in frame.iterrows():
+    for method, row in zip(frame.index, frame.to_dict("records"), strict=True):
         cells = [_cell(row[name], row[f"{name} rank"]) for name in columns]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     lines += ["", *_agreements(columns)]

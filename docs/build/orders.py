@@ -36,7 +36,10 @@ def orders(budget: str) -> str:
 
 def published_names() -> dict[str, str]:
     """Our name of each method -> its published name; of two presets of a method, the first."""
-    names = pd.read_csv(REFERENCE / "names.csv")
-    names = names[(names.kind == "method") & (names.ours != "vanilla")]
-    names = names.drop_duplicates("published")
-    return dict(zip(names.ours, names.published, strict=True))
+    rows = pd.read_csv(REFERENCE / "names.csv").to_dict("records")
+    names: dict[str, str] = {}
+    for row in rows:
+        is_method = row["kind"] == "method" and row["ours"] != "vanilla"
+        if is_method and row["published"] not in names.values():
+            names[row["ours"]] = row["published"]
+    return names
