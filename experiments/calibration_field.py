@@ -68,3 +68,14 @@ def search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
     if low is None or high is None:
         raise ValueError(f"{field} has no range: give calibration.low and calibration.high")
     return float(low), float(high)
+
+
+def require_points(cfg: DictConfig) -> None:
+    """Check the number of values that are measured first.
+
+    Raises:
+        ValueError: If it is less than 2.
+    """
+    points = cfg.calibration.points
+    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+        raise ValueError(f"calibration.points must be a count of 2 or more, got {points!r}")

@@ -3,7 +3,8 @@
     python notebooks/build.py                   # all of them, into outputs/notebooks
     python notebooks/build.py 01_first_drop --out elsewhere
 
-Knows nothing about their content.
+A notebook about PocketSmol is written without outputs where its package is not installed. Knows
+nothing else about their content.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
@@ -21,6 +22,7 @@ from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).parent
 SECONDS = 600  # for one cell
+NEED_SMOL = ("07_real_language_model",)
 
 
 def names() -> list[str]:
@@ -28,8 +30,23 @@ def names() -> list[str]:
     return sorted(path.stem for path in HERE.glob("[0-9]*.py"))
 
 
+def lacking(name: str) -> str | None:
+    """Reason why a notebook cannot run here, in a sentence; None if it can."""
+    if name not in NEED_SMOL:
+        return None
+    from mustdrop.pocket.smol.package import weights_file  # imports transformers
+
+    try:
+        weights_file()
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
 def build(name: str, out: Path) -> Path:
     """Run one notebook in the project's folder.
+
+    Where it lacks a package, it is written with a sentence about that and without outputs.
 
     Raises:
         CellExecutionError: If a cell fails; the outputs of earlier cells are written anyway.
@@ -38,6 +55,14 @@ def build(name: str, out: Path) -> Path:
     if name not in names():
         raise ValueError(f"notebook must be one of {', '.join(names())}, got {name!r}")
     book = jupytext.read(HERE / f"{name}.py")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.ipynb"
+    if reason := lacking(name):
+        book.cells.insert(1, nbformat.v4.new_markdown_cell(f"**Not run here**: {reason}"))
+        book.metadata["language_info"] = {"name": "python"}
+        nbformat.write(book, path)
+        print(f"{name} was not run: {reason}", file=sys.stderr)
+        return path
     # Cells must find the packages and the records from every working folder.
     variables = {
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
@@ -50,8 +75,6 @@ def build(name: str, out: Path) -> Path:
         resources={"metadata": {"path": HERE.parent}},
         extra_arguments=["--log-level=ERROR"],  # hides a warning about the loopback connection
     )
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}.ipynb"
     try:
         client.execute(env={**os.environ, **variables})
     finally:

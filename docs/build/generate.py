@@ -18,12 +18,13 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 import cards  # noqa: E402
 import notebook_pages  # noqa: E402
+import orders  # noqa: E402
 import records  # noqa: E402
 
 MARKER = re.compile(r"^<!-- generate: (\S+)(.*?) -->$", re.MULTILINE)
 VALUE = re.compile(r"\{\{ (.*?) \}\}")
 IMAGE = re.compile(r"^!\[(.*?)\]\(records/(.*?)\)$", re.MULTILINE)
-COMMANDS = {"cards": cards.page, "table": records.table}
+COMMANDS = {"cards": cards.page, "orders": orders.orders, "table": records.table}
 
 
 def filled(text: str) -> str:

@@ -105,7 +105,8 @@ def table(name: str, *filters: str) -> str:
     """Markdown table of a record.
 
     Args:
-        name: Name of the record; ``rivals`` has one column per budget, ``bench`` is a json file.
+        name: Name of the record; ``rivals`` and ``smol`` have one column per budget, ``bench`` is
+            a json file.
         filters: Conditions such as ``experiment=table3``.
     """
     if name == "bench":
@@ -114,7 +115,8 @@ def table(name: str, *filters: str) -> str:
     for condition in filters:
         key, _, wanted = condition.partition("=")
         rows = rows[rows[key].astype(str) == wanted]
-    if name == "rivals":
+    if name in ("rivals", "smol"):
+        rows = rows[rows.benchmark == "pocket_vqa"]
         return _by_budget(rows) + _source(name, rows)
     if name == "pareto":
         rows = rows.sort_values("executed_average", kind="stable")

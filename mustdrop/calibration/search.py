@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 TOLERANCE = 0.01
+POINTS = 9  # values over a range that are measured before an interval is chosen
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def scan(
     low: float,
     high: float,
     tolerance: float = TOLERANCE,
-    points: int = 9,
+    points: int = POINTS,
     steps: int = 24,
 ) -> SearchResult | OutOfReach:
     """Find a value in [low, high] at which a function that may rise and fall meets a target.

@@ -9,6 +9,7 @@ import torch
 from mustdrop.budget import Budget
 from mustdrop.calibration.replay import CountRange, Replay
 from mustdrop.calibration.search import (
+    POINTS,
     OutOfReach,
     SearchResult,
     bisect,
@@ -28,6 +29,7 @@ def threshold(
     low: float,
     high: float,
     tolerance: float,
+    points: int = POINTS,
 ) -> SearchResult | OutOfReach:
     """Find the value of a field at which a method meets a budget, with few passes of the model.
 
@@ -47,11 +49,12 @@ def threshold(
         low: Lower end of the range.
         high: Upper end of the range.
         tolerance: Relative error of the executed average.
+        points: Number of values measured first, over the range, if nothing is known.
     """
     shares = budget.share is not None
     target = budget.target(1)
     if replay is None:
-        return scan(measure, target, low, high, tolerance)
+        return scan(measure, target, low, high, tolerance, points)
 
     def known(value: float, likely: bool = False) -> CountRange:
         return replay.range(with_field(dropper, field_path, value), likely, shares)

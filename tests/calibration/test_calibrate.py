@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
 from experiments import tuned_table as tuned
+from experiments.calibration_field import require_points
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget
 from mustdrop.calibration.observe import observe
@@ -274,6 +275,27 @@ def test_without_a_replay_it_is_scanned():
     )  # fmt: skip
     assert isinstance(found, SearchResult) and found.steps > 0
     assert found.value == pytest.approx(5, rel=0.02)
+
+
+def test_without_a_replay_two_points_are_the_ends_of_the_range():
+    values = []
+
+    def measure(value):
+        values.append(value)
+        return 10 * value
+
+    found = threshold(
+        measure, None, TokenDropper(), "x.y", Budget(tokens=50), 1.0, 8.0, tolerance=0.01, points=2
+    )
+    assert isinstance(found, SearchResult) and found.value == pytest.approx(5, rel=0.02)
+    assert values[:2] == [8.0, 1.0]
+
+
+@pytest.mark.parametrize("points", ["1", "true", "2.5"])
+def test_points_must_be_a_count(points):
+    cfg = configured("budget=t64", "prefill.alpha=1e-2", f"calibration.points={points}")
+    with pytest.raises(ValueError, match=r"calibration\.points must be a count of 2 or more, got"):
+        require_points(cfg)
 
 
 def test_a_share_is_met_on_prompts_of_different_sizes(model, uneven):

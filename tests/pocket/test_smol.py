@@ -1,6 +1,10 @@
 """PocketSmol: loads offline, is an ordinary LLaVA, and answers through `mustdrop run`."""
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +19,7 @@ from mustdrop.presets.compose import composed
 from mustdrop.provenance.checkpoint_files import PACKAGED_FOLDERS
 
 MAX_BYTES = 16_000_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,30 @@ def test_it_runs_through_lmms_eval(smol_package, monkeypatch, tmp_path):
     assert record["model"] == "pocket_smol" and "exact_match" in record["metrics"]
     record = run(composed(*common, "benchmark=pocket_long", "benchmark.limit=2"))
     assert {"item_share", "exact_match"} <= set(record["metrics"])
+
+
+@pytest.mark.smol
+@pytest.mark.timeout(900)
+def test_a_multirun_over_tau_gamma_and_alpha_ends_in_a_table(smol_package, tmp_path):
+    """What notebook 07 shows, as a user types it."""
+    command = [
+        sys.executable, "-m", "mustdrop.cli", "run", "-m", "experiment=sweep_thresholds",
+        "model=pocket_smol", "benchmark.limit=2", "batch_size=2", f"output_root={tmp_path}",
+        "vision.tau=57.6,66.0", "prefill.gamma=1e-4,1e-2", "prefill.alpha=1e-2",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    averages = {
+        (r["config"]["vision"]["tau"], r["config"]["prefill"]["gamma"]): r["counts"][
+            "executed_average"
+        ]
+        for r in records
+    }
+    assert len(averages) == 4 and "executed" in done.stdout
+    for tau in (57.6, 66.0):
+        assert averages[tau, 1e-2] < averages[tau, 1e-4]
+    assert averages[57.6, 1e-4] < averages[66.0, 1e-4]
 
 
 @pytest.mark.smol

@@ -300,6 +300,28 @@ def test_layers_keep_their_relative_depth():
     assert composed("method=fastv", "model=llava15_13b").prefill.layer == 1
 
 
+@pytest.mark.parametrize(
+    ("method", "field", "layers"),
+    [
+        ("mustdrop", "layers", [2, 6, 10, 14]),
+        ("mustdrop_official", "layers", [2, 6, 10, 14]),
+        ("fastv", "layer", 1),
+        ("text_topk", "layer", 1),
+        ("sparsevlm", "layers", [2, 6, 15, 19]),
+        ("sparsevlm_fixed", "layers", [2, 6, 15]),
+        ("pyramiddrop", "layers", [1, 7, 15]),
+    ],
+)
+@pytest.mark.parametrize("model", ["pocket_smol", "llava15_7b"])
+def test_a_model_about_as_deep_gets_the_published_layers(method, field, layers, model):
+    """SmolLM2 has 30 layers, LLaVA-1.5 has the 32 that the layers were published for."""
+    cfg = composed(f"method={method}", f"model={model}", "budget=t128")
+    for path in missing_fields(cfg):
+        OmegaConf.update(cfg, path, 1.0e-3)
+    value = cfg.prefill[field]
+    assert (list(value) if OmegaConf.is_list(value) else value) == layers
+
+
 def test_vanilla_is_one_run_whatever_the_budget():
     chosen = [resolved(composed("method=vanilla", f"budget={name}")) for name in ("t192", "none")]
     assert run_folder(chosen[0]) == run_folder(chosen[1])

