@@ -187,6 +187,8 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
     facts = replace(adapter.facts, received=stages.cls_attention == "received")
     vision, prefill = stages.vision, stages.prefill
+    if vision is not None and {*vision.places} != {"projected"}:
+        facts.require_shortens()
     for stage in (vision, stages.key_tokens, prefill, stages.decode):
         if stage is not None:
             stage.check(facts)
@@ -208,8 +210,6 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
                 "the blocks of this encoder take no mask: set proportional_attention=False"
             )
         for location in vision.places:
-            if location == "features":
-                facts.require_shortens()
             if isinstance(location, int) and facts.block(location) > last:
                 raise ValueError(
                     f"{type(vision).__name__} acts at block {facts.block(location)}, but features "

@@ -16,7 +16,7 @@ from mustdrop.vision.local_merge import LocalMerge
 MADE = FAMILIES | OTHER_CLASSES
 # Video-LLaVA's encoders are those of LLaVA-NeXT, but for the [CLS] of frames.
 SOME = {"video_llava": (None, "fastv", "local_merge", "all_stages")}
-SOME |= {family: (None, "all_stages") for family in MADE if family not in FIRST}
+SOME |= {family: ("all_stages",) for family in MADE if family not in FIRST}
 CASES = [
     pytest.param(
         family,

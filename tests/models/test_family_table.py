@@ -72,7 +72,7 @@ def inputs_of(family: str):
     model = model_of(family)
     if family.startswith("LLaVA-1.5"):
         return prompt(model)
-    made = FAMILIES[family.lower().replace("-", "_").replace(".", "_").replace(" ", "_")]
+    made = FAMILIES[family.lower().replace("-", "_").replace(".", "_").replace(" ", "")]
     shown = Video(FRAMES, 16, 16) if family.startswith("Video") else Image(40, 24)
     return made.inputs(model, (3, shown, 7))
 
