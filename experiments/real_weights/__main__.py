@@ -79,7 +79,8 @@ def measure(study: StudyPrompts, options: argparse.Namespace, path: Path) -> Map
         study.dropper(method)
     settings = {
         "model": options.model, "weights": study.mark, "budget": options.budget,
-        "split": study.split, "layers": study.checkpoint.layers, "versions": library_versions(),
+        "methods": list(options.methods), "split": study.split,
+        "layers": study.checkpoint.layers, "versions": library_versions(),
     }  # fmt: skip
     record: dict[str, Any] = {**settings, "rows": {part: [] for part in PARTS}}
     if path.is_file():

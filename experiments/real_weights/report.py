@@ -81,7 +81,7 @@ def equality(rows: Rows, batches: Rows) -> str:
         line = [method]
         for dtype in dtypes:
             chosen = [r for r in rows if (r["method"], r["dtype"]) == (method, dtype)]
-            line.append(f"{max(row['error'] for row in chosen):.1e}")
+            line.append(f"{max(row['error'] for row in chosen):.1e}" if chosen else "-")
         effects = [row["effect"] for row in rows if row["method"] == method]
         lines.append([*line, f"{median(effects):.1e}"])
     plain = [
