@@ -211,7 +211,7 @@ class Masks:
 
     def gathered(
         self,
-        own: Bool[Tensor, "#batch 1 before before"],
+        allowed: Bool[Tensor, "#batch 1 before before"],
         index: Int[Tensor, "batch after"],
         pads: Sequence[int],
         like: Tensor,
@@ -219,15 +219,15 @@ class Masks:
         """Mask of the tokens that remain of a left-padded batch, from the model's own mask.
 
         Args:
-            own: Whether each token (row) sees each other one in the model itself.
+            allowed: Whether each token (row) sees each other one in the model itself.
             index: Slot of each token that remains; meaningless in the padding.
             pads: Padding in front of each prompt now.
             like: States whose dtype and device the mask has.
         """
-        rows = torch.arange(len(own) if len(own) > 1 else 1, device=own.device)[:, None, None]
-        index = index.to(own.device)
-        seen = own[rows, 0, index[:, :, None], index[:, None]]
-        seen &= valid(pads, index.shape[1], own.device)[:, None]
+        rows = torch.arange(len(allowed), device=allowed.device)[:, None, None]
+        index = index.to(allowed.device)
+        seen = allowed[rows, 0, index[:, :, None], index[:, None]]
+        seen &= valid(pads, index.shape[1], allowed.device)[:, None]
         seen.diagonal(dim1=1, dim2=2).fill_(True)
         return self._form(seen[:, None].to(like.device), like)
 

@@ -67,30 +67,30 @@ class PrefillState:
             hidden: States of the tokens that remain.
             arguments: Arguments that the model has for the layer.
         """
-        own = arguments["position_embeddings"]
+        given = arguments["position_embeddings"]
         if not self.dropped:
-            return own
-        if id(own) not in self.rotaries:
+            return given
+        if id(given) not in self.rotaries:
             if any(prompt.recounted for prompt in self.prompts):
                 assert self.position_ids is not None
                 made = self.adapter.rotary(hidden, self.position_ids, layer)
             else:
                 made = tuple(
                     take(part if part.dim() > 2 else part[None], self.index.to(part.device))
-                    for part in own
+                    for part in given
                 )
-            self.rotaries[id(own)] = own, made
-        return self.rotaries[id(own)][1]
+            self.rotaries[id(given)] = given, made
+        return self.rotaries[id(given)][1]
 
     def seen(
         self, number: int, arguments: Mapping[str, Any]
     ) -> Bool[Tensor, "tokens tokens"] | None:
         """Whether each token of a prompt sees each other one in a layer; None: causally."""
-        own = None if self.adapter.causal else seen_in(arguments.get("attention_mask"))
-        if own is None:
+        allowed = None if self.adapter.causal else seen_in(arguments.get("attention_mask"))
+        if allowed is None:
             return None
-        slots = self.prompts[number].alive.to(own.device) + self.input_pads[number]
-        return own[min(number, len(own) - 1), 0][slots][:, slots]
+        slots = self.prompts[number].alive.to(allowed.device) + self.input_pads[number]
+        return allowed[min(number, len(allowed) - 1), 0][slots][:, slots]
 
     @cached_property
     def protected_counts(self) -> list[int]:
