@@ -117,8 +117,8 @@ def _mix_added(
             owner = image.image.prompt
             position = (prompts[owner].vision_index() + pads[owner])[slot].to(states.device)
             rows = states[owner][position]
-            for point, step in image.steps.items():
-                before = isinstance(point, int) and point < block + stage.inside
+            for location, step in image.steps.items():
+                before = isinstance(location, int) and location < block + stage.inside
                 if not before:
                     image.count_macs(step.macs(rows.shape[-1]))
                 rows = rows[step.keep.to(rows.device)] if before else step.to(rows.device)(rows)

@@ -203,7 +203,7 @@ class Masks:
         if self.flash:
             return valid(pads, length, like.device) if ragged else None
         if not ragged and not self.eager:
-            return None  # sdpa's visible causal path
+            return None  # sdpa's own causal path
         causal = torch.ones(length, length, dtype=torch.bool, device=like.device).tril()
         seen = causal[None] & valid(pads, length, like.device)[:, None]
         seen.diagonal(dim1=1, dim2=2).fill_(True)
@@ -211,25 +211,23 @@ class Masks:
 
     def gathered(
         self,
-        visible: Bool[Tensor, "#batch 1 before before"],
+        allowed: Bool[Tensor, "#batch 1 before before"],
         index: Int[Tensor, "batch after"],
         pads: Sequence[int],
         like: Tensor,
     ) -> Tensor | None:
-        """Mask of the tokens that remain of a left-padded batch, from the model's visible mask.
+        """Mask of the tokens that remain of a left-padded batch, from the model's own mask.
 
         Args:
-            visible: Whether each token (row) sees each other one in the model itself.
+            allowed: Whether each token (row) sees each other one in the model itself.
             index: Slot of each token that remains; meaningless in the padding.
             pads: Padding in front of each prompt now.
             like: States whose dtype and device the mask has.
         """
-        rows = torch.arange(len(visible) if len(visible) > 1 else 1, device=visible.device)[
-            :, None, None
-        ]
-        index = index.to(visible.device)
-        seen = visible[rows, 0, index[:, :, None], index[:, None]]
-        seen &= valid(pads, index.shape[1], visible.device)[:, None]
+        rows = torch.arange(len(allowed), device=allowed.device)[:, None, None]
+        index = index.to(allowed.device)
+        seen = allowed[rows, 0, index[:, :, None], index[:, None]]
+        seen &= valid(pads, index.shape[1], allowed.device)[:, None]
         seen.diagonal(dim1=1, dim2=2).fill_(True)
         return self._form(seen[:, None].to(like.device), like)
 

@@ -92,11 +92,11 @@ class PrefillPass(PrefillState):
         given = kwargs.get("attention_mask"), kwargs["position_embeddings"]
         key = tuple(map(id, given))
         if key not in self.fitting:
-            visible = None if self.adapter.causal else seen_in(given[0])
+            allowed = None if self.adapter.causal else seen_in(given[0])
             fitting = {
                 "attention_mask": self.masks.prefill(self.pads, self.length, hidden)
-                if visible is None
-                else self.masks.gathered(visible, self.index, self.pads, hidden),
+                if allowed is None
+                else self.masks.gathered(allowed, self.index, self.pads, hidden),
                 "position_embeddings": self.rotary(layer, hidden, kwargs),
                 "position_ids": None if self.masks.flash else self.position_ids,
             }

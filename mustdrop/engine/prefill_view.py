@@ -86,11 +86,11 @@ class PrefillState:
         self, number: int, arguments: Mapping[str, Any]
     ) -> Bool[Tensor, "tokens tokens"] | None:
         """Whether each token of a prompt sees each other one in a layer; None: causally."""
-        given = None if self.adapter.causal else seen_in(arguments.get("attention_mask"))
-        if given is None:
+        allowed = None if self.adapter.causal else seen_in(arguments.get("attention_mask"))
+        if allowed is None:
             return None
-        slots = self.prompts[number].alive.to(given.device) + self.input_pads[number]
-        return given[min(number, len(given) - 1), 0][slots][:, slots]
+        slots = self.prompts[number].alive.to(allowed.device) + self.input_pads[number]
+        return allowed[min(number, len(allowed) - 1), 0][slots][:, slots]
 
     @cached_property
     def protected_counts(self) -> list[int]:

@@ -131,8 +131,8 @@ def _decode(
         if stages.decode_positions == "cache_length" and _changed(ledger):
             follow = first + len(ledger.cached[layer])
         ids = torch.cat([position, follow + new], -1)[..., None, :]
-        visible = masks.get(adapter.kind(layer), masks.get(""))
-        mask = additive(_seen(ledger, layer, total, visible), hidden)
+        model_mask = masks.get(adapter.kind(layer), masks.get(""))
+        mask = additive(_seen(ledger, layer, total, model_mask), hidden)
         text = ids if ids.dim() == 2 else ids[0]
         hidden = module(
             hidden, attention_mask=mask, position_ids=text,
@@ -163,17 +163,17 @@ def _masks(given: Any, number: int, pad: int) -> dict[str, Bool[Tensor, "prompt 
     masks = {}
     for kind, mask in kinds.items():
         if mask is not None and mask.dim() == 4:
-            visible = mask[min(number, len(mask) - 1), 0, pad:, pad:]
-            masks[kind] = visible if visible.dtype == torch.bool else visible == 0
+            rows = mask[min(number, len(mask) - 1), 0, pad:, pad:]
+            masks[kind] = rows if rows.dtype == torch.bool else rows == 0
     return masks
 
 
 def _seen(
-    ledger: TokenLedger, layer: int, total: int, visible: Bool[Tensor, "prompt prompt"] | None
+    ledger: TokenLedger, layer: int, total: int, model_mask: Bool[Tensor, "prompt prompt"] | None
 ) -> Bool[Tensor, "tokens tokens"]:
     """Whether each token (row) may attend to each token (column) in a layer.
 
-    ``visible`` is the plain model's mask of the prompt; None: attention is causal.
+    ``model_mask`` is the plain model's mask of the prompt; None: attention is causal.
     """
     length, alive = ledger.seq_len, ledger.alive[layer]
     rank = torch.full((length,), total, device=alive.device)
@@ -181,7 +181,7 @@ def _seen(
     # dropped tokens attend to themselves, so that no row is empty (NaN)
     seen = torch.eye(total, dtype=torch.bool, device=alive.device)
     is_alive = rank < total
-    allowed = rank[None] <= rank[:, None] if visible is None else visible
+    allowed = rank[None] <= rank[:, None] if model_mask is None else model_mask
     seen[:length, :length] |= allowed & is_alive[:, None] & is_alive[None]
     seen[length:, ledger.cached[layer]] = True
     new = total - length

@@ -153,12 +153,12 @@ class Qwen3Frames(QwenFrames):
 
     def _of_images(self, frames: Sequence[Frame], count: int) -> BatchFeature:
         height, width = frames[0].shape[:2]
-        limits, sizes = self.limits, dict(self.images.size)
+        limits, of_frame = self.limits, dict(self.images.size)
         rows, columns = smart_resize(
             num_frames=count, height=height, width=width, temporal_factor=self.temporal_patch_size,
             factor=self.images.patch_size * self.merge_size,
-            min_pixels=max(limits["shortest_edge"], count * sizes["shortest_edge"]),
-            max_pixels=min(limits["longest_edge"], count * sizes["longest_edge"]),
+            min_pixels=max(limits["shortest_edge"], count * of_frame["shortest_edge"]),
+            max_pixels=min(limits["longest_edge"], count * of_frame["longest_edge"]),
         )  # fmt: skip
         resized = [
             Image.fromarray(frame).resize((columns, rows), Image.Resampling(self.images.resample))
