@@ -42,6 +42,7 @@ def dry_run(tmp_path_factory) -> tuple[dict, str]:
     return {**json.loads(record.read_text()), "work": work}, text.read_text()
 
 
+@pytest.mark.slow
 def test_a_dry_run_reaches_every_cell_without_an_error_and_in_time(dry_run):
     record, text = dry_run
     impossible = {
@@ -57,6 +58,7 @@ def test_a_dry_run_reaches_every_cell_without_an_error_and_in_time(dry_run):
     assert record["work"] < LIMIT
 
 
+@pytest.mark.slow
 def test_dropping_equals_masking_and_the_check_could_fail(dry_run):
     rows = list(rows_of(dry_run[0], "equality"))
     exact = [row for row in rows if row["dtype"] == "float32"]
@@ -72,6 +74,7 @@ def test_dropping_equals_masking_and_the_check_could_fail(dry_run):
     assert all(row["passed"] for row in rows)
 
 
+@pytest.mark.slow
 def test_the_kernel_of_a_check_is_the_one_that_was_chosen(dry_run):
     kernels = {
         row["attention"]: row["kernels"]
@@ -83,6 +86,7 @@ def test_the_kernel_of_a_check_is_the_one_that_was_chosen(dry_run):
     assert kernels["eager"] == {}
 
 
+@pytest.mark.slow
 def test_every_arm_runs_next_to_its_reference_on_every_model(dry_run):
     record, text = dry_run
     times, facts = list(rows_of(record, "time")), list(rows_of(record, "facts"))
@@ -105,6 +109,7 @@ def test_every_arm_runs_next_to_its_reference_on_every_model(dry_run):
         assert row["attention"] and f"{row['executed_average']:.1f}" in text
 
 
+@pytest.mark.slow
 def test_the_parts_in_the_table_are_those_of_the_profiler(dry_run):
     assert PARTS == parts.PARTS
     assert set(PARTS) - set(MODEL_PARTS) == {*parts.DECISIONS}
@@ -115,6 +120,7 @@ def test_the_parts_in_the_table_are_those_of_the_profiler(dry_run):
     assert "parts of the first token" in dry_run[1]
 
 
+@pytest.mark.slow
 def test_the_record_says_what_ran_where_and_what_its_numbers_mean(dry_run):
     record, text = dry_run
     assert record["versions"]["torch"] == torch.__version__
@@ -125,6 +131,7 @@ def test_the_record_says_what_ran_where_and_what_its_numbers_mean(dry_run):
     assert str(ROOT) not in json.dumps(record["cells"])
 
 
+@pytest.mark.slow
 def test_the_must_have_cells_come_before_all_others(dry_run):
     names = [entry["cell"] for entry in dry_run[0]["cells"]]
     batches, tokens = SIZES["tiny"]["batches"], SIZES["tiny"]["new_tokens"]

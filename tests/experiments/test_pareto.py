@@ -157,6 +157,7 @@ json.dumps = slowly
 """
 
 
+@pytest.mark.slow
 def test_a_killed_front_goes_on_and_shows_what_it_found(tmp_path, capsys):
     """kill -9 in the middle of a trial; the same command finishes that trial's own run."""
     asked = [f"output_root={tmp_path}", *TINY]

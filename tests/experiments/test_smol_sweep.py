@@ -37,6 +37,7 @@ def test_fourteen_methods_run_at_three_budgets():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_threshold_of_the_sweep_is_listed_once():
     listed = thresholds("smol", [])
     short = {(t.strategy, t.overrides[-1]) for t in listed if "pocket_vqa" in t.name}

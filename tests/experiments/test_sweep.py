@@ -125,8 +125,10 @@ def test_every_preset_composes_into_cells_that_are_distinct(preset, arguments):
         assert {cell.config["experiment"] for cell in cells if cell.config} == {preset}
 
 
-LONG = [pytest.param(name, marks=pytest.mark.slow) for name in (*SLOW, *MANY)]
-SHORT = [name for name in PRESETS if name not in ("none", *MANY, *SLOW)]
+# thresholds, positions, fidelity and the sweep on PocketSmol have the most runs of the others
+LATER = (*SLOW, *MANY, "sweep_thresholds", "ablate_positions", "ablate_fidelity", "smol")
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in LATER]
+SHORT = [name for name in PRESETS if name not in ("none", *LATER)]
 
 
 @pytest.mark.timeout(1200)  # table1 has 37 cells: more than 300 s on a busy machine

@@ -3,7 +3,7 @@
 import pytest
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FEW, FIRST, FITTING, FITTING_OF
+from family_droppers import FEW, FITTING, FITTING_OF
 from pretend_process import alone
 
 from mustdrop.prefill.sparsevlm import SparseVLM
@@ -75,7 +75,9 @@ def require_few_waits(family: str, names: list[str]) -> None:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(family, marks=() if family in FIRST else pytest.mark.slow)
+        pytest.param(
+            family, marks=() if family in ("llava_next", "qwen2_5_vl") else pytest.mark.slow
+        )
         for family in FAMILIES
     ],
 )

@@ -167,6 +167,7 @@ def test_a_run_that_was_done_before_is_told_if_its_tracker_lacks_it(tmp_path, mo
     catch_up(node(mode="offline"), folder.path)
 
 
+@pytest.mark.slow
 def test_offline_a_later_log_holds_the_whole_run_and_stands_alone(tmp_path, monkeypatch):
     for n in (3, 5):
         run_there = Folder(tmp_path)
@@ -247,6 +248,7 @@ def tracked(folder, **more):
     (folder.path / "config.yaml").write_text(yaml.safe_dump(config))
 
 
+@pytest.mark.slow
 def test_sync_uploads_what_the_service_lacks_and_nothing_twice(tmp_path, server, capsys):
     folder = Folder(tmp_path)
     folder.run(4, mode="offline")
