@@ -103,7 +103,8 @@ def encodes_before_repeating(model: nn.Module) -> bool:
 def slices_new_tokens(model: Any) -> bool:
     """Whether ``generate`` says how many last tokens a cache lacks (since 5.12; 5.2 does not)."""
     # a model's own method may hand all arguments on to the usual one
-    methods = (model.prepare_inputs_for_generation, GenerationMixin.prepare_inputs_for_generation)
+    usual: Any = GenerationMixin  # its methods are typed for models alone
+    methods = (model.prepare_inputs_for_generation, usual.prepare_inputs_for_generation)
     return any("next_sequence_length" in inspect.signature(method).parameters for method in methods)
 
 
