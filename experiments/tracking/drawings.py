@@ -1,8 +1,9 @@
 """Pictures for a tracker of what was dropped: overlays of images, film strips of videos.
 
-Overlays are drawn on the document's picture. A film strip shows the frames as the encoder saw them
-if the trace has them (``mustdrop trace``), else plain frames: a frame of the document may have been
-cropped before the encoder saw it. Knows no tracker.
+Overlays and film strips show images and frames as the encoder saw them if the trace has them
+(``mustdrop trace``). Else an overlay is drawn on the document's image, if that has the shape of the
+grid, and otherwise on a plain one; frames are plain. An image of another shape was cropped, padded
+or squeezed before the encoder saw it. Knows no tracker.
 """
 
 import traceback
@@ -10,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from experiments.tracking.documents import RunDocuments
 from mustdrop.runs.folder import trace_path
 from mustdrop.runs.trace import Trace
 from mustdrop.tracking.service import Table
 
 OVERLAYS, FILMS = "overlays", "film_strips"  # names of the tables
+PLAIN = 16  # pixels of a cell of a plain image
 COLUMNS = {
     OVERLAYS: ("doc_id", "question", "overlay"), FILMS: ("doc_id", "question", "film_strip")
 }  # fmt: skip
@@ -60,7 +64,7 @@ def overlays(
         return []
     return [
         draw(
-            image,
+            seen(trace, image),
             trace.ledger,
             folder / OVERLAYS / f"{doc}.png",
             title=_title(config),
@@ -70,6 +74,18 @@ def overlays(
             region=documents.region(doc),
         )
     ]
+
+
+def seen(trace: Trace, image: Image.Image) -> Image.Image:
+    """First image of a prompt as the encoder saw it, or a plain one if that is unknown."""
+    if trace.pictures:
+        return trace.picture(0)
+    rows, columns = trace.ledger.grids[0]
+    shape = (image.width / columns) / (image.height / rows)
+    rounding = 1 / min(rows, columns)  # a side of the grid is a whole number of cells
+    if abs(shape - 1) <= rounding:
+        return image
+    return Image.new("RGB", (PLAIN * columns, PLAIN * rows), "lightgrey")
 
 
 def films(
