@@ -218,7 +218,11 @@ def settled(decisions: Sequence[Decision]) -> list[Reduction]:
     )
 
 
-def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[bool]:
+def changing(
+    reductions: Sequence[Reduction],
+    tokens: Sequence[int],
+    order: Callable[[int], Int[Tensor, " kept"] | None] = lambda number: None,
+) -> list[bool]:
     """Whether each reduction changes anything.
 
     The host waits for the device at most once, and only if some reduction drops and mixes nothing
@@ -227,6 +231,8 @@ def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[boo
     Args:
         reductions: Reductions of several sets of tokens.
         tokens: Number of tokens of each set.
+        order: Order in which the survivors of a set, by its number, will stand; None: the order of
+            the reduction.
     """
     changes = [
         reduction.mixes or len(reduction) != before
@@ -238,7 +244,11 @@ def changing(reductions: Sequence[Reduction], tokens: Sequence[int]) -> list[boo
         if not change and tokens[number] and not reductions[number].ascending
     ]
     if unsure:
-        keeps = [reductions[number].keep for number in unsure]
+        keeps = [
+            keep if (slots := order(number)) is None else keep[slots]
+            for number in unsure
+            for keep in (reductions[number].keep,)
+        ]
         moved = torch.stack(
             [
                 (keep != torch.arange(len(keep), device=keep.device)).any().to(keeps[0].device)

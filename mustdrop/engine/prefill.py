@@ -150,7 +150,11 @@ class PrefillPass(PrefillState):
         between_layers = layer is not None and layer >= 0
         rule = self.stages.positions if between_layers else self.stages.vision_positions
         compact = rule == "compact" and not self.adapter.facts.coordinates
-        moved = changing(decisions, [prompt.vision_count for prompt in self.prompts])
+        moved = changing(
+            decisions,
+            [prompt.vision_count for prompt in self.prompts],
+            lambda number: self.prompts[number].order_of(decisions[number]),
+        )
         if not any(moved):
             return hidden
         later = 0 if layer is None else layer + 1  # what earlier layers add is part of the states

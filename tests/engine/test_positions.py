@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from cases import AnyPrefill, AnyVision
+from families import FAMILIES, Image
 from models import batch, greedy, prompt, tiny_llava
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
@@ -130,3 +132,19 @@ def test_positions_may_start_anywhere(model, rule):
     with dropper.attach(model):
         expected, found = decoded(model, inputs), decoded(model, inputs, start=50)
     assert relative_error(found, expected) <= TOLERANCE
+
+
+def test_another_order_of_tokens_in_several_images_is_no_drop():
+    """Tokens stay in their images, so that an exchange of two images' tokens changes nothing."""
+    made = FAMILIES["paligemma"]
+    model = made.model("sdpa")
+    parts = (0, Image(16, 16), 1, Image(16, 16), 1)
+    inputs = made.inputs(model, parts, seed=0)
+    keep_one = AnyVision((0,), seed=0, share=0.0, mixes=False, least=1)
+    for seed in range(4):  # either order of the two tokens
+        dropper = TokenDropper(keep_one, prefill=AnyPrefill((0,), seed, 1.0, False),
+                               positions="compact")  # fmt: skip
+        with dropper.attach(model) as run:
+            tokens, logits = greedy(model, inputs, 3)
+        expected = masked_logits(model, run, inputs, tokens)
+        assert relative_error(logits[0], expected) <= 1e-5
