@@ -28,6 +28,8 @@ TITLES = {
     "decode": "Stage 3, decoding",
 }
 GROUPS = ("Several stages", "Vision encoder", "Prefill", "Controls and bounds")
+# Model, benchmark and budget of a method that chooses among the frames of a video.
+VIDEOS = ("model=video_llava_7b", "benchmark=msvd_qa", "budget=50%")
 
 
 @dataclass(frozen=True)
@@ -111,20 +113,27 @@ def card(item: Method, seen: set[str]) -> str:
         item: The method.
         seen: Classes of strategies that an earlier card explained; extended in place.
     """
-    picture = kept(item.dropper)
-    with mkdocs_gen_files.open(f"pictures/{item.name}.png", "wb") as file:
-        file.write(picture.png)
-    command = "mustdrop run " + " ".join(overrides(item.name))
+    prefill = item.dropper.prefill
+    of_videos = prefill is not None and prefill.videos_only
+    shown, counts = [], "none, as it chooses among the frames of a video"
+    command = f"mustdrop run {' '.join(VIDEOS)} method={item.name}"
+    if not of_videos:
+        command = "mustdrop run " + " ".join(overrides(item.name))
+        picture = kept(item.dropper)
+        counts = _counts(item, picture)
+        with mkdocs_gen_files.open(f"pictures/{item.name}.png", "wb") as file:
+            file.write(picture.png)
+        place = f"pictures/{item.name}.png"
+        shown = [f"![Patches that {item.name} keeps]({place}){{ align=right width=190 }}", ""]
     lines = [
         f"### {item.name} {{ #{item.name} }}",
         "",
         item.comment,
         "",
-        f"![Patches that {item.name} keeps](pictures/{item.name}.png){{ align=right width=190 }}",
-        "",
+        *shown,
         f"- **Source:** {item.source or 'none, the unchanged model'}",
         f"- **Acts:** {acts(item.dropper)}",
-        f"- **Picture:** {_counts(item, picture)}",
+        f"- **Picture:** {counts}",
         f"- **Positions:** {positions(item.dropper)}",
         f"- **Parity:** {parity_line([getattr(item.dropper, stage) for stage in item.options])}",
         f"- **Command:** `{command}`",

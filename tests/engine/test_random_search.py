@@ -132,7 +132,7 @@ MARKS = UNLIMITED if CASES else []
 ONE_GRID = pytest.param(cases(), check_llava, 80, id="llava", marks=MARKS)
 ANY_GRID = pytest.param(family_cases(), check_family, 40, id="families", marks=MARKS)
 LONGER = pytest.param(
-    family_cases(), check_family, 1500, id="longer", marks=[pytest.mark.slow, *UNLIMITED]
+    family_cases(), check_family, 900, id="longer", marks=[pytest.mark.slow, *UNLIMITED]
 )
 
 
