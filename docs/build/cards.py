@@ -123,8 +123,8 @@ def card(item: Method, seen: set[str]) -> str:
         counts = _counts(item, picture)
         with mkdocs_gen_files.open(f"pictures/{item.name}.png", "wb") as file:
             file.write(picture.png)
-        place = f"pictures/{item.name}.png"
-        shown = [f"![Patches that {item.name} keeps]({place}){{ align=right width=190 }}", ""]
+        path = f"pictures/{item.name}.png"
+        shown = [f"![Patches that {item.name} keeps]({path}){{ align=right width=190 }}", ""]
     lines = [
         f"### {item.name} {{ #{item.name} }}",
         "",

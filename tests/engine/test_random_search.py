@@ -129,7 +129,7 @@ def check_family(laws: Laws, case: Any) -> None:
 
 UNLIMITED = [pytest.mark.timeout(0)]
 MARKS = UNLIMITED if CASES else []
-ONE_GRID = pytest.param(cases(), check_llava, 80, id="llava", marks=MARKS)
+ONE_GRID = pytest.param(cases(), check_llava, 150, id="llava", marks=MARKS)
 ANY_GRID = pytest.param(family_cases(), check_family, 40, id="families", marks=MARKS)
 LONGER = pytest.param(
     family_cases(), check_family, 900, id="longer", marks=[pytest.mark.slow, *UNLIMITED]
