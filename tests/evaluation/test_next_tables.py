@@ -125,6 +125,7 @@ def written(capsys, *arguments):
 DROPPING = ("method=mustdrop", "prefill.gamma=2e-2", "prefill.alpha=1.0")
 
 
+@pytest.mark.slow
 def test_the_next_tables_run_from_presets_to_the_page(files, command, tmp_path, capsys):
     given = [*files, f"output_root={tmp_path}", "benchmark.limit=3"]
     asked = ["-m", "experiment=table1_next", *given, "controls=none"]

@@ -175,6 +175,7 @@ def test_an_overflow_in_float16_is_named(folder, tmp_path):
     assert level == "wrong" and "float16" in text and "model.dtype=bfloat16" in text
 
 
+@pytest.mark.slow
 def test_other_weights_are_seen_by_their_answers(folder, tmp_path):
     (path,) = folder.glob("*.safetensors")
     weights = load_file(path)

@@ -25,6 +25,7 @@ def cells():
     return [dict(text.split("=", 1) for text in cell.overrides) for cell in plan("smol")]
 
 
+@pytest.mark.slow
 def test_fourteen_methods_run_at_three_budgets():
     short = [cell for cell in cells() if "benchmark" not in cell and "image" not in cell]
     for budget in BUDGETS:

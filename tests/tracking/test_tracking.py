@@ -118,6 +118,7 @@ def table(folder, name):
     raise AssertionError(f"no table {name}")
 
 
+@pytest.mark.slow
 def test_online_a_run_is_told_whole_and_goes_on_when_it_is_made_longer(tmp_path, server):
     folder = Folder(tmp_path)
     said = folder.run(8)
