@@ -108,6 +108,16 @@ def table(made: Sequence[Bar]) -> Table:
     return out
 
 
+def write_bars(made: Sequence[Bar], root: Path, console: Console) -> None:
+    """Print the bars, and write them to ``bars.csv``."""
+    rows = [
+        {"name": bar.name, "asked": bar.requirement, "reached": bar.reached, **vars(bar.measured)}
+        for bar in made
+    ]
+    pd.DataFrame(rows).to_csv(root / "bars.csv", index=False)
+    console.print(table(made))
+
+
 def main(overrides: Sequence[str]) -> None:
     """Run the unfinished cells, then show all results."""
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -117,13 +127,7 @@ def main(overrides: Sequence[str]) -> None:
     console.print()
     show(summary(root), console)
     show(by_type(root), console)
-    made = bars(root)
-    rows = [
-        {"name": bar.name, "asked": bar.requirement, "reached": bar.reached, **vars(bar.measured)}
-        for bar in made
-    ]
-    pd.DataFrame(rows).to_csv(root / "bars.csv", index=False)
-    console.print(table(made))
+    write_bars(bars(root), root, console)
     console.print(f"samples and records: {root}; the bars: {root / 'bars.csv'}", markup=False)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from analysis.claims import __main__ as claims
@@ -26,7 +25,7 @@ from analysis.statistics.intervals import mean_interval
 from analysis.tables import by_type, show, summary
 from experiments.cli.errors import leave
 from experiments.run import run_all
-from experiments.separation import Bar, difference, table
+from experiments.separation import Bar, difference, write_bars
 from experiments.sweeps.cells import plan
 from mustdrop.presets.compose import composed
 
@@ -105,13 +104,7 @@ def write(root: Path, console: Console) -> None:
     console.print()
     show(frame, console)
     show(by_type(root), console)
-    made = bars(root)
-    rows = [
-        {"name": bar.name, "asked": bar.requirement, "reached": bar.reached, **vars(bar.measured)}
-        for bar in made
-    ]
-    pd.DataFrame(rows).to_csv(root / "bars.csv", index=False)
-    console.print(table(made))
+    write_bars(bars(root), root, console)
     claims.main(["--runs", str(root)])
     with (root / "claims.csv").open("w", encoding="utf-8") as file, redirect_stdout(file):
         claims.main(["--runs", str(root), "--format", "csv"])

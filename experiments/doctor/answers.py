@@ -71,7 +71,7 @@ def accuracy(config: Mapping[str, Any], samples: Samples, metrics: Mapping[str, 
         text = f"{shown}; published {band} ({source}); this sample's interval is unknown"
         return Finding("accuracy", "note", text, facts)
     if spread[1] < low:
-        # about one sound sample in twenty lies there, and one in a thousand that far
+        # of sound samples one in forty is below the interval of 95 %, and one in 2,000 that far
         far = ours + FAR * (spread[1] - ours) < low
         text = f"{shown}, {'far ' if far else ''}below {band} ({source}); "
         text += USUAL_REASONS if far else "more samples would tell chance from fault"

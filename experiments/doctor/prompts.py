@@ -50,7 +50,7 @@ def _turns(processor: Any, chat: ChatMessages, text: str) -> list[str]:
     if closed == text:
         return [
             "the chat template writes nothing that opens the answer (add_generation_prompt has no "
-            "effect), so the model goes on with the user's text"
+            "effect), so the model continues the user's text"
         ]
     return []
 

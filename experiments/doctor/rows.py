@@ -15,7 +15,7 @@ from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir
 
-MORE = 100  # rows behind the asked number in which a benchmark's group may end
+MORE = 100  # largest number of rows that a sample is extended by, to end with a whole group
 LOOKED_AT = 200  # rows whose targets are compared
 
 

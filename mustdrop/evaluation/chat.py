@@ -25,7 +25,7 @@ class DocumentError(ValueError):
 
 
 class UnreadableDocument(DocumentError):
-    """A document whose image or video cannot be read; a run goes on without it."""
+    """A document whose image or video cannot be read; a run leaves it out."""
 
 
 @contextmanager

@@ -134,6 +134,11 @@ def build_processor() -> LlavaProcessor:
         extra_special_tokens={"image_token": VOCABULARY[IMAGE]},
         padding_side="left",
     )
+    return processor_of(tokenizer, CHAT_TEMPLATE)
+
+
+def processor_of(tokenizer: PreTrainedTokenizerFast, chat_template: str) -> LlavaProcessor:
+    """Create a processor of PocketLLaVA's images with a tokenizer and a chat template."""
     return LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size={"shortest_edge": IMAGE_SIZE},
@@ -142,7 +147,7 @@ def build_processor() -> LlavaProcessor:
         tokenizer=tokenizer,
         patch_size=PATCH_SIZE,
         vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
         num_additional_image_tokens=1,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import FAMILIES, OTHER_CLASSES
 from family_droppers import FITTING
+from family_errors import family_error
 from models import greedy
 
 from mustdrop import TokenDropper
@@ -23,18 +24,6 @@ from mustdrop.vision.local_merge import LocalMerge
 
 MADE = FAMILIES["qwen3_vl"]
 take_added = Qwen3VLAdapter.take_added
-
-
-def error(dropper: TokenDropper, broken: pytest.MonkeyPatch | None = None) -> float:
-    """Error against the masked model of a run; what is broken in the run is whole there."""
-    model = MADE.model()
-    inputs = MADE.inputs(model, *MADE.prompts)
-    with dropper.attach(model) as run:
-        tokens, logits = greedy(model, inputs, steps=2)
-    if broken is not None:
-        broken.undo()
-    found = [masked_logits(model, run, inputs, tokens, number) for number in range(len(tokens))]
-    return max(relative_error(own, expected) for own, expected in zip(logits, found, strict=True))
 
 
 def test_the_language_model_gets_nothing_to_add():
@@ -63,7 +52,7 @@ def test_tokens_may_leave_before_and_after_each_layer_that_adds(layers):
     dropper = TokenDropper(prefill=UniformGrid(12, layers[0]))
     if len(layers) > 1:
         dropper = TokenDropper(prefill=SparseVLM(keep=keep[1:], layers=layers[1:]))
-    assert error(dropper) <= 1e-5
+    assert family_error("qwen3_vl", dropper) <= 1e-5
 
 
 @pytest.mark.parametrize("block", [0, 1, pytest.param(2, marks=SLOW)])
@@ -99,7 +88,7 @@ def of_the_next_layer(adapter, arguments):
 @pytest.mark.parametrize("name", ["fastv", pytest.param("divprune", marks=SLOW)])
 def test_states_that_are_forgotten_or_misaligned_are_noticed(wrong, name, monkeypatch):
     monkeypatch.setattr(Qwen3VLAdapter, "take_added", wrong)
-    assert error(FITTING[name], monkeypatch) > 1e-3
+    assert family_error("qwen3_vl", FITTING[name], monkeypatch) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -107,7 +96,7 @@ def test_states_that_are_forgotten_or_misaligned_are_noticed(wrong, name, monkey
 )
 def test_states_that_are_not_mixed_are_noticed(vision, monkeypatch):
     monkeypatch.setattr(entering, "_mix_added", lambda *_: None)
-    assert error(TokenDropper(vision), monkeypatch) > 1e-3
+    assert family_error("qwen3_vl", TokenDropper(vision), monkeypatch) > 1e-3
 
 
 def test_more_states_than_layers_are_refused(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import FAMILIES, Image
 from family_droppers import FITTING
+from family_errors import family_error
 from models import greedy
 from transformers import DynamicCache
 
@@ -24,23 +25,10 @@ ORIGINAL = TokenDropper(prefill=FastV(keep=4, layer=0))
 COMPACT = replace(ORIGINAL, positions="compact")
 
 
-def error(family: str, dropper: TokenDropper, broken: pytest.MonkeyPatch | None = None) -> float:
-    """Error against the masked model of a run; what is broken in the run is whole there."""
-    made = FAMILIES[family]
-    model = made.model()
-    inputs = made.inputs(model, *made.prompts)
-    with dropper.attach(model) as run:
-        tokens, logits = greedy(model, inputs, steps=2)
-    if broken is not None:
-        broken.undo()
-    found = [masked_logits(model, run, inputs, tokens, number) for number in range(len(tokens))]
-    return max(relative_error(own, expected) for own, expected in zip(logits, found, strict=True))
-
-
 @pytest.mark.parametrize("family", ["gemma3", "paligemma"])
 def test_a_mask_that_is_made_causal_is_noticed(family, monkeypatch):
     monkeypatch.setattr(PaliGemmaAdapter, "causal", True)
-    assert error(family, ORIGINAL, monkeypatch) > 1e-3
+    assert family_error(family, ORIGINAL, monkeypatch) > 1e-3
 
 
 def test_one_rotary_for_all_layers_is_noticed(monkeypatch):
@@ -54,14 +42,14 @@ def test_one_rotary_for_all_layers_is_noticed(monkeypatch):
         )  # fmt: skip
 
     monkeypatch.setattr(PrefillState, "rotary", of_the_first_layer)
-    assert error("gemma3", ORIGINAL, monkeypatch) > 1e-3
+    assert family_error("gemma3", ORIGINAL, monkeypatch) > 1e-3
 
 
 def test_one_kind_for_all_layers_is_noticed(monkeypatch):
     """Positions are renumbered, so that rotary embeddings are made anew."""
-    assert error("gemma3", COMPACT) <= 1e-5
+    assert family_error("gemma3", COMPACT) <= 1e-5
     monkeypatch.setattr(Gemma3Adapter, "kind", lambda adapter, layer: "full_attention")
-    assert error("gemma3", COMPACT, monkeypatch) > 1e-3
+    assert family_error("gemma3", COMPACT, monkeypatch) > 1e-3
 
 
 def test_positions_that_begin_at_1_are_renumbered_from_there():
@@ -76,7 +64,7 @@ def test_positions_that_begin_at_1_are_renumbered_from_there():
         greedy(model, inputs, steps=2)
         hook.remove()
     assert calls == [[[*range(1, 15)]], [[15]]]  # ten words and four tokens of the image
-    assert error("paligemma", COMPACT) <= 1e-5
+    assert family_error("paligemma", COMPACT) <= 1e-5
 
 
 @pytest.mark.parametrize("family", ["gemma3", "paligemma"])

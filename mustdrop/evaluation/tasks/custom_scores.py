@@ -32,13 +32,13 @@ def scores_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def score(doc: Mapping[str, Any], answer: str, names: Sequence[str]) -> dict[str, float]:
     """Scores of an answer, each in [0, 1].
 
-    ``exact_match`` compares without case, punctuation and articles, with any of the answers;
-    ``contains`` looks for an answer's words, in their order, among those given; ``anls`` is the
-    normalised Levenshtein similarity, 0 below one half (Biten et al., arXiv:1905.13648, Sec. 3.3);
-    ``vqa_accuracy`` is min(n / 3, 1) for n people who gave this answer, averaged over all but one
-    of the people (Antol et al., arXiv:1505.00468); ``multiple_choice`` reads the chosen letter. Of
-    a question with choices, all but ``multiple_choice`` compare with the text of the right one, and
-    a letter counts as the text that it stands for.
+    ``exact_match`` compares words without case, punctuation and articles with any of the targets.
+    ``contains`` looks for a target's words, in their order, in the answer. ``anls`` is the
+    normalised Levenshtein similarity, 0 below one half (Biten et al., arXiv:1905.13648, Sec. 3.3).
+    ``vqa_accuracy`` is min(n / 3, 1), where n people gave this answer; it is the mean over all ways
+    to leave one person out (Antol et al., arXiv:1505.00468). ``multiple_choice`` reads the chosen
+    letter; the other scores of a question with choices compare texts, and a letter counts as the
+    text of its choice.
 
     Args:
         doc: Row of the question.

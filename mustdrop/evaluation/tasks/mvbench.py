@@ -1,7 +1,7 @@
 """MVBench (arXiv:2311.17005): multiple-choice questions about short videos in 20 sub-tasks.
 
-Prompt, reading of the letter and the score of a sub-task are lmms-eval's. Videos are looked for in
-the user's folder; lmms-eval looks in its own cache and goes on with a path that does not exist.
+Prompt, reading of the letter and the score of a sub-task are lmms-eval's. Videos are read from the
+user's folder; lmms-eval reads its own cache, and does not notice a missing file.
 """
 
 from collections.abc import Sequence

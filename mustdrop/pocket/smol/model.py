@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
-    CLIPImageProcessorPil,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -21,8 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mustdrop.pocket.model import FEATURE_LAYER, config
-from mustdrop.pocket.scenes import GRID, IMAGE_SIZE, PATCH_SIZE
+from mustdrop.pocket.model import FEATURE_LAYER, config, processor_of
+from mustdrop.pocket.scenes import GRID
 from mustdrop.pocket.smol.language import load_language
 from mustdrop.pocket.smol.lora import merge_lora
 
@@ -168,14 +167,4 @@ def smol_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
         extra_special_tokens={"image_token": IMAGE_TOKEN},
         padding_side="left",
     )
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": IMAGE_SIZE},
-            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-        ),
-        tokenizer=with_image,
-        patch_size=PATCH_SIZE,
-        vision_feature_select_strategy="default",
-        chat_template=CHAT_TEMPLATE,
-        num_additional_image_tokens=1,
-    )
+    return processor_of(with_image, CHAT_TEMPLATE)
