@@ -10,39 +10,34 @@ MLP's output for a survivor is copied to all tokens that it stands for, and the 
 projector) receives M of the block's output. M maps a copy to what was copied: nothing is lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from mustdrop.engine.encoder_attention import EncoderAttention
-from mustdrop.engine.encoder_layout import layout_of
+from mustdrop.engine.encoder_layouts import first_layout
 from mustdrop.engine.encoder_step import Step, packing_step
 from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.image_decisions import ImageDecisions
+from mustdrop.engine.shuffled_layout import GroupedLayout
 from mustdrop.engine.tap import attention_tap
-from mustdrop.engine.vision_view import EncoderState, ImageView
 from mustdrop.models import EncoderPart
-from mustdrop.reduction import Reduction, changing, settled
-from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
+from mustdrop.strategy import Place
 
 
 @dataclass(eq=False, kw_only=True)
-class EncoderStage(EncoderState):
+class EncoderStage(ImageDecisions):
     """Hooks on encoder and projector that let the vision strategies decide, image by image.
 
     Attributes:
-        vision: Strategy of stage 1.
-        key_tokens: Strategy of stage 1b.
         received: Whether the attention that a patch receives stands for the attention of [CLS].
     """
 
-    vision: VisionStrategy | None
-    key_tokens: KeyTokenStrategy | None
     received: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +75,7 @@ class EncoderStage(EncoderState):
         self.cls: Tensor | None = None
         self.weighted = False
         self.attention.segments = []  # a call that failed may have left some
-        self.layout = layout_of(encoder, self.batch)
+        self.layout = first_layout(encoder, self.batch)
 
     @contextmanager
     def attach(self) -> Iterator[None]:
@@ -102,6 +97,8 @@ class EncoderStage(EncoderState):
                 before(encoder.module, partial(self._begin, encoder), named=True)
                 for index, block in enumerate(encoder.blocks):
                     before(block, self._before(index), named=True)
+                    if encoder.masks_attention:
+                        before(encoder.attention(block), self._masked, named=True)
                     if index in self.attention.blocks:
                         probes[encoder.attention(block)] = self.attention.probe
                         after(encoder.attention(block), self._attended(index), named=True)
@@ -109,8 +106,10 @@ class EncoderStage(EncoderState):
                         norm, mlp = encoder.mlp(block)
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
-                if encoder.has_cls:
-                    after(encoder.blocks[self.facts.feature_block], self._feature)
+                if encoder.has_cls or encoder.shuffled:
+                    after(encoder.blocks[self.facts.feature_block], self._ended)
+                if encoder.shuffled:
+                    after(encoder.module, self._shuffling)
             before(self.adapter.projector, self._features)
             after(self.adapter.projector, self._projected)
             stack.enter_context(attention_tap(probes))
@@ -134,6 +133,11 @@ class EncoderStage(EncoderState):
             return args, kwargs
 
         return hook
+
+    def _masked(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+        states = args[0] if args else kwargs["hidden_states"]
+        mask = self.layout.attention_mask(module, states)
+        return None if mask is None else (args, {**kwargs, "attention_mask": mask})
 
     def _attended(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -165,8 +169,18 @@ class EncoderStage(EncoderState):
 
         return hook
 
-    def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        self.cls = output[:, 0]
+    def _ended(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        """Read [CLS]; apply a decision inside this block where the model needs all patches next."""
+        self.cls = output[:, 0] if self.front else None
+        step = self.steps.pop(self.facts.feature_block, None) if self.part.shuffled else None
+        return None if step is None else step.apply(output, self.front, self.cls)
+
+    def _shuffling(self, module: nn.Module, args: tuple, output: Any) -> None:
+        """Hand the patches of all cells to the model, which puts those of a cell side by side."""
+        assert isinstance(self.layout, GroupedLayout)
+        states = output.last_hidden_state
+        self.cls = states[:, 0] if self.front else None
+        output.last_hidden_state = self.layout.whole(states, self.front)
 
     def _decide(self, location: Place, tokens: Tensor, front: Tensor) -> Step | None:
         """Let the strategy decide for each image of the call; None: all tokens stay as they are."""
@@ -180,7 +194,7 @@ class EncoderStage(EncoderState):
             )
         if all(change is None for change in changes):
             return None
-        self.layout = layout_of(self.part, self.batch, self.weighted)
+        self.layout = self.layout.now(self.weighted)
         return Step(before, self.layout, changes)
 
     def _drop_at(self, location: Place, states: Tensor, front: int) -> Tensor:
@@ -192,36 +206,10 @@ class EncoderStage(EncoderState):
         cls = self.cls if location == "features" else ahead[:, 0] if front else None
         return step.after.join(ahead, step.shorten(tokens, cls))
 
-    def decide(
-        self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]
-    ) -> list[Reduction | None]:
-        """Let the strategy decide for each image of the batch, and apply it to the images' state.
-
-        Args:
-            location: Place of the decision.
-            hidden: States of each image's tokens there.
-
-        Returns:
-            The decision on each image; None: its tokens stay as they are.
-        """
-        assert self.vision is not None
-        views = [ImageView(self, number, location, hidden) for number in range(len(hidden))]
-        begun = [
-            # the model's packing may have cut all tokens of a crop away
-            self.vision.begin(view) if len(view.cells) else Reduction(view.cells)
-            for view in views
-        ]
-        decisions = settled(begun)
-        changed = changing(decisions, [len(image) for image in self.batch])
-        for image, decision, changes in zip(self.batch, decisions, changed, strict=True):
-            if changes:
-                image.apply(location, decision)
-                weighs = self.vision.proportional_attention and decision.sizes is not None
-                self.weighted |= weighs
-        return [part if changes else None for part, changes in zip(decisions, changed, strict=True)]
-
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls
+        if isinstance(self.layout, GroupedLayout):
+            self.layout, features = self.layout.narrowed(features)
         inside = self.steps.get(self.facts.feature_block)
         if inside is not None:  # the features are that block's output, still with all tokens
             features = inside.apply(features, front, self.cls)
@@ -240,14 +228,6 @@ class EncoderStage(EncoderState):
         for image, length in zip(self.batch, self.layout.lengths, strict=True):
             image.blocks[self.facts.blocks] = length
         return (features, *args[1:])
-
-    def mark(self, location: Place, hidden: Sequence[Float[Tensor, "_ c"]]) -> None:
-        """Mark the key tokens among the tokens that all of stage 1 has kept."""
-        if self.key_tokens is None:
-            return
-        for number, image in enumerate(self.batch):
-            if len(image):  # otherwise stage 1 has kept nothing to mark
-                image.protected = self.key_tokens.protect(ImageView(self, number, location, hidden))
 
     def _projected(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         self.encoded.extend(self.batch)

@@ -9,6 +9,7 @@ from mustdrop.models.encoders import EncoderPart, Part
 
 # Name of a model class of transformers -> module and name of its adapter.
 ADAPTERS = {
+    "InternVLForConditionalGeneration": ("mustdrop.models.internvl", "InternVLAdapter"),
     "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),

@@ -7,6 +7,7 @@ from mustdrop.models.encoders.base import EncoderPart, Part
 # Model type of a vision config -> module and class.
 ENCODERS = {
     "clip_vision_model": ("mustdrop.models.encoders.clip", "ClipEncoder"),
+    "internvl_vision": ("mustdrop.models.encoders.internvl", "InternVLEncoder"),
     "qwen2_5_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "qwen2_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "siglip_vision_model": ("mustdrop.models.encoders.siglip", "SiglipEncoder"),
