@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import (
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -42,6 +44,13 @@ QWEN_VISION: dict[str, Any] = {
     "depth": 32, "hidden_size": 128, "intermediate_size": 344, "num_heads": 4, "patch_size": PATCH,
     "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "out_hidden_size": 224,
     "fullatt_block_indexes": [7, 15, 23, 31],
+}  # fmt: skip
+# seven query heads share a key head, as in the language model of InternVL3-8B
+QWEN2: dict[str, Any] = {
+    "model_type": "qwen2", **{name: QWEN[name] for name in QWEN if name != "rope_parameters"},
+}  # fmt: skip
+INTERN_VIT: dict[str, Any] = {
+    **CLIP, "image_size": [448, 448], "patch_size": [PATCH, PATCH], "attention_bias": True,
 }  # fmt: skip
 
 
@@ -119,6 +128,14 @@ def _qwen2_5_vl() -> Qwen2_5_VLForConditionalGeneration:
     )  # fmt: skip
 
 
+def _internvl() -> InternVLForConditionalGeneration:
+    return InternVLForConditionalGeneration(
+        InternVLConfig(
+            vision_config=INTERN_VIT, text_config=QWEN2, image_token_id=IMAGE, image_seq_length=256
+        )
+    )
+
+
 def _square(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator)}
 
@@ -134,6 +151,10 @@ def _patches(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, side, side]])}
 
 
+def _tiles(generator: torch.Generator) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(5, 3, 448, 448, generator=generator)}
+
+
 SHAPES: Mapping[str, BenchShape] = {
     # 336 x 336 pixels
     "llava15": BenchShape(_llava15, _square, 576, (192, 128, 64), (2, 6, 10, 14), 3),
@@ -141,6 +162,8 @@ SHAPES: Mapping[str, BenchShape] = {
     "llava_next": BenchShape(_llava_next, _crops, 2928, (640, 320), (2, 6, 10, 14), 3),
     # 1008 x 1008 pixels: 36 x 36 cells; a third, two ninths and a ninth, as in LLaVA-1.5
     "qwen2_5_vl": BenchShape(_qwen2_5_vl, _patches, 1296, (432, 288, 144), (1, 5, 8, 12), 2, True),
+    # 896 x 896 pixels: 4 tiles and the small copy, of 16 x 16 cells
+    "internvl3": BenchShape(_internvl, _tiles, 1280, (427, 284, 142), (1, 5, 8, 12), 2),
 }
 # LLaVA-1.5 with an encoder of LLaVA-1.5's share, for the time to the first token
 FIRST_TOKEN = BenchShape(lambda: _llava15(**SHALLOW_CLIP), _square, 576, (64,), (2, 6, 10, 14), 3)

@@ -132,6 +132,11 @@ class ModelAdapter(ABC):
         """Number of vision tokens of an image, where it is the same for all images."""
         return None
 
+    @property
+    def processor_fields(self) -> Mapping[str, Any]:
+        """Fields of the family's processor from which it counts vision tokens, and their values."""
+        return {}
+
     def keeps_cls(self, encoder: EncoderPart) -> bool:
         """Whether the language model gets this encoder's [CLS], in an off-grid slot."""
         return False

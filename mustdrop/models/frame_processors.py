@@ -15,7 +15,12 @@ import torch
 from einops import rearrange
 from jaxtyping import UInt8
 from torch import Tensor
-from transformers import BatchFeature, CLIPImageProcessorPil, Qwen2VLImageProcessorPil
+from transformers import (
+    BatchFeature,
+    CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
+    Qwen2VLImageProcessorPil,
+)
 from transformers.utils.hub import PushToHubMixin
 from transformers.video_utils import VideoMetadata
 
@@ -76,15 +81,32 @@ class FrameProcessor(PushToHubMixin, ABC):
         return self.images.to_dict()
 
 
+class SquareFrames(FrameProcessor):
+    """Frames as squares of one size."""
+
+    options: ClassVar[dict[str, Any]] = {}  # of the image processor, which the files do not change
+
+    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
+        pixels = [
+            self.images(images=list(frames), return_tensors="pt", **self.options)["pixel_values"]
+            for frames in videos
+        ]
+        return {"pixel_values_videos": torch.stack(pixels)}
+
+
 @final
-class ClipFrames(FrameProcessor):
-    """Frames as squares of one size, in place of ``VideoLlavaVideoProcessor``."""
+class ClipFrames(SquareFrames):
+    """Frames whose centre is cut out, in place of ``VideoLlavaVideoProcessor``."""
 
     kind = CLIPImageProcessorPil
 
-    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
-        pixels = [self.images(images=list(frames), return_tensors="pt") for frames in videos]
-        return {"pixel_values_videos": torch.stack([part["pixel_values"] for part in pixels])}
+
+@final
+class TileFrames(SquareFrames):
+    """Frames of one tile each, in place of ``InternVLVideoProcessor``."""
+
+    kind = GotOcr2ImageProcessorPil
+    options: ClassVar[dict[str, Any]] = {"crop_to_patches": False}
 
 
 @final
@@ -131,6 +153,7 @@ class QwenFrames(FrameProcessor):
 
 # Name of a processor's class -> its video processor.
 FRAME_PROCESSORS = {
+    "InternVLProcessor": TileFrames,
     "Qwen2VLProcessor": QwenFrames,
     "Qwen2_5_VLProcessor": QwenFrames,
     "VideoLlavaProcessor": ClipFrames,

@@ -26,7 +26,6 @@ try:
     from transformers import (
         CLIPImageProcessorPil,
         LlavaImageProcessorPil,
-        Qwen2VLImageProcessorPil,
         VideoLlavaImageProcessor,
     )
     from transformers.image_processing_backends import PilBackend
@@ -43,6 +42,7 @@ from mustdrop.models.frame_processors import (
     accepting,
     video_settings,
 )
+from mustdrop.models.pixel_limits import limit_pixels
 
 BACKEND = "pil"
 PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
@@ -118,8 +118,9 @@ class Inputs:
             processor of that model crops the centre instead.
         system: System sentence in front of each conversation; None: none, or the template's own.
         template: Chat template in the language Jinja; None: the checkpoint's.
-        min_pixels: Least number of pixels of an image for models that keep its aspect ratio; None:
-            the checkpoint's. A frame of a video has the same limits.
+        min_pixels: Least number of pixels of an image for models that keep its aspect ratio, or of
+            its tiles together for models that choose their number; None: the checkpoint's. A frame
+            of a video has the same limits.
         max_pixels: Largest number of pixels of an image for these models.
         frames: Number of frames that the model sees of a video; None: videos are refused.
     """
@@ -142,9 +143,9 @@ class Inputs:
             processor.image_processor = _padding(processor.image_processor)
         videos = getattr(processor, VIDEO, None)
         if self.min_pixels is not None or self.max_pixels is not None:
-            self._limit_pixels(processor.image_processor)
+            limit_pixels(processor.image_processor, self.min_pixels, self.max_pixels)
             if videos is not None:
-                self._limit_pixels(videos.images)
+                limit_pixels(videos.images, self.min_pixels, self.max_pixels)
         if self.frames is not None:
             if videos is None:
                 name = type(processor).__name__
@@ -154,23 +155,6 @@ class Inputs:
             processor.chat_template = self.template
         if self.system is not None:
             self._add_system(processor)
-
-    def _limit_pixels(self, images: Any) -> None:
-        """Set the limits of an image processor whose ``size`` holds two numbers of pixels."""
-        if not has_pixel_limits(images):
-            raise ValueError(
-                f"model.min_pixels and model.max_pixels must be null: {type(images).__name__} has "
-                "no limits on the number of pixels"
-            )
-        size = dict(images.size)
-        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
-        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
-        if not 0 < least <= most:
-            raise ValueError(
-                "model.min_pixels must be positive and at most model.max_pixels, got "
-                f"{least} and {most}"
-            )
-        images.size = {**size, "shortest_edge": least, "longest_edge": most}
 
     def _add_system(self, processor: Any) -> None:
         """Put the system sentence into the template, in front of the conversation's messages."""
@@ -197,14 +181,6 @@ class Inputs:
                 "model.system must be null: the chat template leaves it out and makes the prompt "
                 f"{prompt!r}"
             )
-
-
-def has_pixel_limits(images: Any) -> bool:
-    """Whether an image processor keeps the aspect ratio and limits the number of pixels.
-
-    Its ``size`` then holds areas, although their names speak of edges.
-    """
-    return isinstance(images, Qwen2VLImageProcessorPil)
 
 
 def _padding(images: Any) -> LlavaImageProcessorPil:

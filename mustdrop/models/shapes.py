@@ -78,7 +78,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     counted: list[nn.Module] = [*projector]
     sizes = set()
     for block in blocks:
-        attention, projections, mlp = _attention_and_mlp(block, *names)
+        attention, projections, mlp = _attention_and_mlp(block, *names, encoder.element_wise)
         width = projections[0].in_features
         if _macs(projections) != 4 * width**2:
             _refuse(attention, "an encoder's attention must have exactly four square matrices")
@@ -92,7 +92,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     if len(patches) != 1 or patches[0].kernel_size != patches[0].stride:
         _refuse(tower, "the patch embedding must be one convolution whose stride is its size")
     pooling = _pooling(tower, width, ffn)
-    _require_counted(tower, [*counted, *patches, *pooling])
+    _require_counted(tower, [*counted, *patches, *pooling, *encoder.element_wise])
     _require_counted(adapter.projector, projector)
     chain = [width * encoder.unit**2, *(matrix.out_features for matrix in projector)]
     if chain[:-1] != [matrix.in_features for matrix in projector] or (
@@ -129,7 +129,7 @@ def _macs(matrices: Sequence[nn.Linear]) -> int:
 
 
 def _attention_and_mlp(
-    layer: nn.Module, name: str = "self_attn"
+    layer: nn.Module, name: str = "self_attn", element_wise: Collection[nn.Module] = ()
 ) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear]]:
     """A layer's attention module, the attention's matrices, and the MLP's matrices.
 
@@ -140,7 +140,7 @@ def _attention_and_mlp(
     parts = dict(layer.named_children())
     if name not in parts:
         _refuse(layer, f"a layer must have an attention module called {name}")
-    _require_counted(layer, _linears(layer))
+    _require_counted(layer, [*_linears(layer), *element_wise])
     attention = parts.pop(name)
     projections = _linears(attention)
     mlp = [matrix for part in parts.values() for matrix in _linears(part)]

@@ -7,10 +7,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
     LlavaNextImageProcessorPil,
     Qwen2VLImageProcessorPil,
     VideoLlavaImageProcessor,
 )
+
+from mustdrop.profiling.random_pixels import MOST_TILES
 
 
 def image_processor(config: Any) -> Any:
@@ -21,6 +24,9 @@ def image_processor(config: Any) -> Any:
         limits = {"shortest_edge": 4 * cell, "longest_edge": 16384 * cell}  # the checkpoint's
         return Qwen2VLImageProcessorPil(patch_size=vision.patch_size, size=limits)
     side = vision.image_size
+    if config.model_type == "internvl":
+        tile = {"height": side[0], "width": side[1]}
+        return GotOcr2ImageProcessorPil(size=tile, crop_to_patches=True, max_patches=MOST_TILES)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
@@ -40,5 +46,6 @@ def random_pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
 
 
 def processed(config: Any, pictures: list[Image.Image]) -> dict[str, Tensor]:
-    """Run the image processor."""
-    return dict(image_processor(config)(images=pictures, return_tensors="pt"))
+    """Run the image processor; counts of tiles are left out, which processors write as slots."""
+    made = dict(image_processor(config)(images=pictures, return_tensors="pt"))
+    return {name: value for name, value in made.items() if name != "num_patches"}

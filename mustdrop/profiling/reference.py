@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -145,6 +146,9 @@ def run_blocks(adapter: ModelAdapter, pixels: Tensor, calls: Sequence[Call]) -> 
         hidden = states if isinstance(states, Tensor) else states[0]
         if index == adapter.facts.feature_block:
             features = hidden
+    if part.shuffled:  # the projector gets the patches of a cell side by side
+        patches = part.finish(features)[:, int(part.has_cls) :]
+        features = rearrange(patches, "b (n p) d -> b n (p d)", p=part.unit**2)
     length, args, kwargs = calls[-1]
     return adapter.projector(_cut(features, length), *args, **kwargs)
 

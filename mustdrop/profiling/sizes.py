@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import (
+    InternVLConfig,
     LlavaConfig,
     LlavaNextConfig,
     PreTrainedConfig,
@@ -49,6 +50,25 @@ QWEN_3B = {
     **QWEN_7B, "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
     "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
 }  # fmt: skip
+# behind InternVL's own vocabularies
+QWEN2_7B = {
+    **{name: value for name, value in QWEN_7B.items() if name != "rope_parameters"},
+    "model_type": "qwen2", "vocab_size": 151674, "max_position_embeddings": 32768,
+}  # fmt: skip
+QWEN2_1_5B = {
+    **QWEN2_7B, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+}  # fmt: skip
+QWEN3_8B = {
+    **QWEN2_7B, "model_type": "qwen3", "vocab_size": 151936, "hidden_size": 4096,
+    "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960,
+}  # fmt: skip
+INTERN_VIT = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+    "num_attention_heads": 16, "image_size": [448, 448], "patch_size": [14, 14],
+    "attention_bias": True, "layer_scale_init_value": 0.1,
+}  # fmt: skip
 CROPS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
@@ -76,6 +96,13 @@ def _qwen2_5_vl(text: Mapping[str, Any], tied: bool) -> PreTrainedConfig:
     )  # fmt: skip
 
 
+def _internvl(text: Mapping[str, Any], slot: int) -> PreTrainedConfig:
+    return InternVLConfig(
+        vision_config=dict(INTERN_VIT), text_config=dict(text), image_token_id=slot,
+        image_seq_length=256, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
 def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
     return VideoLlavaConfig(
         vision_config={**CLIP_L, "image_size": 224}, text_config=dict(text),
@@ -86,6 +113,9 @@ def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
 
 # Name of a preset in conf/model -> its config.
 CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
+    "internvl3_2b": lambda: _internvl(QWEN2_1_5B, 151667),
+    "internvl3_8b": lambda: _internvl(QWEN2_7B, 151667),
+    "internvl3_5_8b": lambda: _internvl(QWEN3_8B, 151671),
     "llava15_7b": lambda: _llava(VICUNA_7B),
     "llava15_13b": lambda: _llava(VICUNA_13B),
     "llava_next_7b": lambda: _llava_next(VICUNA_7B),

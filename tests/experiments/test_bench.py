@@ -14,10 +14,13 @@ from mustdrop.models import adapter_for
 from mustdrop.profiling.counting import UNSEEN
 from mustdrop.profiling.sizes import CONFIGS
 
+TILED = ("internvl3",)
 ROPE = bench_shapes.QWEN["rope_parameters"]
 SMALL = {
     "LLAMA": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
     "CLIP": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3},
+    "QWEN2": {"hidden_size": 56, "intermediate_size": 48, "num_hidden_layers": 3},
+    "INTERN_VIT": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3},
     "QWEN": {
         "hidden_size": 56,
         "intermediate_size": 48,
@@ -56,11 +59,17 @@ def flops(work) -> int:
 def test_a_shape_has_the_slots_of_its_image(shapes, name):
     adapter = adapter_for(shapes[name].model())
     visual = adapter.visual_inputs(shapes[name].prompt())
-    (image,) = visual[bench_shapes.IMAGE]
-    assert len(image.cells) == shapes[name].slots
+    shown = visual[bench_shapes.IMAGE]
+    assert sum(len(image.cells) for image in shown) == shapes[name].slots
 
 
-@pytest.mark.parametrize("name", bench_shapes.SHAPES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in TILED))
+        for name in bench_shapes.SHAPES
+    ],
+)
 def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     shape = shapes[name]
     model = shape.model()

@@ -7,6 +7,7 @@ from typing import Any
 from cases import AnyVision, decode, key_tokens, prefill, share
 from families import FAMILIES, FRAMES, Image, Part, Video
 from hypothesis import strategies as st
+from tiled_families import TILED
 
 from mustdrop import TokenDropper
 from mustdrop.vision.average_pool import AveragePool
@@ -20,6 +21,7 @@ from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
 BLOCKS = {
+    "internvl": 3,
     "llava_next": 2,
     "qwen2_vl": 3,
     "qwen2_5_vl": 3,
@@ -79,6 +81,11 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
     """An image of any size, or on Qwen and Video-LLaVA a video; from one cell on."""
     if family == "llava_next":
         return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
+    if family in TILED:
+        side = st.integers(1, 2).map(lambda tiles: 16 * tiles)
+        return st.one_of(
+            st.builds(Image, side, side), st.builds(Video, st.integers(1, 3), side, side)
+        )
     if family == "video_llava":  # squares of one size
         return st.sampled_from([Image(16, 16), Video(FRAMES, 16, 16)])
     side = st.integers(1, 5).map(lambda cells: 8 * cells)

@@ -1,8 +1,13 @@
 """Droppers that fit every family: no [CLS], grids of any size, coordinates as positions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from droppers import DROPPERS
+from families import FAMILIES
+from tiled_families import TILED
 
 from mustdrop import TokenDropper
 from mustdrop.vision.local_merge import LocalMerge
@@ -28,3 +33,23 @@ FEW = (
     "fastv", "uniform_grid", "sparsevlm_fixed", "divprune", "average_pool", "local_merge", "tome",
     "cls_topk", "visionzip", "all_stages", "sink_recent",
 )  # fmt: skip
+# One strategy of each place, for families that the default tests prove on these alone.
+FEWER = ("fastv", "divprune", "local_merge", "sink_recent")
+
+
+def with_names(*names: str, few: Sequence[str] = ()) -> list[Any]:
+    """Parameters (family, name); those of families with tiles are slow but for ``few`` names."""
+    return [
+        pytest.param(family, name, marks=[pytest.mark.slow] * _late(family, name not in few))
+        for family in FAMILIES
+        for name in names
+    ]
+
+
+def all_families() -> list[Any]:
+    """Every family; those with tiles are slow."""
+    return [pytest.param(family, marks=[pytest.mark.slow] * _late(family)) for family in FAMILIES]
+
+
+def _late(family: str, also: bool = True) -> bool:
+    return family in TILED and also

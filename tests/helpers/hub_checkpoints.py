@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from models import condition
+from tiled_checkpoints import TILED_CHECKPOINTS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPVisionConfig,
@@ -31,7 +32,7 @@ from transformers import (
     VideoLlavaForConditionalGeneration,
 )
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "video_llava")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "video_llava", *TILED_CHECKPOINTS)
 SIDE, PATCH = 24, 4  # of an image, a crop or a tile, in pixels
 PINPOINTS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]  # [height, width] of LLaVA-NeXT
 SPECIAL = {
@@ -93,6 +94,14 @@ def save(family: str, folder: Path, layers: int = 6) -> Path:
     text = tokenizer(family)
     random_model(family, text, layers).save_pretrained(folder)
     text.save_pretrained(folder)
+    if family in TILED_CHECKPOINTS:
+        made = TILED_CHECKPOINTS[family]
+        write(folder / "chat_template.json", {"chat_template": made.template})
+        write(folder / "preprocessor_config.json", made.images)
+        write(folder / "processor_config.json", made.processor)
+        if made.videos:
+            write(folder / "video_preprocessor_config.json", made.videos)
+        return folder
     template = QWEN if family == "qwen2_5_vl" else VICUNA
     write(folder / "chat_template.json", {"chat_template": template})
     write(folder / "preprocessor_config.json", IMAGES[family])
@@ -115,12 +124,15 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 def tokenizer(family: str) -> PreTrainedTokenizerFast:
     """One token per byte and the special tokens of a family."""
-    special = SPECIAL[family]
+    tiled = TILED_CHECKPOINTS.get(family)
+    special = SPECIAL[family] if tiled is None else tiled.special
     names = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     made = Tokenizer(models.BPE(vocab={name: index for index, name in enumerate(names)}, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     made.decoder = decoders.ByteLevel()
-    if family == "qwen2_5_vl":
+    if tiled is not None:
+        roles = tiled.roles
+    elif family == "qwen2_5_vl":
         roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     else:
         made.post_processor = processors.TemplateProcessing(
@@ -145,7 +157,9 @@ def random_model(family: str, text: PreTrainedTokenizerFast, layers: int = 6) ->
         "bos_token_id": text.bos_token_id, "eos_token_id": text.eos_token_id,
     }  # fmt: skip
     image = text.convert_tokens_to_ids("<image>")
-    if family == "qwen2_5_vl":
+    if family in TILED_CHECKPOINTS:
+        made = TILED_CHECKPOINTS[family].build(text, language)
+    elif family == "qwen2_5_vl":
         made = Qwen2_5_VLForConditionalGeneration(_qwen(text, language))
     elif family == "video_llava":
         made = VideoLlavaForConditionalGeneration(

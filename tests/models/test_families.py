@@ -11,8 +11,9 @@ import pytest
 import torch
 from cases import AnyPrefill, AnyVision
 from families import FAMILIES, FRAMES
-from family_droppers import FEW, FITTING
+from family_droppers import FEW, FEWER, FITTING, all_families, with_names
 from models import greedy
+from tiled_families import TILED
 
 from mustdrop import TokenDropper
 from mustdrop.engine.encoder_attention import EncoderAttention
@@ -20,12 +21,19 @@ from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models.video_llava import VideoLlavaAdapter
 
+
+def is_few(family: str, name: str, attention: str) -> bool:
+    """Whether a case belongs to the default tests."""
+    names = FEWER if family in TILED else FEW
+    return (name in names and attention == "sdpa") or (name, attention) == ("all_stages", "eager")
+
+
 MATRIX = [
     pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
     for family in FAMILIES
     for name in FITTING
     for attention in ("sdpa", "eager")
-    if (few := name in FEW and (attention == "sdpa" or name == "all_stages")) or True
+    if (few := is_few(family, name, attention)) or True
 ]
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
@@ -68,8 +76,10 @@ def test_nothing_changes_without_stages(family):
     assert torch.equal(plain[0], held[0]) and torch.equal(plain[1], held[1])
 
 
-@pytest.mark.parametrize("name", ["random", "fastv", "divprune", "all_stages", "visionzip"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    with_names("random", "fastv", "divprune", "all_stages", "visionzip", few=["all_stages"]),
+)
 def test_neighbours_do_not_matter(family, name):
     """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
     model, made = model_of(family), FAMILIES[family]
@@ -85,7 +95,7 @@ def test_neighbours_do_not_matter(family, name):
                 assert torch.equal(alive, ledgers[number].alive[layer])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch):
     """The attention of a block fails after its queries and keys were stored."""
     model, made = model_of(family), FAMILIES[family]
@@ -102,7 +112,7 @@ def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch)
     assert torch.equal(logits, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_text_beside_images(family):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, made.prompts[0], (6, 5))
@@ -112,8 +122,10 @@ def test_text_beside_images(family):
     assert run.ledgers[1].vision_per_layer() == [0] * 6
 
 
-@pytest.mark.parametrize("name", ["all_stages", "fastv", "sink_recent", "pyramiddrop"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    with_names("all_stages", "fastv", "sink_recent", "pyramiddrop", few=["all_stages"]),
+)
 def test_a_loop_without_positions(family, name):
     """A caller that hands over no position_ids gets those that ``generate`` would make."""
     model, made = model_of(family), FAMILIES[family]
@@ -132,7 +144,7 @@ def test_a_loop_without_positions(family, name):
 
 
 @pytest.mark.parametrize("stage", ["vision", "key_tokens"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
     """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
     model, made = model_of(family), FAMILIES[family]
@@ -147,7 +159,7 @@ def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family
 
 
 @pytest.mark.parametrize("place", ["features", "projected"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_no_token_of_any_image_is_left(family, place):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
@@ -158,8 +170,10 @@ def test_no_token_of_any_image_is_left(family, place):
         assert ledger.counts().resident == int((ledger.cells == OFF_GRID).sum())
 
 
-@pytest.mark.parametrize("name", ["all_stages", "visionzip", "tome_plain", "divprune"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    with_names("all_stages", "visionzip", "tome_plain", "divprune", few=["all_stages"]),
+)
 def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
     """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
     made = FAMILIES[family]
@@ -172,7 +186,7 @@ def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name
         assert relative_error(logits[number], expected) <= 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_a_forgotten_drop_is_noticed(family):
     """Control: the masked model with one token less, and with one image in another's place."""
     model, made = model_of(family), FAMILIES[family]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from families import FAMILIES
 from family_droppers import FEW, FITTING
+from tiled_families import TILED
 from torch.utils.flop_counter import FlopCounterMode
 
 from mustdrop import TokenDropper, cost
@@ -13,13 +14,17 @@ from mustdrop.evaluation.metrics import CostMeter
 from mustdrop.profiling.counting import UNSEEN
 from mustdrop.vision.local_merge import LocalMerge
 
-# Video-LLaVA's encoders are those of LLaVA-NeXT, but for the [CLS] of frames.
-SOME = (None, "fastv", "local_merge", "all_stages")
+# Default tests, where these are not all of FEW. Video-LLaVA's encoders are those of LLaVA-NeXT, but
+# for the [CLS] of frames.
+SOME = {
+    "video_llava": (None, "fastv", "local_merge", "all_stages"),
+    **dict.fromkeys(TILED, (None, "all_stages")),
+}
 CASES = [
     pytest.param(
         family,
         name,
-        marks=[pytest.mark.slow] if family == "video_llava" and name not in SOME else [],
+        marks=[pytest.mark.slow] if name not in SOME.get(family, (None, *FEW)) else [],
     )
     for family in FAMILIES
     for name in (None, *FEW)

@@ -21,15 +21,18 @@ from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
-    "llava_next": "mustdrop", "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen",
-    "video_llava": "mustdrop",
+    "internvl": "mustdrop", "llava_next": "mustdrop", "qwen2_5_vl": "mustdrop_qwen",
+    "qwen2_vl": "mustdrop_qwen", "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
 TINY = (*THRESHOLDS, "prefill.layers=[0,1,3]", "decode.from_layer=1", "key_tokens.mu=0.0")
 # of random states; the presets' 0.8 is of trained ones
 LOW_TAU = {"mustdrop": "vision.tau=4.0", "mustdrop_qwen": "vision.tau=0.2"}
-OWN = {"video_llava": ("vision.edges=keep",)}  # windows of 3 x 3 do not fill its grid
+OWN = {
+    "video_llava": ("vision.edges=keep",),  # windows of 3 x 3 do not fill its grid
+    "internvl": ("vision=local_merge_cells",),
+}
 
 
 def built(method: str, *overrides: str) -> TokenDropper:
@@ -42,7 +45,9 @@ def test_a_preset_drops_in_all_stages_and_equals_masking(family):
     made = FAMILIES[family]
     model = made.model()
     method = PRESETS[family]
-    dropper = built(method, *TINY, LOW_TAU[method], *OWN.get(family, ()))
+    own = OWN.get(family, ())
+    low = LOW_TAU["mustdrop_qwen" if "vision=local_merge_cells" in own else method]
+    dropper = built(method, *TINY, low, *own)
     inputs = made.inputs(model, *made.prompts)
     with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=4)

@@ -20,6 +20,7 @@ from mustdrop.models import ADAPTERS, adapter_for
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 STAGES = ("vision", "key_tokens", "prefill", "decode")
 BUILDS = {
+    "InternVL3": FAMILIES["internvl"].model,
     "LLaVA-1.5, CLIP": tiny_llava,
     "LLaVA-1.5, SigLIP": lambda: tiny_llava(cls=False),
     "LLaVA-NeXT": FAMILIES["llava_next"].model,
@@ -41,10 +42,19 @@ def rows(header: str) -> list[dict[str, str]]:
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
+LATE = ("InternVL3",)  # by default with one strategy of each place
+FEWER = ("FastV", "LocalMerge", "DivPrune", "ClsAttention", "SinkRecent")
+KEYS = {"InternVL3": "internvl"}  # of FAMILIES, where they differ from the name
 FACTS = rows("| family | class")
 WORKS = [
-    pytest.param(strategy, family, entry, id=f"{strategy}-{family}")
-    for row in rows("| strategy | LLaVA")
+    pytest.param(
+        strategy,
+        family,
+        entry,
+        id=f"{strategy}-{family}",
+        marks=[pytest.mark.slow] * (family in LATE and strategy not in FEWER),
+    )
+    for row in rows("| strategy | InternVL3")
     for strategy in re.findall(r"`(\w+)`", row["strategy"])
     for family, entry in row.items()
     if family != "strategy"
@@ -60,7 +70,7 @@ def inputs_of(family: str):
     model = model_of(family)
     if family.startswith("LLaVA-1.5"):
         return prompt(model)
-    made = FAMILIES[family.lower().replace("-", "_").replace(".", "_")]
+    made = FAMILIES[KEYS.get(family) or family.lower().replace("-", "_").replace(".", "_")]
     shown = Video(FRAMES, 16, 16) if family.startswith("Video") else Image(40, 24)
     return made.inputs(model, (3, shown, 7))
 
@@ -92,7 +102,7 @@ def test_the_facts_are_those_of_the_adapter(row):
     assert row["[CLS]"] == ("yes" if facts.has_cls else "no")
     assert row["positions"] == ("coordinates" if facts.coordinates else "numbers")
     given = adapter.visual_inputs(inputs_of(row["family"])).values()
-    (shown,) = [visual for inputs in given for visual in inputs]
+    shown, *_ = [visual for inputs in given for visual in inputs]
     kind = "[CLS] of frames" if shown.is_video else "newlines"
     assert row["off-grid slots"] == (kind if OFF_GRID in shown.cells else "none")
 

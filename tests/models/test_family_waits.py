@@ -3,7 +3,7 @@
 import pytest
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FEW, FITTING
+from family_droppers import FEW, FITTING, all_families
 from pretend_process import alone
 
 from mustdrop.prefill.sparsevlm import SparseVLM
@@ -30,7 +30,7 @@ print(json.dumps(waits))
 # Waits that do not decide: for the ids and sizes of the batch, and for what is checked at the end.
 READING = ("models/", "engine/prompts.py", "engine/checks.py")
 # two encoder calls on Qwen, whose sizes are tensors
-MOST_READING = {"llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "video_llava": 3}
+MOST_READING = {"internvl": 3, "llava_next": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "video_llava": 3}
 
 
 def most_waits(name: str, family: str, prompts: int) -> int:
@@ -40,7 +40,7 @@ def most_waits(name: str, family: str, prompts: int) -> int:
     """
     dropper = FITTING[name]
     vision, prefill = dropper.vision, dropper.prefill
-    calls = 1 if family == "llava_next" or prompts == 1 else 2
+    calls = 1 if family in ("internvl", "llava_next") or prompts == 1 else 2
     places = vision.places if vision else ()
     within = sum(place != "projected" for place in places)
     most = calls * within + len(places) - within + len(prefill.layers if prefill else ())
@@ -68,7 +68,7 @@ def require_few_waits(family: str, names: list[str]) -> None:
             assert sum(rest.values()) <= most_waits(name, family, prompts), (name, prompts, rest)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
     require_few_waits(family, ["all_stages", "sparsevlm_fixed"])
 

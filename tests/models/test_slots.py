@@ -12,6 +12,10 @@ from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 
 SHAPES = {
+    "internvl": [
+        (3, Image(32, 16), 7),
+        (2, Image(16, 16), 2, Video(2, 16, 16), 2, Image(16, 48), 5),
+    ],
     "llava_next": [(3, Image(24, 48), 7), (2, Image(40, 22), 2, Image(24, 24), 5)],
     "qwen2_5_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
     "qwen2_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
@@ -20,7 +24,7 @@ SHAPES = {
         (2, Video(FRAMES, 16, 16), 2, Image(16, 16), 5),
     ],
 }
-SILENT = ("out_proj", "attn.proj")
+SILENT = ("out_proj", "attn.proj", "projection_layer")
 
 
 def change(family: str, pixels: torch.Tensor, grid: tuple[int, int], row: int, column: int) -> None:

@@ -25,11 +25,15 @@ PRESETS = {
 PARAMETERS = {
     "llava15_7b": 7.06, "llava15_13b": 13.35, "llava_next_7b": 7.06, "llava_next_13b": 13.35,
     "llava_next_mistral_7b": 7.57, "qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29,
-    "video_llava_7b": 7.37,
+    "video_llava_7b": 7.37, "internvl3_2b": 2.09, "internvl3_8b": 7.94, "internvl3_5_8b": 8.53,
 }  # fmt: skip
 
 
-FEW = ("llava_next_mistral_7b", "qwen2_5_vl_3b")  # the others have the same builders
+FEW = (
+    "internvl3_2b",
+    "llava_next_mistral_7b",
+    "qwen2_5_vl_3b",
+)  # the others have the same builders
 MARKED = [
     pytest.param(name, marks=() if name in FEW else pytest.mark.slow)
     for name in PRESETS
@@ -120,7 +124,7 @@ def test_fewer_layers_are_built_and_more_are_refused():
 
 
 @pytest.mark.parametrize("size", [None, (336, 616), (700, 420)])
-@pytest.mark.parametrize("name", ["llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
+@pytest.mark.parametrize("name", ["internvl3_8b", "llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
 def test_drawn_pixels_have_the_form_of_processed_pictures(name, size):
     config = CONFIGS[name]()
     size = size or usual_size(config)

@@ -1,0 +1,85 @@
+"""Families whose checkpoints cut images into tiles: files, tokens and configs as on the hub."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import (
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+SIDE, PATCH = 32, 4  # of a tile and of a patch, in pixels
+VISION = {
+    "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 3,
+}  # fmt: skip
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+@dataclass(frozen=True)
+class HubFamily:
+    """How a family's checkpoint differs from those of other families.
+
+    Attributes:
+        build: Makes a random model for a tokenizer, with a language model of these sizes.
+        special: Special tokens, in the order of their ids.
+        roles: Special tokens by the names of their roles.
+        template: Chat template.
+        images: Content of ``preprocessor_config.json``.
+        processor: Content of ``processor_config.json``.
+        videos: Content of ``video_preprocessor_config.json``; empty: there is no such file.
+    """
+
+    build: Callable[[PreTrainedTokenizerFast, dict[str, Any]], PreTrainedModel]
+    special: tuple[str, ...]
+    roles: dict[str, Any]
+    template: str
+    images: dict[str, Any]
+    processor: dict[str, Any]
+    videos: dict[str, Any] = field(default_factory=dict)
+
+
+def internvl(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:
+    vision = InternVLVisionConfig(
+        **VISION, image_size=[SIDE] * 2, patch_size=[PATCH] * 2, layer_scale_init_value=1.0
+    )
+    return InternVLForConditionalGeneration(
+        InternVLConfig(
+            vision_config=vision, text_config={"model_type": "qwen2", **language},
+            image_token_id=text.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=16,
+        )
+    )  # fmt: skip
+
+
+TILE = {
+    "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True,
+    "resample": 3, "size": {"height": SIDE, "width": SIDE}, **IMAGENET,
+}  # fmt: skip
+TILED_CHECKPOINTS = {
+    "internvl": HubFamily(
+        internvl,
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>",
+         "<video>"),
+        {
+            "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>",
+            "extra_special_tokens": {
+                "start_image_token": "<img>", "end_image_token": "</img>",
+                "context_image_token": "<IMG_CONTEXT>", "video_token": "<video>",
+            },
+        },
+        "{% for turn in messages %}{{ '<|im_start|>' + turn.role + '\n' }}"
+        "{% for part in turn.content %}{% if part.type == 'image' %}{{ '<IMG_CONTEXT>\n' }}"
+        "{% elif part.type == 'video' %}{{ '<video>\n' }}{% else %}{{ part.text }}{% endif %}"
+        "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+        {
+            **TILE, "image_processor_type": "GotOcr2ImageProcessorFast", "crop_to_patches": False,
+            "min_patches": 1, "max_patches": 4, "processor_class": "InternVLProcessor",
+        },
+        {"processor_class": "InternVLProcessor", "image_seq_length": 16},
+        {**TILE, "video_processor_type": "InternVLVideoProcessor"},
+    ),
+}  # fmt: skip
