@@ -5,6 +5,7 @@ the order of patches, so after the first decision those of a cell stand one afte
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
@@ -29,6 +30,12 @@ class GroupedLayout(PaddedLayout):
     def join(self, front: Tensor, tokens: Float[Tensor, "images most dim"]) -> Tensor:
         return super().join(front, rearrange(tokens, "b n (p d) -> b (n p) d", p=self.patches))
 
+    def fit(
+        self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        """Arguments of a block, without the mask that the model made for all patches."""
+        return super().fit(block, states, (states, *[None] * len(args[1:])), kwargs)
+
     def whole(self, states: Tensor, front: int) -> Tensor:
         """States of the patches of all cells in raster order; zeros where a token has left."""
         ahead, tokens = self.split(states, front)
@@ -49,6 +56,11 @@ class RasterLayout(GroupedLayout):
     def now(self, weighted: bool | None = None) -> EncoderLayout:
         cells = [image.cells for image in self.images]
         return GroupedLayout(self.part, self.images, cells, bool(weighted))
+
+    def fit(
+        self, block: nn.Module, states: Tensor, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        return PaddedLayout.fit(self, block, states, args, kwargs)
 
     def split(self, states: Tensor, front: int) -> tuple[Tensor, Float[Tensor, "images most dim"]]:
         return super().split(cells_together(states, front, self.part.unit), front)

@@ -9,11 +9,13 @@ from mustdrop.models.encoders import EncoderPart, Part
 
 # Name of a model class of transformers -> module and name of its adapter.
 ADAPTERS = {
+    "Idefics3ForConditionalGeneration": ("mustdrop.models.idefics", "IdeficsAdapter"),
     "InternVLForConditionalGeneration": ("mustdrop.models.internvl", "InternVLAdapter"),
     "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
     "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
+    "SmolVLMForConditionalGeneration": ("mustdrop.models.idefics", "IdeficsAdapter"),
     "VideoLlavaForConditionalGeneration": ("mustdrop.models.video_llava", "VideoLlavaAdapter"),
 }
 

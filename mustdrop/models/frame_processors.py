@@ -20,6 +20,7 @@ from transformers import (
     CLIPImageProcessorPil,
     GotOcr2ImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    SmolVLMImageProcessorPil,
 )
 from transformers.utils.hub import PushToHubMixin
 from transformers.video_utils import VideoMetadata
@@ -151,11 +152,31 @@ class QwenFrames(FrameProcessor):
         return patches, [len(padded) // depth, *grid[1:]]
 
 
+@final
+class IdeficsFrames(FrameProcessor):
+    """Frames of one tile each with their times, in place of ``SmolVLMVideoProcessor``."""
+
+    kind = SmolVLMImageProcessorPil
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_attention_mask"]
+    num_frames: ClassVar[None] = None  # its processor passes these to a sampling of frames
+    fps: ClassVar[None] = None
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        sampling = settings.get("video_sampling")
+        sizes = {} if sampling is None else {"size": sampling["video_size"]}
+        super().__init__({**settings, **sizes})
+
+    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
+        images = [list(frames) for frames in videos]
+        return dict(self.images(images=images, do_image_splitting=False, return_tensors="pt"))
+
+
 # Name of a processor's class -> its video processor.
 FRAME_PROCESSORS = {
     "InternVLProcessor": TileFrames,
     "Qwen2VLProcessor": QwenFrames,
     "Qwen2_5_VLProcessor": QwenFrames,
+    "SmolVLMProcessor": IdeficsFrames,
     "VideoLlavaProcessor": ClipFrames,
 }
 

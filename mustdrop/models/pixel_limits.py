@@ -1,8 +1,17 @@
 """Limits on the number of pixels of an image, in the settings of an image processor."""
 
+from math import isqrt
 from typing import Any
 
-from transformers import GotOcr2ImageProcessorPil, Qwen2VLImageProcessorPil
+from transformers import (
+    GotOcr2ImageProcessorPil,
+    Idefics3ImageProcessorPil,
+    Qwen2VLImageProcessorPil,
+    SmolVLMImageProcessorPil,
+)
+
+# Image processors that scale the longer side to ``size.longest_edge``.
+BY_LONGEST_EDGE = (Idefics3ImageProcessorPil, SmolVLMImageProcessorPil)
 
 
 def has_pixel_limits(images: Any) -> bool:
@@ -47,6 +56,13 @@ def limit_pixels(images: Any, least: int | None, most: int | None) -> None:
                 f"model.max_pixels must be at least {area}, the pixels of one tile, got {most}"
             )
         images.min_patches, images.max_patches = -(-least // area), most // area
+    elif isinstance(images, BY_LONGEST_EDGE):
+        if least is not None or most is None:
+            raise ValueError(
+                f"model.min_pixels must be null: {type(images).__name__} scales the longer side to "
+                "one length"
+            )
+        images.size = {"longest_edge": isqrt(most)}  # of a square image
     else:
         raise ValueError(
             f"model.min_pixels and model.max_pixels must be null: {type(images).__name__} has no "

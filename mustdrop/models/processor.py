@@ -89,9 +89,14 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
 def _check_video(adapter: ModelAdapter, processor: Any) -> None:
     """Check the frames and the slots of one video."""
     count = processor.video_processor.frames
+    # some processors write times into the prompt
+    times = {
+        "total_num_frames": count, "fps": 1.0, "duration": count,
+        "frames_indices": list(range(count)),
+    }  # fmt: skip
     inputs = processor(
         text=[processor.video_token], videos=[np.stack([np.asarray(PROBE)] * count)],
-        return_tensors="pt", do_sample_frames=False,
+        video_metadata=[times], return_tensors="pt", do_sample_frames=False,
     )  # fmt: skip
     slots, cells = _check_inputs(adapter, inputs)
     if slots != cells:

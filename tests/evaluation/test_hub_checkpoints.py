@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from einops import rearrange
 from family_droppers import FITTING
 from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from models import greedy
 from PIL import Image
 from standins import write_benchmark
+from tiled_checkpoints import TILED_CHECKPOINTS
 from transformers import (
     AutoModelForImageTextToText,
     LlavaOnevisionImageProcessorPil,
@@ -33,10 +35,11 @@ from mustdrop.runs.trace import Trace
 
 # Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5, Video-LLaVA: 6 x 6 patches. LLaVA-NeXT:
 # these and 10 rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding.
-# Qwen2.5-VL: 4 x 5 cells of 8 x 8 pixels. InternVL: one tile of 4 x 4 cells.
+# Qwen2.5-VL: 4 x 5 cells of 8 x 8 pixels. InternVL: one tile of 4 x 4 cells. Idefics3 and SmolVLM:
+# two columns and two rows of such tiles, and the whole image in small.
 SLOTS = {
     "llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20, "video_llava": 36,
-    "internvl": 16,
+    "internvl": 16, "idefics3": 5 * 16, "smolvlm": 5 * 16,
 }  # fmt: skip
 
 
@@ -64,6 +67,12 @@ def slots(model, inputs):
     return (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
 
 
+def encoder_images_of(model, inputs):
+    """What the encoder gets of all images of a batch, in the order of the prompts."""
+    shown = adapter_for(model).visual_inputs(inputs)[model.config.image_token_id]
+    return [pixels for image in shown for pixels in image.pixels]
+
+
 CHATS = (
     chat("What?", picture(40, 30)),
     chat("Nothing to see."),
@@ -81,6 +90,11 @@ def test_every_prompt_has_its_own_images_in_a_batch(loaded):
         together["input_ids"], together["attention_mask"], alone, strict=True
     ):
         assert torch.equal(row[mask.bool()], inputs["input_ids"][0])
+    if family in TILED_CHECKPOINTS:
+        made, *parts = (encoder_images_of(model, inputs) for inputs in (together, *alone))
+        assert len(made) == sum(map(len, parts))
+        assert all(map(torch.equal, made, sum(parts, [])))
+        return
     name = "pixel_values_images" if family == "video_llava" else "pixel_values"
     values = [inputs[name] for inputs in alone if name in inputs]
     if family == "llava_next":  # padded to the largest number of crops
@@ -187,12 +201,16 @@ def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
     """Sides that no family resizes: those of a tile or a crop, or for Qwen2.5-VL of cells."""
     family, model, processor = loaded
     sizes = {"qwen2_5_vl": [(24, 24), (32, 48)], "internvl": [(32, 32), (32, 32)]}
+    sizes |= {"idefics3": [(64, 64), (64, 64)], "smolvlm": [(64, 64), (64, 64)]}
     sizes = sizes.get(family, [(24, 24)] * 2)
     shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
     inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
     made = encoder_images(adapter_for(model), inputs)
     if family == "llava_next":  # the whole image, then two crops
         made = made[::3]
+    if family in ("idefics3", "smolvlm"):  # two rows of tiles, then the small copy
+        tiles = [torch.stack(made[first : first + 4]) for first in (0, 5)]
+        made = [rearrange(part, "(r n) c h w -> c (r h) (n w)", r=2) for part in tiles]
     images = processor.image_processor
     mean, std = torch.tensor(images.image_mean), torch.tensor(images.image_std)
     for pixels, image in zip(made, shown, strict=True):
@@ -231,6 +249,8 @@ SHAPES = {
         "model=qwen2_5_vl_7b", "model.merging_blocks=4", "model.min_pixels=256",
         "model.max_pixels=4096",
     ],
+    "idefics3": ["model=smolvlm_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
+    "smolvlm": ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
     "internvl": [
         "model=internvl3_8b", "model.merging_blocks=4", "model.min_pixels=1024",
         "model.max_pixels=4096",
@@ -238,7 +258,13 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", SHAPES)
+SLOW = ("idefics3", "smolvlm")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SHAPES],
+)
 def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
     """A run, its traces and the page, for images of several grids."""
     folder = save(family, tmp_path / "tiny")

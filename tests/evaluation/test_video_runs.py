@@ -91,10 +91,21 @@ VIDEO_FAMILIES = {
         ],
         [16, 64, 64, 64],
     ),
+    # an image is four tiles and the small copy
+    "smolvlm": (
+        ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
+        [80, 64, 64, 64],
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", VIDEO_FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "internvl"))
+        for name in VIDEO_FAMILIES
+    ],
+)
 def test_videos_of_a_family_run_with_records_and_traces(family, folder, tmp_path):
     made = save(family, tmp_path / "tiny")
     model, slots = VIDEO_FAMILIES[family]

@@ -81,6 +81,7 @@ class Family:
     draw: Callable[[Prompts, Any], None]
     prompts: Sequence[Sequence[Part]]
     packed: bool = False  # pixels of a batch are concatenated, and not padded to most crops
+    by_prompt: bool = False  # all pixels of a prompt stand in one row of a batch
     typed: bool = False  # the processor marks the slots: mm_token_type_ids
 
     def model(self, attention: str = "sdpa", seed: int = 0) -> Any:
@@ -110,7 +111,11 @@ class Family:
             inputs["mm_token_type_ids"] = rows([torch.cat(prompt.kinds) for prompt in made])
         names = {name: None for prompt in made for name in prompt.given}
         for name in names:
-            inputs[name] = self._joined([v for p in made for v in p.given.get(name, ())])
+            rows_of = [p.given.get(name, []) for p in made]
+            if self.by_prompt:
+                shape = next(row[0] for row in rows_of if row)
+                rows_of = [[torch.cat(row) if row else shape[:0]] for row in rows_of]
+            inputs[name] = self._joined([value for row in rows_of for value in row])
         return inputs
 
     def _joined(self, values: Sequence[Tensor]) -> Tensor:

@@ -5,12 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import (
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
+    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
+from transformers.models.smolvlm import processing_smolvlm
+
+if processing_smolvlm.num2words is None:  # a package that writes the number of frames as a word
+    processing_smolvlm.num2words = str
 
 SIDE, PATCH = 32, 4  # of a tile and of a patch, in pixels
 VISION = {
@@ -54,11 +63,70 @@ def internvl(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrai
     )  # fmt: skip
 
 
+def smolvlm(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:
+    return SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
+            text_config=LlamaConfig(**language), scale_factor=2,
+            image_token_id=text.convert_tokens_to_ids("<image>"), pad_token_id=text.pad_token_id,
+        )
+    )  # fmt: skip
+
+
+def idefics3(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:
+    return Idefics3ForConditionalGeneration(
+        Idefics3Config(
+            vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
+            text_config=LlamaConfig(**language), scale_factor=2,
+            image_token_id=text.convert_tokens_to_ids("<image>"), pad_token_id=text.pad_token_id,
+        )
+    )  # fmt: skip
+
+
 TILE = {
     "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True,
     "resample": 3, "size": {"height": SIDE, "width": SIDE}, **IMAGENET,
 }  # fmt: skip
+SPLIT = {
+    "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True,
+    "do_image_splitting": True, "do_pad": True, "resample": 1, "size": {"longest_edge": 2 * SIDE},
+    "max_image_size": {"longest_edge": SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+}  # fmt: skip
+IDEFICS_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>",
+    "<global-img>", "<video>", *(f"<row_{r}_col_{c}>" for r in (1, 2) for c in (1, 2)),
+)  # fmt: skip
+IDEFICS_ROLES = {
+    "bos_token": "<|im_start|>", "eos_token": "<end_of_utterance>", "pad_token": "<|endoftext|>",
+    "extra_special_tokens": {
+        "fake_image_token": "<fake_token_around_image>", "image_token": "<image>",
+        "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>",
+    },
+}  # fmt: skip
+IDEFICS_TEMPLATE = (
+    "<|im_start|>{% for turn in messages %}{{ turn.role | capitalize + ':' }}"
+    "{% for part in turn.content %}{% if part.type == 'image' %}<image>"
+    "{% elif part.type == 'video' %}<video>{% else %}{{ ' ' + part.text }}{% endif %}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 TILED_CHECKPOINTS = {
+    "idefics3": HubFamily(
+        idefics3, IDEFICS_TOKENS, IDEFICS_ROLES, IDEFICS_TEMPLATE,
+        {
+            **SPLIT, "image_processor_type": "Idefics3ImageProcessor",
+            "processor_class": "Idefics3Processor",
+        },
+        {"processor_class": "Idefics3Processor", "image_seq_len": 16},
+    ),
+    "smolvlm": HubFamily(
+        smolvlm, IDEFICS_TOKENS, IDEFICS_ROLES, IDEFICS_TEMPLATE,
+        {
+            **SPLIT, "image_processor_type": "SmolVLMImageProcessor",
+            "processor_class": "SmolVLMProcessor", "video_processor_type": "SmolVLMVideoProcessor",
+            "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": SIDE}},
+        },
+        {"processor_class": "SmolVLMProcessor", "image_seq_len": 16},
+    ),
     "internvl": HubFamily(
         internvl,
         ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>",

@@ -30,14 +30,43 @@ def internvl_input(prompt: Prompts, part: Image | Video) -> None:
         prompt.slots(IMAGE_TOKEN, tiles * 16)
 
 
+def smolvlm(attention: str) -> Any:
+    config = transformers.SmolVLMConfig(
+        vision_config={**CLIP, "image_size": 32}, text_config=transformers.LlamaConfig(**TEXT),
+        image_token_id=IMAGE_TOKEN, scale_factor=2, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.SmolVLMForConditionalGeneration(config)
+
+
+def idefics3(attention: str) -> Any:
+    config = transformers.Idefics3Config(
+        vision_config={**CLIP, "image_size": 48}, text_config=transformers.LlamaConfig(**TEXT),
+        image_token_id=IMAGE_TOKEN, scale_factor=3, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.Idefics3ForConditionalGeneration(config)
+
+
+def idefics_input(prompt: Prompts, part: Image | Video) -> None:
+    """Tiles of 16 x 16 pixels and, behind several, the whole; each stands apart in the text."""
+    side, rows, columns = (
+        prompt.config.vision_config.image_size, -(-part[-2] // 16), -(-part[-1] // 16),
+    )  # fmt: skip
+    tiles = rows * columns + (rows * columns > 1)
+    for number in range(part.frames if isinstance(part, Video) else tiles):
+        if number:
+            prompt.text(2)
+        drawn = pixels(side, 3, side, seed=prompt.generator).transpose(0, 1)
+        prompt.add(pixel_values=drawn[None])
+        prompt.slots(IMAGE_TOKEN, (side // 4 // prompt.config.scale_factor) ** 2)
+
+
+TILES = (
+    (3, Image(16, 32), 7),
+    (2, Image(16, 16), 3, Image(32, 32), 12),
+    (9, Video(2, 16, 16), 2, Image(32, 16), 4),
+)
 TILED = {
-    "internvl": Family(
-        internvl, internvl_input,
-        (
-            (3, Image(16, 32), 7),
-            (2, Image(16, 16), 3, Image(32, 32), 12),
-            (9, Video(2, 16, 16), 2, Image(32, 16), 4),
-        ),
-        packed=True,
-    ),
-}  # fmt: skip
+    "idefics3": Family(idefics3, idefics_input, TILES, by_prompt=True),
+    "smolvlm": Family(smolvlm, idefics_input, TILES, by_prompt=True),
+    "internvl": Family(internvl, internvl_input, TILES, packed=True),
+}

@@ -26,9 +26,9 @@ def worst(name: str, number: int, change) -> float:
     return relative_error(logits[number], masked_logits(model, run, inputs, tokens, number))
 
 
-@pytest.mark.parametrize("family", ["internvl"])
+@pytest.mark.parametrize("family", TILED)
 def test_a_small_copy_that_is_taken_for_the_first_tile_is_noticed(family):
-    """Control: the cells of the last tile, the whole image in small, move in front of the others."""
+    """Control: the cells of the last tile, the small copy, move in front of the others."""
 
     def first(ledger):
         tiles = ledger.cells.view(len(ledger.grids), -1)
@@ -85,6 +85,24 @@ def test_a_cell_has_the_mean_of_the_attention_of_its_patches(family, kind):
         side = int(row.shape[1] ** 0.5)
         grid = row.view(len(row), side // unit, unit, side // unit, unit).mean((2, 4))
         assert torch.allclose(cells, grid.flatten(1), atol=1e-6)
+
+
+def test_tiles_with_padding_are_refused():
+    made = TILED["smolvlm"]
+    model = made.model()
+    inputs = made.inputs(model, made.prompts[0])
+    mask = torch.ones_like(inputs["pixel_values"][:, :, 0])
+    adapter_for(model).visual_inputs({**inputs, "pixel_attention_mask": mask})
+    mask[0, 1, 20:] = 0
+    with pytest.raises(ValueError, match="must be 1 on all pixels of a tile"):
+        adapter_for(model).visual_inputs({**inputs, "pixel_attention_mask": mask})
+
+
+def test_cells_that_do_not_fill_a_tile_are_refused():
+    model = TILED["smolvlm"].model()
+    model.config.scale_factor = 3
+    with pytest.raises(ValueError, match="scale_factor must divide the 8 patches of a side, got 3"):
+        TokenDropper().attach(model).__enter__()
 
 
 @pytest.mark.parametrize(

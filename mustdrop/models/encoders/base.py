@@ -22,8 +22,8 @@ class EncoderPart(ABC):
 
     Attributes:
         module: Module of the encoder.
-        has_cls: Whether a [CLS] token stands before the patches.
         unit: Number of patches along each side of a cell, which one vision token shows.
+        has_cls: Whether a [CLS] token stands before the patches.
         packed: Whether states hold the patches of all images in one sequence, without a mask.
         shuffled: Whether the blocks see patches in raster order, and the model puts the patches of
             a cell side by side behind ``module``, for which it needs those of all cells.
@@ -31,8 +31,8 @@ class EncoderPart(ABC):
     """
 
     module: Part
+    unit: int = 1
     has_cls: ClassVar[bool] = False
-    unit: ClassVar[int] = 1
     packed: ClassVar[bool] = False
     shuffled: ClassVar[bool] = False
     masks_attention: ClassVar[bool] = False

@@ -14,8 +14,8 @@ from mustdrop.models.encoders.base import EncoderPart, Part, cells_together
 class InternVLEncoder(EncoderPart):
     """Parts of ``InternVLVisionModel``; states are [tiles, tokens, dim]."""
 
+    unit: int = 2
     has_cls = True
-    unit = 2
     shuffled = True
     masks_attention = True
 
