@@ -37,6 +37,8 @@ class ModelFacts:
         coordinates: Whether rotary positions are coordinates of the image, which a rule that
             renumbers positions leaves as they are.
         received: Whether the attention that a patch receives stands for that of [CLS].
+        whole_encoder: Reason why the encoder runs whole and is not read, so that stage 1 acts at
+            ``projected`` only; None: tokens may leave inside it.
     """
 
     depth: int
@@ -47,6 +49,7 @@ class ModelFacts:
     unit: int = 1
     coordinates: bool = False
     received: bool = False
+    whole_encoder: str | None = None
 
     def block(self, block: int) -> int:
         """Index of ``block`` counted from the front.

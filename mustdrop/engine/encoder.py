@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mustdrop.engine.encoder_attention import EncoderAttention
@@ -59,6 +60,11 @@ class EncoderStage(ImageDecisions):
         """Discard the state of an earlier prompt."""
         self.encoded, self.batch = [], []
 
+    def arrive(self, device: torch.device) -> None:
+        """Take the images as they arrived, where the encoder runs whole."""
+        if self.facts.whole_encoder is not None:
+            self.encoded = [EncodedImage.whole(image, device) for image in self.arrived()]
+
     def _begin(self, encoder: EncoderPart, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Start a new encoder call; an image without slots in the prompts is refused."""
         pixels = encoder.pixels(args, kwargs)
@@ -80,6 +86,9 @@ class EncoderStage(ImageDecisions):
     @contextmanager
     def attach(self) -> Iterator[None]:
         """Add hooks to encoder and projector; remove them on exit."""
+        if self.facts.whole_encoder is not None:
+            yield
+            return
         with ExitStack() as stack:
 
             def before(module: nn.Module, function: Callable, named: bool = False) -> None:

@@ -5,6 +5,7 @@ the engine passes on, is refused with one sentence before any work starts.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
 from mustdrop.engine.transformers_api import file_names, reads_eager
 from mustdrop.models import ModelAdapter
 from mustdrop.stages import Stages
+from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
 def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
@@ -176,6 +178,21 @@ def _moving_frequencies(adapter: ModelAdapter) -> None:
         )
 
 
+def _outside(stage: VisionStrategy | KeyTokenStrategy, reason: str) -> None:
+    """Raise if a strategy acts inside the encoder, or reads attention there."""
+    read: list[int] = list(stage.cls_attention_blocks)
+    places: Sequence[Place] = ()
+    if isinstance(stage, VisionStrategy):
+        read += stage.query_key_blocks
+        places = [place for place in stage.places if place != "projected"]
+    if read or places:
+        does = "reads attention in" if read else "acts in"
+        raise ValueError(
+            f"{type(stage).__name__} {does} the encoder, which runs whole here: {reason}; use a "
+            "strategy that acts at 'projected' alone, or in the language model"
+        )
+
+
 def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
     facts = replace(adapter.facts, received=stages.cls_attention == "received")
@@ -183,6 +200,9 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     for stage in (vision, stages.key_tokens, prefill, stages.decode):
         if stage is not None:
             stage.check(facts)
+    for stage in (vision, stages.key_tokens):
+        if stage is not None and facts.whole_encoder is not None:
+            _outside(stage, facts.whole_encoder)
     if vision is not None:
         last = facts.feature_block - (not vision.inside_block)
         if vision.inside_block and not vision.normalised:

@@ -12,6 +12,10 @@ ADAPTERS = {
     "Idefics3ForConditionalGeneration": ("mustdrop.models.idefics", "IdeficsAdapter"),
     "InternVLForConditionalGeneration": ("mustdrop.models.internvl", "InternVLAdapter"),
     "LlavaForConditionalGeneration": ("mustdrop.models.llava", "LlavaAdapter"),
+    "LlavaOnevisionForConditionalGeneration": (
+        "mustdrop.models.llava_onevision",
+        "LlavaOnevisionAdapter",
+    ),
     "LlavaNextForConditionalGeneration": ("mustdrop.models.llava_next", "LlavaNextAdapter"),
     "Qwen2VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),
     "Qwen2_5_VLForConditionalGeneration": ("mustdrop.models.qwen_vl", "QwenVLAdapter"),

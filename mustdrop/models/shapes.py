@@ -112,6 +112,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
         unit=encoder.unit,
         window=encoder.window,
         full_blocks=encoder.full_blocks,
+        grid=adapter.encoder_grid,
     )
 
 

@@ -114,6 +114,35 @@ def video_llava_input(prompt: Prompts, part: Image | Video) -> None:
         prompt.slots(IMAGE_TOKEN, cells)
 
 
+def onevision(attention: str) -> Any:
+    config = transformers.LlavaOnevisionConfig(
+        vision_config=transformers.SiglipVisionConfig(**CLIP, vision_use_head=False),
+        text_config=transformers.Qwen2Config(**TEXT), image_token_index=IMAGE_TOKEN,
+        video_token_index=VIDEO_TOKEN, vision_aspect_ratio="anyres_max_2",
+        image_grid_pinpoints=[[24 * rows, 24 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)],
+    )  # fmt: skip
+    return transformers.LlavaOnevisionForConditionalGeneration(config)
+
+
+def onevision_input(prompt: Prompts, part: Image | Video) -> None:
+    """The only image of a prompt is cropped; ``Family.inputs`` counts the images of each prompt."""
+    config, side = prompt.config, prompt.config.vision_config.image_size
+    if isinstance(part, Video):
+        drawn = [pixels(side, 3, side, seed=prompt.generator) for _ in range(part.frames)]
+        prompt.add(pixel_values_videos=torch.stack(drawn).transpose(1, 2))
+        return prompt.slots(VIDEO_TOKEN, part.frames * 9 + 1)
+    count = 1
+    if prompt.images == 1:
+        count = image_size_to_num_patches(list(part), config.image_grid_pinpoints, side)
+    packed, _ = prompt.model.model.pack_image_features(
+        [torch.zeros(count, 36, 1)], torch.tensor([part]), image_newline=torch.zeros(1),
+        vision_aspect_ratio=config.vision_aspect_ratio,
+    )  # fmt: skip
+    drawn = [pixels(side, 3, side, seed=prompt.generator) for _ in range(count)]
+    prompt.add(pixel_values=torch.stack(drawn).transpose(1, 2), image_sizes=torch.tensor(part))
+    prompt.slots(IMAGE_TOKEN, len(packed[0]))
+
+
 QWEN_PROMPTS = (
     (3, Image(32, 48), 7),
     (2, Image(16, 24), 3, Image(40, 16), 12),
@@ -124,6 +153,15 @@ FAMILIES = {
     "llava_next": Family(
         llava_next, llava_next_image,
         ((3, Image(24, 48), 7), (2, Image(40, 22), 2, Image(24, 24), 12), (9, Image(48, 48), 4)),
+    ),
+    "onevision": Family(
+        onevision, onevision_input,
+        (
+            (3, Image(40, 22), 7),
+            (2, Image(24, 24), 3, Image(40, 22), 12),
+            (9, Video(3, 16, 16), 2, Image(72, 72), 4),
+        ),
+        counted=True,
     ),
     "qwen2_5_vl": Family(qwen2_5_vl, qwen_input, QWEN_PROMPTS, packed=True, typed=True),
     "qwen2_vl": Family(qwen2_vl, qwen_input, QWEN_PROMPTS, packed=True, typed=True),

@@ -53,7 +53,8 @@ def pixels(*shape: int, seed: torch.Generator) -> Tensor:
 class Prompts:
     """Collects the parts of one prompt as a family's processor would return them."""
 
-    def __init__(self, model: Any, seed: int) -> None:
+    def __init__(self, model: Any, seed: int, images: int) -> None:
+        self.images = images
         self.model, self.config = model, model.config
         self.generator = torch.Generator().manual_seed(seed)
         self.ids: list[Tensor] = []
@@ -82,6 +83,7 @@ class Family:
     prompts: Sequence[Sequence[Part]]
     packed: bool = False  # pixels of a batch are concatenated, and not padded to most crops
     by_prompt: bool = False  # all pixels of a prompt stand in one row of a batch
+    counted: bool = False  # the processor counts the images of each prompt: batch_num_images
     typed: bool = False  # the processor marks the slots: mm_token_type_ids
 
     def model(self, attention: str = "sdpa", seed: int = 0) -> Any:
@@ -107,6 +109,8 @@ class Family:
             "input_ids": rows(ids),
             "attention_mask": rows([torch.ones_like(row) for row in ids]),
         }
+        if self.counted:
+            inputs["batch_num_images"] = torch.tensor([prompt.images for prompt in made])
         if self.typed:
             inputs["mm_token_type_ids"] = rows([torch.cat(prompt.kinds) for prompt in made])
         names = {name: None for prompt in made for name in prompt.given}
@@ -129,7 +133,7 @@ class Family:
         return torch.stack([pad(value, (*empty, 0, most - len(value))) for value in values])
 
     def _prompt(self, model: Any, parts: Sequence[Part], seed: int) -> Prompts:
-        prompt = Prompts(model, seed)
+        prompt = Prompts(model, seed, sum(isinstance(part, Image) for part in parts))
         for part in parts:
             if isinstance(part, int):
                 prompt.text(part)
