@@ -60,12 +60,52 @@ def idefics_input(prompt: Prompts, part: Image | Video) -> None:
         prompt.slots(IMAGE_TOKEN, (side // 4 // prompt.config.scale_factor) ** 2)
 
 
+def mistral3(attention: str) -> Any:
+    config = transformers.Mistral3Config(
+        vision_config=transformers.PixtralVisionConfig(**PIXTRAL),
+        text_config=transformers.MistralConfig(**TEXT, head_dim=8, sliding_window=None),
+        image_token_index=IMAGE_TOKEN, spatial_merge_size=2, vision_feature_layer=-1,
+    )  # fmt: skip
+    return transformers.Mistral3ForConditionalGeneration(config)
+
+
+def pixtral(attention: str) -> Any:
+    config = transformers.LlavaConfig(
+        vision_config=transformers.PixtralVisionConfig(**PIXTRAL),
+        text_config=transformers.MistralConfig(**TEXT, head_dim=8, sliding_window=None),
+        image_token_index=IMAGE_TOKEN, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", image_seq_length=1,
+    )  # fmt: skip
+    return transformers.LlavaForConditionalGeneration(config)
+
+
+def pixtral_input(prompt: Prompts, image: Image) -> None:
+    """An image at the corner of a square of 64 pixels, with a break token between its rows."""
+    cell = 4 * getattr(prompt.config, "spatial_merge_size", 1)
+    drawn = torch.zeros(1, 3, 64, 64)
+    made = pixels(image.height, 3, image.width, seed=prompt.generator).transpose(0, 1)
+    drawn[0, :, : image.height, : image.width] = made
+    prompt.add(pixel_values=drawn, image_sizes=torch.tensor(image))
+    for row in range(image.height // cell):
+        if row:
+            prompt.text(1)
+        prompt.slots(IMAGE_TOKEN, image.width // cell)
+
+
+PIXTRAL = {**CLIP, "image_size": 64, "hidden_act": "silu"}
+ANY_SIZE = (
+    (3, Image(32, 48), 7),
+    (2, Image(16, 24), 3, Image(40, 16), 12),
+    (9, Image(24, 24), 4),
+)
 TILES = (
     (3, Image(16, 32), 7),
     (2, Image(16, 16), 3, Image(32, 32), 12),
     (9, Video(2, 16, 16), 2, Image(32, 16), 4),
 )
 TILED = {
+    "mistral3": Family(mistral3, pixtral_input, ANY_SIZE, packed=True),
+    "pixtral": Family(pixtral, pixtral_input, ANY_SIZE, packed=True),
     "idefics3": Family(idefics3, idefics_input, TILES, by_prompt=True),
     "smolvlm": Family(smolvlm, idefics_input, TILES, by_prompt=True),
     "internvl": Family(internvl, internvl_input, TILES, packed=True),

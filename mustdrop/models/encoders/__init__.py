@@ -9,6 +9,7 @@ ENCODERS = {
     "clip_vision_model": ("mustdrop.models.encoders.clip", "ClipEncoder"),
     "idefics3_vision": ("mustdrop.models.encoders.idefics", "IdeficsEncoder"),
     "internvl_vision": ("mustdrop.models.encoders.internvl", "InternVLEncoder"),
+    "pixtral": ("mustdrop.models.encoders.pixtral", "PixtralEncoder"),
     "qwen2_5_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "qwen2_vl_vision": ("mustdrop.models.encoders.qwen", "QwenEncoder"),
     "smolvlm_vision": ("mustdrop.models.encoders.idefics", "IdeficsEncoder"),
