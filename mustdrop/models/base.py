@@ -29,8 +29,8 @@ class VisualInput:
             ``OFF_GRID`` for a newline or a frame's [CLS].
         pixels: What the encoder gets of each encoded image; random draws depend on it.
         is_video: Whether its encoded images are frames.
-        tiles: Number of images that the encoder gets for each of ``grids``, where one grid is pooled
-            or stitched from several; empty: one for each.
+        tiles: Number of images that the encoder gets for each grid, where one grid is stitched from
+            several; empty: one for each.
         crops: (rows, columns) of the crops that tile the picture. They are all of its encoded
             images but the first, row after row; None: there are no crops.
     """

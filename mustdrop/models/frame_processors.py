@@ -20,6 +20,7 @@ from transformers import (
     CLIPImageProcessorPil,
     GotOcr2ImageProcessorPil,
     Qwen2VLImageProcessorPil,
+    SiglipImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
 from transformers.utils.hub import PushToHubMixin
@@ -103,6 +104,14 @@ class ClipFrames(SquareFrames):
 
 
 @final
+class PlainFrames(SquareFrames):
+    """Frames whose aspect ratio changes, in place of ``LlavaOnevisionVideoProcessor``."""
+
+    kind = SiglipImageProcessorPil
+    options: ClassVar[dict[str, Any]] = {"do_pad": False}
+
+
+@final
 class TileFrames(SquareFrames):
     """Frames of one tile each, in place of ``InternVLVideoProcessor``."""
 
@@ -174,6 +183,7 @@ class IdeficsFrames(FrameProcessor):
 # Name of a processor's class -> its video processor.
 FRAME_PROCESSORS = {
     "InternVLProcessor": TileFrames,
+    "LlavaOnevisionProcessor": PlainFrames,
     "Qwen2VLProcessor": QwenFrames,
     "Qwen2_5_VLProcessor": QwenFrames,
     "SmolVLMProcessor": IdeficsFrames,

@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM (arXiv:2408.12637, 2504.05299): tiles of one size, with text between them."""
+"""Idefics3 and SmolVLM (arXiv:2408.12637, 2504.05299): tiles with text between them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +65,8 @@ class IdeficsAdapter(ModelAdapter):
             tiles = pixels.flatten(0, 1)
             used = (tiles != 0).flatten(1).any(1)  # the model leaves tiles of zeros out, too
             full = torch.ones_like(used) if mask is None else mask.flatten(0, 1).flatten(1).all(1)
-            for tile, is_used, is_full in zip(tiles, *torch.stack([used, full]).tolist()):
+            known = torch.stack([used, full]).tolist()
+            for tile, is_used, is_full in zip(tiles, *known, strict=True):
                 if is_used and not is_full:
                     raise ValueError(
                         "pixel_attention_mask must be 1 on all pixels of a tile, but a tile is "

@@ -43,6 +43,8 @@ from mustdrop.models.frame_processors import (
     video_settings,
 )
 from mustdrop.models.pixel_limits import limit_pixels
+from mustdrop.models.pixtral_processor import NAME as PIXTRAL
+from mustdrop.models.pixtral_processor import pixtral_processor
 
 BACKEND = "pil"
 PROBE = {"role": "user", "content": [{"type": "text", "text": "word"}]}
@@ -63,13 +65,18 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         ValueError: If the processor needs a video processor or a package that is not installed, or
             its image processor has no PIL backend.
     """
-    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if processor_class(Path(folder)) == PIXTRAL:  # needs torchvision, if transformers loads it
+        kind: Any = pixtral_processor()
+    else:
+        kind = PROCESSOR_MAPPING.get(type(config), None)
     parts = [] if kind is None else kind.get_attributes()
     try:
-        if kind is None or VIDEO not in parts:
+        if getattr(kind, "__name__", None) == PIXTRAL:
+            processor = _built(kind, Path(folder))
+        elif kind is None or VIDEO not in parts:
             processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
         elif kind.__name__ in FRAME_PROCESSORS:
-            processor = _with_frames(kind, Path(folder))
+            processor = _built(kind, Path(folder))
         elif parts[-1] == VIDEO:  # the class takes its parts by position
             processor = without_video(kind).from_pretrained(folder, backend=BACKEND)
         else:
@@ -86,14 +93,25 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
     return processor
 
 
-def _with_frames(kind: Any, folder: Path) -> Any:
-    """A processor whose video processor is a :class:`FrameProcessor`."""
+def processor_class(folder: Path) -> str | None:
+    """Name of the processor's class in a checkpoint's files; None: they name none."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            if "processor_class" in settings:
+                return settings["processor_class"]
+    return None
+
+
+def _built(kind: Any, folder: Path) -> Any:
+    """A processor made from its parts; a video processor is a :class:`FrameProcessor`."""
     settings, _ = kind.get_processor_dict(folder)
-    made = {
+    made: dict[str, Any] = {
         "image_processor": AutoImageProcessor.from_pretrained(folder, backend=BACKEND),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
-        VIDEO: FRAME_PROCESSORS[kind.__name__](video_settings(folder)),
     }
+    if VIDEO in kind.get_attributes():
+        made[VIDEO] = FRAME_PROCESSORS[kind.__name__](video_settings(folder))
     parts = [made[name] for name in kind.get_attributes()]
     return accepting(kind).from_args_and_dict(parts, settings)
 

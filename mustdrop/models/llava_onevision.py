@@ -91,7 +91,11 @@ class LlavaOnevisionAdapter(LlavaAdapter):
             lines = int(newline.sum())
             grids.append((lines, (len(newline) - rows * columns) // lines - 1))
             stitched = rearrange(encoded[1 : 1 + crops], "(r n) c h w -> c (r h) (n w)", r=shape[0])
-            shown.append(unpad_image(stitched, size))
+            for axis, patches in enumerate((shape[0] * rows, shape[1] * columns), 1):
+                left = unpad_image(torch.zeros(1, shape[0] * rows, shape[1] * columns), size)
+                cut = (patches - left.shape[axis]) // 2 * stitched.shape[axis] // patches
+                stitched = stitched.narrow(axis, cut, stitched.shape[axis] - 2 * cut)
+            shown.append(stitched)
             tiles.append(crops)
         return VisualInput(grids, cells, shown, tiles=tiles)
 

@@ -6,12 +6,13 @@ from typing import Any
 from transformers import (
     GotOcr2ImageProcessorPil,
     Idefics3ImageProcessorPil,
+    PixtralImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
 
 # Image processors that scale the longer side to ``size.longest_edge``.
-BY_LONGEST_EDGE = (Idefics3ImageProcessorPil, SmolVLMImageProcessorPil)
+BY_LONGEST_EDGE = (Idefics3ImageProcessorPil, PixtralImageProcessorPil, SmolVLMImageProcessorPil)
 
 
 def has_pixel_limits(images: Any) -> bool:

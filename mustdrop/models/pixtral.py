@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 
@@ -40,6 +40,11 @@ class PixtralAdapter(ModelAdapter):
             unit=encoder.unit,
             whole_encoder=WHOLE,
         )
+
+    @property
+    def processor_fields(self) -> Mapping[str, Any]:
+        size = self.model.config.vision_config.patch_size
+        return {"patch_size": size, "spatial_merge_size": self.facts.unit}
 
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         config, pixels, sizes = (

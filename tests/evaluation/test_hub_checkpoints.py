@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from family_droppers import FITTING
+from family_droppers import FITTING, dropper_of
 from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from models import greedy
 from PIL import Image
@@ -36,10 +36,12 @@ from mustdrop.runs.trace import Trace
 # Vision tokens of one image of 40 x 30 pixels. LLaVA-1.5, Video-LLaVA: 6 x 6 patches. LLaVA-NeXT:
 # these and 10 rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding.
 # Qwen2.5-VL: 4 x 5 cells of 8 x 8 pixels. InternVL: one tile of 4 x 4 cells. Idefics3 and SmolVLM:
-# two columns and two rows of such tiles, and the whole image in small.
+# two columns and two rows of such tiles, and the whole image in small. LLaVA-OneVision: 8 x 8
+# patches, and 8 rows of 10 patches with a newline. Mistral 3: 4 x 5 cells; Pixtral: 8 x 10 patches.
 SLOTS = {
     "llava": 36, "llava_next": 36 + 10 * (12 + 1), "qwen2_5_vl": 20, "video_llava": 36,
     "internvl": 16, "idefics3": 5 * 16, "smolvlm": 5 * 16,
+    "onevision": 64 + 8 * (10 + 1), "mistral3": 20, "pixtral": 80,
 }  # fmt: skip
 
 
@@ -143,9 +145,9 @@ def test_the_likeliest_token_is_taken_whatever_the_checkpoint_sets(loaded):
 
 @pytest.mark.parametrize("name", ["all_stages", "fastv", "divprune"])
 def test_dropping_equals_masking_behind_a_real_processor(loaded, name):
-    _, model, processor = loaded
+    family, model, processor = loaded
     inputs = prompt_inputs(model, processor, CHATS)
-    with FITTING[name].attach(model) as run:
+    with dropper_of(family, name).attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=4)
     counts = [(ledger.counts().resident, int(ledger.vision.sum())) for ledger in run.ledgers]
     assert any(left < entered for left, entered in counts)
@@ -201,7 +203,12 @@ def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
     """Sides that no family resizes: those of a tile or a crop, or for Qwen2.5-VL of cells."""
     family, model, processor = loaded
     sizes = {"qwen2_5_vl": [(24, 24), (32, 48)], "internvl": [(32, 32), (32, 32)]}
-    sizes |= {"idefics3": [(64, 64), (64, 64)], "smolvlm": [(64, 64), (64, 64)]}
+    sizes |= {name: [(24, 24), (32, 48)] for name in ("mistral3", "pixtral")}
+    sizes |= {
+        "onevision": [(32, 32), (32, 32)],
+        "idefics3": [(64, 64), (64, 64)],
+        "smolvlm": [(64, 64), (64, 64)],
+    }
     sizes = sizes.get(family, [(24, 24)] * 2)
     shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
     inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
@@ -249,6 +256,9 @@ SHAPES = {
         "model=qwen2_5_vl_7b", "model.merging_blocks=4", "model.min_pixels=256",
         "model.max_pixels=4096",
     ],
+    "onevision": ["model=llava_onevision_7b"],
+    "mistral3": ["model=mistral_small_3_1_24b", "model.max_pixels=4096"],
+    "pixtral": ["model=pixtral_12b", "model.max_pixels=4096"],
     "idefics3": ["model=smolvlm_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
     "smolvlm": ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
     "internvl": [
@@ -258,7 +268,7 @@ SHAPES = {
 }  # fmt: skip
 
 
-SLOW = ("idefics3", "smolvlm")
+SLOW = ("idefics3", "mistral3", "onevision", "pixtral", "smolvlm")
 
 
 @pytest.mark.parametrize(

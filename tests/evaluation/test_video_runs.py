@@ -91,6 +91,8 @@ VIDEO_FAMILIES = {
         ],
         [16, 64, 64, 64],
     ),
+    # a frame is 8 x 8 patches, pooled to 4 x 4, and the video ends in a newline
+    "onevision": (["model=llava_onevision_7b"], [152, 65, 65, 65]),
     # an image is four tiles and the small copy
     "smolvlm": (
         ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],

@@ -119,7 +119,7 @@ def onevision(attention: str) -> Any:
         vision_config=transformers.SiglipVisionConfig(**CLIP, vision_use_head=False),
         text_config=transformers.Qwen2Config(**TEXT), image_token_index=IMAGE_TOKEN,
         video_token_index=VIDEO_TOKEN, vision_aspect_ratio="anyres_max_2",
-        image_grid_pinpoints=[[24 * rows, 24 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)],
+        image_grid_pinpoints=[[24 * r, 24 * c] for r in (1, 2, 3) for c in (1, 2, 3)],
     )  # fmt: skip
     return transformers.LlavaOnevisionForConditionalGeneration(config)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cases import AnyVision, decode, key_tokens, prefill, share
 from families import FAMILIES, FRAMES, Image, Part, Video
+from family_droppers import WHOLE
 from hypothesis import strategies as st
 from tiled_families import TILED
 
@@ -21,7 +22,9 @@ from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
 BLOCKS = {
+    "idefics3": 3,
     "internvl": 3,
+    "smolvlm": 3,
     "llava_next": 2,
     "qwen2_vl": 3,
     "qwen2_5_vl": 3,
@@ -38,7 +41,8 @@ def family_model(family: str, attention: str) -> Any:
 @st.composite
 def anywhere(draw, family: str) -> AnyVision:
     """Any order and any mix at some of all places."""
-    places = [*range(BLOCKS[family]), "features", "projected"]
+    places = [*range(BLOCKS[family]), "features"] if family in BLOCKS else []
+    places.append("projected")
     chosen = draw(st.sets(st.sampled_from(places), min_size=1, max_size=3))
     return AnyVision(
         tuple(place for place in places if place in chosen), draw(st.integers(0, 99)),
@@ -49,6 +53,10 @@ def anywhere(draw, family: str) -> AnyVision:
 def vision(family: str, cls: bool) -> st.SearchStrategy:
     """Any strategy of stage 1; ``cls``: whether the encoder has [CLS]."""
     count, some = st.integers(0, CELLS), st.integers(1, CELLS)
+    if family in WHOLE:
+        return st.one_of(
+            st.none(), anywhere(family), st.builds(DivPrune, count), st.builds(AveragePool, count)
+        )
     last = BLOCKS[family] - 1
     variants = ["paper", "code"] if cls else ["paper"]
     crops = ["own", "fewest"] if cls else ["own"]  # of one size on both LLaVAs alone
@@ -81,6 +89,12 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
     """An image of any size, or on Qwen and Video-LLaVA a video; from one cell on."""
     if family == "llava_next":
         return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
+    if family == "onevision":
+        side = st.integers(4, 80)
+        return st.one_of(st.builds(Image, side, side), st.just(Video(3, 16, 16)))
+    if family in WHOLE:
+        side = st.integers(1, 8).map(lambda cells: 8 * cells)
+        return st.builds(Image, side, side)
     if family in TILED:
         side = st.integers(1, 2).map(lambda tiles: 16 * tiles)
         return st.one_of(
@@ -109,10 +123,12 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
     """(family, attention, dropper, prompts, seed of their pixels and text)."""
     family = draw(st.sampled_from(sorted(FAMILIES)))
     qwen = family.startswith("qwen")
-    received = draw(st.sampled_from([True, True, True, False] if qwen else [True, False]))
+    cls = not qwen and family not in ("idefics3", "smolvlm")
+    received = draw(st.sampled_from([True, False] if cls else [True, True, True, False]))
     rule = st.sampled_from(["original", "compact"])
     dropper = TokenDropper(
-        draw(vision(family, not qwen)), draw(key_tokens(True)), draw(prefill(CELLS)),
+        draw(vision(family, cls)), None if family in WHOLE else draw(key_tokens(True)),
+        draw(prefill(CELLS)),
         draw(decode()), positions=draw(rule), vision_positions=draw(rule),
         cls_attention="received" if received else "cls",
     )  # fmt: skip

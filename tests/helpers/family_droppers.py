@@ -1,6 +1,5 @@
 """Droppers that fit every family: no [CLS], grids of any size, coordinates as positions."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from families import FAMILIES
 from tiled_families import TILED
 
 from mustdrop import TokenDropper
+from mustdrop.vision.divprune import DivPrune
 from mustdrop.vision.local_merge import LocalMerge
 from mustdrop.vision.prumerge import PruMerge, PruMergePlus
 from mustdrop.vision.tome import ToMe
@@ -35,21 +35,41 @@ FEW = (
 )  # fmt: skip
 # One strategy of each place, for families that the default tests prove on these alone.
 FEWER = ("fastv", "divprune", "local_merge", "sink_recent")
+WHOLE = ("mistral3", "onevision", "pixtral")  # encoders that run whole and are not read
+LATE = {*TILED, *WHOLE}
 
 
-def with_names(*names: str, few: Sequence[str] = ()) -> list[Any]:
-    """Parameters (family, name); those of families with tiles are slow but for ``few`` names."""
+def dropper_of(family: str, name: str) -> TokenDropper:
+    """The dropper of this name; a whole encoder gets another first stage in ``all_stages``."""
+    dropper = FITTING[name]
+    if family in WHOLE and name == "all_stages":
+        dropper = replace(dropper, vision=DivPrune(12), key_tokens=None)
+    return dropper
+
+
+def fits(family: str, name: str) -> bool:
+    """Whether the family takes this dropper."""
+    dropper = dropper_of(family, name)
+    vision = dropper.vision
+    reads = vision is not None and (vision.cls_attention_blocks or vision.query_key_blocks)
+    inside = vision is not None and {*vision.places} != {"projected"}
+    return family not in WHOLE or not (reads or inside or dropper.key_tokens)
+
+
+def with_names(*names: str) -> list[Any]:
+    """Parameters (family, name); those of later families are slow."""
     return [
-        pytest.param(family, name, marks=[pytest.mark.slow] * _late(family, name not in few))
+        pytest.param(family, name, marks=[pytest.mark.slow] * (family in LATE))
         for family in FAMILIES
         for name in names
+        if fits(family, name)
     ]
 
 
-def all_families() -> list[Any]:
-    """Every family; those with tiles are slow."""
-    return [pytest.param(family, marks=[pytest.mark.slow] * _late(family)) for family in FAMILIES]
-
-
-def _late(family: str, also: bool = True) -> bool:
-    return family in TILED and also
+def all_families(whole: bool = True) -> list[Any]:
+    """Every family, later ones slow; ``whole``: with those whose encoder runs whole."""
+    return [
+        pytest.param(family, marks=[pytest.mark.slow] * (family in LATE))
+        for family in FAMILIES
+        if whole or family not in WHOLE
+    ]

@@ -11,29 +11,44 @@ import pytest
 import torch
 from cases import AnyPrefill, AnyVision
 from families import FAMILIES, FRAMES
-from family_droppers import FEW, FEWER, FITTING, all_families, with_names
+from family_droppers import (
+    FEW,
+    FEWER,
+    FITTING,
+    LATE,
+    WHOLE,
+    all_families,
+    dropper_of,
+    fits,
+    with_names,
+)
 from models import greedy
-from tiled_families import TILED
 
 from mustdrop import TokenDropper
 from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models.video_llava import VideoLlavaAdapter
+from mustdrop.vision.average_pool import AveragePool
 
 
 def is_few(family: str, name: str, attention: str) -> bool:
     """Whether a case belongs to the default tests."""
-    names = FEWER if family in TILED else FEW
+    names = FEWER if family in LATE else FEW
     return (name in names and attention == "sdpa") or (name, attention) == ("all_stages", "eager")
 
 
 MATRIX = [
-    pytest.param(family, name, attention, marks=() if few else pytest.mark.slow)
+    pytest.param(
+        family,
+        name,
+        attention,
+        marks=[pytest.mark.slow] * (not is_few(family, name, attention)),
+    )
     for family in FAMILIES
     for name in FITTING
     for attention in ("sdpa", "eager")
-    if (few := is_few(family, name, attention)) or True
+    if fits(family, name)
 ]
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
@@ -59,7 +74,7 @@ def test_dropping_equals_masking(family, name, attention):
     model, made = model_of(family, attention), FAMILIES[family]
     for prompts in (made.prompts[:1], made.prompts):
         inputs = made.inputs(model, *prompts)
-        with FITTING[name].attach(model) as run:
+        with dropper_of(family, name).attach(model) as run:
             tokens, logits = greedy(model, inputs, steps=4)
         assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
         counts = [(ledger.counts(), int(ledger.vision.sum())) for ledger in run.ledgers]
@@ -78,12 +93,12 @@ def test_nothing_changes_without_stages(family):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    with_names("random", "fastv", "divprune", "all_stages", "visionzip", few=["all_stages"]),
+    with_names("random", "fastv", "divprune", "all_stages", "visionzip"),
 )
 def test_neighbours_do_not_matter(family, name):
     """A prompt alone keeps the same tokens and gets the same logits as in a batch."""
     model, made = model_of(family), FAMILIES[family]
-    with FITTING[name].attach(model) as run:
+    with dropper_of(family, name).attach(model) as run:
         _, together = greedy(model, made.inputs(model, *made.prompts))
         ledgers = run.ledgers
         for number, parts in enumerate(made.prompts):
@@ -95,7 +110,7 @@ def test_neighbours_do_not_matter(family, name):
                 assert torch.equal(alive, ledgers[number].alive[layer])
 
 
-@pytest.mark.parametrize("family", all_families())
+@pytest.mark.parametrize("family", all_families(whole=False))
 def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch):
     """The attention of a block fails after its queries and keys were stored."""
     model, made = model_of(family), FAMILIES[family]
@@ -116,7 +131,7 @@ def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch)
 def test_text_beside_images(family):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, made.prompts[0], (6, 5))
-    with FITTING["all_stages"].attach(model) as run:
+    with dropper_of(family, "all_stages").attach(model) as run:
         tokens, logits = greedy(model, inputs)
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
     assert run.ledgers[1].vision_per_layer() == [0] * 6
@@ -124,13 +139,13 @@ def test_text_beside_images(family):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    with_names("all_stages", "fastv", "sink_recent", "pyramiddrop", few=["all_stages"]),
+    with_names("all_stages", "fastv", "sink_recent", "pyramiddrop"),
 )
 def test_a_loop_without_positions(family, name):
     """A caller that hands over no position_ids gets those that ``generate`` would make."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING[name].attach(model), torch.inference_mode():
+    with dropper_of(family, name).attach(model), torch.inference_mode():
         tokens, logits = greedy(model, inputs, steps=4)
         out = model(**inputs, use_cache=True)
         mask = inputs["attention_mask"]
@@ -144,7 +159,7 @@ def test_a_loop_without_positions(family, name):
 
 
 @pytest.mark.parametrize("stage", ["vision", "key_tokens"])
-@pytest.mark.parametrize("family", all_families())
+@pytest.mark.parametrize("family", all_families(whole=False))
 def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
     """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
     model, made = model_of(family), FAMILIES[family]
@@ -161,6 +176,8 @@ def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family
 @pytest.mark.parametrize("place", ["features", "projected"])
 @pytest.mark.parametrize("family", all_families())
 def test_no_token_of_any_image_is_left(family, place):
+    if family in WHOLE and place == "features":
+        pytest.skip("its encoder runs whole")
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
     with TokenDropper(AnyVision((place,), 0, 0.0, mixes=False)).attach(model) as run:
@@ -172,14 +189,14 @@ def test_no_token_of_any_image_is_left(family, place):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    with_names("all_stages", "visionzip", "tome_plain", "divprune", few=["all_stages"]),
+    with_names("all_stages", "visionzip", "tome_plain", "divprune"),
 )
 def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name):
     """Dropping equals masking up to the rounding of bfloat16; the pixels are float32."""
     made = FAMILIES[family]
     model = made.model().to(torch.bfloat16)
     inputs = made.inputs(model, *made.prompts)
-    with FITTING[name].attach(model) as run:
+    with dropper_of(family, name).attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=2)
     for number in range(3):
         expected = masked_logits(model, run, inputs, tokens, number)
@@ -191,7 +208,7 @@ def test_a_forgotten_drop_is_noticed(family):
     """Control: the masked model with one token less, and with one image in another's place."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING["all_stages"].attach(model) as run:
+    with dropper_of(family, "all_stages").attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[0]
     last = ledger.depth - 1
@@ -206,7 +223,9 @@ def test_a_wrong_cell_is_noticed(family):
     """Control: two cells of an image change places in the ledger's map of slots."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    with FITTING["local_merge"].attach(model) as run:
+    pooled = TokenDropper(vision=AveragePool(2))
+    mixing = pooled if family in WHOLE else FITTING["local_merge"]
+    with mixing.attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[1]
     cells = ledger.cells.clone()

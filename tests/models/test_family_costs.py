@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from families import FAMILIES
-from family_droppers import FEW, FITTING
-from tiled_families import TILED
+from family_droppers import FEW, LATE, dropper_of, fits
 from torch.utils.flop_counter import FlopCounterMode
 
 from mustdrop import TokenDropper, cost
@@ -18,7 +17,7 @@ from mustdrop.vision.local_merge import LocalMerge
 # for the [CLS] of frames.
 SOME = {
     "video_llava": (None, "fastv", "local_merge", "all_stages"),
-    **dict.fromkeys(TILED, (None, "all_stages")),
+    **dict.fromkeys(LATE, (None, "all_stages")),
 }
 CASES = [
     pytest.param(
@@ -28,6 +27,7 @@ CASES = [
     )
     for family in FAMILIES
     for name in (None, *FEW)
+    if name is None or fits(family, name)
 ]
 
 
@@ -38,7 +38,7 @@ def test_closed_forms_equal_the_counter(family, name):
     meter = CostMeter.from_model(model)
     for parts in made.prompts:
         inputs = made.inputs(model, parts)
-        dropper = TokenDropper() if name is None else FITTING[name]
+        dropper = TokenDropper() if name is None else dropper_of(family, name)
         if isinstance(dropper.vision, LocalMerge) and not model.config.model_type.startswith(
             "qwen"
         ):

@@ -1,4 +1,4 @@
-"""Pixtral's vision encoder (arXiv:2410.07073): patches of all images in one sequence; runs whole."""
+"""Pixtral's vision encoder (arXiv:2410.07073): patches of all images in one sequence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,7 @@ from torch import Tensor
 
 from mustdrop.models.encoders.base import EncoderPart, Part
 
-WHOLE = (
-    "all images of a batch stand in one sequence under one mask, and the model joins patches across "
-    "rows behind it"
-)
+WHOLE = "the patches of all images stand in one sequence under one mask that blocks get ready-made"
 
 
 @dataclass(frozen=True, eq=False)
