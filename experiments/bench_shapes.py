@@ -15,8 +15,17 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
+    MistralConfig,
+    PixtralVisionConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 
 IMAGE, BEFORE, AFTER = 5, 35, 30  # token id of a vision slot; text tokens around the image
@@ -136,6 +145,37 @@ def _internvl() -> InternVLForConditionalGeneration:
     )
 
 
+def _smolvlm() -> SmolVLMForConditionalGeneration:
+    return SmolVLMForConditionalGeneration(
+        SmolVLMConfig(
+            vision_config={**CLIP, "image_size": 384}, text_config=LlamaConfig(**LLAMA),
+            scale_factor=3,
+            image_token_id=IMAGE, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def _onevision() -> LlavaOnevisionForConditionalGeneration:
+    return LlavaOnevisionForConditionalGeneration(
+        LlavaOnevisionConfig(
+            vision_config=SiglipVisionConfig(**{**CLIP, "image_size": 384}, vision_use_head=False),
+            text_config=QWEN2, image_token_index=IMAGE, video_token_index=4,
+            image_grid_pinpoints=[[384, 384], [768, 768]],
+        )
+    )  # fmt: skip
+
+
+def _mistral3() -> Mistral3ForConditionalGeneration:
+    vision = {**CLIP, "image_size": 1540, "hidden_act": "silu"}
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            vision_config=PixtralVisionConfig(**vision),
+            text_config=MistralConfig(**LLAMA, sliding_window=None),
+            image_token_index=IMAGE, spatial_merge_size=2, vision_feature_layer=-1,
+        )
+    )  # fmt: skip
+
+
 def _square(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(1, 3, SIDE, SIDE, generator=generator)}
 
@@ -155,6 +195,21 @@ def _tiles(generator: torch.Generator) -> dict[str, Tensor]:
     return {"pixel_values": torch.randn(5, 3, 448, 448, generator=generator)}
 
 
+def _split(generator: torch.Generator) -> dict[str, Tensor]:
+    return {"pixel_values": torch.randn(1, 17, 3, 384, 384, generator=generator)}
+
+
+def _stitched(generator: torch.Generator) -> dict[str, Tensor]:
+    pixels = torch.randn(1, 5, 3, 384, 384, generator=generator)
+    sizes, counts = torch.tensor([[768, 768]]), torch.tensor([1])
+    return {"pixel_values": pixels, "image_sizes": sizes, "batch_num_images": counts}
+
+
+def _native(generator: torch.Generator) -> dict[str, Tensor]:
+    pixels = torch.randn(1, 3, 1008, 1008, generator=generator)
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([[1008, 1008]])}
+
+
 SHAPES: Mapping[str, BenchShape] = {
     # 336 x 336 pixels
     "llava15": BenchShape(_llava15, _square, 576, (192, 128, 64), (2, 6, 10, 14), 3),
@@ -163,6 +218,12 @@ SHAPES: Mapping[str, BenchShape] = {
     # 1008 x 1008 pixels: 36 x 36 cells; a third, two ninths and a ninth, as in LLaVA-1.5
     "qwen2_5_vl": BenchShape(_qwen2_5_vl, _patches, 1296, (432, 288, 144), (1, 5, 8, 12), 2, True),
     # 896 x 896 pixels: 4 tiles and the small copy, of 16 x 16 cells
+    # 1536 x 1536 pixels: 16 tiles and the small copy, of 9 x 9 cells
+    "smolvlm2": BenchShape(_smolvlm, _split, 1377, (459, 306, 153), (2, 6, 10, 14), 3),
+    # 768 x 768 pixels: 27 x 27 and 54 x 54 cells, and 54 newlines
+    "llava_onevision": BenchShape(_onevision, _stitched, 3699, (1215, 810, 405), (1, 5, 8, 12), 3),
+    # 1008 x 1008 pixels: 36 x 36 cells
+    "mistral3": BenchShape(_mistral3, _native, 1296, (432, 288, 144), (2, 6, 10, 14), 2),
     "internvl3": BenchShape(_internvl, _tiles, 1280, (427, 284, 142), (1, 5, 8, 12), 2),
 }
 # LLaVA-1.5 with an encoder of LLaVA-1.5's share, for the time to the first token

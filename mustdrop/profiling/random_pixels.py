@@ -30,10 +30,24 @@ def random_pixels(config: Any, images: int, size: tuple[int, int]) -> dict[str, 
     vision, generator = config.vision_config, torch.Generator().manual_seed(0)
     if config.model_type.startswith("qwen2"):
         return _patches(vision, images, size, generator)
+    if vision.model_type == "pixtral":
+        return _any_size(config, images, size, generator)
     side = vision.image_size
     if config.model_type == "internvl":
         return _tiles(side[0], images, size, generator)
-    if config.model_type != "llava_next":
+    if config.model_type in ("idefics3", "smolvlm"):
+        shape = (-(-size[0] // side), -(-size[1] // side))
+        small, tiles = _cut(images, shape, side, generator)
+        shown = tiles if shape == (1, 1) else torch.cat([tiles, small], 1)
+        return {"pixel_values": shown.flatten(0, 1)[None]}
+    if config.model_type == "llava_onevision" and images > 1:  # these are not cropped
+        small = _halved(torch.randn(images, 1, 3, side, side, generator=generator))
+        counts = torch.tensor([images])
+        return {
+            "pixel_values": small, "image_sizes": torch.tensor([size] * images),
+            "batch_num_images": counts,
+        }  # fmt: skip
+    if config.model_type not in ("llava_next", "llava_onevision"):
         name = "pixel_values_images" if config.model_type == "video_llava" else "pixel_values"
         return {name: _halved(torch.randn(images, 3, side, side, generator=generator))}
     rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
@@ -81,6 +95,16 @@ def _tiles(
     small, tiles = _cut(images, (rows, columns), side, generator)
     shown = tiles if rows * columns == 1 else torch.cat([tiles, small], 1)
     return {"pixel_values": shown.flatten(0, 1)}
+
+
+def _any_size(
+    config: Any, images: int, size: tuple[int, int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Pictures for Pixtral's encoder; sides are rounded to whole cells."""
+    cell = config.vision_config.patch_size * getattr(config, "spatial_merge_size", 1)
+    height, width = (max(1, round(pixels / cell)) * cell for pixels in size)
+    pixels = _halved(torch.randn(images, 3, height, width, generator=generator))
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([[height, width]] * images)}
 
 
 def _patches(

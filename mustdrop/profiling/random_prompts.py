@@ -15,8 +15,9 @@ BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its imag
 # Pixels of a picture (height, width), for models whose number of vision tokens depends on it: with
 # these, LLaVA-NeXT and InternVL get a small copy and four crops, and Qwen2.5-VL 36 x 36 cells.
 SIZES = {
-    "internvl": (896, 896), "llava_next": (672, 672), "qwen2_vl": (1008, 1008),
-    "qwen2_5_vl": (1008, 1008),
+    "internvl": (896, 896), "idefics3": (1456, 1456), "smolvlm": (1536, 1536),
+    "llava_next": (672, 672), "llava_onevision": (768, 768), "mistral3": (1008, 1008),
+    "qwen2_vl": (1008, 1008), "qwen2_5_vl": (1008, 1008),
 }  # fmt: skip
 USUAL_SIZE = (336, 336)
 VIDEO_SIZE = (896, 896)  # 32 x 32 cells of Qwen2.5-VL a time step: 16,384 of 32 frames

@@ -21,8 +21,8 @@ from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
-    "internvl": "mustdrop", "llava_next": "mustdrop", "qwen2_5_vl": "mustdrop_qwen",
-    "qwen2_vl": "mustdrop_qwen", "video_llava": "mustdrop",
+    "idefics3": "mustdrop_qwen", "internvl": "mustdrop", "llava_next": "mustdrop",
+    "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen", "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
@@ -40,7 +40,13 @@ def built(method: str, *overrides: str) -> TokenDropper:
     return instantiate(composed(f"method={method}", *chosen, *overrides).dropper)
 
 
-@pytest.mark.parametrize("family", PRESETS)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("idefics3", "smolvlm")))
+        for name in PRESETS
+    ],
+)
 def test_a_preset_drops_in_all_stages_and_equals_masking(family):
     made = FAMILIES[family]
     model = made.model()

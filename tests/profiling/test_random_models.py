@@ -26,6 +26,9 @@ PARAMETERS = {
     "llava15_7b": 7.06, "llava15_13b": 13.35, "llava_next_7b": 7.06, "llava_next_13b": 13.35,
     "llava_next_mistral_7b": 7.57, "qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29,
     "video_llava_7b": 7.37, "internvl3_2b": 2.09, "internvl3_8b": 7.94, "internvl3_5_8b": 8.53,
+    "idefics3_8b": 8.46, "smolvlm_2b": 2.25, "smolvlm2_2b": 2.25, "llava_onevision_0_5b": 0.89,
+    "llava_onevision_7b": 8.03, "llava_video_7b": 8.03, "mistral_small_3_1_24b": 24.01,
+    "pixtral_12b": 12.68,
 }  # fmt: skip
 
 
@@ -51,7 +54,8 @@ def test_every_model_preset_is_built_at_its_size(name):
         model = AutoModelForImageTextToText.from_config(CONFIGS[name](), dtype=torch.bfloat16)
     facts, preset = adapter_for(model).facts, PRESETS[name]
     assert facts.depth == preset["layers"]
-    assert facts.feature_block + 1 == preset["merging_blocks"]
+    merging = facts.feature_block + 1 if facts.whole_encoder is None else None
+    assert preset["merging_blocks"] == merging
     tokens = None if facts.grid is None else facts.grid[0] * facts.grid[1]
     assert preset["vision_tokens"] in (None, tokens)
     count = sum(weight.numel() for weight in model.parameters())
@@ -62,7 +66,9 @@ def test_every_model_preset_is_built_at_its_size(name):
     ("name", "slots"),
     [
         ("llava15_7b", 576), ("llava_next_7b", 2928), ("qwen2_5_vl_7b", 1296),
-        ("video_llava_7b", 256),
+        ("video_llava_7b", 256), ("internvl3_8b", 1280), ("smolvlm2_2b", 17 * 81),
+        ("llava_onevision_7b", 27 * 27 + 54 * 55), ("mistral_small_3_1_24b", 36 * 36),
+        ("pixtral_12b", 21 * 21),
     ],
 )  # fmt: skip
 def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
@@ -70,8 +76,8 @@ def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     pixels = {**random_pixels(config, 1, usual_size(config)), "mm_token_type_ids": torch.zeros(0)}
-    (image,) = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
-    assert len(image.cells) == slots
+    images = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
+    assert sum(len(image.cells) for image in images) == slots
 
 
 @pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl"])
