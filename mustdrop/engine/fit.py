@@ -197,12 +197,12 @@ def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
     facts = replace(adapter.facts, received=stages.cls_attention == "received")
     vision, prefill = stages.vision, stages.prefill
-    for stage in (vision, stages.key_tokens, prefill, stages.decode):
-        if stage is not None:
-            stage.check(facts)
     for stage in (vision, stages.key_tokens):
         if stage is not None and facts.whole_encoder is not None:
             _outside(stage, facts.whole_encoder)
+    for stage in (vision, stages.key_tokens, prefill, stages.decode):
+        if stage is not None:
+            stage.check(facts)
     if vision is not None:
         last = facts.feature_block - (not vision.inside_block)
         if vision.inside_block and not vision.normalised:

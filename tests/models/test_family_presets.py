@@ -22,7 +22,8 @@ from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
     "idefics3": "mustdrop_qwen", "internvl": "mustdrop", "llava_next": "mustdrop",
-    "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen", "video_llava": "mustdrop",
+    "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen",
+    "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
