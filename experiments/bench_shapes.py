@@ -150,7 +150,7 @@ def _smolvlm() -> SmolVLMForConditionalGeneration:
         SmolVLMConfig(
             vision_config={**CLIP, "image_size": 384}, text_config=LlamaConfig(**LLAMA),
             scale_factor=3,
-            image_token_id=IMAGE, pad_token_id=0,
+            image_token_id=IMAGE,
         )
     )  # fmt: skip
 

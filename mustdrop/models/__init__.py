@@ -43,7 +43,7 @@ def adapter_for(model: nn.Module) -> ModelAdapter:
     for ancestor in type(model).__mro__:
         if ancestor.__name__ in ADAPTERS and ancestor.__module__.startswith("transformers."):
             encoder = getattr(model.config, "vision_config", None)
-            key = (ancestor.__name__, getattr(encoder, "model_type", None))
+            key = (ancestor.__name__, getattr(encoder, "model_type", ""))
             module, name = BY_ENCODER.get(key) or ADAPTERS[ancestor.__name__]
             return getattr(import_module(module), name)(model)
     raise TypeError(

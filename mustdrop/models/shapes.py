@@ -72,13 +72,13 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     tower, projector = encoder.module, _linears(adapter.projector)
     try:
         blocks = encoder.blocks
-        names = {_child_name(block, encoder.attention(block)) for block in blocks}
+        (name,) = {_child_name(block, encoder.attention(block)) for block in blocks}
     except AttributeError as error:
         _refuse(tower, f"its blocks must have the same attribute names as those of CLIP ({error})")
     counted: list[nn.Module] = [*projector]
     sizes = set()
     for block in blocks:
-        attention, projections, mlp = _attention_and_mlp(block, *names, encoder.element_wise)
+        attention, projections, mlp = _attention_and_mlp(block, name, encoder.element_wise)
         width = projections[0].in_features
         if _macs(projections) != 4 * width**2:
             _refuse(attention, "an encoder's attention must have exactly four square matrices")

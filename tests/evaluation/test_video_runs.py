@@ -93,7 +93,7 @@ VIDEO_FAMILIES = {
     ),
     # a frame is 8 x 8 patches, pooled to 4 x 4, and the video ends in a newline
     "onevision": (["model=llava_onevision_7b"], [152, 65, 65, 65]),
-    # an image is four tiles and the small copy
+    # an image is four tiles and the small copy; its processor makes no batch of images and videos
     "smolvlm": (
         ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
         [80, 64, 64, 64],
@@ -111,7 +111,17 @@ VIDEO_FAMILIES = {
 def test_videos_of_a_family_run_with_records_and_traces(family, folder, tmp_path):
     made = save(family, tmp_path / "tiny")
     model, slots = VIDEO_FAMILIES[family]
-    record = run(config(made, folder, tmp_path, "method=fastv", "prefill.keep=8", model=model))
+    record = run(
+        config(
+            made,
+            folder,
+            tmp_path,
+            "method=fastv",
+            "prefill.keep=8",
+            f"batch_size={1 + (family != 'smolvlm')}",
+            model=model,
+        )
+    )
     samples = read_samples(run_folder(record["config"]))
     assert [line["vision_tokens"][0] for line in samples] == slots
     assert all(line["vision_tokens"][-1] == 8 for line in samples)

@@ -126,7 +126,7 @@ class Family:
         if values[0].dim() < 2:
             return torch.stack(list(values))
         if self.packed:
-            return torch.cat(list(values))
+            return torch.cat(_of_one_size(values))
         most = max(map(len, values))
         empty = (0, 0) * (values[0].dim() - 1)
         pad = torch.nn.functional.pad
@@ -140,3 +140,14 @@ class Family:
             else:
                 self.draw(prompt, part)
         return prompt
+
+
+def _of_one_size(values: Sequence[Tensor]) -> list[Tensor]:
+    """Images [1, 3, height, width], padded at the right and at the bottom to the largest one."""
+    if values[0].dim() < 4:
+        return list(values)
+    height, width = (max(value.shape[axis] for value in values) for axis in (-2, -1))
+    return [
+        torch.nn.functional.pad(value, (0, width - value.shape[-1], 0, height - value.shape[-2]))
+        for value in values
+    ]

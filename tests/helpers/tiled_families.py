@@ -80,12 +80,10 @@ def pixtral(attention: str) -> Any:
 
 
 def pixtral_input(prompt: Prompts, image: Image) -> None:
-    """An image at the corner of a square of 64 pixels, with a break token between its rows."""
+    """An image with a break token between its rows; a batch is padded to the largest image."""
     cell = 4 * getattr(prompt.config, "spatial_merge_size", 1)
-    drawn = torch.zeros(1, 3, 64, 64)
     made = pixels(image.height, 3, image.width, seed=prompt.generator).transpose(0, 1)
-    drawn[0, :, : image.height, : image.width] = made
-    prompt.add(pixel_values=drawn, image_sizes=torch.tensor(image))
+    prompt.add(pixel_values=made[None], image_sizes=torch.tensor(image))
     for row in range(image.height // cell):
         if row:
             prompt.text(1)
