@@ -184,7 +184,7 @@ def _outside(stage: VisionStrategy | KeyTokenStrategy, reason: str) -> None:
     places: Sequence[Place] = ()
     if isinstance(stage, VisionStrategy):
         read += stage.query_key_blocks
-        places = [place for place in stage.places if place != "projected"]
+        places = [location for location in stage.places if location != "projected"]
     if read or places:
         does = "reads attention in" if read else "acts in"
         raise ValueError(
