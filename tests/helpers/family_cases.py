@@ -93,7 +93,8 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
         side = st.integers(4, 80)
         return st.one_of(st.builds(Image, side, side), st.just(Video(3, 16, 16)))
     if family in WHOLE:
-        side = st.integers(1, 8).map(lambda cells: 8 * cells)
+        # Mistral 3's own class takes no image of one cell
+        side = st.integers(2, 8).map(lambda cells: 8 * cells)
         return st.builds(Image, side, side)
     if family in TILED:
         side = st.integers(1, 2).map(lambda tiles: 16 * tiles)
