@@ -89,7 +89,8 @@ def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
         calls = [encoder.recorded(TokenDropper(vision=vision)) for vision in (None, merge)]
     assert flops(lambda: encoder.reference(calls[0])) == flops(encoder.encode)
     assert flops(lambda: encoder.reference(calls[1])) < flops(encoder.encode)
-    assert left == pytest.approx(0.75, abs=0.02)
+    # a tile of SmolVLM2 has only 9 windows of 9 cells, and all tiles merge as many
+    assert left == pytest.approx(0.75, abs=0.06 if name == "smolvlm2" else 0.02)
 
 
 def test_a_reference_of_a_batch_is_padded_to_its_longest_prompt(shapes):
