@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
-from family_droppers import FITTING, dropper_of
+from family_droppers import FITTING, TWINS, dropper_of
 from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from models import greedy
 from PIL import Image
@@ -45,7 +45,10 @@ SLOTS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in FAMILIES],
+)
 def loaded(request, tmp_path_factory):
     folder = save(request.param, tmp_path_factory.mktemp(request.param))
     model = AutoModelForImageTextToText.from_pretrained(folder)

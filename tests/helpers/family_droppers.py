@@ -37,6 +37,7 @@ FEW = (
 FEWER = ("fastv", "divprune", "local_merge", "sink_recent")
 WHOLE = ("mistral3", "onevision", "pixtral")  # encoders that run whole and are not read
 LATE = {*TILED, *WHOLE}
+TWINS = ("idefics3", "pixtral")  # of smolvlm and mistral3; proved by the slow tests alone
 
 
 def dropper_of(family: str, name: str) -> TokenDropper:

@@ -16,6 +16,7 @@ from family_droppers import (
     FEWER,
     FITTING,
     LATE,
+    TWINS,
     WHOLE,
     all_families,
     dropper_of,
@@ -34,6 +35,8 @@ from mustdrop.vision.average_pool import AveragePool
 
 def is_few(family: str, name: str, attention: str) -> bool:
     """Whether a case belongs to the default tests."""
+    if family in TWINS:
+        return False
     names = FEWER if family in LATE else FEW
     return (name in names and attention == "sdpa") or (name, attention) == ("all_stages", "eager")
 

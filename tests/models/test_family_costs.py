@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from families import FAMILIES, Image
-from family_droppers import FEW, LATE, dropper_of, fits
+from family_droppers import FEW, LATE, TWINS, dropper_of, fits
 from torch.utils.flop_counter import FlopCounterMode
 
 from mustdrop import TokenDropper, cost
@@ -18,6 +18,7 @@ from mustdrop.vision.local_merge import LocalMerge
 SOME = {
     "video_llava": (None, "fastv", "local_merge", "all_stages"),
     **dict.fromkeys(LATE, (None, "all_stages")),
+    **dict.fromkeys(TWINS, ()),
 }
 CASES = [
     pytest.param(
