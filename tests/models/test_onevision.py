@@ -5,12 +5,15 @@ import torch
 from families import FAMILIES, Image
 from family_droppers import FITTING
 from models import greedy
+from omegaconf.errors import InterpolationResolutionError
 
 from mustdrop import TokenDropper
 from mustdrop.key_tokens.cls_attention import ClsAttention
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, plain_inputs, relative_error
 from mustdrop.models import adapter_for
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.planned import planned
 
 MADE = FAMILIES["onevision"]
 
@@ -105,3 +108,12 @@ def test_stage_1_inside_an_encoder_that_runs_whole_is_refused(family, dropper, d
     model = FAMILIES[family].model()
     with pytest.raises(ValueError, match=rf"^{does}.* the encoder, which runs whole here: the .*;"):
         dropper.attach(model).__enter__()
+
+
+@pytest.mark.parametrize("model", ["gemma3_4b", "llava_onevision_7b"])
+def test_a_budget_is_planned_where_the_encoder_runs_whole(model):
+    """Strategies that act at ``projected`` need no encoder blocks; ToMe merges in nothing else."""
+    chosen = (f"model={model}", "budget=t64", "benchmark=textvqa")
+    assert planned(resolved(composed(*chosen, "method=divprune"))) == 64
+    with pytest.raises((ValueError, InterpolationResolutionError), match="this model runs whole"):
+        planned(resolved(composed(*chosen, "method=tome")))
