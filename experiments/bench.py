@@ -35,6 +35,7 @@ from experiments.profiling.thresholds import MERGED
 from mustdrop import TokenDropper
 from mustdrop.cost import prefill_macs, scoring_macs
 from mustdrop.decode.output_aware import OutputAware
+from mustdrop.models import adapter_for
 from mustdrop.models.shapes import decoder_shape
 from mustdrop.profiling.device import processor_name
 
@@ -69,8 +70,7 @@ def measure(
 ) -> None:
     """Measure one shape; hand each row of the record to ``keep`` once it is measured."""
     model = shape.model()
-    encoder = EncoderCase(shape, model)
-    merges = encoder.adapter.facts.shortens  # otherwise no token leaves inside the encoder
+    merges = adapter_for(model).facts.whole_encoder is None
     steps = len(batches) * (2 * len(shape.targets) + 1) + 2 * merges
     tick = partial(progress.advance, progress.add_task(name, total=rounds * steps))
 
@@ -83,6 +83,7 @@ def measure(
         _compare_prefill(PrefillCase(shape, model, batch), prompts, partial(compare, batch=batch))
     if not merges:
         return
+    encoder = EncoderCase(shape, model)
     merge, left = encoder.calibrate(MERGED)
     merging = TokenDropper(vision=merge)
     calls, work = encoder.recorded(merging), partial(encoder.dropping, merging)

@@ -76,6 +76,7 @@ class EncoderShape:
         window: Side of an attention window in cells; None: all blocks attend to the whole image.
         full_blocks: Blocks that attend to the whole image although there are windows.
         added_blocks: Blocks whose output is projected too, for layers of the decoder (DeepStack).
+        grid: Cells of what the encoder gets, where the model pools them; None: those of the ledger.
     """
 
     hidden: int
@@ -92,6 +93,7 @@ class EncoderShape:
     window: int | None = None
     full_blocks: Sequence[int] = ()
     added_blocks: Sequence[int] = ()
+    grid: tuple[int, int] | None = None
 
     def block_macs(self, tokens: int, left: int, pairs: int | None = None) -> int:
         """Multiply-accumulates of a block.
@@ -185,6 +187,8 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
 
     An image without a record in the ledger ran with all cells.
     """
+    if shape.grid is not None:  # the encoder runs whole
+        return vanilla_encoder_macs(ledger, shape) + ledger.encoder_decision_macs
     images = len(ledger.grids)
     seen, pairs = ledger.encoder or [{}] * images, ledger.encoder_pairs or [{}] * images
     blocks = sum(
@@ -196,9 +200,10 @@ def encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
 
 def vanilla_encoder_macs(ledger: TokenLedger, shape: EncoderShape) -> int:
     """Multiply-accumulates of encoder and projector when nothing is dropped in them."""
+    tiles = ledger.tiles or [1] * len(ledger.grids)
     return sum(
-        shape.image_macs(grid, is_frame=number in ledger.frames)
-        for number, grid in enumerate(ledger.grids)
+        count * shape.image_macs(shape.grid or grid, is_frame=number in ledger.frames)
+        for number, (grid, count) in enumerate(zip(ledger.grids, tiles, strict=True))
     )
 
 

@@ -16,7 +16,7 @@ from mustdrop.sources import TokenSources
 # Prefixes of the array names of a stored ledger.
 NAMES = (
     "vision", "protected", "grids", "cells", "depth", "spent", "encoder", "pairs", "inside",
-    "scored", "alive/", "cached/", "scores/", "source/", "mosaics",
+    "scored", "alive/", "cached/", "scores/", "source/", "mosaics", "tiles",
     "videos",
 )  # fmt: skip
 OFF_GRID = -1  # cell of a vision slot that shows none, such as a newline or a frame's [CLS]
@@ -55,6 +55,7 @@ class TokenLedger:
         cells: Flat cell that each vision slot shows, counted through ``grids``, or ``OFF_GRID``.
         mosaics: (index of the first crop, rows, columns) of the crops that tile each picture.
         videos: (index of the first frame, number of frames) of each video.
+        tiles: Number of images that the encoder gets for each grid; empty: one for each.
         alive: Layer -> original positions of the tokens at its input, in sequence order.
         cached: Layer -> original positions of the tokens in its KV cache while decoding.
         encoder: Block -> number of cells at its input, one mapping per image; the number of blocks
@@ -75,6 +76,7 @@ class TokenLedger:
     cells: Int[Tensor, " slots"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     mosaics: Sequence[tuple[int, int, int]] = ()
     videos: Sequence[tuple[int, int]] = ()
+    tiles: Sequence[int] = ()
     alive: dict[int, Int[Tensor, " alive"]] = field(default_factory=dict)
     cached: dict[int, Int[Tensor, " cached"]] = field(default_factory=dict)
     encoder: list[dict[int, int]] = field(default_factory=list)
@@ -191,10 +193,9 @@ class TokenLedger:
             **{f"cached/{layer}": index for layer, index in _changes(self.cached)},
             **{f"scores/{layer}": score.float() for layer, score in self.scores.items()},
         }
-        if self.mosaics:
-            arrays["mosaics"] = torch.tensor(self.mosaics)
-        if self.videos:
-            arrays["videos"] = torch.tensor(self.videos)
+        for name in ("mosaics", "videos", "tiles"):
+            if len(values := getattr(self, name)):
+                arrays[name] = torch.tensor(values)
         for image, source in enumerate(self.sources):
             named = {name: getattr(source, name) for name in ("slots", "cells", "mix", "cls")}
             for name, value in named.items():
@@ -223,6 +224,8 @@ class TokenLedger:
             ledger.mosaics = [(first, *shape) for first, *shape in data["mosaics"].tolist()]
         if "videos" in data:
             ledger.videos = [(first, count) for first, count in data["videos"].tolist()]
+        if "tiles" in data:
+            ledger.tiles = data["tiles"].tolist()
         ledger.scored_rows = {int(layer): int(rows) for layer, rows in data["scored"].tolist()}
         ledger.decision_macs = int(data["spent"])
         ledger.encoder_decision_macs = int(data["encoder_spent"])

@@ -37,7 +37,8 @@ class ModelFacts:
         coordinates: Whether rotary positions are coordinates of the image, which a rule that
             renumbers positions leaves as they are.
         received: Whether the attention that a patch receives stands for that of [CLS].
-        shortens: Whether the encoder may run with fewer tokens, and strategies may read its blocks.
+        whole_encoder: Reason why the encoder runs whole and is not read, so that stage 1 acts at
+            ``projected`` only; None: tokens may leave inside it.
     """
 
     depth: int
@@ -48,31 +49,17 @@ class ModelFacts:
     unit: int = 1
     coordinates: bool = False
     received: bool = False
-    shortens: bool = True
+    whole_encoder: str | None = None
 
     def block(self, block: int) -> int:
         """Index of ``block`` counted from the front.
 
         Raises:
-            ValueError: If the encoder has no such block, or its blocks cannot be used.
+            ValueError: If the encoder has no such block.
         """
-        self.require_shortens()
         if not -self.blocks <= block < self.blocks:
             raise ValueError(f"the encoder has blocks 0 to {self.blocks - 1}, got {block}")
         return block % self.blocks
-
-    def require_shortens(self) -> None:
-        """Check that strategies may act and read inside the encoder and on its features.
-
-        Raises:
-            ValueError: If they may not.
-        """
-        if not self.shortens:
-            raise ValueError(
-                f"a vision token shows {self.unit} x {self.unit} patches, which this encoder's "
-                "blocks do not hold together: use a strategy that acts behind the projector "
-                "('projected'), between decoder layers or on the cache"
-            )
 
     def require_cls(self, block: int) -> None:
         """Check that ``block`` has [CLS] attention to read, or attention that stands for it.

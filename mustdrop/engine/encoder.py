@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.engine.encoder_decisions import EncoderDecisions
-from mustdrop.engine.encoder_layout import layout_of
+from mustdrop.engine.encoder_layouts import first_layout
 from mustdrop.engine.encoder_step import Step, packing_step
 from mustdrop.engine.exclusive import Only
 from mustdrop.engine.image import EncodedImage
+from mustdrop.engine.shuffled_layout import GroupedLayout
 from mustdrop.engine.tap import attention_tap
 from mustdrop.models import EncoderPart
 from mustdrop.strategy import Place
@@ -58,6 +60,11 @@ class EncoderStage(EncoderDecisions):
         """Discard the state of an earlier prompt."""
         self.encoded, self.batch = [], []
 
+    def arrive(self, device: torch.device) -> None:
+        """Take the images as they arrived, where the encoder runs whole."""
+        if self.facts.whole_encoder is not None:
+            self.encoded = [EncodedImage.whole(image, device) for image in self.arrived()]
+
     def _begin(self, encoder: EncoderPart, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Start a new encoder call; an image without slots in the prompts is refused."""
         pixels = encoder.pixels(args, kwargs)
@@ -74,11 +81,14 @@ class EncoderStage(EncoderDecisions):
         self.cls: Tensor | None = None
         self.weighted = False
         self.attention.segments = []  # a call that failed may have left some
-        self.layout = layout_of(encoder, self.batch)
+        self.layout = first_layout(encoder, self.batch)
 
     @contextmanager
     def attach(self) -> Iterator[None]:
         """Add hooks to encoder and projector; remove them on exit."""
+        if self.facts.whole_encoder is not None:
+            yield
+            return
         with ExitStack() as stack:
 
             def before(module: nn.Module, function: Callable, named: bool = False) -> None:
@@ -96,6 +106,8 @@ class EncoderStage(EncoderDecisions):
                 before(encoder.module, partial(self._begin, encoder), named=True)
                 for index, block in enumerate(encoder.blocks):
                     before(block, self._before(index), named=True)
+                    if encoder.masks_attention:
+                        before(encoder.attention(block), self._masked, named=True)
                     if index in self.attention.blocks:
                         probes[encoder.attention(block)] = self.attention.probe
                         after(encoder.attention(block), self._attended(index), named=True)
@@ -104,12 +116,14 @@ class EncoderStage(EncoderDecisions):
                         before(norm, self._before_mlp(index))
                         after(mlp, self._after_mlp(index))
                 for index, module in encoder.added_projectors.items():
-                    before(module, self._before_added(index))
+                    before(module, self._before_next(index))
                     after(module, self._after_added)
                 if self.adapter.feature_norm is not None:
-                    before(self.adapter.feature_norm, self._before_added(self.facts.feature_block))
+                    before(self.adapter.feature_norm, self._before_next(self.facts.feature_block))
                 if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
+                if encoder.shuffled:
+                    after(encoder.module, self._shuffling)
             before(self.adapter.projector, self._features)
             after(self.adapter.projector, self._projected)
             stack.enter_context(attention_tap(probes))
@@ -133,6 +147,11 @@ class EncoderStage(EncoderDecisions):
             return args, kwargs
 
         return hook
+
+    def _masked(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple | None:
+        states = args[0] if args else kwargs["hidden_states"]
+        mask = self.layout.attention_mask(module, states)
+        return None if mask is None else (args, {**kwargs, "attention_mask": mask})
 
     def _attended(self, index: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
@@ -167,10 +186,20 @@ class EncoderStage(EncoderDecisions):
     def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.cls = output[:, 0]
 
-    def _before_added(self, index: int) -> Callable:
+    def _shuffling(self, module: nn.Module, args: tuple, output: Any) -> None:
+        """Hand the patches of all cells to the model, which puts those of a cell side by side."""
+        assert isinstance(self.layout, GroupedLayout)
+        states = output.last_hidden_state
+        self.cls = states[:, 0] if self.front else None
+        output.last_hidden_state = self.layout.whole(states, self.front)
+
+    def _before_next(self, index: int) -> Callable:
+        """Hook of a module that gets the output of a block, which still has all tokens."""
+
         def hook(module: nn.Module, args: tuple) -> tuple | None:
-            step = self.steps.get(index)  # the output of this block still has all tokens
-            return None if step is None else (step.apply(args[0], 0, None), *args[1:])
+            step, states = self.steps.get(index), args[0]
+            cls = states[:, 0] if self.front else None
+            return None if step is None else (step.apply(states, self.front, cls), *args[1:])
 
         return hook
 
@@ -191,7 +220,7 @@ class EncoderStage(EncoderDecisions):
             )
         if all(change is None for change in changes):
             return None
-        self.layout = layout_of(self.part, self.batch, self.weighted)
+        self.layout = self.layout.now(self.weighted)
         return Step(before, self.layout, changes)
 
     def _drop_at(self, location: Place, states: Tensor, front: int) -> Tensor:
@@ -205,6 +234,8 @@ class EncoderStage(EncoderDecisions):
 
     def _features(self, module: nn.Module, args: tuple) -> tuple:
         features, front = args[0], self.keeps_cls
+        if isinstance(self.layout, GroupedLayout):
+            self.layout, features = self.layout.narrowed(features)
         inside = self.steps.get(self.facts.feature_block)
         if inside is not None and self.adapter.feature_norm is None:
             # the features are that block's output, still with all tokens

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mustdrop.engine.encoder_layout import EncoderLayout, PackedLayout
+from mustdrop.engine.encoder_layout import EncoderLayout
+from mustdrop.engine.packed_layout import PackedLayout
 from mustdrop.functional import attention_rows, received_attention
 
 
@@ -57,22 +58,23 @@ class EncoderAttention:
     def _padded(
         self, index: int, layout: EncoderLayout, query: Tensor, key: Tensor, scaling: float
     ) -> None:
-        cls = int(layout.part.has_cls)
+        cls, patches = int(layout.part.has_cls), layout.part.unit**2
         for image, q, k in zip(layout.images, query, key, strict=True):
-            tokens = cls + len(image)
-            q, k = q[:, :tokens], k[:, :tokens]
+            states = cls + len(image) * patches
+            q, k = q[:, :states], k[:, :states]
             if index in self.scores:
-                bias = image.log_sizes(cls) if layout.weighted else None
+                bias = image.log_sizes(cls, patches) if layout.weighted else None
                 rows = q[:, cls:] if self.received else q[:, :1]
                 scores = (
                     received_attention(rows, k, scaling, bias=bias)
                     if self.received
                     else attention_rows(rows, k, scaling, bias=bias)[:, 0]
                 )
-                image.cls_attention[index] = scores[:, cls:]
-                image.count_macs(rows.shape[1] * tokens * q.shape[0] * q.shape[2])
+                # [heads, patches] -> [heads, cells]
+                image.cls_attention[index] = layout.split(scores[..., None], cls)[1].mean(-1)
+                image.count_macs(rows.shape[1] * states * q.shape[0] * q.shape[2])
             if index in self.queries_keys:
-                image.queries_keys[index] = q, k
+                image.queries_keys[index] = _widened(layout, q, cls), _widened(layout, k, cls)
 
     def _packed(
         self,
@@ -117,3 +119,11 @@ class EncoderAttention:
             row[: len(image)].view(len(image), unit, heads, dim).permute(2, 0, 1, 3).flatten(2)
             for image, row in zip(layout.images, tokens, strict=True)
         ]
+
+
+def _widened(
+    layout: EncoderLayout, states: Float[Tensor, "heads n dim"], cls: int
+) -> Float[Tensor, "heads all wide"]:
+    """Queries or keys of [CLS] and the tokens; [CLS] is repeated for each patch of a token."""
+    ahead, tokens = layout.split(states, cls)
+    return torch.cat([ahead.repeat(1, 1, layout.part.unit**2), tokens], 1)

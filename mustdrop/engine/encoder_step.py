@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mustdrop.engine.encoder_layout import EncoderLayout, layout_of
+from mustdrop.engine.encoder_layout import EncoderLayout
 from mustdrop.engine.prompt_vision import host_indices
 from mustdrop.ledger import OFF_GRID
 from mustdrop.reduction import Reduction
@@ -30,15 +30,20 @@ class Step:
     after: EncoderLayout
     decisions: Sequence[Reduction | None]
 
-    def apply(self, states: Tensor, front: int, cls: Float[Tensor, "b c"] | None) -> Tensor:
+    def apply(self, states: Tensor, front: int, cls: Float[Tensor, "b _"] | None) -> Tensor:
         """States of a module after the decisions, with ``front`` tokens in front of each image."""
         ahead, tokens = self.before.split(states, front)
         return self.after.join(ahead, self.shorten(tokens, cls))
 
     def shorten(
-        self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b c"] | None
+        self, hidden: Float[Tensor, "b before c"], cls: Float[Tensor, "b _"] | None
     ) -> Float[Tensor, "b after c"]:
-        """Survivors of the patch tokens, padded on the right where images differ in length."""
+        """Survivors of the patch tokens, padded on the right where images differ in length.
+
+        [CLS] is repeated for each patch of a token.
+        """
+        if cls is not None:
+            cls = cls.repeat(1, hidden.shape[-1] // cls.shape[-1])
         rows = []
         for number, (length, decision) in enumerate(
             zip(self.before.lengths, self.decisions, strict=True)
@@ -107,4 +112,4 @@ def packing_step(layout: EncoderLayout) -> Step | None:
     for number, part in zip(holed, parts.split([len(part) for part in left]), strict=True):
         layout.images[number].cut(part)
         decisions[number] = Reduction(part)
-    return Step(layout, layout_of(layout.part, layout.images, layout.weighted), decisions)
+    return Step(layout, layout.now(), decisions)

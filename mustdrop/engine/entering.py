@@ -39,6 +39,7 @@ def entering(
     Raises:
         ValueError: If the prompts' images are not those that were encoded.
     """
+    stage.arrive(inputs.device)
     expected = sum(len(prompt.shown.grids) for prompt in prompts)
     if expected != len(stage.encoded):
         raise ValueError(

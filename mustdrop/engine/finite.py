@@ -82,12 +82,14 @@ class FiniteNotes:
     def attach(self, adapter: ModelAdapter) -> Iterator[None]:
         """Add hooks to encoders, projector and model; remove them on exit."""
         with ExitStack() as stack:
-            for encoder in adapter.encoders:
+            read = adapter.facts.whole_encoder is None  # otherwise its images may be others
+            for encoder in adapter.encoders if read else ():
                 hook = Only(encoder.module, self._pixels(encoder))
                 handle = encoder.module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
-            hook = Only(adapter.projector, self._features)
-            stack.callback(adapter.projector.register_forward_pre_hook(hook).remove)
+            if read:
+                hook = Only(adapter.projector, self._features)
+                stack.callback(adapter.projector.register_forward_pre_hook(hook).remove)
             hook = Only(adapter.model, self._logits)
             stack.callback(adapter.model.register_forward_hook(hook).remove)
             yield

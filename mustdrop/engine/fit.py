@@ -5,6 +5,7 @@ the engine passes on, is refused with one sentence before any work starts.
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from mustdrop.engine.refuse import IMPLEMENTATIONS, is_flash
 from mustdrop.engine.transformers_api import file_names, reads_eager
 from mustdrop.models import ModelAdapter
 from mustdrop.stages import Stages
+from mustdrop.strategy import KeyTokenStrategy, Place, VisionStrategy
 
 
 def unfit_model(adapter: ModelAdapter, stages: Stages) -> None:
@@ -183,12 +185,28 @@ def _moving_frequencies(adapter: ModelAdapter) -> None:
         )
 
 
+def _outside(stage: VisionStrategy | KeyTokenStrategy, reason: str) -> None:
+    """Raise if a strategy acts inside the encoder, or reads attention there."""
+    read: list[int] = list(stage.cls_attention_blocks)
+    places: Sequence[Place] = ()
+    if isinstance(stage, VisionStrategy):
+        read += stage.query_key_blocks
+        places = [location for location in stage.places if location != "projected"]
+    if read or places:
+        does = "reads attention in" if read else "acts in"
+        raise ValueError(
+            f"{type(stage).__name__} {does} the encoder, which runs whole here: {reason}; use a "
+            "strategy that acts at 'projected' alone, or in the language model"
+        )
+
+
 def _unfit_stages(adapter: ModelAdapter, stages: Stages) -> None:
     """Raise if a strategy names a block or layer that the model lacks, or that cannot be used."""
     facts = replace(adapter.facts, received=stages.cls_attention == "received")
     vision, prefill = stages.vision, stages.prefill
-    if vision is not None and {*vision.places} != {"projected"}:
-        facts.require_shortens()
+    for stage in (vision, stages.key_tokens):
+        if stage is not None and facts.whole_encoder is not None:
+            _outside(stage, facts.whole_encoder)
     for stage in (vision, stages.key_tokens, prefill, stages.decode):
         if stage is not None:
             stage.check(facts)

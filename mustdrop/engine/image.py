@@ -102,9 +102,14 @@ class EncodedImage:
         self.protected = self.protected.to(device)
         self.reduction = None if self.reduction is None else self.reduction.to(device)
 
-    def log_sizes(self, extra: int) -> Float[Tensor, " all"]:
-        """Numbers that proportional attention adds to the scores of ``extra`` [CLS] and tokens."""
-        sizes = self.sizes.log()
+    def log_sizes(self, extra: int, patches: int) -> Float[Tensor, " all"]:
+        """Numbers that proportional attention adds to the scores of ``extra`` [CLS] and patches.
+
+        Args:
+            extra: Number of [CLS] before the patches.
+            patches: Number of patches of a token.
+        """
+        sizes = self.sizes.log().repeat_interleave(patches)
         return torch.cat([sizes.new_zeros(extra), sizes])
 
     def count_macs(self, macs: int) -> None:
@@ -118,6 +123,7 @@ def key_mask(
     hidden: Float[Tensor, "b n c"],
     added: bool,
     weighted: bool,
+    patches: int = 1,
 ) -> Tensor:
     """Mask of the keys that hold a token, one row per image of a batch padded on the right.
 
@@ -127,8 +133,9 @@ def key_mask(
         hidden: States of the batch.
         added: Whether the mask is added to the scores.
         weighted: Whether the tokens' log sizes are added, too.
+        patches: Number of states of a token.
     """
-    lengths = torch.tensor([len(image) for image in images])
+    lengths = torch.tensor([len(image) * patches for image in images])
     seen = torch.arange(hidden.shape[1]) < (lengths + extra)[:, None]
     seen = seen.to(hidden.device, non_blocking=True)
     if not added:
@@ -136,5 +143,5 @@ def key_mask(
     numbers = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
     if weighted:
         for row, image in zip(numbers, images, strict=True):
-            row[: len(image) + extra] = image.log_sizes(extra)
+            row[: len(image) * patches + extra] = image.log_sizes(extra, patches)
     return numbers.masked_fill(~seen, torch.finfo(hidden.dtype).min)

@@ -73,6 +73,14 @@ class PromptVision:
         return slots_of(self.cells, self.grids)
 
     @property
+    def tiles(self) -> list[int]:
+        """Number of images that the encoder gets for each grid; empty: one for each."""
+        if not any(visual.tiles for visual in self.inputs):
+            return []
+        ones = [visual.tiles or [1] * len(visual.grids) for visual in self.inputs]
+        return [count for tiles in ones for count in tiles]
+
+    @property
     def mosaics(self) -> list[tuple[int, int, int]]:
         """(first encoded image, rows, columns) of the crops of each visual input that has them."""
         return [

@@ -177,7 +177,14 @@ def arrange(arrival: Arrival, positions: Int[Tensor, "*axes batch seq"]) -> list
         prompts.append(
             Prompt(
                 ledger=TokenLedger(
-                    tokens, is_vision, none, shown.grids, cells, shown.mosaics, shown.videos
+                    tokens,
+                    is_vision,
+                    none,
+                    shown.grids,
+                    cells,
+                    shown.mosaics,
+                    shown.videos,
+                    shown.tiles,
                 ),
                 alive=torch.arange(tokens, device=device),
                 position=position,

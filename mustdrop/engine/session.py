@@ -184,8 +184,8 @@ class Session:
         self.largest = positions[-3:].amax((0, -1)) if positions.dim() == 3 else None
         encoder, images, enter = self.encoder, [], None
         if encoder is not None:
-            images = encoder.encoded
             inputs, enter = entering(encoder, prompts, inputs, pads, added)
+            images = encoder.encoded
             encoder.forget()
             for prompt in prompts:
                 prompt.ledger.merged_inside_blocks = encoder.inside

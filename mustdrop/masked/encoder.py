@@ -92,14 +92,15 @@ def _encode(
         hidden = encoder.attend(index, hidden, mask, image.image.grid)
         if inside and index in steps:
             alive = replace(hidden[0, cls:], index, hidden[0, 0] if cls else None)
-        norm, mlp = encoder.mlp(block)
-        hidden = hidden + mlp(norm(hidden))
+        hidden = encoder.complete(block, hidden)
         if index in encoder.added_projectors:
             added.append(encoder.added_projectors[index](hidden[0]))
+    if adapter.feature_norm is not None:
+        hidden = adapter.feature_norm(hidden)
     kept = int(adapter.keeps_cls(encoder))
     features = hidden[:, cls - kept :].contiguous()
-    if adapter.feature_norm is not None:
-        features = adapter.feature_norm(features)
+    if encoder.shuffled:  # the projector gets the patches of a cell side by side
+        features = features.view(1, cells, -1)
     if "features" in steps:
         alive = alive[seen_cells[alive]]
         alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)
@@ -119,7 +120,7 @@ def replace_states(
     states: Float[Tensor, "n dim"],
     alive: Int[Tensor, " before"],
     reduction: Reduction,
-    cls: Float[Tensor, " dim"] | None = None,
+    cls: Float[Tensor, " _"] | None = None,
 ) -> Int[Tensor, " after"]:
     """Write survivors to the positions of the tokens they descend from; return these positions."""
     kept = alive[reduction.keep]
@@ -128,7 +129,7 @@ def replace_states(
 
 
 def _survivors(
-    states: Float[Tensor, "before dim"], reduction: Reduction, cls: Float[Tensor, " dim"] | None
+    states: Float[Tensor, "before dim"], reduction: Reduction, cls: Float[Tensor, " _"] | None
 ) -> Float[Tensor, "after dim"]:
     """Survivors of a reduction, computed from its weights alone.
 
@@ -140,5 +141,6 @@ def _survivors(
     mixed = torch.einsum("ab,bd->ad", weights, states.double())
     if reduction.cls is not None:
         assert cls is not None
+        cls = cls.repeat(states.shape[1] // len(cls))  # for each patch of a cell
         mixed += torch.einsum("a,d->ad", reduction.cls.double(), cls.double())
     return mixed.to(states)

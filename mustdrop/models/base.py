@@ -29,6 +29,8 @@ class VisualInput:
             ``OFF_GRID`` for a newline or a frame's [CLS].
         pixels: What the encoder gets of each encoded image; random draws depend on it.
         is_video: Whether its encoded images are frames.
+        tiles: Number of images that the encoder gets for each grid, where one grid is stitched from
+            several; empty: one for each.
         crops: (rows, columns) of the crops that tile the picture. They are all of its encoded
             images but the first, row after row; None: there are no crops.
     """
@@ -38,6 +40,7 @@ class VisualInput:
     pixels: Sequence[Tensor]
     is_video: bool = False
     crops: tuple[int, int] | None = None
+    tiles: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         if self.crops is not None and self.crops[0] * self.crops[1] != len(self.grids) - 1:
@@ -154,6 +157,16 @@ class ModelAdapter(ABC):
     def image_tokens(self) -> int | None:
         """Number of vision tokens of an image, where it is the same for all images."""
         return None
+
+    @property
+    def encoder_grid(self) -> tuple[int, int] | None:
+        """Cells of what the encoder gets, where the model pools them; None: those of the grids."""
+        return None
+
+    @property
+    def processor_fields(self) -> Mapping[str, Any]:
+        """Fields of the family's processor from which it counts vision tokens, and their values."""
+        return {}
 
     def keeps_cls(self, encoder: EncoderPart) -> bool:
         """Whether the language model gets this encoder's [CLS], in an off-grid slot."""

@@ -16,7 +16,14 @@ from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from transformers import BatchFeature, CLIPImageProcessorPil, Qwen2VLImageProcessorPil
+from transformers import (
+    BatchFeature,
+    CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
+    Qwen2VLImageProcessorPil,
+    SiglipImageProcessorPil,
+    SmolVLMImageProcessorPil,
+)
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import smart_resize
 from transformers.utils.hub import PushToHubMixin
 from transformers.video_utils import VideoMetadata
@@ -82,15 +89,40 @@ class FrameProcessor(PushToHubMixin, ABC):
         return self.images.to_dict()
 
 
+class SquareFrames(FrameProcessor):
+    """Frames as squares of one size."""
+
+    options: ClassVar[dict[str, Any]] = {}  # of the image processor, which the files do not change
+
+    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
+        pixels = [
+            self.images(images=list(frames), return_tensors="pt", **self.options)["pixel_values"]
+            for frames in videos
+        ]
+        return {"pixel_values_videos": torch.stack(pixels)}
+
+
 @final
-class ClipFrames(FrameProcessor):
-    """Frames as squares of one size, in place of ``VideoLlavaVideoProcessor``."""
+class ClipFrames(SquareFrames):
+    """Frames whose centre is cut out, in place of ``VideoLlavaVideoProcessor``."""
 
     kind = CLIPImageProcessorPil
 
-    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
-        pixels = [self.images(images=list(frames), return_tensors="pt") for frames in videos]
-        return {"pixel_values_videos": torch.stack([part["pixel_values"] for part in pixels])}
+
+@final
+class PlainFrames(SquareFrames):
+    """Frames whose aspect ratio changes, in place of ``LlavaOnevisionVideoProcessor``."""
+
+    kind = SiglipImageProcessorPil
+    options: ClassVar[dict[str, Any]] = {"do_pad": False}
+
+
+@final
+class TileFrames(SquareFrames):
+    """Frames of one tile each, in place of ``InternVLVideoProcessor``."""
+
+    kind = GotOcr2ImageProcessorPil
+    options: ClassVar[dict[str, Any]] = {"crop_to_patches": False}
 
 
 class QwenFrames(FrameProcessor):
@@ -167,11 +199,33 @@ class Qwen3Frames(QwenFrames):
         return self.images(images=resized, do_resize=False, return_tensors="pt")
 
 
+@final
+class IdeficsFrames(FrameProcessor):
+    """Frames of one tile each with their times, in place of ``SmolVLMVideoProcessor``."""
+
+    kind = SmolVLMImageProcessorPil
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_attention_mask"]
+    num_frames: ClassVar[None] = None  # its processor passes these to a sampling of frames
+    fps: ClassVar[None] = None
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        sampling = settings.get("video_sampling")
+        sizes = {} if sampling is None else {"size": sampling["video_size"]}
+        super().__init__({**settings, **sizes})
+
+    def encoded(self, videos: Sequence[Frames]) -> dict[str, Any]:
+        images = [list(frames) for frames in videos]
+        return dict(self.images(images=images, do_image_splitting=False, return_tensors="pt"))
+
+
 # Name of a processor's class -> its video processor.
 FRAME_PROCESSORS = {
+    "InternVLProcessor": TileFrames,
+    "LlavaOnevisionProcessor": PlainFrames,
     "Qwen2VLProcessor": QwenFrames,
     "Qwen2_5_VLProcessor": QwenFrames,
     "Qwen3VLProcessor": Qwen3Frames,
+    "SmolVLMProcessor": IdeficsFrames,
     "VideoLlavaProcessor": ClipFrames,
 }
 

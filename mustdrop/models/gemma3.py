@@ -10,6 +10,10 @@ from torch import Tensor
 from mustdrop.models.paligemma import PaliGemmaAdapter
 from mustdrop.strategy import ModelFacts
 
+POOLED = (
+    "a vision token is the mean of {unit} x {unit} patches, which its blocks do not hold together"
+)
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -33,4 +37,5 @@ class Gemma3Adapter(PaliGemmaAdapter):
         facts, cells = super().facts, isqrt(self.model.config.mm_tokens_per_image)
         assert facts.grid is not None
         unit = facts.grid[0] // cells
-        return replace(facts, grid=(cells, cells), unit=unit, shortens=unit == 1)
+        whole = None if unit == 1 else POOLED.format(unit=unit)
+        return replace(facts, grid=(cells, cells), unit=unit, whole_encoder=whole)

@@ -4,11 +4,12 @@ from math import sqrt
 from typing import Any
 
 from transformers.image_processing_utils import select_best_resolution
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from mustdrop.models.inputs import has_pixel_limits
+from mustdrop.models.pixel_limits import chooses_tiles, has_pixel_limits
 
-# Settings of image processors that choose the number of tiles themselves.
-TILING = ("crop_to_patches", "do_pan_and_scan")
+# Setting of image processors whose tiles overlap or stand at chosen places.
+TILING = ("do_pan_and_scan",)
 
 
 def image_scale(images: Any, size: tuple[int, int]) -> float:
@@ -30,6 +31,12 @@ def _scale(images: Any, width: int, height: int) -> float:
     size = dict(images.size)
     if has_pixel_limits(images):
         return sqrt(size["longest_edge"] / (width * height))
+    if chooses_tiles(images):
+        tile = (size["height"], size["width"])
+        columns, rows = get_optimal_tiled_canvas(
+            (height, width), tile, images.min_patches, images.max_patches
+        )
+        return sqrt(columns * rows * tile[0] * tile[1] / (width * height))
     if getattr(images, "image_grid_pinpoints", None):
         rows, columns = select_best_resolution((height, width), images.image_grid_pinpoints)
         return min(columns / width, rows / height)

@@ -27,7 +27,6 @@ try:
     from transformers import (
         CLIPImageProcessorPil,
         LlavaImageProcessorPil,
-        Qwen2VLImageProcessorPil,
         VideoLlavaImageProcessor,
     )
     from transformers.image_processing_backends import PilBackend
@@ -44,6 +43,9 @@ from mustdrop.models.frame_processors import (
     accepting,
     video_settings,
 )
+from mustdrop.models.pixel_limits import limit_pixels
+from mustdrop.models.pixtral_processor import NAME as PIXTRAL
+from mustdrop.models.pixtral_processor import pixtral_processor
 
 BACKEND = "pil"
 # Processors that put the first token in the middle of a prompt without an image, or refuse it.
@@ -66,13 +68,18 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
         ValueError: If the processor needs a video processor or a package that is not installed, or
             its image processor has no PIL backend.
     """
-    kind: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if processor_class(Path(folder)) == PIXTRAL:  # needs torchvision, if transformers loads it
+        kind: Any = pixtral_processor()
+    else:
+        kind = PROCESSOR_MAPPING.get(type(config), None)
     parts = [] if kind is None else kind.get_attributes()
     try:
-        if kind is None or VIDEO not in parts:
+        if getattr(kind, "__name__", None) == PIXTRAL:
+            processor = _built(kind, Path(folder))
+        elif kind is None or VIDEO not in parts:
             processor = AutoProcessor.from_pretrained(folder, backend=BACKEND)
         elif kind.__name__ in FRAME_PROCESSORS:
-            processor = _with_frames(kind, Path(folder))
+            processor = _built(kind, Path(folder))
         elif parts[-1] == VIDEO:  # the class takes its parts by position
             processor = without_video(kind).from_pretrained(folder, backend=BACKEND)
         else:
@@ -89,14 +96,25 @@ def load_processor(folder: str | Path, config: PreTrainedConfig) -> Any:
     return processor
 
 
-def _with_frames(kind: Any, folder: Path) -> Any:
-    """A processor whose video processor is a :class:`FrameProcessor`."""
+def processor_class(folder: Path) -> str | None:
+    """Name of the processor's class in a checkpoint's files; None: they name none."""
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text(encoding="utf-8"))
+            if "processor_class" in settings:
+                return settings["processor_class"]
+    return None
+
+
+def _built(kind: Any, folder: Path) -> Any:
+    """A processor made from its parts; a video processor is a :class:`FrameProcessor`."""
     settings, _ = kind.get_processor_dict(folder)
-    made = {
+    made: dict[str, Any] = {
         "image_processor": AutoImageProcessor.from_pretrained(folder, backend=BACKEND),
         "tokenizer": AutoTokenizer.from_pretrained(folder),
-        VIDEO: FRAME_PROCESSORS[kind.__name__](video_settings(folder)),
     }
+    if VIDEO in kind.get_attributes():
+        made[VIDEO] = FRAME_PROCESSORS[kind.__name__](video_settings(folder))
     parts = [made[name] for name in kind.get_attributes()]
     return accepting(kind).from_args_and_dict(parts, settings)
 
@@ -121,8 +139,9 @@ class Inputs:
             processor of that model crops the centre instead.
         system: System sentence in front of each conversation; None: none, or the template's own.
         template: Chat template in the language Jinja; None: the checkpoint's.
-        min_pixels: Least number of pixels of an image for models that keep its aspect ratio; None:
-            the checkpoint's. A frame of a video has the same limits.
+        min_pixels: Least number of pixels of an image for models that keep its aspect ratio, or of
+            its tiles together for models that choose their number; None: the checkpoint's. A frame
+            of a video has the same limits.
         max_pixels: Largest number of pixels of an image for these models.
         frames: Number of frames that the model sees of a video; None: videos are refused.
     """
@@ -145,9 +164,9 @@ class Inputs:
             processor.image_processor = _padding(processor.image_processor)
         videos = getattr(processor, VIDEO, None)
         if self.min_pixels is not None or self.max_pixels is not None:
-            self._limit_pixels(processor.image_processor)
+            limit_pixels(processor.image_processor, self.min_pixels, self.max_pixels)
             if videos is not None:
-                self._limit_pixels(videos.images)
+                limit_pixels(videos.images, self.min_pixels, self.max_pixels)
         if self.frames is not None:
             if videos is None:
                 name = type(processor).__name__
@@ -157,23 +176,6 @@ class Inputs:
             processor.chat_template = self.template
         if self.system is not None:
             self._add_system(processor)
-
-    def _limit_pixels(self, images: Any) -> None:
-        """Set the limits of an image processor whose ``size`` holds two numbers of pixels."""
-        if not has_pixel_limits(images):
-            raise ValueError(
-                f"model.min_pixels and model.max_pixels must be null: {type(images).__name__} has "
-                "no limits on the number of pixels"
-            )
-        size = dict(images.size)
-        least = size["shortest_edge"] if self.min_pixels is None else self.min_pixels
-        most = size["longest_edge"] if self.max_pixels is None else self.max_pixels
-        if not 0 < least <= most:
-            raise ValueError(
-                "model.min_pixels must be positive and at most model.max_pixels, got "
-                f"{least} and {most}"
-            )
-        images.size = {**size, "shortest_edge": least, "longest_edge": most}
 
     def _add_system(self, processor: Any) -> None:
         """Put the system sentence into the template, in front of the conversation's messages."""
@@ -210,14 +212,6 @@ def require_images(processor: Any, images: Sequence[Any]) -> None:
     """
     if not images and type(processor).__name__ in NEED_IMAGES:
         raise ValueError(f"{type(processor).__name__} makes prompts with images only, got text")
-
-
-def has_pixel_limits(images: Any) -> bool:
-    """Whether an image processor keeps the aspect ratio and limits the number of pixels.
-
-    Its ``size`` then holds areas, although their names speak of edges.
-    """
-    return isinstance(images, Qwen2VLImageProcessorPil)
 
 
 def _padding(images: Any) -> LlavaImageProcessorPil:

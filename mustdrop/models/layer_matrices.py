@@ -20,9 +20,14 @@ def macs_of(matrices: Sequence[nn.Linear]) -> int:
 
 
 def attention_and_mlp(
-    layer: nn.Module, name: str = "self_attn"
+    layer: nn.Module, name: str = "self_attn", element_wise: Collection[nn.Module] = ()
 ) -> tuple[nn.Module, list[nn.Linear], list[nn.Linear], list[Any]]:
     """A layer's attention module, the attention's matrices, the MLP's, and router and experts.
+
+    Args:
+        layer: Layer of a decoder or block of an encoder.
+        name: Name of its attention module.
+        element_wise: Modules with parameters that are used element by element.
 
     Raises:
         ValueError: If the layer has no attention of this name, or weights in other parts.
@@ -31,7 +36,7 @@ def attention_and_mlp(
     if name not in parts:
         refuse_cost(layer, f"a layer must have an attention module called {name}")
     experts = _router_and_experts(layer)
-    require_counted(layer, [*linears_of(layer), *experts])
+    require_counted(layer, [*linears_of(layer), *experts, *element_wise])
     attention = parts.pop(name)
     projections = linears_of(attention)
     mlp = [matrix for part in parts.values() for matrix in linears_of(part)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, encoder_for
@@ -22,6 +23,15 @@ class LlavaAdapter(ModelAdapter):
     def image_tokens(self) -> int | None:
         rows, columns = self.facts.grid or (0, 0)
         return rows * columns + self.keeps_cls(self.encoders[0])
+
+    @property
+    def processor_fields(self) -> Mapping[str, Any]:
+        config = self.model.config
+        return {
+            "patch_size": config.vision_config.patch_size,
+            "vision_feature_select_strategy": config.vision_feature_select_strategy,
+            "num_additional_image_tokens": int(self.facts.has_cls),
+        }
 
     def keeps_cls(self, encoder: EncoderPart) -> bool:
         return self.model.config.vision_feature_select_strategy == "full" and encoder.has_cls

@@ -6,9 +6,9 @@ Knows no benchmark.
 from typing import Any
 
 import numpy as np
+import torch
 from jinja2 import TemplateError
 from PIL import Image
-from torch import Tensor
 
 from mustdrop.models.base import ModelAdapter
 from mustdrop.models.frame_processors import VIDEO
@@ -65,16 +65,7 @@ def _check_vocabulary(adapter: ModelAdapter, processor: Any) -> None:
 
 def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
     """Check the pixels and the slots of one image against the encoder and the language model."""
-    config = adapter.model.config
-    vision = config.vision_config
-    expected = {}
-    # these processors count the slots from such fields
-    if adapter.facts.grid is not None and hasattr(config, "vision_feature_select_strategy"):
-        expected = {
-            "patch_size": vision.patch_size,
-            "vision_feature_select_strategy": config.vision_feature_select_strategy,
-            "num_additional_image_tokens": int(adapter.facts.has_cls),
-        }
+    expected = adapter.processor_fields
     given = {name: getattr(processor, name, None) for name in expected}
     for name, value in given.items():
         if value is None:
@@ -83,12 +74,7 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
                 f"{expected[name]!r}, to fit the model's config"
             )
     inputs = processor(text=[processor.image_token], images=[PROBE], return_tensors="pt")
-    token = config.image_token_id
-    images = adapter.visual_inputs(inputs)[token]
-    if adapter.facts.grid is not None:
-        _check_pixels(images[0].pixels[0], vision.image_size)
-    slots = int((inputs["input_ids"] == token).sum())
-    cells = sum(len(image.cells) for image in images)
+    slots, cells = _check_inputs(adapter, inputs)
     if slots != cells:
         wrong = [
             f"{name} must be {expected[name]!r}, got {value!r}"
@@ -104,31 +90,40 @@ def _check_slots(adapter: ModelAdapter, processor: Any) -> None:
 
 def _check_video(adapter: ModelAdapter, processor: Any) -> None:
     """Check the frames and the slots of one video."""
-    config, count = adapter.model.config, processor.video_processor.frames
+    count = processor.video_processor.frames
+    # some processors write times into the prompt
+    times = {
+        "total_num_frames": count, "fps": 1.0, "duration": count,
+        "frames_indices": list(range(count)),
+    }  # fmt: skip
     inputs = processor(
         text=[processor.video_token], videos=[np.stack([np.asarray(PROBE)] * count)],
-        return_tensors="pt", do_sample_frames=False,
-        video_metadata=[{"total_num_frames": count, "fps": 1.0, "frames_indices": [*range(count)]}],
+        video_metadata=[times], return_tensors="pt", do_sample_frames=False,
     )  # fmt: skip
-    token = config.video_token_id
-    (video,) = adapter.visual_inputs(inputs)[token]
-    if adapter.facts.grid is not None:
-        _check_pixels(video.pixels[0], config.vision_config.image_size)
-    slots = int((inputs["input_ids"] == token).sum())
-    if slots != len(video.cells):
+    slots, cells = _check_inputs(adapter, inputs)
+    if slots != cells:
         raise ValueError(
             f"the processor makes {slots} slots for a video of {count} frames, but the model has "
-            f"{len(video.cells)} vision tokens for it"
+            f"{cells} vision tokens for it"
         )
 
 
-def _check_pixels(pixels: Tensor, side: int) -> None:
-    height, width = pixels.shape[-2:]
-    if (height, width) != (side, side):
-        raise ValueError(
-            f"crop_size: the processor makes images of {width} x {height} pixels, but the "
-            f"encoder needs {side} x {side} (see size, crop_size, do_resize and do_center_crop)"
-        )
+def _check_inputs(adapter: ModelAdapter, inputs: Any) -> tuple[int, int]:
+    """Numbers of slots and of vision tokens of a prompt, whose pixels have the encoder's size."""
+    visual = adapter.visual_inputs(inputs)
+    shown = [part for parts in visual.values() for part in parts]
+    if adapter.facts.grid is not None:
+        side = adapter.model.config.vision_config.image_size
+        rows, columns = (side, side) if isinstance(side, int) else side
+        height, width = shown[0].pixels[0].shape[-2:]
+        if (height, width) != (rows, columns):
+            raise ValueError(
+                f"crop_size: the processor makes images of {width} x {height} pixels, but the "
+                f"encoder needs {columns} x {rows} (see size, crop_size, do_resize and "
+                "do_center_crop)"
+            )
+    slots = torch.isin(inputs["input_ids"], torch.tensor(list(visual))).sum()
+    return int(slots), sum(len(part.cells) for part in shown)
 
 
 def _check_template(processor: Any, kind: str, token: str) -> None:

@@ -84,7 +84,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     tower, unit = encoder.module, adapter.facts.unit
     try:
         blocks = encoder.blocks
-        names = {_child_name(block, encoder.attention(block)) for block in blocks}
+        (name,) = {_child_name(block, encoder.attention(block)) for block in blocks}
     except AttributeError as error:
         refuse_cost(
             tower, f"its blocks must have the same attribute names as those of CLIP ({error})"
@@ -92,7 +92,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     counted: list[nn.Module] = []
     sizes = set()
     for block in blocks:
-        attention, projections, mlp, _ = attention_and_mlp(block, *names)
+        attention, projections, mlp, _ = attention_and_mlp(block, name, encoder.element_wise)
         width = projections[0].in_features
         if macs_of(projections) != 4 * width**2:
             refuse_cost(attention, "an encoder's attention must have exactly four square matrices")
@@ -113,7 +113,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
     if len(patches) != 1 or patches[0].kernel_size != patches[0].stride:
         refuse_cost(tower, "the patch embedding must be one convolution whose stride is its size")
     pooling = _pooling(tower, width, ffn)
-    require_counted(tower, [*counted, *patches, *pooling, *projector])
+    require_counted(tower, [*counted, *patches, *pooling, *projector, *encoder.element_wise])
     return EncoderShape(
         hidden=width,
         ffn=ffn,
@@ -128,6 +128,7 @@ def _encoder_shape(adapter: ModelAdapter, encoder: EncoderPart) -> EncoderShape:
         window=encoder.window,
         full_blocks=encoder.full_blocks,
         added_blocks=tuple(encoder.added_projectors),
+        grid=adapter.encoder_grid,
     )
 
 

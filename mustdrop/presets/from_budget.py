@@ -48,7 +48,7 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
     names = [str(name) for name in _parent_ if name != "_target_"]
     given = {n: budget if follows(_parent_, n) else _plain(_parent_[n]) for n in names}
     strategy = get_class(_parent_._target_)(**given)
-    entered, blocks, depth = model.vision_tokens, model.merging_blocks, model.layers
+    entered, blocks, depth = model.vision_tokens, model.merging_blocks or 0, model.layers
     if entered is not None:
         least = least_average(strategy, entered, blocks, depth)
         if least is not None and budget.target(entered) < least:

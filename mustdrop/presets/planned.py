@@ -79,7 +79,7 @@ def planned(config: Mapping[str, Any]) -> float | None:
     model, entered = config["model"], usual_tokens(config)
     left: int | None = entered
     if vision is not None:
-        vision = vision.plan(entered, int(model["merging_blocks"]))
+        vision = vision.plan(entered, int(model["merging_blocks"] or 0))
         left = vision.left(entered)
     if left is not None and prefill is not None:
         prefill = prefill.plan(left, int(model["layers"]))

@@ -7,11 +7,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import (
     CLIPImageProcessorPil,
+    GotOcr2ImageProcessorPil,
     LlavaNextImageProcessorPil,
     Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
     VideoLlavaImageProcessor,
 )
+
+from mustdrop.profiling.random_pixels import MOST_TILES
 
 
 def image_processor(config: Any) -> Any:
@@ -24,6 +27,9 @@ def image_processor(config: Any) -> Any:
     side = vision.image_size
     if config.model_type in ("gemma3", "paligemma"):
         return SiglipImageProcessorPil(size={"height": side, "width": side})
+    if config.model_type == "internvl":
+        tile = {"height": side[0], "width": side[1]}
+        return GotOcr2ImageProcessorPil(size=tile, crop_to_patches=True, max_patches=MOST_TILES)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": side},
         "crop_size": {"height": side, "width": side},
@@ -43,5 +49,6 @@ def random_pictures(count: int, size: tuple[int, int]) -> list[Image.Image]:
 
 
 def processed(config: Any, pictures: list[Image.Image]) -> dict[str, Tensor]:
-    """Run the image processor."""
-    return dict(image_processor(config)(images=pictures, return_tensors="pt"))
+    """Run the image processor; counts of tiles are left out, which processors write as slots."""
+    made = dict(image_processor(config)(images=pictures, return_tensors="pt"))
+    return {name: value for name, value in made.items() if name != "num_patches"}

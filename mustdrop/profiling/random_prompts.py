@@ -13,10 +13,12 @@ from mustdrop.profiling.random_pixels import as_video, random_pixels, repeated_p
 
 BEFORE, AFTER = 35, 30  # text tokens of a LLaVA-1.5 prompt in front of its images and behind them
 # Pixels of a picture (height, width), for models whose number of vision tokens depends on it: with
-# these, LLaVA-NeXT gets its small copy and four crops, and Qwen 36 x 36 cells.
+# these, LLaVA-NeXT and InternVL get a small copy and four crops, and Qwen 36 x 36 cells.
 SIZES = {
-    "llava_next": (672, 672), "qwen2_vl": (1008, 1008), "qwen2_5_vl": (1008, 1008),
-    "qwen3_vl": (1152, 1152), "qwen3_vl_moe": (1152, 1152),
+    "internvl": (896, 896), "idefics3": (1456, 1456), "smolvlm": (1536, 1536),
+    "llava_next": (672, 672), "llava_onevision": (768, 768), "mistral3": (1008, 1008),
+    "qwen2_vl": (1008, 1008), "qwen2_5_vl": (1008, 1008), "qwen3_vl": (1152, 1152),
+    "qwen3_vl_moe": (1152, 1152),
 }  # fmt: skip
 USUAL_SIZE = (336, 336)
 VIDEO_SIZE = (896, 896)  # 32 x 32 cells of Qwen2.5-VL a time step: 16,384 of 32 frames

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -158,6 +159,9 @@ def run_blocks(adapter: ModelAdapter, images: Sequence[Images], calls: Sequence[
             part.added_projectors[index](hidden)
     if adapter.feature_norm is not None:
         features = adapter.feature_norm(features)
+    if part.shuffled:  # the projector gets the patches of a cell side by side
+        patches = features[:, int(part.has_cls) :]
+        features = rearrange(patches, "b (n p) d -> b n (p d)", p=part.unit**2)
     length, args, kwargs = calls[-1]
     return adapter.projector(_cut(features, length), *args, **kwargs)
 

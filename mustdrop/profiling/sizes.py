@@ -8,106 +8,58 @@ from typing import Any
 
 from transformers import (
     Gemma3Config,
+    Idefics3Config,
+    InternVLConfig,
     LlavaConfig,
     LlavaNextConfig,
+    LlavaOnevisionConfig,
+    Mistral3Config,
     PaliGemmaConfig,
     PreTrainedConfig,
     Qwen2_5_VLConfig,
     Qwen3VLConfig,
     Qwen3VLMoeConfig,
+    SmolVLMConfig,
     VideoLlavaConfig,
 )
 
-CLIP_L = {
-    "model_type": "clip_vision_model", "hidden_size": 1024, "intermediate_size": 4096,
-    "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 336, "patch_size": 14,
-}  # fmt: skip
-VICUNA_7B = {
-    "model_type": "llama", "vocab_size": 32064, "hidden_size": 4096, "intermediate_size": 11008,
-    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
-    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 0,
-}  # fmt: skip
-VICUNA_13B = {
-    **VICUNA_7B, "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
-    "num_attention_heads": 40, "num_key_value_heads": 40,
-}  # fmt: skip
-MISTRAL_7B = {
-    **VICUNA_7B, "model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8,
-    "max_position_embeddings": 32768, "sliding_window": None,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1.0e6},
-}  # fmt: skip
-QWEN_VISION = {
-    "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
-    "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
-}  # fmt: skip
-QWEN_7B = {
-    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 128000,
-    "rms_norm_eps": 1e-6, "pad_token_id": 0,
-    "rope_parameters": {
-        "rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [16, 24, 24],
-    },
-}  # fmt: skip
-QWEN_3B = {
-    **QWEN_7B, "vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 11008,
-    "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
-}  # fmt: skip
-QWEN3_VISION = {
-    "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "patch_size": 16,
-    "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 2304,
-    "deepstack_visual_indexes": [8, 16, 24],
-}  # fmt: skip
-QWEN3_SMALL_VISION = {
-    **QWEN3_VISION, "depth": 24, "hidden_size": 1024, "intermediate_size": 4096,
-    "deepstack_visual_indexes": [5, 11, 17],
-}  # fmt: skip
-QWEN3_8B = {
-    "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-    "max_position_embeddings": 262144, "rms_norm_eps": 1e-6, "pad_token_id": 0,
-    "rope_parameters": {
-        "rope_type": "default", "rope_theta": 5.0e6, "mrope_section": [24, 20, 20],
-    },
-}  # fmt: skip
-QWEN3_4B = {**QWEN3_8B, "hidden_size": 2560, "intermediate_size": 9728}
-QWEN3_2B = {
-    **QWEN3_8B, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-}  # fmt: skip
-QWEN3_30B_A3B = {
-    **QWEN3_8B, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
-    "num_key_value_heads": 4, "num_experts": 128, "num_experts_per_tok": 8,
-    "moe_intermediate_size": 768,
-}  # fmt: skip
-SIGLIP_SO = {
-    "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304,
-    "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14, "vision_use_head": False,
-}  # fmt: skip
-GEMMA3_4B = {
-    "vocab_size": 262208, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
-    "query_pre_attn_scalar": 256, "sliding_window": 1024, "max_position_embeddings": 131072,
-    "rope_parameters": {
-        "sliding_attention": {"rope_type": "default", "rope_theta": 1.0e4},
-        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1.0e6},
-    },
-}  # fmt: skip
-GEMMA3_12B = {
-    **GEMMA3_4B, "hidden_size": 3840, "intermediate_size": 15360, "num_hidden_layers": 48,
-    "num_attention_heads": 16, "num_key_value_heads": 8,
-}  # fmt: skip
-GEMMA_2B = {
-    "model_type": "gemma", "vocab_size": 257216, "hidden_size": 2048, "intermediate_size": 16384,
-    "num_hidden_layers": 18, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
-    "max_position_embeddings": 8192, "pad_token_id": 0,
-}  # fmt: skip
+from mustdrop.profiling.part_sizes import (
+    CLIP_L,
+    GEMMA3_4B,
+    GEMMA3_12B,
+    GEMMA_2B,
+    INTERN_VIT,
+    LLAMA3_8B,
+    MISTRAL_7B,
+    NEMO_12B,
+    PIXTRAL,
+    QWEN2_0_5B,
+    QWEN2_1_5B,
+    QWEN2_7B,
+    QWEN3_2B,
+    QWEN3_4B,
+    QWEN3_8B,
+    QWEN3_30B_A3B,
+    QWEN3_SMALL_VISION,
+    QWEN3_TEXT_8B,
+    QWEN3_VISION,
+    QWEN_3B,
+    QWEN_7B,
+    QWEN_VISION,
+    SIGLIP_PATCHES,
+    SIGLIP_SO,
+    SMALL_24B,
+    SMOL_1_7B,
+    VICUNA_7B,
+    VICUNA_13B,
+)
+
 CROPS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
 def _gemma3(text: Mapping[str, Any]) -> PreTrainedConfig:
     return Gemma3Config(
-        vision_config={**SIGLIP_SO, "image_size": 896}, text_config=dict(text),
+        vision_config={**SIGLIP_PATCHES, "image_size": 896}, text_config=dict(text),
         mm_tokens_per_image=256, image_token_index=262144, boi_token_index=255999,
         eoi_token_index=256000, tie_word_embeddings=True,
     )  # fmt: skip
@@ -115,7 +67,7 @@ def _gemma3(text: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _paligemma(side: int) -> PreTrainedConfig:
     return PaliGemmaConfig(
-        vision_config={**SIGLIP_SO, "image_size": side, "projection_dim": 2048},
+        vision_config={**SIGLIP_PATCHES, "image_size": side, "projection_dim": 2048},
         text_config=dict(GEMMA_2B), projection_dim=2048, image_token_index=257152,
         tie_word_embeddings=True,
     )  # fmt: skip
@@ -156,6 +108,45 @@ def _qwen3_vl(
     )  # fmt: skip
 
 
+def _internvl(text: Mapping[str, Any], slot: int) -> PreTrainedConfig:
+    return InternVLConfig(
+        vision_config=dict(INTERN_VIT), text_config=dict(text), image_token_id=slot,
+        image_seq_length=256, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def _idefics(text: Mapping[str, Any], side: int, unit: int, kind: type) -> PreTrainedConfig:
+    return kind(
+        vision_config={**SIGLIP_SO, "image_size": side}, text_config=dict(text), scale_factor=unit,
+        image_token_id=text["vocab_size"] - 2, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def _onevision(text: Mapping[str, Any], tied: bool = False) -> PreTrainedConfig:
+    steps = range(384, 6 * 384 + 1, 384)
+    return LlavaOnevisionConfig(
+        vision_config={**SIGLIP_PATCHES, "num_hidden_layers": 26, "image_size": 384},
+        text_config={**text, "tie_word_embeddings": tied}, tie_word_embeddings=tied,
+        image_grid_pinpoints=[[rows, columns] for rows in steps for columns in steps],
+        image_token_index=151646, video_token_index=151647,
+    )  # fmt: skip
+
+
+def _pixtral(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return LlavaConfig(
+        vision_config=dict(PIXTRAL), text_config=dict(text), image_token_index=10,
+        image_seq_length=1, vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+
+
+def _mistral3(text: Mapping[str, Any]) -> PreTrainedConfig:
+    return Mistral3Config(
+        vision_config={**PIXTRAL, "image_size": 1540, "patch_size": 14}, text_config=dict(text),
+        image_token_index=10, spatial_merge_size=2, vision_feature_layer=-1,
+        multimodal_projector_bias=False, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
 def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
     return VideoLlavaConfig(
         vision_config={**CLIP_L, "image_size": 224}, text_config=dict(text),
@@ -168,6 +159,17 @@ def _video_llava(text: Mapping[str, Any]) -> PreTrainedConfig:
 CONFIGS: Mapping[str, Callable[[], PreTrainedConfig]] = {
     "gemma3_4b": lambda: _gemma3(GEMMA3_4B),
     "gemma3_12b": lambda: _gemma3(GEMMA3_12B),
+    "idefics3_8b": lambda: _idefics(LLAMA3_8B, 364, 2, Idefics3Config),
+    "smolvlm_2b": lambda: _idefics({**SMOL_1_7B, "vocab_size": 49155}, 384, 3, Idefics3Config),
+    "smolvlm2_2b": lambda: _idefics({**SMOL_1_7B, "vocab_size": 49280}, 384, 3, SmolVLMConfig),
+    "llava_onevision_0_5b": lambda: _onevision({**QWEN2_0_5B, "vocab_size": 152000}, True),
+    "llava_onevision_7b": lambda: _onevision({**QWEN2_7B, "vocab_size": 152128}),
+    "llava_video_7b": lambda: _onevision({**QWEN2_7B, "vocab_size": 152064}),
+    "mistral_small_3_1_24b": lambda: _mistral3(SMALL_24B),
+    "pixtral_12b": lambda: _pixtral(NEMO_12B),
+    "internvl3_2b": lambda: _internvl(QWEN2_1_5B, 151667),
+    "internvl3_8b": lambda: _internvl(QWEN2_7B, 151667),
+    "internvl3_5_8b": lambda: _internvl(QWEN3_TEXT_8B, 151671),
     "llava15_7b": lambda: _llava(VICUNA_7B),
     "llava15_13b": lambda: _llava(VICUNA_13B),
     "llava_next_7b": lambda: _llava_next(VICUNA_7B),

@@ -126,6 +126,11 @@ class ToMe(VisionStrategy):
     def plan(self, entered: int, blocks: int) -> "ToMe":
         if not isinstance(self.merged_per_block, Budget):
             return self
+        if not blocks:
+            raise ValueError(
+                "ToMe merges inside encoder blocks, but the encoder of this model runs whole: use "
+                "a strategy that acts at 'projected' alone, or in the language model"
+            )
         left = keep_for(self.merged_per_block, entered)
         return replace(self, merged_per_block=removed_per_block(left, entered, blocks))
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from family_droppers import FITTING, FITTING_OF
-from hub_checkpoints import FAMILIES, IMAGES, random_model, save, tokenizer
+from einops import rearrange
+from family_droppers import FITTING, FITTING_OF, TWINS
+from hub_checkpoints import FAMILIES, random_model, save, tokenizer
 from models import greedy
 from PIL import Image
 from standins import write_benchmark
+from tiled_checkpoints import TILED_CHECKPOINTS
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -33,16 +35,17 @@ from mustdrop.presets.compose import composed
 from mustdrop.runs.trace import Trace
 
 # Vision tokens of one image of 40 x 30 pixels. Gemma 3: 4 x 4 cells. LLaVA-1.5, PaliGemma and
-# Video-LLaVA: 6 x 6 patches. LLaVA-NeXT:
-# these and 10 rows of 12 patches from 4 crops, with a newline behind each row; 2 rows are padding.
-# Qwen: 4 x 5 cells of 8 x 8 pixels.
+# Video-LLaVA: 6 x 6 patches. LLaVA-NeXT: these and 10 rows of 12 patches from 4 crops, with a
+# newline behind each row; 2 rows are padding. Qwen: 4 x 5 cells of 8 x 8 pixels. InternVL: one tile
+# of 4 x 4 cells. Idefics3 and SmolVLM: two columns and two rows of such tiles, and the whole image
+# in small. LLaVA-OneVision: 8 x 8 patches, and 8 rows of 10 patches with a newline. Mistral 3:
+# 4 x 5 cells; Pixtral: 8 x 10 patches.
 SLOTS = {
     "gemma3": 16, "llava": 36, "llava_next": 36 + 10 * (12 + 1), "paligemma": 36,
-    "qwen2_5_vl": 20, "qwen3_vl": 20, "video_llava": 36,
+    "qwen2_5_vl": 20, "qwen3_vl": 20, "video_llava": 36, "internvl": 16, "idefics3": 5 * 16,
+    "smolvlm": 5 * 16, "onevision": 64 + 8 * (10 + 1), "mistral3": 20, "pixtral": 80,
 }  # fmt: skip
-
-
-SLOW = ("gemma3", "paligemma", "qwen3_vl")
+SLOW = ("gemma3", "paligemma", "qwen3_vl", *TWINS)
 
 
 @pytest.fixture(
@@ -75,6 +78,12 @@ def slots(model, inputs):
     return (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
 
 
+def encoder_images_of(model, inputs):
+    """What the encoder gets of all images of a batch, in the order of the prompts."""
+    shown = adapter_for(model).visual_inputs(inputs)[model.config.image_token_id]
+    return [pixels for image in shown for pixels in image.pixels]
+
+
 CHATS = (
     chat("What?", picture(40, 30)),
     chat("Nothing to see."),
@@ -98,6 +107,11 @@ def test_every_prompt_has_its_own_images_in_a_batch(loaded):
         together["input_ids"], together["attention_mask"], alone, strict=True
     ):
         assert torch.equal(row[mask.bool()], inputs["input_ids"][0])
+    if family in TILED_CHECKPOINTS:
+        made, *parts = (encoder_images_of(model, inputs) for inputs in (together, *alone))
+        apart = [pixels for part in parts for pixels in part]
+        assert len(made) == len(apart) and all(map(torch.equal, made, apart))
+        return
     name = "pixel_values_images" if family == "video_llava" else "pixel_values"
     values = [inputs[name] for inputs in alone if name in inputs]
     if family == "llava_next":  # padded to the largest number of crops
@@ -165,7 +179,8 @@ def test_dropping_equals_masking_behind_a_real_processor(loaded, name):
     inputs = prompt_inputs(model, processor, chats)
     with FITTING_OF.get(family, FITTING)[name].attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=4)
-    assert any(ledger.counts().resident < int(ledger.vision.sum()) for ledger in run.ledgers)
+    counts = [(ledger.counts().resident, int(ledger.vision.sum())) for ledger in run.ledgers]
+    assert any(left < entered for left, entered in counts)
     for number in range(len(chats)):
         expected = masked_logits(model, run, inputs, tokens, number)
         assert relative_error(logits[number], expected) <= 1e-5
@@ -216,16 +231,24 @@ def test_a_run_shows_the_authors_prompt_and_records_it(tmp_path, monkeypatch):
 
 
 def test_the_encoders_images_are_read_back_from_the_inputs(loaded):
-    """Sides that no family resizes: 24 x 24, for Qwen cells of 8 x 8 pixels, for Gemma 3 32."""
+    """Sides that no family resizes: those of an image, a tile or a crop, or those of cells."""
     family, model, processor = loaded
-    sizes = [(24, 24), (32, 48)] if family.startswith("qwen") else [(24, 24)] * 2
-    sizes = [(32, 32)] * 2 if family == "gemma3" else sizes
+    sizes = {
+        **{name: [(32, 32)] * 2 for name in ("gemma3", "internvl", "onevision")},
+        **{name: [(64, 64)] * 2 for name in ("idefics3", "smolvlm")},
+        **{name: [(24, 24), (32, 48)] for name in ("mistral3", "pixtral")},
+        **{name: [(24, 24), (32, 48)] for name in ("qwen2_5_vl", "qwen3_vl")},
+    }.get(family, [(24, 24)] * 2)
     shown = [picture(*size, seed) for seed, size in enumerate(sizes)]
     inputs = prompt_inputs(model, processor, [chat("Which?", *shown)])
     made = encoder_images(adapter_for(model), inputs)
     if family == "llava_next":  # the whole image, then two crops
         made = made[::3]
-    mean, std = (torch.tensor(IMAGES[family][name]) for name in ("image_mean", "image_std"))
+    if family in ("idefics3", "smolvlm"):  # two rows of tiles, then the small copy
+        tiles = [torch.stack(made[first : first + 4]) for first in (0, 5)]
+        made = [rearrange(part, "(r n) c h w -> c (r h) (n w)", r=2) for part in tiles]
+    images = processor.image_processor
+    mean, std = torch.tensor(images.image_mean), torch.tensor(images.image_std)
     for pixels, image in zip(made, shown, strict=True):
         expected = (torch.from_numpy(np.asarray(image) / 255) - mean) / std
         assert torch.allclose(pixels.permute(1, 2, 0).double(), expected, atol=1e-5)
@@ -268,12 +291,24 @@ SHAPES = {
         "model=qwen3_vl_8b", "model.merging_blocks=4", "model.min_pixels=256",
         "model.max_pixels=4096",
     ],
+    "onevision": ["model=llava_onevision_7b"],
+    "mistral3": ["model=mistral_small_3_1_24b", "model.max_pixels=4096"],
+    "pixtral": ["model=pixtral_12b", "model.max_pixels=4096"],
+    "idefics3": ["model=smolvlm_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
+    "smolvlm": ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
+    "internvl": [
+        "model=internvl3_8b", "model.merging_blocks=4", "model.min_pixels=1024",
+        "model.max_pixels=4096",
+    ],
 }  # fmt: skip
+
+
+LATE = (*SLOW, "mistral3", "onevision", "smolvlm")
 
 
 @pytest.mark.parametrize(
     "family",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SHAPES],
+    [pytest.param(name, marks=pytest.mark.slow if name in LATE else ()) for name in SHAPES],
 )
 def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
     """A run, its traces and the page, for images of several grids."""
@@ -297,7 +332,8 @@ def test_a_family_runs_from_its_folder_to_its_page(family, tmp_path):
         assert width * rows == height * columns
     shown = Traces().add(trace.parents[1], int(trace.stem))
     assert shown is not None and shown["slots"] == int(found.ledger.vision.sum())
-    labels = ["whole image", "crops in place"] if family == "llava_next" else [""]
+    labels = ["whole image", "crops in place"] if family == "llava_next" else None
+    labels = labels or [""] * len(found.pictures)
     assert [image["label"] for image in shown["images"]] == labels
     page = tmp_path / "page.html"
     assert not report([str(tmp_path / "run"), "--out", str(page)])

@@ -31,6 +31,8 @@ from mustdrop.runs.folder import read_record, read_samples, read_status, run_fol
 from mustdrop.runs.status import run_status
 from mustdrop.runs.trace import Trace
 
+VIDEO_LLAVA = ("model=video_llava_7b", "model.merging_blocks=3")
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -49,11 +51,11 @@ def folder(tmp_path):
     return made
 
 
-def config(checkpoint, files, root, *more, model="video_llava_7b"):
+def config(checkpoint, files, root, *more, model=VIDEO_LLAVA):
     return composed(
-        f"model={model}", f"model.pretrained={checkpoint}", "model.layers=6",
-        "model.merging_blocks=3", "model.dtype=float32", "model.frames=4", "method=vanilla",
-        "budget=none", "benchmark=pocket_vqa", "benchmark.name=files", "benchmark.limit=null",
+        *model, f"model.pretrained={checkpoint}", "model.layers=6", "model.dtype=float32",
+        "model.frames=4", "method=vanilla", "budget=none", "benchmark=pocket_vqa",
+        "benchmark.name=files", "benchmark.limit=null",
         "benchmark.task._target_=video_files.FileQuestions", "~benchmark.task.split",
         f"+benchmark.task.folder={files}", "benchmark.calibration=null", "controls=none",
         "batch_size=2", f"output_root={root}", *more,
@@ -90,9 +92,11 @@ def test_images_and_videos_run_with_records_and_traces(checkpoint, folder, tmp_p
 def test_a_video_whose_frames_stand_apart_runs_with_record_and_trace(folder, tmp_path):
     """Qwen3-VL: a time in front of each step of two frames."""
     made = save("qwen3_vl", tmp_path / "tiny")
-    options = ("model.merging_blocks=4", "model.min_pixels=256", "model.max_pixels=4096")
-    given = (*options, "method=fastv", "prefill.keep=12")
-    record = run(config(made, folder, tmp_path, *given, model="qwen3_vl_8b"))
+    model = (
+        "model=qwen3_vl_8b", "model.merging_blocks=4", "model.min_pixels=256",
+        "model.max_pixels=4096",
+    )  # fmt: skip
+    record = run(config(made, folder, tmp_path, "method=fastv", "prefill.keep=12", model=model))
     assert record["n"] == record["available"] == 4 and record["flops_ratio"] < 1
     samples = read_samples(run_folder(record["config"]))
     assert all(line["vision_tokens"][0] > 12 for line in samples)
@@ -102,6 +106,55 @@ def test_a_video_whose_frames_stand_apart_runs_with_record_and_trace(folder, tmp
     (image, video) = (Trace.load(path) for path in traces[:2])
     assert len(image.pictures) == 1 and len(video.pictures) == 2  # two frames in each step
     assert video.ledger.videos == [(0, 2)] and image.ledger.videos == ()
+
+
+VIDEO_FAMILIES = {
+    # each frame is a tile of 4 x 4 cells
+    "internvl": (
+        [
+            "model=internvl3_8b", "model.merging_blocks=4", "model.min_pixels=1024",
+            "model.max_pixels=4096",
+        ],
+        [16, 64, 64, 64],
+    ),
+    # a frame is 8 x 8 patches, pooled to 4 x 4, and the video ends in a newline
+    "onevision": (["model=llava_onevision_7b"], [152, 65, 65, 65]),
+    # an image is four tiles and the small copy; its processor makes no batch of images and videos
+    "smolvlm": (
+        ["model=smolvlm2_2b", "model.merging_blocks=4", "model.max_pixels=4096"],
+        [80, 64, 64, 64],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "internvl"))
+        for name in VIDEO_FAMILIES
+    ],
+)
+def test_videos_of_a_family_run_with_records_and_traces(family, folder, tmp_path):
+    made = save(family, tmp_path / "tiny")
+    model, slots = VIDEO_FAMILIES[family]
+    record = run(
+        config(
+            made,
+            folder,
+            tmp_path,
+            "method=fastv",
+            "prefill.keep=8",
+            f"batch_size={1 + (family != 'smolvlm')}",
+            model=model,
+        )
+    )
+    samples = read_samples(run_folder(record["config"]))
+    assert [line["vision_tokens"][0] for line in samples] == slots
+    assert all(line["vision_tokens"][-1] == 8 for line in samples)
+    trace_runs([str(tmp_path / "run"), "--samples", "1"])
+    (path,) = (tmp_path / "run").rglob("traces/*.npz")
+    trace = Trace.load(path)
+    assert len(trace.pictures) == len(trace.ledger.grids) == 4
 
 
 def test_the_number_of_frames_enters_the_key_and_the_cache_does_not(checkpoint, folder, tmp_path):

@@ -7,17 +7,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import bench, bench_first_token, bench_shapes
+from experiments import bench, bench_first_token, bench_models, bench_shapes
 from experiments.bench_cases import EncoderCase, PrefillCase, executed
 from mustdrop import TokenDropper
 from mustdrop.models import adapter_for
 from mustdrop.profiling.counting import UNSEEN
 from mustdrop.profiling.sizes import CONFIGS
 
-ROPE = bench_shapes.QWEN["rope_parameters"]
+TILED = ("internvl3", "llava_onevision", "mistral3", "smolvlm2")
+ROPE = bench_models.QWEN["rope_parameters"]
 SMALL = {
     "LLAMA": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
     "CLIP": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3},
+    "QWEN2": {"hidden_size": 56, "intermediate_size": 48, "num_hidden_layers": 3},
+    "INTERN_VIT": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3},
     "QWEN": {
         "hidden_size": 56,
         "intermediate_size": 48,
@@ -48,7 +51,7 @@ SMALL = {
 def shapes(monkeypatch):
     """Models of the same grids and prompt lengths with few layers; one target each."""
     for name, sizes in SMALL.items():
-        monkeypatch.setattr(bench_shapes, name, {**getattr(bench_shapes, name), **sizes})
+        monkeypatch.setattr(bench_models, name, {**getattr(bench_models, name), **sizes})
     small = {
         name: replace(shape, targets=(shape.slots // 2,), layers=(0,))
         for name, shape in bench_shapes.SHAPES.items()
@@ -67,11 +70,12 @@ def flops(work) -> int:
 def test_a_shape_has_the_slots_of_its_image(shapes, name):
     adapter = adapter_for(shapes[name].model())
     visual = adapter.visual_inputs(shapes[name].prompt())
-    (image,) = visual[bench_shapes.IMAGE]
-    assert len(image.cells) == shapes[name].slots
+    shown = visual[bench_shapes.IMAGE]
+    assert sum(len(image.cells) for image in shown) == shapes[name].slots
 
 
-SLOW = ("qwen3_vl", "gemma3", "paligemma")  # thousands of patches without windows
+# thousands of patches without windows, or many tiles
+SLOW = ("gemma3", "paligemma", "qwen3_vl", *TILED)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ SLOW = ("qwen3_vl", "gemma3", "paligemma")  # thousands of patches without windo
 def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     shape = shapes[name]
     model = shape.model()
-    case, encoder = PrefillCase(shape, model), EncoderCase(shape, model)
+    case = PrefillCase(shape, model)
     with torch.inference_mode():
         _, whole = case.dropping(TokenDropper())
         strategy = case.calibrate(shape.targets[0])
@@ -92,14 +96,16 @@ def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     assert flops(lambda: case.reference(whole)) == flops(case.prefill)
     assert flops(lambda: case.reference(ledgers)) < flops(case.prefill)
     assert executed(ledgers) == pytest.approx(shape.targets[0], rel=0.01)
-    if not case.adapter.facts.shortens:
+    if adapter_for(model).facts.whole_encoder is not None:
         return
+    encoder = EncoderCase(shape, model)
     with torch.inference_mode():
         merge, left = encoder.calibrate(0.75)
         calls = [encoder.recorded(TokenDropper(vision=vision)) for vision in (None, merge)]
     assert flops(lambda: encoder.reference(calls[0])) == flops(encoder.encode)
     assert flops(lambda: encoder.reference(calls[1])) < flops(encoder.encode)
-    assert left == pytest.approx(0.75, abs=0.02)
+    # a tile of SmolVLM2 has only 9 windows of 9 cells, and all tiles merge as many
+    assert left == pytest.approx(0.75, abs=0.06 if name == "smolvlm2" else 0.02)
 
 
 def test_a_reference_of_a_batch_is_padded_to_its_longest_prompt(shapes):

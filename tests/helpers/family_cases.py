@@ -6,8 +6,9 @@ from typing import Any
 
 from cases import AnyVision, decode, key_tokens, prefill, share
 from families import FAMILIES, FRAMES, Image, Part, Video
-from family_droppers import BEHIND
+from family_droppers import WHOLE
 from hypothesis import strategies as st
+from tiled_families import TILED
 
 from mustdrop import TokenDropper
 from mustdrop.prefill.average_frames import AverageFrames
@@ -24,7 +25,9 @@ from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
 BLOCKS = {
-    "gemma3": 0,
+    "idefics3": 3,
+    "internvl": 3,
+    "smolvlm": 3,
     "llava_next": 2,
     "paligemma": 3,
     "qwen2_vl": 3,
@@ -43,8 +46,8 @@ def family_model(family: str, attention: str) -> Any:
 @st.composite
 def anywhere(draw, family: str) -> AnyVision:
     """Any order and any mix at some of all places."""
-    places = [*range(BLOCKS[family]), "features", "projected"]
-    places = places[-1:] if family in BEHIND else places
+    places = [*range(BLOCKS[family]), "features"] if family in BLOCKS else []
+    places.append("projected")
     chosen = draw(st.sets(st.sampled_from(places), min_size=1, max_size=3))
     return AnyVision(
         tuple(place for place in places if place in chosen), draw(st.integers(0, 99)),
@@ -55,9 +58,10 @@ def anywhere(draw, family: str) -> AnyVision:
 def vision(family: str, cls: bool) -> st.SearchStrategy:
     """Any strategy of stage 1; ``cls``: whether the encoder has [CLS]."""
     count, some = st.integers(0, CELLS), st.integers(1, CELLS)
-    if family in BEHIND:
-        made = st.builds(DivPrune, count), st.builds(AveragePool, count)
-        return st.one_of(st.none(), anywhere(family), *made)
+    if family in WHOLE:
+        return st.one_of(
+            st.none(), anywhere(family), st.builds(DivPrune, count), st.builds(AveragePool, count)
+        )
     last = BLOCKS[family] - 1
     variants = ["paper", "code"] if cls else ["paper"]
     crops = ["own", "fewest"] if cls else ["own"]  # of one size on both LLaVAs alone
@@ -92,6 +96,18 @@ def visual_input(family: str) -> st.SearchStrategy[Part]:
         return st.builds(Image, st.integers(4, 80), st.integers(4, 80))
     if family in ("gemma3", "paligemma"):
         return st.just(Image(16, 16))
+    if family == "onevision":
+        side = st.integers(4, 80)
+        return st.one_of(st.builds(Image, side, side), st.just(Video(3, 16, 16)))
+    if family in WHOLE:
+        # Mistral 3's own class takes no image of one cell
+        side = st.integers(2, 8).map(lambda cells: 8 * cells)
+        return st.builds(Image, side, side)
+    if family in TILED:
+        side = st.integers(1, 2).map(lambda tiles: 16 * tiles)
+        return st.one_of(
+            st.builds(Image, side, side), st.builds(Video, st.integers(1, 3), side, side)
+        )
     if family == "video_llava":  # squares of one size
         return st.sampled_from([Image(16, 16), Video(FRAMES, 16, 16)])
     side = st.integers(1, 5).map(lambda cells: 8 * cells)
@@ -130,7 +146,7 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
     """(family, attention, dropper, prompts, seed of their pixels and text)."""
     family = draw(st.sampled_from(sorted(FAMILIES)))
     qwen = family.startswith("qwen")
-    cls = family.startswith(("llava", "video"))
+    cls = family.startswith(("internvl", "llava", "video"))
     received = draw(st.sampled_from([True, False] if cls else [True, True, True, False]))
     rule = st.sampled_from(["original", "compact"])
     of_frames = family.startswith(("qwen", "video")) and draw(
@@ -138,7 +154,7 @@ def family_cases(draw) -> tuple[str, str, TokenDropper, list[tuple[Part, ...]], 
     )
     dropper = TokenDropper(
         draw(vision(family, cls)),
-        draw(key_tokens(True)) if family not in BEHIND else None,
+        draw(key_tokens(True)) if family not in WHOLE else None,
         draw(video_prefill() if of_frames else prefill(CELLS)),
         draw(decode()), positions=draw(rule), vision_positions=draw(rule),
         cls_attention="received" if received else "cls",

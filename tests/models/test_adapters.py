@@ -5,7 +5,7 @@ import torch
 from droppers import DROPPERS
 from families import FAMILIES, Image
 from models import batch, greedy, prompt, tiny_llava
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PixtralVisionConfig
+from transformers import LlavaConfig, LlavaForConditionalGeneration, ViTConfig
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
 from mustdrop.ledger import OFF_GRID
@@ -146,13 +146,12 @@ def test_inputs_that_are_missing_are_refused(family, change, message):
 
 
 def test_an_unknown_encoder_in_a_known_class_is_refused():
-    """Pixtral's checkpoints come under the class of LLaVA."""
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 4}  # fmt: skip
-    config = LlavaConfig(vision_config=PixtralVisionConfig(**small, image_size=32, patch_size=8))
+    config = LlavaConfig(vision_config=ViTConfig(**small, image_size=32, patch_size=8))
     config.text_config.update({**small, "vocab_size": 97, "num_key_value_heads": 4})
     model = LlavaForConditionalGeneration(config)
-    with pytest.raises(ValueError, match=r"the vision encoder must be one of .*, got pixtral"):
+    with pytest.raises(ValueError, match=r"the vision encoder must be one of .*, got vit"):
         TokenDropper().attach(model).__enter__()
 
 

@@ -11,7 +11,20 @@ import pytest
 import torch
 from cases import AnyPrefill, AnyVision
 from families import FAMILIES, FRAMES, OTHER_CLASSES
-from family_droppers import BEHIND, FEW, FIRST, FITTING, FITTING_OF, ONE_EACH, fitting_cases
+from family_droppers import (
+    FEW,
+    FEWER,
+    FIRST,
+    FITTING,
+    FITTING_OF,
+    LATE,
+    ONE_EACH,
+    TWINS,
+    WHOLE,
+    all_families,
+    fits,
+    fitting_cases,
+)
 from models import greedy
 
 from mustdrop import TokenDropper
@@ -19,14 +32,19 @@ from mustdrop.engine.encoder_attention import EncoderAttention
 from mustdrop.ledger import OFF_GRID
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models.video_llava import VideoLlavaAdapter
+from mustdrop.vision.average_pool import AveragePool
 
 MADE = FAMILIES | OTHER_CLASSES
 
 
 def by_default(family: str, name: str, attention: str) -> bool:
     """Whether a case belongs to the default tests."""
-    names = FEW if family in FIRST else ONE_EACH if family in FAMILIES else ("all_stages",)
-    return name in names and (attention == "sdpa" or (name == "all_stages" and family in FAMILIES))
+    if family in TWINS:
+        return False
+    if family in OTHER_CLASSES:
+        return (name, attention) == ("all_stages", "sdpa")
+    names = FEW if family in FIRST else FEWER if family in LATE else ONE_EACH
+    return (name in names and attention == "sdpa") or (name, attention) == ("all_stages", "eager")
 
 
 MATRIX = [
@@ -37,6 +55,7 @@ MATRIX = [
     for family in MADE
     for name in FITTING
     for attention in ("sdpa", "eager")
+    if fits(family, name)
 ]  # fmt: skip
 
 KEEPS_ALL = ("sink_recent", "sparsevlm")  # SparseVLM's rank finds nothing to drop in some models
@@ -97,7 +116,7 @@ def test_neighbours_do_not_matter(family, name):
                 assert torch.equal(alive, ledgers[number].alive[layer])
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in BEHIND])
+@pytest.mark.parametrize("family", all_families(whole=False))
 def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch):
     """The attention of a block fails after its queries and keys were stored."""
     model, made = model_of(family), FAMILIES[family]
@@ -114,7 +133,7 @@ def test_a_call_that_failed_leaves_nothing_for_the_next_one(family, monkeypatch)
     assert torch.equal(logits, expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_text_beside_images(family):
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, made.prompts[0], (6, 5))
@@ -145,7 +164,7 @@ def test_a_loop_without_positions(family, name):
 
 
 @pytest.mark.parametrize("stage", ["vision", "key_tokens"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families(whole=False))
 def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family, stage):
     """LLaVA-NeXT's newlines enter, too, although they belong to no image."""
     model, made = model_of(family), FAMILIES[family]
@@ -159,16 +178,11 @@ def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    ("family", "place"),
-    [
-        (family, place)
-        for family in FAMILIES
-        for place in ("features", "projected")
-        if place == "projected" or family not in BEHIND
-    ],
-)
+@pytest.mark.parametrize("place", ["features", "projected"])
+@pytest.mark.parametrize("family", all_families())
 def test_no_token_of_any_image_is_left(family, place):
+    if family in WHOLE and place == "features":
+        pytest.skip("its encoder runs whole")
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
     with TokenDropper(AnyVision((place,), 0, 0.0, mixes=False)).attach(model) as run:
@@ -193,7 +207,7 @@ def test_a_model_in_half_precision_gets_the_pixels_of_the_processor(family, name
         assert relative_error(logits[number], expected) <= 0.1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", all_families())
 def test_a_forgotten_drop_is_noticed(family):
     """Control: the masked model with one token less, and with one image in another's place."""
     model, made = model_of(family), FAMILIES[family]
@@ -213,8 +227,9 @@ def test_a_wrong_cell_is_noticed(family):
     """Control: two cells of an image change places in the ledger's map of slots."""
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
-    dropper = FITTING["average_pool" if family in BEHIND else "local_merge"]
-    with dropper.attach(model) as run:
+    pooled = TokenDropper(vision=AveragePool(2))
+    mixing = pooled if family in WHOLE else FITTING["local_merge"]
+    with mixing.attach(model) as run:
         tokens, logits = greedy(model, inputs)
     ledger = run.ledgers[1]
     cells = ledger.cells.clone()

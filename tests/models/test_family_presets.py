@@ -21,8 +21,9 @@ from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
-    "llava_next": "mustdrop", "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen",
-    "paligemma": "mustdrop_qwen", "qwen3_vl": "mustdrop_qwen", "video_llava": "mustdrop",
+    "idefics3": "mustdrop_qwen", "internvl": "mustdrop", "llava_next": "mustdrop",
+    "paligemma": "mustdrop_qwen", "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen",
+    "qwen3_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen", "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
@@ -31,6 +32,7 @@ TINY = (*THRESHOLDS, "prefill.layers=[0,1,3]", "decode.from_layer=1", "key_token
 LOW_TAU = {"mustdrop": "vision.tau=4.0", "mustdrop_qwen": "vision.tau=0.2"}
 OWN = {
     "video_llava": ("vision.edges=keep",),  # windows of 3 x 3 do not fill its grid
+    "internvl": ("vision=local_merge_cells",),
     "qwen3_vl": ("prefill.gamma=6.0e-2",),
 }
 
@@ -40,12 +42,20 @@ def built(method: str, *overrides: str) -> TokenDropper:
     return instantiate(composed(f"method={method}", *chosen, *overrides).dropper)
 
 
-@pytest.mark.parametrize("family", PRESETS)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("idefics3", "smolvlm")))
+        for name in PRESETS
+    ],
+)
 def test_a_preset_drops_in_all_stages_and_equals_masking(family):
     made = FAMILIES[family]
     model = made.model()
     method = PRESETS[family]
-    dropper = built(method, *TINY, LOW_TAU[method], *OWN.get(family, ()))
+    own = OWN.get(family, ())
+    low = LOW_TAU["mustdrop_qwen" if "vision=local_merge_cells" in own else method]
+    dropper = built(method, *TINY, low, *own)
     inputs = made.inputs(model, *made.prompts)
     with dropper.attach(model) as run:
         tokens, logits = greedy(model, inputs, steps=4)

@@ -3,8 +3,9 @@
 import pytest
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FEW, FITTING, FITTING_OF
+from family_droppers import FEW, FITTING, FITTING_OF, fits
 from pretend_process import alone
+from tiled_families import TILED
 
 from mustdrop.prefill.sparsevlm import SparseVLM
 
@@ -31,10 +32,11 @@ print(json.dumps(waits))
 READING = ("models/", "engine/prompts.py", "engine/checks.py")
 # two encoder calls on Qwen, whose sizes are tensors
 MOST_READING = {
-    "gemma3": 3, "llava_next": 3, "paligemma": 3, "qwen2_vl": 8, "qwen2_5_vl": 8, "qwen3_vl": 8,
+    "gemma3": 3, "idefics3": 4, "internvl": 3, "llava_next": 3, "mistral3": 4, "onevision": 4,
+    "paligemma": 3, "pixtral": 4, "qwen2_vl": 8, "qwen2_5_vl": 8, "qwen3_vl": 8, "smolvlm": 4,
     "video_llava": 3,
 }  # fmt: skip
-ONE_CALL = ("gemma3", "llava_next", "paligemma")  # they read no videos
+ONE_CALL = ("gemma3", "llava_next", "paligemma", *TILED)  # of an encoder, for all of a batch
 
 
 def most_waits(name: str, family: str, prompts: int) -> int:
@@ -77,12 +79,7 @@ SHOWN = ("qwen2_5_vl",)  # family of the default tests
 
 @pytest.mark.parametrize(
     "family",
-    [
-        pytest.param(
-            family, marks=() if family in ("llava_next", "qwen2_5_vl") else pytest.mark.slow
-        )
-        for family in FAMILIES
-    ],
+    [pytest.param(family, marks=[pytest.mark.slow] * (family not in SHOWN)) for family in FAMILIES],
 )
 def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
     require_few_waits(family, ["all_stages", "sparsevlm_fixed"])
@@ -92,4 +89,4 @@ def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_waits_once_per_drop_and_batch(family):
     assert {*FEW} < {*DROPPERS}
-    require_few_waits(family, list(FITTING))
+    require_few_waits(family, [name for name in FITTING if fits(family, name)])

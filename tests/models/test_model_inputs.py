@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_checkpoints import FAMILIES, QWEN, save
+from hub_checkpoints import FAMILIES, save
 from PIL import Image
+from qwen_checkpoints import QWEN
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoProcessor,
-    GotOcr2ImageProcessorPil,
+    Gemma3ImageProcessorPil,
     Idefics3ImageProcessorPil,
     PerceptionLMConfig,
     SiglipImageProcessorPil,
@@ -249,8 +250,8 @@ def test_the_scale_of_an_image_is_that_of_its_processor(processor_of):
     assert image_scale(Idefics3ImageProcessorPil(size={"longest_edge": 64}), size) == 0.64
     siglip = SiglipImageProcessorPil(size={"height": 20, "width": 30})
     assert image_scale(siglip, size) == pytest.approx((600 / 6000) ** 0.5)
-    with pytest.raises(ValueError, match="does not know how GotOcr2ImageProcessorPil scales"):
-        image_scale(GotOcr2ImageProcessorPil(crop_to_patches=True), size)
+    with pytest.raises(ValueError, match="does not know how Gemma3ImageProcessorPil scales"):
+        image_scale(Gemma3ImageProcessorPil(do_pan_and_scan=True), size)
 
 
 @pytest.mark.parametrize("table", ["table1", "table1_next", "table3", "table4", "table5", "table6"])

@@ -11,8 +11,20 @@ from mustdrop.engine.prompt_vision import assign, coordinates
 from mustdrop.masked import plain_inputs
 from mustdrop.models import adapter_for
 
+TILES = [(3, Image(32, 16), 7), (2, Image(16, 16), 2, Video(2, 16, 16), 2, Image(16, 48), 5)]
+ANY = [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Image(24, 40), 2, Image(40, 16), 5)]
 SHAPES = {
     "gemma3": [(3, Image(16, 16), 7), (2, Image(16, 16), 2, Image(16, 16), 5)],
+    "idefics3": TILES,
+    "smolvlm": TILES,
+    "mistral3": ANY,
+    "pixtral": ANY,
+    # images next to others, which are not stitched from crops, and videos
+    "onevision": [
+        (3, Video(3, 16, 16), 7),
+        (2, Image(40, 22), 2, Image(24, 24), 2, Image(72, 72), 5),
+    ],
+    "internvl": TILES,
     "llava_next": [(3, Image(24, 48), 7), (2, Image(40, 22), 2, Image(24, 24), 5)],
     "paligemma": [(3, Image(16, 16), 7), (2, Image(16, 16), 2, Image(16, 16), 5)],
     "qwen2_5_vl": [(3, Image(40, 48), 7), (2, Image(16, 24), 2, Video(4, 24, 40), 5)],
@@ -23,7 +35,7 @@ SHAPES = {
         (2, Video(FRAMES, 16, 16), 2, Image(16, 16), 5),
     ],
 }
-SILENT = ("out_proj", "attn.proj")
+SILENT = ("out_proj", "attn.proj", "projection_layer", "attention.o_proj")
 
 
 def change(family: str, pixels: torch.Tensor, grid: tuple[int, int], row: int, column: int) -> None:

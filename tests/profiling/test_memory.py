@@ -6,7 +6,7 @@ from allocated import allocated_peak
 from omegaconf import OmegaConf
 from tiny_methods import OF_IMAGES
 
-from experiments import bench_shapes
+from experiments import bench_models, bench_shapes
 from experiments.profiling.plan import ProfilePlan, profiled_run
 from experiments.profiling.subject import ProfileSubject
 from mustdrop import TokenDropper
@@ -25,7 +25,7 @@ def model():
     """LLaVA-1.5 of the bench with half of its layers and a small cache, which hides less."""
     with pytest.MonkeyPatch.context() as patch:
         fewer = {"num_hidden_layers": LAYERS, "num_key_value_heads": 1}
-        patch.setattr(bench_shapes, "LLAMA", {**bench_shapes.LLAMA, **fewer})
+        patch.setattr(bench_models, "LLAMA", {**bench_models.LLAMA, **fewer})
         return bench_shapes.SHAPES["llava15"].model()
 
 

@@ -27,18 +27,17 @@ PARAMETERS = {
     "llava_next_mistral_7b": 7.57, "qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29,
     "qwen3_vl_2b": 2.13, "qwen3_vl_4b": 4.44, "qwen3_vl_8b": 8.77, "qwen3_vl_30b_a3b": 31.07,
     "video_llava_7b": 7.37, "gemma3_4b": 4.30, "gemma3_12b": 12.19, "paligemma_3b_224": 2.92,
-    "paligemma_3b_448": 2.92,
+    "paligemma_3b_448": 2.92, "internvl3_2b": 2.09, "internvl3_8b": 7.94, "internvl3_5_8b": 8.53,
+    "idefics3_8b": 8.46, "smolvlm_2b": 2.25, "smolvlm2_2b": 2.25, "llava_onevision_0_5b": 0.89,
+    "llava_onevision_7b": 8.03, "llava_video_7b": 8.03, "mistral_small_3_1_24b": 24.01,
+    "pixtral_12b": 12.68,
 }  # fmt: skip
 
 
 FEW = (
-    "llava_next_mistral_7b",
-    "qwen2_5_vl_3b",
-    "qwen3_vl_8b",
-    "qwen3_vl_30b_a3b",
-    "gemma3_4b",
-    "paligemma_3b_224",
-)  # the others have the same builders
+    "internvl3_2b", "llava_next_mistral_7b", "qwen2_5_vl_3b", "qwen3_vl_8b", "qwen3_vl_30b_a3b",
+    "gemma3_4b", "paligemma_3b_224",
+)  # fmt: skip
 MARKED = [
     pytest.param(name, marks=() if name in FEW else pytest.mark.slow)
     for name in PRESETS
@@ -56,7 +55,8 @@ def test_every_model_preset_is_built_at_its_size(name):
         model = AutoModelForImageTextToText.from_config(CONFIGS[name](), dtype=torch.bfloat16)
     facts, preset = adapter_for(model).facts, PRESETS[name]
     assert facts.depth == preset["layers"]
-    assert facts.feature_block + 1 == preset["merging_blocks"]
+    merging = facts.feature_block + 1 if facts.whole_encoder is None else None
+    assert preset["merging_blocks"] == merging
     tokens = None if facts.grid is None else facts.grid[0] * facts.grid[1]
     assert preset["vision_tokens"] in (None, tokens)
     count = sum(weight.numel() for weight in model.parameters())
@@ -68,7 +68,9 @@ def test_every_model_preset_is_built_at_its_size(name):
     [
         ("llava15_7b", 576), ("llava_next_7b", 2928), ("qwen2_5_vl_7b", 1296),
         ("qwen3_vl_4b", 1296), ("video_llava_7b", 256), ("gemma3_4b", 256),
-        ("paligemma_3b_448", 1024),
+        ("paligemma_3b_448", 1024), ("internvl3_8b", 1280), ("smolvlm2_2b", 17 * 81),
+        ("llava_onevision_7b", 27 * 27 + 54 * 55), ("mistral_small_3_1_24b", 36 * 36),
+        ("pixtral_12b", 21 * 21),
     ],
 )  # fmt: skip
 def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
@@ -77,8 +79,8 @@ def test_a_random_prompt_has_the_slots_of_its_pictures(name, slots):
         model = AutoModelForImageTextToText.from_config(config)
     kinds = dict.fromkeys(("mm_token_type_ids", "token_type_ids"), torch.zeros(0))
     pixels = {**random_pixels(config, 1, usual_size(config)), **kinds}
-    (image,) = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
-    assert len(image.cells) == slots
+    images = adapter_for(model).visual_inputs(pixels)[config.image_token_id]
+    assert sum(len(image.cells) for image in images) == slots
 
 
 @pytest.mark.parametrize("family", ["gemma3", "llava_next", "paligemma", "qwen2_5_vl"])
@@ -134,7 +136,7 @@ def test_fewer_layers_are_built_and_more_are_refused():
 
 
 @pytest.mark.parametrize("size", [None, (336, 616), (700, 420)])
-@pytest.mark.parametrize("name", ["llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
+@pytest.mark.parametrize("name", ["internvl3_8b", "llava15_7b", "llava_next_7b", "qwen2_5_vl_7b"])
 def test_drawn_pixels_have_the_form_of_processed_pictures(name, size):
     config = CONFIGS[name]()
     size = size or usual_size(config)

@@ -1,12 +1,14 @@
 """EncoderPart: where a vision encoder keeps its blocks, and how its states are laid out."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
@@ -20,15 +22,20 @@ class EncoderPart(ABC):
 
     Attributes:
         module: Module of the encoder.
-        has_cls: Whether a [CLS] token stands before the patches.
         unit: Number of patches along each side of a cell, which one vision token shows.
+        has_cls: Whether a [CLS] token stands before the patches.
         packed: Whether states hold the patches of all images in one sequence, without a mask.
+        shuffled: Whether the blocks see patches in raster order, and the model puts the patches of
+            a cell side by side behind ``module``, for which it needs those of all cells.
+        masks_attention: Whether blocks take no mask, but their attention modules do.
     """
 
     module: Part
+    unit: int = 1
     has_cls: ClassVar[bool] = False
-    unit: ClassVar[int] = 1
     packed: ClassVar[bool] = False
+    shuffled: ClassVar[bool] = False
+    masks_attention: ClassVar[bool] = False
 
     @property
     def window(self) -> int | None:
@@ -53,6 +60,16 @@ class EncoderPart(ABC):
     def mlp(self, block: Part) -> tuple[Part, Part]:
         """Second half of a block: the norm before its MLP, and the MLP."""
 
+    def complete(self, block: Part, hidden: Tensor) -> Tensor:
+        """Run the second half of a block: norm, MLP and their residual connection."""
+        norm, mlp = self.mlp(block)
+        return hidden + mlp(norm(hidden))
+
+    @property
+    def element_wise(self) -> Collection[Part]:
+        """Modules with parameters that are used element by element, next to other modules."""
+        return ()
+
     @abstractmethod
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         """Pixels of each image of a call of ``module``."""
@@ -71,7 +88,10 @@ class EncoderPart(ABC):
 
     @abstractmethod
     def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Compute the input of the first block, [images, tokens, dim], for images of one grid."""
+        """Compute the input of the first block, [images, tokens, dim], for images of one grid.
+
+        The patches of a cell stand one after the other.
+        """
 
     @abstractmethod
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -83,3 +103,29 @@ class EncoderPart(ABC):
             mask: Numbers that are added to the attention scores.
             grid: Cells of the image as (rows, columns).
         """
+
+
+ROWS, CELLS = "b (h a w c) d", "b (h w a c) d"  # patches row by row; cell by cell
+
+
+def cells_together(states: Tensor, front: int, unit: int) -> Tensor:
+    """States [images, tokens, dim] of square images, with the patches of a cell together.
+
+    Args:
+        states: States with the patches in raster order.
+        front: Number of tokens in front of the patches.
+        unit: Number of patches along each side of a cell.
+    """
+    return _reordered(states, front, unit, f"{ROWS} -> {CELLS}")
+
+
+def cells_apart(states: Tensor, front: int, unit: int) -> Tensor:
+    """The reverse of :func:`cells_together`."""
+    return _reordered(states, front, unit, f"{CELLS} -> {ROWS}")
+
+
+def _reordered(states: Tensor, front: int, unit: int, pattern: str) -> Tensor:
+    patches = states[:, front:]
+    side = math.isqrt(patches.shape[1]) // unit
+    patches = rearrange(patches, pattern, h=side, a=unit, w=side, c=unit)
+    return torch.cat([states[:, :front], patches], 1)

@@ -21,7 +21,7 @@ class QwenEncoder(EncoderPart):
     and Qwen2.5-VL sorts the cells of an image by attention window.
     """
 
-    unit = 2
+    unit: int = 2
     packed = True
 
     @cached_property
