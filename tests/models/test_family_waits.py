@@ -3,7 +3,7 @@
 import pytest
 from droppers import DROPPERS
 from families import FAMILIES
-from family_droppers import FEW, FITTING, FITTING_OF, fits
+from family_droppers import FEW, FITTING_OF, fits
 from pretend_process import alone
 from tiled_families import TILED
 
@@ -88,5 +88,5 @@ def test_a_method_of_three_stages_waits_once_per_drop_and_batch(family):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_method_waits_once_per_drop_and_batch(family):
-    assert {*FEW} < {*DROPPERS}
-    require_few_waits(family, [name for name in FITTING if fits(family, name)])
+    names = DROPPERS if family in ("llava_next", "qwen2_5_vl", "internvl") else FEW
+    require_few_waits(family, [name for name in names if fits(family, name)])
