@@ -3,10 +3,11 @@
 The reference time of a run is that of the same stock layers, with sdpa, on sequences cut to the
 run's counts: no scoring, selection, gather or compaction. A perfect implementation has ratio 1.
 Both are timed in turn, in one process on one thread; each ratio is that of one pair of CPU times.
-The encoder is timed the same way, with windows merged behind its first block.
+The encoder is timed the same way, with windows merged behind its first block. A model is narrow,
+with random weights and the depth, image and prompt of the preset that it stands for.
 
     mustdrop bench                      # LLaVA-1.5: about 4 minutes on one core
-    mustdrop bench --shapes llava_next qwen2_5_vl
+    mustdrop bench model=llava_next_7b,qwen2_5_vl_7b
     mustdrop bench --batch 1 8          # prompts that differ in length after a drop are padded
     mustdrop bench --rounds 40 --out experiments/records/bench.json
     mustdrop bench first_token          # the first token, encoder included, over that of vanilla
@@ -30,7 +31,7 @@ from rich.table import Table
 
 from experiments import bench_first_token
 from experiments.bench_cases import EncoderCase, PrefillCase, executed
-from experiments.bench_shapes import SHAPES, BenchShape
+from experiments.bench_shapes import SHAPE_OF, SHAPES, BenchShape
 from experiments.profiling.thresholds import MERGED
 from mustdrop import TokenDropper
 from mustdrop.cost import prefill_macs, scoring_macs
@@ -70,7 +71,8 @@ def measure(
 ) -> None:
     """Measure one shape; hand each row of the record to ``keep`` once it is measured."""
     model = shape.model()
-    merges = adapter_for(model).facts.whole_encoder is None
+    adapter = adapter_for(model)
+    merges = adapter.facts.whole_encoder is None and len(adapter.encoders) == 1
     steps = len(batches) * (2 * len(shape.targets) + 1) + 2 * merges
     tick = partial(progress.advance, progress.add_task(name, total=rounds * steps))
 
@@ -128,8 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument(
-        "--shapes", nargs="+", choices=SHAPES, default=["llava15"], help="models to stand for"
-    )
+        "model", type=_shapes, nargs="?", default=["llava15"],
+        help="model=NAMES: presets in conf/model, with commas between them; default llava15_7b",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, nargs="+", default=[1], help="prompts of a batch")
     parser.add_argument("--out", type=Path, help="write the record here (json)")
     options = parser.parse_args(arguments)
@@ -142,9 +145,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_record(options.out, rows)
 
     with Progress() as progress:
-        for name in options.shapes:
+        for name in options.model:
             measure(name, SHAPES[name], options.batch, options.rounds, progress, keep)
     Console().print(_table(rows))
+
+
+def _shapes(text: str) -> list[str]:
+    """Names of the shapes that stand for ``model=NAMES``, each once."""
+    field, _, names = text.partition("=")
+    presets = names.split(",")
+    if field != "model" or (unknown := [name for name in presets if name not in SHAPE_OF]):
+        given = text if field != "model" else ", ".join(unknown)
+        raise argparse.ArgumentTypeError(
+            f"expected model= and names of these presets: {', '.join(SHAPE_OF)}; got {given}"
+        )
+    return list(dict.fromkeys(SHAPE_OF[name] for name in presets))
 
 
 def _table(rows: Sequence[dict]) -> Table:

@@ -155,5 +155,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        record |= {"torch": torch.__version__, "threads": 1, "cpu": processor_name()}
+        record |= {"torch": torch.__version__, "threads": 1, "processor": processor_name()}
         options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -6,6 +6,8 @@ from transformers import (
     CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
     InternVLConfig,
     InternVLForConditionalGeneration,
     LlamaConfig,
@@ -25,9 +27,13 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
     SiglipVisionConfig,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
+    VideoLlavaConfig,
+    VideoLlavaForConditionalGeneration,
 )
 
 IMAGE = 5  # token id of a vision slot
@@ -136,6 +142,17 @@ def qwen3_vl() -> Qwen3VLForConditionalGeneration:
     )  # fmt: skip
 
 
+def qwen3_vl_moe() -> Qwen3VLMoeForConditionalGeneration:
+    """Qwen3-VL with experts, eight of which compute a token."""
+    experts = {"num_experts": 32, "num_experts_per_tok": 8, "moe_intermediate_size": 96}
+    return Qwen3VLMoeForConditionalGeneration(
+        Qwen3VLMoeConfig(
+            vision_config=QWEN3_VISION, text_config={**QWEN3, **experts}, image_token_id=IMAGE,
+            video_token_id=4, vision_start_token_id=2, vision_end_token_id=3,
+        )
+    )  # fmt: skip
+
+
 def gemma3() -> Gemma3ForConditionalGeneration:
     """Gemma 3."""
     return Gemma3ForConditionalGeneration(
@@ -166,15 +183,21 @@ def internvl() -> InternVLForConditionalGeneration:
     )
 
 
+def _tiled(side: int, unit: int) -> dict[str, Any]:
+    return {
+        "vision_config": {**CLIP, "image_size": side}, "text_config": LlamaConfig(**LLAMA),
+        "scale_factor": unit, "image_token_id": IMAGE,
+    }  # fmt: skip
+
+
 def smolvlm() -> SmolVLMForConditionalGeneration:
     """SmolVLM2."""
-    return SmolVLMForConditionalGeneration(
-        SmolVLMConfig(
-            vision_config={**CLIP, "image_size": 384}, text_config=LlamaConfig(**LLAMA),
-            scale_factor=3,
-            image_token_id=IMAGE,
-        )
-    )  # fmt: skip
+    return SmolVLMForConditionalGeneration(SmolVLMConfig(**_tiled(384, 3)))
+
+
+def idefics3() -> Idefics3ForConditionalGeneration:
+    """Idefics3."""
+    return Idefics3ForConditionalGeneration(Idefics3Config(**_tiled(364, 2)))
 
 
 def onevision() -> LlavaOnevisionForConditionalGeneration:
@@ -196,5 +219,29 @@ def mistral3() -> Mistral3ForConditionalGeneration:
             vision_config=PixtralVisionConfig(**vision),
             text_config=MistralConfig(**LLAMA, sliding_window=None),
             image_token_index=IMAGE, spatial_merge_size=2, vision_feature_layer=-1,
+        )
+    )  # fmt: skip
+
+
+def pixtral() -> LlavaForConditionalGeneration:
+    """Pixtral."""
+    vision = {**CLIP, "image_size": 1024, "patch_size": 16, "hidden_act": "silu"}
+    return LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=PixtralVisionConfig(**vision),
+            text_config=MistralConfig(**LLAMA, sliding_window=None),
+            image_token_index=IMAGE, image_seq_length=1, vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+        )
+    )  # fmt: skip
+
+
+def video_llava() -> VideoLlavaForConditionalGeneration:
+    """Video-LLaVA; its videos stand where other models have images."""
+    return VideoLlavaForConditionalGeneration(
+        VideoLlavaConfig(
+            vision_config=CLIPVisionConfig(**{**CLIP, "image_size": 224}),
+            text_config=LlamaConfig(**LLAMA), image_token_index=4, video_token_index=IMAGE,
+            vision_feature_layer=-2, vision_feature_select_strategy="default",
         )
     )  # fmt: skip

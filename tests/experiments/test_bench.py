@@ -14,7 +14,7 @@ from mustdrop.models import adapter_for
 from mustdrop.profiling.counting import UNSEEN
 from mustdrop.profiling.sizes import CONFIGS
 
-TILED = ("internvl3", "llava_onevision", "mistral3", "smolvlm2")
+TILED = ("idefics3", "internvl3", "llava_onevision", "mistral3", "pixtral", "smolvlm2")
 ROPE = bench_models.QWEN["rope_parameters"]
 SMALL = {
     "LLAMA": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3},
@@ -75,7 +75,7 @@ def test_a_shape_has_the_slots_of_its_image(shapes, name):
 
 
 # thousands of patches without windows, or many tiles
-SLOW = ("gemma3", "paligemma", "qwen3_vl", *TILED)
+SLOW = ("gemma3", "paligemma", "qwen3_vl", "qwen3_vl_moe", "video_llava", *TILED)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,9 @@ def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     assert flops(lambda: case.reference(whole)) == flops(case.prefill)
     assert flops(lambda: case.reference(ledgers)) < flops(case.prefill)
     assert executed(ledgers) == pytest.approx(shape.targets[0], rel=0.01)
-    if adapter_for(model).facts.whole_encoder is not None:
-        return
+    adapter = adapter_for(model)
+    if adapter.facts.whole_encoder is not None or len(adapter.encoders) > 1:
+        return  # only the prefill is measured
     encoder = EncoderCase(shape, model)
     with torch.inference_mode():
         merge, left = encoder.calibrate(0.75)
@@ -106,6 +107,22 @@ def test_a_reference_computes_what_is_left_and_nothing_else(shapes, name):
     assert flops(lambda: encoder.reference(calls[1])) < flops(encoder.encode)
     # a tile of SmolVLM2 has only 9 windows of 9 cells, and all tiles merge as many
     assert left == pytest.approx(0.75, abs=0.06 if name == "smolvlm2" else 0.02)
+
+
+def test_every_preset_has_a_shape_of_its_class(shapes):
+    assert {*bench_shapes.SHAPE_OF} == {*CONFIGS}
+    built = {name: shape.build().config for name, shape in shapes.items()}
+    for preset, shape in bench_shapes.SHAPE_OF.items():
+        released = CONFIGS[preset]()
+        assert type(released) is type(built[shape])
+        assert released.vision_config.model_type == built[shape].vision_config.model_type
+
+
+@pytest.mark.parametrize("given", ["model=llava_7b", "models=llava15_7b", "llava15"])
+def test_another_model_is_refused(given, capsys):
+    with pytest.raises(SystemExit):
+        bench.main([given])
+    assert "expected model= and names of these presets: llava15_7b," in capsys.readouterr().err
 
 
 def test_a_reference_of_a_batch_is_padded_to_its_longest_prompt(shapes):
@@ -122,7 +139,7 @@ def test_a_reference_of_a_batch_is_padded_to_its_longest_prompt(shapes):
 
 
 def test_the_command_measures_every_shape_that_is_chosen(shapes, tmp_path, capsys):
-    chosen = ["--shapes", "llava15", "--rounds", "2", "--batch", "1", "2"]
+    chosen = ["model=llava15_7b,llava15_13b", "--rounds", "2", "--batch", "1", "2"]
     chosen += ["--out", str(tmp_path / "bench.json")]
     threads = torch.get_num_threads()
     bench.main(chosen)
@@ -194,4 +211,8 @@ def test_a_run_and_a_bare_loop_are_timed_in_turn(tmp_path, capsys):
     assert (record["questions"], record["batch_size"], record["workers"]) == (20, 2, 1)
     for clock in ("wall", "cpu"):
         assert 0.2 < record[clock]["min"] <= record[clock]["median"] <= record[clock]["max"] < 20
-    assert record["bare_ms"] > 0 and "of the bare loop" in capsys.readouterr().out
+    assert (
+        record["processor"]
+        and record["bare_ms"] > 0
+        and "of the bare loop" in capsys.readouterr().out
+    )
