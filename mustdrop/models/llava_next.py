@@ -10,7 +10,7 @@ from transformers.models.llava_next.modeling_llava_next import get_anyres_image_
 
 from mustdrop.ledger import OFF_GRID
 from mustdrop.models.base import ProcessorOutput, VisualInput
-from mustdrop.models.llava import LlavaAdapter
+from mustdrop.models.llava import LlavaAdapter, sized_images
 from mustdrop.strategy import ModelFacts
 
 
@@ -28,13 +28,8 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
         config, (rows, columns) = self.model.config, self.facts.grid or (0, 0)
-        pixels, sizes = inputs.get("pixel_values"), inputs.get("image_sizes")
-        if pixels is not None and (sizes is None or len(sizes) != len(pixels)):
-            given = "none" if sizes is None else len(sizes)
-            raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
         images = []
-        pairs = () if pixels is None else zip(pixels, torch.as_tensor(sizes).tolist(), strict=True)
-        for encoded, size in pairs:
+        for encoded, size in sized_images(inputs):
             shape = get_anyres_image_grid_shape(
                 size, config.image_grid_pinpoints, config.vision_config.image_size
             )

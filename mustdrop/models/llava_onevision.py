@@ -3,20 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, final
 
 import torch
-from einops import rearrange
 from torch import Tensor
 from transformers.models.llava_onevision.modeling_llava_onevision import (
     get_anyres_image_grid_shape,
-    unpad_image,
 )
 
 from mustdrop.ledger import OFF_GRID
 from mustdrop.models.base import ProcessorOutput, VisualInput
-from mustdrop.models.llava import LlavaAdapter
+from mustdrop.models.llava import LlavaAdapter, sized_images
+from mustdrop.models.stitched import stitched
 from mustdrop.strategy import ModelFacts
 
 POOLED = (
@@ -55,49 +54,23 @@ class LlavaOnevisionAdapter(LlavaAdapter):
         return replace(super().facts, grid=None, whole_encoder=POOLED)
 
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
-        config, pixels = self.model.config, inputs.get("pixel_values")
-        sizes, counts = inputs.get("image_sizes"), inputs.get("batch_num_images")
-        if pixels is not None and (sizes is None or len(sizes) != len(pixels)):
-            given = "none" if sizes is None else len(sizes)
-            raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
-        images, rows = (), []
-        if pixels is not None:
-            images, rows = pixels, torch.as_tensor(sizes).tolist()
-        alone = [True] * len(rows)
-        if counts is not None:
-            alone = [count == 1 for count in torch.as_tensor(counts).tolist() for _ in range(count)]
-        shown = [self._image(*part) for part in zip(images, rows, alone, strict=True)]
+        config, images = self.model.config, sized_images(inputs)
+        counts = torch.as_tensor(inputs.get("batch_num_images", [1] * len(images))).tolist()
+        alone = [count == 1 for count in counts for _ in range(count)]
+        shown = [self._image(*part, one) for part, one in zip(images, alone, strict=True)]
         videos = inputs.get("pixel_values_videos")
         frames = [self._video(list(video)) for video in (() if videos is None else videos)]
         return {config.image_token_id: shown, config.video_token_id: frames}
 
     def _image(self, encoded: Tensor, size: Sequence[int], is_alone: bool) -> VisualInput:
-        config, (rows, columns) = self.model.config, self.encoder_grid
-        shape = (0, 0)
+        config, shape = self.model.config, (0, 0)
         if is_alone:
             shape = get_anyres_image_grid_shape(
                 size, config.image_grid_pinpoints, config.vision_config.image_size
             )
-        crops = shape[0] * shape[1]
-        # the model's own packing tells how many slots there are, and where its newlines stand
-        packed, _ = self.base.pack_image_features(
-            [torch.zeros(1 + crops, rows * columns, 1)], [size], image_newline=torch.ones(1),
-            vision_aspect_ratio=config.vision_aspect_ratio,
-        )  # fmt: skip
-        newline = packed[0][:, 0] == 1
-        cells = torch.where(newline, OFF_GRID, (~newline).cumsum(0) - 1)
-        grids, shown, tiles = [(rows, columns)], [encoded[0]], [1]
-        if crops:
-            lines = int(newline.sum())
-            grids.append((lines, (len(newline) - rows * columns) // lines - 1))
-            stitched = rearrange(encoded[1 : 1 + crops], "(r n) c h w -> c (r h) (n w)", r=shape[0])
-            for axis, patches in enumerate((shape[0] * rows, shape[1] * columns), 1):
-                left = unpad_image(torch.zeros(1, shape[0] * rows, shape[1] * columns), size)
-                cut = (patches - left.shape[axis]) // 2 * stitched.shape[axis] // patches
-                stitched = stitched.narrow(axis, cut, stitched.shape[axis] - 2 * cut)
-            shown.append(stitched)
-            tiles.append(crops)
-        return VisualInput(grids, cells, shown, tiles=tiles)
+        ratio = config.vision_aspect_ratio
+        packing = partial(self.base.pack_image_features, vision_aspect_ratio=ratio)
+        return stitched(encoded, size, shape, self.encoder_grid, packing)
 
     def _video(self, frames: Sequence[Tensor]) -> VisualInput:
         rows, columns = (math.ceil(side / 2) for side in self.encoder_grid)
