@@ -128,6 +128,12 @@ def test_the_facts_are_those_of_the_adapter(row):
     assert row["off-grid slots"] == (kind if OFF_GRID in shown.cells else "none")
 
 
+def test_the_readme_names_the_families_whose_encoder_runs_whole():
+    whole = [name for name in BUILDS if adapter_for(model_of(name)).facts.whole_encoder]
+    readme = (PAGE.parents[1] / "README.md").read_text()
+    assert f"not inside the encoders of {', '.join(whole)}, which run whole" in readme
+
+
 @pytest.mark.parametrize(("strategy", "family", "entry"), WORKS)
 def test_a_strategy_works_with_the_fields_that_the_table_names(strategy, family, entry):
     dropper, stage = dropper_with(strategy)
