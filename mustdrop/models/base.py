@@ -197,3 +197,18 @@ class ModelAdapter(ABC):
             numbers = positions.dim() == 2
             positions = positions.expand(3, *positions.shape) if numbers else positions[-3:]
         return self.language_model.rotary_emb(hidden, position_ids=positions)
+
+
+def sized_images(inputs: ProcessorOutput) -> list[tuple[Tensor, list[int]]]:
+    """(encoded images, [height, width]) of each image whose size the processor returns.
+
+    Raises:
+        ValueError: If an image has no size.
+    """
+    pixels, sizes = inputs.get("pixel_values"), inputs.get("image_sizes")
+    if pixels is None:
+        return []
+    if sizes is None or len(sizes) != len(pixels):
+        given = "none" if sizes is None else len(sizes)
+        raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
+    return list(zip(pixels, torch.as_tensor(sizes).tolist(), strict=True))

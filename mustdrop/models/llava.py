@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
 from mustdrop.models.encoders import EncoderPart, encoder_for
 from mustdrop.strategy import ModelFacts
@@ -67,18 +64,3 @@ class LlavaAdapter(ModelAdapter):
             has_cls=self.encoders[0].has_cls,
             feature_block=hidden_state % states - 1,
         )
-
-
-def sized_images(inputs: ProcessorOutput) -> list[tuple[Tensor, list[int]]]:
-    """(encoded images, [height, width]) of each image whose size the processor returns.
-
-    Raises:
-        ValueError: If an image has no size.
-    """
-    pixels, sizes = inputs.get("pixel_values"), inputs.get("image_sizes")
-    if pixels is None:
-        return []
-    if sizes is None or len(sizes) != len(pixels):
-        given = "none" if sizes is None else len(sizes)
-        raise ValueError(f"image_sizes must have one row per image: {len(pixels)}, got {given}")
-    return list(zip(pixels, torch.as_tensor(sizes).tolist(), strict=True))

@@ -9,8 +9,8 @@ import torch
 from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
 from mustdrop.ledger import OFF_GRID
-from mustdrop.models.base import ProcessorOutput, VisualInput
-from mustdrop.models.llava import LlavaAdapter, sized_images
+from mustdrop.models.base import ProcessorOutput, VisualInput, sized_images
+from mustdrop.models.llava import LlavaAdapter
 from mustdrop.strategy import ModelFacts
 
 

@@ -13,8 +13,8 @@ from transformers.models.llava_onevision.modeling_llava_onevision import (
 )
 
 from mustdrop.ledger import OFF_GRID
-from mustdrop.models.base import ProcessorOutput, VisualInput
-from mustdrop.models.llava import LlavaAdapter, sized_images
+from mustdrop.models.base import ProcessorOutput, VisualInput, sized_images
+from mustdrop.models.llava import LlavaAdapter
 from mustdrop.models.stitched import stitched
 from mustdrop.strategy import ModelFacts
 

@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
 
-import torch
-
-from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput
+from mustdrop.models.base import ModelAdapter, ProcessorOutput, VisualInput, sized_images
 from mustdrop.models.encoders import EncoderPart, encoder_for
-from mustdrop.models.encoders.pixtral import WHOLE, whole_images
+from mustdrop.models.encoders.pixtral import WHOLE
 from mustdrop.strategy import ModelFacts
 
 
@@ -47,18 +45,10 @@ class PixtralAdapter(ModelAdapter):
         return {"patch_size": size, "spatial_merge_size": self.facts.unit}
 
     def visual_inputs(self, inputs: ProcessorOutput) -> Mapping[int, Sequence[VisualInput]]:
-        config, pixels, sizes = (
-            self.model.config, inputs.get("pixel_values"), inputs.get("image_sizes"),
-        )  # fmt: skip
-        images: list[VisualInput] = []
-        if pixels is not None:
-            if sizes is None or len(sizes) != len(pixels):
-                given = "none" if sizes is None else len(sizes)
-                raise ValueError(
-                    f"image_sizes must have one row per image: {len(pixels)}, got {given}"
-                )
-            rows = torch.as_tensor(sizes).tolist()
-            cell = config.vision_config.patch_size * self.facts.unit
-            for image, (height, width) in zip(whole_images(pixels, rows), rows, strict=True):
-                images.append(VisualInput.raster([image], (height // cell, width // cell)))
-        return {config.image_token_id: images}
+        config, images = self.model.config, sized_images(inputs)
+        cell = config.vision_config.patch_size * self.facts.unit
+        shown = [
+            VisualInput.raster([image[:, :height, :width]], (height // cell, width // cell))
+            for image, (height, width) in images  # without the padding of the batch
+        ]
+        return {config.image_token_id: shown}

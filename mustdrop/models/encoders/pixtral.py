@@ -30,15 +30,12 @@ class PixtralEncoder(EncoderPart):
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         images = args[0] if args else kwargs["pixel_values"]
         sizes = torch.as_tensor(kwargs["image_sizes"]).tolist()
-        return whole_images(images, sizes)
+        return [
+            image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)
+        ]
 
     def embed(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.module.ln_pre(self.module.patch_conv(pixels).flatten(2).transpose(1, 2))
 
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         raise AssertionError(f"no token leaves inside this encoder: {WHOLE}")
-
-
-def whole_images(pixels: Tensor, sizes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Images without the padding that makes them one batch."""
-    return [image[:, :height, :width] for image, (height, width) in zip(pixels, sizes, strict=True)]
