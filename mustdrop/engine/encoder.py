@@ -24,8 +24,8 @@ from mustdrop.engine.encoder_decisions import EncoderDecisions
 from mustdrop.engine.encoder_layouts import first_layout
 from mustdrop.engine.encoder_step import Step, packing_step
 from mustdrop.engine.exclusive import Only
+from mustdrop.engine.gathered_layout import GroupedLayout
 from mustdrop.engine.image import EncodedImage
-from mustdrop.engine.shuffled_layout import GroupedLayout
 from mustdrop.engine.tap import attention_tap
 from mustdrop.models import EncoderPart
 from mustdrop.strategy import Place
@@ -122,9 +122,9 @@ class EncoderStage(EncoderDecisions):
                     before(self.adapter.feature_norm, self._before_next(self.facts.feature_block))
                 if encoder.has_cls:
                     after(encoder.blocks[self.facts.feature_block], self._feature)
-                if encoder.shuffled:
-                    after(encoder.module, self._shuffling)
-            before(self.adapter.projector, self._features)
+                if encoder.gathered:
+                    after(encoder.module, self._gathering)
+            before(self.adapter.feature_entry, self._features)
             after(self.adapter.projector, self._projected)
             stack.enter_context(attention_tap(probes))
             yield
@@ -186,8 +186,8 @@ class EncoderStage(EncoderDecisions):
     def _feature(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         self.cls = output[:, 0]
 
-    def _shuffling(self, module: nn.Module, args: tuple, output: Any) -> None:
-        """Hand the patches of all cells to the model, which puts those of a cell side by side."""
+    def _gathering(self, module: nn.Module, args: tuple, output: Any) -> None:
+        """Hand the patches of all cells to the model, which makes one state of those of a cell."""
         assert isinstance(self.layout, GroupedLayout)
         states = output.last_hidden_state
         self.cls = states[:, 0] if self.front else None

@@ -88,8 +88,8 @@ class FiniteNotes:
                 handle = encoder.module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
             if read:
-                hook = Only(adapter.projector, self._features)
-                stack.callback(adapter.projector.register_forward_pre_hook(hook).remove)
+                hook = Only(adapter.feature_entry, self._features)
+                stack.callback(adapter.feature_entry.register_forward_pre_hook(hook).remove)
             hook = Only(adapter.model, self._logits)
             stack.callback(adapter.model.register_forward_hook(hook).remove)
             yield

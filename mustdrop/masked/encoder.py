@@ -99,8 +99,8 @@ def _encode(
         hidden = adapter.feature_norm(hidden)
     kept = int(adapter.keeps_cls(encoder))
     features = hidden[:, cls - kept :].contiguous()
-    if encoder.shuffled:  # the projector gets the patches of a cell side by side
-        features = features.view(1, cells, -1)
+    if encoder.gathered:
+        features = encoder.gather(features)
     if "features" in steps:
         alive = alive[seen_cells[alive]]
         alive = replace(features[0, kept:], "features", hidden[0, 0] if cls else None)

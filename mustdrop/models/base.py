@@ -110,6 +110,11 @@ class ModelAdapter(ABC):
         """Module that maps the features of cells to the language model's width."""
         return self.base.multi_modal_projector
 
+    @property
+    def feature_entry(self) -> Part:
+        """Module whose input are the features of cells: the projector, or a module inside it."""
+        return self.projector
+
     def project(self, features: Tensor) -> Tensor:
         """Map the features of one image [1, tokens, dim] to [tokens, width], as the model does."""
         return self.projector(features).flatten(0, -2)

@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import DynamicCache
@@ -136,7 +135,7 @@ def recorded_calls(adapter: ModelAdapter) -> Iterator[list[Call]]:
         calls.append((args[0].shape[-2], args[1:], kwargs))
 
     with ExitStack() as stack:
-        for module in (*part.blocks, adapter.projector):
+        for module in (*part.blocks, adapter.feature_entry):
             hook = module.register_forward_pre_hook(record, with_kwargs=True)
             stack.callback(hook.remove)
         yield calls
@@ -159,11 +158,9 @@ def run_blocks(adapter: ModelAdapter, images: Sequence[Images], calls: Sequence[
             part.added_projectors[index](hidden)
     if adapter.feature_norm is not None:
         features = adapter.feature_norm(features)
-    if part.shuffled:  # the projector gets the patches of a cell side by side
-        patches = features[:, int(part.has_cls) :]
-        features = rearrange(patches, "b (n p) d -> b n (p d)", p=part.unit**2)
-    length, args, kwargs = calls[-1]
-    return adapter.projector(_cut(features, length), *args, **kwargs)
+    if part.gathered:
+        features = part.gather(features[:, int(part.has_cls) :])
+    return adapter.project(_cut(features, calls[-1][0]))
 
 
 def _cut(hidden: Tensor, length: int) -> Tensor:

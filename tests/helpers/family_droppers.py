@@ -38,7 +38,7 @@ def behind_the_encoder(dropper: TokenDropper) -> TokenDropper:
 
 FITTING = {name: fitting(dropper) for name, dropper in DROPPERS.items()}
 # Families whose encoder runs whole and is not read.
-WHOLE = ("gemma3", "mistral3", "onevision", "pixtral")
+WHOLE = ("mistral3", "onevision", "pixtral")
 FITTING_OF = {
     family: {name: behind_the_encoder(dropper) for name, dropper in FITTING.items()}
     if family in WHOLE

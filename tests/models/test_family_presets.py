@@ -21,9 +21,10 @@ from mustdrop.presets.compose import composed, conf_dir
 from mustdrop.vision.local_merge import LocalMerge
 
 PRESETS = {
-    "idefics3": "mustdrop_qwen", "internvl": "mustdrop", "llava_next": "mustdrop",
-    "paligemma": "mustdrop_qwen", "qwen2_5_vl": "mustdrop_qwen", "qwen2_vl": "mustdrop_qwen",
-    "qwen3_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen", "video_llava": "mustdrop",
+    "gemma3": "mustdrop_qwen", "idefics3": "mustdrop_qwen", "internvl": "mustdrop",
+    "llava_next": "mustdrop", "paligemma": "mustdrop_qwen", "qwen2_5_vl": "mustdrop_qwen",
+    "qwen2_vl": "mustdrop_qwen", "qwen3_vl": "mustdrop_qwen", "smolvlm": "mustdrop_qwen",
+    "video_llava": "mustdrop",
 }  # fmt: skip
 THRESHOLDS = ("prefill.gamma=3.0e-2", "prefill.alpha=0.3")
 # few cells have few outliers, and mu=0 marks the upper quarter
@@ -34,6 +35,7 @@ OWN = {
     "video_llava": ("vision.edges=keep",),  # windows of 3 x 3 do not fill its grid
     "internvl": ("vision=local_merge_cells",),
     "qwen3_vl": ("prefill.gamma=6.0e-2",),
+    "gemma3": ("prefill.gamma=0.1", "prefill.alpha=0.1"),
 }
 
 
@@ -45,7 +47,7 @@ def built(method: str, *overrides: str) -> TokenDropper:
 @pytest.mark.parametrize(
     "family",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("idefics3", "smolvlm")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("gemma3", "idefics3", "smolvlm")))
         for name in PRESETS
     ],
 )

@@ -110,7 +110,7 @@ def test_stage_1_inside_an_encoder_that_runs_whole_is_refused(family, dropper, d
         dropper.attach(model).__enter__()
 
 
-@pytest.mark.parametrize("model", ["gemma3_4b", "llava_onevision_7b"])
+@pytest.mark.parametrize("model", ["pixtral_12b", "llava_onevision_7b"])
 def test_a_budget_is_planned_where_the_encoder_runs_whole(model):
     """Strategies that act at ``projected`` need no encoder blocks; ToMe merges in nothing else."""
     chosen = (f"model={model}", "budget=t64", "benchmark=textvqa")

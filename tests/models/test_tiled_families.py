@@ -1,4 +1,4 @@
-"""Families that cut images into tiles, of which a vision token shows several patches."""
+"""Families whose vision tokens show several patches, most of them of tiles."""
 
 from dataclasses import dataclass, field
 
@@ -10,11 +10,12 @@ from models import greedy
 from tiled_families import TILED
 
 from mustdrop import Reduction, TokenDropper, VisionStrategy
-from mustdrop.engine.shuffled_layout import GroupedLayout, RasterLayout
+from mustdrop.engine.gathered_layout import GroupedLayout, RasterLayout
 from mustdrop.masked import masked_logits, relative_error
 from mustdrop.models import adapter_for
 
-SHUFFLED = [name for name in TILED if name not in WHOLE]
+OF_TILES = [name for name in TILED if name not in WHOLE]
+GATHERED = [*OF_TILES, "gemma3"]  # the model makes one state of the patches of a cell
 
 
 def worst(name: str, number: int, change) -> float:
@@ -28,7 +29,7 @@ def worst(name: str, number: int, change) -> float:
     return relative_error(logits[number], masked_logits(model, run, inputs, tokens, number))
 
 
-@pytest.mark.parametrize("family", SHUFFLED)
+@pytest.mark.parametrize("family", OF_TILES)
 def test_a_small_copy_that_is_taken_for_the_first_tile_is_noticed(family):
     """Control: the cells of the last tile, the small copy, move in front of the others."""
 
@@ -40,7 +41,7 @@ def test_a_small_copy_that_is_taken_for_the_first_tile_is_noticed(family):
     assert worst(family, 0, lambda ledger: None) <= 1e-5
 
 
-@pytest.mark.parametrize("family", SHUFFLED)
+@pytest.mark.parametrize("family", GATHERED)
 def test_patches_that_are_not_put_back_in_raster_order_are_noticed(family, monkeypatch):
     """Control: the model gets the patches behind the encoder cell by cell."""
 
@@ -66,7 +67,7 @@ class ReadsCls(VisionStrategy):
 
 
 @pytest.mark.parametrize("kind", ["cls", "received"])
-@pytest.mark.parametrize("family", SHUFFLED)
+@pytest.mark.parametrize("family", GATHERED)
 def test_a_cell_has_the_mean_of_the_attention_of_its_patches(family, kind):
     made = FAMILIES[family]
     model = made.model("eager")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 # The attributes of transformers' modules are known at run time only, so parts of models are Any.
@@ -25,8 +25,8 @@ class EncoderPart(ABC):
         unit: Number of patches along each side of a cell, which one vision token shows.
         has_cls: Whether a [CLS] token stands before the patches.
         packed: Whether states hold the patches of all images in one sequence, without a mask.
-        shuffled: Whether the blocks see patches in raster order, and the model puts the patches of
-            a cell side by side behind ``module``, for which it needs those of all cells.
+        gathered: Whether the blocks see patches in raster order, and the model makes one state of
+            the patches of a cell behind ``module``, for which it needs those of all cells.
         masks_attention: Whether blocks take no mask, but their attention modules do.
     """
 
@@ -34,7 +34,7 @@ class EncoderPart(ABC):
     unit: int = 1
     has_cls: ClassVar[bool] = False
     packed: ClassVar[bool] = False
-    shuffled: ClassVar[bool] = False
+    gathered: ClassVar[bool] = False
     masks_attention: ClassVar[bool] = False
 
     @property
@@ -92,6 +92,12 @@ class EncoderPart(ABC):
 
         The patches of a cell stand one after the other.
         """
+
+    def gather(
+        self, states: Float[Tensor, "images patches dim"]
+    ) -> Float[Tensor, "images cells _"]:
+        """Make one state of the patches of each cell, which follow one another: side by side."""
+        return rearrange(states, "b (n p) d -> b n (p d)", p=self.unit**2)
 
     @abstractmethod
     def attend(self, index: int, hidden: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:

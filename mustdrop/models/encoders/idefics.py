@@ -16,7 +16,7 @@ class IdeficsEncoder(ClipEncoder):
     """Parts of ``Idefics3VisionTransformer`` and ``SmolVLMVisionTransformer``."""
 
     has_cls = False
-    shuffled = True
+    gathered = True
 
     def pixels(self, args: tuple, kwargs: Mapping[str, Any]) -> Sequence[Tensor]:
         return list(kwargs["pixel_values"])

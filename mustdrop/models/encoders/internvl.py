@@ -16,7 +16,7 @@ class InternVLEncoder(EncoderPart):
 
     unit: int = 2
     has_cls = True
-    shuffled = True
+    gathered = True
     masks_attention = True
 
     @cached_property

@@ -1,7 +1,8 @@
-"""Layouts of encoders behind which the model puts the patches of a cell side by side.
+"""Layouts of encoders behind which the model makes one state of the patches of a cell.
 
-The model needs the patches of all cells for that, in raster order. Nothing in the blocks depends on
-the order of patches, so after the first decision those of a cell stand one after the other.
+It puts them side by side, or takes their mean. It needs the patches of all cells for that, in
+raster order. Nothing in the blocks depends on the order of patches, so after the first decision
+those of a cell stand one after the other.
 """
 
 from dataclasses import dataclass
