@@ -25,6 +25,7 @@ from mustdrop.vision.vispruner import VisPruner
 
 CELLS = 20  # counts of tokens are drawn up to about the number of cells of an image
 BLOCKS = {
+    "gemma3": 3,
     "idefics3": 3,
     "internvl": 3,
     "smolvlm": 3,
