@@ -57,7 +57,7 @@ class LlavaOnevisionAdapter(LlavaAdapter):
         config, images = self.model.config, sized_images(inputs)
         counts = torch.as_tensor(inputs.get("batch_num_images", [1] * len(images))).tolist()
         alone = [count == 1 for count in counts for _ in range(count)]
-        shown = [self._image(*part, one) for part, one in zip(images, alone, strict=True)]
+        shown = [self._image(*part, only) for part, only in zip(images, alone, strict=True)]
         videos = inputs.get("pixel_values_videos")
         frames = [self._video(list(video)) for video in (() if videos is None else videos)]
         return {config.image_token_id: shown, config.video_token_id: frames}

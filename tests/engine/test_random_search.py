@@ -129,14 +129,14 @@ def check_family(laws: Laws, case: Any) -> None:
 
 UNLIMITED = [pytest.mark.timeout(0)]
 MARKS = UNLIMITED if CASES else []
-ONE_GRID = pytest.param(cases(), check_llava, 150, id="llava", marks=MARKS)
+ONE_GRID = pytest.param(cases(), check_llava, 90, id="llava", marks=MARKS)
 ANY_GRID = pytest.param(family_cases(), check_family, 40, id="families", marks=MARKS)
-LONGER = pytest.param(
-    family_cases(), check_family, 900, id="longer", marks=[pytest.mark.slow, *UNLIMITED]
-)
+SLOW = [pytest.mark.slow, *UNLIMITED]
+MORE = pytest.param(cases(), check_llava, 300, id="llava, more", marks=SLOW)
+LONGER = pytest.param(family_cases(), check_family, 900, id="longer", marks=SLOW)
 
 
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # the type checker does
-@pytest.mark.parametrize(("strategy", "check", "count"), [ONE_GRID, ANY_GRID, LONGER])
+@pytest.mark.parametrize(("strategy", "check", "count"), [ONE_GRID, ANY_GRID, MORE, LONGER])
 def test_dropping_equals_masking_and_neighbours_do_not_matter(strategy, check, count):
     search(strategy, check, count)

@@ -97,15 +97,13 @@ def test_the_video_table_takes_a_method_with_what_it_needs(method):
         assert cfg.budget == "50%" and isinstance(instantiate(cfg.dropper), TokenDropper)
 
 
-MANY = ("table1", "table1_next")  # hundreds of cells on the models of the paper
+MANY = ("table1", "table1_next", "smol")  # dozens or hundreds of cells
 
 
 @pytest.mark.parametrize(
     ("preset", "arguments"),
     [
-        pytest.param(
-            preset, arguments, marks=[pytest.mark.slow] if preset in MANY and not arguments else []
-        )
+        pytest.param(preset, arguments, marks=[pytest.mark.slow] * (preset in MANY))
         for preset in PRESETS
         for arguments in ((), POCKET)
     ],
@@ -125,14 +123,18 @@ def test_every_preset_composes_into_cells_that_are_distinct(preset, arguments):
         assert {cell.config["experiment"] for cell in cells if cell.config} == {preset}
 
 
-# thresholds, positions, fidelity and the sweep on PocketSmol have the most runs of the others
-LATER = (*SLOW, *MANY, "sweep_thresholds", "ablate_positions", "ablate_fidelity", "smol")
-LONG = [pytest.param(name, marks=pytest.mark.slow) for name in LATER]
-SHORT = [name for name in PRESETS if name not in ("none", *LATER)]
+SHOWN = ("table3", "table4")  # the other presets are slow tests
 
 
 @pytest.mark.timeout(1200)  # table1 has 37 cells: more than 300 s on a busy machine
-@pytest.mark.parametrize("preset", [*SHORT, *LONG])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in SHOWN))
+        for name in PRESETS
+        if name != "none"
+    ],
+)
 def test_every_preset_runs_to_its_end_on_the_embedded_model(preset, tmp_path):
     cells = plan(preset, [*POCKET, f"output_root={tmp_path}", "benchmark.limit=2", "traces=0"])
     for cell in cells:

@@ -54,7 +54,20 @@ def stages(dropper: TokenDropper) -> list:
     return [stage for stage in every if stage is not None]
 
 
+# Methods that the slow tests run on PocketLLaVA; a new method is tried by the default tests.
+LATER = (
+    "anti_oracle", "average_pool", "cls_topk", "fastv_paper", "keep_centre", "keep_last",
+    "mustdrop_global", "mustdrop_individual", "mustdrop_no_keys", "mustdrop_prefill",
+    "mustdrop_qwen", "mustdrop_window", "prumerge_paper", "prumerge_plus_paper", "pyramiddrop",
+    "random", "sparsevlm_fixed", "text_topk", "uniform_grid", "vispruner",
+)  # fmt: skip
+ON_POCKET = [
+    pytest.param(method, marks=[pytest.mark.slow] * (method in LATER)) for method in OF_IMAGES
+]
+
+
 def test_there_are_methods():
+    assert {*LATER} < {*OF_IMAGES}
     assert {"vanilla", "mustdrop", "mustdrop_official", "fastv", "random"} <= set(METHODS)
 
 
@@ -68,7 +81,7 @@ def test_a_strategy_is_a_final_frozen_dataclass_of_plain_values(method):
             assert isinstance(value, (int, float, str, tuple, type(None))), (field.name, value)
 
 
-@pytest.mark.parametrize("method", OF_IMAGES)
+@pytest.mark.parametrize("method", ON_POCKET)
 def test_records_are_sound_and_equal_the_cache(pocket, method):
     model, processor = pocket
     depth = model.config.text_config.num_hidden_layers
@@ -100,7 +113,7 @@ def test_records_are_sound_and_equal_the_cache(pocket, method):
                 assert (own + cls > 0).all()
 
 
-@pytest.mark.parametrize("method", OF_IMAGES)
+@pytest.mark.parametrize("method", ON_POCKET)
 def test_a_method_repeats_itself_and_keeps_no_state(pocket, method):
     model, processor = pocket
     dropper = build(method)
@@ -118,7 +131,7 @@ def test_a_method_repeats_itself_and_keeps_no_state(pocket, method):
     assert vars(dropper) == before
 
 
-@pytest.mark.parametrize("method", OF_IMAGES)
+@pytest.mark.parametrize("method", ON_POCKET)
 def test_dropping_equals_masking_on_a_trained_model(pocket, method):
     model, processor = pocket
     inputs = questions(processor, 0, 1)
@@ -130,7 +143,7 @@ def test_dropping_equals_masking_on_a_trained_model(pocket, method):
         assert relative_error(logits[number], expected) <= 1e-5
 
 
-@pytest.mark.parametrize("method", OF_IMAGES)
+@pytest.mark.parametrize("method", ON_POCKET)
 def test_the_model_is_as_found(pocket, method):
     model, processor = pocket
     inputs = questions(processor, 0)
@@ -142,7 +155,7 @@ def test_the_model_is_as_found(pocket, method):
     assert torch.equal(greedy(model, inputs)[1], plain[1])
 
 
-@pytest.mark.parametrize("method", OF_IMAGES)
+@pytest.mark.parametrize("method", ON_POCKET)
 def test_half_precision_runs_and_agrees(method):
     model, processor = load(dtype=torch.bfloat16)
     inputs = questions(processor, 0, 1, 2)
