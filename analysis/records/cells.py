@@ -45,9 +45,10 @@ class RunResult:
         record: Content of record.json.
         metric: Name of the score in ``samples``; None if the budget could not be reached.
         samples: One row per sample, indexed by (task, doc_id): score, type, question, target,
-            answer, image (name of the picture; None in old runs), seconds, and the lists
-            vision_tokens and resident_tokens with one number per layer. The columns schedule, flat
-            and grid hold the scores of the control passes, averaged over seeds; NaN without them.
+            answer, image (name of the picture; None in old runs), prompt_tokens (None in old runs),
+            seconds, and the lists vision_tokens and resident_tokens with one number per layer. The
+            columns schedule, flat and grid hold the scores of the control passes, averaged over
+            seeds; NaN without them.
         variant: Config entries that distinguish this run from others of its method and budget.
     """
 

@@ -1,0 +1,280 @@
+"""Leaderboards of checked runs as plain rows: one for each model, benchmark and budget.
+
+Texts and numbers are those of :mod:`analysis.tables`. Knows nothing about HTML and about files.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any
+
+from markupsafe import Markup
+
+from analysis.figures.palette import look_of
+from analysis.figures.points import points
+from analysis.packs.agreement import grouped
+from analysis.packs.shared_runs import SharedRun
+from analysis.records.budgets import budget_label
+from analysis.records.cells import RunResult
+from analysis.records.variants import variants
+from analysis.report.marks import look
+from analysis.report.naming import spelled
+from analysis.report.plot import plot
+from analysis.tables.sheets import Sheet, sheet
+from analysis.tables.summary import summary_of_cells
+
+STAGES = ("vision", "key_tokens", "prefill", "decode")
+# Columns that a leaderboard shows behind the score, where some run has a value.
+SHOWN = ("Δ vanilla", "Δ random", "Δ schedule", "executed average", "FLOPs", "KV cache")
+# Kinds of rows, in their order in a table, with the titles of their parts.
+REFERENCE, RANKED, OFF, CONTROL, FLOOR = KINDS = (
+    "reference", "ranked", "off", "control", "floor",
+)  # fmt: skip
+TITLES = {
+    REFERENCE: "Reference",
+    RANKED: "Methods at the budget",
+    OFF: "Not within 1 % of the budget: no rank",
+    CONTROL: "Controls and bounds: no rank",
+    FLOOR: "The method cannot reach the budget",
+}
+INTERVAL = " [95 %]"  # end of the heads of columns with an interval
+BOARD = "board"  # stands for the experiment, so that runs of all packs are compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run in a leaderboard.
+
+    Attributes:
+        method: Name of the method.
+        variant: Settings or pack that distinguish this run from others of its method and budget.
+        look: Colour and outline of the method's mark.
+        stages: Stages in which the method acts.
+        kind: Kind of the row, one of ``KINDS``.
+        rank: Position by score among the methods at the budget; None for other kinds.
+        score: Score with its interval.
+        bar: Ends and middle of the interval, as shares of the scale of the leaderboard; None
+            without an interval.
+        cells: Texts of the columns ``heads`` of the leaderboard.
+        origin: Name of the pack.
+        hardware: Hardware of the run.
+    """
+
+    method: str
+    variant: str
+    look: Mapping[str, str]
+    stages: tuple[str, ...]
+    kind: str
+    rank: int | None
+    score: str
+    bar: tuple[float, float, float] | None
+    cells: tuple[str, ...]
+    origin: str
+    hardware: str
+
+
+@dataclass(frozen=True)
+class BudgetTable:
+    """Runs at one budget, with the vanilla runs as the reference.
+
+    Attributes:
+        budget: Name of the budget in records.
+        label: Text for the budget.
+        parts: Title and rows of each kind that has rows, in the order of ``KINDS``.
+    """
+
+    budget: str
+    label: str
+    parts: list[tuple[str, list[Row]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """All runs of one model and one benchmark.
+
+    Attributes:
+        model: Name of the model.
+        benchmark: Name of the benchmark, with the control on the image if there is one.
+        title: Both as papers spell them.
+        file: Name for files and anchors.
+        samples: Number of samples that every run answered.
+        score: Head of the column of scores.
+        heads: Heads of the other columns.
+        plot: Scores against executed tokens, as an SVG.
+        reference: Score of vanilla as a share of the scale; None without vanilla.
+        tables: One table per budget, the largest budget first.
+        notes: Notes about the columns.
+        cells: Runs, with ``board`` as their experiment.
+    """
+
+    model: str
+    benchmark: str
+    title: str
+    file: str
+    samples: int
+    score: str
+    heads: tuple[str, ...]
+    plot: Markup
+    reference: float | None
+    tables: list[BudgetTable]
+    notes: tuple[str, ...]
+    cells: list[RunResult]
+
+
+def leaderboards(runs: Sequence[SharedRun]) -> list[Leaderboard]:
+    """Leaderboards of runs that agree, sorted by model and benchmark."""
+    return [_leaderboard(name, members) for name, members in grouped(runs).items()]
+
+
+def _leaderboard(name: tuple[str, str, str], runs: Sequence[SharedRun]) -> Leaderboard:
+    model, benchmark, image = name
+    cells = [
+        replace(run.cell, variant=variant, record={**run.cell.record, "experiment": BOARD})
+        for run, variant in zip(runs, _variants(runs), strict=True)
+    ]
+    frame = summary_of_cells(cells)
+    shown, numbers = sheet(frame), frame.to_dict("records")
+    low, high = _scale(numbers)
+    rows = [
+        _row(run, cell, numbers[index], shown, index, (low, high))
+        for index, (run, cell) in enumerate(zip(runs, cells, strict=True))
+    ]
+    ran = [cell for cell in cells if cell.metric is not None]
+    vanilla = [row.bar[1] for row in rows if row.kind == REFERENCE and row.bar is not None]
+    title = f"{spelled(model)} on {spelled(benchmark)}" + (f", {image} image" if image else "")
+    label = f"Score against executed vision tokens: {title}"
+    return Leaderboard(
+        model=model,
+        benchmark=f"{benchmark}, {image} image" if image else benchmark,
+        title=title,
+        file="-".join(filter(None, name)),
+        samples=len(ran[0].samples) if ran else 0,
+        score=shown.heads[_score_column(shown)],
+        heads=tuple(head for head in shown.heads if head.removesuffix(INTERVAL) in SHOWN),
+        plot=plot(points(ran, "tokens"), str(ran[0].metric), label) if ran else Markup(""),
+        reference=vanilla[0] if vanilla else None,
+        tables=_tables(cells, rows, [entry["accuracy"] for entry in numbers]),
+        notes=shown.notes,
+        cells=cells,
+    )
+
+
+def _variants(runs: Sequence[SharedRun]) -> list[str]:
+    """What distinguishes each run from the others of its method and budget: settings, or its pack.
+
+    Empty for a run whose method and budget are unique.
+    """
+    same: dict[tuple[str, str], list[int]] = {}
+    for index, run in enumerate(runs):
+        same.setdefault((run.cell["method"], run.cell["budget"]), []).append(index)
+    texts = [""] * len(runs)
+    for indices in same.values():
+        settings = variants([runs[index].cell["config"] for index in indices])
+        for index, setting in zip(indices, settings, strict=True):
+            repeated = settings.count(setting) > 1
+            texts[index] = ", ".join(filter(None, [setting, runs[index].origin * repeated]))
+    return texts
+
+
+def _scale(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
+    """Lowest and highest end of all intervals."""
+    ends = [row[name] for row in rows for name in ("low", "accuracy", "high")]
+    known = [end for end in ends if not isnan(end)] or [0.0]
+    return min(known), max(known)
+
+
+def _row(
+    run: SharedRun,
+    cell: RunResult,
+    numbers: Mapping[Any, Any],
+    shown: Sheet,
+    index: int,
+    scale: tuple[float, float],
+) -> Row:
+    low, high = scale
+    texts = dict(zip(shown.heads, shown.rows[index], strict=True))
+    ends = [numbers[name] for name in ("low", "accuracy", "high")]
+    shares = [(end - low) / ((high - low) or 1.0) for end in ends]
+    return Row(
+        method=cell["method"],
+        variant=cell.variant,
+        look=look(cell["method"]),
+        stages=tuple(stage for stage in STAGES if cell["config"].get(stage)),
+        kind=_kind(cell, numbers["matched"]),
+        rank=None,
+        score=shown.rows[index][_score_column(shown)],
+        bar=None if any(map(isnan, shares)) else (shares[0], shares[1], shares[2]),
+        cells=tuple(text for head, text in texts.items() if head.removesuffix(INTERVAL) in SHOWN),
+        origin=run.origin,
+        hardware=hardware_text(cell["hardware"]),
+    )
+
+
+def _kind(cell: RunResult, matched: bool | None) -> str:
+    if cell.metric is None:
+        return FLOOR
+    if cell["method"] == "vanilla":
+        return REFERENCE
+    if not matched:
+        return OFF
+    return CONTROL if look_of(cell["method"]).grey else RANKED
+
+
+def hardware_text(hardware: Mapping[str, Any] | None) -> str:
+    """Hardware in a few words: the GPU, or the CPU with its number of threads."""
+    if not hardware:
+        return "–"
+    if hardware.get("gpu"):
+        return str(hardware["gpu"])
+    return f"{hardware.get('cpu')}, {hardware.get('threads')} threads"
+
+
+def _score_column(shown: Sheet) -> int:
+    """Index of the column of scores: the first with an interval that is no difference."""
+    return next(
+        index
+        for index, head in enumerate(shown.heads)
+        if head.endswith(INTERVAL) and not head.startswith("Δ")
+    )
+
+
+def _tables(
+    cells: Sequence[RunResult], rows: Sequence[Row], scores: Sequence[float]
+) -> list[BudgetTable]:
+    """One table per budget; the vanilla runs are the first rows of each."""
+    reference = [row for row in rows if row.kind == REFERENCE]
+    sizes = {
+        cell["budget"]: cell.budget or 0.0
+        for cell, row in zip(cells, rows, strict=True)
+        if row.kind != REFERENCE
+    } or {"none": 0.0}
+    tables = []
+    for budget in sorted(sizes, key=lambda name: -sizes[name]):
+        here = [
+            index
+            for index, (cell, row) in enumerate(zip(cells, rows, strict=True))
+            if cell["budget"] == budget and row.kind != REFERENCE
+        ]
+        # a run without a score comes last
+        here.sort(key=lambda index: (isnan(scores[index]), -scores[index], rows[index].method))
+        ranked = [scores[index] for index in here if rows[index].kind == RANKED]
+        parts = {REFERENCE: reference}
+        for index in here:
+            row = rows[index]
+            rank = 1 + ranked.index(scores[index]) if row.kind == RANKED else None
+            parts.setdefault(row.kind, []).append(replace(row, rank=rank))
+        tables.append(
+            BudgetTable(
+                budget=budget,
+                label=_label(budget),
+                parts=[(TITLES[kind], parts[kind]) for kind in KINDS if parts.get(kind)],
+            )
+        )
+    return tables
+
+
+def _label(budget: str) -> str:
+    if budget == "none":
+        return "No budget"
+    noun = "of the vision tokens" if budget.startswith("s") else "vision tokens"
+    return f"{budget_label(budget)} {noun} per layer"
