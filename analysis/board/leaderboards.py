@@ -15,7 +15,7 @@ from analysis.figures.points import points
 from analysis.packs.agreement import grouped
 from analysis.packs.shared_runs import SharedRun
 from analysis.records.budgets import budget_label
-from analysis.records.cells import RunResult
+from analysis.records.cells import RunResult, cell_order
 from analysis.records.variants import variants
 from analysis.report.marks import look
 from analysis.report.naming import spelled
@@ -95,11 +95,12 @@ class Leaderboard:
     Attributes:
         model: Name of the model.
         benchmark: Name of the benchmark, with the control on the image if there is one.
-        title: Both as papers spell them.
+        title: Model and benchmark as papers spell them.
         file: Name for files and anchors.
         samples: Number of samples that every run answered.
         score: Head of the column of scores.
-        heads: Heads of the other columns.
+        heads: Heads of the other columns with numbers.
+        origins: Which of the columns ``hardware`` and ``origin`` have several values.
         plot: Scores against executed tokens, as an SVG.
         reference: Score of vanilla as a share of the scale; None without vanilla.
         tables: One table per budget, the largest budget first.
@@ -114,6 +115,7 @@ class Leaderboard:
     samples: int
     score: str
     heads: tuple[str, ...]
+    origins: tuple[str, ...]
     plot: Markup
     reference: float | None
     tables: list[BudgetTable]
@@ -123,7 +125,8 @@ class Leaderboard:
 
 def leaderboards(runs: Sequence[SharedRun]) -> list[Leaderboard]:
     """Leaderboards of runs that agree, sorted by model and benchmark."""
-    return [_leaderboard(name, members) for name, members in grouped(runs).items()]
+    ordered = sorted(runs, key=lambda run: cell_order(run.cell))
+    return [_leaderboard(name, members) for name, members in grouped(ordered).items()]
 
 
 def _leaderboard(name: tuple[str, str, str], runs: Sequence[SharedRun]) -> Leaderboard:
@@ -151,6 +154,11 @@ def _leaderboard(name: tuple[str, str, str], runs: Sequence[SharedRun]) -> Leade
         samples=len(ran[0].samples) if ran else 0,
         score=shown.heads[_score_column(shown)],
         heads=tuple(head for head in shown.heads if head.removesuffix(INTERVAL) in SHOWN),
+        origins=tuple(
+            column
+            for column in ("hardware", "origin")
+            if len({getattr(row, column) for row in rows}) > 1
+        ),
         plot=plot(points(ran, "tokens"), str(ran[0].metric), label) if ran else Markup(""),
         reference=vanilla[0] if vanilla else None,
         tables=_tables(cells, rows, [entry["accuracy"] for entry in numbers]),
@@ -226,7 +234,8 @@ def hardware_text(hardware: Mapping[str, Any] | None) -> str:
         return "–"
     if hardware.get("gpu"):
         return str(hardware["gpu"])
-    return f"{hardware.get('cpu')}, {hardware.get('threads')} threads"
+    threads = hardware.get("threads")
+    return f"{hardware.get('cpu')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _score_column(shown: Sheet) -> int:

@@ -91,11 +91,11 @@ def write_site(folder: Path, files: Mapping[str, str]) -> None:
     Raises:
         ValueError: If the folder holds something else than a board.
     """
-    if folder.exists() and not (folder / MARK).is_file():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise ValueError(
-                f"{folder} exists and is no board: give a new or empty folder with --output"
-            )
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not free and not (folder / MARK).is_file():
+        raise ValueError(
+            f"{folder} exists and is no board: give a new or empty folder with --output"
+        )
     for part in (METHODS, SAMPLES):
         for old in (folder / part).glob("*.html"):
             if f"{part}/{old.name}" not in files:

@@ -76,7 +76,7 @@ def _differences(
 
 
 def _facts(run: SharedRun) -> dict[str, str]:
-    """Values that must be equal, by their names in messages; of samples, hashes of their columns."""
+    """Values that must be equal, by their names in messages; for samples, hashes."""
     cell = run.cell
     config = deciding_entries(cell["config"])
     facts = {

@@ -65,7 +65,7 @@ class PrivateTexts:
         return cls(os.environ, Path.home(), getuser())
 
     def config(self, value: Any) -> Any:
-        """Settings without private texts, and without the values of settings with a secret's name."""
+        """Settings without private texts and without values that have a secret's name."""
         if isinstance(value, Mapping):
             return {
                 name: self._count(SECRET)

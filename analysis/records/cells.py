@@ -142,7 +142,7 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunRes
         raise NothingLeft(f"no run can be read, all are torn: {reasons[0]}{more}")
     for reason in reasons:
         leave_out(reason)
-    return sorted(_with_variants(cells), key=_order)
+    return sorted(_with_variants(cells), key=cell_order)
 
 
 def judged(cell: RunResult, metric: str) -> RunResult | None:
@@ -239,8 +239,8 @@ def _with_variants(cells: Sequence[RunResult]) -> list[RunResult]:
     ]
 
 
-def _order(cell: RunResult) -> tuple:
-    """Key by which runs are sorted."""
+def cell_order(cell: RunResult) -> tuple:
+    """Key by which runs are sorted: vanilla first, then by budget and method."""
     plain = cell["method"] == "vanilla" and cell.image is None
     rank = (
         not plain,

@@ -6,7 +6,6 @@ method gets its card without a change here.
 
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import mkdocs_gen_files
 import yaml
