@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from analysis.packs.shared_runs import SharedRun
 from mustdrop.runs.key import deciding_entries
 
@@ -129,7 +131,8 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    plain = value.item() if isinstance(value, np.generic) else value
+    return json.dumps(plain, sort_keys=True, default=str)
 
 
 def _hash(values: Sequence[Any]) -> str:
