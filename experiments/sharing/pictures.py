@@ -7,6 +7,7 @@ that equal pictures give equal bytes. Knows nothing about pages.
 import io
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ def setting() -> tuple:
     model, processor = load()
     question = sample(SPLIT, INDEX)
     text = prompt(processor, question.question)
-    inputs = processor(text=text, images=question.image, return_tensors="pt")
+    inputs = cast(Any, processor)(text=text, images=question.image, return_tensors="pt")
     return model, question, inputs
 
 
