@@ -10,67 +10,30 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis.figures.palette import look_of
+from analysis.board.rows import (
+    FLOOR,
+    INTERVAL,
+    KINDS,
+    RANKED,
+    REFERENCE,
+    SHOWN,
+    TITLES,
+    Row,
+    result_row,
+    score_column,
+)
 from analysis.figures.points import points
 from analysis.packs.agreement import grouped
 from analysis.packs.shared_runs import SharedRun
 from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult, cell_order
 from analysis.records.variants import variants
-from analysis.report.marks import look
 from analysis.report.naming import spelled
 from analysis.report.plot import plot
-from analysis.tables.sheets import Sheet, sheet
+from analysis.tables.sheets import sheet
 from analysis.tables.summary import summary_of_cells
 
-STAGES = ("vision", "key_tokens", "prefill", "decode")
-# Columns that a leaderboard shows behind the score, where some run has a value.
-SHOWN = ("Δ vanilla", "Δ random", "Δ schedule", "executed average", "FLOPs", "KV cache")
-# Kinds of rows, in their order in a table, with the titles of their parts.
-REFERENCE, RANKED, OFF, CONTROL, FLOOR = KINDS = (
-    "reference", "ranked", "off", "control", "floor",
-)  # fmt: skip
-TITLES = {
-    REFERENCE: "Reference",
-    RANKED: "Methods at the budget",
-    OFF: "Not within 1 % of the budget: no rank",
-    CONTROL: "Controls and bounds: no rank",
-    FLOOR: "The method cannot reach the budget",
-}
-INTERVAL = " [95 %]"  # end of the heads of columns with an interval
 BOARD = "board"  # stands for the experiment, so that runs of all packs are compared
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run in a leaderboard.
-
-    Attributes:
-        method: Name of the method.
-        variant: Settings or pack that distinguish this run from others of its method and budget.
-        look: Colour and outline of the method's mark.
-        stages: Stages in which the method acts.
-        kind: Kind of the row, one of ``KINDS``.
-        rank: Position by score among the methods at the budget; None for other kinds.
-        score: Score with its interval.
-        bar: Ends and middle of the interval, as shares of the scale of the leaderboard; None
-            without an interval.
-        cells: Texts of the columns ``heads`` of the leaderboard.
-        origin: Name of the pack.
-        hardware: Hardware of the run.
-    """
-
-    method: str
-    variant: str
-    look: Mapping[str, str]
-    stages: tuple[str, ...]
-    kind: str
-    rank: int | None
-    score: str
-    bar: tuple[float, float, float] | None
-    cells: tuple[str, ...]
-    origin: str
-    hardware: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +64,7 @@ class Leaderboard:
         score: Head of the column of scores.
         heads: Heads of the other columns with numbers.
         origins: Which of the columns ``hardware`` and ``origin`` have several values.
+        hardware: Hardware of all runs; empty if it differs.
         plot: Scores against executed tokens, as an SVG.
         reference: Score of vanilla as a share of the scale; None without vanilla.
         tables: One table per budget, the largest budget first.
@@ -116,6 +80,7 @@ class Leaderboard:
     score: str
     heads: tuple[str, ...]
     origins: tuple[str, ...]
+    hardware: str
     plot: Markup
     reference: float | None
     tables: list[BudgetTable]
@@ -139,10 +104,13 @@ def _leaderboard(name: tuple[str, str, str], runs: Sequence[SharedRun]) -> Leade
     shown, numbers = sheet(frame), frame.to_dict("records")
     low, high = _scale(numbers)
     rows = [
-        _row(run, cell, numbers[index], shown, index, (low, high))
+        result_row(run, cell, numbers[index], shown, index, (low, high))
         for index, (run, cell) in enumerate(zip(runs, cells, strict=True))
     ]
     ran = [cell for cell in cells if cell.metric is not None]
+    drawn = [cell for cell in ran if cell.executed > 0]
+    packs = {row.origin for row in rows}
+    machines = {row.hardware for row in rows if row.kind != FLOOR}  # such a run used no machine
     vanilla = [row.bar[1] for row in rows if row.kind == REFERENCE and row.bar is not None]
     title = f"{spelled(model)} on {spelled(benchmark)}" + (f", {image} image" if image else "")
     label = f"Score against executed vision tokens: {title}"
@@ -152,14 +120,11 @@ def _leaderboard(name: tuple[str, str, str], runs: Sequence[SharedRun]) -> Leade
         title=title,
         file="-".join(filter(None, name)),
         samples=len(ran[0].samples) if ran else 0,
-        score=shown.heads[_score_column(shown)],
+        score=shown.heads[score_column(shown)],
         heads=tuple(head for head in shown.heads if head.removesuffix(INTERVAL) in SHOWN),
-        origins=tuple(
-            column
-            for column in ("hardware", "origin")
-            if len({getattr(row, column) for row in rows}) > 1
-        ),
-        plot=plot(points(ran, "tokens"), str(ran[0].metric), label) if ran else Markup(""),
+        origins=("hardware",) * (len(machines) > 1) + ("origin",) * (len(packs) > 1),
+        hardware=next(iter(machines)) if len(machines) == 1 else "",
+        plot=plot(points(drawn, "tokens"), str(ran[0].metric), label) if drawn else Markup(""),
         reference=vanilla[0] if vanilla else None,
         tables=_tables(cells, rows, [entry["accuracy"] for entry in numbers]),
         notes=shown.notes,
@@ -189,62 +154,6 @@ def _scale(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
     ends = [row[name] for row in rows for name in ("low", "accuracy", "high")]
     known = [end for end in ends if not isnan(end)] or [0.0]
     return min(known), max(known)
-
-
-def _row(
-    run: SharedRun,
-    cell: RunResult,
-    numbers: Mapping[Any, Any],
-    shown: Sheet,
-    index: int,
-    scale: tuple[float, float],
-) -> Row:
-    low, high = scale
-    texts = dict(zip(shown.heads, shown.rows[index], strict=True))
-    ends = [numbers[name] for name in ("low", "accuracy", "high")]
-    shares = [(end - low) / ((high - low) or 1.0) for end in ends]
-    return Row(
-        method=cell["method"],
-        variant=cell.variant,
-        look=look(cell["method"]),
-        stages=tuple(stage for stage in STAGES if cell["config"].get(stage)),
-        kind=_kind(cell, numbers["matched"]),
-        rank=None,
-        score=shown.rows[index][_score_column(shown)],
-        bar=None if any(map(isnan, shares)) else (shares[0], shares[1], shares[2]),
-        cells=tuple(text for head, text in texts.items() if head.removesuffix(INTERVAL) in SHOWN),
-        origin=run.origin,
-        hardware=hardware_text(cell["hardware"]),
-    )
-
-
-def _kind(cell: RunResult, matched: bool | None) -> str:
-    if cell.metric is None:
-        return FLOOR
-    if cell["method"] == "vanilla":
-        return REFERENCE
-    if not matched:
-        return OFF
-    return CONTROL if look_of(cell["method"]).grey else RANKED
-
-
-def hardware_text(hardware: Mapping[str, Any] | None) -> str:
-    """Hardware in a few words: the GPU, or the CPU with its number of threads."""
-    if not hardware:
-        return "–"
-    if hardware.get("gpu"):
-        return str(hardware["gpu"])
-    threads = hardware.get("threads")
-    return f"{hardware.get('cpu')}, {threads} thread{'' if threads == 1 else 's'}"
-
-
-def _score_column(shown: Sheet) -> int:
-    """Index of the column of scores: the first with an interval that is no difference."""
-    return next(
-        index
-        for index, head in enumerate(shown.heads)
-        if head.endswith(INTERVAL) and not head.startswith("Δ")
-    )
 
 
 def _tables(

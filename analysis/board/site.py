@@ -13,7 +13,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from analysis.board.leaderboards import REFERENCE, Leaderboard, Row, hardware_text, leaderboards
+from analysis.board.leaderboards import Leaderboard, leaderboards
+from analysis.board.rows import REFERENCE, Row, hardware_text
 from analysis.packs.archive import Pack
 from analysis.packs.shared_runs import SharedRun
 from analysis.report.naming import spelled

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,14 @@ class PrivateTexts:
 
     Args:
         environment: Environment variables; values of those with a secret's name are replaced.
-        home: Home folder of the user.
-        user: Login name of the user.
+        home: Home folder of the user; None if there is none.
+        user: Login name of the user; None if there is none.
 
     Attributes:
         replaced: Number of replaced texts of each kind.
     """
 
-    def __init__(self, environment: Mapping[str, str], home: Path, user: str) -> None:
+    def __init__(self, environment: Mapping[str, str], home: Path | None, user: str | None) -> None:
         values = {
             value
             for name, value in environment.items()
@@ -53,16 +54,21 @@ class PrivateTexts:
         }
         # longer values first: a secret may begin with another
         self._secrets = sorted(values, key=lambda value: (-len(value), value))
-        self._home = (
-            re.compile(rf"{re.escape(str(home))}(?![\w.-])") if len(home.parts) > 1 else None
-        )
-        self._user = re.compile(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)")
+        # the root folder is no home
+        named = home is not None and len(home.parts) > 1
+        self._home = re.compile(rf"{re.escape(str(home))}(?![\w.-])") if named else None
+        self._user = re.compile(rf"(?<=[\\/]){re.escape(user)}(?=[\\/]|$)") if user else None
         self.replaced: Counter[str] = Counter()
 
     @classmethod
     def of_this_machine(cls) -> "PrivateTexts":
         """Private texts of the process that runs."""
-        return cls(os.environ, Path.home(), getuser())
+        home = user = None
+        with suppress(RuntimeError):  # a container may have no home folder and no name for its user
+            home = Path.home()
+        with suppress(ImportError, KeyError, OSError):
+            user = getuser()
+        return cls(os.environ, home, user)
 
     def config(self, value: Any) -> Any:
         """Settings without private texts and without values that have a secret's name."""
@@ -100,7 +106,7 @@ class PrivateTexts:
         if WHOLE.fullmatch(text):
             text = f"{self._count(PATH)}/{SEPARATOR.split(text.rstrip('/'))[-1]}"
         text = ABSOLUTE.sub(lambda match: f"{self._count(PATH)}/{match[1]}", text)
-        return self._user.sub(lambda match: self._count(USER), text)
+        return text if self._user is None else self._user.sub(lambda match: self._count(USER), text)
 
     def _known(self, text: str) -> str:
         """A text without the known secrets and without the home folder."""

@@ -19,6 +19,7 @@ from analysis.board.site import INDEX, MethodPicture, site_files, write_site
 from analysis.packs.agreement import disagreements
 from analysis.packs.archive import Pack, RefusedPack, open_pack, pack_names
 from analysis.packs.shared_runs import SharedRun, runs_of_pack
+from experiments.cli.errors import KNOWN
 from mustdrop.presets.folders import preset_names
 
 
@@ -59,7 +60,9 @@ def pictures(methods: Iterable[str]) -> dict[str, MethodPicture]:
     for name in sorted({*methods} & {*preset_names("method")}):
         try:
             dropper, floor = built(name)
-        except ValueError:  # it has no threshold for the embedded model
+        except (
+            KNOWN
+        ):  # it has no threshold for the embedded model, or is a broken preset of the user
             continue
         if dropper.prefill is not None and dropper.prefill.videos_only:
             continue

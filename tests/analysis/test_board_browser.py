@@ -92,9 +92,7 @@ def test_the_address_of_a_filtered_board_opens_it_again(tab, site):
 def test_links_lead_to_methods_samples_and_back(tab, site):
     tab.locator(".result a", has_text="MustDrop").first.click()
     assert tab.locator("h1").inner_text() == "MustDrop"
-    assert tab.locator("dd a").first.get_attribute("href") == (
-        "https://arxiv.org/abs/2411.10803"
-    )
+    assert tab.locator("dd a").first.get_attribute("href") == ("https://arxiv.org/abs/2411.10803")
     picture = tab.locator(".kept img")
     assert picture.evaluate("each => each.complete && each.naturalWidth") == 228
     assert "64" in tab.locator("figcaption").inner_text()

@@ -4,7 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from results import write
+from results import draws, write
 
 from analysis.packs.archive import write_pack
 from analysis.packs.contents import pack_files
@@ -74,3 +74,46 @@ def repacked(path, change):
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+def one_run(root, name, method, budget="t192", executed=192.0, scores=None, change=None, **more):
+    """A pack of one run; ``change`` gets the folder of the run before it is packed."""
+    folder = shared_run(root / name, method, budget, executed, scores or draws(1, 20), **more)
+    if change is not None:
+        change(folder)
+    return packed(root / name, root / f"{name}.zip")
+
+
+def record_of(folder):
+    return json.loads((folder / "record.json").read_text())
+
+
+def config_with(**parts):
+    """A change that overrides parts of the config of a run."""
+
+    def change(folder):
+        record = record_of(folder)
+        for part, values in parts.items():
+            entry = record["config"][part]
+            record["config"][part] = {**entry, **values} if isinstance(values, dict) else values
+        rewritten(folder, record)
+
+    return change
+
+
+def line_with(doc, **values):
+    """A change that overrides values of one sample."""
+
+    def change(folder):
+        changed_lines(folder, lambda line: line["doc_id"] == doc and line.update(values))
+
+    return change
+
+
+def other_metric(folder):
+    rewritten(folder, {**record_of(folder), "metric": "other"})
+    changed_lines(folder, lambda line: line.update(scores={"other": 1.0}))
+
+
+def all_code(**parts):
+    return {"code": {**CODE, **{part: {**CODE[part], **new} for part, new in parts.items()}}}
