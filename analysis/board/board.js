@@ -42,6 +42,7 @@ function update() {
   document.getElementById("count").textContent = tables
     ? `${runs} ${runs === 1 ? "run" : "runs"} in ${tables} ${tables === 1 ? "table" : "tables"}, vanilla aside`
     : "No run passes the filters";
+  hintAll();
 }
 
 function readAddress() {
@@ -60,5 +61,6 @@ form.addEventListener("input", () => {
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", readAddress);
+followHints();
 readAddress();
 document.documentElement.dataset.ready = "yes";

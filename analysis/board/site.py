@@ -59,6 +59,7 @@ def site_files(
     environment = templates(HERE)
     environment.globals["assets"] = {
         "style": asset("page.css") + _text("board.css"), "script": _text("board.js"),
+        "hints": asset("hints.js"),
     }  # fmt: skip
     environment.filters["spelled"] = spelled
     environment.filters["linked"] = linked
@@ -148,6 +149,9 @@ def _choices(boards: Sequence[Leaderboard]) -> list[tuple[str, list[tuple[str, s
 def _pack_facts(pack: Pack) -> dict[str, Any]:
     """What the board shows of a pack."""
     runs = list(pack.manifest["runs"].values())
+    days = {
+        min(run["started"] for run in runs)[:10], max(run["finished"] for run in runs)[:10],
+    }  # fmt: skip
     versions = {name: value for run in runs for name, value in run["versions"].items()}
     return {
         "name": pack.name,
@@ -157,8 +161,7 @@ def _pack_facts(pack: Pack) -> dict[str, Any]:
         "hardware": "; ".join(
             dict.fromkeys(hardware_text(run["hardware"]) for run in runs if run["hardware"])
         ),
-        "dates": f"{min(run['started'] for run in runs)[:10]} to "
-        f"{max(run['finished'] for run in runs)[:10]}",
+        "dates": " to ".join(sorted(days)),
         "versions": ", ".join(f"{name} {versions[name]}" for name in sorted(versions)),
     }
 

@@ -16,8 +16,8 @@ from analysis.report.page_data import PageData
 HERE = Path(__file__).parent
 # The order matters: a script uses only the scripts before it.
 SCRIPTS = (
-    "data.js", "views.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js",
-    "page.js",
+    "data.js", "views.js", "words.js", "hints.js", "summary.js", "samples.js", "picture.js",
+    "sample.js", "page.js",
 )  # fmt: skip
 
 

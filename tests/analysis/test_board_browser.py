@@ -151,3 +151,15 @@ def test_the_facts_of_the_board_name_its_packs(site):
     packs = json.loads((site / "board.json").read_text())["packs"]
     assert list(packs) == ["pack0.zip", "pack1.zip"]
     assert all(len(digest) == 64 for digest in packs.values())
+
+
+@pytest.mark.parametrize(("name", "count"), [("index.html", 7), ("methods/mustdrop.html", 2)])
+def test_a_table_that_goes_on_has_a_hint(chromium, site, name, count):
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    opened = context.new_page()
+    go(opened, site, name)
+    assert opened.locator(".hint:visible").count() == opened.locator(".wide.more").count() == count
+    opened.set_viewport_size({"width": 2200, "height": 900})
+    opened.wait_for_timeout(100)
+    assert opened.locator(".hint:visible").count() == 0
+    context.close()
