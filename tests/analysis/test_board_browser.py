@@ -60,8 +60,8 @@ def go(tab, site, name="index.html", address=""):
         tab.wait_for_selector("html[data-ready]")
 
 
-def shown(tab, what):
-    return tab.locator(f"{what}:visible").count()
+def shown(tab, selector):
+    return tab.locator(f"{selector}:visible").count()
 
 
 def test_filters_show_what_matches_and_count_it(tab, site):

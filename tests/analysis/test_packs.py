@@ -33,6 +33,7 @@ def real(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_a_pack_of_real_runs_has_their_records_samples_and_code(real, tmp_path, capsys):
     first, second = tmp_path / "a.zip", tmp_path / "b.zip"
     assert main([str(real), "--output", str(first)]) == 0
@@ -59,6 +60,17 @@ def test_a_pack_of_real_runs_has_their_records_samples_and_code(real, tmp_path, 
     assert [list(cell.samples["score"]) for cell in load(tmp_path / "unpacked")] == [
         list(cell.samples["score"]) for cell in load(real)
     ]
+
+
+def test_the_same_runs_give_the_same_bytes(root, tmp_path):
+    parts = [str(root / "e" / "pocket" / name) for name in ("vanilla", "fastv")]
+    for name, order in (("a.zip", parts), ("b.zip", parts[::-1])):
+        assert main([*order, "--output", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        infos = archive.infolist()
+    assert [info.filename for info in infos] == sorted(info.filename for info in infos)
+    assert {info.date_time for info in infos} == {(1980, 1, 1, 0, 0, 0)}
 
 
 SECRETS = ("wandb0123456789abcdef", "hf_ABCDEFGHIJKLMNOPQRST", "pass4word")
