@@ -70,8 +70,10 @@ def _differences(
                 holders.setdefault(value, []).append(run)
         # max returns the first of several values with as many origins
         usual = max(holders, key=lambda value: len({run.origin for run in holders[value]}))
-        for value in holders.keys() - {usual}:
-            for run in {run.origin: run for run in reversed(holders[value])}.values():
+        for value, others in holders.items():
+            if value == usual:
+                continue
+            for run in {run.origin: run for run in reversed(others)}.values():
                 text = _described(field, run, holders[usual][0], (_short(value), _short(usual)))
                 if text is not None:
                     yield run, holders[usual][0], *text

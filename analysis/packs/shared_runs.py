@@ -10,7 +10,7 @@ from analysis.packs.contents import RUNS, run_entry, run_name
 from analysis.records.cells import RunResult, agree, load_runs
 from analysis.records.left_out import LeftOut
 
-CODE = ("files", "versions")  # parts that the code of every run has
+CODE = ("files", "versions", "inputs")  # parts of the code of a run; a run may have no inputs
 ROUNDING = 1e-6  # share by which two computations of one mean may differ
 
 
@@ -71,8 +71,17 @@ def _checked(pack: Pack, name: str, entry: Any, cell: RunResult) -> SharedRun:
                 "manifest"
             )
     code = pack.manifest["code"].get(cell["fingerprint"])
-    if not isinstance(code, dict) or not all(isinstance(code.get(n), dict) for n in CODE):
+    if (
+        not isinstance(code, dict)
+        or not all(_texts(code.get(part, {})) for part in CODE)
+        or not (code.get("files") and code.get("versions"))
+    ):
         raise RefusedPack(f"{pack.name}: the manifest has no code of {name}")
+    for part in ("model", "benchmark"):
+        if not isinstance(record["config"].get(part), dict):
+            raise RefusedPack(f"{pack.name}: {name}: its config has no {part}")
+    if not _texts(record["versions"]):
+        raise RefusedPack(f"{pack.name}: {name}: its record has no versions of libraries")
     budget = record["config"].get("budget")
     if cell["budget"] != (configured := budget["name"] if budget else "none"):
         raise RefusedPack(
@@ -87,3 +96,8 @@ def _checked(pack: Pack, name: str, entry: Any, cell: RunResult) -> SharedRun:
                 f"{cell.executed:.1f}, its samples have {actual:.1f}"
             )
     return SharedRun(pack.name, cell, code)
+
+
+def _texts(value: Any) -> bool:
+    """Whether a value is a mapping of texts."""
+    return isinstance(value, dict) and all(isinstance(entry, str) for entry in value.values())

@@ -153,6 +153,12 @@ def lying(files):
     files["manifest.json"] = json.dumps(manifest).encode()
 
 
+def without_code(files):
+    manifest = json.loads(files["manifest.json"])
+    manifest["code"] = {"f1": {"files": CODE["files"]}}
+    files["manifest.json"] = json.dumps(manifest).encode()
+
+
 def one_name(files, ending):
     return next(name for name in files if name.endswith(ending))
 
@@ -187,6 +193,7 @@ DAMAGED = {
     "an empty manifest": (
         lambda files: files.update({"manifest.json": b'{"format": 1}'}), "json has no runs",
     ),
+    "no code": (without_code, "the manifest has no code of e/pocket/fastv/t192/vqa-k"),
     "a manifest that lies": (
         lying, "budget is 't192' in the record, 't64' in the manifest",
     ),
