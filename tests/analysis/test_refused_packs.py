@@ -6,6 +6,7 @@ import zipfile
 import pytest
 from results import draws
 from shared_runs import (
+    CODE,
     all_code,
     config_with,
     line_with,
