@@ -80,7 +80,7 @@ test-slurm: setup  ## sweeps on a real SLURM of one node, which the tests start 
 test-gpu: setup  ## proofs and measures on a CUDA device; skipped without one, which the last lines say
 	$(BIN)/python -m pytest -m gpu -rs tests/gpu $(ARGS)
 
-test-browser: setup  ## the page of analysis.report in a headless Chromium; skipped without one
+test-browser: setup  ## the report page and the board in a headless Chromium; skipped without one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
 test-wheel: setup  ## build the wheel, install it in a fresh environment and use it from an empty folder

@@ -45,9 +45,10 @@ class RunResult:
         record: Content of record.json.
         metric: Name of the score in ``samples``; None if the budget could not be reached.
         samples: One row per sample, indexed by (task, doc_id): score, type, question, target,
-            answer, image (name of the picture; None in old runs), seconds, and the lists
-            vision_tokens and resident_tokens with one number per layer. The columns schedule, flat
-            and grid hold the scores of the control passes, averaged over seeds; NaN without them.
+            answer, image (name of the picture; None in old runs), prompt_tokens (None in old runs),
+            seconds, and the lists vision_tokens and resident_tokens with one number per layer. The
+            columns schedule, flat and grid hold the scores of the control passes, averaged over
+            seeds; NaN without them.
         variant: Config entries that distinguish this run from others of its method and budget.
     """
 
@@ -141,7 +142,7 @@ def load_runs(folders: Sequence[Path], metric: str | None = None) -> list[RunRes
         raise NothingLeft(f"no run can be read, all are torn: {reasons[0]}{more}")
     for reason in reasons:
         leave_out(reason)
-    return sorted(_with_variants(cells), key=_order)
+    return sorted(_with_variants(cells), key=cell_order)
 
 
 def judged(cell: RunResult, metric: str) -> RunResult | None:
@@ -238,8 +239,8 @@ def _with_variants(cells: Sequence[RunResult]) -> list[RunResult]:
     ]
 
 
-def _order(cell: RunResult) -> tuple:
-    """Key by which runs are sorted."""
+def cell_order(cell: RunResult) -> tuple:
+    """Key by which runs are sorted: vanilla first, then by budget and method."""
     plain = cell["method"] == "vanilla" and cell.image is None
     rank = (
         not plain,

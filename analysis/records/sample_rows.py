@@ -21,7 +21,7 @@ def sample_row(line: dict[str, Any], metric: str) -> dict[str, Any]:
     return {
         "score": score,
         **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
-        **{name: line.get(name) for name in ("type", "image", "seconds")},
+        **{name: line.get(name) for name in ("type", "image", "seconds", "prompt_tokens")},
         **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
         **_control_scores(line.get("controls", {}), metric),
     }

@@ -140,11 +140,8 @@ async function start() {
     state = stateOfAddress(data, defaults);
     show(before);
   });
-  for (const container of document.querySelectorAll(".wide")) {
-    container.addEventListener("scroll", () => hint(container), { passive: true });
-  }
+  followHints();
   addEventListener("resize", () => {
-    hintAll();
     if (state.sample) for (const panel of view.panels) redraw(panel, null);
   });
   show(null);

@@ -7,7 +7,6 @@ import base64
 import json
 import zlib
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,31 +16,45 @@ from analysis.report.page_data import PageData
 HERE = Path(__file__).parent
 # The order matters: a script uses only the scripts before it.
 SCRIPTS = (
-    "data.js", "views.js", "words.js", "summary.js", "samples.js", "picture.js", "sample.js",
-    "page.js",
+    "data.js", "views.js", "words.js", "hints.js", "summary.js", "samples.js", "picture.js",
+    "sample.js", "page.js",
 )  # fmt: skip
 
 
-def page(gathered: PageData) -> str:
-    """Render the HTML of the page."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
+def page(gathered: PageData, home: str | None = None) -> str:
+    """Render the HTML of the page.
+
+    Args:
+        gathered: Content of the page.
+        home: Address of a page that this page belongs to; None: it stands alone.
+    """
+    return (
+        templates(HERE)
+        .get_template("page.html")
+        .render(
+            home=home,
+            title=gathered.title,
+            introduction=gathered.introduction,
+            plots=gathered.plots,
+            about=gathered.content["about"],
+            data=compressed(
+                json.dumps(gathered.content, allow_nan=False, separators=(",", ":")).encode()
+            ),
+            fates=compressed(bytes(gathered.traces.fates)),
+            # Base64 and commas contain nothing that could close the element.
+            pictures=Markup(",".join(gathered.traces.pictures)),
+            style=asset("page.css"),
+            script=Markup("\n").join(asset(name) for name in SCRIPTS),
+        )
+    )
+
+
+def templates(folder: Path) -> Environment:
+    """Templates of a folder; a missing value is an error, and texts are escaped."""
+    return Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
-    return environment.get_template("page.html").render(
-        title=gathered.title,
-        introduction=gathered.introduction,
-        plots=gathered.plots,
-        about=gathered.content["about"],
-        data=compressed(
-            json.dumps(gathered.content, allow_nan=False, separators=(",", ":")).encode()
-        ),
-        fates=compressed(bytes(gathered.traces.fates)),
-        # Base64 and commas contain nothing that could close the element.
-        pictures=Markup(",".join(gathered.traces.pictures)),
-        style=_asset("page.css"),
-        script=Markup("\n").join(_asset(name) for name in SCRIPTS),
-    )
 
 
 def compressed(content: bytes) -> Markup:
@@ -49,6 +62,6 @@ def compressed(content: bytes) -> Markup:
     return Markup(base64.b64encode(zlib.compress(content, 9)).decode())
 
 
-def _asset(name: str) -> Any:
-    """Content of a file of this package."""
+def asset(name: str) -> Markup:
+    """Content of a style or script file of this package."""
     return Markup((HERE / name).read_text(encoding="utf-8"))

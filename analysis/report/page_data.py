@@ -67,7 +67,15 @@ def gather(root: Path | str, samples: int | None = None) -> PageData:
     """
     if samples is not None and samples < 1:
         raise ValueError(f"samples must be 1 or more, got {samples}")
-    cells = load(root)
+    return gather_runs(load(root), samples)
+
+
+def gather_runs(cells: Sequence[RunResult], samples: int | None = None) -> PageData:
+    """Content of the page about runs that are already loaded, as :func:`gather`.
+
+    Raises:
+        ValueError: See :func:`gather`.
+    """
     ran = [cell for cell in cells if cell.metric is not None]
     questions = _questions(ran)
     shown = _first(questions, samples)

@@ -24,17 +24,6 @@ function mark(look) {
     svg("path", { d: look.outline, fill: look.color }));
 }
 
-// Mark a table that continues to the right, with a fade and a hint.
-function hint(container) {
-  const more = container.scrollWidth - container.clientWidth - container.scrollLeft > 2;
-  container.classList.toggle("more", more);
-  container.parentElement.querySelector(".hint").hidden = container.scrollWidth - container.clientWidth <= 2;
-}
-
-function hintAll() {
-  for (const container of document.querySelectorAll(".wide")) hint(container);
-}
-
 function screenReaderText(text) {
   return element("span", { class: "screen-reader" }, text);
 }

@@ -6,21 +6,19 @@ method gets its card without a change here.
 
 import re
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 import mkdocs_gen_files
 import yaml
 from docstrings import explanation
 from omegaconf import OmegaConf
 from parity import line as parity_line
-from pictures import INDEX, SPLIT, Kept, kept, setting
 
-from mustdrop import TokenDropper, presets
-from mustdrop.presets.compose import composed, resolved
+from experiments.sharing.pictures import BUDGET, INDEX, SPLIT, Kept, built, kept, setting
+from mustdrop import TokenDropper
+from mustdrop.presets.comments import preset_comment
 from mustdrop.presets.folders import preset_file, preset_names
-from mustdrop.presets.from_budget import STAGES, budget_floor
+from mustdrop.presets.from_budget import STAGES
 
-MODEL, BENCHMARK, BUDGET = "pocket", "pocket_vqa", 64
 TITLES = {
     "vision": "Stage 1, vision encoder",
     "key_tokens": "Stage 1b, key tokens",
@@ -64,10 +62,8 @@ class Method:
 
 def method(name: str) -> Method:
     """Read a method preset and build it at the budget."""
-    comment, source = _comment(preset_file("method", f"{name}.yaml"))
-    floor = budget_floor(resolved(composed(*overrides(name))))
-    budget = BUDGET if floor is None else round(floor)
-    dropper = presets.load(name, model=MODEL, benchmark=BENCHMARK, budget=budget)
+    comment, source = preset_comment(preset_file("method", f"{name}.yaml"))
+    dropper, floor = built(name)
     raw = yaml.safe_load(preset_file("method", f"{name}.yaml").read_text(encoding="utf-8"))
     chosen = {
         key.removeprefix("override /"): option
@@ -212,7 +208,7 @@ def _counts(item: Method, picture: Kept) -> str:
 def _strategy(stage: str, option: str, strategy: object) -> list[str]:
     """Lines that explain one strategy of a method."""
     parts = explanation(type(strategy))
-    comment, source = _comment(preset_file(stage, f"{option}.yaml"))
+    comment, source = preset_comment(preset_file(stage, f"{option}.yaml"))
     lines = [parts.summary, "", parts.body, "", f"*Source:* {parts.source}", ""]
     if parts.differs:
         lines += [f"*Differs from the authors' code:* {parts.differs}", ""]
@@ -246,19 +242,3 @@ def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_value(part) for part in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _comment(file: Path) -> tuple[str, str]:
-    """Comment at the top of a yaml file, in two parts: text, and what follows ``Source:``."""
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @package"):
-            lines.append(line.removeprefix("# "))
-    text, _, source = " ".join(lines).partition("Source: ")
-    # The source ends with its first sentence; what follows belongs to the text.
-    match = re.match(r"(.*?)\.(?: (?=[A-Z])(.*))?$", source)
-    source, rest = (match[1], match[2] or "") if match else (source, "")
-    rest = rest.partition("Command:")[0]
-    return f"{text.strip()} {rest}".strip(), source.strip()

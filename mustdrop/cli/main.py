@@ -27,6 +27,8 @@ COMMANDS = {
     "claims": ("analysis.claims.__main__:main", "judge claims on finished runs"),
     "figures": ("analysis.figures.__main__:main", "draw figures of runs"),
     "report": ("analysis.report.__main__:main", "write one HTML page about a folder of runs"),
+    "pack": ("experiments.sharing.pack:main", "write one archive of runs to share them"),
+    "board": ("experiments.sharing.board:main", "write a static site of leaderboards from packs"),
     "published": ("analysis.published.__main__:main", "check published numbers against each other"),
     "sync": ("experiments.sync:main", "upload runs that were made offline"),
     "list": ("mustdrop.cli.listing:main", "list presets: methods, models, benchmarks, ..."),

@@ -1,12 +1,13 @@
 """Pictures of the tokens that a method keeps of one image of the embedded model.
 
 The brightness of a patch is the share of decoder layers in which a token carries it, in steps so
-that equal pictures give equal bytes. Knows nothing about presets and pages.
+that equal pictures give equal bytes. Knows nothing about pages.
 """
 
 import io
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from matplotlib.collections import LineCollection
 from analysis.figures.pictures import blend, mask_of, outline
 from analysis.figures.style import BLACK, BLUE, GONE, sheet, styled
 from analysis.records.fates import fates
-from mustdrop import TokenDropper, TokenLedger
+from mustdrop import TokenDropper, TokenLedger, presets
 from mustdrop.pocket import load, prompt, sample
+from mustdrop.presets.compose import composed, resolved
+from mustdrop.presets.from_budget import budget_floor
 
+MODEL, BENCHMARK, BUDGET = "pocket", "pocket_vqa", 64
 SPLIT, INDEX = "crowded_test", 3
 MOST_OUTLINES = 80  # beyond this number of merged groups, outlines would cover the image
 MIXED = 0.5  # brightness of a patch that tokens in other places share, where tokens share patches
@@ -39,6 +43,19 @@ class Kept:
     png: bytes
 
 
+def built(name: str) -> tuple[TokenDropper, float | None]:
+    """Dropper of a method preset at the budget of the pictures, or at its floor; and that floor.
+
+    The floor is the least executed average of the method if the budget is below it, else None.
+
+    Raises:
+        ValueError: If the preset does not exist, or lacks a threshold for the embedded model.
+    """
+    floor = budget_floor(resolved(composed(f"method={name}", f"budget=t{BUDGET}")))
+    budget = BUDGET if floor is None else round(floor)
+    return presets.load(name, model=MODEL, benchmark=BENCHMARK, budget=budget), floor
+
+
 @cache
 def setting() -> tuple:
     """Model, question and inputs of the picture."""
@@ -46,7 +63,7 @@ def setting() -> tuple:
     model, processor = load()
     question = sample(SPLIT, INDEX)
     text = prompt(processor, question.question)
-    inputs = processor(text=text, images=question.image, return_tensors="pt")
+    inputs = cast(Any, processor)(text=text, images=question.image, return_tensors="pt")
     return model, question, inputs
 
 

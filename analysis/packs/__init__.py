@@ -1,0 +1,1 @@
+"""Packs: archives of finished runs for sharing. Writes, opens, checks and compares them."""

@@ -1,0 +1,1 @@
+"""Commands that share results: packs of runs, and a board of packs."""
