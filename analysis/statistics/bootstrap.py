@@ -35,17 +35,27 @@ def bootstrap(paired: Pairs, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     images = paired.images
     if images < 2 or draws < 1:
         raise ValueError(f"expected 2 or more images and 1 or more draws, got {images} and {draws}")
-    kinds, counts = np.unique(
-        np.stack([paired.sums, paired.sizes], axis=1), axis=0, return_counts=True
-    )
+    sums, sizes = resampled(np.stack([paired.sums, paired.sizes], axis=1), draws, seed).T
+    return paired.value + widening(images) * (sums / sizes - paired.value)
+
+
+def resampled(rows: np.ndarray, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """[draws, columns] sums of the rows of as many images, drawn with replacement.
+
+    Args:
+        rows: [images, columns] sums over the questions of each image.
+        draws: Number of draws.
+        seed: Seed of the draws.
+    """
+    images = len(rows)
+    kinds, counts = np.unique(rows, axis=0, return_counts=True)
     generator = np.random.default_rng(seed)
     block = max(1, BLOCK // len(kinds))
-    means = []
-    for start in range(0, draws, block):
-        size = min(block, draws - start)
-        sums, sizes = (generator.multinomial(images, counts / images, size=size) @ kinds).T
-        means.append(sums / sizes)
-    return paired.value + widening(images) * (np.concatenate(means) - paired.value)
+    sums = [
+        generator.multinomial(images, counts / images, size=min(block, draws - start)) @ kinds
+        for start in range(0, draws, block)
+    ]
+    return np.concatenate(sums)
 
 
 def widening(images: int) -> float:
