@@ -3,7 +3,7 @@
 Knows nothing about runs.
 """
 
-from math import nan
+from math import exp, fsum, nan
 from typing import Any
 
 # Kinds of control passes on a method's own batches: name in records -> name in tables.
@@ -23,8 +23,14 @@ def sample_row(line: dict[str, Any], metric: str) -> dict[str, Any]:
         **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
         **{name: line.get(name) for name in ("type", "image", "seconds")},
         **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
+        "confidence": _confidence(line.get("logprobs")),
         **_control_scores(line.get("controls", {}), metric),
     }
+
+
+def _confidence(logprobs: list[float] | None) -> float:
+    """Probability of the whole answer, with its end token; NaN if the run did not record it."""
+    return nan if logprobs is None else exp(fsum(logprobs))
 
 
 def _control_scores(controls: dict[str, Any], metric: str) -> dict[str, float]:

@@ -18,6 +18,8 @@ from mustdrop.evaluation.token_controls import ControlPass
 from mustdrop.ledger import TokenLedger
 from mustdrop.models import adapter_for
 
+KINDS = ("type", "category")  # fields that name a document's kind of question; the first it has
+
 
 @dataclass(frozen=True, eq=False)
 class SampleMaker:
@@ -50,7 +52,7 @@ class SampleMaker:
         scored, new_tokens = self.scored_answer(request, index, result)
         ledger = result.ledgers[index]
         doc = request.doc
-        kind = {"type": doc["type"]} if "type" in doc else {}
+        kinds = [doc[name] for name in KINDS if name in doc]
         # The annotations of an image do not hold for its replacement.
         original = self.image is None and bool(ledger.vision.any())
         target = request.target if original else None
@@ -58,7 +60,7 @@ class SampleMaker:
         return {
             "doc_id": request.doc_id,
             "task": request.task.config.task,
-            **kind,
+            **({"type": kinds[0]} if kinds else {}),
             "image": request.image,
             "question": question(request.chat),
             "target": request.task.doc_to_target(doc),
