@@ -76,6 +76,7 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     arms = [_on_yes_no(arm) for arm in control_runs(cell, members, "vanilla")]
     arms = [arm for arm in arms if len(arm.samples)]
     mean = mean_interval(ours.samples["graded"], ours.samples["image"])
+    mean = replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))  # a probability
     return {
         **names,
         "left_out": "",

@@ -17,6 +17,7 @@ from analysis.records.cells import RunResult, agree, groups
 from analysis.statistics.intervals import mean_interval
 from analysis.tables.interval_cells import points_cell
 from analysis.tables.layouts import typed_budget
+from analysis.tables.notes import OFF
 from analysis.tables.sheets import Row, Sheet, group_breaks, name_columns, shared_title
 from analysis.tables.summary import arm_difference, control_differences, ends, run_names
 
@@ -31,7 +32,8 @@ def difficult_frame(cells: Sequence[RunResult]) -> pd.DataFrame:
 
     Vanilla has a row for each control. A run without a control has only ``left_out``, the reason.
 
-    share: Share of the tokens, and of the shrunk picture's pixels.
+    share, executed_share: Share of the shrunk picture's pixels, and of the tokens that the run
+        executed.
     difficult, rest (_n): Mean score on the samples that the control gets wrong, and on the others.
     vs_resized: Difference to the control on all samples.
     vs_<reference>_<part>: Difference to vanilla, random tokens, and random tokens on the run's
@@ -66,7 +68,7 @@ def _rows(
         for control in controls
         if control.metric == cell.metric
         and control["config"]["model"] == cell["config"]["model"]
-        and (cell["method"] == "vanilla" or agree(_share(cell, control), _ratio(control)))
+        and (cell["method"] == "vanilla" or _same_share(cell, control))
     ]
     if alike:
         return [_row(cell, members, control) for control in alike]
@@ -75,9 +77,14 @@ def _rows(
     return [{**run_names(cell), "metric": cell.metric, "left_out": _reason(cell, controls)}]
 
 
-def _share(cell: RunResult, control: RunResult) -> float:
-    """Share of the tokens that a run executes: the control executes all."""
-    return cell.executed / control.executed
+def _same_share(cell: RunResult, control: RunResult) -> bool:
+    """Whether the budget of a run is the share of the shrunk picture."""
+    return bool(cell.budget) and agree(_share(cell.budget, control), _ratio(control))
+
+
+def _share(tokens: float, control: RunResult) -> float:
+    """Share of a number of tokens: the control executes all."""
+    return tokens / control.executed
 
 
 def _ratio(control: RunResult) -> float:
@@ -93,10 +100,8 @@ def _reason(cell: RunResult, controls: Sequence[RunResult]) -> str:
     if not controls:
         return f"no run of vanilla with image=resized in experiment {cell['experiment']}: {command}"
     shares = ", ".join(f"{100 * _ratio(control):.1f} %" for control in controls)
-    return (
-        f"it executes {100 * _share(cell, controls[0]):.1f} % of the tokens, and image=resized ran "
-        f"at {shares} only: {command}"
-    )
+    share = f"{100 * _share(cell.budget, controls[0]):.1f} %" if cell.budget else "no share"
+    return f"its budget is {share} of the tokens, and image=resized ran at {shares} only: {command}"
 
 
 def _row(cell: RunResult, members: Sequence[RunResult], control: RunResult) -> dict[str, Any]:
@@ -110,6 +115,7 @@ def _row(cell: RunResult, members: Sequence[RunResult], control: RunResult) -> d
         "metric": cell.metric,
         "left_out": "",
         "share": _ratio(control),
+        "executed_share": _share(cell.executed, control),
         **ends("vs_resized", arm_difference(cell, [control])),
     }
     for part, index in zip(PARTS, (shared[wrong], shared[~wrong]), strict=True):
@@ -135,17 +141,29 @@ def difficult_sheet(frame: pd.DataFrame) -> Sheet:
             for name in REFERENCES
             if any(row[f"vs_{name}_{part}_n"] for row in rows)
         ]
-    heads = (*names, "share, %", "difficult n", *(f"{head} [95 %]" for _, head, _ in columns))
+    heads = (
+        *names,
+        "pixels, %",
+        "tokens, %",
+        "difficult n",
+        *(f"{head} [95 %]" for _, head, _ in columns),
+    )
     body = tuple(
         (
             *(str(row[name] or "–") for name in names),
             f"{100 * row['share']:.1f}",
+            f"{100 * row['executed_share']:.1f}{OFF * _is_off(row)}",
             f"{row['difficult_n']:.0f} of {row['difficult_n'] + row['rest_n']:.0f}",
             *(points_cell(row, name, sign) for name, _, sign in columns),
         )
         for row in rows
     )
     return Sheet(shared_title(rows), heads, body, group_breaks(rows), tuple(_notes(every)))
+
+
+def _is_off(row: Row) -> bool:
+    """Whether a method executed another share of the tokens than its budget."""
+    return row["method"] != "vanilla" and not agree(row["executed_share"], row["share"])
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
@@ -160,6 +178,8 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
         "not choose the samples, and with the shrunk picture on all samples (Δ resized, all). "
         "Differences are in points, on the same samples, with the 95 % interval of the pairs."
     )
+    if any(not row["left_out"] and _is_off(row) for row in rows):
+        yield f"{OFF}: the executed average is more than 1 % off the budget."
     for row in rows:
         if row["left_out"]:
             yield f"left out: {row['method']} {row['budget']}: {row['left_out']}"

@@ -57,13 +57,13 @@ def test_a_control_at_another_share_is_refused(root, capsys):
     results.write(root, "tome", "s22.2", 128.0, results.draws(8, 80))
     assert main(["difficult", "--runs", str(root)]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "left out: fastv t64: it executes 11.1 % of the tokens" in text
+    assert "left out: fastv t64: its budget is 11.1 % of the tokens" in text
     assert (
         "image=resized ran at 33.3 % only: mustdrop run method=vanilla image=resized budget=t64"
         in text
     )
     assert "budget=22.2% model=pocket benchmark=vqa" in text
-    assert "left out: mustdrop" not in text, "its share matches within 1 %"
+    assert "left out: mustdrop" not in text, "its budget is the share"
 
 
 def test_a_missing_control_is_refused(tmp_path, capsys):
@@ -76,6 +76,15 @@ def test_scores_beyond_one_are_refused(root, capsys):
     results.write(root, "fastv", scores=[2.0] * 80)
     assert main(["difficult", "--runs", str(root)]) == 1
     assert "the scores must be in [0, 1]" in capsys.readouterr().err
+
+
+def test_a_run_off_its_budget_is_marked(root, capsys):
+    results.write(root, "sparsevlm", executed=180.0, scores=results.draws(9, 80))
+    assert main(["difficult", "--runs", str(root), "--format", "md"]) == 0
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if "31.2≠" in line]
+    assert len(lines) == 1 and "sparsevlm" in lines[0]
+    assert "≠: the executed average is more than 1 % off the budget" in text
 
 
 @pytest.mark.parametrize("form", ["md", "latex", "csv"])
