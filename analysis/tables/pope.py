@@ -106,7 +106,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[str]:
     )
     yield (
         f"{ALL}: all questions together, as lmms-eval's pope_f1_score. {MEAN}: mean of the rows of "
-        "the splits. Papers print the one or the other, and seldom say which."
+        "the splits. A published number may be the one or the other."
     )
     if {row["split"] for row in rows} == {ALL}:
         yield "These runs do not record the split of a question: run them again with force=true."

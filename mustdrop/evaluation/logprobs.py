@@ -36,11 +36,11 @@ class TokenLogprobs(LogitsProcessor):
         Args:
             tokens: The new tokens that ``generate`` returned.
         """
-        new = tokens.shape[1]
-        if len(self._steps) < new:  # no later step has seen the last token
+        # Usually no step has seen the last token; some devices make one step more, whose token
+        # generate leaves out.
+        if len(self._steps) < tokens.shape[1]:
             self._gather(tokens[:, -1])
-        # some devices make one step too many, whose token generate leaves out
-        return torch.stack(self._steps[:new], 1)
+        return torch.stack(self._steps, 1)
 
     def _gather(self, chosen: Int[Tensor, " batch"]) -> None:
         if self._scores is not None:
