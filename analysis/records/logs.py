@@ -137,15 +137,14 @@ def _metric(path: Path, lines: Sequence[Mapping[str, Any]], metric: str | None) 
 
 def _choice_probability(path: Path, line: Mapping[str, Any]) -> float:
     """Probability of the right choice among the choices of a document."""
-    choices, target = line.get("filtered_resps"), str(line.get("target"))
-    pairs = isinstance(choices, list) and all(
-        isinstance(choice, list) and len(choice) == 2 for choice in choices
-    )
+    logged, target = line.get("filtered_resps"), str(line.get("target"))
+    choices = logged if isinstance(logged, list) else []
+    pairs = all(isinstance(choice, list) and len(choice) == 2 for choice in choices)
     if not pairs or not target.isdigit() or int(target) >= len(choices):
         raise ValueError(
             f"{path}: {CHOICE_PROBABILITY} needs the loss of each choice and the index of the "
             f"right one, as a task of multiple choice logs them; document {line['doc_id']} has "
-            f"{choices!s:.60} and the target {target:.20}"
+            f"{logged!s:.60} and the target {target:.20}"
         )
     losses = [float(loss) for loss, _ in choices]
     weights = [exp(min(losses) - loss) for loss in losses]

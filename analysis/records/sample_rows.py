@@ -6,6 +6,8 @@ Knows nothing about runs.
 from math import exp, fsum, nan
 from typing import Any
 
+import pandas as pd
+
 # Kinds of control passes on a method's own batches: name in records -> name in tables.
 CONTROL_NAMES = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
 
@@ -26,6 +28,11 @@ def sample_row(line: dict[str, Any], metric: str) -> dict[str, Any]:
         "confidence": _confidence(line.get("logprobs")),
         **_control_scores(line.get("controls", {}), metric),
     }
+
+
+def plain_texts(samples: pd.DataFrame, column: str) -> pd.Series:
+    """Texts of a column in lower case, without spaces around them."""
+    return pd.Series(samples[column]).astype(str).str.strip().str.lower()
 
 
 def _confidence(logprobs: list[float] | None) -> float:

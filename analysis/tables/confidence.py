@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.cells import RunResult, groups
+from analysis.records.sample_rows import plain_texts
 from analysis.statistics.calibration import BINS, calibration
 from analysis.statistics.intervals import mean_interval
 from analysis.tables.interval_cells import percent, points_cell
@@ -54,20 +55,16 @@ def graded(samples: pd.DataFrame) -> pd.Series:
     and no was answered, and 0 where neither was. One minus the confidence also holds what the
     model gave to neither, so it is a bound, and exact for a model that knows only yes and no.
     """
-    right, sure = samples["score"] == 1, samples["confidence"]
-    other = _plain(samples["answer"]).isin(YES_NO)
+    right, sure = samples["score"] == 1, pd.Series(samples["confidence"])
+    other = plain_texts(samples, "answer").isin(YES_NO)
     probability = sure.where(right, (1 - sure).where(other, 0.0))
-    return probability.where(_plain(samples["target"]).isin(YES_NO) & sure.notna())
-
-
-def _plain(column: pd.Series) -> pd.Series:
-    return column.astype(str).str.strip().str.lower()
+    return probability.where(plain_texts(samples, "target").isin(YES_NO) & sure.notna())
 
 
 def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     samples = cell.samples
     names = {**run_names(cell), "metric": cell.metric, "n": len(samples)}
-    if len(samples) < 2 or samples["confidence"].isna().any():
+    if len(samples) < 2 or np.isnan(samples["confidence"].to_numpy()).any():
         return {**names, "left_out": OLD}
     if not np.isin(samples["score"], (0.0, 1.0)).all():
         return {**names, "left_out": NOT_BINARY}

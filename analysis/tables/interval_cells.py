@@ -17,7 +17,8 @@ def points_cell(row: Mapping[Any, Any], name: str, sign: str = "") -> str:
     """
     if isnan(row[name]):
         return "–"
-    return span(*(100 * row[f"{name}{end}"] for end in ("", "_low", "_high")), sign)
+    low, high = 100 * row[f"{name}_low"], 100 * row[f"{name}_high"]
+    return span(100 * row[name], low, high, sign)
 
 
 def percent(share: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.cells import RunResult
+from analysis.records.sample_rows import plain_texts
 from analysis.statistics.intervals import mean_interval
 from analysis.statistics.ratios import ratio_interval
 from analysis.tables.interval_cells import percent, points_cell
@@ -38,7 +39,7 @@ def pope_frame(cells: Sequence[RunResult]) -> pd.DataFrame:
             continue
         known = cell.samples["type"].dropna().unique()
         splits = sorted(known, key=lambda name: (*SPLITS, name).index(name))
-        parts = [_row(cell, name, cell.samples[cell.samples["type"] == name]) for name in splits]
+        parts = [_row(cell, name, cell.samples.query("type == @name")) for name in splits]
         if len(parts) > 1:
             parts.append(_mean(cell, parts))
         rows += [*parts, _row(cell, ALL, cell.samples)]
@@ -48,7 +49,7 @@ def pope_frame(cells: Sequence[RunResult]) -> pd.DataFrame:
 
 
 def _row(cell: RunResult, split: str, samples: pd.DataFrame) -> dict[str, Any]:
-    answer, target = (_plain(samples[name]) for name in ("answer", "target"))
+    answer, target = (plain_texts(samples, name) for name in ("answer", "target"))
     yes, no = answer == "yes", answer == "no"
     hit, false, missed = yes & (target == "yes"), yes & (target == "no"), no & (target == "yes")
     images = samples["image"]
@@ -71,10 +72,6 @@ def _mean(cell: RunResult, parts: Sequence[Row]) -> dict[str, Any]:
     for name in (*NUMBERS, "neither"):
         row[name] = sum(part[name] for part in parts) / len(parts)
     return row | {f"{name}{end}": nan for name in NUMBERS for end in ("_low", "_high")}
-
-
-def _plain(column: pd.Series) -> pd.Series:
-    return column.astype(str).str.strip().str.lower()
 
 
 def pope_sheet(frame: pd.DataFrame) -> Sheet:
