@@ -91,7 +91,7 @@ def test_one_step_too_many_is_left_out():
     assert torch.allclose(gather.of(tokens[:, :2]), expected[:, :2, 0])
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_samples_have_those_of_teacher_forcing(pocket, task, batch_size):
     model, processor = pocket
     _, samples = evaluated(pocket, task, 4, FASTV, batch_size)
