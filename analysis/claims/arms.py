@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims.hypotheses import ArmSpec
+from analysis.claims.hypotheses import ArmSpec, DepthFormula
 from analysis.published.matching import SHARE_STEP
 from analysis.records.cells import CONTROL_NAMES, MATCH, RunResult, agree
 from analysis.records.variants import alike, variants
+from mustdrop.presets.depths import layer_at_depth
 
 RECORDED = {name: kind for kind, name in CONTROL_NAMES.items()}  # schedule: schedule_random
 
@@ -63,8 +64,18 @@ def fits(cell: RunResult, arm: ArmSpec, any_budget: bool = False) -> bool:
     return (
         cell["method"] == arm.method
         and (any_budget or _same_budget(cell, arm))
-        and all(_entry(cell["config"], name) == value for name, value in arm.config.items())
+        and all(
+            _entry(cell["config"], name) == _of_model(cell["config"], value)
+            for name, value in arm.config.items()
+        )
     )
+
+
+def _of_model(config: Mapping[str, Any], value: Any) -> Any:
+    """Value of an arm for the model of a run: a formula becomes a layer."""
+    if not isinstance(value, DepthFormula):
+        return value
+    return layer_at_depth(value.layer, value.depth, int(config["model"]["layers"]))
 
 
 def _same_budget(cell: RunResult, arm: ArmSpec) -> bool:

@@ -4,6 +4,7 @@ Knows nothing about runs: an arm only describes them.
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,24 +21,26 @@ CONTROLS = ("schedule", "flat", "grid")
 Cost = Literal["seconds", "cached tokens", "operations"]
 JudgeScore = Literal["judge_accuracy", "judge_score"]
 FIELDS = {
-    "id",
-    "says",
-    "source",
-    "kind",
-    "margin",
-    "ours",
-    "theirs",
-    "all",
-    "each",
-    "budgets",
-    "saves",
-    "score",
-    "benchmarks",
-    "average",
-    "model",
-    "run",
-}
+    "id", "says", "source", "kind", "margin", "ours", "theirs", "all", "each", "budgets", "saves",
+    "score", "benchmarks", "average", "model", "run",
+}  # fmt: skip
 ARM = {"method", "budget", "control", "config"}
+
+
+@dataclass(frozen=True)
+class DepthFormula:
+    """Layer at a relative depth, ``${at_depth:<layer>,<depth>}`` as in the presets.
+
+    Attributes:
+        layer: Layer of a decoder with ``depth`` layers.
+        depth: Number of layers.
+    """
+
+    layer: int
+    depth: int
+
+    def __str__(self) -> str:
+        return f"${{at_depth:{self.layer},{self.depth}}}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ArmSpec:
         control: Control of the method: ``schedule`` (random tokens on the method's schedule),
             ``flat`` (random tokens from the input on) or ``grid`` (an even grid); None for the
             method itself.
-        config: Values that the run's config must have, by dotted path.
+        config: Values that the run's config must have, by dotted path; a layer may be a formula.
     """
 
     method: str
@@ -245,4 +248,10 @@ def _arm(entry: Mapping[str, Any], values: Mapping[str, Any], where: str) -> Arm
         raise ValueError(f"{where}: an arm lacks its method: {dict(entry)}")
     if fields.get("control") not in (None, *CONTROLS):
         raise ValueError(f"{where}: control must be one of {CONTROLS}, got {fields['control']!r}")
-    return ArmSpec(**{**fields, "budget": Budget.parse(fields.get("budget"))})
+    config = {path: _formula(value) for path, value in fields.get("config", {}).items()}
+    return ArmSpec(**{**fields, "budget": Budget.parse(fields.get("budget")), "config": config})
+
+
+def _formula(value: Any) -> Any:
+    match = re.fullmatch(r"\$\{at_depth:(\d+),(\d+)\}", str(value))
+    return DepthFormula(int(match[1]), int(match[2])) if match else value

@@ -14,6 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.records.fields import COUNTS as COUNTS
+from analysis.records.fields import check_record
 from analysis.records.judgements import by_judge, judged_lines
 from analysis.records.left_out import leave_out
 from analysis.records.sample_rows import CONTROL_NAMES as CONTROL_NAMES
@@ -23,14 +25,6 @@ from mustdrop.runs.folder import MATCH as MATCH
 from mustdrop.runs.folder import SCHEMA, TornFile, read_record, read_samples
 from mustdrop.runs.folder import agree as agree
 from mustdrop.runs.judgements import judgement_files
-
-COUNTS = ("nominal", "paper_average", "executed_average", "resident")
-# Fields that every record must have.
-FIELDS = (
-    "experiment", "model", "benchmark", "method", "preset", "budget", "key", "config", "n", "floor",
-    "metric", "counts", "flops_ratio", "kv_bytes", "vanilla_kv_bytes", "fingerprint", "versions",
-    "hardware",
-)  # fmt: skip
 
 
 class NothingLeft(ValueError):
@@ -46,9 +40,9 @@ class RunResult:
         metric: Name of the score in ``samples``; None if the budget could not be reached.
         samples: One row per sample, indexed by (task, doc_id): score, type, question, target,
             answer, image (name of the picture; None in old runs), prompt_tokens (None in old runs),
-            seconds, and the lists vision_tokens and resident_tokens with one number per layer. The
-            columns schedule, flat and grid hold the scores of the control passes, averaged over
-            seeds; NaN without them.
+            seconds, confidence (probability of the answer; NaN in old runs), and the lists
+            vision_tokens and resident_tokens with one number per layer. The columns schedule, flat
+            and grid hold the scores of the control passes, averaged over seeds; NaN without them.
         variant: Config entries that distinguish this run from others of its method and budget.
     """
 
@@ -160,9 +154,16 @@ def judged(cell: RunResult, metric: str) -> RunResult | None:
     folder, judge = Path(cell["folder"]), (cell.metric if by_judge(cell.metric) else "")
     if not judgement_files(folder):
         return None
-    return replace(
-        _cell(cell.record, metric + "".join(judge.partition("@")[1:])), variant=cell.variant
-    )
+    return rescored(cell, metric + "".join(judge.partition("@")[1:]))
+
+
+def rescored(cell: RunResult, metric: str) -> RunResult:
+    """The same run with another score.
+
+    Raises:
+        ValueError: If a sample lacks the score.
+    """
+    return replace(_cell(cell.record, metric), variant=cell.variant)
 
 
 def groups(cells: Sequence[RunResult]) -> dict[tuple[str, str, str], list[RunResult]]:
@@ -180,7 +181,7 @@ def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
             folder / "record.json",
             f"expected a record of schema {SCHEMA}, got {record.get('schema')}",
         )
-    _check(record, folder)
+    check_record(record, folder)
     if record["floor"] is not None and not record["n"]:
         return RunResult(record, None, pd.DataFrame())
     # More than n samples: the run is being extended, and its record covers the first n only.
@@ -212,18 +213,6 @@ def _cell(record: dict[str, Any], metric: str | None) -> RunResult:
         reason = f"sample {doc} of {task} occurs twice"
         raise TornFile(path, reason, int(repeated.argmax()) + 1)
     return RunResult(record, chosen, frame.astype({"score": float}).sort_index())
-
-
-def _check(record: dict[str, Any], folder: Path) -> None:
-    """Raise TornFile if a record lacks a field that every table needs."""
-    path = folder / "record.json"
-    if missing := [name for name in FIELDS if name not in record]:
-        raise TornFile(path, f"the record lacks {', '.join(missing)}")
-    if not isinstance(record["n"], int) or not isinstance(record["config"], dict):
-        raise TornFile(path, "the record is damaged: n must be a count, config a mapping")
-    counts = record["counts"]
-    if record["n"] and not (isinstance(counts, dict) and set(COUNTS) <= set(counts)):
-        raise TornFile(path, f"the record lacks counts: {', '.join(COUNTS)}")
 
 
 def _with_variants(cells: Sequence[RunResult]) -> list[RunResult]:

@@ -5,12 +5,16 @@ one key per metric, whose value is a number or a mapping with a number under ``s
 before 0.7 keeps the document in the line, and 0.7 leaves it out. The name of a document's image
 therefore comes from the document, from the mapping of the metric (MME's ``question_id`` is its
 picture), or from a table of the documents. Knows nothing about our run folders or comparisons.
+
+The score ``choice_probability`` is in no log: it follows from the losses of the choices, which a
+log of a multiple-choice task has. It is the softmax of the mean log-likelihoods of the choices'
+tokens, which lmms-eval compares, at the right choice.
 """
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import exp, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ PLAIN = {
 }  # fmt: skip
 # Metrics whose aggregate is not a mean over documents, although each document has a number.
 NO_MEAN = re.compile(r"f1|precision|recall|yes_ratio|bleu|matthews|mcc")
+CHOICE_PROBABILITY = "choice_probability"
 READERS = {
     ".jsonl": lambda path: pd.read_json(path, lines=True),
     ".json": pd.read_json,
@@ -41,7 +46,7 @@ def read_log(
 
     Args:
         path: Log file.
-        metric: Name of the score; optional if the log has only one.
+        metric: Name of the score; optional if the log has only one; or ``choice_probability``.
         cluster: Name of the field that identifies a document's image, such as ``image_id``.
         documents: Table (jsonl, json, csv, parquet) with that field, whose row number is the id of
             the document; for logs without documents.
@@ -59,6 +64,8 @@ def read_log(
     path = Path(path)
     lines = _lines(path)
     chosen = _metric(path, lines, metric)
+    if chosen == CHOICE_PROBABILITY:
+        lines = [{**line, chosen: _choice_probability(path, line)} for line in lines]
     scored = [line for line in lines if line.get(chosen) is not None]
     images = _images(path, scored, chosen, cluster, documents)
     frame = pd.DataFrame(
@@ -116,7 +123,7 @@ def _metric(path: Path, lines: Sequence[Mapping[str, Any]], metric: str | None) 
         if len(known) != 1:
             raise ValueError(f"{path}: expected a metric, one of {known}")
         return known[0]
-    if metric in known:
+    if metric in (*known, CHOICE_PROBABILITY):
         return metric
     if not any(metric in line for line in lines):
         raise ValueError(f"{path}: expected a metric of {known}, got {metric!r}")
@@ -126,6 +133,22 @@ def _metric(path: Path, lines: Sequence[Mapping[str, Any]], metric: str | None) 
         else "has no number for each document"
     )
     raise ValueError(f"{path}: {metric!r} {reason}, so it cannot be paired: use one of {known}")
+
+
+def _choice_probability(path: Path, line: Mapping[str, Any]) -> float:
+    """Probability of the right choice among the choices of a document."""
+    logged, target = line.get("filtered_resps"), str(line.get("target"))
+    choices = logged if isinstance(logged, list) else []
+    pairs = all(isinstance(choice, list) and len(choice) == 2 for choice in choices)
+    if not pairs or not target.isdigit() or int(target) >= len(choices):
+        raise ValueError(
+            f"{path}: {CHOICE_PROBABILITY} needs the loss of each choice and the index of the "
+            f"right one, as a task of multiple choice logs them; document {line['doc_id']} has "
+            f"{logged!s:.60} and the target {target:.20}"
+        )
+    losses = [float(loss) for loss, _ in choices]
+    weights = [exp(min(losses) - loss) for loss in losses]
+    return weights[int(target)] / sum(weights)
 
 
 def _number(value: Any) -> float | None:

@@ -3,8 +3,10 @@
 Knows nothing about runs.
 """
 
-from math import nan
+from math import exp, fsum, nan
 from typing import Any
+
+import pandas as pd
 
 # Kinds of control passes on a method's own batches: name in records -> name in tables.
 CONTROL_NAMES = {"schedule_random": "schedule", "flat_random": "flat", "flat_grid": "grid"}
@@ -23,8 +25,19 @@ def sample_row(line: dict[str, Any], metric: str) -> dict[str, Any]:
         **{name: line[name] for name in ("task", "doc_id", "question", "target", "answer")},
         **{name: line.get(name) for name in ("type", "image", "seconds", "prompt_tokens")},
         **{name: line[name] for name in ("vision_tokens", "resident_tokens")},
+        "confidence": _confidence(line.get("logprobs")),
         **_control_scores(line.get("controls", {}), metric),
     }
+
+
+def plain_texts(samples: pd.DataFrame, column: str) -> pd.Series:
+    """Texts of a column in lower case, without spaces around them."""
+    return pd.Series(samples[column]).astype(str).str.strip().str.lower()
+
+
+def _confidence(logprobs: list[float] | None) -> float:
+    """Probability of the whole answer, with its end token; NaN if the run did not record it."""
+    return nan if logprobs is None else exp(fsum(logprobs))
 
 
 def _control_scores(controls: dict[str, Any], metric: str) -> dict[str, float]:

@@ -33,7 +33,7 @@ from analysis.statistics.binomial import binomial_bounds, commonest, too_few_dif
 from analysis.statistics.pairs import LEVEL, Pairs, clustered_error, pairs
 
 FEW = 5  # smallest number of differing images for which t is used
-Method = Literal["wilson", "newcombe", "t", "cluster", "binomial", "none"]
+Method = Literal["wilson", "newcombe", "t", "cluster", "binomial", "bootstrap", "none"]
 
 
 @dataclass(frozen=True)

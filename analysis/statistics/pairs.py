@@ -101,15 +101,27 @@ def pairs(ours: ArrayLike, theirs: ArrayLike, images: Iterable[Any] | None = Non
         raise ValueError(f"paired scores need equal lengths, got {first.shape} and {second.shape}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise ValueError("scores must be one finite number per sample")
+    return Pairs(first, second, clusters(len(first), images))
+
+
+def clusters(samples: int, images: Iterable[Any] | None = None) -> np.ndarray:
+    """[samples] index of each sample's image.
+
+    Args:
+        samples: Number of samples.
+        images: Name of each sample's image, as in :func:`pairs`; None: each has another image.
+
+    Raises:
+        ValueError: If the number of images differs.
+    """
     if images is None:
-        return Pairs(first, second, np.arange(len(first)))
+        return np.arange(samples)
     listed = pd.Series(list(images), dtype=object)
-    if len(listed) != len(first):
-        raise ValueError(f"expected one image per sample ({len(first)}), got {len(listed)}")
+    if len(listed) != samples:
+        raise ValueError(f"expected one image per sample ({samples}), got {len(listed)}")
     codes, names = pd.factorize(listed)
     unknown = codes < 0
-    codes = np.where(unknown, len(names) + np.cumsum(unknown) - 1, codes)
-    return Pairs(first, second, codes)
+    return np.where(unknown, len(names) + np.cumsum(unknown) - 1, codes)
 
 
 def clustered_error(paired: Pairs) -> float:

@@ -7,6 +7,10 @@ mustdrop tables efficiency --runs outputs/run     # time, memory and FLOPs of mu
 mustdrop tables ablations --runs outputs/table4 outputs/ablate_positions
 mustdrop tables judging --runs outputs/run        # verdicts of mustdrop judge, next to exact match
 mustdrop tables agreement --runs outputs/run      # how far two judges agree
+mustdrop tables confidence --runs outputs/run     # calibration, and probability of the right answer
+mustdrop tables difficult --runs outputs/run      # samples that a shrunk picture gets wrong
+mustdrop tables pope --runs outputs/run           # POPE's numbers for each of its splits
+mustdrop tables chair --runs outputs/run          # objects named that are not in the picture
 mustdrop tables summary --runs outputs/run --metric judge_accuracy
 mustdrop tables table1 --runs outputs/table1 --format latex --out table1.tex
 """
@@ -25,13 +29,17 @@ from analysis.records.left_out import in_words
 from analysis.records.profiles import load_profiles, profile_frame
 from analysis.records.roots import load_folders
 from analysis.tables.ablations import ablation_sheets, ablations
+from analysis.tables.chair import chair_frame, chair_sheet
+from analysis.tables.confidence import confidence_frame, confidence_sheet
 from analysis.tables.costs import COST_COLUMNS, costs
+from analysis.tables.difficult import difficult_frame, difficult_sheet
 from analysis.tables.efficiency import efficiency_sheets
 from analysis.tables.grid import fill
 from analysis.tables.judging import agreement_frame, agreement_sheet, judging_frame, judging_sheet
 from analysis.tables.latex import to_latex
 from analysis.tables.layouts import layouts
 from analysis.tables.paper import cost_sheet, score_sheet
+from analysis.tables.pope import pope_frame, pope_sheet
 from analysis.tables.rendering import sheet_markdown, show, show_sheet, to_csv
 from analysis.tables.sheets import Sheet, sheet
 from analysis.tables.summary import by_type_of_cells, summary_of_cells
@@ -39,9 +47,14 @@ from analysis.tables.summary import by_type_of_cells, summary_of_cells
 WIDTH = 200  # if the output is not a terminal
 PLAIN = ("summary", "types")
 EFFICIENCY = "efficiency"
-JUDGES: dict[str, tuple[Callable[..., pd.DataFrame], Callable[[pd.DataFrame], Sheet]]] = {
+# Tables of one frame and one sheet.
+FRAMED: dict[str, tuple[Callable[..., pd.DataFrame], Callable[[pd.DataFrame], Sheet]]] = {
     "judging": (judging_frame, judging_sheet),
     "agreement": (agreement_frame, agreement_sheet),
+    "confidence": (confidence_frame, confidence_sheet),
+    "difficult": (difficult_frame, difficult_sheet),
+    "pope": (pope_frame, pope_sheet),
+    "chair": (chair_frame, chair_sheet),
 }
 
 
@@ -77,8 +90,8 @@ def make_sheets(
         if console is not None:
             show(frame, console)
         return [sheet(frame)], [frame]
-    if table in JUDGES:
-        frame_of, sheet_of = JUDGES[table]
+    if table in FRAMED:
+        frame_of, sheet_of = FRAMED[table]
         frame = frame_of(cells)
         return [sheet_of(frame)], [frame]
     if table == "ablations":
@@ -105,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations", EFFICIENCY, *JUDGES))
+    parser.add_argument("table", choices=(*PLAIN, *layouts(), "ablations", EFFICIENCY, *FRAMED))
     parser.add_argument(
         "--runs", type=Path, nargs="+", action="extend", required=True, help="results folders"
     )
@@ -125,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             frame = profile_frame(load_profiles(options.runs))
             sheets, frames = efficiency_sheets(frame), [frame]
         else:
-            empty = options.table not in (*PLAIN, *JUDGES)
+            empty = options.table not in (*PLAIN, *FRAMED)
             cells = runs(options.runs, options.metric, empty)
             sheets, frames = make_sheets(options.table, cells, console if printed else None)
     except (ValueError, FileNotFoundError) as error:

@@ -19,7 +19,8 @@ RUN_NAMES = (
 )  # fmt: skip
 PROFILE_NAMES = ("device", "dtype", "vision tokens", "batch", "arm")
 RATER_NAMES = ("judge", "first", "second")
-NAMES = (*RUN_NAMES, *PROFILE_NAMES, *RATER_NAMES)  # columns that name a row
+PART_NAMES = ("split",)
+NAMES = (*RUN_NAMES, *PROFILE_NAMES, *RATER_NAMES, *PART_NAMES)  # columns that name a row
 COMMAND = "mustdrop "  # prefix of a note that is a command line
 COSTS = (
     *("nominal", "paper average", "executed average", "resident"),

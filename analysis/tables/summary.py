@@ -125,13 +125,8 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
     row = {**run_names(cell), "floor": _number(record["floor"])}
     row |= _accuracy(cell, mean_interval(*scored))
-    differences = {name: arm_difference(cell, _arms(cell, members, name)) for name in CONTROLS}
-    controls = {name: _control_difference(cell, name) for name in CONTROL_NAMES.values()}
-    flat = controls.pop("flat")
-    differences |= controls | ({"random": flat} if flat.n else {})
-    for name, interval in differences.items():
-        values = interval.value, interval.low, interval.high, interval.n
-        row |= {f"vs_{name}{end}": value for end, value in zip(ENDS, values, strict=True)}
+    for name, interval in control_differences(cell, members).items():
+        row |= ends(f"vs_{name}", interval)
     counts = record["counts"] or {}
     row |= {name: _number(counts.get(name)) for name in COUNTS}
     row |= {name: _number(record.get(name)) for name in RECALL}
@@ -153,7 +148,28 @@ def _number(value: float | None) -> float:
     return nan if value is None else float(value)
 
 
-def _arms(cell: RunResult, members: Sequence[RunResult], control: str) -> list[RunResult]:
+def ends(name: str, interval: Interval) -> dict[str, Any]:
+    """Columns of an interval: value, ends and number of samples."""
+    values = interval.value, interval.low, interval.high, interval.n
+    return {f"{name}{end}": value for end, value in zip(ENDS, values, strict=True)}
+
+
+def control_differences(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Interval]:
+    """Difference of a run to each control, as the columns ``vs_`` of :func:`summary`.
+
+    Args:
+        cell: Run; the differences are over its samples.
+        members: Runs of its group.
+    """
+    differences = {
+        name: arm_difference(cell, control_runs(cell, members, name)) for name in CONTROLS
+    }
+    controls = {name: _control_difference(cell, name) for name in CONTROL_NAMES.values()}
+    flat = controls.pop("flat")
+    return differences | controls | ({"random": flat} if flat.n else {})
+
+
+def control_runs(cell: RunResult, members: Sequence[RunResult], control: str) -> list[RunResult]:
     """Separate runs of a control to compare a run with: the seeds of one setting, or none."""
     # The value of an image is measured against vanilla on the unchanged image, the value of a
     # selection against random on the same image.

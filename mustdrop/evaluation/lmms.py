@@ -188,7 +188,8 @@ class DroppedVLM(lmms):
         batch = prepared.requests
         start = time.perf_counter()
         inputs = on_device(self.model, prepared.inputs)
-        rows, ledgers, mixed = self._pass(self.dropper, batch, inputs, prepared.annotations)
+        method_pass = self._pass(self.dropper, batch, inputs, prepared.annotations)
+        ledgers = method_pass.ledgers
         method_end = time.perf_counter()
         controls: list[tuple[ControlPass, PassResult]] = []
         for control in self.controls.passes(self.dropper, ledgers) if self.controls else ():
@@ -200,7 +201,7 @@ class DroppedVLM(lmms):
         controls_end = time.perf_counter()
         samples = []
         for index, request in enumerate(batch):
-            sample = self.maker.sample(request, rows[index], ledgers[index], mixed[index])
+            sample = self.maker.sample(request, index, method_pass)
             model_seconds = method_end - start
             sample["seconds"] = (prepared.processor_seconds + model_seconds) / len(batch)
             sample["processor_seconds"] = prepared.processor_seconds / len(batch)

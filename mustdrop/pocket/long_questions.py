@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from mustdrop.pocket.questions import Question, object_name, pick
-from mustdrop.pocket.scenes import IMAGE_SIZE, SceneObject
+from mustdrop.pocket.scenes import COLORS, IMAGE_SIZE, SHAPES, SceneObject
 
 LONG_TYPES = ("row", "way")
 SEPARATOR = " , "
@@ -71,6 +71,16 @@ def items_right(given: str, expected: str) -> float:
             same = before[index] + 1
             right[index + 1] = same if item == other else max(before[index + 1], right[index])
     return right[-1] / max(map(len, lists))
+
+
+def named_objects(text: str) -> list[str]:
+    """Objects that a text names by colour and shape, in its order."""
+    words = text.replace(SEPARATOR.strip(), " ").split()
+    return [
+        f"{color} {shape}"
+        for color, shape in pairwise(words)
+        if color in COLORS and shape in SHAPES
+    ]
 
 
 def _row(rng: np.random.Generator, objects: Sequence[SceneObject], fewest: int) -> Question | None:

@@ -9,29 +9,24 @@ from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget
 from mustdrop.presets import tuned  # noqa: F401  # registers the resolver of tuned values
+from mustdrop.presets.depths import layer_at_depth
 from mustdrop.presets.folders import conf_dir, user_configs
 from mustdrop.presets.from_budget import STAGES
 
 RANDOM = "mustdrop.prefill.random.Random"
-SAME_DEPTH = 0.1  # relative difference up to which a model is as deep as the published one
 
 
 def at_depth(layers: Any, depth: int, *, _root_: DictConfig) -> Any:
-    """Value of ``${at_depth:<layers>,<depth>}``: layers at the same relative depth of the model.
-
-    A model whose depth differs by at most a tenth gets the layers as they are published: 30 layers
-    have room for those of 32, and scaling would move FastV from K = 2 to K = 1.
+    """Value of ``${at_depth:<layers>,<depth>}``, by :func:`layer_at_depth`.
 
     Args:
         layers: Layer, or list of layers, of a decoder with ``depth`` layers.
         depth: Number of layers that the layers were chosen for.
     """
     here = int(_root_.model.layers)
-    if abs(here - depth) <= SAME_DEPTH * depth:
-        here = depth
     if OmegaConf.is_list(layers) or isinstance(layers, list):
-        return OmegaConf.create([int(layer) * here // depth for layer in layers])
-    return int(layers) * here // depth
+        return OmegaConf.create([layer_at_depth(int(layer), depth, here) for layer in layers])
+    return layer_at_depth(int(layers), depth, here)
 
 
 OmegaConf.register_new_resolver("at_depth", at_depth, replace=True)

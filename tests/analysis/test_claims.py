@@ -21,6 +21,7 @@ from analysis.records.cells import load
 from analysis.statistics.mcnemar import mcnemar_p
 from analysis.statistics.multiplicity import holm
 from mustdrop.budget import Budget
+from mustdrop.presets.compose import composed, resolved
 
 ROOT = Path(__file__).parents[2]
 SUPERIOR = """
@@ -341,6 +342,51 @@ def test_a_claim_that_is_ill_put_is_refused(tmp_path, old, new, said):
         claims(tmp_path, SUPERIOR.replace(old, new))
 
 
+EQUAL = """
+- {id: equal, says: random equals a, source: ours, kind: equivalence, margin: 5.0, run: run it,
+   ours: {method: a, budget: 192, control: schedule,
+     config: &middle {prefill.layer: "${at_depth:16,32}"}},
+   theirs: {method: a, budget: 192, config: *middle}}
+"""
+
+
+def test_random_from_a_layer_on_is_compared_with_the_run_at_this_layer_of_the_model(tmp_path):
+    for layer, given in ((0, right(400, 300)), (6, right(400, 200))):
+        config = {"model": {"name": "pocket", "layers": 12}, "prefill": {"layer": layer}}
+        folder = write(tmp_path, "a", scores=given, key=f"l{layer}", config=config)
+        beside(folder, schedule=right(400, 198), flat=right(400, 100))
+    found = only(tmp_path, EQUAL)
+    assert found.ours.keys == found.theirs.keys == ("l6",)
+    assert found.verdict == "holds" and found.difference.value == pytest.approx(-2 / 400)
+
+
+def test_random_that_is_far_off_does_not_equal_the_method(tmp_path):
+    config = {"model": {"name": "pocket", "layers": 12}, "prefill": {"layer": 6}}
+    folder = write(tmp_path, "a", scores=right(400, 300), config=config)
+    beside(folder, schedule=right(400, 200), flat=right(400, 100))
+    assert only(tmp_path, EQUAL).verdict == "fails"
+
+
+def test_the_layer_of_a_claim_needs_a_run_at_it(tmp_path):
+    config = {"model": {"name": "pocket", "layers": 12}, "prefill": {"layer": 5}}
+    beside(write(tmp_path, "a", config=config), right(40, 20), right(40, 20))
+    found = only(tmp_path, EQUAL)
+    assert found.verdict == "not measured"
+    assert "with prefill.layer=${at_depth:16,32}" in found.reason
+
+
+def test_the_commands_of_the_claims_about_layers_compose(tmp_path):
+    for claim in hypotheses():
+        if claim.id.startswith("random-equals") and claim.ours.method == "fastv":
+            config = resolved(composed(*shlex.split(claim.run)[2:], f"output_root={tmp_path}"))
+            keep, layer = config["prefill"]["keep"], config["prefill"]["layer"]
+            assert ((layer + 1) * 576 + (11 - layer) * keep) / 12 == pytest.approx(
+                claim.ours.budget.tokens, abs=0.5
+            )
+            wanted = claim.ours.config.get("prefill.layer")
+            assert wanted is None or layer == wanted.layer * 12 // 32
+
+
 def test_the_committed_claims_name_what_exists_and_their_margins():
     methods = {path.stem for path in (ROOT / "conf/method").glob("*.yaml")}
     experiments = {path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")}
@@ -359,7 +405,8 @@ def test_the_committed_claims_name_what_exists_and_their_margins():
         for budget in asked.get("budget", "none").split(","):
             Budget.parse(budget)
         assert claim.run.startswith("mustdrop ")
-    assert "{" not in "".join(c.says + c.run for c in every)
+    texts = "".join(c.says + c.run for c in every)
+    assert "{" not in texts.replace("${at_depth:", ""), "a formula of the presets may stay"
     assert all(entry["source"] for entry in yaml.safe_load(HYPOTHESES.read_text()))
 
 

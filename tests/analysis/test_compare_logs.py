@@ -6,9 +6,12 @@ After EleutherAI/lm-evaluation-harness issues 1687 (a document logged once per f
 
 import json
 
+import numpy as np
 import pytest
+from scipy.special import softmax
 
 from analysis.claims.compare import main
+from analysis.records.logs import read_log
 
 
 def line(doc, score, target="yes"):
@@ -81,3 +84,33 @@ def test_the_accuracy_of_clustered_logs_counts_images(tmp_path, capsys):
     assert "A - B   +0.00 points [-36.94, +36.94]" in told and "p       1.000" in told
     assert main(paths) == 0
     assert "A       100.00 [91.24, 100.00] of 40" in capsys.readouterr().out
+
+
+def choices_line(doc, losses, target):
+    return {
+        "doc_id": doc,
+        "target": target,
+        "filtered_resps": [[x, False] for x in losses],
+        "acc": 1,
+    }
+
+
+def test_the_probability_of_the_right_choice_is_a_score(tmp_path):
+    drawn = np.random.default_rng(0).uniform(0.1, 4.0, (30, 4))
+    path = tmp_path / "1_samples_choices.jsonl"
+    lines = [choices_line(doc, losses.tolist(), doc % 4) for doc, losses in enumerate(drawn)]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    scores = read_log(path, "choice_probability")["score"].to_numpy()
+    expected = softmax(-drawn, axis=1)[range(30), [doc % 4 for doc in range(30)]]
+    assert scores == pytest.approx(expected)
+    assert main([str(path), str(path), "--metric", "choice_probability"]) == 0
+
+
+@pytest.mark.parametrize(
+    "entry", [line(0, 1.0), choices_line(0, [1.0, 2.0], 2), choices_line(0, [1.0, 2.0], "yes")]
+)
+def test_a_log_without_choices_has_no_such_probability(tmp_path, entry):
+    path = tmp_path / "1_samples_choices.jsonl"
+    path.write_text(json.dumps(entry) + "\n")
+    with pytest.raises(ValueError, match="needs the loss of each choice and the index"):
+        read_log(path, "choice_probability")

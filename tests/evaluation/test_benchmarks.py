@@ -200,6 +200,8 @@ def test_a_run_from_a_local_folder(data, name, tmp_path):
     record = run(cfg)
     (folder,) = {path.parent for path in tmp_path.rglob("record.json")}
     samples = read_samples(folder)
+    if name == "pope":
+        assert {line["type"] for line in samples} == {"popular"}, "the split of the question"
     metric = cfg.benchmark.metric
     assert record["n"] == record["available"] == len(samples) == len(KNOWN[name]["right"][0])
     assert record["metrics"][metric] == pytest.approx(fmean(s["scores"][metric] for s in samples))

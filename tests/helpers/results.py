@@ -6,7 +6,10 @@ import numpy as np
 
 
 def write(root, method, budget="t192", executed=192.0, scores=(1.0, 0.0) * 20, **more):
-    """A finished run as the harness writes it; ``more`` overrides fields of its record."""
+    """A finished run as the harness writes it; ``more`` overrides fields of its record.
+
+    ``changed`` is a function from a document's id to entries of its sample.
+    """
     tokens, entry = None, None
     if budget.startswith("t"):
         tokens = int(budget[1:])
@@ -25,13 +28,14 @@ def write(root, method, budget="t192", executed=192.0, scores=(1.0, 0.0) * 20, *
     folder = root / "e" / "pocket" / method / budget / f"vqa-{key}"
     folder.mkdir(parents=True)
     order = more.pop("order", range(len(scores)))
+    changed = more.pop("changed", lambda doc: {})
     samples = [
         {
             "doc_id": doc, "task": "vqa", "type": ("count", "color")[doc % 2],
             "question": f"q{doc}", "answer": "a", "target": f"t{doc}",
             "scores": {"exact_match": scores[doc]},
             "vision_tokens": [576, *[int((4 * executed - 576) / 3)] * 3],
-            "resident_tokens": [int(executed)] * 4, "seconds": 0.1 * (doc + 1),
+            "resident_tokens": [int(executed)] * 4, "seconds": 0.1 * (doc + 1), **changed(doc),
         }
         for doc in order
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from mustdrop.evaluation.tasks.pocket_long import PocketLong, score
 from mustdrop.pocket import LONG_SPLITS, LONG_TYPES, SPLITS, ask_long, items_right, sample, scene
 from mustdrop.pocket.dataset import TRAINING_SEED, VALIDATION_SEED
+from mustdrop.pocket.scenes import SceneObject
 
 ROW = r"list the objects of the (top|middle|bottom) row from left to right \."
 WAY = r"go from the (\w+ \w+) to the (\w+ \w+) \."
@@ -97,13 +98,39 @@ def test_items_right_by_hand(given, share):
 
 
 def test_the_task_scores_items_and_the_whole():
-    doc = {"answer": "up red bus , down cyan bus", "type": "way"}
+    shown = [SceneObject(color, "bus", None, 0, 0, 9, 9) for color in ("red", "cyan", "green")]
+    doc = {"answer": "up red bus , down cyan bus", "type": "way", "objects": shown}
+    counts = {"objects_named": 2, "objects_absent": 0}
     half = score(doc, [" up red bus , up cyan bus"])
     assert half == {
-        "item_share": 0.5, "item_share_way": 0.5, "exact_match": 0, "exact_match_way": 0,
+        "item_share": 0.5, "item_share_way": 0.5, "exact_match": 0, "exact_match_way": 0, **counts,
     }  # fmt: skip
-    assert set(score(doc, [doc["answer"]]).values()) == {1}
+    whole = dict.fromkeys(half, 1) | counts
+    assert score(doc, [doc["answer"]]) == whole
     task = PocketLong("pocket_long", "long_test")
     assert task.config.generation_kwargs["max_new_tokens"] == 48
     with pytest.raises(ValueError, match="split must be one of long_test, long_calibration"):
         PocketLong("pocket_long", "crowded_test")
+
+
+@pytest.mark.parametrize(
+    ("answer", "named", "absent"),
+    [
+        ("red bus , cyan bus", 2, 0),
+        ("up red bus , down blue bus , blue bus", 3, 2),
+        ("bus red , red , cyan cross", 1, 1),
+        ("", 0, 0),
+    ],
+)
+def test_objects_that_an_answer_names_are_looked_for_in_the_picture(answer, named, absent):
+    shown = [SceneObject(color, "bus", None, 0, 0, 9, 9) for color in ("red", "cyan")]
+    scores = score({"answer": "red bus", "type": "row", "objects": shown}, [answer])
+    assert (scores["objects_named"], scores["objects_absent"]) == (named, absent)
+
+
+def test_a_right_answer_names_no_absent_object():
+    task = PocketLong("pocket_long", "long_test")
+    for index in range(4):
+        doc = task.dataset_no_image["long_test"][index]
+        scores = score(doc, [doc["answer"]])
+        assert scores["objects_named"] >= 4 and scores["objects_absent"] == 0

@@ -19,14 +19,20 @@ class Documents:
         split: Name of a split in :data:`mustdrop.pocket.dataset.SPLITS`.
         size: Number of documents.
         images: Whether documents contain images.
+        fields: Names of the other fields.
     """
 
     def __init__(
-        self, draw: Callable[[str, int], Sample], split: str, size: int, images: bool = True
+        self,
+        draw: Callable[[str, int], Sample],
+        split: str,
+        size: int,
+        images: bool = True,
+        fields: Sequence[str] = FIELDS,
     ) -> None:
         self.draw, self.split, self.size = draw, split, size
         image_fields = ("image",) if images else ()
-        self.features = dict.fromkeys(["index", *image_fields, *FIELDS, *MARKS])
+        self.features = dict.fromkeys(["index", *image_fields, *fields, *MARKS])
 
     def __len__(self) -> int:
         return self.size
@@ -51,6 +57,7 @@ class PocketTask(ConfigurableMessagesTask):
         metric_list: Metrics in lmms-eval's format.
         splits: Names of the splits that the task may have.
         max_new_tokens: Most tokens of an answer.
+        fields: Names of the fields of a document, next to its image and its marks.
 
     Raises:
         ValueError: If the split does not exist.
@@ -66,11 +73,14 @@ class PocketTask(ConfigurableMessagesTask):
         metric_list: Sequence[Mapping[str, Any]],
         splits: Sequence[str] = tuple(SPLITS),
         max_new_tokens: int = 4,
+        fields: Sequence[str] = FIELDS,
     ) -> None:
         if split not in splits:
             raise ValueError(f"split must be one of {', '.join(splits)}, got {split!r}")
         self.split = split
-        self.made = {split: [Documents(draw, split, size, images) for images in (True, False)]}
+        self.made = {
+            split: [Documents(draw, split, size, images, fields) for images in (True, False)]
+        }
         super().__init__(
             config={
                 "task": name,
