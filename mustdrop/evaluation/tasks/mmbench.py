@@ -8,11 +8,12 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from datasets import Value
 
 from mustdrop.evaluation.lmms_eval_api import mmbench_evaluator, mmbench_process_results
 from mustdrop.evaluation.tasks.stock import StockTask, with_metrics
 
-ACCURACY = "mmbench_accuracy"
+ACCURACY, INDEX = "mmbench_accuracy", "index"
 
 
 class MMBench(StockTask):
@@ -20,7 +21,26 @@ class MMBench(StockTask):
 
     lmms-eval's ``gpt_eval_score`` (0 to 100, even without GPT) counts a question as right if all
     its rows are right; ``mmbench_accuracy`` is the share of rows that are right.
+
+    Some versions of the data set have ``index`` as a text; lmms-eval's scoring needs a number.
     """
+
+    def rows(self, subset: str | None = None) -> Any:
+        """Rows of the split, with numbers as ``index``.
+
+        Raises:
+            ValueError: If the rows do not exist or an ``index`` is no whole number.
+        """
+        table = super().rows(subset)
+        if INDEX not in table.column_names:
+            raise KeyError(INDEX)
+        try:
+            return table.cast_column(INDEX, Value("int64"))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.config.task}: the values of {INDEX} in {self.data} must be whole numbers: "
+                f"{error}"
+            ) from error
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         ours = {"metric": ACCURACY, "aggregation": fmean, "higher_is_better": True}

@@ -121,8 +121,17 @@ class StockTask(ConfigurableMessagesTask):
             ) from error
 
     def doc_to_messages(self, doc: Any, **rounds: Any) -> Any:
-        """Messages of a document; lmms-eval's own code would clip 16-bit images to white."""
-        return super().doc_to_messages(with_eight_bits(doc), **rounds)
+        """Messages of a document; lmms-eval's own code would clip 16-bit images to white.
+
+        Raises:
+            UnreadableImage: If the row has no image and the benchmark's questions need one.
+        """
+        try:
+            return super().doc_to_messages(with_eight_bits(doc), **rounds)
+        except AttributeError as error:  # from None.convert in lmms-eval's task
+            if doc.get(PICTURE, "") is not None:
+                raise
+            raise UnreadableImage("the row has no image") from error
 
     def doc_to_target(self, doc: Mapping[str, Any]) -> Any:
         """Target for the records; the most frequent answer if several people answered.
