@@ -13,6 +13,7 @@ from scripted import ScriptedModel
 from experiments.run import run
 from mustdrop.evaluation.answers import scores
 from mustdrop.evaluation.chat import UnreadableDocument, pictures, read_document
+from mustdrop.evaluation.tasks.mmbench import score
 from mustdrop.presets.compose import composed
 from mustdrop.runs.folder import read_samples
 
@@ -126,6 +127,24 @@ def test_right_answers_of_every_row_get_full_marks(twins, tmp_path, monkeypatch)
     assert results["pope"]["pope_f1_score,none"] == 1
 
 
+def test_the_prompt_of_mmbench_as_in_llavas_own_script(twins, root):
+    """By hand; thresholds are chosen with the same prompt."""
+    cfg = composed("benchmark=mmbench", f"benchmark.data={root / 'mmbench'}", "inputs=authors")
+    task = instantiate(cfg.benchmark.task)
+    end = "\nAnswer with the option's letter from the given choices directly."
+    rows, _ = twins["mmbench"]
+    texts = [task.doc_to_text(task.eval_docs[number]) for number in range(4)]
+    hint = "Look at the picture.\nThen answer."
+    assert rows[0]["hint"] == rows[3]["hint"] == "nan" and rows[1]["hint"] == hint
+    assert texts[0] == "what is this?\nA. banana\nB. apple\nC. pear\nD. plum" + end
+    # an option None counts as missing, and ends the list, as in the authors' script
+    assert texts[1] == f"{hint}\nIs the man,who wears a hat, to the left?\n" + end
+    assert texts[3] == f"{rows[3]['question']}\nA. Figure A.\nB. Figure B." + end
+    assert cfg.benchmark.calibration.prompt.form == "authors"
+    with pytest.raises(InstantiationException, match=r"prompt\.form must be one of hub, authors"):
+        instantiate(cfg.benchmark.task, prompt={"form": "gpt"})
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_split_without_answers_serves_to_choose_thresholds(name, tmp_path):
     """As the hub has it: empty, null, or without the columns at all."""
@@ -166,6 +185,17 @@ def test_an_index_of_mmbench_that_is_no_number_is_refused(tmp_path):
     save(rows, features, tmp_path / "mmbench" / "dev.parquet")
     with pytest.raises(InstantiationException, match=r"index .* must be whole numbers"):
         instantiate(node)
+
+
+def test_the_text_of_a_missing_option_is_found_inside_words():
+    """lmms-eval's rule, which the yaml of MMBench names: ``nan`` is in ``banana``."""
+    rows, _ = TWINS["mmbench"]("en", "dev")
+    row = next(row for row in rows if row["C"] == row["D"] == "nan")
+    row = {**row, "index": 3, "A": "banana", "B": "pear", "answer": "A"}
+    answers = ("A", "banana", "A. banana")
+    assert [score(row, [text])["mmbench_accuracy"] for text in answers] == [1, 0, 1]
+    row |= {"A": "plum"}
+    assert score(row, ["plum"])["mmbench_accuracy"] == 1
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def twins(tmp_path_factory):
         root = tmp_path_factory.mktemp(name)
         node = composed(f"benchmark={name}", f"benchmark.data={root}").benchmark.task
         if name in OPEN:
-            answers = open_questions(root, node.videos, node.get("prefix", ""))
+            answers = open_questions(root, node.videos, node.prefix)
         elif name == "videomme":
             answers = videomme(root)
         else:  # the sub-tasks take turns

@@ -4,6 +4,7 @@ Uses lmms-eval's static rules to read the letter; no judge model.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +14,9 @@ from datasets import Value
 from mustdrop.evaluation.lmms_eval_api import mmbench_evaluator, mmbench_process_results
 from mustdrop.evaluation.tasks.stock import StockTask, with_metrics
 
-ACCURACY, INDEX = "mmbench_accuracy", "index"
+ACCURACY, INDEX, FORM = "mmbench_accuracy", "index", "form"
+OPTIONS = "ABCD"
+MISSING = ("nan", "none")  # texts of an option or a hint that does not exist
 
 
 class MMBench(StockTask):
@@ -23,6 +26,11 @@ class MMBench(StockTask):
     its rows are right; ``mmbench_accuracy`` is the share of rows that are right.
 
     Some versions of the data set have ``index`` as a text; lmms-eval's scoring needs a number.
+
+    ``prompt.form`` is ``hub`` for lmms-eval's prompt, ``authors`` for that of LLaVA's own script.
+
+    Raises:
+        ValueError: If ``prompt.form`` is another word.
     """
 
     def rows(self, subset: str | None = None) -> Any:
@@ -44,7 +52,27 @@ class MMBench(StockTask):
 
     def adapted(self, config: dict[str, Any]) -> dict[str, Any]:
         ours = {"metric": ACCURACY, "aggregation": fmean, "higher_is_better": True}
-        return {**with_metrics(config, [ours]), "process_results": score}
+        config = {**with_metrics(config, [ours]), "process_results": score}
+        forms = {"hub": config["doc_to_text"], "authors": authors_text}
+        words = config["lmms_eval_specific_kwargs"]["default"]
+        if words[FORM] not in forms:
+            raise ValueError(f"prompt.form must be one of {', '.join(forms)}, got {words[FORM]}")
+        return {**config, "doc_to_text": forms[words[FORM]]}
+
+
+def authors_text(doc: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+    """Prompt of LLaVA's llava/eval/model_vqa_mmbench.py with ``--single-pred-prompt``.
+
+    Hint, question and options on lines of their own; the first missing option ends them.
+    """
+    lines = [doc["question"]] if _is_missing(doc["hint"]) else [doc["hint"], doc["question"]]
+    given = takewhile(lambda letter: not _is_missing(doc[letter]), OPTIONS)
+    lines += [f"{letter}. {doc[letter]}" for letter in given]
+    return "\n".join(lines) + words["post_prompt"]
+
+
+def _is_missing(text: str | None) -> bool:
+    return text is None or text.lower() in MISSING
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:

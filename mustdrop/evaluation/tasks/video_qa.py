@@ -38,15 +38,15 @@ class VideoQA(VideoTask):
         data: Folder with the two files and the videos.
         split: Name of the split, as in ``test_q.json``.
         videos: Folder of the videos in ``data``.
-        max_new_tokens: Maximum length of an answer.
         prefix: Text with which the name of a file starts and ``video_name`` does not.
+        max_new_tokens: Maximum length of an answer.
 
     Raises:
         ValueError: If the files do not exist, or a row is not as described; the message names it.
     """
 
     def __init__(
-        self, name: str, data: str, split: str, videos: str, max_new_tokens: int, prefix: str = ""
+        self, name: str, data: str, split: str, videos: str, prefix: str, max_new_tokens: int
     ) -> None:
         self.data, self.videos, self.prefix = data, videos, prefix
         self.folder = existing_folder(name, data)
