@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(ROOT)]
 
+import benchmarks  # noqa: E402
 import cards  # noqa: E402
 import notebook_pages  # noqa: E402
 import orders  # noqa: E402
@@ -24,7 +25,12 @@ import records  # noqa: E402
 MARKER = re.compile(r"^<!-- generate: (\S+)(.*?) -->$", re.MULTILINE)
 VALUE = re.compile(r"\{\{ (.*?) \}\}")
 IMAGE = re.compile(r"^!\[(.*?)\]\(records/(.*?)\)$", re.MULTILINE)
-COMMANDS = {"cards": cards.page, "orders": orders.orders, "table": records.table}
+COMMANDS = {
+    "benchmarks": benchmarks.page,
+    "cards": cards.page,
+    "orders": orders.orders,
+    "table": records.table,
+}
 
 
 def filled(text: str) -> str:

@@ -18,6 +18,8 @@ with unchanged_process():
     from lmms_eval.tasks._task_utils.vqa_eval_metric import EvalAIAnswerProcessor
     from lmms_eval.tasks.mmbench.en_utils import mmbench_evaluator, mmbench_process_results
     from lmms_eval.tasks.mme.utils import mme_aggregate_results, mme_process_results
+    from lmms_eval.tasks.mmmu.utils import construct_prompt as mmmu_construct_prompt
+    from lmms_eval.tasks.mmmu.utils import evaluate_mmmu as mmmu_evaluate
     from lmms_eval.tasks.mvbench.utils import DATA_LIST as MVBENCH_FOLDERS
     from lmms_eval.tasks.mvbench.utils import (
         mvbench_aggregate_results,
@@ -25,6 +27,7 @@ with unchanged_process():
         mvbench_process_results,
     )
     from lmms_eval.tasks.pope import utils as pope_utils
+    from lmms_eval.tasks.refcoco.utils_rec import compute_iou as box_overlap
     from lmms_eval.utils import load_yaml_config
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "TaskManager",
     "TokenCounts",
     "anls",
+    "box_overlap",
     "evaluator",
     "extract_mcq_answer",
     "lmms",
@@ -46,6 +50,8 @@ __all__ = [
     "mmbench_process_results",
     "mme_aggregate_results",
     "mme_process_results",
+    "mmmu_construct_prompt",
+    "mmmu_evaluate",
     "mvbench_aggregate_results",
     "mvbench_doc_to_text",
     "mvbench_process_results",

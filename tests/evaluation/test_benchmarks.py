@@ -15,10 +15,11 @@ import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lmms_eval import evaluator, tasks
-from lmms_eval.api.model import lmms
 from lmms_eval.api.task import ConfigurableMessagesTask
 from lmms_eval.tasks import TaskManager
 from lmms_eval.utils import load_yaml_config
+from other_row_twins import OTHER_TWINS
+from scripted import ScriptedModel
 from standins import PEOPLE, ROWS, picture, write, write_benchmark
 
 from experiments.calibrate import calibrate
@@ -108,29 +109,14 @@ def made(data):
     return {name: instantiate(config(name, data).benchmark.task) for name in NAMES}
 
 
-class Says(lmms):
-    """A model that says what the test tells it to."""
-
-    is_simple = False
-
-    def __init__(self, answers):
-        super().__init__()
-        self.answers = answers
-
-    def generate_until(self, requests):
-        return [self.answers[request.task_name][request.doc_id] for request in requests]
-
-    loglikelihood = generate_until_multi_round = generate_until
-
-
 @pytest.mark.parametrize("kind", ["right", "partly"])
 def test_known_answers_score_what_they_must(made, kind, tmp_path, monkeypatch):
     """Through lmms-eval, all benchmarks at once; each sample's own score as well."""
     monkeypatch.chdir(tmp_path)  # submissions go to the working directory
     said = {name: KNOWN[name][kind][0] for name in NAMES}
     results = evaluator.simple_evaluate(
-        model=Says(said), tasks=list(made.values()), bootstrap_iters=0, process_docs_parallel=1,
-        task_manager=TaskManager("ERROR", include_defaults=False),
+        model=ScriptedModel(said), tasks=list(made.values()), bootstrap_iters=0,
+        process_docs_parallel=1, task_manager=TaskManager("ERROR", include_defaults=False),
     )  # fmt: skip
     for name in NAMES:
         found, expected = results["results"][name], KNOWN[name][kind][1]
@@ -321,4 +307,4 @@ def test_every_yaml_of_a_stock_benchmark_is_tested_here():
         for path in (conf_dir() / "benchmark").glob("*.yaml")
         if "stock:" in path.read_text() and path.stem != "custom_task"
     }
-    assert stock == {*NAMES}
+    assert stock == {*NAMES, *OTHER_TWINS}  # the latter in test_other_benchmarks.py

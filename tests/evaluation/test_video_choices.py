@@ -11,10 +11,10 @@ import pytest
 from hub_checkpoints import save
 from hydra.utils import instantiate
 from lmms_eval import evaluator, tasks
-from lmms_eval.api.model import lmms
 from lmms_eval.tasks import TaskManager
 from omegaconf import OmegaConf
 from PIL import Image
+from scripted import ScriptedModel
 from video_files import levels, write_video
 from video_twins import PARTS, TWINS, asked, mvbench, write_frames
 
@@ -107,21 +107,6 @@ def test_all_sub_tasks_are_those_of_lmms_eval():
     assert [f"mvbench_{name}" for name in names] == list(group.task)
 
 
-class Says(lmms):
-    """A model that says what the test gives it."""
-
-    is_simple = False
-
-    def __init__(self, answers):
-        super().__init__()
-        self.answers = answers
-
-    def generate_until(self, requests):
-        return [self.answers[request.doc_id] for request in requests]
-
-    loglikelihood = generate_until_multi_round = generate_until
-
-
 @pytest.mark.parametrize(
     ("name", "answers", "expected"),
     [
@@ -143,8 +128,8 @@ def test_known_answers_score_what_they_must(name, answers, expected, twins, tmp_
     monkeypatch.chdir(tmp_path)
     made = task(name, twins[name])
     results = evaluator.simple_evaluate(
-        model=Says(answers), tasks=[made], bootstrap_iters=0, process_docs_parallel=1,
-        task_manager=TaskManager("ERROR", include_defaults=False),
+        model=ScriptedModel({name: answers}), tasks=[made], bootstrap_iters=0,
+        process_docs_parallel=1, task_manager=TaskManager("ERROR", include_defaults=False),
     )["results"][name]  # fmt: skip
     for metric, value in expected.items():
         assert results[f"{metric},none"] == pytest.approx(value), metric

@@ -22,31 +22,31 @@ QUESTIONS = [
 ANSWERS = [{"question_id": "a_0", "answer": "onion"}, {"question_id": "a_1", "answer": "man"}]
 
 
-def folder(root, videos="videos", questions=QUESTIONS, answers=ANSWERS, split="test"):
+def folder(root, videos="videos", questions=QUESTIONS, answers=ANSWERS, split="test", prefix=""):
     """A benchmark's folder; its videos are bytes that nothing decodes here."""
     (root / videos).mkdir(parents=True, exist_ok=True)
-    (root / videos / "clip.one.mp4").write_bytes(b"first")
-    (root / videos / "second.gif").write_bytes(b"second")
+    (root / videos / f"{prefix}clip.one.mp4").write_bytes(b"first")
+    (root / videos / f"{prefix}second.gif").write_bytes(b"second")
     (root / f"{split}_q.json").write_text(json.dumps(questions))
     (root / f"{split}_a.json").write_text(json.dumps(answers))
     return root
 
 
 def task(root, **fields):
-    fields = {"name": "msvd_qa", "split": "test", "videos": "videos", "max_new_tokens": 8, **fields}
-    return VideoQA(data=str(root), **fields)
+    given = {"name": "msvd_qa", "split": "test", "videos": "videos", "prefix": ""}
+    return VideoQA(data=str(root), **{**given, "max_new_tokens": 8, **fields})
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_preset_reads_its_folder(name, tmp_path):
     cfg = composed(f"benchmark={name}", f"benchmark.data={tmp_path}", "method=vanilla")
     for node, split in ((cfg.benchmark.task, "test"), (cfg.benchmark.calibration, "train")):
-        folder(tmp_path, cfg.benchmark.task.videos, split=split)
+        folder(tmp_path, node.videos, split=split, prefix=node.prefix)
         made = instantiate(node)
         assert isinstance(made, ConfigurableMessagesTask) and len(made.eval_docs) == 2
         (turn,) = made.doc_to_messages(made.eval_docs[1])
         video, text = turn["content"]
-        url = str(tmp_path / cfg.benchmark.task.videos / "second.gif")
+        url = str(tmp_path / node.videos / f"{node.prefix}second.gif")
         assert video == {"type": "video", "url": url}  # whatever its ending
         assert text["text"] == "who sings?" and made.doc_to_target(made.eval_docs[1]) == "man"
     assert cfg.benchmark.metric in score({"answer": "x"}, ["x"])

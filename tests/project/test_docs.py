@@ -167,6 +167,27 @@ def test_records_have_the_columns_that_the_pages_show():
             assert re.fullmatch(r"\d+\.\d", records.value(*arguments.split()))
 
 
+def test_every_benchmark_has_its_card():
+    """With the published inputs, what differs from them, and the odd rows of its data."""
+    sys.path.insert(0, str(DOCS / "build"))
+    try:
+        import benchmarks
+    finally:
+        sys.path.pop(0)
+    text = benchmarks.page()
+    names = [
+        name for name in preset_names("benchmark") if not name.startswith(("pocket", "custom"))
+    ]
+    assert len(names) >= 14
+    assert re.findall(r"^### (\w+) ", text, re.MULTILINE) == re.findall(
+        r"^\| \[(\w+)\]\(#\1\) \|", text, re.MULTILINE
+    )
+    for name in names:
+        assert text.count(f"### {name} ") == 1
+        assert all(benchmarks.benchmark(name).sections[part] for part in benchmarks.SECTIONS), name
+    assert "<!-- generate: benchmarks -->" in (DOCS / "benchmarks.md").read_text()
+
+
 BROKEN = """        view.count_macs(1000)
         object.__setattr__(self, "keep", 10_000)
         return -view"""

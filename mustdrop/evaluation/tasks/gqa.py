@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mustdrop.evaluation.pictures import eight_bits
+from mustdrop.evaluation.pictures import UnreadableImage, eight_bits
 from mustdrop.evaluation.tasks.rows import PICTURE
 from mustdrop.evaluation.tasks.stock import StockTask
 from mustdrop.provenance.row_files import picture_subset
@@ -35,10 +35,14 @@ class GQA(StockTask):
         """Image of one question.
 
         Raises:
-            ValueError: If the image is missing.
+            ValueError: If no row of the images has the question's ``imageId``.
+            UnreadableImage: If its row has no image.
         """
-        if self.pictures is None:
-            return doc[PICTURE]
-        if doc["imageId"] not in self.row_of_image:
-            raise ValueError(f"{self.config.task}: {self.data} has no image {doc['imageId']}")
-        return self.pictures[self.row_of_image[doc["imageId"]]][PICTURE]
+        row = doc
+        if self.pictures is not None:
+            if doc["imageId"] not in self.row_of_image:
+                raise ValueError(f"{self.config.task}: {self.data} has no image {doc['imageId']}")
+            row = self.pictures[self.row_of_image[doc["imageId"]]]
+        if row[PICTURE] is None:
+            raise UnreadableImage("the row has no image")
+        return row[PICTURE]

@@ -52,6 +52,12 @@ def _read(files: Sequence[Path]) -> Dataset:
     finally:
         if bars_enabled:
             enable_progress_bars()
-    if PICTURE in rows.features and not isinstance(rows.features[PICTURE], Image):
+    # Bytes or paths not marked as images; beside a column of images it is a name (MathVista).
+    if PICTURE in rows.features and not picture_columns(rows):
         rows = rows.cast_column(PICTURE, Image())
     return rows
+
+
+def picture_columns(rows: Dataset) -> list[str]:
+    """Names of the columns that hold images."""
+    return [name for name, kind in rows.features.items() if isinstance(kind, Image)]

@@ -14,13 +14,14 @@ from mustdrop.evaluation.chat import DocumentError, document_name, naming
 from mustdrop.evaluation.lmms_eval_api import ConfigurableMessagesTask, load_yaml_config, tasks
 from mustdrop.evaluation.pictures import UnreadableImage, decoding, with_eight_bits
 from mustdrop.evaluation.process import unchanged_process
-from mustdrop.evaluation.tasks.rows import PICTURE, load_rows
+from mustdrop.evaluation.tasks.rows import PICTURE, load_rows, picture_columns
 
 # Keys that would fetch other data, create a second task, or change the options.
 LEFT_OUT = (
     "dataset_name", "dataset_kwargs", "process_docs", "validation_split", "group", "tag",
     "model_specific_generation_kwargs",
 )  # fmt: skip
+JUDGED = "llm_as_judge_eval"  # lmms-eval's metric that asks a language model
 
 
 class StockTask(ConfigurableMessagesTask):
@@ -38,7 +39,8 @@ class StockTask(ConfigurableMessagesTask):
 
     Raises:
         ValueError: If the yaml or the rows do not exist, the yaml is of a task that does not
-            generate answers, or the rows lack a required column.
+            generate answers or that a judge scores, it needs a package that is not installed, or
+            the rows lack a required column.
     """
 
     def __init__(
@@ -66,6 +68,11 @@ class StockTask(ConfigurableMessagesTask):
         kind = config.get("output_type", "generate_until")
         if kind != "generate_until":
             raise ValueError(f"{stock}: output_type must be generate_until, got {kind}")
+        if any(entry["metric"] == JUDGED for entry in config.get("metric_list", ())):
+            raise ValueError(
+                f"{stock}: its metric {JUDGED} asks a judge while it scores, and is 0 where the "
+                "judge does not answer; use a task with another metric, and mustdrop judge later"
+            )
         config |= {
             "task": name,
             "dataset_path": data,
@@ -105,7 +112,7 @@ class StockTask(ConfigurableMessagesTask):
 
     def download(self, dataset_kwargs: Mapping[str, Any] | None = None) -> None:
         self.illustrated = rows = self.rows()
-        plain = rows.remove_columns(PICTURE) if PICTURE in rows.column_names else rows
+        plain = rows.remove_columns(picture_columns(rows))
         # lmms-eval reads the first row next; its image may be damaged, and is not needed for that.
         self.dataset, self.dataset_no_image = {self.split: plain}, {self.split: plain}
 
@@ -121,16 +128,26 @@ class StockTask(ConfigurableMessagesTask):
             ) from error
 
     def doc_to_messages(self, doc: Any, **rounds: Any) -> Any:
-        """Messages of a document; lmms-eval's own code would clip 16-bit images to white."""
-        return super().doc_to_messages(with_eight_bits(doc), **rounds)
+        """Messages of a document; lmms-eval's own code would clip 16-bit images to white.
+
+        Raises:
+            UnreadableImage: If the row has no image and the benchmark's questions need one.
+        """
+        try:
+            return super().doc_to_messages(with_eight_bits(doc), **rounds)
+        except AttributeError as error:  # from None.convert in lmms-eval's task
+            if doc.get(PICTURE, "") is not None:
+                raise
+            raise UnreadableImage("the row has no image") from error
 
     def doc_to_target(self, doc: Mapping[str, Any]) -> Any:
         """Target for the records; the most frequent answer if several people answered.
 
         lmms-eval's yaml names a column ``answer`` that such rows lack, and would return that word.
+        A benchmark without a function that scores, such as DocVQA, is scored by the target itself.
         """
         answers = doc.get("answers")
-        if not answers:
+        if not answers or not callable(self.config.process_results):
             return super().doc_to_target(dict(doc))
         texts = [entry["answer"] if isinstance(entry, Mapping) else entry for entry in answers]
         return Counter(texts).most_common(1)[0][0]
@@ -138,7 +155,12 @@ class StockTask(ConfigurableMessagesTask):
 
 def _yaml(path: Path) -> dict[str, Any]:
     with unchanged_process():  # loading the yaml imports the task's module
-        config = load_yaml_config(str(path))
+        try:
+            config = load_yaml_config(str(path))
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{path.name} of lmms-eval needs the package {error.name}, which is not installed"
+            ) from error
     assert isinstance(config, dict)
     return config
 

@@ -38,14 +38,17 @@ class VideoQA(VideoTask):
         data: Folder with the two files and the videos.
         split: Name of the split, as in ``test_q.json``.
         videos: Folder of the videos in ``data``.
+        prefix: Text with which the name of a file starts and ``video_name`` does not.
         max_new_tokens: Maximum length of an answer.
 
     Raises:
         ValueError: If the files do not exist, or a row is not as described; the message names it.
     """
 
-    def __init__(self, name: str, data: str, split: str, videos: str, max_new_tokens: int) -> None:
-        self.data, self.videos = data, videos
+    def __init__(
+        self, name: str, data: str, split: str, videos: str, prefix: str, max_new_tokens: int
+    ) -> None:
+        self.data, self.videos, self.prefix = data, videos, prefix
         self.folder = existing_folder(name, data)
         metrics = {EXACT: fmean, CONTAINS: fmean}
         super().__init__(name, split, read_rows(self.folder, split), max_new_tokens, score, metrics)
@@ -55,12 +58,12 @@ class VideoQA(VideoTask):
 
     def video(self, doc: Document) -> Path:
         folder = self.folder / self.videos
-        file = video_file(folder, doc["video_name"])
+        name = self.prefix + doc["video_name"]
+        file = video_file(folder, name)
         if file is None:
             endings = ", ".join(SUFFIXES)
             raise UnreadableVideo(
-                f"there is no video {doc['video_name']} in {folder} (with one of the endings "
-                f"{endings})"
+                f"there is no video {name} in {folder} (with one of the endings {endings})"
             )
         return file
 
