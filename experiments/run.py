@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import typed
 from experiments.checks.run_checks import checked, chosen_traces, require_folders, require_ready
-from experiments.checks.thresholds import differing
+from experiments.checks.thresholds import borrowed, differing
 from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.cli.run_summary import summary
@@ -130,7 +130,7 @@ def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> di
         else:
             record = floor_record(config, writer, floor)
         if notes:
-            record["thresholds"] = notes
+            record |= {"thresholds": notes, "calibrated_on": list(borrowed(cfg))}
         writer.finish(record)
     print(summary(record, folder, "done"))
     return record

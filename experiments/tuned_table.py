@@ -27,6 +27,7 @@ from mustdrop.presets.tuned import (
     same_inputs,
 )
 from mustdrop.provenance.fingerprint import library_versions
+from mustdrop.runs.disk import replace_text
 from mustdrop.runs.key import UNKEYED
 
 START = "- strategy: "  # first line of a row
@@ -172,7 +173,7 @@ def write_row(path: Path, row: Row, model: str) -> None:
         last = max(index for index, line in enumerate(lines) if not line.startswith(("#", "\n")))
         chunks[position] = text + "".join(lines[last + 1 :])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(chunks), encoding="utf-8")
+    replace_text(path, "".join(chunks))
 
 
 def row_text(row: Row) -> str:

@@ -151,7 +151,7 @@ def _row(
         "state": "absent" if part.model is None else "missing",
         **dict.fromkeys(("ours", "low", "high"), nan),
         **{"n": 0, "available": None, "metric": None, "interval": "none"},
-        **{"executed_average": nan, "matched": None, "floor": nan},
+        **{"executed_average": nan, "matched": None, "floor": nan, "calibrated_on": ""},
         **dict.fromkeys(SLOTS, nan),
         **{"calibration": "", "command": "", "variants": "", "folder": ""},
     }
@@ -175,6 +175,7 @@ def _row(
             "metric": metric,
             "interval": score.method,
             "executed_average": cell.executed,
+            "calibrated_on": cell.calibrated_on,
             "matched": agree(cell.executed, cell.budget) if cell.budget else None,
             **(cell.record.get("slots") or {}),
         }

@@ -16,7 +16,7 @@ from analysis.tables.commands import calibration, command, uncalibrated_notes
 from analysis.tables.costs import CONVENTIONS
 from analysis.tables.grid import RELATIVE, Filled
 from analysis.tables.layouts import Layout
-from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, timings
+from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, calibrations, timings
 from analysis.tables.sheets import Sheet, number, quantity, seconds, span
 
 PUBLISHED = ", published"
@@ -133,6 +133,7 @@ def _notes(
             break
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
+    yield from calibrations(ran)
     if "floor" in set(cells["state"]):
         yield FLOOR_TEXT
     for row in cells.to_dict("records"):
