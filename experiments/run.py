@@ -110,8 +110,8 @@ def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> di
         print(summary(done, folder, outcome))
         catch_up(config["tracker"], folder)
         return done
-    notes = differing(cfg, config)
-    for note in notes:
+    notes = {"thresholds": differing(cfg, config), "calibrated_on": list(borrowed(cfg))}
+    for note in notes["thresholds"]:
         print(f"note: {note}", file=sys.stderr)
     text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
@@ -129,9 +129,7 @@ def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> di
             record = built(cfg, config).run(writer, group)
         else:
             record = floor_record(config, writer, floor)
-        if notes:
-            record |= {"thresholds": notes, "calibrated_on": list(borrowed(cfg))}
-        writer.finish(record)
+        writer.finish({**record, **{name: value for name, value in notes.items() if value}})
     print(summary(record, folder, "done"))
     return record
 

@@ -89,7 +89,7 @@ class RunResult:
 
     @property
     def calibrated_on(self) -> str:
-        """Other benchmarks on whose prompts the thresholds were chosen; else empty."""
+        """Other benchmarks on whose prompts the thresholds were searched; else empty."""
         return ", ".join(self.record.get("calibrated_on") or ())
 
     @property

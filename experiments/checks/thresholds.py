@@ -17,8 +17,10 @@ from mustdrop.presets.tuned import (
     inputs_of,
     made_inputs,
     of_other_benchmark,
+    references,
     same_inputs,
     tuned_fields,
+    tuned_row,
 )
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 from mustdrop.runs.key import LATER_FIELDS, without_later_fields
@@ -116,11 +118,12 @@ def require_matching_model(cfg: DictConfig) -> None:
 
 
 def borrowed(cfg: DictConfig) -> dict[str, list[str]]:
-    """Thresholds that were chosen on another benchmark's prompts: its name -> fields."""
+    """Thresholds that were searched on another benchmark's prompts: its name -> fields."""
     fields: dict[str, list[str]] = {}
     for stage in STAGES:
-        for name, row in tuned_fields(cfg, stage).items():
-            if of_other_benchmark(row, cfg.benchmark.name):
+        for name, strategy, _ in references(cfg, stage):
+            row = tuned_row(cfg, strategy, name)
+            if row is not None and of_other_benchmark(row, cfg.benchmark.name):
                 fields.setdefault(row["benchmark"], []).append(f"{stage}.{name}")
     return fields
 
@@ -130,7 +133,7 @@ def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
     sentences: dict[str, None] = {}
     for other, fields in borrowed(cfg).items():
         sentence = (
-            f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} chosen on the prompts of "
+            f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} searched on the prompts of "
             f"{other}, because {cfg.benchmark.name} has no split for it"
         )
         sentences[sentence] = None

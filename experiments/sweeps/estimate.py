@@ -21,6 +21,7 @@ from experiments.sweeps.cells import SweepCell
 from experiments.sweeps.forecast import spoken
 from experiments.sweeps.probes import Probe, kept_probe, measured_probe, probe_config
 from mustdrop.budget import Budget
+from mustdrop.presets.from_budget import budget_floor
 from mustdrop.runs.status import SETTLED
 
 QUESTIONS = 20  # of a probe, if no other number is given
@@ -115,7 +116,8 @@ def estimated(cells: Sequence[SweepCell], count: int, measure: bool, console: Co
     unknown: dict[str, str] = {}
     probes: dict[str, Probe | str] = {}
     for cell in cells:
-        if cell.config is None or cell.status.state in SETTLED:
+        settled = cell.config is None or cell.status.state in SETTLED
+        if settled or budget_floor(cell.config) is not None:  # a budget out of reach takes no time
             continue
         config = cell.config
         name = " ".join(config[group]["name"] for group in ("model", "benchmark"))
