@@ -116,6 +116,19 @@ def normalisation(adapter: ModelAdapter, processor: Any) -> list[Finding]:
     return [Finding("colours", "warning", text)]
 
 
+def blank(images: Sequence[Image.Image]) -> list[Finding]:
+    """A finding if every one of the benchmark's first images has a single colour."""
+    if not images or any(
+        low < high for image in images for low, high in image.convert("RGB").getextrema()
+    ):
+        return []
+    text = (
+        f"the first {len(images)} images of the benchmark have a single colour each: its images "
+        "are lost, or stand-ins"
+    )
+    return [Finding("blank", "wrong", text)]
+
+
 def save_picture(folder: Path, name: str, original: Image.Image, shown: list[Tensor]) -> Path:
     """Write a picture: the original, then up to six images as the encoder sees them."""
     parts = [original.convert("RGB"), *(_image(pixels) for pixels in shown[:6])]

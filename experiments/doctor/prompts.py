@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.doctor.findings import Finding
-from mustdrop.evaluation.chat import question
+from mustdrop.evaluation.chat import question, still_images
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.model_inputs import prompt_text
 
@@ -18,6 +18,7 @@ def template(processor: Any, chat: ChatMessages, inputs: Mapping[str, Any]) -> F
     """The prompt as text, and faults of the template for this tokenizer."""
     text, tokenizer = prompt_text(processor, chat), processor.tokenizer
     faults = [
+        *_image_mark(processor, chat, text),
         *_markers(text, question(chat), tokenizer),
         *_turns(processor, chat, text),
         *_tokens(inputs, tokenizer),
@@ -29,6 +30,17 @@ def template(processor: Any, chat: ChatMessages, inputs: Mapping[str, Any]) -> F
         return Finding("template", "ok", f"the prompt is {shown!r}", facts)
     listed = "\n".join([*faults, f"the prompt is {shown!r}"])
     return Finding("template", "wrong", listed, facts)
+
+
+def _image_mark(processor: Any, chat: ChatMessages, text: str) -> list[str]:
+    """Whether the prompt has the mark at which the processor puts the image."""
+    mark = getattr(processor, "image_token", None)
+    if mark is None or not still_images(chat) or mark in text:
+        return []
+    return [
+        f"the prompt has no {mark} although the question has an image: the chat template leaves "
+        "images out, so the model sees none"
+    ]
 
 
 def _markers(text: str, words: str, tokenizer: Any) -> list[str]:
