@@ -14,11 +14,24 @@ MARKERS = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_\w+>|\[/?INST\]|</?s>")
 SHOWN = 600  # characters of a prompt on the page
 
 
+def require_image_mark(processor: Any, chat: ChatMessages) -> None:
+    """Check that the prompt has the mark at which the processor puts the image.
+
+    Raises:
+        ValueError: If the chat template leaves it out.
+    """
+    mark = getattr(processor, "image_token", None)
+    if mark is not None and still_images(chat) and mark not in prompt_text(processor, chat):
+        raise ValueError(
+            f"the prompt has no {mark} although the question has an image: the chat template "
+            "leaves images out"
+        )
+
+
 def template(processor: Any, chat: ChatMessages, inputs: Mapping[str, Any]) -> Finding:
     """The prompt as text, and faults of the template for this tokenizer."""
     text, tokenizer = prompt_text(processor, chat), processor.tokenizer
     faults = [
-        *_image_mark(processor, chat, text),
         *_markers(text, question(chat), tokenizer),
         *_turns(processor, chat, text),
         *_tokens(inputs, tokenizer),
@@ -30,17 +43,6 @@ def template(processor: Any, chat: ChatMessages, inputs: Mapping[str, Any]) -> F
         return Finding("template", "ok", f"the prompt is {shown!r}", facts)
     listed = "\n".join([*faults, f"the prompt is {shown!r}"])
     return Finding("template", "wrong", listed, facts)
-
-
-def _image_mark(processor: Any, chat: ChatMessages, text: str) -> list[str]:
-    """Whether the prompt has the mark at which the processor puts the image."""
-    mark = getattr(processor, "image_token", None)
-    if mark is None or not still_images(chat) or mark in text:
-        return []
-    return [
-        f"the prompt has no {mark} although the question has an image: the chat template leaves "
-        "images out, so the model sees none"
-    ]
 
 
 def _markers(text: str, words: str, tokenizer: Any) -> list[str]:
