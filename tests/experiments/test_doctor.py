@@ -237,7 +237,11 @@ def test_images_without_content_and_exchanged_channels_are_named():
     assert finding.level == "wrong" and "have a single colour each" in finding.text
     model, _ = load()
     values = torch.from_numpy(np.asarray(probe()).copy()).permute(2, 0, 1) / 255
-    for shown, words in ((values, "the whole image reaches"), (values.flip(0), "red and blue are")):
+    cases = (
+        (values, "the whole image reaches"), (values.flip(0), "the red and the blue of images are"),
+        (values.flip(2), "the image is mirrored or turned"),
+    )  # fmt: skip
+    for shown, words in cases:
         assert words in image_handling(adapter_for(model), shown, []).text
 
 
