@@ -1,6 +1,6 @@
 """Find the thresholds that the runs of a sweep lack, in one process.
 
-    python -m experiments.sweeps.calibrating "calibrate -m model=pocket method=mustdrop budget=t64"
+    python -m experiments.sweeps.calibrating PARENT "calibrate -m model=pocket budget=t64" ...
 
 The commands of one model and benchmark follow each other, so that the model is loaded and the
 questions are prepared once for all methods and budgets. A method's first pass over the questions
@@ -8,7 +8,6 @@ serves all its budgets.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -94,9 +93,14 @@ def calibrate_all(commands: Sequence[Sequence[str]], console: Console) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the commands, each given as one text."""
-    end_with(os.getppid())
-    return calibrate_all([shlex.split(text) for text in arguments], Console(width=140))
+    """Run commands, each given as one text, in a process that ends with its parent.
+
+    Args:
+        arguments: Process id of the parent, which may have ended already, and the commands.
+    """
+    parent, *commands = arguments
+    end_with(int(parent))
+    return calibrate_all([shlex.split(text) for text in commands], Console(width=140))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Every step is skipped where its result is there already, so the same command continues after a stop.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -144,7 +145,8 @@ def _by_reason(reasons: dict[SweepCell, str]) -> dict[str, str]:
 def _calibrate(commands: Sequence[Sequence[str]]) -> None:
     """Run calibrations in a process of their own, which leaves no model in this one's memory."""
     texts = [shlex.join(words) for words in commands]
-    command = [sys.executable, "-m", "experiments.sweeps.calibrating", *texts]
+    module, parent = "experiments.sweeps.calibrating", str(os.getpid())
+    command = [sys.executable, "-m", module, parent, *texts]
     subprocess.run(command, check=False)
 
 
