@@ -116,10 +116,9 @@ def estimated(cells: Sequence[SweepCell], count: int, measure: bool, console: Co
     unknown: dict[str, str] = {}
     probes: dict[str, Probe | str] = {}
     for cell in cells:
-        settled = cell.config is None or cell.status.state in SETTLED
-        if settled or budget_floor(cell.config) is not None:  # a budget out of reach takes no time
-            continue
         config = cell.config
+        if config is None or cell.status.state in SETTLED or budget_floor(config) is not None:
+            continue  # a budget out of reach takes no time
         name = " ".join(config[group]["name"] for group in ("model", "benchmark"))
         benchmark = {**config["benchmark"], "limit": None}
         shared = (config[part] for part in ("model", "batch_size", "device", "threads"))
