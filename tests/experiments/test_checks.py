@@ -39,7 +39,7 @@ def refused(call, *arguments):
         (["launcher=slrum", "-m"], "no launcher 'slrum'; did you mean slurm?"),
         (["benchmark='gq'"], "no benchmark 'gq'; did you mean gqa?"),
         (["+tracker=wnadb"], "no tracker 'wnadb'; did you mean wandb?"),
-        (["model=qwen"], "no model 'qwen'; there are gemma3_12b, gemma3_4b, llava15_13b,"),
+        (["model=qwen"], "no model 'qwen'; there are gemma3_12b, gemma3_4b, idefics3_8b,"),
         (["budget=22.2.2"], "budget must be a count of tokens (128 or t128), a share of those"),
         (["budget=t192,x96"], "or none, got 'x96'"),
         (
