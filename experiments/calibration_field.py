@@ -40,7 +40,8 @@ def search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
     if cfg.benchmark.calibration is None:
         raise ValueError(
             f"benchmark {cfg.benchmark.name} has no split to choose thresholds on: calibrate on "
-            f"another benchmark and give its values to the run, as in {field}=1e-3"
+            "another benchmark and take its values with calibrate_with=<benchmark>, or give "
+            f"{field}=<value> to the run"
         )
     stage, _, name = field.partition(".")
     node = cfg.get(stage)

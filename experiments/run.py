@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import typed
 from experiments.checks.run_checks import checked, chosen_traces, require_folders, require_ready
-from experiments.checks.thresholds import differing
+from experiments.checks.thresholds import borrowed, differing
 from experiments.cli.errors import BAD_INPUT, BUSY, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
 from experiments.cli.run_summary import summary
@@ -110,8 +110,8 @@ def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> di
         print(summary(done, folder, outcome))
         catch_up(config["tracker"], folder)
         return done
-    notes = differing(cfg, config)
-    for note in notes:
+    notes = {"thresholds": differing(cfg, config), "calibrated_on": list(borrowed(cfg))}
+    for note in notes["thresholds"]:
         print(f"note: {note}", file=sys.stderr)
     text = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
     with (
@@ -129,9 +129,7 @@ def _lead(cfg: DictConfig, config: Config, folder: Path, group: RankGroup) -> di
             record = built(cfg, config).run(writer, group)
         else:
             record = floor_record(config, writer, floor)
-        if notes:
-            record["thresholds"] = notes
-        writer.finish(record)
+        writer.finish({**record, **{name: value for name, value in notes.items() if value}})
     print(summary(record, folder, "done"))
     return record
 

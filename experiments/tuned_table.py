@@ -27,6 +27,8 @@ from mustdrop.presets.tuned import (
     same_inputs,
 )
 from mustdrop.provenance.fingerprint import library_versions
+from mustdrop.provenance.weights_mark import same_weights
+from mustdrop.runs.disk import replace_text
 from mustdrop.runs.key import UNKEYED
 
 START = "- strategy: "  # first line of a row
@@ -97,17 +99,16 @@ def require_free(cfg: DictConfig, field: str) -> None:
     """
     path, strategy = table_path(cfg), strategy_name(field)
     packaged = conf_dir() / "tuned" / path.name
-    if packaged != path and _position(_chunks(packaged), strategy, cfg) is not None:
+    given = None if packaged == path else _present(packaged, strategy, cfg)
+    if given is not None and ("model" not in given or same_weights(given["model"], cfg.model)):
         raise ValueError(
             f"the installed package has values of {strategy} for this model, benchmark, budget and "
             "inputs already: use calibration.write=false, or a new preset under conf/prefill"
         )
-    chunks = _chunks(path)
-    position = _position(chunks, strategy, cfg)
-    if position is None or cfg.force:
+    was = _present(path, strategy, cfg)
+    if was is None or cfg.force:
         return
-    stage = field.partition(".")[0]
-    was, now = _row(chunks[position]), made_for(cfg)
+    stage, now = field.partition(".")[0], made_for(cfg)
     keys = [key for key in ("model", "task", "stages") if key in was]
     thresholds = [f"stages.{stage}.{name}" for name in was.get("values", ())]
     lost = [
@@ -172,7 +173,7 @@ def write_row(path: Path, row: Row, model: str) -> None:
         last = max(index for index, line in enumerate(lines) if not line.startswith(("#", "\n")))
         chunks[position] = text + "".join(lines[last + 1 :])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(chunks), encoding="utf-8")
+    replace_text(path, "".join(chunks))
 
 
 def row_text(row: Row) -> str:
@@ -234,21 +235,19 @@ def _chunks(path: Path) -> list[str]:
     return [f"{head}\n".lstrip("\n"), *(f"{START}{row.rstrip(chr(10))}\n" for row in rows)]
 
 
-def _row(chunk: str) -> Row:
-    (row,) = yaml.safe_load(chunk)
-    return row
-
-
-def _position(chunks: Sequence[str], strategy: str, cfg: DictConfig) -> int | None:
+def _present(path: Path, strategy: str, cfg: DictConfig) -> Row | None:
+    """Row of a table for a run's benchmark, budget and inputs; None without one."""
+    chunks = _chunks(path)
     row = {"strategy": strategy, "benchmark": cfg.benchmark.name, "budget": cfg.budget}
-    return _same(chunks, {**row, "inputs": inputs_of(cfg.model)})
+    position = _same(chunks, {**row, "inputs": inputs_of(cfg.model)})
+    return None if position is None else yaml.safe_load(chunks[position])[0]
 
 
 def _same(chunks: Sequence[str], row: Row) -> int | None:
     """Position of the chunk with the row of the same strategy, benchmark, budget and inputs."""
     inputs = made_inputs(row)
     for position, chunk in enumerate(chunks[1:], 1):
-        other = _row(chunk)
+        (other,) = yaml.safe_load(chunk)
         same = all(other.get(key) == row.get(key) for key in ("strategy", "benchmark"))
         same = same and (inputs is None or same_inputs(other, inputs))
         if not same or ("budget" in other) != ("budget" in row):

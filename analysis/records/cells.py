@@ -83,6 +83,11 @@ class RunResult:
         return str(control["name"]) if control else None
 
     @property
+    def calibrated_on(self) -> str:
+        """Other benchmarks on whose prompts the thresholds were searched; else empty."""
+        return ", ".join(self.record.get("calibrated_on") or ())
+
+    @property
     def setup(self) -> str:
         """Code and machine as text; timings of two setups cannot be compared."""
         parts = [self[name] for name in ("fingerprint", "versions", "hardware")]

@@ -66,8 +66,8 @@ def uncalibrated_notes(cells: Iterable[Cell]) -> list[str]:
         if searched is not None and budget != "none" and benchmark in uncalibrated():
             fields.setdefault(benchmark, {})[f"{searched[0]} ({method})"] = None
     return [
-        f"{benchmark} has no calibration split: add to its command another benchmark's "
-        f"{', '.join(names)}."
+        f"{benchmark} has no calibration split: add to its command calibrate_with=<benchmark>, or "
+        f"another benchmark's {', '.join(names)}."
         for benchmark, names in fields.items()
     ]
 

@@ -151,7 +151,7 @@ def _row(
         "state": "absent" if part.model is None else "missing",
         **dict.fromkeys(("ours", "low", "high"), nan),
         **{"n": 0, "available": None, "metric": None, "interval": "none"},
-        **{"executed_average": nan, "matched": None, "floor": nan},
+        **{"executed_average": nan, "matched": None, "floor": nan, "calibrated_on": ""},
         **dict.fromkeys(SLOTS, nan),
         **{"calibration": "", "command": "", "variants": "", "folder": ""},
     }
@@ -161,6 +161,7 @@ def _row(
         row |= {"state": "several", "variants": "; ".join(cell.variant for cell in runs)}
     elif runs and runs[0].metric is None:
         row |= {"state": "floor", "floor": float(runs[0]["floor"])}
+        row["calibrated_on"] = runs[0].calibrated_on
     elif runs and cell is None:
         row |= {"state": "unjudged", "folder": runs[0]["folder"]}
     elif cell is not None:
@@ -175,6 +176,7 @@ def _row(
             "metric": metric,
             "interval": score.method,
             "executed_average": cell.executed,
+            "calibrated_on": cell.calibrated_on,
             "matched": agree(cell.executed, cell.budget) if cell.budget else None,
             **(cell.record.get("slots") or {}),
         }

@@ -43,6 +43,19 @@ def interval_text(rows: Iterable[Mapping[Any, Any]]) -> str:
     return ", or ".join(INTERVALS[name] for name in INTERVALS if name in used) or "no interval"
 
 
+def calibrations(rows: Iterable[Mapping[Any, Any]]) -> Iterator[str]:
+    """Notes on thresholds that were searched on the prompts of another benchmark."""
+    methods: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        if row["calibrated_on"]:
+            methods.setdefault((row["benchmark"], row["calibrated_on"]), {})[row["method"]] = None
+    for (benchmark, other), names in methods.items():
+        yield (
+            f"{benchmark}: the thresholds of {', '.join(names)} were searched on the prompts of "
+            f"{other}, because {benchmark} has no split for it."
+        )
+
+
 def timings(rows: Iterable[Mapping[Any, Any]]) -> Iterator[str]:
     """Notes on whether the machine was shared while the rows were timed."""
     states = {row["shared_machine"] for row in rows}
@@ -99,6 +112,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
             yield f"{name}: {row['unjudged']:.0f} samples without a verdict."
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
+    yield from calibrations(rows)
     if any(not isnan(row["floor"]) for row in rows):
         yield FLOOR_TEXT
     if any(not isnan(row["target_recall"]) for row in ran):

@@ -16,10 +16,11 @@ from analysis.tables.commands import calibration, command, uncalibrated_notes
 from analysis.tables.costs import CONVENTIONS
 from analysis.tables.grid import RELATIVE, Filled
 from analysis.tables.layouts import Layout
-from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, timings
+from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, calibrations, timings
 from analysis.tables.sheets import Sheet, number, quantity, seconds, span
 
 PUBLISHED = ", published"
+FINISHED = ("measured", "floor")  # states of cells with a run
 MEASURED_HEADS = {
     "first token", "first token / vanilla", "per token", "peak", "KV, measured", "FLOPs, measured",
 }  # fmt: skip
@@ -133,6 +134,7 @@ def _notes(
             break
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
+    yield from calibrations(row for row in cells.to_dict("records") if row["state"] in FINISHED)
     if "floor" in set(cells["state"]):
         yield FLOOR_TEXT
     for row in cells.to_dict("records"):

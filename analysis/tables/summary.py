@@ -41,6 +41,7 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
         tokens carry at the language model's input, and in its last layer, if they are known.
     unjudged: Number of samples without a verdict, which ``accuracy`` leaves out; only with a
         judge's score as the metric.
+    calibrated_on: Benchmark on whose prompts the thresholds were searched, if it is another one.
     floor: Smallest executed average that the method can reach, if the budget is below it; such a
         run has no accuracy.
     seconds, setup: Median over the samples, which can be compared only within one setup.
@@ -134,6 +135,7 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     if ran and by_judge(str(cell.metric)):
         row["unjudged"] = record["n"] - len(cell.samples)
     return row | {
+        "calibrated_on": cell.calibrated_on,
         "matched": agree(cell.executed, cell.budget) if ran and cell.budget else None,
         "flops_ratio": _number(record["flops_ratio"]) if ran else nan,
         "kv_bytes": _number(record["kv_bytes"]) if ran else nan,

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import read_yaml
-from mustdrop.presets.folders import conf_dir
+from mustdrop.presets.folders import conf_dir, preset_file, preset_names
+from mustdrop.presets.tuned import calibrated_with
 from mustdrop.runs.key import UNKEYED
 
 CALIBRATE = ("calibrate",)
@@ -59,18 +60,20 @@ def needs_calibration(
         return NeedsCalibration(f"{lacking}: give {values}", ())
     benchmark, chosen = config["benchmark"], _chosen(overrides)
     names = {group: config[group]["name"] for group in ("model", "method", "benchmark")}
+    other = calibrated_with(cfg)
     if benchmark["calibration"] is None:
-        chosen = [text for text in chosen if not text.startswith("benchmark.")]
-        names["benchmark"] = _with_split(benchmark)
+        chosen = [text for text in chosen if _for_any_benchmark(text)]
+        names["benchmark"] = other or _with_split(benchmark)
     words = [*CALIBRATE, *(f"{group}={name}" for group, name in names.items())]
     words += [f"budget={cfg.budget}", *chosen, *_inputs(cfg, overrides)]
     words += [
         word for word in _fixed(cfg, fields, made) if word.partition("=")[0] not in given_by(chosen)
     ]
-    if benchmark["calibration"] is None:
+    if benchmark["calibration"] is None and other is None:
         text = (
             f"{lacking}: {benchmark['name']} has no split to choose thresholds on, so calibrate on "
-            f"another benchmark ({_line(words)}) and give its values to this run, {values}"
+            f"another benchmark ({_line(words)}) and take its values with "
+            f"calibrate_with={names['benchmark']}, or give {values}"
         )
         return NeedsCalibration(text, ())
     return NeedsCalibration(f"{lacking}: calibrate first ({_line(words)}), or give {values}", words)
@@ -143,6 +146,33 @@ def _fixed(cfg: DictConfig, fields: Sequence[str], made: Mapping[str, Any] | Non
             yield known[1]
         else:
             yield f"{field}={'0.0' if name == 'bias' else '1.0e-2'}"
+
+
+def _for_any_benchmark(override: str) -> bool:
+    """Whether an override of a benchmark holds for others, too, as ``/data/${benchmark.name}``."""
+    return not override.startswith("benchmark.") or "${benchmark.name}" in override
+
+
+def require_split(cfg: DictConfig) -> None:
+    """Check that ``calibrate_with`` names a benchmark with a calibration split.
+
+    Raises:
+        ValueError: If there is no such benchmark, or it has no such split.
+    """
+    other = cfg.get("calibrate_with")
+    if other is None:
+        return
+    path = preset_file("benchmark", f"{other}.yaml")
+    if not path.is_file() or read_yaml(path).get("calibration") is None:
+        names = [
+            name
+            for name in preset_names("benchmark")
+            if read_yaml(preset_file("benchmark", f"{name}.yaml")).get("calibration") is not None
+        ]
+        raise ValueError(
+            f"calibrate_with must be a benchmark with a calibration split ({', '.join(names)}), "
+            f"got {other!r}"
+        )
 
 
 def _with_split(benchmark: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue
 
-from experiments.checks.remedies import missing
+from experiments.checks.remedies import missing, require_split
 from experiments.checks.thresholds import require_matching_thresholds
 from mustdrop.budget import Budget
 from mustdrop.evaluation.ahead import chosen_workers
@@ -39,6 +39,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
         ValueError: If a value is missing or wrong, or a threshold was made for another run.
     """
     Budget.parse(cfg.budget)  # first, since an error of a strategy would be less clear
+    require_split(cfg)
     require_thresholds(cfg, overrides)
     try:
         config = resolved(cfg)

@@ -12,7 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks.remedies import needs_calibration
 from mustdrop.presets.from_budget import STAGES
-from mustdrop.presets.tuned import Row, inputs_of, made_inputs, same_inputs, tuned_fields
+from mustdrop.presets.tuned import (
+    Row,
+    inputs_of,
+    made_inputs,
+    of_other_benchmark,
+    references,
+    same_inputs,
+    tuned_fields,
+    tuned_row,
+)
 from mustdrop.provenance.weights_mark import same_weights, weights_mark
 from mustdrop.runs.key import LATER_FIELDS, without_later_fields
 
@@ -108,9 +117,26 @@ def require_matching_model(cfg: DictConfig) -> None:
                 )
 
 
+def borrowed(cfg: DictConfig) -> dict[str, list[str]]:
+    """Thresholds that were searched on another benchmark's prompts: its name -> fields."""
+    fields: dict[str, list[str]] = {}
+    for stage in STAGES:
+        for name, strategy, _ in references(cfg, stage):
+            row = tuned_row(cfg, strategy, name)
+            if row is not None and of_other_benchmark(row, cfg.benchmark.name):
+                fields.setdefault(row["benchmark"], []).append(f"{stage}.{name}")
+    return fields
+
+
 def differing(cfg: DictConfig, config: Mapping[str, Any]) -> list[str]:
-    """List how a run's method differs from that of its tuned thresholds, in one sentence each."""
+    """List how a run differs from what its tuned thresholds were made for, a sentence each."""
     sentences: dict[str, None] = {}
+    for other, fields in borrowed(cfg).items():
+        sentence = (
+            f"{' and '.join(fields)} {'were' if fields[1:] else 'was'} searched on the prompts of "
+            f"{other}, because {cfg.benchmark.name} has no split for it"
+        )
+        sentences[sentence] = None
     for stage in STAGES:
         for names, row in chosen_together(cfg, stage):
             if "stages" not in row:
@@ -130,7 +156,7 @@ def _others(made: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]
     """Yield what thresholds were made for, for each way in which the run differs."""
     task = config["benchmark"]["task"]
     yield from _other_model(made, config["model"])
-    if "task" in made:
+    if "task" in made and not of_other_benchmark(made, config["benchmark"]["name"]):
         now, splits = _task(task), (_split(made["task"]), made["split"])
         made_task = {name: value for name, value in made["task"].items() if name not in SPLIT}
         same = {name: value for name, value in now.items() if name not in SPLIT} == made_task

@@ -32,13 +32,14 @@ class ArrayCell(Protocol):
     def folder(self) -> Path | None: ...
 
 
-def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str:
+def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False, after: str = "") -> str:
     """Submit cells as one array, with one task for each cell.
 
     Args:
         cells: Cells to run.
         site: Site of the cluster.
         dry_run: Whether to write and submit nothing.
+        after: Id of a job that must have ended, whether it succeeded or not; empty for none.
 
     Returns:
         Job id of the array; the script in a dry run.
@@ -59,11 +60,15 @@ def submit(cells: Sequence[ArrayCell], site: Site, dry_run: bool = False) -> str
         )
     if dry_run:
         return text
-    lines = [{"overrides": list(cell.overrides), "folder": str(cell.folder)} for cell in cells]
-    return _sbatch(_written(site, lines))
+    lines = [
+        {"overrides": list(cell.overrides), "folder": str(cell.folder or "")} for cell in cells
+    ]
+    return _sbatch(_written(site, lines), *_ended(after))
 
 
-def submit_chain(commands: Sequence[Sequence[str]], site: Site, dry_run: bool = False) -> list[str]:
+def submit_chain(
+    commands: Sequence[Sequence[str]], site: Site, dry_run: bool = False, after: str = ""
+) -> list[str]:
     """Submit commands as jobs, each of which starts when the one before it has succeeded.
 
     If a job fails, SLURM cancels those after it.
@@ -72,6 +77,7 @@ def submit_chain(commands: Sequence[Sequence[str]], site: Site, dry_run: bool = 
         commands: Arguments of ``mustdrop``, one list for each job.
         site: Site of the cluster.
         dry_run: Whether to write and submit nothing.
+        after: Id of a job that must have ended before the first one starts; empty for none.
 
     Returns:
         Ids of the jobs; in a dry run the script alone.
@@ -90,9 +96,14 @@ def submit_chain(commands: Sequence[Sequence[str]], site: Site, dry_run: bool = 
     file = _written(site, [{"command": list(command)} for command in commands])
     jobs: list[str] = []
     for index in range(len(commands)):
-        after = [f"--dependency=afterok:{jobs[-1]}", "--kill-on-invalid-dep=yes"] if jobs else []
-        jobs.append(_sbatch(file, f"--array={index}", *after))
+        waits = [f"--dependency=afterok:{jobs[-1]}", "--kill-on-invalid-dep=yes"] if jobs else []
+        jobs.append(_sbatch(file, f"--array={index}", *(waits or _ended(after))))
     return jobs
+
+
+def _ended(job: str) -> list[str]:
+    """Option of sbatch to wait until a job has ended in any way; none without a job."""
+    return [f"--dependency=afterany:{job}"] if job else []
 
 
 def _written(site: Site, lines: Sequence[Mapping[str, Any]]) -> Path:

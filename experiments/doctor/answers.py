@@ -12,6 +12,7 @@ from analysis.published.numbers import REFERENCE, published
 from analysis.statistics.intervals import Interval, mean_interval
 from experiments.doctor.findings import Finding
 from experiments.sweeps.forecast import spoken
+from mustdrop.evaluation.context import context_warning
 from mustdrop.presets.compose import read_yaml
 from mustdrop.presets.folders import conf_dir
 
@@ -22,6 +23,8 @@ USUAL_REASONS = (
 CUT = 0.5  # share of answers of the greatest length that is too many
 SAME = 0.95  # share of equal answers that is too many
 FAR = 3.29 / 1.96  # half of an interval of 99.9 % over that of one of 95 %
+CONFUSED = 0.7  # share of wrong answers that are others' targets, from which rows may be mixed up
+FEW = 4  # least number of wrong answers, and of different ones, for that
 SHOWN = 3  # questions whose answers are on the page
 
 Samples = Sequence[Mapping[str, Any]]
@@ -74,12 +77,24 @@ def accuracy(config: Mapping[str, Any], samples: Samples, metrics: Mapping[str, 
         # of sound samples one in forty is below the interval of 95 %, and one in 2,000 that far
         far = ours + FAR * (spread[1] - ours) < low
         text = f"{shown}, {'far ' if far else ''}below {band} ({source}); "
-        text += USUAL_REASONS if far else "more samples would tell chance from fault"
+        text += (
+            _other_rows(samples) + USUAL_REASONS
+            if far
+            else "more samples would tell chance from fault"
+        )
         return Finding("accuracy", "wrong" if far else "note", text, facts)
     if spread[0] > high:
         text = f"{shown}, above {band} ({source}): is it the same split and scoring?"
         return Finding("accuracy", "warning", text, facts)
     return Finding("accuracy", "ok", f"{shown}; consistent with {band} ({source})", facts)
+
+
+def context(counts: Mapping[str, Any], benchmark: str) -> list[Finding]:
+    """A finding if prompts are longer than the model's context."""
+    if not counts["beyond"]:
+        return []
+    text = context_warning(counts, benchmark).removeprefix("warning: ")
+    return [Finding("context", "wrong", text, counts)]
 
 
 def methods(runs: Mapping[str, Samples]) -> Finding:
@@ -162,6 +177,24 @@ def _expected(
             reason = measure.note or reason
     values = metrics.get(metric, 0.0)
     return None, None, reason, 100.0 if 0 <= values <= 1 else 1.0, metric
+
+
+def _other_rows(samples: Samples) -> str:
+    """Start of a sentence if wrong answers are the targets of other questions; else empty.
+
+    Answers are compared with targets as multisets, beyond the questions that are answered rightly.
+    """
+    wrong = [s for s in samples if str(s["answer"]).strip() != str(s["target"]).strip()]
+    answers, targets = (
+        Counter(str(sample[name]).strip() for sample in wrong) for name in ("answer", "target")
+    )
+    shared = (answers & targets).total()
+    if len(wrong) < FEW or len(answers) < FEW or shared < CONFUSED * len(wrong):
+        return ""
+    return (
+        f"{shared} of {len(wrong)} wrong answers are the targets of other questions: do the images "
+        "and the targets belong to the rows of their questions? Other "
+    )
 
 
 def _spread(interval: Interval | None, scale: float, applies: bool) -> tuple[float, float] | None:

@@ -20,13 +20,21 @@ from rich.console import Console
 from experiments import run as runs
 from experiments.checks.run_checks import checked, require_count
 from experiments.cli.hydra_program import run_hydra
-from experiments.doctor.answers import accuracy, cost, methods, sound_answers
+from experiments.doctor.answers import accuracy, context, cost, methods, sound_answers
 from experiments.doctor.exactness import exactness
 from experiments.doctor.findings import Broken, Examination, Finding, finding_lines
-from experiments.doctor.images import image_handling, normalisation, probe, save_picture, seen
+from experiments.doctor.images import (
+    blank,
+    image_handling,
+    normalisation,
+    probe,
+    save_picture,
+    seen,
+)
 from experiments.doctor.machine import kernels, machine
-from experiments.doctor.prompts import template
+from experiments.doctor.prompts import require_image_mark, template
 from experiments.doctor.rows import rows, scorable
+from experiments.doctor.weights import end_token, weights
 from mustdrop.evaluation.chat import pictures, read_document
 from mustdrop.evaluation.frame_cache import VideoReader
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
@@ -83,6 +91,8 @@ def _examine(doctor: Examination, cfg: DictConfig, overrides: Sequence[str], fol
     job = doctor.run("model", lambda: runs.built(run_cfg, config))
     setup = doctor.run("prompts", lambda: _Setup.of(job))
     doctor.add(Finding("model", "ok", setup.described()))
+    doctor.run("weights", lambda: weights(setup.model))
+    doctor.run("end token", lambda: end_token(setup.model, setup.processor.tokenizer))
     doctor.run("template", lambda: template(setup.processor, setup.chats[0], setup.prompts[0]))
     doctor.run("images", lambda: _images(setup, folder))
     doctor.run(
@@ -116,6 +126,8 @@ class _Setup:
             read_document(name, docs, index, job.task.doc_to_messages, videos)[1]
             for index in range(min(EXACT_PROMPTS, len(docs)))
         ]
+        for chat in chats:
+            require_image_mark(job.processor, chat)
         prompts = [dict(prompt_inputs(job.model, job.processor, [chat])) for chat in chats]
         return cls(job, chats, prompts)
 
@@ -144,6 +156,7 @@ def _images(setup: _Setup, folder: Path) -> list[Finding]:
     return [
         finding,
         *colours,
+        *blank(images),
         Finding("pictures", "ok", f"original and what the encoder sees: {names}"),
     ]
 
@@ -165,6 +178,7 @@ def _answers(
     samples = read_samples(run_folder(config))
     most = OmegaConf.select(run_cfg, "benchmark.task.max_new_tokens") or 0
     doctor.run("answers", lambda: sound_answers(samples, most))
+    doctor.run("context", lambda: context(record["context"], config["benchmark"]["name"]))
     doctor.run("accuracy", lambda: accuracy(config, samples, record["metrics"]))
     answered = {"vanilla": samples[:few]}
     seconds = {"vanilla": record["seconds"] / record["n"]}

@@ -74,9 +74,12 @@ def image_handling(adapter: ModelAdapter, shown: Tensor, images: Sequence[Image.
             "image_std is not what the pixels need"
         )
         return Finding("images", "wrong", text, facts)
-    shares = {side: _share(shown, side) for side in SIDES}
-    lost = [side for side, share in shares.items() if share < LEAST]
+    shares, lost = _borders(shown)
     facts["borders"] = shares
+    exchanged = shown.flip(0)
+    if lost and not _borders(exchanged)[1] and _moved(exchanged) is None:
+        text = "the red and the blue of images are exchanged before they reach the encoder (BGR)"
+        return Finding("images", "wrong", text, facts)
     if set(lost) == {"left", "right"}:
         text = (
             "the processor cuts off the left and the right of an image that is wider than high "
@@ -116,6 +119,18 @@ def normalisation(adapter: ModelAdapter, processor: Any) -> list[Finding]:
     return [Finding("colours", "warning", text)]
 
 
+def blank(images: Sequence[Image.Image]) -> list[Finding]:
+    """A finding if every one of the benchmark's first images has a single colour."""
+    # getcolors returns None where an image has more colours than its argument
+    if not images or any(image.convert("RGB").getcolors(1) is None for image in images):
+        return []
+    text = (
+        f"the first {len(images)} images of the benchmark have a single colour each: its images "
+        "are lost, or stand-ins"
+    )
+    return [Finding("blank", "wrong", text)]
+
+
 def save_picture(folder: Path, name: str, original: Image.Image, shown: list[Tensor]) -> Path:
     """Write a picture: the original, then up to six images as the encoder sees them."""
     parts = [original.convert("RGB"), *(_image(pixels) for pixels in shown[:6])]
@@ -135,6 +150,12 @@ def _mask(shown: Tensor, side: str) -> Tensor:
     return ((shown - color).abs() < NEAR).all(0)
 
 
+def _borders(shown: Tensor) -> tuple[dict[str, float], list[str]]:
+    """Share of each border that is seen, and the borders that are lost."""
+    shares = {side: _share(shown, side) for side in SIDES}
+    return shares, [side for side, share in shares.items() if share < LEAST]
+
+
 def _share(shown: Tensor, side: str) -> float:
     """Pixels of a border's colour over those that the border has in the whole image."""
     _, height, width = shown.shape
@@ -144,7 +165,7 @@ def _share(shown: Tensor, side: str) -> float:
 
 
 def _moved(shown: Tensor) -> str | None:
-    """A sentence if borders are not at their sides: mirrored, turned, or channels exchanged."""
+    """A sentence if borders are not at their sides: mirrored or turned."""
     _, height, width = shown.shape
     rows, columns = torch.arange(height) / height, torch.arange(width) / width
     for side in SIDES:
@@ -155,7 +176,7 @@ def _moved(shown: Tensor) -> str | None:
         if distance > 0.4:
             return (
                 f"the colour of the {side} border is elsewhere in the image that the encoder sees: "
-                "the image is mirrored or turned, or its red and blue are exchanged"
+                "the image is mirrored or turned"
             )
     return None
 

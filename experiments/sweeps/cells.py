@@ -184,7 +184,7 @@ def plan(experiment: str, arguments: Sequence[str] = ()) -> list[SweepCell]:
             return loader.load_configuration("run", [*overrides, *user_configs()], mode)
 
         given = [f"experiment={experiment}", *arguments]
-        entries = _entries(given, compose)
+        entries = _entries(given, compose, loader)
         return cells_of(expand(entries, given, loader), compose)
 
 
@@ -196,11 +196,18 @@ def cells_of(
     return distinct([SweepCell.of(overrides, shared) for overrides in runs])
 
 
-def _entries(overrides: Sequence[str], compose: Callable[..., DictConfig]) -> Any:
+def _entries(
+    overrides: Sequence[str], compose: Callable[..., DictConfig], loader: ConfigLoader
+) -> Any:
     try:
         return compose(overrides, RunMode.MULTIRUN).hydra.sweeper.cells
+    except HydraException:  # Hydra leaves out choices of several, which other overrides may need
+        given = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+        first = [_choices(override)[0] for override in given]
+    try:
+        return compose(first, RunMode.MULTIRUN).hydra.sweeper.cells
     except HydraException as error:
-        raise ValueError(_reason(error, overrides, compose)) from error
+        raise ValueError(_reason(error, first, compose)) from error
 
 
 def cells_under(root: Path) -> list[SweepCell]:

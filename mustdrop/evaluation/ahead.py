@@ -134,7 +134,7 @@ def _received(process: int, pipe: Connection, name: str) -> bytes:
 
 def _work(compute: Callable[[int], bytes], items: range, pipe: Connection, parent: int) -> None:
     """Compute items and send them, in a worker process."""
-    _end_with(parent)
+    end_with(parent)
     import torch  # the parent has imported it, unless it checks a number of workers only
 
     # The pools of threads of torch and of the tokenizer do not survive a fork.
@@ -152,11 +152,14 @@ def _work(compute: Callable[[int], bytes], items: range, pipe: Connection, paren
         pipe.send_bytes(result)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Let the kernel kill this process when its parent ends, also if the parent is killed.
 
-    A worker that lived on would hold the lock of the run's folder.
+    A worker that lived on would hold the lock of the run's folder. Elsewhere than on Linux nothing
+    happens.
     """
+    if not CAN_FORK:
+        return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended already
         os._exit(1)

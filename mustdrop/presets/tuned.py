@@ -2,9 +2,10 @@
 
 A row holds the values that were found for a strategy, a benchmark and a budget, and what they were
 found on. A strategy's yaml refers to it by ``gamma: ${tuned:dual_attention,gamma}``. A value that
-is set by hand replaces that reference, so it does not count as tuned. A value of another benchmark
-or budget is never used. A row for other inputs is read only if there is none for those of the run,
-so that a run can be refused with the values that it lacks.
+is set by hand replaces that reference, so it does not count as tuned. A value of another budget is
+never used, and that of another benchmark only where ``calibrate_with`` names it and the run's
+benchmark has no calibration split. A row for other inputs is read only if there is none for those
+of the run, so that a run can be refused with the values that it lacks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +111,14 @@ def tuned_row(cfg: DictConfig, strategy: str, field: str) -> Row | None:
     that calibration found, in place of values. It is read for its own inputs only.
     """
     budget = Budget.parse(cfg.budget)
-    rows = fitting_rows(table_rows(cfg.model.name), strategy, cfg.benchmark.name, budget, cfg.model)
+    names = [cfg.benchmark.name]
+    if (other := calibrated_with(cfg)) is not None:
+        names.append(other)
+    rows = [
+        row
+        for name in names
+        for row in fitting_rows(table_rows(cfg.model.name), strategy, name, budget, cfg.model)
+    ]
     return next(
         (
             row
@@ -119,6 +127,21 @@ def tuned_row(cfg: DictConfig, strategy: str, field: str) -> Row | None:
         ),
         None,
     )
+
+
+def calibrated_with(cfg: DictConfig) -> str | None:
+    """Name of the benchmark on whose prompts a run's thresholds are chosen, if it is another one.
+
+    None without ``calibrate_with``, and for a benchmark that has a calibration split.
+    """
+    if cfg.get("calibrate_with") is None or cfg.benchmark.get("calibration") is not None:
+        return None
+    return str(cfg.calibrate_with)
+
+
+def of_other_benchmark(row: Row, benchmark: str) -> bool:
+    """Whether the values of a row were chosen on the prompts of another benchmark."""
+    return row.get("benchmark", benchmark) != benchmark
 
 
 def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig) -> Any:

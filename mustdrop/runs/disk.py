@@ -39,5 +39,5 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

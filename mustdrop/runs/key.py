@@ -8,7 +8,7 @@ from typing import Any
 # Config keys that do not enter the run key; benchmark.limit does not either.
 UNKEYED = (
     "output_root", "force", "experiment", "launcher", "tracker", "device", "threads", "workers",
-    "traces", "frame_cache",
+    "traces", "frame_cache", "calibrate_with",
 )  # fmt: skip
 # Name of a preset whose values are fields of the model, which enter the run key.
 NAME_ONLY = "inputs"

@@ -230,8 +230,8 @@ def test_calibration_lines_compose_too():
         assert config.benchmark.calibration is not None
         assert missing_fields(config) == [config.calibration.field]
     assert uncalibrated_notes([("mustdrop", "t64", "mme"), ("fastv", "t64", "mme")]) == [
-        "mme has no calibration split: add to its command another benchmark's prefill.gamma "
-        "(mustdrop)."
+        "mme has no calibration split: add to its command calibrate_with=<benchmark>, or another "
+        "benchmark's prefill.gamma (mustdrop)."
     ]
 
 

@@ -463,6 +463,20 @@ def test_a_row_made_for_something_else_is_replaced_where_that_is_said(monkeypatc
                 tuned.require_free(cfg, FIELD)
 
 
+def test_rows_of_an_installed_package_are_in_the_way_of_the_same_weights_only(
+    monkeypatch, tmp_path
+):
+    """A new row goes to the user's own table, so the package's rows of other weights stay."""
+    hydra = {"runtime": {"choices": {"prefill": "dual_attention"}}}
+    monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
+    monkeypatch.setattr(tuned, "tuned_dir", lambda: tmp_path)
+    given = ["prefill.gamma=1e-3", "prefill.alpha=1e-2"]
+    with pytest.raises(ValueError, match="the installed package has values of dual_attention"):
+        tuned.require_free(composed(*given, name="calibrate"), FIELD)
+    other = composed(*given, "model.pretrained=owner/x", name="calibrate")
+    tuned.require_free(other, FIELD)
+
+
 @pytest.mark.parametrize(
     ("asked", "field"),
     [

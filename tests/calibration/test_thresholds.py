@@ -154,6 +154,7 @@ def test_a_missing_threshold_names_the_command_that_finds_it():
         told = refused("model=llava15_7b", f"benchmark={name}", "benchmark.data=/x")
         assert f"{name} has no split to choose thresholds on, so calibrate on another" in told
         assert "benchmark.data=/x" not in command_in(told)
+        assert "take its values with calibrate_with=gqa, or give prefill.gamma=<value>" in told
         cfg = composed(*command_in(told), name="calibrate")
         assert cfg.benchmark.calibration is not None and cfg.model.name == "llava15_7b"
     assert refused("budget=none").endswith("give prefill.gamma=<value> prefill.alpha=<value>")

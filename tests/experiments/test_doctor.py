@@ -3,20 +3,24 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from experiments.doctor.answers import accuracy, sound_answers, table_runs
+from experiments.doctor.answers import accuracy, context, sound_answers, table_runs
 from experiments.doctor.command import examine, program
 from experiments.doctor.findings import Broken, Examination, Finding, finding_lines
+from experiments.doctor.images import blank, image_handling, probe
 from experiments.doctor.prompts import template
 from experiments.doctor.rows import scorable
+from experiments.doctor.weights import end_token, weights
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.model_inputs import prompt_inputs
 from mustdrop.evaluation.tasks.stock import StockTask
+from mustdrop.models import adapter_for
 from mustdrop.pocket import load, sample
 from mustdrop.presets.compose import composed
 
@@ -136,6 +140,16 @@ def test_a_wrong_template_is_named(chat_template, words):
 
 
 @pytest.mark.slow
+def test_a_template_without_a_mark_of_the_image_is_named(folder, tmp_path):
+    whole = (folder / "chat_template.jinja").read_text()
+    assert "<image>" in whole
+    (folder / "chat_template.jinja").write_text(whole.replace("<image>", ""))
+    doctor = examined(tmp_path, f"model.pretrained={folder}")
+    level, text = of(doctor, "prompts")
+    assert level == "wrong" and text.startswith("the prompt has no <image> although the question")
+
+
+@pytest.mark.slow
 def test_cropped_images_are_named(folder, tmp_path):
     level, text = of(examined(tmp_path, f"model.pretrained={folder}", *questions(tmp_path / "q")),
                      "images")  # fmt: skip
@@ -188,6 +202,70 @@ def test_other_weights_are_seen_by_their_answers(folder, tmp_path):
     level, text = of(doctor, "accuracy")
     assert level == "wrong" and "far below 97.4" in text and "usual reasons" in text
     assert of(doctor, "exactness")[0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(float("nan"), "1 matrices of the checkpoint hold numbers that are not finite"),
+     (0.0, "1 matrices of the checkpoint hold a single value (model.language_model.layers.3.mlp")],
+)  # fmt: skip
+def test_weights_that_were_lost_are_named(value, words):
+    model, _ = load()
+    assert weights(model) == []
+    name = "model.language_model.layers.3.mlp.down_proj.weight"
+    with torch.no_grad():
+        dict(model.named_parameters())[name].fill_(value)
+    (finding,) = weights(model)
+    assert finding.level == "wrong" and finding.text.startswith(words)
+    assert name in finding.text
+
+
+def test_an_end_token_of_another_model_is_named():
+    model, processor = load()
+    assert end_token(model, processor.tokenizer) == []
+    for end, words in ((40, "answers end at "), (None, "answers end at no token")):
+        model.generation_config.eos_token_id = end
+        (finding,) = end_token(model, processor.tokenizer)
+        assert finding.level == "wrong" and finding.text.startswith(words)
+        assert "is no special token of the tokenizer; its end token is '</s>' (2)" in finding.text
+
+
+def test_images_without_content_and_exchanged_channels_are_named():
+    drawn, plain = sample("crowded_test", 0).image, Image.new("RGB", (20, 20), (9, 9, 9))
+    assert blank([plain, drawn]) == [] and blank([]) == []
+    (finding,) = blank([plain, plain])
+    assert finding.level == "wrong" and "have a single colour each" in finding.text
+    model, _ = load()
+    values = torch.from_numpy(np.asarray(probe()).copy()).permute(2, 0, 1) / 255
+    cases = (
+        (values, "the whole image reaches"), (values.flip(0), "the red and the blue of images are"),
+        (values.flip(2), "the image is mirrored or turned"),
+    )  # fmt: skip
+    for shown, words in cases:
+        assert words in image_handling(adapter_for(model), shown, []).text
+
+
+def test_prompts_beyond_the_context_are_named():
+    counts = {"positions": 60, "beyond": 2, "first": [0, 3]}
+    assert context({**counts, "beyond": 0}, "gqa") == []
+    (finding,) = context(counts, "gqa")
+    assert finding.level == "wrong" and finding.text.startswith("2 prompts of gqa are longer")
+
+
+def test_targets_of_other_rows_are_seen_in_the_answers():
+    config = {
+        "model": {"name": "llava15_7b"},
+        "benchmark": {"name": "gqa", "metric": "exact_match"},
+    }
+    words = [f"word {number}" for number in range(40)]
+    mixed = [
+        {**answer(word, target=words[number - 1], score=0.0), "image": word}
+        for number, word in enumerate(words)
+    ]
+    found = accuracy(config, mixed, {"exact_match": 0.0})
+    assert found.level == "wrong" and "40 of 40 wrong answers are the targets of" in found.text
+    wrong = [{**sample, "target": "another"} for sample in mixed]
+    assert "of other questions" not in accuracy(config, wrong, {"exact_match": 0.0}).text
 
 
 @pytest.mark.slow

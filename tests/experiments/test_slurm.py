@@ -24,6 +24,7 @@ from judge_server import MODEL, JudgeServer
 from experiments.cluster.job import submit, submit_chain
 from experiments.cluster.site_file import Site
 from experiments.run import run
+from experiments.sweep import main as sweep_main
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.runs.folder import read_record, read_samples, run_folder
 
@@ -381,6 +382,33 @@ def test_calibrate_run_judge_and_tables_are_jobs_that_wait_for_each_other(root, 
     assert 0 < server.n <= 2 * LIMIT
     table = (root / "t.csv").read_text()
     assert "vanilla" in table and "mustdrop_merge" in table
+
+
+@pytest.mark.slow
+def test_a_whole_sweep_is_jobs_for_thresholds_runs_and_tables(root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    tree = like_a_wheel(root / "tree")
+    monkeypatch.setenv("PYTHONPATH", f"{root / 'hook'}:{tree}")
+    given = [
+        "none", "method=vanilla,mustdrop_merge", "budget=t300", "workers=0", *COMMON,
+        "calibration.n=8", "calibration.held_out=8", "calibration.tolerance=0.1", "--slurm",
+    ]  # fmt: skip
+    assert sweep_main(["complete", *given, "--dry-run"]) == 0
+    assert "job 3: mustdrop sweep complete none method=" in capsys.readouterr().out
+    assert nothing_runs() and not (root / "the logs").exists()
+    assert sweep_main(["complete", *given]) == 0
+    text = capsys.readouterr().out
+    chain = re.findall(r"^job (\d+): ", text, re.MULTILINE)
+    assert len(chain) == 3 and f"job {chain[1]}: 2 runs" in text
+    wait(nothing_runs, seconds=700)
+    logs = [path.read_text() for path in sorted((root / "the logs").glob("*.out"))]
+    ended = [[job[:2] for job in jobs(array).values()] for array in chain]
+    assert ended == [[("COMPLETED", "0:0")] * count for count in (1, 2, 1)], logs
+    assert (root / "conf" / "tuned" / "pocket.yaml").is_file()
+    assert "2 cells: 2 done, 0 to run" in logs[-1]
+    home = root / "outputs/run"
+    assert "mustdrop_merge" in (home / "summary.txt").read_text()
+    assert (home / "report.html").stat().st_size > 1e4
 
 
 @pytest.mark.slow

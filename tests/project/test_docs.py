@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.sweep import OF_EXPERIMENT, command_line
 from mustdrop.cli.main import COMMANDS
 from mustdrop.presets.compose import composed
 from mustdrop.presets.folders import preset_names
@@ -102,8 +103,9 @@ def test_commands_parse(command):
     for flag in flags:
         assert f'"{flag}"' in source, flag
     if name == "sweep" and arguments:
-        assert arguments[0] in ("plan", "status", "table", "complete", "retry", "submit")
-        assert len(arguments) == 1 or arguments[1] in preset_names("experiment")
+        command, *chosen = command_line(arguments)
+        assert command in OF_EXPERIMENT
+        assert not chosen or chosen[0] in preset_names("experiment")
     if name == "list" and arguments:
         assert arguments[0] in ("methods", "models", "benchmarks", "experiments")
 
