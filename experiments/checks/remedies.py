@@ -100,7 +100,7 @@ def missing(
     """
     stage = fields[0].partition(".")[0]
     fields = [field for field in fields if field.startswith(f"{stage}.")]
-    named = OmegaConf.masked_copy(cfg, ["model", "method", "benchmark"])
+    named = OmegaConf.masked_copy(cfg, ["model", "method", "benchmark", "inputs"])
     config: Any = OmegaConf.to_container(named, resolve=True)
     budget = Budget.parse(cfg.budget)
     at = f"at {budget.name}" if budget else "without a budget"
@@ -177,9 +177,10 @@ def require_split(cfg: DictConfig) -> None:
 
 def _with_split(benchmark: Mapping[str, Any]) -> str:
     """Name a benchmark of the same kind that has a calibration split."""
-    kind = "stock" in benchmark["task"]
+    if "stock" in benchmark["task"]:
+        return "gqa"
     for path in sorted((conf_dir() / "benchmark").glob("*.yaml")):
         other = read_yaml(path)
-        if other.get("calibration") and ("stock" in other.task) == kind:
+        if other.get("calibration") and "stock" not in other.task:
             return path.stem
     return "gqa"

@@ -8,6 +8,7 @@ the hashes of their code and inputs, the versions of their libraries and their h
 pictures, no keys and no paths of this machine. Runs that are not finished are left out and named.
 """
 
+import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
 import argparse
 import sys
 from collections.abc import Sequence

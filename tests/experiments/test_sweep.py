@@ -123,7 +123,7 @@ def test_every_preset_composes_into_cells_that_are_distinct(preset, arguments):
         assert {cell.config["experiment"] for cell in cells if cell.config} == {preset}
 
 
-SHOWN = ("table3", "table4")  # the other presets are slow tests
+SHOWN = ("table3",)  # the other presets are slow tests
 
 
 @pytest.mark.timeout(1200)  # table1 has 37 cells: more than 300 s on a busy machine

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from families import FAMILIES, Image
-from family_droppers import FITTING
 from family_errors import family_error
 from models import greedy
 from transformers import DynamicCache
@@ -115,15 +114,6 @@ def test_flash_attention_is_refused(family):
     model.model.language_model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match="does not attend causally in its prompts"):
         ORIGINAL.attach(model).__enter__()
-
-
-@pytest.mark.parametrize("name", ["local_merge", "cls_topk", "visionzip", "all_stages"])
-def test_strategies_inside_the_encoder_are_refused_where_cells_are_pooled(name):
-    model = FAMILIES["gemma3"].model()
-    with pytest.raises(
-        ValueError, match=r"runs whole here: a vision token is the mean of 4 x 4 patches"
-    ):
-        FITTING[name].attach(model).__enter__()
 
 
 @pytest.mark.parametrize(

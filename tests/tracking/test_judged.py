@@ -42,6 +42,7 @@ def judged(tmp_path, server, tracker=None, videos=()):
     return folder
 
 
+@pytest.mark.slow
 def test_a_judged_run_is_sent_with_its_verdicts(tmp_path, monkeypatch):
     with served(monkeypatch) as service, JudgeServer() as server:
         videos = [pictured(filtered()), Trace(last_frame())]
