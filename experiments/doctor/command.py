@@ -32,7 +32,7 @@ from experiments.doctor.images import (
     seen,
 )
 from experiments.doctor.machine import kernels, machine
-from experiments.doctor.prompts import require_image_mark, template
+from experiments.doctor.prompts import template
 from experiments.doctor.rows import rows, scorable
 from experiments.doctor.weights import end_token, weights
 from mustdrop.evaluation.chat import pictures, read_document
@@ -126,8 +126,6 @@ class _Setup:
             read_document(name, docs, index, job.task.doc_to_messages, videos)[1]
             for index in range(min(EXACT_PROMPTS, len(docs)))
         ]
-        for chat in chats:
-            require_image_mark(job.processor, chat)
         prompts = [dict(prompt_inputs(job.model, job.processor, [chat])) for chat in chats]
         return cls(job, chats, prompts)
 

@@ -5,27 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.doctor.findings import Finding
-from mustdrop.evaluation.chat import question, still_images
+from mustdrop.evaluation.chat import question
 from mustdrop.evaluation.lmms_eval_api import ChatMessages
 from mustdrop.evaluation.model_inputs import prompt_text
 
 # What chat templates write around turns; each is one token of the tokenizer that belongs to it.
 MARKERS = re.compile(r"<\|[^|<>\s]+\|>|<(?:start|end)_of_\w+>|\[/?INST\]|</?s>")
 SHOWN = 600  # characters of a prompt on the page
-
-
-def require_image_mark(processor: Any, chat: ChatMessages) -> None:
-    """Check that the prompt has the mark at which the processor puts the image.
-
-    Raises:
-        ValueError: If the chat template leaves it out.
-    """
-    mark = getattr(processor, "image_token", None)
-    if mark is not None and still_images(chat) and mark not in prompt_text(processor, chat):
-        raise ValueError(
-            f"the prompt has no {mark} although the question has an image: the chat template "
-            "leaves images out"
-        )
 
 
 def template(processor: Any, chat: ChatMessages, inputs: Mapping[str, Any]) -> Finding:

@@ -145,8 +145,8 @@ def test_a_template_without_a_mark_of_the_image_is_named(folder, tmp_path):
     assert "<image>" in whole
     (folder / "chat_template.jinja").write_text(whole.replace("<image>", ""))
     doctor = examined(tmp_path, f"model.pretrained={folder}")
-    level, text = of(doctor, "prompts")
-    assert level == "wrong" and text.startswith("the prompt has no <image> although the question")
+    level, text = of(doctor, "model")
+    assert level == "wrong" and "chat_template: the prompt must contain one <image>" in text
 
 
 @pytest.mark.slow
