@@ -154,10 +154,11 @@ def _shapes(text: str) -> list[str]:
     """Names of the shapes that stand for ``model=NAMES``, each once."""
     field, _, names = text.partition("=")
     presets = names.split(",")
-    if field != "model" or (unknown := [name for name in presets if name not in SHAPE_OF]):
-        given = text if field != "model" else ", ".join(unknown)
+    unknown = [text] if field != "model" else [name for name in presets if name not in SHAPE_OF]
+    if unknown:
         raise argparse.ArgumentTypeError(
-            f"expected model= and names of these presets: {', '.join(SHAPE_OF)}; got {given}"
+            f"expected model= and names of these presets: {', '.join(SHAPE_OF)}; got "
+            f"{', '.join(unknown)}"
         )
     return list(dict.fromkeys(SHAPE_OF[name] for name in presets))
 
