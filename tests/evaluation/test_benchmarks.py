@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from statistics import fmean
 
-import datasets
 import pyarrow.parquet as parquet
 import pytest
 from hydra.errors import InstantiationException
@@ -75,15 +74,6 @@ KNOWN = {
     },
     "textvqa": VQA, "vizwiz": VQA, "vqav2": VQA,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Nothing is left in the user's own cache of data sets."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from odd_pictures import odd_picture
 from other_row_twins import OTHER_TWINS, write_other
 from row_twins import COUNT
 from scripted import ScriptedModel
+from twin_tasks import benchmark, twins_of
 
 from experiments.run import run
 from mustdrop.evaluation.answers import scores
@@ -33,15 +34,6 @@ from mustdrop.runs.folder import read_samples
 NAMES = sorted(OTHER_TWINS)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Nothing is left in the user's own cache of data sets."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("twins")
@@ -49,17 +41,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(root):
-    """Name -> rows of its split and the task that reads them."""
-    made = {}
-    for name in NAMES:
-        node = benchmark(name, root).task
-        rows = write_other(name, root / name, node.subset, node.split)
-        made[name] = rows, instantiate(node)
-    return made
-
-
-def benchmark(name, root):
-    return composed(f"benchmark={name}", f"benchmark.data={root / name}").benchmark
+    return twins_of(NAMES, root, write_other)
 
 
 def right(name, task):
@@ -194,7 +176,7 @@ def test_an_answer_without_a_letter_scores_the_same_each_time(twins):
     first = [task.config.process_results(doc, ["none"])["mmmu_accuracy"] for doc in docs]
     random.seed(7)
     again = [task.config.process_results(doc, ["none"])["mmmu_accuracy"] for doc in docs]
-    assert first == again and 0 < sum(first) < len(first)  # drawn for each question anew
+    assert first == again and 0 < sum(first) < len(first)  # each question has its own draw
     random.seed(7)
     with drawing("any"):
         random.random()

@@ -1,6 +1,5 @@
 """Every stock image benchmark reads, asks and scores rows with all oddities of the real ones."""
 
-import datasets
 import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -9,6 +8,7 @@ from lmms_eval.tasks import TaskManager
 from odd_pictures import KINDS
 from row_twins import COUNT, TWINS, save, write_twin
 from scripted import ScriptedModel
+from twin_tasks import benchmark, twins_of
 
 from experiments.run import run
 from mustdrop.evaluation.answers import scores
@@ -23,15 +23,6 @@ ANSWERS = ("", "A", "B. ", "yes", "No.", "nan", "The answer is (B).", "x " * 300
 LETTERS = "ABCDE"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Nothing is left in the user's own cache of data sets."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("twins")
@@ -39,17 +30,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(root):
-    """Name -> rows of its split and the task that reads them."""
-    made = {}
-    for name in NAMES:
-        node = benchmark(name, root).task
-        rows = write_twin(name, root / name, node.subset, node.split)
-        made[name] = rows, instantiate(node)
-    return made
-
-
-def benchmark(name, root):
-    return composed(f"benchmark={name}", f"benchmark.data={root / name}").benchmark
+    return twins_of(NAMES, root, write_twin)
 
 
 def right(name, row):

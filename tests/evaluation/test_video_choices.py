@@ -33,15 +33,6 @@ STOCK = Path(tasks.__file__).parent
 ANSWERS = ("B", "C", "A", "A", "B")  # of MVBench's documents, in their order
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Nothing is left in the user's own cache of data sets."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     return save("video_llava", tmp_path_factory.mktemp("model") / "tiny")

@@ -1,6 +1,5 @@
 """The benchmarks of videos read, ask and score rows with the oddities of the real ones."""
 
-import datasets
 import pytest
 from hub_checkpoints import save
 from hydra.utils import instantiate
@@ -17,15 +16,6 @@ from mustdrop.runs.folder import read_samples
 
 OPEN = ("msvd_qa", "msrvtt_qa", "tgif_qa", "activitynet_qa")
 CHOICES = ("mvbench", "videomme")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Nothing is left in the user's own cache of data sets."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def test_an_estimate_is_near_the_time_of_the_runs_and_its_probe_is_kept(tmp_path
         record["seconds"] + record.get("controls_seconds", 0.0)
         for record in read_records(tmp_path / "run")
     )
-    print(f"estimated {times.seconds:.1f} s, ran {real:.1f} s: {real / times.seconds:.2f} of it")
+    assert 0.1 < real / times.seconds < 10  # a busy machine: 1.2 to 3.8
     # a machine that others use too changes its speed between the probe and the runs
     assert times.low / 4 < real < times.high * 4
     assert not estimated(cells, 16, True, console).times  # nothing is left to run

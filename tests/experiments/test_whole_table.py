@@ -24,7 +24,7 @@ METHODS = ("vanilla", "mustdrop", "fastv", "sparsevlm", "random")
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_three_benchmarks_and_five_methods_are_a_table_a_page_and_no_failure(tmp_path):
-    """MME has no calibration split: it takes the thresholds of GQA, and the table says so."""
+    """MME has no calibration split: it takes the thresholds of GQA, which the table notes."""
     given = [
         "experiment=table1", *save_llava(tmp_path / "llava", layers=8, side=48),
         write_twins(tmp_path / "data", BENCHMARKS, times=3), "budget=t72",

@@ -90,7 +90,7 @@ def ocrbench(split: str) -> tuple[Rows, Features]:
 def mmmu(split: str) -> tuple[Rows, Features]:
     """One to seven images, in questions and options, named twice or in another order."""
     images = [f"image_{place}" for place in range(1, 8)]
-    asked: tuple[tuple[str, str, str, int], ...] = (
+    questions: tuple[tuple[str, str, str, int], ...] = (
         ("What is <image 1>?", "['$6', '$7,000', 'it''s', 'None']", "B", 1),
         ("<image 2> follows <image 1> , why?", "['a', 'b']", "A", 2),
         ("<image 1> Look at <image 1> again.\nWhich?", "['<image 2>', '<image 3>']", "B", 3),
@@ -100,7 +100,7 @@ def mmmu(split: str) -> tuple[Rows, Features]:
     )  # fmt: skip
     rows: Rows = []
     for number in range(COUNT):
-        text, options, answer, count = asked[number % len(asked)]
+        text, options, answer, count = questions[number % len(questions)]
         subject = ("Art_Theory", "Math", "Basic_Medical_Science")[number % 3]
         row: dict[str, Any] = dict.fromkeys(images)
         row |= {name: odd_picture(7 * number + i) for i, name in enumerate(images[:count])}

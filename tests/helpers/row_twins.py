@@ -80,7 +80,7 @@ def gqa(subset: str, split: str) -> tuple[Rows, Features]:
 def mmbench(subset: str, split: str) -> tuple[Rows, Features]:
     """Two to four options, missing ones as ``nan``; one row for each order of the options.
 
-    ``index`` is a text, as the card of the English subset has said; the test has no answers.
+    ``index`` is a text, as on the card of the English subset; the test split has no answers.
     """
     columns = (
         "index", "question", "hint", "answer", "A", "B", "C", "D", "category", "source",
@@ -131,7 +131,7 @@ def mme(subset: str, split: str) -> tuple[Rows, Features]:
 
 
 def pope(subset: str, split: str) -> tuple[Rows, Features]:
-    """Three categories on the same images; ``question_id`` starts anew in each."""
+    """Three categories on the same images; ``question_id`` restarts in each."""
     rows = [
         {
             "id": str(19 * place + number), "question_id": str(number + 1),

@@ -48,24 +48,20 @@ def internvl(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrai
     )  # fmt: skip
 
 
+def _split_sizes(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "vision_config": {**VISION, "image_size": SIDE, "patch_size": PATCH},
+        "text_config": LlamaConfig(**language), "scale_factor": 2,
+        "image_token_id": text.convert_tokens_to_ids("<image>"), "pad_token_id": text.pad_token_id,
+    }  # fmt: skip
+
+
 def smolvlm(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:
-    return SmolVLMForConditionalGeneration(
-        SmolVLMConfig(
-            vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
-            text_config=LlamaConfig(**language), scale_factor=2,
-            image_token_id=text.convert_tokens_to_ids("<image>"), pad_token_id=text.pad_token_id,
-        )
-    )  # fmt: skip
+    return SmolVLMForConditionalGeneration(SmolVLMConfig(**_split_sizes(text, language)))
 
 
 def idefics3(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:
-    return Idefics3ForConditionalGeneration(
-        Idefics3Config(
-            vision_config={**VISION, "image_size": SIDE, "patch_size": PATCH},
-            text_config=LlamaConfig(**language), scale_factor=2,
-            image_token_id=text.convert_tokens_to_ids("<image>"), pad_token_id=text.pad_token_id,
-        )
-    )  # fmt: skip
+    return Idefics3ForConditionalGeneration(Idefics3Config(**_split_sizes(text, language)))
 
 
 def onevision(text: PreTrainedTokenizerFast, language: dict[str, Any]) -> PreTrainedModel:

@@ -178,11 +178,15 @@ def test_tokens_are_mixed_at_the_input_in_the_order_in_which_they_entered(family
     assert max(errors(model, run, inputs, tokens, logits)) <= 1e-5
 
 
-@pytest.mark.parametrize("place", ["features", "projected"])
-@pytest.mark.parametrize("family", all_families())
+@pytest.mark.parametrize(
+    ("family", "place"),
+    [
+        pytest.param(*case.values, place, marks=case.marks)
+        for place in ("features", "projected")
+        for case in all_families(whole=place == "projected")
+    ],
+)
 def test_no_token_of_any_image_is_left(family, place):
-    if family in WHOLE and place == "features":
-        pytest.skip("its encoder runs whole")
     model, made = model_of(family), FAMILIES[family]
     inputs = made.inputs(model, *made.prompts)
     with TokenDropper(AnyVision((place,), 0, 0.0, mixes=False)).attach(model) as run:

@@ -66,14 +66,13 @@ class ReadsCls(VisionStrategy):
         return Reduction(torch.arange(len(view.cells)))
 
 
-@pytest.mark.parametrize("kind", ["cls", "received"])
-@pytest.mark.parametrize("family", GATHERED)
+@pytest.mark.parametrize(
+    ("family", "kind"), [*((family, "received") for family in GATHERED), ("internvl", "cls")]
+)
 def test_a_cell_has_the_mean_of_the_attention_of_its_patches(family, kind):
     made = FAMILIES[family]
     model = made.model("eager")
     (encoder,) = adapter_for(model).encoders
-    if kind == "cls" and not encoder.has_cls:
-        pytest.skip("no [CLS]")
     inputs, strategy = made.inputs(model, made.prompts[0]), ReadsCls()
     with torch.inference_mode(), TokenDropper(vision=strategy, cls_attention=kind).attach(model):
         maps = []
