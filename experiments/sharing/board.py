@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         packs, runs = opened(options.packs, Path(folder))
         files = site_files(packs, runs, pictures(run.cell["method"] for run in runs))
     write_site(options.output, files)
-    print(f"{options.output / INDEX}: written; packs: {len(packs)}, runs: {len(runs)}, files: {len(files)}")
+    counts = f"packs: {len(packs)}, runs: {len(runs)}, files: {len(files)}"
+    print(f"{options.output / INDEX}: written; {counts}")
     return 0
 
 
