@@ -161,7 +161,12 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     chain.add_argument("commands", nargs="+", help="commands of mustdrop, one text each")
     chain.add_argument("--site", type=Path, help="site file (slurm/README.md)")
     chain.add_argument("--dry-run", action="store_true", help="print the script only")
-    options = parser.parse_args(arguments)
+    # Overrides may also come behind an option, which argparse alone does not allow in a subcommand.
+    options, others = parser.parse_known_args(arguments)
+    if others:
+        if "overrides" not in options or any(text.startswith("-") for text in others):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        options.overrides += others
     if getattr(options, "probe", 0) < 0:
         raise ValueError(f"--probe must be a count of questions, 0 or more, got {options.probe}")
     return options

@@ -95,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--tracker", help="tracker of runs made with tracker=none: wandb")
     parser.add_argument("--seconds", type=float, default=600.0, help="time limit of each run")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     failed = 0
     for folder in folders(options.roots):
         try:

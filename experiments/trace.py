@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--methods", default="", help="comma-separated names or globs (default: all)"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.samples is not None and options.disagree is not None:
         raise ValueError("give --samples or --disagree, not both")
     records = runs(options.roots, [name for name in options.methods.split(",") if name])

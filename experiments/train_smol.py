@@ -3,12 +3,15 @@
 python experiments/train_smol.py
 python experiments/train_smol.py smoke=true
 python experiments/train_smol.py export_now=true    # the state as it is, without training
+python experiments/train_smol.py recipe.start_weights=mustdrop/pocket/checkpoint_smol \
+    recipe.start_stage=long_answers    # start from exported weights
 
 The folder ``output`` holds the state, curve.csv and the exported weights in export/.
 ``mustdrop.pocket.smol.load_smol(folder=...)`` reads them.
 """
 
 import mustdrop.openmp  # noqa: F401  # isort: skip  # before torch loads
+import shutil
 from pathlib import Path
 from time import perf_counter
 
@@ -21,6 +24,8 @@ from mustdrop.pocket.training.curve import Curve
 from mustdrop.pocket.training.smol.recipe import TYPES
 from mustdrop.pocket.training.smol.trainer import SmolTraining
 
+CURVE = "curve.csv"
+
 
 @hydra.main(version_base=None, config_path="../conf", config_name="train_smol")
 def main(cfg: DictConfig) -> None:
@@ -31,10 +36,19 @@ def main(cfg: DictConfig) -> None:
         recipe, folder = recipe.smoke(), folder / "smoke"
     training = SmolTraining(recipe, folder)
     if not cfg.export_now:
-        curve = Curve(folder / "curve.csv", training.done, cfg.log_every, TYPES)
+        _continue_curve(recipe.start_weights, folder)
+        curve = Curve(folder / CURVE, training.done, cfg.log_every, TYPES)
         _run(training, curve, cfg.validate_every)
     training.export(folder / "export")
     print(f"exported {training.done} of {recipe.steps} steps to {folder / 'export'}", flush=True)
+
+
+def _continue_curve(start: str | None, folder: Path) -> None:
+    """Begin the curve of a new training with that of the weights from which it starts."""
+    if start is None or (folder / CURVE).is_file() or not (Path(start) / CURVE).is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(Path(start) / CURVE, folder / CURVE)
 
 
 def _run(training: SmolTraining, curve: Curve, validate_every: int) -> None:

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     costs = ("tokens", "flops", "latency")
     parser.add_argument("--against", nargs="+", choices=costs, default=costs)
     parser.add_argument("--metric", help="score to read (default: main score of the benchmark)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"no figure {unknown[0]!r}: expected one of {', '.join(known)}")
     of_runs = [name for name in options.names if name != SPEED] or (

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--output", type=Path, default=Path("outputs/board"),
         help="folder to write (default: outputs/board)",
     )  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     with TemporaryDirectory(prefix="mustdrop-board-") as folder:
         packs, runs = opened(options.packs, Path(folder))
         files = site_files(packs, runs, pictures(run.cell["method"] for run in runs))

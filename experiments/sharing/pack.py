@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("pack.zip"), help="file to write (default: pack.zip)"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     cells = load_folders(options.runs)
     left = unfinished(options.runs)
     for folder in left[:MOST_NAMED]:

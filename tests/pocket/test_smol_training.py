@@ -125,3 +125,30 @@ def test_a_state_of_another_recipe_is_refused(smol_package, tmp_path):
     SmolTraining(replace(recipe, stages=later), tmp_path)  # a stage that had not begun may differ
     with pytest.raises(ValueError, match="holds a training that differs in rank"):
         SmolTraining(replace(recipe, rank=8), tmp_path)
+
+
+@pytest.mark.smol
+def test_a_new_training_starts_from_exported_weights_at_a_stage(smol_package, tmp_path):
+    """Connector and LoRA weights are those of the folder, in bfloat16; the first stage is left out."""
+    connector = replace(STAGE, questions=0, steps=2, tokens=(64,), long=0.0)
+    questions = replace(STAGE, steps=1, tokens=(32,), questions=2)
+    recipe = SmolRecipe({"connector": connector, "questions": questions}, threads=1)
+    first = SmolTraining(recipe, tmp_path / "first")
+    assert [report.done for report in first.run()] == [1, 2, 3]
+    first.export(tmp_path / "export")
+    again = replace(
+        recipe, start_weights=str(tmp_path / "export"), start_stage="questions",
+        stages={**recipe.stages, "questions": replace(questions, steps=2)},
+    )  # fmt: skip
+    training = SmolTraining(again, tmp_path / "second")
+    assert training.done == 2
+    for a, b in zip(training.lora, first.lora, strict=True):
+        assert torch.equal(a, b.bfloat16().float())
+    assert [report.done for report in training.run()] == [3, 4]
+    assert SmolTraining(again, tmp_path / "second").done == 4  # the state, not the start, counts
+    with pytest.raises(FileNotFoundError, match="start_weights must be a folder with model"):
+        SmolTraining(replace(again, start_weights=str(tmp_path)), tmp_path / "third")
+    with pytest.raises(ValueError, match="start_stage must be one of connector, questions, got 'a'"):
+        replace(again, start_stage="a")
+    with pytest.raises(ValueError, match="start_stage needs start_weights, got none"):
+        replace(again, start_weights=None)

@@ -62,6 +62,24 @@ def lora_weights(layers: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
+def load_lora(layers: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Set the trained weights inside to those that :func:`lora_weights` gave.
+
+    Raises:
+        ValueError: If names or shapes differ.
+    """
+    current = lora_weights(layers)
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(current.keys() | shapes.keys()):
+        expected = tuple(current[name].shape) if name in current else None
+        if expected != shapes.get(name):
+            raise ValueError(
+                f"LoRA weight {name} must have the shape {expected}, got {shapes.get(name)}"
+            )
+        current[name].copy_(weights[name])
+
+
+@torch.no_grad()
 def merge_lora(layers: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Add the differences to the plain linear layers inside, in float32.
 

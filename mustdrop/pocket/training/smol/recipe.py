@@ -104,6 +104,8 @@ class SmolRecipe:
         clip: Largest norm of the gradient.
         threads: Number of threads; with another number sums have another order.
         save_every: Number of steps between two saved states; it does not affect the weights.
+        start_weights: Folder of exported weights from which a new training starts; None starts anew.
+        start_stage: Stage with which it then begins; None is the first.
     """
 
     stages: Mapping[str, SmolStage]
@@ -115,6 +117,8 @@ class SmolRecipe:
     clip: float = 1.0
     threads: int = 2
     save_every: int = 20
+    start_weights: str | None = None
+    start_stage: str | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -129,6 +133,17 @@ class SmolRecipe:
         for name in ("rank", "threads", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.start_stage is not None and self.start_stage not in self.stages:
+            raise ValueError(
+                f"start_stage must be one of {', '.join(self.stages)}, got {self.start_stage!r}"
+            )
+        if self.start_stage is not None and self.start_weights is None:
+            raise ValueError("start_stage needs start_weights, got none")
+
+    @property
+    def first(self) -> int:
+        """Index of the stage with which a new training begins."""
+        return list(self.stages).index(self.start_stage) if self.start_stage else 0
 
     @property
     def steps(self) -> int:

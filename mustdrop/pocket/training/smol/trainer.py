@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from mustdrop.pocket.dataset import VALIDATION_SEED
@@ -21,8 +21,8 @@ from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.long_questions import FEWEST_ITEMS
 from mustdrop.pocket.model import load
 from mustdrop.pocket.scenes import GRID
-from mustdrop.pocket.smol.lora import LoRALinear, add_lora, lora_weights
-from mustdrop.pocket.smol.model import SMOL_WEIGHTS, assemble
+from mustdrop.pocket.smol.lora import LoRALinear, add_lora, load_lora, lora_weights
+from mustdrop.pocket.smol.model import SMOL_WEIGHTS, assemble, split_weights
 from mustdrop.pocket.training.smol.batches import SmolBatch, draw_batch
 from mustdrop.pocket.training.smol.losses import (
     PatchWords,
@@ -38,7 +38,8 @@ from mustdrop.pocket.training.trainer import Progress
 
 SMOL_MAX_BYTES = 16_000_000  # limit of the exported weights, which are part of the package
 
-_CONNECTOR_SHARE = 0.75  # learning rate of the connector beside LoRA's, in stages with questions
+# Learning rates beside LoRA's, in stages with questions. Weights from a folder come without probe.
+_CONNECTOR_SHARE, _PROBE_SHARE = 0.75, 4.0
 
 
 class SmolTraining:
@@ -51,6 +52,7 @@ class SmolTraining:
     Raises:
         ValueError: If the folder's state is of another recipe. Stages that had not begun may
             differ, so that later stages of a run can be changed.
+        FileNotFoundError: If the folder of the recipe's start lacks weights.
     """
 
     def __init__(self, recipe: SmolRecipe, folder: Path):
@@ -77,14 +79,16 @@ class SmolTraining:
             [
                 {"params": list(self.connector.parameters()), "share": _CONNECTOR_SHARE},
                 {"params": self.lora, "share": 1.0},
-                {"params": list(self.probe.parameters()), "share": 1.0},
+                {"params": list(self.probe.parameters()), "share": _PROBE_SHARE},
             ],
             betas=(recipe.betas[0], recipe.betas[1]),
             weight_decay=recipe.weight_decay,
         )
-        self.stage_index, self.step = 0, 0
+        self.stage_index, self.step = recipe.first, 0
         if (folder / STATE).is_file():
             self._restore()
+        elif recipe.start_weights is not None:
+            self._start_from(Path(recipe.start_weights))
 
     @property
     def done(self) -> int:
@@ -209,6 +213,15 @@ class SmolTraining:
                 layer.bias.zero_()
             first.weight /= features.std(0)
             first.bias.sub_(first.weight @ features.mean(0))
+
+    def _start_from(self, folder: Path) -> None:
+        """Take over connector and LoRA weights that were exported; optimizer and probe are new."""
+        file = folder / SMOL_WEIGHTS
+        if not file.is_file():
+            raise FileNotFoundError(f"start_weights must be a folder with {SMOL_WEIGHTS}, got {folder}")
+        parts = split_weights(load_file(file))
+        self.connector.load_state_dict(parts["connector"])
+        load_lora(self.model.model.language_model.layers, parts["lora"])
 
     def _trained(self) -> dict[str, Any]:
         return {
