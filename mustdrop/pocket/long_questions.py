@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from mustdrop.pocket.questions import Question, object_name, pick
-from mustdrop.pocket.scenes import COLORS, IMAGE_SIZE, SHAPES, SceneObject
+from mustdrop.pocket.scenes import COLORS, IMAGE_SIZE, PATCH_SIZE, SHAPES, SceneObject
 
 LONG_TYPES = ("row", "way")
 SEPARATOR = " , "
@@ -22,9 +22,10 @@ LONG_WORDS = frozenset(
 )
 FEWEST_ITEMS, MOST_ITEMS = 4, 9
 
-_APART = 4  # least pixels across between the centres of neighbouring items
-_CLIMB = 6  # least pixels up or down of a step
-_INSIDE = 3  # least pixels between a centre and the edge of a row
+# A patch is the least distance that a vision token can show.
+_APART = PATCH_SIZE  # least pixels across between the centres of neighbouring items
+_CLIMB = PATCH_SIZE  # least pixels up or down of a step
+_INSIDE = PATCH_SIZE / 2  # least pixels between a centre and the edge of a row
 
 
 def ask_long(

@@ -318,7 +318,10 @@ def test_plan_status_and_retry_read_the_folders(tmp_path, monkeypatch, capsys):
 def test_overrides_may_stand_behind_an_option(capsys):
     options = script.parsed(["complete", "demo", "a=1", "--probe", "4", "b=2", "--slurm", "c=3"])
     assert (options.overrides, options.probe, options.slurm) == (["a=1", "b=2", "c=3"], 4, True)
-    for wrong in (["complete", "demo", "--prob=4", "--fast", "b=2"], ["chain", "run", "--x", "b=2"]):
+    for wrong in (
+        ["complete", "demo", "--prob=4", "--fast", "b=2"],
+        ["chain", "run", "--x", "b=2"],
+    ):
         with pytest.raises(SystemExit):
             script.parsed(wrong)
     assert "unrecognized arguments: --fast b=2" in capsys.readouterr().err

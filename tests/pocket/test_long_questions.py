@@ -59,8 +59,8 @@ def test_order_can_be_seen(samples):
     for drawn in samples:
         points = [centre(drawn.objects[i]) for i in drawn.targets]
         for here, there in itertools.pairwise(points):
-            assert abs(here[0] - there[0]) >= 4
-            assert drawn.type == "row" or abs(here[1] - there[1]) >= 6
+            assert abs(here[0] - there[0]) >= 8
+            assert drawn.type == "row" or abs(here[1] - there[1]) >= 8
 
 
 def test_short_answers_are_for_training():

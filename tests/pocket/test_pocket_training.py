@@ -21,8 +21,9 @@ from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.training.curve import Curve
 from mustdrop.pocket.training.recipe import Recipe, Stage
+from mustdrop.pocket.training.staged import Progress
 from mustdrop.pocket.training.team import Team, team
-from mustdrop.pocket.training.trainer import Progress, Training
+from mustdrop.pocket.training.trainer import Training
 
 ROOT = Path(__file__).parents[2]
 EVEN = dict.fromkeys(QUESTION_TYPES, 1.0)

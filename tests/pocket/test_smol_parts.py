@@ -128,6 +128,6 @@ def test_a_wrong_stage_is_refused(values, message):
 def test_held_out_seeds_are_refused():
     for split in LONG_SPLITS.values():
         with pytest.raises(ValueError, match="seed must not be one of the held-out seeds"):
-            SmolRecipe({"one": STAGE}, seed=split.seed)
+            SmolRecipe(stages={"one": STAGE}, seed=split.seed)
     with pytest.raises(ValueError, match="threads must be >= 1, got 0"):
-        SmolRecipe({"one": STAGE}, threads=0)
+        SmolRecipe(stages={"one": STAGE}, threads=0)

@@ -94,7 +94,9 @@ def test_a_restart_at_any_step_changes_no_bit(smol_package, tmp_path):
     """Stage A, then 20 steps of stage B: in one go, and stopped twice on the way."""
     connector = replace(STAGE, questions=0, steps=3, tokens=(64,), long=0.0)
     questions = replace(STAGE, steps=20, tokens=(32, 48), questions=2, compact=0.5)
-    recipe = SmolRecipe({"connector": connector, "questions": questions}, threads=1, save_every=4)
+    recipe = SmolRecipe(
+        stages={"connector": connector, "questions": questions}, threads=1, save_every=4
+    )
     for _ in SmolTraining(recipe, tmp_path / "whole").run():
         pass
     for stop in (2, 9, 14):  # killed there: what was done since the last saved state is lost
@@ -118,7 +120,7 @@ def test_a_restart_at_any_step_changes_no_bit(smol_package, tmp_path):
 @pytest.mark.smol
 def test_a_state_of_another_recipe_is_refused(smol_package, tmp_path):
     connector = replace(STAGE, questions=0, steps=1, tokens=(64,), long=0.0)
-    recipe = SmolRecipe({"connector": connector, "questions": STAGE}, threads=1)
+    recipe = SmolRecipe(stages={"connector": connector, "questions": STAGE}, threads=1)
     next(iter(SmolTraining(recipe, tmp_path).run()))
     SmolTraining(recipe, tmp_path).save()
     later = {"connector": connector, "questions": replace(STAGE, lr=1e-5)}
@@ -129,10 +131,10 @@ def test_a_state_of_another_recipe_is_refused(smol_package, tmp_path):
 
 @pytest.mark.smol
 def test_a_new_training_starts_from_exported_weights_at_a_stage(smol_package, tmp_path):
-    """Connector and LoRA weights are those of the folder, in bfloat16; the first stage is left out."""
+    """Connector and LoRA weights are those of the folder, and the first stage is left out."""
     connector = replace(STAGE, questions=0, steps=2, tokens=(64,), long=0.0)
     questions = replace(STAGE, steps=1, tokens=(32,), questions=2)
-    recipe = SmolRecipe({"connector": connector, "questions": questions}, threads=1)
+    recipe = SmolRecipe(stages={"connector": connector, "questions": questions}, threads=1)
     first = SmolTraining(recipe, tmp_path / "first")
     assert [report.done for report in first.run()] == [1, 2, 3]
     first.export(tmp_path / "export")
@@ -148,7 +150,7 @@ def test_a_new_training_starts_from_exported_weights_at_a_stage(smol_package, tm
     assert SmolTraining(again, tmp_path / "second").done == 4  # the state, not the start, counts
     with pytest.raises(FileNotFoundError, match="start_weights must be a folder with model"):
         SmolTraining(replace(again, start_weights=str(tmp_path)), tmp_path / "third")
-    with pytest.raises(ValueError, match="start_stage must be one of connector, questions, got 'a'"):
+    with pytest.raises(ValueError, match="one of connector, questions, got 'a'"):
         replace(again, start_stage="a")
     with pytest.raises(ValueError, match="start_stage needs start_weights, got none"):
         replace(again, start_weights=None)

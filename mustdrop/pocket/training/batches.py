@@ -27,9 +27,8 @@ from mustdrop.pocket.scenes import (
     generator,
     scene,
 )
-from mustdrop.pocket.training.team import Team
+from mustdrop.pocket.training.team import ALONE, Team
 
-ALONE = Team()
 WORDS = 14  # tokens of the longest question with "ASSISTANT:" and the answer
 PATCH_CLASSES = (len(COLORS) + 1, len(SHAPES) + 1, len(CHARACTERS) + 1)  # 0 is none
 PAIRS = len(COLORS) * len(SHAPES)

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.questions import QUESTION_TYPES
-from mustdrop.pocket.training.trainer import Progress
+from mustdrop.pocket.training.staged import Progress
 
 COLUMNS = ("stage", "step", "done", "seconds", "loss", "right")
 

@@ -1,27 +1,19 @@
-"""The training recipe: plain values, checked on construction. Knows no tensor."""
+"""PocketLLaVA's training recipe: plain values, checked on construction. Knows no tensor."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from mustdrop.pocket.dataset import SPLITS, TRAINING_SEED, VALIDATION_SEED
 from mustdrop.pocket.questions import QUESTION_TYPES
-from mustdrop.pocket.scenes import GRID, MAX_OBJECTS
+from mustdrop.pocket.training.staged_recipe import StagedRecipe, StagedStage
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(StagedStage):
     """One stage of the training, with a fresh optimizer.
 
+    Without questions only the encoder is trained. ``lr_end`` is a share of ``lr``.
+
     Attributes:
-        steps: Number of optimizer steps.
-        images: Number of images per step.
-        questions: Number of questions per image; 0 trains only the encoder.
-        objects: Least and largest number of objects per scene.
-        tokens: Numbers of vision tokens given to the model, of 576, objects first; each step draws
-            one of them.
-        lr: Peak learning rate.
-        lr_end: Learning rate at the end of the cosine, as a share of the peak.
-        warmup: Number of steps of linear warm-up.
         weight_decay: Weight decay of matrices; embeddings, norms and biases have none.
         vision_lr: Learning rate of the encoder, as a share of ``lr``.
         dense: Weight of the loss of the encoder's labels.
@@ -34,14 +26,6 @@ class Stage:
             early layers are opened.
     """
 
-    steps: int
-    images: int
-    questions: int
-    objects: Sequence[int]
-    tokens: Sequence[int]
-    lr: float
-    lr_end: float
-    warmup: int
     weight_decay: float
     vision_lr: float = 1.0
     dense: float = 1.0
@@ -51,63 +35,28 @@ class Stage:
     closed: Sequence[int] = ()
 
     def __post_init__(self):
-        for name in ("objects", "tokens", "closed"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name, least in (("steps", 1), ("images", 1), ("questions", 0), ("warmup", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
-        if len(self.objects) != 2 or not 1 <= self.objects[0] <= self.objects[1] <= MAX_OBJECTS:
-            raise ValueError(
-                f"objects must be two ascending numbers in [1, {MAX_OBJECTS}], got {self.objects}"
-            )
-        if not self.tokens or not all(1 <= tokens <= GRID**2 for tokens in self.tokens):
-            raise ValueError(f"tokens must be counts in [1, {GRID**2}], got {self.tokens}")
-        for name in ("lr", "lr_end", "weight_decay", "vision_lr", "dense", "early", "grounding"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 <= self.compact <= 1:
-            raise ValueError(f"compact must be a share in [0, 1], got {self.compact}")
-
-    @property
-    def fewest_most(self) -> tuple[int, int]:
-        return self.objects[0], self.objects[1]
+        super().__post_init__()
+        object.__setattr__(self, "closed", tuple(self.closed))
+        self._require_least(weight_decay=0, vision_lr=0, dense=0, early=0, grounding=0)
+        self._require_shares("compact")
 
 
-@dataclass(frozen=True)
-class Recipe:
+@dataclass(frozen=True, kw_only=True)
+class Recipe(StagedRecipe[Stage]):
     """All values that the trained weights depend on.
 
     Attributes:
         architecture: Arguments of ``mustdrop.pocket.config``.
-        stages: Stages by name, in the order of training.
-        probe_layer: Decoder layer whose output ``early`` and ``grounding`` read.
         question_weights: Relative frequency of each question type.
-        seed: Seed of weights and data.
-        betas: Betas of AdamW.
         eps: Epsilon of AdamW.
-        clip: Largest norm of the gradient.
-        save_every: Number of steps between two saved states; it does not affect the weights.
     """
 
     architecture: Mapping[str, int]
-    stages: Mapping[str, Stage]
-    probe_layer: int
     question_weights: Mapping[str, float]
-    seed: int = TRAINING_SEED
-    betas: Sequence[float] = field(default=(0.9, 0.98))
     eps: float = 1e-9
-    clip: float = 1.0
-    save_every: int = 200
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))
-        held_out = {VALIDATION_SEED, *(split.seed for split in SPLITS.values())}
-        if self.seed in held_out:
-            raise ValueError(
-                f"seed must not be one of the held-out seeds {sorted(held_out)}, got {self.seed}"
-            )
-        if not self.stages:
-            raise ValueError("stages must have at least one stage, got none")
+        super().__post_init__()
         if set(self.question_weights) != set(QUESTION_TYPES):
             expected = ", ".join(QUESTION_TYPES)
             raise ValueError(
@@ -120,12 +69,6 @@ class Recipe:
                 raise ValueError(
                     f"closed must be layers in [0, {layers}), got {stage.closed} in stage {name}"
                 )
-        if self.save_every < 1:
-            raise ValueError(f"save_every must be >= 1, got {self.save_every}")
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages.values())
 
     def smoke(self, steps: int = 3) -> "Recipe":
         """Copy with all stages but little work: a few steps each, two images, two questions."""

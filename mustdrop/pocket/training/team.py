@@ -38,6 +38,9 @@ class Team:
             gradient.copy_(mean.view_as(gradient))
 
 
+ALONE = Team()
+
+
 @contextmanager
 def team(size: int, work: Callable[[Team], None]) -> Iterator[Team]:
     """Context in which this process is the first of ``size``; the others run ``work``.

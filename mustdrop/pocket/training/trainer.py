@@ -1,16 +1,9 @@
-"""Training of PocketLLaVA in stages, which can be stopped at any step and resumed.
-
-All random draws depend only on seed, stage and step, so there is no random state to save: the state
-is weights, optimizer and step. On the CPU a run that was killed and resumed ends with exactly the
-same weights as an uninterrupted run. Prints nothing; ``run`` yields the progress.
-"""
+"""Training of PocketLLaVA: encoder, projector and language model, all from random weights."""
 
 import copy
-import json
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,36 +14,17 @@ from mustdrop.pocket.evaluation import Score
 from mustdrop.pocket.model import build_model, build_processor, config
 from mustdrop.pocket.questions import QUESTION_TYPES
 from mustdrop.pocket.scenes import GRID
-from mustdrop.pocket.training.batches import ALONE, Batch, Batches
+from mustdrop.pocket.training.batches import Batch, Batches
 from mustdrop.pocket.training.losses import Probes, objective
 from mustdrop.pocket.training.packing import answers
 from mustdrop.pocket.training.recipe import Recipe, Stage
-from mustdrop.pocket.training.state import STATE, write_state
-from mustdrop.pocket.training.team import Team
+from mustdrop.pocket.training.staged import StagedTraining
+from mustdrop.pocket.training.team import ALONE, Team
 
 MAX_BYTES = 8_000_000  # limit of the exported weights, which are part of the package
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Progress of a training after a step.
-
-    Attributes:
-        stage: Name of the stage.
-        step: Number of steps done in the stage.
-        done: Number of steps done in all.
-        loss: Loss of the step; in a team, of this process's share of the step.
-        right: Share of the step's questions answered correctly; None in a stage without questions.
-    """
-
-    stage: str
-    step: int
-    done: int
-    loss: float
-    right: float | None
-
-
-class Training:
+class Training(StagedTraining[Stage]):
     """A training whose state is in a folder; a new one on the same folder resumes from that state.
 
     Args:
@@ -74,8 +48,9 @@ class Training:
         workers: int = 1,
         team: Team = ALONE,
     ):
+        super().__init__(recipe, folder, team)
         architecture = config(**recipe.architecture)
-        self.recipe, self.folder, self.workers, self.team = recipe, folder, workers, team
+        self.recipe, self.workers = recipe, workers
         self.device = torch.device(device)
         self.model = build_model(architecture, recipe.seed)
         layers = len(self.model.model.language_model.layers)
@@ -90,59 +65,12 @@ class Training:
         vision_hidden, hidden = projector.linear_1.in_features, projector.linear_2.out_features
         self.probes = Probes(vision_hidden, hidden, recipe.seed)
         nn.ModuleList([self.model, self.probes]).to(self.device)
-        self.stage_index, self.step = 0, 0
+        state = self._read_state(self.device)
         self.optimizer = self._optimizer()
-        if (folder / STATE).is_file():
-            self._restore()
-
-    @property
-    def done(self) -> int:
-        """Number of steps done in all."""
-        earlier = list(self.recipe.stages.values())[: self.stage_index]
-        return sum(stage.steps for stage in earlier) + self.step
-
-    def run(self) -> Iterator[Progress]:
-        """Train to the end and yield after each step; save every ``save_every`` steps."""
-        stages = list(self.recipe.stages.items())
-        while self.stage_index < len(stages):
-            name, stage = stages[self.stage_index]
-            data = Batches(
-                seed=self.recipe.seed,
-                stage=self.stage_index,
-                steps=stage.steps,
-                images=stage.images,
-                questions=stage.questions,
-                objects=stage.fewest_most,
-                tokens=stage.tokens,
-                compact=stage.compact,
-                question_weights=self.recipe.question_weights,
-                team=self.team,
-            )
-            # Batches depend on their step only, so prefetching by workers cannot change them.
-            order = range(self.step, stage.steps)
-            for batch in DataLoader(data, None, sampler=order, num_workers=self.workers):
-                loss, right = self._train(stage, batch.to(self.device))
-                self.step += 1
-                if self.step % self.recipe.save_every == 0 and self.step < stage.steps:
-                    self.save()
-                yield Progress(name, self.step, self.done, loss, right)
-            self.stage_index, self.step = self.stage_index + 1, 0
-            self.optimizer = self._optimizer()
-            self.save()
-
-    def save(self) -> None:
-        """Write the state to a new file and replace the old file by it; only the first process."""
-        if self.team.rank:
-            return
-        state = {
-            "recipe": self._fingerprint(),
-            "number": self.stage_index,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "probes": self.probes.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        write_state(state, self.folder)
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.probes.load_state_dict(state["probes"])
+            self.optimizer.load_state_dict(state["optimizer"])
 
     @torch.no_grad()
     def validate(self, batches: int = 8) -> dict[str, Score]:
@@ -150,8 +78,7 @@ class Training:
 
         Scenes have as many objects as in the last stage; layers are closed as in the current stage.
         """
-        stages = list(self.recipe.stages.values())
-        stage, last = stages[min(self.stage_index, len(stages) - 1)], stages[-1]
+        stage, (_, last) = self._stage(), self.stages[-1]
         data = Batches(
             seed=VALIDATION_SEED,
             stage=0,
@@ -187,28 +114,46 @@ class Training:
         model.save_pretrained(folder)
         build_processor().save_pretrained(folder)
 
+    def _stage(self) -> Stage:
+        """The current stage; the last one after the training's end."""
+        return self.stages[min(self.stage_index, len(self.stages) - 1)][1]
+
+    def _steps(self, stage: Stage) -> Iterator[tuple[float, float | None]]:
+        data = Batches(
+            seed=self.recipe.seed,
+            stage=self.stage_index,
+            steps=stage.steps,
+            images=stage.images,
+            questions=stage.questions,
+            objects=stage.fewest_most,
+            tokens=stage.tokens,
+            compact=stage.compact,
+            question_weights=self.recipe.question_weights,
+            team=self.team,
+        )
+        # Batches depend on their step only, so prefetching by workers cannot change them.
+        order = range(self.step, stage.steps)
+        for batch in DataLoader(data, None, sampler=order, num_workers=self.workers):
+            yield self._train(stage, batch.to(self.device))
+
     def _train(self, stage: Stage, batch: Batch) -> tuple[float, float | None]:
-        progress = min(1.0, self.step / stage.steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        share = min(1.0, (self.step + 1) / stage.warmup)
-        share *= stage.lr_end + (1 - stage.lr_end) * cosine
+        warm, cosine = self._schedule(stage)
+        share = warm * (stage.lr_end + (1 - stage.lr_end) * cosine)
         for group in self.optimizer.param_groups:
             group["lr"] = stage.lr * group["share"] * share
         loss, right = objective(self.model, self.probes, batch, stage, self.recipe.probe_layer)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {self.step} of its stage")
-        self.optimizer.zero_grad()
-        loss.backward()
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.team.average(trained)
-        torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip)
-        self.optimizer.step()
+        self._update(loss)
         return loss.item(), None if right is None else right.float().mean().item()
+
+    def _end_stage(self) -> None:
+        self.optimizer = self._optimizer()
+
+    def _weights(self) -> dict[str, Any]:
+        return {"model": self.model.state_dict(), "probes": self.probes.state_dict()}
 
     def _optimizer(self) -> torch.optim.AdamW:
         """Create a fresh optimizer of all parameters; those without a gradient stay unchanged."""
-        stages = list(self.recipe.stages.values())
-        stage = stages[min(self.stage_index, len(stages) - 1)]
+        stage = self._stage()
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in (*self.model.named_parameters(), *self.probes.named_parameters()):
             vision = "vision_tower" in name
@@ -226,26 +171,3 @@ class Training:
             betas=(self.recipe.betas[0], self.recipe.betas[1]),
             eps=self.recipe.eps,
         )
-
-    def _restore(self) -> None:
-        state = torch.load(self.folder / STATE, map_location=self.device, weights_only=True)
-        saved, current = json.loads(state["recipe"]), json.loads(self._fingerprint())
-        begun = state["number"] + (state["step"] > 0)
-        for recipe in (saved, current):
-            recipe["stages"] = list(recipe["stages"].items())[:begun]
-        differing = sorted(name for name in current if saved.get(name) != current[name])
-        if differing:
-            raise ValueError(
-                f"{self.folder} holds a training that differs in {', '.join(differing)}:"
-                " choose another folder, or remove it to start anew"
-            )
-        self.stage_index, self.step = state["number"], state["step"]
-        self.optimizer = self._optimizer()
-        self.model.load_state_dict(state["model"])
-        self.probes.load_state_dict(state["probes"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-    def _fingerprint(self) -> str:
-        values = asdict(self.recipe)
-        del values["save_every"]
-        return json.dumps(values)

@@ -1,14 +1,7 @@
-"""Training of PocketSmol in stages, which can be stopped at any step and resumed.
+"""Training of PocketSmol: its connector, and LoRA weights of the language model."""
 
-All random draws depend only on seed, stage and step, so the state is trained weights, optimizer and
-step. On one machine, with the recipe's number of threads, a run that was killed and resumed ends
-with exactly the same weights as an uninterrupted run. Prints nothing; ``run`` yields the progress.
-"""
-
-import json
-import math
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +26,7 @@ from mustdrop.pocket.training.smol.losses import (
 )
 from mustdrop.pocket.training.smol.recipe import TYPES, SmolRecipe, SmolStage
 from mustdrop.pocket.training.smol.text import ChatText
-from mustdrop.pocket.training.state import STATE, write_state
-from mustdrop.pocket.training.trainer import Progress
+from mustdrop.pocket.training.staged import StagedTraining
 
 SMOL_MAX_BYTES = 16_000_000  # limit of the exported weights, which are part of the package
 
@@ -42,7 +34,7 @@ SMOL_MAX_BYTES = 16_000_000  # limit of the exported weights, which are part of 
 _CONNECTOR_SHARE, _PROBE_SHARE = 0.75, 4.0
 
 
-class SmolTraining:
+class SmolTraining(StagedTraining[SmolStage]):
     """A training whose state is in a folder; a new one on the same folder resumes from that state.
 
     Args:
@@ -56,8 +48,9 @@ class SmolTraining:
     """
 
     def __init__(self, recipe: SmolRecipe, folder: Path):
+        super().__init__(recipe, folder)
         torch.set_num_threads(recipe.threads)
-        self.recipe, self.folder = recipe, folder
+        self.recipe = recipe
         pocket, _ = load()
         self.model, self.processor = assemble(pocket.model.vision_tower.state_dict())
         self.model.requires_grad_(False)
@@ -84,43 +77,12 @@ class SmolTraining:
             betas=(recipe.betas[0], recipe.betas[1]),
             weight_decay=recipe.weight_decay,
         )
-        self.stage_index, self.step = recipe.first, 0
-        if (folder / STATE).is_file():
-            self._restore()
+        state = self._read_state()
+        if state is not None:
+            self._take_over(state)
         elif recipe.start_weights is not None:
+            self.stage_index = recipe.first
             self._start_from(Path(recipe.start_weights))
-
-    @property
-    def done(self) -> int:
-        """Number of steps done in all."""
-        earlier = list(self.recipe.stages.values())[: self.stage_index]
-        return sum(stage.steps for stage in earlier) + self.step
-
-    def run(self) -> Iterator[Progress]:
-        """Train to the end and yield after each step; save every ``save_every`` steps."""
-        stages = list(self.recipe.stages.items())
-        while self.stage_index < len(stages):
-            name, stage = stages[self.stage_index]
-            while self.step < stage.steps:
-                batch = draw_batch(self.recipe.seed, self.stage_index, stage, self.step, self.text)
-                loss, right = self._train(stage, batch)
-                self.step += 1
-                if self.step % self.recipe.save_every == 0 and self.step < stage.steps:
-                    self.save()
-                yield Progress(name, self.step, self.done, loss, right)
-            self.stage_index, self.step = self.stage_index + 1, 0
-            self.save()
-
-    def save(self) -> None:
-        """Write the state to a new file and replace the old file by it."""
-        state = {
-            "recipe": self._fingerprint(),
-            "number": self.stage_index,
-            "step": self.step,
-            "trained": self._trained(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        write_state(state, self.folder)
 
     @torch.no_grad()
     def validate(
@@ -135,7 +97,7 @@ class SmolTraining:
             blind: Whether each question gets another question's image.
         """
         stage = replace(
-            list(self.recipe.stages.values())[-1],
+            self.stages[-1][1],
             images=16 if tokens == GRID**2 else 8, questions=8, objects=(10, 16),
             tokens=(tokens,), compact=0.0, long=float(long),
             long_images=16 if tokens == GRID**2 else 8, long_questions=2,
@@ -175,10 +137,14 @@ class SmolTraining:
         save_file(weights, folder / SMOL_WEIGHTS)
         self.model.config.save_pretrained(folder)
 
+    def _steps(self, stage: SmolStage) -> Iterator[tuple[float, float | None]]:
+        for step in range(self.step, stage.steps):
+            batch = draw_batch(self.recipe.seed, self.stage_index, stage, step, self.text)
+            yield self._train(stage, batch)
+
     def _train(self, stage: SmolStage, batch: SmolBatch) -> tuple[float, float | None]:
-        share = min(1.0, (self.step + 1) / stage.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * self.step / stage.steps))
-        rate = share * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
+        warm, cosine = self._schedule(stage)
+        rate = warm * (stage.lr_end + (stage.lr - stage.lr_end) * cosine)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (group["share"] if stage.questions else 1.0)
         right = None
@@ -191,13 +157,7 @@ class SmolTraining:
         else:
             vision = self.connector(vision_features(self.model, batch))
             loss = self.words.loss(vision, batch, stage.axes)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {self.step} of its stage")
-        self.optimizer.zero_grad()
-        loss.backward()
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(trained, self.recipe.clip)
-        self.optimizer.step()
+        self._update(loss)
         return loss.item(), right
 
     def _initialise(self) -> None:
@@ -218,40 +178,26 @@ class SmolTraining:
         """Take over connector and LoRA weights that were exported; optimizer and probe are new."""
         file = folder / SMOL_WEIGHTS
         if not file.is_file():
-            raise FileNotFoundError(f"start_weights must be a folder with {SMOL_WEIGHTS}, got {folder}")
+            raise FileNotFoundError(
+                f"start_weights must be a folder with {SMOL_WEIGHTS}, got {folder}"
+            )
         parts = split_weights(load_file(file))
         self.connector.load_state_dict(parts["connector"])
         load_lora(self.model.model.language_model.layers, parts["lora"])
 
-    def _trained(self) -> dict[str, Any]:
-        return {
+    def _weights(self) -> dict[str, Any]:
+        trained = {
             "connector": self.connector.state_dict(),
             "lora": [parameter.detach() for parameter in self.lora],
             "probe": self.probe.state_dict(),
         }
+        return {"trained": trained}
 
-    def _restore(self) -> None:
-        state = torch.load(self.folder / STATE, weights_only=True)
-        saved, current = json.loads(state["recipe"]), json.loads(self._fingerprint())
-        begun = state["number"] + (state["step"] > 0)
-        for recipe in (saved, current):
-            recipe["stages"] = list(recipe["stages"].items())[:begun]
-        differing = sorted(name for name in current if saved.get(name) != current[name])
-        if differing:
-            raise ValueError(
-                f"{self.folder} holds a training that differs in {', '.join(differing)}:"
-                " choose another folder, or remove it to start anew"
-            )
-        self.stage_index, self.step = state["number"], state["step"]
+    @torch.no_grad()
+    def _take_over(self, state: Mapping[str, Any]) -> None:
         trained = state["trained"]
         self.connector.load_state_dict(trained["connector"])
         self.probe.load_state_dict(trained["probe"])
-        with torch.no_grad():
-            for parameter, value in zip(self.lora, trained["lora"], strict=True):
-                parameter.copy_(value)
+        for parameter, value in zip(self.lora, trained["lora"], strict=True):
+            parameter.copy_(value)
         self.optimizer.load_state_dict(state["optimizer"])
-
-    def _fingerprint(self) -> str:
-        values = asdict(self.recipe)
-        del values["save_every"]
-        return json.dumps(values)
