@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from math import isnan
 from typing import Any
 
 import hydra
@@ -171,8 +172,9 @@ def described(cfg: DictConfig, field: str, done: Calibrated) -> str:
     held = done.held_out
     amounts = (result.measured, held.value, held.low, held.high)
     executed, value, low, high = (_amount(amount, budget) for amount in amounts)
+    interval = "too few questions for an interval" if isnan(held.low) else f"{low} to {high}"
     return (
-        f"{field} = {result.value:.4g}: executed {executed}, held out {value} ({low} to {high}; "
+        f"{field} = {result.value:.4g}: executed {executed}, held out {value} ({interval}; "
         f"{held.value / result.target - 1:+.1%} off the budget) ({cost})"
     )
 

@@ -5,6 +5,7 @@ Rows are written as text, so that the comments of a table stay. Knows nothing ab
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def calibrated_row(cfg: DictConfig, field: str, done: Calibrated) -> Row:
         measured = {
             "values": {name: result.value, **{other: cfg[stage][other] for other in others}},
             "executed": round(share * result.measured, 2),
-            "held_out": [round(share * value, 2) for value in held],
+            # too few questions that differ have no interval
+            "held_out": [None if isnan(value) else round(share * value, 2) for value in held],
             "held_out_n": held_out_questions(cfg),
         }
         made["stages"][stage][name] = float(number(result.value))

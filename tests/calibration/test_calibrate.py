@@ -406,6 +406,16 @@ def test_the_written_row_is_what_the_next_run_reads(tables, monkeypatch):
     assert (second["executed"], second["held_out"]) == (22.23, [22.01, 20.0, 24.0])
 
 
+def test_too_few_questions_that_differ_have_no_interval(tables):
+    cfg = configured("budget=t100", "prefill.gamma=1e-3", "prefill.alpha=1e-2")
+    held = Interval(130.1, math.nan, math.nan, "none", 8)
+    done = tuned.Calibrated(SearchResult(2.5e-3, 127.3, 128.0, 9), held, 9, 60.0)
+    tuned.write_row(tables, tuned.calibrated_row(cfg, FIELD, done), "pocket")
+    (row,) = yaml.safe_load(tables.read_text())
+    assert row["held_out"] == [130.1, None, None]
+    assert "130.1 (too few questions for an interval;" in script.described(cfg, FIELD, done)
+
+
 def test_a_row_takes_the_place_of_its_earlier_self_and_comments_stay(tables):
     tables.parent.mkdir()
     tables.write_text((conf_dir() / "tuned" / "pocket.yaml").read_text())

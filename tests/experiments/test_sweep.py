@@ -97,7 +97,7 @@ def test_the_video_table_takes_a_method_with_what_it_needs(method):
         assert cfg.budget == "50%" and isinstance(instantiate(cfg.dropper), TokenDropper)
 
 
-MANY = ("table1", "table1_next", "smol")  # dozens or hundreds of cells
+MANY = ("table1", "table1_next", "table1_qwen", "smol")  # dozens or hundreds of cells
 
 
 @pytest.mark.parametrize(
