@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mustdrop.pocket.dataset import LONG_SPLITS
+from mustdrop.pocket.scenes import GRID, PATCH_SIZE, scene
 from mustdrop.pocket.smol import package
-from mustdrop.pocket.smol.lora import LoRALinear, add_lora, lora_weights, merge_lora
+from mustdrop.pocket.smol.lora import LoRALinear, add_lora, load_lora, lora_weights, merge_lora
 from mustdrop.pocket.smol.model import load_smol, split_weights
+from mustdrop.pocket.training.smol.batches import central_patches
 from mustdrop.pocket.training.smol.recipe import TYPES, SmolRecipe, SmolStage
 
 STAGE = SmolStage(
@@ -54,6 +57,30 @@ def test_weights_of_other_layers_are_refused():
         split_weights({"other.x": torch.zeros(1)})
     with pytest.raises(ValueError, match="got none of vision_tower"):
         split_weights({"lora.x": torch.zeros(1)})
+
+
+def test_trained_weights_are_set_from_a_file():
+    first, second = Layers(), Layers()
+    for layers, seed in ((first, 1), (second, 2)):
+        add_lora(layers, rank=2, seed=seed)
+    load_lora(second, lora_weights(first))
+    torch.testing.assert_close(lora_weights(second), lora_weights(first), atol=0, rtol=0)
+    weights = {**lora_weights(first), "up.a": torch.zeros(3, 6)}
+    with pytest.raises(ValueError, match=r"up\.a must have the shape \(2, 6\), got \(3, 6\)"):
+        load_lora(second, weights)
+    with pytest.raises(ValueError, match=r"down\.a must have the shape None, got \(1,\)"):
+        load_lora(second, {**lora_weights(first), "down.a": torch.zeros(1)})
+
+
+def test_one_patch_of_each_object_is_marked():
+    drawn = scene(1, 5, 16, 16)
+    marked = np.flatnonzero(central_patches(drawn))
+    owners = drawn.patch_owner.ravel()[marked]
+    assert sorted(owners) == list(range(16))
+    for patch, owner in zip(marked, owners, strict=True):
+        down, across = np.array(divmod(patch, GRID)) * PATCH_SIZE
+        there = np.array(drawn.objects[owner].center) - (across, down)
+        assert (abs(there - PATCH_SIZE / 2) <= PATCH_SIZE).all()  # its patch, or the next
 
 
 def installed(monkeypatch, tmp_path, content=b"weights", version=package.VERSION):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mustdrop.pocket.long_questions import LONG_TYPES, ask_long
 from mustdrop.pocket.questions import Question, ask
-from mustdrop.pocket.scenes import GRID, Scene, SceneObject, Stream, generator, scene
+from mustdrop.pocket.scenes import GRID, PATCH_SIZE, Scene, SceneObject, Stream, generator, scene
 from mustdrop.pocket.training.batches import center, image_labels, noun_mentions, objects_first
 from mustdrop.pocket.training.smol.recipe import TYPES, SmolStage
 from mustdrop.pocket.training.smol.text import ChatText, Tokens
@@ -39,6 +39,7 @@ class SmolBatch:
         length: Number of positions that the image takes up: 576, or the number of kept patches.
         patch_labels: Colour, shape and character of each kept patch's object; 0 is none.
         patch_centers: Centre of that object, -1 to 1 across and down; 0 on background.
+        patch_marks: 1 for the one patch of each object that is nearest to its centre, else 0.
         questions: Tokens of question, answer and end, then padding.
         targets: Token of the answer, or its end, that comes after each token; -100 for none.
         types: Index of the question's type.
@@ -53,6 +54,7 @@ class SmolBatch:
     length: Int[Tensor, " images"]
     patch_labels: Int[Tensor, "images kept 3"]
     patch_centers: Float[Tensor, "images kept 2"]
+    patch_marks: Float[Tensor, "images kept"]
     questions: Int[Tensor, "images questions words"]
     targets: Int[Tensor, "images questions words"]
     types: Int[Tensor, "images questions"]
@@ -113,7 +115,20 @@ def _row(
     slots, length = (np.arange(tokens), tokens) if compact else (kept, GRID**2)
     labels, centers, _ = image_labels(drawn, owner[kept])
     tokenized = [_tokenize(drawn.objects, question, text) for question in questions]
-    return (drawn.pixels, kept, slots, np.array(length), labels, centers), tokenized
+    marks = central_patches(drawn)[kept]
+    return (drawn.pixels, kept, slots, np.array(length), labels, centers, marks), tokenized
+
+
+def central_patches(drawn: Scene) -> Float[np.ndarray, " patches"]:
+    """1 for the one patch of each object that is nearest to the object's centre, else 0."""
+    owner = drawn.patch_owner.ravel()
+    middles = (np.stack(np.divmod(np.arange(GRID**2), GRID)[::-1], 1) + 0.5) * PATCH_SIZE
+    marks = np.zeros(GRID**2, np.float32)
+    for index, item in enumerate(drawn.objects):
+        patches = np.flatnonzero(owner == index)
+        distances = np.linalg.norm(middles[patches] - item.center, axis=1)
+        marks[patches[distances.argmin()]] = 1
+    return marks
 
 
 def _scene_with_questions(

@@ -24,6 +24,7 @@ class PatchWords:
 
     The target of a patch is the sum of the words of its object's colour, shape and character, plus
     the object's centre along two axes, which lead from "left" to "right" and "above" to "below".
+    The patch at an object's centre may get the word "object" too, so that objects can be counted.
 
     Args:
         embedding: Word embeddings of the language model.
@@ -40,9 +41,14 @@ class PatchWords:
         self.tables = [torch.stack([none, *map(vector, words)]) for words in kinds]
         self.axes = torch.stack([(vector(high) - vector(low)) / 2 for low, high in _AXES])
         self.background = _BACKGROUND * vector("background")
+        self.mark = vector("object")
 
     def loss(
-        self, vision: Float[Tensor, "images kept hidden"], batch: SmolBatch, axes: float
+        self,
+        vision: Float[Tensor, "images kept hidden"],
+        batch: SmolBatch,
+        axes: float,
+        marks: float,
     ) -> Float[Tensor, ""]:
         """Squared distance of vision tokens from their targets, relative to the targets' size.
 
@@ -50,10 +56,12 @@ class PatchWords:
             vision: Output of the connector.
             batch: Batch with the labels of the patches.
             axes: Length of the axes, as a multiple of half the distance between their words.
+            marks: Share of the word "object" in the patch at an object's centre.
         """
         shown = batch.patch_labels[..., 0] > 0
         parts = [table[batch.patch_labels[..., i]] for i, table in enumerate(self.tables)]
         target = torch.stack(parts).sum(0) + batch.patch_centers @ (axes * self.axes)
+        target = target + marks * batch.patch_marks[..., None] * self.mark
         target = torch.where(shown[..., None], target, self.background)
         weights = torch.where(shown, 1.0, _BACKGROUND * shown.float().mean())
         return (weights[..., None] * (vision - target) ** 2).sum() / (

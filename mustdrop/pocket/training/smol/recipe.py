@@ -28,6 +28,7 @@ class SmolStage(StagedStage):
             that dropped the others; in the other steps they have their original positions.
         axes: Length of the axes of an object's centre, among the word embeddings that the connector
             learns in a stage without questions.
+        marks: Share of the word "object" in the patch at an object's centre, likewise.
     """
 
     question_weights: Mapping[str, float] = field(default_factory=dict)
@@ -38,10 +39,11 @@ class SmolStage(StagedStage):
     grounding: float = 0.0
     compact: float = 0.0
     axes: float = 1.0
+    marks: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        self._require_least(grounding=0, axes=0)
+        self._require_least(grounding=0, axes=0, marks=0)
         self._require_shares("long", "compact")
         if self.long and min(self.long_images, self.long_questions) < 1:
             raise ValueError(

@@ -156,7 +156,7 @@ class SmolTraining(StagedTraining[SmolStage]):
             loss = loss + stage.grounding * grounding_loss(self.probe, hidden, batch)
         else:
             vision = self.connector(vision_features(self.model, batch))
-            loss = self.words.loss(vision, batch, stage.axes)
+            loss = self.words.loss(vision, batch, stage.axes, stage.marks)
         self._update(loss)
         return loss.item(), right
 
