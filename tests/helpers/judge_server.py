@@ -14,8 +14,8 @@ import re
 import socket
 import threading
 from collections import Counter
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from local_server import LocalHandler, LocalServer
 
 QUESTION = re.compile(r"^Question: \D*(\d+)", re.MULTILINE)
 MODEL = "stand-in"
@@ -34,74 +34,8 @@ def truth(question):
     return question % 3 > 0, float(question % 6)
 
 
-class JudgeServer:
-    """The stand-in, listening while it is entered."""
-
-    def __init__(self):
-        self.fault = lambda prompt, call: None
-        self.calls, self.true_replies, self.keys, self.requests = Counter(), Counter(), set(), []
-        self.at_once, self.most_at_once = 0, 0
-        self.lock, self.over = threading.Lock(), threading.Event()
-        self.sockets, self.port, self.http = set(), 0, None
-        self.delay = 0.0
-
-    def __enter__(self):
-        self.live()
-        return self
-
-    def __exit__(self, *_):
-        self.die()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    @property
-    def n(self):
-        """Number of all calls."""
-        return sum(self.calls.values())
-
-    def live(self):
-        handler = type("Handler", (_Handler,), {"state": self})
-        ThreadingHTTPServer.allow_reuse_address = True
-        self.over.clear()
-        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def die(self):
-        """Refuse connections, and cut those there are."""
-        if self.http is None:
-            return
-        self.over.set()
-        self.http.shutdown()
-        self.http.server_close()
-        for connection in list(self.sockets):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.http = None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    state: JudgeServer
-
-    def setup(self):
-        super().setup()
-        self.state.sockets.add(self.connection)
-
-    def finish(self):
-        self.state.sockets.discard(self.connection)
-        with suppress(OSError):
-            super().finish()
-
-    def handle(self):
-        with suppress(OSError, ValueError):  # cut by die(), or by a client that is gone
-            super().handle()
-
-    def log_message(self, *_):
-        """Nothing."""
+class _Handler(LocalHandler):
+    state: "JudgeServer"
 
     def do_POST(self):
         state = self.state
@@ -185,3 +119,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+class JudgeServer(LocalServer):
+    """The stand-in, listening while it is entered."""
+
+    Handler = _Handler
+
+    def __init__(self):
+        super().__init__()
+        self.fault = lambda prompt, call: None
+        self.calls, self.true_replies, self.keys, self.requests = Counter(), Counter(), set(), []
+        self.at_once, self.most_at_once = 0, 0
+        self.lock = threading.Lock()
+        self.delay = 0.0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def n(self):
+        """Number of all calls."""
+        return sum(self.calls.values())

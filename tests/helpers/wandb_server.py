@@ -13,12 +13,10 @@ itself takes it and shows it, it does not.
 import gzip
 import json
 import re
-import socket
 import threading
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from local_server import LocalHandler, LocalServer
 from wandb_answers import Answers
 
 KEY = "0" * 40
@@ -26,71 +24,8 @@ HANG = "hang"
 STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream$")
 
 
-class WandbServer(Answers):
-    """The stand-in, listening while it is entered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fault: int | str | None = None
-        self.refused = 0
-        self.lock = threading.RLock()
-        self.well = threading.Event()
-        self.sockets: set[socket.socket] = set()
-        self.http: Any = None
-        self.port = 0
-
-    def __enter__(self) -> "WandbServer":
-        self.live()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.die()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def live(self) -> None:
-        handler = type("Handler", (_Handler,), {"server_state": self})
-        ThreadingHTTPServer.allow_reuse_address = True
-        self.well.clear()
-        self.http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        self.http.daemon_threads = True
-        self.port = self.http.server_address[1]
-        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
-
-    def die(self) -> None:
-        """Refuse connections and cut those there are."""
-        if self.http is None:
-            return
-        self.well.set()
-        self.http.shutdown()
-        self.http.server_close()
-        for connection in list(self.sockets):
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        self.http = None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_state: WandbServer
-
-    def setup(self) -> None:
-        super().setup()
-        self.server_state.sockets.add(self.connection)
-
-    def finish(self) -> None:
-        self.server_state.sockets.discard(self.connection)
-        with suppress(OSError):
-            super().finish()
-
-    def handle(self) -> None:
-        with suppress(OSError, ValueError):  # cut by die()
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+class _Handler(LocalHandler):
+    state: "WandbServer"
 
     def do_GET(self) -> None:
         if not self._faulty():
@@ -102,12 +37,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         body = self._body()
         if not self._faulty():
-            with self.server_state.lock:
-                self.server_state.uploads[self.path.removeprefix("/upload/")] = body
+            with self.state.lock:
+                self.state.uploads[self.path.removeprefix("/upload/")] = body
             self._reply(200)
 
     def do_POST(self) -> None:
-        body, state = self._body(), self.server_state
+        body, state = self._body(), self.state
         if self._faulty():
             return
         if self.path.startswith("/graphql"):
@@ -129,12 +64,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(404)
 
     def _faulty(self) -> bool:
-        state = self.server_state
+        state = self.state
         if state.fault is None:
             return False
         state.refused += 1
         if state.fault == HANG:
-            state.well.wait(600)
+            state.over.wait(600)
             self.close_connection = True
         else:
             self._reply(int(state.fault))
@@ -159,3 +94,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+class WandbServer(LocalServer, Answers):
+    """The stand-in, listening while it is entered."""
+
+    Handler = _Handler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault: int | str | None = None
+        self.refused = 0
+        self.lock = threading.RLock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"

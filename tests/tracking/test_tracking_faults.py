@@ -196,7 +196,7 @@ def test_a_server_that_goes_away_costs_its_time_and_no_sample(fault, tmp_path, s
     assert only(server.runs).steps == list(range(3))
     if fault == "hang":
         server.fault = None
-        server.well.set()
+        server.over.set()
     else:
         server.live()
     (folder.path / "config.yaml").write_text(yaml.safe_dump({**folder.config, "tracker": node()}))
