@@ -1,5 +1,6 @@
 """Every stock image benchmark reads, asks and scores rows with all oddities of the real ones."""
 
+import pandas as pd
 import pytest
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -177,6 +178,14 @@ def test_the_text_of_a_missing_option_is_found_inside_words():
     assert [score(row, [text])["mmbench_accuracy"] for text in answers] == [1, 0, 1]
     row |= {"A": "plum"}
     assert score(row, ["plum"])["mmbench_accuracy"] == 1
+
+
+def test_an_answer_with_control_characters_fits_the_worksheet_of_mmbench(tmp_path):
+    rows, _ = TWINS["mmbench"]("en", "dev")
+    result = score(rows[0], ["A\x00\x0b\x1f\n."])
+    assert result["submission"]["prediction"] == "A\n."
+    with pd.ExcelWriter(tmp_path / "submission.xlsx") as writer:
+        pd.DataFrame([result["submission"]]).to_excel(writer)
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """The time of a sweep before it starts: FLOPs of each run times seconds of a probe."""
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from experiments.sweeps import estimate
 from experiments.sweeps.cells import plan
 from experiments.sweeps.estimate import RunTimes, control_passes, estimated, flops_ratio
 from experiments.sweeps.probes import Probe, kept_probe, probe_config, read_probe
@@ -77,6 +79,19 @@ def test_the_first_batch_of_a_probe_warms_up(tmp_path):
     assert (probe.text, probe.depth, probe.decoder) == (24.0, 12, SHAPE)
 
 
+def test_a_probe_that_fails_is_a_line_and_stops_nothing(monkeypatch, tmp_path):
+    def broken(cfg):
+        raise RuntimeError("a fault of the run")
+
+    monkeypatch.setattr(estimate, "measured_probe", broken)
+    cells = plan("none", ["method=vanilla", f"output_root={tmp_path}"])
+    found = estimated(cells, 16, True, Console(file=io.StringIO()))
+    assert found.unknown == {
+        "pocket pocket_vqa": "the probe failed: RuntimeError: a fault of the run"
+    }
+    assert not found.times
+
+
 @pytest.mark.slow
 def test_an_estimate_is_near_the_time_of_the_runs_and_its_probe_is_kept(tmp_path, monkeypatch):
     from experiments.sweep import run_here
@@ -87,10 +102,10 @@ def test_an_estimate_is_near_the_time_of_the_runs_and_its_probe_is_kept(tmp_path
     ]  # fmt: skip
     cells, console = plan("none", given), Console(width=120, record=True)
     assert "not measured on this machine" in str(estimated(cells, 16, False, console).unknown)
-    estimate = estimated(cells, 16, True, console)
-    estimate.show(console)
+    found = estimated(cells, 16, True, console)
+    found.show(console)
     assert "pocket pocket_vqa" in console.export_text()
-    (times,) = estimate.times
+    (times,) = found.times
     assert (times.runs, times.samples) == (3, 96)
     assert times.low <= times.seconds <= times.high
     assert run_here(cells, console) == 0

@@ -17,6 +17,8 @@ from mustdrop.evaluation.tasks.stock import StockTask, with_metrics
 ACCURACY, INDEX, FORM = "mmbench_accuracy", "index", "form"
 OPTIONS = "ABCD"
 MISSING = ("nan", "none")  # texts of an option or a hint that does not exist
+# Control characters, which a worksheet cannot hold; lmms-eval writes the submission as one.
+NOT_IN_SHEETS = dict.fromkeys(code for code in range(32) if chr(code) not in "\t\n\r")
 
 
 class MMBench(StockTask):
@@ -78,6 +80,10 @@ def _is_missing(text: str | None) -> bool:
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lmms-eval's result for one answer, and whether this row alone is right."""
     result = mmbench_process_results(doc, list(results))
+    result["submission"] = {
+        name: value.translate(NOT_IN_SHEETS) if isinstance(value, str) else value
+        for name, value in result["submission"].items()
+    }
     row = pd.DataFrame([result["gpt_eval_score"]])
     right = mmbench_evaluator.eval_sub_data(row, {doc["index"]: doc["answer"]}, static_only=True)
     return {**result, ACCURACY: float(right)}
