@@ -190,8 +190,8 @@ def job(cfg: DictConfig) -> None:
     # in a file, a line must not be cut to 80 columns
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     try:
-        require_matching_model(cfg)
         budget, field = Budget.parse(cfg.budget), searched_field(cfg)
+        require_matching_model(cfg, field)
         cfg.calibration.field = field
         search_range(cfg, field)
         require_points(cfg)

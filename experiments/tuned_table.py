@@ -25,6 +25,7 @@ from mustdrop.presets.tuned import (
     made_inputs,
     references,
     same_budget,
+    same_checkpoint,
     same_inputs,
 )
 from mustdrop.provenance.fingerprint import library_versions
@@ -238,20 +239,22 @@ def _chunks(path: Path) -> list[str]:
 
 
 def _present(path: Path, strategy: str, cfg: DictConfig) -> Row | None:
-    """Row of a table for a run's benchmark, budget and inputs; None without one."""
+    """Row of a table for a run's checkpoint, benchmark, budget and inputs; None without one."""
     chunks = _chunks(path)
     row = {"strategy": strategy, "benchmark": cfg.benchmark.name, "budget": cfg.budget}
+    row |= {"model": {"pretrained": cfg.model.pretrained}}
     position = _same(chunks, {**row, "inputs": inputs_of(cfg.model)})
     return None if position is None else yaml.safe_load(chunks[position])[0]
 
 
 def _same(chunks: Sequence[str], row: Row) -> int | None:
-    """Position of the chunk with the row of the same strategy, benchmark, budget and inputs."""
+    """Position of the row of the same strategy, checkpoint, benchmark, budget and inputs."""
     inputs = made_inputs(row)
     for position, chunk in enumerate(chunks[1:], 1):
         (other,) = yaml.safe_load(chunk)
         same = all(other.get(key) == row.get(key) for key in ("strategy", "benchmark"))
         same = same and (inputs is None or same_inputs(other, inputs))
+        same = same and ("model" not in row or same_checkpoint(other, row["model"]))
         if not same or ("budget" in other) != ("budget" in row):
             continue
         if "budget" not in row or same_budget(other["budget"], Budget.parse(row["budget"])):

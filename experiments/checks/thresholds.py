@@ -100,8 +100,12 @@ def require_matching_thresholds(
                 raise needs_calibration(made_for, cfg, config, lacking, row, overrides)
 
 
-def require_matching_model(cfg: DictConfig) -> None:
+def require_matching_model(cfg: DictConfig, searched: str) -> None:
     """Make sure that a calibration uses no threshold of another model or of other inputs.
+
+    Args:
+        cfg: Composed config.
+        searched: Field that is searched, as ``stage.field``; its value is not used.
 
     Raises:
         ValueError: If a threshold that is not searched was made for others.
@@ -109,8 +113,8 @@ def require_matching_model(cfg: DictConfig) -> None:
     model = plain(cfg.model)
     for stage in STAGES:
         for field, row in tuned_fields(cfg, stage).items():
-            for other in _other_model(row, model):
-                path = f"{stage}.{field}"
+            path = f"{stage}.{field}"
+            for other in () if path == searched else _other_model(row, model):
                 raise ValueError(
                     f"{path} {row['values'][field]:g} of conf/tuned was made for {other}: give "
                     f"{path}=<value>"

@@ -4,8 +4,8 @@ A row holds the values that were found for a strategy, a benchmark and a budget,
 found on. A strategy's yaml refers to it by ``gamma: ${tuned:dual_attention,gamma}``. A value that
 is set by hand replaces that reference, so it does not count as tuned. A value of another budget is
 never used, and that of another benchmark only where ``calibrate_with`` names it and the run's
-benchmark has no calibration split. A row for other inputs is read only if there is none for those
-of the run, so that a run can be refused with the values that it lacks.
+benchmark has no calibration split. A row for another checkpoint or for other inputs is read only if
+there is none for those of the run, so that a run can be refused with the values that it lacks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +80,11 @@ def same_inputs(row: Row, model: Mapping[str, Any]) -> bool:
     return made_inputs(row) in (None, inputs_of(model))
 
 
+def same_checkpoint(row: Row, model: Mapping[str, Any]) -> bool:
+    """Whether a row's values were made with the checkpoint of a run's model, or name none."""
+    return "model" not in row or row["model"]["pretrained"] == model["pretrained"]
+
+
 def fitting_rows(
     rows: Sequence[Row],
     strategy: str,
@@ -89,7 +94,8 @@ def fitting_rows(
 ) -> list[Row]:
     """Rows of a strategy for a benchmark and a budget.
 
-    Those for the model's inputs are first, among them the most specific and newest.
+    Those for the model's checkpoint are first, then those for its inputs, then the most specific
+    and newest.
     """
     fits = [
         row
@@ -100,7 +106,11 @@ def fitting_rows(
     ]
     return sorted(
         fits,
-        key=lambda row: (same_inputs(row, model), ("benchmark" in row) + ("budget" in row)),
+        key=lambda row: (
+            same_checkpoint(row, model),
+            same_inputs(row, model),
+            ("benchmark" in row) + ("budget" in row),
+        ),
     )[::-1]
 
 
@@ -108,7 +118,7 @@ def tuned_row(cfg: DictConfig, strategy: str, field: str) -> Row | None:
     """Row that holds a field's value for the model, benchmark and budget of a config, or None.
 
     The row of a budget that the strategy cannot reach holds a ``floor``, the least executed average
-    that calibration found, in place of values. It is read for its own inputs only.
+    that calibration found, in place of values. It is read for its own checkpoint and inputs only.
     """
     budget = Budget.parse(cfg.budget)
     names = [cfg.benchmark.name]
@@ -123,7 +133,8 @@ def tuned_row(cfg: DictConfig, strategy: str, field: str) -> Row | None:
         (
             row
             for row in rows
-            if field in row.get("values", {}) or ("floor" in row and same_inputs(row, cfg.model))
+            if field in row.get("values", {})
+            or ("floor" in row and same_checkpoint(row, cfg.model) and same_inputs(row, cfg.model))
         ),
         None,
     )

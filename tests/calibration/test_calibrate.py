@@ -462,7 +462,7 @@ def test_a_row_made_for_something_else_is_replaced_where_that_is_said(monkeypatc
     monkeypatch.setattr(tuned.HydraConfig, "get", lambda: OmegaConf.create(hydra))
     for asked, free in (
         ((), True), (("vision.tau=50.0",), False), (("vision.tau=50.0", "force=true"), True),
-        (("prefill.alpha=0.5",), True), (("model.pretrained=owner/x",), False),
+        (("prefill.alpha=0.5",), True), (("model.pretrained=owner/x",), True),
         (("benchmark.task.split=easy_test",), False), (("budget=t144", "vision.tau=1.0"), True),
     ):  # fmt: skip
         cfg = composed("prefill.gamma=1e-3", "prefill.alpha=1e-2", *asked, name="calibrate")

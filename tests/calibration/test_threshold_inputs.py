@@ -112,7 +112,31 @@ def test_a_row_without_inputs_is_one_of_the_defaults():
     assert "model.resize=pad" in command_in(message)
     cfg = composed("budget=t128", "model.resize=pad", name="calibrate")
     with pytest.raises(ValueError, match=r"vision\.tau 66 of conf/tuned was made for inputs with"):
-        require_matching_model(cfg)
+        require_matching_model(cfg, "prefill.gamma")
+
+
+def test_a_table_holds_a_row_for_each_checkpoint(calibrated):
+    other = "model.pretrained=owner/x"
+    calibrated(2e-3)
+    assert len(calibrated(3e-3, other)) == 2
+    assert checked(composed(*LLAVA))["prefill"]["gamma"] == 2e-3
+    assert checked(composed(*LLAVA, other))["prefill"]["gamma"] == 3e-3
+    # a floor of one checkpoint is not that of another
+    cfg = composed(*LLAVA, other, "prefill.alpha=0.01", "prefill.gamma=1.0", name="calibrate")
+    done = tuned_table.Calibrated(OutOfReach(70.0, 64.0), None, 1, 1.0)
+    row = tuned_table.calibrated_row(cfg, "prefill.gamma", done)
+    tuned_table.write_row(tuned_table.table_path(cfg), row, "llava15_7b")
+    assert budget_floor(checked(composed(*LLAVA, other))) == 70
+    assert checked(composed(*LLAVA))["prefill"]["gamma"] == 2e-3
+    assert "were made for the model" in refused(*LLAVA, "model.pretrained=owner/y")
+
+
+def test_published_thresholds_of_another_checkpoint_are_searched_anew():
+    given = ["model=llava15_7b", "benchmark=textvqa", "method=mustdrop", "budget=t64"]
+    cfg = composed(*given, "model.pretrained=owner/x", "prefill.alpha=0.01", name="calibrate")
+    require_matching_model(cfg, "prefill.gamma")
+    with pytest.raises(ValueError, match=r"prefill\.gamma .* was made for the model llava-hf"):
+        require_matching_model(cfg, "prefill.alpha")
 
 
 def test_the_published_thresholds_are_used_with_both_kinds():
