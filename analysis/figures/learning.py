@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 
 from analysis.figures.style import BLACK, COLOURS, DOUBLE, GREY, SMALL, STYLE, save
 
+ROW = 4.5  # height of a row of names of stages, on the axis of accuracy
+LETTER = 0.012  # width of a letter of these names, as a share of the axis of time
+
 
 def learning(curve: Path | str, path: Path | str) -> Path:
     """Draw validation accuracy by question type against minutes, and the mean of all types.
@@ -47,12 +50,15 @@ def learning(curve: Path | str, path: Path | str) -> Path:
             )
         mean = 100 * scored[kinds].mean(axis=1)
         axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
-        begins = 0.0
-        for number, stage in enumerate(lines["stage"].unique().tolist()):
+        begins, ends = 0.0, [0.0]  # of the next stage; of the last name in each row of names
+        for stage in lines["stage"].unique().tolist():
             axes.axvline(begins, color=GREY, lw=0.6)
-            axes.annotate(stage, (begins, 101 + 4.5 * (number % 2)), fontsize=SMALL, color=GREY)
+            row = next((row for row, end in enumerate(ends) if end <= begins), len(ends))
+            axes.annotate(stage, (begins, 101 + ROW * row), fontsize=SMALL, color=GREY)
+            width = (len(stage) + 1) * LETTER * lines["minutes"].max()
+            ends[row : row + 1] = [begins + width]
             begins = lines.loc[lines["stage"] == stage, "minutes"].max()
-        axes.set(ylim=(0, 110), xlim=(0, None), xlabel="minutes of training")
+        axes.set(ylim=(0, 101 + ROW * len(ends)), xlim=(0, None), xlabel="minutes of training")
         axes.set_ylabel("correct answers, % (validation)")
         axes.legend(frameon=False, fontsize=SMALL, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return save(figure, Path(path))
