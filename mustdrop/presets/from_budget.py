@@ -85,11 +85,21 @@ def budget_share(*, _root_: DictConfig) -> float:
 
 
 def budget_floor(config: Mapping[str, Any]) -> float | None:
-    """Least executed average of a resolved config if the budget is below it, or else None."""
+    """Least executed average of a resolved config if the budget is below it, or else None.
+
+    Raises:
+        ValueError: If the least average is known as a share only, because images differ in size.
+    """
     for stage in STAGES:
         for value in (config[stage] or {}).values():
             if isinstance(value, str) and value.startswith(f"{FLOOR} "):
-                return float(value.removeprefix(FLOOR))
+                least = value.removeprefix(f"{FLOOR} ")
+                if least.endswith("%"):
+                    raise ValueError(
+                        f"{stage}: the budget is out of reach: calibration found that {least} of "
+                        "the vision tokens are kept at least"
+                    )
+                return float(least)
     return None
 
 

@@ -172,8 +172,8 @@ def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig)
     if row is not None and "floor" in row:
         least, entered = Budget.parse(row["floor"]), _root_.model.vision_tokens
         assert least is not None
-        if entered is None:
-            raise ValueError(f"the budget is out of reach: {strategy} keeps {least} or more")
+        if entered is None:  # images differ in size, so the floor is a share
+            return f"{FLOOR} {row['floor']}"
         return f"{FLOOR} {least.target(entered):g}"
     if row is not None:
         return row["values"][field]
