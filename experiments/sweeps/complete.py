@@ -122,7 +122,12 @@ def analyses(root: Path) -> dict[Path, list[str]]:
     from analysis.tables.layouts import layouts  # pandas: only where there is a table to make
 
     runs = ["--runs", str(root)]
-    tables = ["summary", *([root.name] if root.name in layouts() else [])]
+    filled = [
+        name
+        for name, layout in layouts().items()
+        if root.name in (name, *(part.experiment for part in layout.parts))
+    ]
+    tables = ["summary", *filled]
     return {
         **{root / f"{name}.txt": ["tables", name, *runs] for name in tables},
         root / "claims.txt": ["claims", *runs],

@@ -1,5 +1,7 @@
 """A whole experiment from one command: thresholds, runs, tables, claims and the page."""
 
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
@@ -11,7 +13,7 @@ from experiments.sweep import command_line
 from experiments.sweeps import complete as module
 from experiments.sweeps.calibrating import calibration_settings, calibrations
 from experiments.sweeps.cells import SweepCell, plan
-from experiments.sweeps.complete import complete
+from experiments.sweeps.complete import analyses, complete
 from mustdrop.presets import tuned
 from mustdrop.presets.compose import composed
 from mustdrop.runs.folder import run_folder
@@ -165,3 +167,13 @@ def test_a_preset_without_a_command_is_one_sentence(capsys):
     assert script.main(["table1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: mustdrop sweep table1: the command is missing, as in mustdrop")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "tables"),
+    [("table6", ["table6"]), ("table1_next", ["table1"]), ("demo", [])],
+)
+def test_runs_fill_the_tables_of_the_paper_that_list_them(experiment, tables):
+    files = [path.name for path in analyses(Path("outputs", experiment))]
+    rest = ["claims.txt", "figures.txt", "report.html"]
+    assert files == ["summary.txt", *(f"{name}.txt" for name in tables), *rest]
