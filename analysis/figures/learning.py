@@ -50,14 +50,16 @@ def learning(curve: Path | str, path: Path | str) -> Path:
             )
         mean = 100 * scored[kinds].mean(axis=1)
         axes.plot(scored["minutes"], mean, color=BLACK, lw=2.2, label="mean of types")
+        minutes, names = lines["minutes"].tolist(), lines["stage"].tolist()
         begins, ends = 0.0, [0.0]  # of the next stage; of the last name in each row of names
-        for stage in lines["stage"].unique().tolist():
+        for stage in dict.fromkeys(names):
             axes.axvline(begins, color=GREY, lw=0.6)
             row = next((row for row, end in enumerate(ends) if end <= begins), len(ends))
             axes.annotate(stage, (begins, 101 + ROW * row), fontsize=SMALL, color=GREY)
-            width = (len(stage) + 1) * LETTER * lines["minutes"].max()
-            ends[row : row + 1] = [begins + width]
-            begins = lines.loc[lines["stage"] == stage, "minutes"].max()
+            ends[row : row + 1] = [begins + (len(stage) + 1) * LETTER * minutes[-1]]
+            begins = max(
+                minute for minute, name in zip(minutes, names, strict=True) if name == stage
+            )
         axes.set(ylim=(0, 101 + ROW * len(ends)), xlim=(0, None), xlabel="minutes of training")
         axes.set_ylabel("correct answers, % (validation)")
         axes.legend(frameon=False, fontsize=SMALL, loc="center left", bbox_to_anchor=(1.0, 0.5))
