@@ -168,8 +168,6 @@ def _probe(cfg: DictConfig, name: str, measure: bool, console: Console) -> Probe
         return measured_probe(cfg)
     except KNOWN as error:
         return message(error)
-    except Exception as error:  # the runs themselves say it again, each in its own status
-        return f"the probe failed: {type(error).__name__}: {error}"
 
 
 def _range(low: float, high: float) -> str:

@@ -94,10 +94,10 @@ def measured_probe(cfg: DictConfig) -> Probe:
     """Measure a probe and keep it.
 
     Raises:
-        ValueError: If the run cannot work (or TypeError, OSError, Hydra's own errors).
+        ValueError: If the run cannot work or fails (or TypeError, OSError, Hydra's own errors).
     """
     from experiments.doctor.rows import scorable
-    from experiments.run import built, run
+    from experiments.run import attempt, built
     from mustdrop.evaluation.metrics import CostMeter
 
     config = resolved(cfg)
@@ -105,7 +105,8 @@ def measured_probe(cfg: DictConfig) -> Probe:
     job = built(cfg, config)
     cfg.benchmark.limit = scorable(job.task, cfg.benchmark.limit)
     cfg.force = finished(folder, cfg.benchmark.limit) is not None  # measured on another machine
-    run(cfg, ())
+    if attempt(cfg, ()):
+        raise ValueError(f"the run of the probe failed, its error is in {folder / 'status.json'}")
     shape = CostMeter.from_model(job.model).decoder
     write_json(folder / FILE, {"machine": _machine(config), "decoder": asdict(shape)})
     return read_probe(folder)

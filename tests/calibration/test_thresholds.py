@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from experiments import calibrate
+from experiments.calibration_field import search_range
 from experiments.checks.run_checks import checked
-from experiments.checks.thresholds import differing
+from experiments.checks.thresholds import differing, require_matching_model
 from experiments.cli.run_summary import off_budget, reach_notes
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import composed, resolved
@@ -210,6 +211,22 @@ def test_a_row_with_a_floor_is_a_run_without_samples(tmp_path, monkeypatch):
     assert "no value" in refused("budget=31")
 
 
+def test_a_floor_that_is_a_share_is_refused_where_images_differ_in_size(tmp_path, monkeypatch):
+    """A config with it can be composed, so that the threshold can be calibrated again."""
+    row = {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "gqa"}
+    rows = [{**row, "budget": "160/2880", "floor": "57.3%"}]
+    write_users_table(tmp_path, monkeypatch, rows, "llava_next_7b")
+    cfg = composed("model=llava_next_7b", "benchmark=gqa", "method=mustdrop", "budget=160/2880")
+    with pytest.raises(ValueError, match=r"prefill: the budget is out of reach: .* 57\.3% of the"):
+        checked(cfg)
+    again = composed(
+        "model=llava_next_7b", "benchmark=gqa", "method=mustdrop", "budget=160/2880",
+        "prefill.alpha=1e-2", name="calibrate",
+    )  # fmt: skip
+    require_matching_model(again, "prefill.gamma")
+    assert search_range(again, "prefill.gamma")
+
+
 def test_a_users_own_row_comes_before_the_packaged_one(tmp_path, monkeypatch):
     row = {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "pocket_vqa"}
     values = {"gamma": 4e-3, "alpha": 1e-2}
@@ -225,10 +242,10 @@ def test_a_users_own_row_comes_before_the_packaged_one(tmp_path, monkeypatch):
         missing_fields(composed("budget=100"))
 
 
-def write_users_table(tmp_path, monkeypatch, rows):
+def write_users_table(tmp_path, monkeypatch, rows, model="pocket"):
     folder = tmp_path / "conf" / "tuned"
     folder.mkdir(parents=True)
-    (folder / "pocket.yaml").write_text(yaml.safe_dump(rows))
+    (folder / f"{model}.yaml").write_text(yaml.safe_dump(rows))
     monkeypatch.chdir(tmp_path)
 
 

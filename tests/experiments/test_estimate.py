@@ -3,16 +3,17 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from experiments.sweeps import estimate
 from experiments.sweeps.cells import plan
 from experiments.sweeps.estimate import RunTimes, control_passes, estimated, flops_ratio
 from experiments.sweeps.probes import Probe, kept_probe, probe_config, read_probe
 from mustdrop.budget import Budget
 from mustdrop.cost import DecoderShape
+from mustdrop.evaluation.job import EvalJob
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.runs.folder import read_records
 
@@ -80,16 +81,16 @@ def test_the_first_batch_of_a_probe_warms_up(tmp_path):
 
 
 def test_a_probe_that_fails_is_a_line_and_stops_nothing(monkeypatch, tmp_path):
-    def broken(cfg):
+    def broken(*_):
         raise RuntimeError("a fault of the run")
 
-    monkeypatch.setattr(estimate, "measured_probe", broken)
-    cells = plan("none", ["method=vanilla", f"output_root={tmp_path}"])
-    found = estimated(cells, 16, True, Console(file=io.StringIO()))
-    assert found.unknown == {
-        "pocket pocket_vqa": "the probe failed: RuntimeError: a fault of the run"
-    }
-    assert not found.times
+    monkeypatch.setattr(EvalJob, "run", broken)
+    cells = plan("none", ["method=vanilla", f"output_root={tmp_path}", "workers=0"])
+    estimate = estimated(cells, 16, True, Console(file=io.StringIO()))
+    (reason,) = estimate.unknown.values()
+    status = Path(reason.removeprefix("the run of the probe failed, its error is in "))
+    assert "a fault of the run" in json.loads(status.read_text())["error"]
+    assert not estimate.times
 
 
 @pytest.mark.slow
@@ -102,10 +103,10 @@ def test_an_estimate_is_near_the_time_of_the_runs_and_its_probe_is_kept(tmp_path
     ]  # fmt: skip
     cells, console = plan("none", given), Console(width=120, record=True)
     assert "not measured on this machine" in str(estimated(cells, 16, False, console).unknown)
-    found = estimated(cells, 16, True, console)
-    found.show(console)
+    estimate = estimated(cells, 16, True, console)
+    estimate.show(console)
     assert "pocket pocket_vqa" in console.export_text()
-    (times,) = found.times
+    (times,) = estimate.times
     assert (times.runs, times.samples) == (3, 96)
     assert times.low <= times.seconds <= times.high
     assert run_here(cells, console) == 0
