@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget
-from mustdrop.presets.from_budget import follows
+from mustdrop.presets.from_budget import follows, is_floor
 from mustdrop.presets.tuned import missing_fields, references
 
 
@@ -61,7 +61,7 @@ def search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
             + " ".join(f"{other}=<value>" for other in others)
         )
     # the strategy, which knows the range of its thresholds, needs a value first
-    if field in missing_fields(cfg):
+    if field in missing_fields(cfg) or is_floor(node[name]):
         OmegaConf.update(cfg, field, 0.0)
     low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
     low = low if cfg.calibration.low is None else cfg.calibration.low

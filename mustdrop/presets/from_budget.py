@@ -84,6 +84,11 @@ def budget_share(*, _root_: DictConfig) -> float:
     return min(1.0, budget.target(entered) / entered)
 
 
+def is_floor(value: Any) -> bool:
+    """Whether a resolved field names the least average of its strategy instead of a value."""
+    return isinstance(value, str) and value.startswith(f"{FLOOR} ")
+
+
 def budget_floor(config: Mapping[str, Any]) -> float | None:
     """Least executed average of a resolved config if the budget is below it, or else None.
 
@@ -92,7 +97,7 @@ def budget_floor(config: Mapping[str, Any]) -> float | None:
     """
     for stage in STAGES:
         for value in (config[stage] or {}).values():
-            if isinstance(value, str) and value.startswith(f"{FLOOR} "):
+            if is_floor(value):
                 least = value.removeprefix(f"{FLOOR} ")
                 if least.endswith("%"):
                     raise ValueError(

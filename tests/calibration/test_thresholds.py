@@ -208,6 +208,8 @@ def test_a_row_with_a_floor_is_a_run_without_samples(tmp_path, monkeypatch):
     write_users_table(tmp_path, monkeypatch, rows)
     for budget, floor in (("30", 33.5), ("5%", 36.0)):
         assert budget_floor(checked(composed(f"budget={budget}"))) == floor
+        again = composed(f"budget={budget}", "prefill.alpha=0.03", name="calibrate")
+        assert search_range(again, "prefill.gamma") == (1e-5, 0.5)  # it can be searched again
     assert "no value" in refused("budget=31")
 
 
@@ -224,7 +226,7 @@ def test_a_floor_that_is_a_share_is_refused_where_images_differ_in_size(tmp_path
         "prefill.alpha=1e-2", name="calibrate",
     )  # fmt: skip
     require_matching_model(again, "prefill.gamma")
-    assert search_range(again, "prefill.gamma")
+    assert search_range(again, "prefill.gamma") == (1e-5, 0.5)
 
 
 def test_a_users_own_row_comes_before_the_packaged_one(tmp_path, monkeypatch):
