@@ -102,6 +102,16 @@ class Budget:
         return self.share * entered
 
 
+# Least executed average that a method can reach: a number of vision tokens per layer, or a share of
+# those that enter as text ("9.1%") where prompts differ in size.
+Floor = float | str
+
+
+def floor_text(floor: Floor, digits: str = "g") -> str:
+    """A floor in messages and tables: ``72`` or ``9.1%``; a number is formatted by ``digits``."""
+    return floor if isinstance(floor, str) else format(floor, digits)
+
+
 def keep_for(keep: int | Budget, entered: int, depth: int = 1, layer: int = -1) -> int:
     """Count to keep after a layer, so that the executed average is nearest to a budget.
 

@@ -110,7 +110,9 @@ def find(
         raise NotMeasured(f"no run of {arm}")
     ran = _without_copies([cell for cell in fitting if cell.metric is not None])
     if not ran:
-        raise NotMeasured(f"{arm} cannot reach its budget: at least {fitting[0]['floor']} tokens")
+        least = fitting[0]["floor"]
+        least = f"{least} of the tokens" if isinstance(least, str) else f"{least} tokens"
+        raise NotMeasured(f"{arm} cannot reach its budget: at least {least}")
     for cell in ran[1:]:
         if not alike(ran[0]["config"], cell["config"], but=("seed",)):
             differences = "; ".join(variants([run["config"] for run in ran]))

@@ -20,6 +20,7 @@ from analysis.figures.points import Cost, Point, families, points
 from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, look, rule, save, sheet, styled
 from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult, groups, load
+from mustdrop.budget import floor_text
 
 NAMES: Mapping[str, str] = {
     "tokens": "vision tokens per layer, executed average (fewer →)",
@@ -213,7 +214,7 @@ def _notes(
     unreached = [cell for cell in cells if cell.metric is None and cell["floor"] is not None]
     notes += [
         f"{cell['method']} cannot reach {budget_label(cell['budget'])}: "
-        f"at least {cell['floor']:.0f}"
+        f"at least {floor_text(cell['floor'], '.0f')}"
         for cell in unreached
     ]
     if notes:

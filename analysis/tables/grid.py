@@ -160,7 +160,7 @@ def _row(
     if len(runs) > 1:
         row |= {"state": "several", "variants": "; ".join(cell.variant for cell in runs)}
     elif runs and runs[0].metric is None:
-        row |= {"state": "floor", "floor": float(runs[0]["floor"])}
+        row |= {"state": "floor", "floor": runs[0]["floor"]}
         row["calibrated_on"] = runs[0].calibrated_on
     elif runs and cell is None:
         row |= {"state": "unjudged", "folder": runs[0]["folder"]}

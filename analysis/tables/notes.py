@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isnan
 from typing import Any
 
+import pandas as pd
+
 from analysis.records.judgements import by_judge
 
 OFF = "≠"
@@ -113,7 +115,7 @@ def notes(rows: Sequence[Mapping[Any, Any]], setups: Mapping[str, str]) -> Itera
     if any(row["matched"] is False for row in ran):
         yield f"{OFF}: the executed average is more than 1 % off the budget."
     yield from calibrations(rows)
-    if any(not isnan(row["floor"]) for row in rows):
+    if any(pd.notna(row["floor"]) for row in rows):
         yield FLOOR_TEXT
     if any(not isnan(row["target_recall"]) for row in ran):
         yield (

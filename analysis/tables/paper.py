@@ -18,6 +18,7 @@ from analysis.tables.grid import RELATIVE, Filled
 from analysis.tables.layouts import Layout
 from analysis.tables.notes import FLOOR_TEXT, INTERVALS, OFF, calibrations, timings
 from analysis.tables.sheets import Sheet, number, quantity, seconds, span
+from mustdrop.budget import floor_text
 
 PUBLISHED = ", published"
 FINISHED = ("measured", "floor")  # states of cells with a run
@@ -80,7 +81,7 @@ def ours(row: Row, sizes: bool = False) -> str:
         complete = row["n"] == row["available"]
         return f"{row['ours']:.1f}" + ("" if complete else f"\n{row['n']} of {row['available']}")
     if row["state"] == "floor":
-        return f"floor {row['floor']:.0f}"
+        return f"floor {floor_text(row['floor'], '.0f')}"
     if row["state"] == "several":
         return "several runs"
     if row["state"] == "unjudged":

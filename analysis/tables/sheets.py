@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.records.judgements import on_scale_of_five
 from analysis.tables.notes import DIFFERENCES, OFF, SHARED, UNKNOWN, interval_text, notes
+from mustdrop.budget import floor_text
 
 RUN_NAMES = (
     "experiment", "model", "benchmark", "method", "preset", "budget", "image", "variant",
@@ -169,7 +170,7 @@ def _plain(name: str) -> CellText:
 
 
 def _accuracy(row: Row) -> str:
-    return _score(row) if row["n"] else f"floor {row['floor']:.0f}"
+    return _score(row) if row["n"] else f"floor {floor_text(row['floor'], '.0f')}"
 
 
 def _score(row: Row, digits: int = 1) -> str:

@@ -42,8 +42,8 @@ def summary(root: Path | str, metric: str | None = None) -> pd.DataFrame:
     unjudged: Number of samples without a verdict, which ``accuracy`` leaves out; only with a
         judge's score as the metric.
     calibrated_on: Benchmark on whose prompts the thresholds were searched, if it is another one.
-    floor: Smallest executed average that the method can reach, if the budget is below it; such a
-        run has no accuracy.
+    floor: Smallest executed average that the method can reach, if the budget is below it: a number
+        of tokens, or a share ("9.1%") where prompts differ in size. Such a run has no accuracy.
     seconds, setup: Median over the samples, which can be compared only within one setup.
     shared_machine: Whether the machine was shared during the run, so that its seconds cannot be
         compared; None if unknown.
@@ -124,7 +124,7 @@ def _row(cell: RunResult, members: Sequence[RunResult]) -> dict[str, Any]:
     """Row of one run, compared with the controls among the members of its group."""
     record = cell.record
     scored = (cell.samples["score"], cell.samples["image"]) if cell.metric else ((), ())
-    row = {**run_names(cell), "floor": _number(record["floor"])}
+    row = {**run_names(cell), "floor": nan if record["floor"] is None else record["floor"]}
     row |= _accuracy(cell, mean_interval(*scored))
     for name, interval in control_differences(cell, members).items():
         row |= ends(f"vs_{name}", interval)

@@ -46,7 +46,6 @@ def checked(cfg: DictConfig, overrides: Sequence[str] = ()) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         name = str(error.full_key)
         raise ValueError(f"{name} has no value: give {name}=<value>") from error
-    budget_floor(config)  # a floor that is a share is an error
     require_counts(config)
     require_planned(config)
     instantiate(cfg.model)  # first, since a wrong field of the model also differs from a row's

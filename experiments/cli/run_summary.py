@@ -5,6 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from mustdrop.budget import floor_text
 from mustdrop.runs.folder import agree, cpu_share, shared_machine
 from mustdrop.runs.status import left_out
 
@@ -16,7 +17,7 @@ def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
         name += f", image {record['config']['image']['name']}"
     if record["floor"] is not None:
         return (
-            f"{outcome}: {name}: floor {record['floor']:g}, the budget cannot be reached\n"
+            f"{outcome}: {name}: floor {floor_text(record['floor'])}, the budget cannot be reached\n"
             f"  {folder}"
         )
     score = record["metric"]

@@ -17,6 +17,7 @@ from analysis.figures.pictures import blend, mask_of, outline
 from analysis.figures.style import BLACK, BLUE, GONE, sheet, styled
 from analysis.records.fates import fates
 from mustdrop import TokenDropper, TokenLedger, presets
+from mustdrop.budget import Floor
 from mustdrop.pocket import load, prompt, sample
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.from_budget import budget_floor
@@ -43,7 +44,7 @@ class Kept:
     png: bytes
 
 
-def built(name: str) -> tuple[TokenDropper, float | None]:
+def built(name: str) -> tuple[TokenDropper, Floor | None]:
     """Dropper of a method preset at the budget of the pictures, or at its floor; and that floor.
 
     The floor is the least executed average of the method if the budget is below it, else None.
@@ -52,7 +53,7 @@ def built(name: str) -> tuple[TokenDropper, float | None]:
         ValueError: If the preset does not exist, or lacks a threshold for the embedded model.
     """
     floor = budget_floor(resolved(composed(f"method={name}", f"budget=t{BUDGET}")))
-    budget = BUDGET if floor is None else round(floor)
+    budget = BUDGET if floor is None else round(float(floor))  # tokens: all images have one size
     return presets.load(name, model=MODEL, benchmark=BENCHMARK, budget=budget), floor
 
 

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from experiments.checks.run_checks import checked
 from experiments.cli.errors import BAD_INPUT, KNOWN, message
 from mustdrop import openmp
-from mustdrop.budget import Budget
+from mustdrop.budget import Budget, floor_text
 from mustdrop.evaluation.chat import DocumentError
 from mustdrop.evaluation.choices import ScoringVLM
 from mustdrop.evaluation.lmms import DroppedVLM
@@ -74,7 +74,9 @@ class MustDropVLM(DroppedVLM):
             config = checked(cfg, given)
             floor = budget_floor(config)
             if floor is not None:
-                raise ValueError(f"budget: out of reach, the least executed average is {floor:g}")
+                raise ValueError(
+                    f"budget: out of reach, the least executed average is {floor_text(floor)}"
+                )
             require_planned(config)
             torch.manual_seed(config["seed"])
             dropper = instantiate(cfg.dropper)

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.budget import Budget
+from mustdrop.budget import Budget, Floor
 
 FLOOR = "floor"
 FROM_BUDGET = "${from_budget:"
@@ -89,22 +89,13 @@ def is_floor(value: Any) -> bool:
     return isinstance(value, str) and value.startswith(f"{FLOOR} ")
 
 
-def budget_floor(config: Mapping[str, Any]) -> float | None:
-    """Least executed average of a resolved config if the budget is below it, or else None.
-
-    Raises:
-        ValueError: If the least average is known as a share only, because images differ in size.
-    """
+def budget_floor(config: Mapping[str, Any]) -> Floor | None:
+    """Least executed average of a resolved config if the budget is below it, or else None."""
     for stage in STAGES:
         for value in (config[stage] or {}).values():
             if is_floor(value):
                 least = value.removeprefix(f"{FLOOR} ")
-                if least.endswith("%"):
-                    raise ValueError(
-                        f"{stage}: the budget is out of reach: calibration found that {least} of "
-                        "the vision tokens are kept at least"
-                    )
-                return float(least)
+                return least if least.endswith("%") else float(least)
     return None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from mustdrop.budget import Budget
+from mustdrop.budget import Budget, floor_text
 from mustdrop.dropper import TokenDropper
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.folders import preset_names
@@ -66,8 +66,8 @@ def load(
     floor = budget_floor(resolved(cfg))
     if floor is not None:
         raise ValueError(
-            f"budget: {method} on {model} cannot keep fewer than {floor:g} tokens per layer on "
-            f"average, got {chosen}"
+            f"budget: the least executed average of {method} on {model} is {floor_text(floor)}, "
+            f"got {chosen}"
         )
     dropper = instantiate(cfg.dropper)
     assert isinstance(dropper, TokenDropper)

@@ -158,7 +158,8 @@ def of_other_benchmark(row: Row, benchmark: str) -> bool:
 def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig) -> Any:
     """Value of ``${tuned:<strategy>,<field>[,<default>]}`` in a strategy's yaml.
 
-    ``floor <n>`` means that the budget is below n, the least executed average of the strategy.
+    ``floor <n>`` means that the budget is below n, the least executed average of the strategy: a
+    number of tokens, or a share such as ``9.1%`` for a model whose prompts differ in size.
 
     Args:
         strategy: Name of the strategy's yaml file.
@@ -172,9 +173,8 @@ def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig)
     if row is not None and "floor" in row:
         least, entered = Budget.parse(row["floor"]), _root_.model.vision_tokens
         assert least is not None
-        if entered is None:  # images differ in size, so the floor is a share
-            return f"{FLOOR} {row['floor']}"
-        return f"{FLOOR} {least.target(entered):g}"
+        # without a number of tokens that enter, a share stays a share
+        return f"{FLOOR} {row['floor'] if entered is None else f'{least.target(entered):g}'}"
     if row is not None:
         return row["values"][field]
     if default is None:

@@ -6,6 +6,7 @@ Imports neither torch nor lmms-eval: a run whose budget is out of reach is recor
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from mustdrop.budget import Floor
 from mustdrop.runs.folder import RECALL, SCHEMA, now
 from mustdrop.runs.status import unreadable_entry
 from mustdrop.runs.writer import RunWriter
@@ -63,7 +64,7 @@ def record_of(
     }
 
 
-def floor_record(config: Mapping[str, Any], run: RunWriter, floor: float) -> dict[str, Any]:
+def floor_record(config: Mapping[str, Any], run: RunWriter, floor: Floor) -> dict[str, Any]:
     """Record of a run whose budget is below the least reachable average: finished, no samples."""
     return {
         **_head(config, run),

@@ -210,13 +210,14 @@ def test_an_unmatched_budget_is_flagged_at_one_percent(tmp_path):
     assert "193.9≠" not in to_markdown(summary(tmp_path))
 
 
-def test_an_unreachable_budget_shows_its_floor_and_nothing_else(root):
-    floor(root, "fastv", "t64", 144.0)
+@pytest.mark.parametrize(("least", "text"), [(144.0, "floor 144"), ("25.1%", "floor 25.1%")])
+def test_an_unreachable_budget_shows_its_floor_and_nothing_else(root, least, text):
+    floor(root, "fastv", "t64", least)
     frame = summary(root)
-    assert row(frame, "fastv", "t64")["floor"] == 144
+    assert row(frame, "fastv", "t64")["floor"] == least
     cells = dict(zip(sheet(frame).heads, sheet(frame).rows[-1], strict=True))
     assert cells.pop("method") == "fastv" and cells.pop("budget") == "t64"
-    assert cells.pop("exact_match [95 %]") == "floor 144"
+    assert cells.pop("exact_match [95 %]") == text
     assert set(cells.values()) == {"–"}
 
 

@@ -193,12 +193,14 @@ def test_what_the_first_arm_met_says_more_than_an_experiment_where_it_is_not_one
     )
 
 
-def test_a_budget_out_of_reach_is_its_floor(tmp_path):
+@pytest.mark.parametrize(
+    ("least", "text"), [(240.0, "240.0 tokens"), ("41.7%", "41.7% of the tokens")]
+)
+def test_a_budget_out_of_reach_is_its_floor(tmp_path, least, text):
     write(tmp_path, "a")
-    floor(tmp_path, "b", "t192", 240.0)
-    assert (
-        only(tmp_path, SUPERIOR).reason == "b at 192 cannot reach its budget: at least 240.0 tokens"
-    )
+    floor(tmp_path, "b", "t192", least)
+    reason = f"b at 192 cannot reach its budget: at least {text}"
+    assert only(tmp_path, SUPERIOR).reason == reason
 
 
 def test_seeds_are_averaged_sample_by_sample_and_other_runs_are_never_chosen_among(tmp_path):

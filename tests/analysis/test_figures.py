@@ -67,9 +67,14 @@ def test_latency_of_two_setups_is_refused_and_of_one_drawn(root):
 def test_what_was_missed_or_not_reached_is_told(root):
     write(root, "fastv", "t64", 66.0, draws(3))
     floor(root, "tome", "t64", 96.0)
+    floor(root, "tome", "s5", "16.7%")
     figure = tradeoff.draw(load(root))
     told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert told == ["hollow: more than 1 % off its budget", "tome cannot reach 64: at least 96"]
+    assert told == [
+        "hollow: more than 1 % off its budget",
+        "tome cannot reach 64: at least 96",
+        "tome cannot reach 5 %: at least 16.7%",
+    ]
     faces = {
         line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == "s"
     }

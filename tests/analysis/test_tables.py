@@ -138,15 +138,16 @@ def test_a_sum_over_categories_comes_from_the_record_and_only_when_it_is_whole(t
     assert part["metric"] == "exact_match" and part["verdict"] == "not comparable"
 
 
-def test_a_floor_is_told_and_nothing_is_missing_there(tmp_path):
+@pytest.mark.parametrize(("least", "text"), [(96.6, "floor 97"), ("3.4%", "floor 3.4%")])
+def test_a_floor_is_told_and_nothing_is_missing_there(tmp_path, least, text):
     nothing = {"counts": None, "flops_ratio": None, "hardware": None, "kv_bytes": None}
-    folder = ran(tmp_path, "tome", "gqa", scores=(), floor=96.6, **nothing)
+    folder = ran(tmp_path, "tome", "gqa", scores=(), floor=least, **nothing)
     (folder / "samples.jsonl").unlink()
     filled = fill("table1", load(tmp_path))[0]
     found = at(filled.cells, "tome", "t64", "gqa")
-    assert (found["state"], found["floor"], found["command"]) == ("floor", 96.6, "")
+    assert (found["state"], found["floor"], found["command"]) == ("floor", least, "")
     made = score_sheet(layouts()["table1"], filled)
-    assert next(row for row in made.rows if row[:2] == ("tome", "t64"))[2] == "floor 97"
+    assert next(row for row in made.rows if row[:2] == ("tome", "t64"))[2] == text
 
 
 def test_several_runs_of_a_cell_are_never_chosen_from(tmp_path):

@@ -7,11 +7,15 @@ import yaml
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
+from analysis.records.cells import load
+from analysis.tables.summary import summary
 from experiments import calibrate
 from experiments.calibration_field import search_range
 from experiments.checks.run_checks import checked
 from experiments.checks.thresholds import differing, require_matching_model
 from experiments.cli.run_summary import off_budget, reach_notes
+from experiments.run import run
+from mustdrop import presets
 from mustdrop.budget import Budget
 from mustdrop.presets.compose import composed, resolved
 from mustdrop.presets.folders import conf_dir
@@ -213,20 +217,25 @@ def test_a_row_with_a_floor_is_a_run_without_samples(tmp_path, monkeypatch):
     assert "no value" in refused("budget=31")
 
 
-def test_a_floor_that_is_a_share_is_refused_where_images_differ_in_size(tmp_path, monkeypatch):
-    """A config with it can be composed, so that the threshold can be calibrated again."""
+def test_a_floor_is_a_share_where_images_differ_in_size(tmp_path, monkeypatch, capsys):
+    """Its run is finished without samples and without the checkpoint, and says the share."""
     row = {"strategy": "dual_attention", "method": "mustdrop", "benchmark": "gqa"}
     rows = [{**row, "budget": "160/2880", "floor": "57.3%"}]
     write_users_table(tmp_path, monkeypatch, rows, "llava_next_7b")
-    cfg = composed("model=llava_next_7b", "benchmark=gqa", "method=mustdrop", "budget=160/2880")
-    with pytest.raises(ValueError, match=r"prefill: the budget is out of reach: .* 57\.3% of the"):
-        checked(cfg)
-    again = composed(
-        "model=llava_next_7b", "benchmark=gqa", "method=mustdrop", "budget=160/2880",
-        "prefill.alpha=1e-2", name="calibrate",
-    )  # fmt: skip
+    given = ["model=llava_next_7b", "benchmark=gqa", "method=mustdrop", "budget=160/2880"]
+    cfg = composed(*given, f"output_root={tmp_path / 'runs'}")
+    assert budget_floor(checked(cfg)) == "57.3%"
+    record = run(cfg)
+    assert (record["floor"], record["n"], record["budget"]) == ("57.3%", 0, "s5.556")
+    assert "floor 57.3%, the budget cannot be reached" in capsys.readouterr().out
+    ((cell,), frame) = load(tmp_path / "runs"), summary(tmp_path / "runs")
+    assert cell.metric is None and list(frame.floor) == ["57.3%"]
+    with pytest.raises(ValueError, match=r"least executed average of mustdrop on .* is 57\.3%, got"):
+        presets.load("mustdrop", model="llava_next_7b", benchmark="gqa", budget="160/2880")
+
+    again = composed(*given, "prefill.alpha=1e-2", name="calibrate")
     require_matching_model(again, "prefill.gamma")
-    assert search_range(again, "prefill.gamma") == (1e-5, 0.5)
+    assert search_range(again, "prefill.gamma") == (1e-5, 0.5)  # it can be searched again
 
 
 def test_a_users_own_row_comes_before_the_packaged_one(tmp_path, monkeypatch):
