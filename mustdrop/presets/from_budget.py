@@ -10,6 +10,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget, Floor
+from mustdrop.presets.planned import USUAL_TOKENS
 
 FLOOR = "floor"
 FROM_BUDGET = "${from_budget:"
@@ -35,7 +36,7 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
 
     A share, and a count for a model whose prompts differ in size, stay a budget, which the strategy
     resolves for each prompt. ``floor <n>`` means that the budget is below n, the least executed
-    average of the strategy.
+    average of the strategy: a number of tokens, or a share for a model whose prompts differ in size.
 
     Raises:
         ValueError: If no budget was chosen, or the strategy refuses another of its fields.
@@ -49,10 +50,11 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
     given = {n: budget if follows(_parent_, n) else _plain(_parent_[n]) for n in names}
     strategy = get_class(_parent_._target_)(**given)
     entered, blocks, depth = model.vision_tokens, model.merging_blocks or 0, model.layers
-    if entered is not None:
-        least = least_average(strategy, entered, blocks, depth)
-        if least is not None and budget.target(entered) < least:
-            return f"{FLOOR} {least:g}"
+    if entered is not None or budget.share is not None:
+        usual = entered or USUAL_TOKENS
+        least = least_average(strategy, usual, blocks, depth)
+        if least is not None and budget.target(usual) < least:
+            return f"{FLOOR} {f'{100 * least / usual:.4g}%' if entered is None else f'{least:g}'}"
     if entered is None or budget.share is not None:  # resolved for each prompt
         measure = {"tokens": budget.tokens} if budget.share is None else {"share": budget.share}
         return OmegaConf.create({"_target_": "mustdrop.budget.Budget", **measure})

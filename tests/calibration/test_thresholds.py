@@ -230,7 +230,9 @@ def test_a_floor_is_a_share_where_images_differ_in_size(tmp_path, monkeypatch, c
     assert "floor 57.3%, the budget cannot be reached" in capsys.readouterr().out
     ((cell,), frame) = load(tmp_path / "runs"), summary(tmp_path / "runs")
     assert cell.metric is None and list(frame.floor) == ["57.3%"]
-    with pytest.raises(ValueError, match=r"least executed average of mustdrop on .* is 57\.3%, got"):
+    with pytest.raises(
+        ValueError, match=r"least executed average of mustdrop on .* is 57\.3%, got"
+    ):
         presets.load("mustdrop", model="llava_next_7b", benchmark="gqa", budget="160/2880")
 
     again = composed(*given, "prefill.alpha=1e-2", name="calibrate")

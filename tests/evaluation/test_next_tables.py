@@ -228,9 +228,13 @@ def test_thresholds_at_shares_on_prompts_of_several_sizes(
     assert abs(fmean(shares) - 0.25) <= max(0.01 * 0.25, half_a_token)
     assert fmean(shares) == pytest.approx(met["executed"] / 100, abs=1e-4)
     assert record["budget"] == "s25" and len({line["slots"]["cells"] for line in samples}) == 3
-    with pytest.raises(SystemExit):
-        command(*given, "method=mustdrop", "budget=1%")
-    assert "out of reach" in capsys.readouterr().err
+    # calibrated or by its formula, a method whose budget is out of reach says its least share
+    for method, least in (("mustdrop", floor["floor"]), ("fastv", "25%")):
+        ours = [f"method={method}", "budget=1%", f"output_root={tmp_path / method}"]
+        assert command(*given, *ours) == []
+        (record,) = read_records(tmp_path / method)
+        assert (record["floor"], record["n"], record["budget"]) == (least, 0, "s1")
+        assert f"floor {least}, the budget cannot be reached" in capsys.readouterr().out
 
 
 def test_a_share_without_thresholds_is_refused_with_the_command_that_finds_them(capsys, command):
@@ -247,8 +251,8 @@ def test_a_share_without_thresholds_is_refused_with_the_command_that_finds_them(
         (("method=fastv", "budget=3200/2880"), "share must be in [0, 1], got 1.11"),
         (("method=fastv", "budget=s22.2"), "budget must be a count of tokens"),
         (
-            ("method=fastv", "budget=160/2880"),
-            "5.556 % is out of reach: with prefill.layer=1 the method keeps at least 6.25 %",
+            ("method=fastv", "budget=100"),
+            "100 tokens is out of reach: with prefill.layer=1 the method keeps at least 6.25 %",
         ),
     ):
         with pytest.raises(SystemExit):
