@@ -16,10 +16,8 @@ def summary(record: Mapping[str, Any], folder: Path, outcome: str) -> str:
     if record["config"].get("image"):
         name += f", image {record['config']['image']['name']}"
     if record["floor"] is not None:
-        return (
-            f"{outcome}: {name}: floor {floor_text(record['floor'])}, the budget cannot be reached\n"
-            f"  {folder}"
-        )
+        floor = floor_text(record["floor"])
+        return f"{outcome}: {name}: floor {floor}, the budget cannot be reached\n  {folder}"
     score = record["metric"]
     value = record["metrics"].get(score)  # None if the metric is a file for a server
     counts = " · ".join(

@@ -36,7 +36,7 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
 
     A share, and a count for a model whose prompts differ in size, stay a budget, which the strategy
     resolves for each prompt. ``floor <n>`` means that the budget is below n, the least executed
-    average of the strategy: a number of tokens, or a share for a model whose prompts differ in size.
+    average of the strategy: a number of tokens, or a share if the model's prompts differ in size.
 
     Raises:
         ValueError: If no budget was chosen, or the strategy refuses another of its fields.
