@@ -1,6 +1,6 @@
 """Figure of a training curve: validation accuracy of each question type over time, and stages.
 
-    mustdrop figures.learning outputs/train_pocket/curve.csv curve.png
+    python -m analysis.figures.learning outputs/train_pocket/curve.csv curve.png
 
 Knows nothing about models: reads only the file of the curve.
 """
@@ -69,7 +69,7 @@ def learning(curve: Path | str, path: Path | str) -> Path:
 def main(arguments: Sequence[str]) -> int:
     """Draw the curve in the first file into the second file."""
     if len(arguments) != 2:
-        print("usage: mustdrop figures.learning CURVE.csv PICTURE.png", file=sys.stderr)
+        print("usage: python -m analysis.figures.learning CURVE.csv PICTURE.png", file=sys.stderr)
         return 2
     try:
         print(learning(*arguments))
