@@ -25,7 +25,12 @@ from rich.console import Console
 
 from analysis.statistics.intervals import mean_interval
 from experiments.calibration_batches import batches, progress_bar
-from experiments.calibration_field import require_points, search_range, searched_field
+from experiments.calibration_field import (
+    require_floor,
+    require_points,
+    search_range,
+    searched_field,
+)
 from experiments.checks.thresholds import require_matching_model
 from experiments.cli.errors import BAD_INPUT, FILES_KEPT, KNOWN, message
 from experiments.cli.hydra_program import run_hydra
@@ -200,12 +205,8 @@ def job(cfg: DictConfig) -> None:
         done = calibrate(cfg, console)
         assert budget is not None  # checked with the range
         console.print(f"{cfg.method.name} at {budget.name}: {described(cfg, field, done)}")
-        result = done.result
-        if isinstance(result, OutOfReach) and result.nearest < result.target:
-            raise ValueError(
-                f"at every value of {field} the method keeps fewer than {budget}, so nothing is "
-                "written"
-            )
+        if isinstance(done.result, OutOfReach):
+            require_floor(cfg, field, done.result)
     except KNOWN as error:
         print(f"error: {message(error)}", file=sys.stderr)
         if HydraConfig.get().mode != RunMode.MULTIRUN:

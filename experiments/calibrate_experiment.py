@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from experiments import calibrate, vtw_layer
-from experiments.cli.errors import leave
+from experiments.cli.errors import BAD_INPUT, leave
 from experiments.sweeps.cells import plan
 from experiments.sweeps.forecast import spoken
 from mustdrop.presets.compose import composed
@@ -26,7 +26,7 @@ from mustdrop.provenance.weights_mark import same_weights
 
 QUESTIONS = 96  # questions to search on, and as many to measure on
 COARSE = 12  # questions of a first search over a wide range
-AROUND = 1.3  # factor around the coarse value, in which the second search goes on
+AROUND = (1.3, 3.0)  # factors around the coarse value, within which the search goes on in turn
 ALPHAS = (1.0e-2, 3.0e-2, 1.0e-1, 1.0)  # tried in this order until the budget is in reach
 CALIBRATION = "calibration."
 CHOSEN = ("method=", *(f"{stage}=" for stage in STAGES))
@@ -122,15 +122,26 @@ def search(threshold: WantedThreshold, settings: Sequence[str], n: int) -> None:
         common += ["prefill.bias=0.0", f"{CALIBRATION}field=prefill.scale"]
         few = min(n, COARSE)
         coarsely = (f"n={few}", f"held_out={few}", "tolerance=0.1", "low=1.0")
-        calibrate.main([*common, *(CALIBRATION + text for text in coarsely)])
-        coarse = written_row(threshold)
-        if "values" in coarse:
-            value = coarse["values"]["scale"]
-            narrow = (f"low={value / AROUND:.4g}", f"high={value * AROUND:.4g}", "points=2")
-            common += [CALIBRATION + text for text in narrow]
+        if _within(common, coarsely):
+            value = written_row(threshold)["values"]["scale"]
+            for factor in AROUND:
+                narrow = (f"low={value / factor:.4g}", f"high={value * factor:.4g}", "points=2")
+                if _within(common, narrow):
+                    return
         calibrate.main(common)
     else:
         calibrate.main([*common, f"{CALIBRATION}field={threshold.stage}.{threshold.fields[0]}"])
+
+
+def _within(common: Sequence[str], settings: Sequence[str]) -> bool:
+    """Search within a part of the range; returns whether the budget is met there."""
+    try:
+        calibrate.main([*common, *(CALIBRATION + text for text in settings)])
+    except SystemExit as end:
+        if end.code != BAD_INPUT:
+            raise
+        return False
+    return True
 
 
 def written_row(threshold: WantedThreshold) -> Row:

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mustdrop.budget import Budget
+from mustdrop.calibration.search import OutOfReach
 from mustdrop.presets.from_budget import follows, is_floor
 from mustdrop.presets.tuned import missing_fields, references
 
@@ -63,12 +64,38 @@ def search_range(cfg: DictConfig, field: str) -> tuple[float, float]:
     # the strategy, which knows the range of its thresholds, needs a value first
     if field in missing_fields(cfg) or is_floor(node[name]):
         OmegaConf.update(cfg, field, 0.0)
-    low, high = instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
+    low, high = _whole_range(cfg, field)
     low = low if cfg.calibration.low is None else cfg.calibration.low
     high = high if cfg.calibration.high is None else cfg.calibration.high
     if low is None or high is None:
         raise ValueError(f"{field} has no range: give calibration.low and calibration.high")
     return float(low), float(high)
+
+
+def require_floor(cfg: DictConfig, field: str, result: OutOfReach) -> None:
+    """Check that a search out of reach found the least average of the method.
+
+    Raises:
+        ValueError: If the method keeps fewer tokens than the budget at every value, or if a part of
+            the threshold's range was searched.
+    """
+    budget, (low, high) = Budget.parse(cfg.budget), search_range(cfg, field)
+    if result.nearest < result.target:
+        raise ValueError(
+            f"at every value of {field} the method keeps fewer than {budget}, so nothing is written"
+        )
+    least, most = _whole_range(cfg, field)
+    if least is not None and most is not None and (low > least or high < most):
+        raise ValueError(
+            f"no {field} in [{low:g}, {high:g}] meets {budget}, so nothing is written: search "
+            f"[{least:g}, {most:g}]"
+        )
+
+
+def _whole_range(cfg: DictConfig, field: str) -> tuple[float | None, float | None]:
+    """Range of a threshold that its strategy states; two None if it states none."""
+    stage, _, name = field.partition(".")
+    return instantiate(cfg.dropper[stage]).thresholds.get(name, (None, None))
 
 
 def require_points(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from statistics import fmean
 
@@ -16,7 +17,7 @@ from omegaconf import OmegaConf
 from analysis.statistics.intervals import Interval
 from experiments import calibrate as script
 from experiments import tuned_table as tuned
-from experiments.calibration_field import require_points
+from experiments.calibration_field import require_floor, require_points
 from mustdrop import TokenDropper
 from mustdrop.budget import Budget
 from mustdrop.calibration.observe import observe
@@ -266,6 +267,23 @@ def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
     done = script.calibrate(configured(*asked, "key_tokens.mu=0.5"), Silent())
     assert isinstance(done.result, OutOfReach) and done.result.nearest > 64
     assert [average for _, average in measured] == [done.result.nearest]
+
+
+@pytest.mark.parametrize(
+    ("range", "nearest", "message"),
+    [
+        ((), 80.0, None),
+        (("calibration.low=1e-5", "calibration.high=0.5"), 80.0, None),
+        (("calibration.high=1e-3",), 80.0, r"no prefill.gamma in \[1e-05, 0.001\] meets 64 tokens"),
+        (("calibration.low=1e-3",), 80.0, r"in \[0.001, 0.5\] meets .* search \[1e-05, 0.5\]"),
+        ((), 50.0, "at every value of prefill.gamma the method keeps fewer than 64 tokens"),
+    ],
+)
+def test_only_a_search_of_the_whole_range_finds_a_floor(range, nearest, message):
+    cfg = configured("method=mustdrop", "budget=t64", "prefill.alpha=1e-2", *range)
+    OmegaConf.update(cfg, FIELD, 1e-3)
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        require_floor(cfg, FIELD, OutOfReach(nearest, 64.0))
 
 
 def test_without_a_replay_it_is_scanned():

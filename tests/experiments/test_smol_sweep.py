@@ -95,6 +95,40 @@ def test_a_wide_range_is_searched_coarsely_first(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("fail", "lows"),
+    [
+        ((), ["1.0", "15.38"]),
+        ((2,), ["1.0", "15.38", "6.667"]),
+        ((2, 3), ["1.0", "15.38", "6.667", None]),
+        ((1,), ["1.0", None]),
+    ],
+)
+def test_a_budget_that_few_questions_place_wrongly_is_searched_farther_out(monkeypatch, fail, lows):
+    """A search within a part of the range fails where the budget is met elsewhere."""
+    runs = []
+
+    def calibrate(arguments):
+        runs.append(dict(text.split("=", 1) for text in arguments))
+        if len(runs) in fail:
+            raise SystemExit(2)
+
+    monkeypatch.setattr(script.calibrate, "main", calibrate)
+    monkeypatch.setattr(script, "written_row", lambda threshold: {"values": {"scale": 20.0}})
+    script.search(WantedThreshold("sparsevlm", "prefill", ("scale", "bias"), (), None), [], 96)
+    assert [run.get("calibration.low") for run in runs] == lows
+
+
+def test_ctrl_c_ends_every_search(monkeypatch):
+    def stopped(arguments):
+        raise SystemExit(130)
+
+    monkeypatch.setattr(script.calibrate, "main", stopped)
+    with pytest.raises(SystemExit) as end:
+        script.search(WantedThreshold("sparsevlm", "prefill", ("scale", "bias"), (), None), [], 96)
+    assert end.value.code == 130
+
+
+@pytest.mark.parametrize(
     ("fields", "searched"), [(("alpha",), "prefill.alpha"), (("gamma",), "prefill.gamma")]
 )
 def test_a_single_threshold_is_the_field_that_is_searched(monkeypatch, fields, searched):
