@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.budget import Budget, Floor
+from mustdrop.budget import Budget, Floor, floor_text
 from mustdrop.presets.planned import USUAL_TOKENS
 
 FLOOR = "floor"
@@ -54,7 +54,8 @@ def from_budget(field: str, *, _parent_: DictConfig, _root_: DictConfig) -> Any:
         usual = entered or USUAL_TOKENS
         least = least_average(strategy, usual, blocks, depth)
         if least is not None and budget.target(usual) < least:
-            return f"{FLOOR} {f'{100 * least / usual:.4g}%' if entered is None else f'{least:g}'}"
+            floor = least if entered is not None else f"{100 * least / usual:.4g}%"
+            return f"{FLOOR} {floor_text(floor)}"
     if entered is None or budget.share is not None:  # resolved for each prompt
         measure = {"tokens": budget.tokens} if budget.share is None else {"share": budget.share}
         return OmegaConf.create({"_target_": "mustdrop.budget.Budget", **measure})

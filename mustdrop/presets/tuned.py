@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from mustdrop.budget import Budget
+from mustdrop.budget import Budget, floor_text
 from mustdrop.presets.folders import conf_dir, user_dir
 from mustdrop.presets.from_budget import FLOOR, STAGES
 from mustdrop.runs.key import LATER_MODEL_FIELDS
@@ -174,7 +174,8 @@ def tuned(strategy: str, field: str, default: Any = None, *, _root_: DictConfig)
         least, entered = Budget.parse(row["floor"]), _root_.model.vision_tokens
         assert least is not None
         # without a number of tokens that enter, a share stays a share
-        return f"{FLOOR} {row['floor'] if entered is None else f'{least.target(entered):g}'}"
+        floor = row["floor"] if entered is None else least.target(entered)
+        return f"{FLOOR} {floor_text(floor)}"
     if row is not None:
         return row["values"][field]
     if default is None:

@@ -146,6 +146,22 @@ def test_any_budget_of_the_packaged_model_is_met_or_its_least_one_is_named(metho
         assert planned(config) == pytest.approx(target, abs=step + 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("method", "budget", "least"),
+    [
+        ("fastv", "160/2880", "6.25%"),  # two layers of 32 see all tokens
+        ("fastv", "5%", "6.25%"),
+        ("fastv", "6.25%", None),
+        ("random", "1%", None),
+    ],
+)
+def test_a_share_below_the_least_one_is_a_floor_where_prompts_differ_in_size(method, budget, least):
+    cfg = composed(f"method={method}", "model=llava_next_7b", "benchmark=gqa", f"budget={budget}")
+    config = resolved(cfg)
+    assert budget_floor(config) == least
+    require_planned(config)
+
+
 def samples_of(model, dropper, budget, inputs):
     """The parts of samples that say whether a budget is in reach."""
     facts = adapter_for(model).facts

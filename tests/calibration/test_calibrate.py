@@ -270,7 +270,7 @@ def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
 
 
 @pytest.mark.parametrize(
-    ("range", "nearest", "message"),
+    ("limits", "nearest", "message"),
     [
         ((), 80.0, None),
         (("calibration.low=1e-5", "calibration.high=0.5"), 80.0, None),
@@ -279,8 +279,8 @@ def test_a_budget_below_the_key_tokens_is_out_of_reach(measured):
         ((), 50.0, "at every value of prefill.gamma the method keeps fewer than 64 tokens"),
     ],
 )
-def test_only_a_search_of_the_whole_range_finds_a_floor(range, nearest, message):
-    cfg = configured("method=mustdrop", "budget=t64", "prefill.alpha=1e-2", *range)
+def test_only_a_search_of_the_whole_range_finds_a_floor(limits, nearest, message):
+    cfg = configured("method=mustdrop", "budget=t64", "prefill.alpha=1e-2", *limits)
     OmegaConf.update(cfg, FIELD, 1e-3)
     with nullcontext() if message is None else pytest.raises(ValueError, match=message):
         require_floor(cfg, FIELD, OutOfReach(nearest, 64.0))

@@ -103,7 +103,7 @@ def test_a_wide_range_is_searched_coarsely_first(monkeypatch):
         ((1,), ["1.0", None]),
     ],
 )
-def test_a_budget_that_few_questions_place_wrongly_is_searched_farther_out(monkeypatch, fail, lows):
+def test_a_coarse_value_that_is_far_off_widens_the_search(monkeypatch, fail, lows):
     """A search within a part of the range fails where the budget is met elsewhere."""
     runs = []
 
