@@ -119,13 +119,16 @@ def test_a_coarse_value_that_is_far_off_widens_the_search(monkeypatch, fail, low
 
 
 def test_ctrl_c_ends_every_search(monkeypatch):
+    runs = []
+
     def stopped(arguments):
+        runs.append(arguments)
         raise SystemExit(130)
 
     monkeypatch.setattr(script.calibrate, "main", stopped)
     with pytest.raises(SystemExit) as end:
         script.search(WantedThreshold("sparsevlm", "prefill", ("scale", "bias"), (), None), [], 96)
-    assert end.value.code == 130
+    assert end.value.code == 130 and len(runs) == 1
 
 
 @pytest.mark.parametrize(
