@@ -38,9 +38,10 @@ class RankAgreement:
 
 
 def measured_shares(rows: pd.DataFrame, budget: str, benchmark: str = "pocket_vqa") -> pd.Series:
-    """Share of vanilla's accuracy that each method keeps at a budget, in percent.
+    """Share of vanilla's accuracy on the same questions that each method keeps, in percent.
 
-    Floors, variants and runs with an image control are left out.
+    Vanilla may have answered more questions than a method. Floors, variants and runs with an image
+    control are left out.
 
     Args:
         rows: Summary of runs of one model.
@@ -54,8 +55,8 @@ def measured_shares(rows: pd.DataFrame, budget: str, benchmark: str = "pocket_vq
     vanilla = rows.loc[rows.method == "vanilla"]
     if len(vanilla) != 1:
         raise ValueError(f"need one run of vanilla on {benchmark}, got {len(vanilla)}")
-    here = rows.loc[(rows.budget == budget) & rows.floor.isna()]
-    return 100 * here.set_index("method").accuracy / float(vanilla.accuracy.iloc[0])
+    here = rows.loc[(rows.budget == budget) & rows.floor.isna()].set_index("method")
+    return 100 * here.accuracy / (here.accuracy - here.vs_vanilla)
 
 
 def published_shares(

@@ -159,7 +159,9 @@ def _by_budget(rows: pd.DataFrame) -> str:
     rows = rows[rows.variant.isna() & (rows.budget != "none")]
     budgets = sorted(rows.budget.unique(), key=lambda budget: -float(budget[1:]))
     cells = {(row["method"], row["budget"]): row for row in rows.to_dict("records")}
-    order = rows.groupby("method").accuracy.mean().sort_values(ascending=False, kind="stable")
+    # methods that ran at every budget first
+    order = rows.groupby("method").accuracy.agg(["size", "mean"])
+    order = order.sort_values(["size", "mean"], ascending=False, kind="stable")
     lines = ["| method | " + " | ".join(budgets) + " |", "| --- " * (len(budgets) + 1) + "|"]
     for method in order.index:
         parts = [_cell(cells.get((method, budget))) for budget in budgets]

@@ -17,25 +17,28 @@ from analysis.tables.ranks import (
 
 
 def summary(**accuracies):
-    rows = [("vanilla", "none", None, None, 0.8, "pocket_vqa")]
+    """Vanilla answers 0.9 of all questions, and 0.8 of those that the methods answered."""
+    rows = [("vanilla", "none", None, None, 0.9, "pocket_vqa", math.nan)]
     rows += [
-        (method, "t64", None, None, value, "pocket_vqa") for method, value in accuracies.items()
+        (method, "t64", None, None, value, "pocket_vqa", value - 0.8)
+        for method, value in accuracies.items()
     ]
     frame = pd.DataFrame(
-        rows, columns=["method", "budget", "image", "variant", "accuracy", "benchmark"]
+        rows,
+        columns=["method", "budget", "image", "variant", "accuracy", "benchmark", "vs_vanilla"],
     )
     return frame.assign(floor=math.nan)
 
 
-def test_a_measured_share_is_one_of_vanilla_and_controls_are_left_out():
+def test_a_measured_share_is_one_of_vanilla_on_the_same_questions_and_controls_are_left_out():
     rows = summary(fastv=0.4, random=0.6)
     more = pd.DataFrame(
         [
-            ("vanilla", "none", "wrong", None, 0.2, "pocket_vqa", math.nan),
-            ("fastv", "t64", None, "seed=1", 0.9, "pocket_vqa", math.nan),
-            ("fastv", "t64", None, None, 0.9, "pocket_long", math.nan),
-            ("tome", "t64", None, None, math.nan, "pocket_vqa", 72.0),
-            ("fastv", "t128", None, None, 0.9, "pocket_vqa", math.nan),
+            ("vanilla", "none", "wrong", None, 0.2, "pocket_vqa", 0.1, math.nan),
+            ("fastv", "t64", None, "seed=1", 0.9, "pocket_vqa", 0.1, math.nan),
+            ("fastv", "t64", None, None, 0.9, "pocket_long", 0.1, math.nan),
+            ("tome", "t64", None, None, math.nan, "pocket_vqa", math.nan, 72.0),
+            ("fastv", "t128", None, None, 0.9, "pocket_vqa", 0.1, math.nan),
         ],
         columns=[*rows.columns],
     )
