@@ -85,7 +85,7 @@ def draw(cells: Sequence[RunResult]) -> Figure:
     wide = SINGLE if columns < 3 else DOUBLE
     figure = sheet(wide, rows * 1.28 + 0.75)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    budgets = list(dict.fromkeys(cell["budget"] for cell in ran if cell["method"] != "vanilla"))
+    budgets = list(dict.fromkeys(cell["budget"] for _, lines in shown for cell, _ in lines))
     colours = _shades(budgets)
     for ax, (names, lines) in zip(axes.flat, shown, strict=False):
         _panel(ax, names, lines, colours, 28 if wide == DOUBLE else 24)

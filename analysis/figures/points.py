@@ -55,7 +55,7 @@ def points(cells: Sequence[RunResult], against: Cost) -> dict[str, list[Point]]:
     Raises:
         ValueError: If no run has a score, or latencies were measured on several setups.
     """
-    ran = [cell for cell in cells if cell.metric is not None and cell.executed > 0]
+    ran = with_cost(cells)
     if not ran:
         raise ValueError("no run has an accuracy to draw")
     if against == "latency":
@@ -73,9 +73,14 @@ def points(cells: Sequence[RunResult], against: Cost) -> dict[str, list[Point]]:
     return {name: sorted(line, key=lambda point: point.x) for name, line in lines.items()}
 
 
+def with_cost(cells: Sequence[RunResult]) -> list[RunResult]:
+    """Runs that a figure of accuracy against cost shows: with a score and with vision tokens."""
+    return [cell for cell in cells if cell.metric is not None and cell.executed > 0]
+
+
 def families(cells: Sequence[RunResult]) -> dict[str, list[str]]:
     """Group methods by the stages that drop; the keys are those of ``FAMILIES``."""
-    family = {name_of(cell): _family(cell) for cell in cells if cell.metric is not None}
+    family = {name_of(cell): _family(cell) for cell in with_cost(cells)}
     family.pop("vanilla", None)
     members = {
         title: [name for name, group in family.items() if group == title] for title in FAMILIES

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from analysis.figures.labels import End, label_ends
-from analysis.figures.points import Cost, Point, families, points
+from analysis.figures.points import Cost, Point, families, points, with_cost
 from analysis.figures.style import BLACK, DOUBLE, GREY, SMALL, look, rule, save, sheet, styled
 from analysis.records.budgets import budget_label
 from analysis.records.cells import RunResult, groups, load
@@ -45,7 +45,7 @@ def tradeoff(root: Path | str, path: Path | str, metric: str | None = None) -> P
         FileNotFoundError: If the folder is missing.
         ValueError: If no run in the folder can be drawn.
     """
-    ran = [cell for cell in load(root, metric) if cell.metric is not None and cell.executed > 0]
+    ran = with_cost(load(root, metric))
     if not ran:
         raise ValueError(f"no run under {root} has an accuracy to draw")
     return save(_stacked(list(groups(ran).values())), Path(path))
@@ -86,7 +86,7 @@ def _size(cells: Sequence[RunResult]) -> tuple[float, float]:
 def _fill(figure: Figure | SubFigure, cells: Sequence[RunResult], against: Cost) -> None:
     lines = points(cells, against)
     vanilla = lines.pop("vanilla", [])
-    panels = families([cell for cell in cells if cell.metric is not None])
+    panels = families(cells)
     if sum(map(len, panels.values())) <= FEW:
         panels = {"": [name for names in panels.values() for name in names]}
     columns = min(len(panels), 2) or 1
@@ -100,7 +100,7 @@ def _fill(figure: Figure | SubFigure, cells: Sequence[RunResult], against: Cost)
     ends = []
     for ax, (family, names) in zip(axes.flat, panels.items(), strict=False):
         if REFERENCE in lines.keys() - set(names):  # only if random has no line in this panel
-            pale = lines[REFERENCE]
+            pale = _joined(lines[REFERENCE])
             style = look(REFERENCE) | {"marker": ""}
             ax.plot([p.x for p in pale], [p.y for p in pale], alpha=0.4, lw=0.8, zorder=0, **style)
         ends.append(_lines(ax, {name: lines[name] for name in names}, against))
@@ -133,7 +133,7 @@ def _lines(ax: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> lis
     ends = []
     for number, (name, runs) in enumerate(sorted(lines.items())):
         style = look(name)
-        line = [point for point in runs if point.has_budget] or list(runs)
+        line = _joined(runs)
         for point in runs:
             if point not in line:
                 ax.plot(
@@ -156,6 +156,11 @@ def _lines(ax: Axes, lines: Mapping[str, Sequence[Point]], against: Cost) -> lis
             )  # fmt: skip
         ends.append((float(x[0]), float(y[0]), name, style["color"]))
     return ends
+
+
+def _joined(runs: Sequence[Point]) -> list[Point]:
+    """Points that make a method's line: those with a budget, or all if none has one."""
+    return [point for point in runs if point.has_budget] or list(runs)
 
 
 def _band(ax: Axes, vanilla: Sequence[Point], against: Cost) -> None:

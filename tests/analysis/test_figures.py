@@ -313,6 +313,7 @@ def test_panels_of_families_share_random_tokens_and_no_other_line(tmp_path):
             write(tmp_path, name, config={stage: {"x": 1}})
     write(tmp_path, "random", "t64", 64.0, config={"prefill": {"x": 1}})
     write(tmp_path, "random", config={"prefill": {"x": 1}})
+    write(tmp_path, "random", "none", 300.0, config={"prefill": {"x": 1}})
     figure = tradeoff.draw(load(tmp_path))
     panels = {place.get_title(loc="left"): place for place in figure.axes}
     pale = {
@@ -321,4 +322,17 @@ def test_panels_of_families_share_random_tokens_and_no_other_line(tmp_path):
     }
     assert pale == {"vision encoding": [[64, 192]], "prefill": []}
     told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert told == ["dashed, without markers: random"]
+    assert told == ["dashed, without markers: random", "pale: runs without a budget"]
+
+
+def test_controls_on_the_image_are_drawn_and_a_run_without_tokens_has_no_cost(root):
+    write(root, "vanilla", "none", 576.0, config={"image": {"name": "wrong"}}, key="w")
+    bare = {"config": {"image": {"name": "none"}}, "key": "n"}
+    write(root, "vanilla", "none", 0.0, changed=lambda doc: {"vision_tokens": [0] * 4}, **bare)
+    cells = load(root)
+    drawn = [names for names, _ in layers.panels(cells)]
+    assert drawn[1:] == [["vanilla, none image"], ["vanilla, wrong image"]]
+    assert len(layers.draw(cells).axes[1].lines) == 2
+    assert names_of(tradeoff.draw(cells).axes[0]) == {
+        "mustdrop", "random", "vanilla", "vanilla, wrong image"
+    }  # fmt: skip
