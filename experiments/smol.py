@@ -23,6 +23,7 @@ from analysis.records.cells import RunResult, load
 from analysis.report import __main__ as report
 from analysis.statistics.intervals import mean_interval
 from analysis.tables import by_type, show, summary
+from experiments import trace
 from experiments.cli.errors import leave
 from experiments.run import run_all
 from experiments.separation import Bar, difference, write_bars
@@ -35,6 +36,8 @@ EXACT = "exact_match"
 BUDGETS = ("t192", "t128", "t64")
 # Pairs that are compared at each budget, chosen before any of them was run.
 PAIRS = (("mustdrop", "fastv"), ("cls_topk", "fastv"))
+# Methods and questions that figures and page show with their pictures.
+TRACED, QUESTIONS = ("mustdrop", "fastv"), "0-5"
 
 
 def bars(root: Path) -> list[Bar]:
@@ -93,8 +96,11 @@ def _cell(
     raise ValueError(f"no finished cell: {method} at {budget} on {benchmark}{shown}")
 
 
-def write(root: Path, console: Console) -> None:
+def write(root: Path, console: Console) -> int:
     """Write what the finished cells say, next to them; each number comes from a record.
+
+    Returns:
+        Exit code: 1 if a question that is traced got another answer than its record has.
 
     Raises:
         ValueError: If a cell of the bars is missing.
@@ -108,19 +114,22 @@ def write(root: Path, console: Console) -> None:
     claims.main(["--runs", str(root)])
     with (root / "claims.csv").open("w", encoding="utf-8") as file, redirect_stdout(file):
         claims.main(["--runs", str(root), "--format", "csv"])
+    code = trace.main([str(root), "--methods", ",".join(TRACED), "--samples", QUESTIONS])
     figures.main(["--runs", str(root), "--out", str(root / "figures"), "--against", "tokens"])
     report.main([str(root)])
+    return code
 
 
-def main(overrides: Sequence[str]) -> None:
-    """Run the unfinished cells, then write and show all results."""
+def main(overrides: Sequence[str]) -> int:
+    """Run the unfinished cells, then write and show all results; return the exit code."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     start = time.monotonic()
     configs = [composed(*cell.overrides) for cell in plan(EXPERIMENT, overrides)]
     records = list(run_all(configs, console))
     root = Path(records[0]["config"]["output_root"], EXPERIMENT)
-    write(root, console)
+    code = write(root, console)
     console.print(f"samples and records: {root}; {time.monotonic() - start:.0f} s", markup=False)
+    return code
 
 
 if __name__ == "__main__":

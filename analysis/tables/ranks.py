@@ -152,7 +152,8 @@ def _agreements(columns: Mapping[str, pd.Series]) -> Sequence[str]:
         for second in names[index + 1 :]:
             both = agreement(columns[first].drop("vanilla", errors="ignore"), columns[second])
             lines.append(
-                f"- {first} and {second}: Spearman's rho {both.rho:+.2f}, p = {both.p:.2f}, "
+                f"- {first} and {second}: Spearman's rho {both.rho:+.2f}, "
+                f"p {'< 0.01' if both.p < 0.01 else f'= {both.p:.2f}'}, "
                 f"{both.n} methods"
                 if both.n >= 3
                 else f"- {first} and {second}: {both.n} methods in common, too few for an order"

@@ -93,11 +93,20 @@ TABLES: dict[str, list[Column]] = {
         column("bar", text, "name"), column("required", text, "asked"),
         column("measured, % or points", percent, "value"), column("reached", text, "reached"),
     ],
+    "smol": [
+        METHOD, BUDGET, column("image", text, "image"), column("items, %", percent), EXECUTED,
+        RANDOM, SCHEDULE,
+    ],
     "claims": [
         column("claim", text, "says"), column("verdict", text, "verdict"),
         column("difference, points", lambda row: _claim(row)),
         column("Holm's p", lambda row: _p_value(row)), column("n", number, "n", ".0f"),
     ],
+}  # fmt: skip
+# Records of PocketSmol have the columns of PocketLLaVA's.
+TABLES |= {
+    "smol_bars": TABLES["separation_bars"], "smol_claims": TABLES["claims"],
+    "smol_positions": [entry for entry in TABLES["presets"] if entry[0] != "experiment"],
 }  # fmt: skip
 
 
@@ -105,17 +114,19 @@ def table(name: str, *filters: str) -> str:
     """Markdown table of a record.
 
     Args:
-        name: Name of the record; ``rivals`` and ``smol`` have one column per budget, ``bench`` is
-            a json file.
-        filters: Conditions such as ``experiment=table3``.
+        name: Name of the record. ``rivals`` and ``smol`` have one column per budget if there is no
+            filter, ``smol_types`` one per type of question; ``bench`` is a json file.
+        filters: Conditions such as ``experiment=table3`` or ``method=random|fastv``.
     """
     if name == "bench":
         return _bench()
     rows = read(name)
     for condition in filters:
         key, _, wanted = condition.partition("=")
-        rows = rows[rows[key].astype(str) == wanted]
-    if name in ("rivals", "smol"):
+        rows = rows[rows[key].astype(str).isin(wanted.split("|"))]
+    if name == "smol_types":
+        return _by_type(rows) + _source(name, rows)
+    if name in ("rivals", "smol") and not filters:
         rows = rows[rows.benchmark == "pocket_vqa"]
         return _by_budget(rows) + _source(name, rows)
     if name == "pareto":
@@ -149,8 +160,10 @@ def _source(name: str, rows: pd.DataFrame) -> str:
     if "n" in rows and rows.n.nunique() == 1:
         line += f", {rows.n.iloc[0]:.0f} questions each"
     if "setup" in rows:
-        setups = rows.setup.dropna().str.partition(" · ")[2].unique()
-        line += "; " + "; ".join(sorted(setups))
+        setups = sorted(rows.setup.dropna().str.partition(" · ")[2].unique())
+        # a floor names versions and no hardware
+        whole = [one for one in setups if not any(other.startswith(f"{one} ·") for other in setups)]
+        line += "; " + "; ".join(whole)
     return line + "."
 
 
@@ -167,6 +180,17 @@ def _by_budget(rows: pd.DataFrame) -> str:
         parts = [_cell(cells.get((method, budget))) for budget in budgets]
         lines.append(f"| {method} | " + " | ".join(parts) + " |")
     return "\n".join(lines)
+
+
+def _by_type(rows: pd.DataFrame) -> str:
+    """One row per run, one column per type of question; without intervals."""
+    names = ["method", "budget", "image", "variant"]
+    rows = rows.assign(**rows[names].fillna("–"), score=100 * rows.accuracy)
+    rows = rows.pivot(index=[*names, "n"], columns="type", values="score")
+    rows = rows.assign(mean=rows.mean(axis=1)).sort_values("mean", ascending=False, kind="stable")
+    columns = [column(title, text, title) for title in (*names, "n")]
+    columns += [column(title, number, title) for title in rows.columns]
+    return _markdown(columns, rows.reset_index().to_dict("records"))
 
 
 def _cell(row: Row | None) -> str:
