@@ -21,6 +21,7 @@ import cards  # noqa: E402
 import notebook_pages  # noqa: E402
 import orders  # noqa: E402
 import records  # noqa: E402
+import study  # noqa: E402
 
 MARKER = re.compile(r"^<!-- generate: (\S+)(.*?) -->$", re.MULTILINE)
 VALUE = re.compile(r"\{\{ (.*?) \}\}")
@@ -29,6 +30,7 @@ COMMANDS = {
     "benchmarks": benchmarks.page,
     "cards": cards.page,
     "orders": orders.orders,
+    "study": study.study,
     "table": records.table,
 }
 

@@ -141,16 +141,14 @@ def figure(record: Mapping[str, Any]) -> Figure:
         where.plot(shares[:, column], color=colour, label=kind)
     where.set(title="Where text looks", xlabel="layer", ylabel="attention, %", ylim=(0, 100))
     where.legend()
-    highest = 0.0
     for name, colour, label in (
         ("first", GREY, "first token of the prompt"),
         ("top", BLUE, "top vision token, of vision"),
     ):
         values = 100 * np.mean([row[name] for row in rows["attention"]], 0)
         sink.plot(values, color=colour, label=label)
-        highest = max(highest, values.max())
-    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, 1.5 * highest))
-    sink.legend(loc="upper right")
+    sink.set(title="Sinks", xlabel="layer", ylabel="attention, %", ylim=(0, 100))
+    sink.legend()
     methods = _order(row["method"] for row in rows["stability"])
     colours = (BLUE, SKY, GREEN, PURPLE)
     for number, (name, colour) in enumerate(zip(CONDITIONS, colours, strict=True)):
@@ -170,6 +168,7 @@ def figure(record: Mapping[str, Any]) -> Figure:
         for count in layers
     ]
     late.plot(layers, same, color=BLUE, marker="o", markersize=3)
+    late.set_xticks(layers)
     late.set(
         title="All vision tokens dropped after a layer", xlabel="layers that see vision",
         ylabel="same next token, %", ylim=(0, 102),
