@@ -160,10 +160,10 @@ def _source(name: str, rows: pd.DataFrame) -> str:
     if "n" in rows and rows.n.nunique() == 1:
         line += f", {rows.n.iloc[0]:.0f} questions each"
     if "setup" in rows:
-        setups = sorted(rows.setup.dropna().str.partition(" · ")[2].unique())
+        setups = set(rows.setup.dropna().str.partition(" · ")[2])
         # a floor names versions and no hardware
-        whole = [one for one in setups if not any(other.startswith(f"{one} ·") for other in setups)]
-        line += "; " + "; ".join(whole)
+        versions = {setup.rpartition(" · ")[0] for setup in setups}
+        line += "; " + "; ".join(sorted(setups - versions))
     return line + "."
 
 

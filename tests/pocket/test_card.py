@@ -73,7 +73,7 @@ def test_every_line_of_a_table_is_the_records(table):
 
 def test_the_readmes_short_version_is_the_records_too():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (told,) = (part for part in readme.split("\n\n") if part.startswith("**Can this model"))
+    (told,) = (part for part in readme.split("\n\n") if part.startswith("**Can PocketLLaVA"))
     bars = pd.read_csv(RECORDS / "separation_bars.csv")
     for value in bars.value[:4]:
         assert f"{100 * value:.1f}" in told
@@ -81,6 +81,17 @@ def test_the_readmes_short_version_is_the_records_too():
         apart = bar.low > 0 or bar.high < 0
         assert apart == bar.name.endswith("(64)"), "told from each other at 64 only"
     assert bars[bars.name.str.contains("over random")].reached.all()
+
+
+def test_the_card_of_pocketsmol_has_the_bars_of_the_record():
+    card = (CHECKPOINT.with_name("checkpoint_smol") / "README.md").read_text()
+    bars = pd.read_csv(RECORDS / "smol_bars.csv").iloc[:6]
+    for bar in bars.itertuples():
+        value, low, high = (f"{100 * number:.1f}" for number in (bar.value, bar.low, bar.high))
+        assert f"{value} [{low}, {high}]" in card, bar.name
+        assert f"n = {bar.n:.0f}" in card, bar.name
+    assert list(bars.reached) == [True, False, False, True, True, True]
+    assert card.count("**no**") == 1
 
 
 def test_size_and_curve_are_as_told():
