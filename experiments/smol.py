@@ -1,7 +1,7 @@
 """Methods at equal executed averages on PocketSmol, and the bars that this model has to reach.
 
-Runs the unfinished cells of experiment=smol, then writes table, bars, claims, figures and a page.
-After a stop, the same command resumes. Two processes are faster than two threads:
+Runs the unfinished cells of experiment=smol, then writes table, bars, claims, traces, figures and a
+page. After a stop, the same command resumes. Two processes are faster than two threads:
 
 mustdrop run -m experiment=smol launcher=joblib threads=1     # then the command below
 python experiments/smol.py

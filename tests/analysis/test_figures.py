@@ -321,8 +321,8 @@ def test_panels_of_families_share_random_tokens_and_no_other_line(tmp_path):
         for name, place in panels.items()
     }
     assert pale == {"vision encoding": [[64, 192]], "prefill": []}
-    told = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert told == ["dashed, without markers: random", "pale: runs without a budget"]
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert labels == ["dashed, without markers: random", "pale: runs without a budget"]
 
 
 def test_controls_on_the_image_are_drawn_and_a_run_without_tokens_has_no_cost(root):

@@ -73,10 +73,10 @@ def test_every_line_of_a_table_is_the_records(table):
 
 def test_the_readmes_short_version_is_the_records_too():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (told,) = (part for part in readme.split("\n\n") if part.startswith("**Can PocketLLaVA"))
+    (paragraph,) = (part for part in readme.split("\n\n") if part.startswith("**Can PocketLLaVA"))
     bars = pd.read_csv(RECORDS / "separation_bars.csv")
     for value in bars.value[:4]:
-        assert f"{100 * value:.1f}" in told
+        assert f"{100 * value:.1f}" in paragraph
     for bar in bars[bars.name.str.contains("over cls_topk")].itertuples():
         apart = bar.low > 0 or bar.high < 0
         assert apart == bar.name.endswith("(64)"), "told from each other at 64 only"
